@@ -1,0 +1,64 @@
+"""recipe.py: the hyper-parameters of a run and its digest. Knows no data and trains nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+TRAINER_VERSION = 1  # raised whenever the same recipe gives other numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything, next to the corpus, that decides what a run computes.
+
+    Raises ValueError, naming the field, for a value training cannot use.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    epochs: int = 200
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-5
+    decoupled_weight_decay: bool = False  # True: AdamW (Loshchilov & Hutter 2019); False: Adam's L2 term
+    dropout: float = 0.1
+    input_noise: float = 0.0  # standard deviation, in units of a standardised input column
+    hidden: int = 64
+    trainer_version: int = TRAINER_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if len(self.seeds) < 2 or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected at least two different ones")
+        if any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < 2**32 for s in self.seeds):
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected integers from 0 to 2**32 - 1")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("hidden", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
+        for name in ("weight_decay", "input_noise"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected a finite number >= 0")
+        if not 0.0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate: found {self.learning_rate}, expected a finite number > 0")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON values; `from_dict` reads it back."""
+        return asdict(self) | {"seeds": list(self.seeds)}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Recipe:
+        """Raises ValueError for an unknown field: a recipe that is not understood is not judged."""
+        known = {f.name for f in fields(cls)}
+        if extra := sorted(set(document) - known):
+            raise ValueError(f"recipe: found the unknown field {extra[0]!r}, expected {sorted(known)}")
+        return cls(**document)
+
+    @property
+    def sha256(self) -> str:
+        """sha256 of the recipe as canonical JSON (sorted keys, no spaces)."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

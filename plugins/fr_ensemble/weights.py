@@ -1,0 +1,70 @@
+"""weights.py: what goes into training and what comes out, as plain numpy arrays. No torch, no onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """The rows of a corpus as the trainer needs them; nothing is standardised yet.
+
+    n rows, F feature columns, K conditioning columns, V vocabulary slots, S sources.
+    """
+
+    features: Float64  # (n, F), raw units
+    codec: Int64  # (n,), slot of the vocabulary, 0..V-1
+    n_slots: int  # V
+    conditioning: Float64  # (n, K), transformed (log2) but not standardised; K may be 0
+    target: Float64  # (n,), raw units (VMAF points, MOS)
+    source: Int64  # (n,), 0..S-1, every source has at least one row
+    n_sources: int  # S >= 2
+
+    @property
+    def numeric(self) -> Float64:
+        """The columns that a scaler standardises: features, then conditioning; shape (n, F + K)."""
+        return np.concatenate([self.features, self.conditioning], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaler:
+    """Mean and standard deviation (ddof 0; 1.0 for a constant column) of the numeric columns: float64 (F + K,)."""
+
+    mean: Float64
+    std: Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One FRRegressor: score = gelu(gelu(x W1 + b1) W2 + b2) W3 + b3, exact (erf) GELU.
+
+    x is [standardised features (F), one-hot slots (V), standardised conditioning (K)], D = F + V + K.
+    The target's mean and standard deviation are already folded into W3 and b3: score is in raw target units.
+    """
+
+    w1: Float32  # (D, H)
+    b1: Float32  # (H,)
+    w2: Float32  # (H, H)
+    b2: Float32  # (H,)
+    w3: Float32  # (H, 1)
+    b3: Float32  # (1,)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one run gives: final members on the full corpus, and out-of-fold predictions from LOSO.
+
+    members: one a seed, in the recipe's order, all for the one `scaler` (fitted on all rows).
+    oof: float64 (seeds, n), raw target units; row i by the model of that seed that never saw row i's source.
+    """
+
+    members: tuple[Weights, ...]
+    scaler: Scaler
+    oof: Float64

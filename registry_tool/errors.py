@@ -1,0 +1,42 @@
+"""errors.py: the errors this program raises on purpose, and its exit codes. Prints nothing."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process says to its caller; used by `cli.py` alone."""
+
+    OK = 0  # done, nothing to object to
+    REJECTED = 1  # judged and rejected: an error finding, HOLD, a refused flip
+    UNUSABLE = 2  # cannot be judged: usage or input
+    BROKEN = 3  # the world broke: disk, permission, a plugin that does not load
+
+
+class RegistryError(Exception):
+    """The base of all errors that end in one line for the user; the message says where, what and what to do."""
+
+    exit_code = ExitCode.BROKEN
+
+
+class InputError(RegistryError):
+    """What the user typed or pointed at cannot be used: no such file or id, a corpus without the named column."""
+
+    exit_code = ExitCode.UNUSABLE
+
+
+class RejectedError(RegistryError):
+    """Judged and refused: a second flip, random rows, a production id trained again."""
+
+    exit_code = ExitCode.REJECTED
+
+
+class WorldError(RegistryError):
+    """The world broke: a full or read-only disk, a lock that is never released, an engine that died."""
+
+    exit_code = ExitCode.BROKEN
+
+
+class PluginError(WorldError):
+    """A plugin that does not load, breaks a hook's contract, or owns what another one owns already."""

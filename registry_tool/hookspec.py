@@ -1,0 +1,218 @@
+"""hookspec.py: the hooks a plugin may implement and the values that cross them. Calls nothing and owns no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+from registry_tool.values import EMPTY, Entry, Evidence, Finding, Json, Policy
+
+if TYPE_CHECKING:
+    import click
+
+PROJECT = "registry_tool"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+Progress = Callable[[str, int, int], None]  # (what, done, total); called often, must be cheap
+
+
+class Level(StrEnum):
+    """quick: documents and digests, no onnx. full: everything, and the default."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of entry and what the core must know to serve it.
+
+    schema: JSON Schema (draft 2020-12) of the kind's manifest; None for a kind whose entry names one ONNX file.
+    options: click options that `registry train KIND` adds for this kind; their values arrive in TrainRequest.options.
+    default_policy: written into `policies` of the registry when the first entry of the kind is registered.
+    allowed_ops: narrows the core's list of ONNX operators for this kind; None takes the core's list.
+    """
+
+    name: str
+    summary: str
+    schema: Mapping[str, Json] | None = None
+    options: Sequence[click.Option] = ()
+    default_policy: Policy = field(default_factory=Policy)
+    allowed_ops: frozenset[str] | None = None
+
+
+class EntryView(Protocol):
+    """One entry and its verified bytes: all that a hook sees of a registry.
+
+    manifest: the entry's parsed manifest, or an ONNX entry's sidecar; None where there is none.
+    paths: the pinned files as their document names them (a manifest's paths are relative to its own folder).
+    """
+
+    entry: Entry
+    manifest: Mapping[str, Json] | None
+    paths: Sequence[str]
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one of `paths`; their digest was checked just now. Raises KeyError for a path nobody pins."""
+
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+        """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What a person typed after `registry train KIND`. options: values of the kind's own click options, by name.
+
+    corpus: None means the corpus that ships with the plugin. smoke: random rows, one epoch, never to be flipped.
+    """
+
+    kind: str
+    entry_id: str
+    corpus: Path | None
+    smoke: bool
+    options: Mapping[str, Any]
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a plugin made: bytes by path, and the manifest that pins them.
+
+    manifest: a JSON document. Every object in it with a string at `onnx` or `path` is a pin; the core writes `sha256`
+    beside it. A file that no pin names, or a pin without its file, is a PluginError.
+    entry: further fields for the registry entry (license, description). summary: lines for the person, (name, value).
+    """
+
+    files: Mapping[str, bytes]
+    manifest: Mapping[str, Json]
+    entry: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+    summary: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GateRequest:
+    """evidence: None means the evidence that the manifest pins; else foreign files, name -> bytes.
+
+    corpus: a corpus file to hold foreign evidence against, or None.
+    """
+
+    evidence: Mapping[str, bytes] | None = None
+    corpus: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns."""
+
+    corpus: Path | None
+    smoke: bool = False
+    levels: Sequence[float] = (0.5, 0.8, 0.95)
+    by: Sequence[str] = ("src",)
+    progress: Progress = lambda what, done, total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """document: the JSON of `evaluate --format json`. table: the same for people, header row first."""
+
+    document: Mapping[str, Json]
+    table: Sequence[Sequence[str]] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """corpus: rows without a target are fine. levels: nominal coverages of the intervals, in (0, 1)."""
+
+    corpus: Path | None
+    levels: Sequence[float] = (0.95,)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some consecutive rows of a prediction: column name -> values, all of one length, in output order."""
+
+    columns: Mapping[str, Sequence[Json]]
+
+
+class Hooks:
+    """The hook specifications. A plugin implements any of them with `@hookimpl` and the same argument names."""
+
+    @hookspec
+    def registry_kinds(self) -> Iterable[Kind]:  # type: ignore[empty-body]  # a specification has no body
+        """Name the kinds this plugin owns.
+
+        Called once a run, while plugins load, by the core. None means no kind. Must not raise; two plugins naming one
+        kind is an error at load. Keep it free of heavy imports: every command calls it.
+
+        Example: `return [Kind("thumb", "thumbnail rankers", schema=SCHEMA)]`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_train(self, request: TrainRequest) -> Trained | None:
+        """Train an entry of a kind you own.
+
+        Called by `registry train KIND`, on the owner of the kind only. None means the kind cannot be trained. May raise
+        InputError for a corpus that cannot be used and WorldError for a world that broke; KeyboardInterrupt passes.
+        Writes no file: the core hashes, pins and writes what is returned.
+
+        Example: `return Trained({"model.onnx": data}, {"id": request.entry_id, "kind": "thumb", "onnx": "model.onnx"})`
+        """
+
+    @hookspec
+    def registry_verify(self, view: EntryView, level: Level) -> Iterable[Finding]:  # type: ignore[empty-body]  # spec
+        """Look at an entry and say what is wrong with it.
+
+        Called by `registry validate` for every entry whose documents and digests hold, on every plugin. None and an
+        empty list mean nothing to object to. At Level.QUICK import no heavy library. An exception becomes the finding
+        `plugin-failed` on that entry; findings of the core cannot be removed.
+
+        Example: `return [view.finding("thumb-no-license", "no license", "/license", hint="add one")]`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_gate(self, view: EntryView, request: GateRequest) -> Evidence | None:
+        """Measure what the evidence shows; never judge it.
+
+        Called by `gate`, `flip` and `validate` of a production entry, on the owner of the kind only. None means the
+        kind has no gate: it flips only under a `manual` policy. May raise InputError for evidence that cannot be read;
+        evidence that can be read but not be trusted returns its problems.
+
+        Example: `return Evidence(metrics={"mean_plcc": 0.97}, sha256=digest)`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_evaluate(self, view: EntryView, request: EvaluateRequest) -> Evaluation | None:
+        """Measure an entry on data it has not seen.
+
+        Called by `registry evaluate ID`, on the owner of the kind only. None means the kind cannot be evaluated. May
+        raise InputError for a corpus that cannot be used.
+
+        Example: `return Evaluation({"entry": view.entry.id, "plcc": 0.98})`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_predict(self, view: EntryView, request: PredictRequest) -> Iterable[Batch] | None:
+        """Predict rows, batch by batch, holding no more than a batch.
+
+        Called by `registry predict ID`, on the owner of the kind only. None means the kind cannot predict. May raise
+        InputError for rows that cannot be used, before the first batch where possible.
+
+        Example: `yield Batch({"row": [0, 1], "mu": [71.3, 64.0]})`
+        """
+
+    @hookspec
+    def registry_commands(self) -> Iterable[click.Command]:  # type: ignore[empty-body]  # a specification has no body
+        """Add commands to `registry`.
+
+        Called once a run by the command line. None means no command; a name that is taken is an error at load.
+
+        Example: `return [click.Command("thumb-stats", callback=stats)]`
+        """

@@ -1,0 +1,57 @@
+"""policy.py: decides whether evidence meets a policy. Reads no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
+
+# A verdict's stored metrics and the recomputed ones come from the same float64 arithmetic on the same stored
+# predictions; only the summation order of another numpy build can differ, far below this.
+METRIC_TOLERANCE = 1e-9
+
+
+def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str, str] = EMPTY) -> Verdict:
+    """PROMOTE when every rule holds and nothing is wrong with the evidence; else HOLD with every reason.
+
+    Never a pass: an empty policy, a metric that is absent or not finite, evidence with problems, a manual policy.
+    """
+    reasons = list(evidence.problems)
+    if policy.gate != "evidence":
+        reasons.append(f"the policy's gate is {policy.gate!r}: evidence decides nothing, a person does, with a reason")
+    elif not policy.rules:
+        reasons.append("the policy has no rules: nothing was asked, so nothing was shown")
+    for rule in policy.rules:
+        value = evidence.metrics.get(rule.metric)
+        if value is None:
+            reasons.append(f"{rule}: the evidence has no metric {rule.metric!r}")
+        elif not math.isfinite(value):
+            reasons.append(f"{rule}: found {value}, a number that is not finite passes nothing")
+        elif not rule.holds(value):
+            reasons.append(f"{rule}: found {value:.6g}")
+    return Verdict(
+        entry=entry.id,
+        decision="HOLD" if reasons else "PROMOTE",
+        policy=policy,
+        metrics=MappingProxyType({k: v for k, v in evidence.metrics.items() if math.isfinite(v)}),
+        reasons=tuple(reasons),
+        manifest_sha256=entry.sha256,
+        evidence_sha256=evidence.sha256,
+        summary_only=evidence.summary_only,
+        plugins=plugins,
+    )
+
+
+def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float]) -> list[str]:
+    """The metrics in which a stored verdict and a recomputation differ, one line each."""
+    lines = []
+    for name in sorted({*stored, *recomputed}):
+        old, new = stored.get(name), recomputed.get(name)
+        if old is None or new is None:
+            if new is None or math.isfinite(new):  # a metric that is not finite is not stored
+                lines.append(f"{name}: found {old}, recomputed {new}")
+        elif not abs(old - new) <= METRIC_TOLERANCE * max(1.0, abs(new)):
+            lines.append(f"{name}: found {old!r}, recomputed {new!r}")
+    return lines

@@ -1,0 +1,301 @@
+"""values.py: the frozen values of the domain and their JSON forms. Reads no files and knows no plugin."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+Json = Any  # a JSON value: None, bool, int, float, str, list, dict
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Severity(StrEnum):
+    """How much a finding weighs; only `error` fails a run (`--strict`: warnings too)."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with the data, with a stable code and the place a person can go to.
+
+    file: POSIX path relative to the registry's folder. pointer: RFC 6901 pointer into that file, "" the whole document.
+    line, column: 1-based; None where the file has no lines (ONNX) or the place is unknown.
+    """
+
+    code: str
+    message: str
+    severity: Severity = Severity.ERROR
+    entry: str | None = None
+    file: str | None = None
+    pointer: str | None = None
+    line: int | None = None
+    column: int | None = None
+    found: str | None = None
+    expected: str | None = None
+    hint: str | None = None
+
+    def at(self, line: int | None, column: int | None) -> Finding:
+        return replace(self, line=line, column=column)
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "code": self.code,
+            "severity": str(self.severity),
+            "entry": self.entry,
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
+            "pointer": self.pointer,
+            "message": self.message,
+            "found": self.found,
+            "expected": self.expected,
+            "hint": self.hint,
+        }
+
+    def __str__(self) -> str:
+        """One line: where, what was found, what was expected, what to do."""
+        place = self.file or "registry"
+        if self.line is not None:
+            place += f":{self.line}"
+        if self.pointer:
+            place += f" #{self.pointer}"
+        text = f"{place}: {self.message}"
+        if self.found is not None and self.expected is not None:
+            text += f": found {self.found}, expected {self.expected}"
+        return f"{text}: {self.hint}" if self.hint else text
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A pinned file. path: POSIX, relative to the registry's folder; pointer: where `document` pins it."""
+
+    path: str
+    sha256: str
+    size: int | None = None
+    document: str = "registry.json"
+    pointer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of a registry: the fields the core acts on; every other field is kept in `document`."""
+
+    id: str
+    kind: str
+    smoke: bool
+    sha256: str
+    onnx: str | None = None
+    manifest: str | None = None
+    promotion: Mapping[str, Json] | None = None
+    document: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def is_production(self) -> bool:
+        return not self.smoke
+
+    @property
+    def path(self) -> str:
+        """The file that the entry's sha256 pins: its manifest, else its ONNX file."""
+        return self.manifest or self.onnx or ""
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Json]) -> Entry:
+        """Expects a document that its schema accepted. `smoke` absent means false (version 1)."""
+        return cls(
+            id=document["id"],
+            kind=document["kind"],
+            smoke=document.get("smoke", False),
+            sha256=document["sha256"],
+            onnx=document.get("onnx"),
+            manifest=document.get("manifest"),
+            promotion=document.get("promotion"),
+            document=MappingProxyType(dict(document)),
+        )
+
+    def to_dict(self) -> dict[str, Json]:
+        """The document it was made from: what this version does not know survives."""
+        return dict(self.document)
+
+    def with_fields(self, **changes: Json) -> Entry:
+        """A copy with these fields of the document set; a value of None removes the field."""
+        document = {**self.document, **changes}
+        return Entry.from_dict({k: v for k, v in document.items() if v is not None})
+
+
+OPERATORS = {
+    ">=": lambda value, bound: value >= bound,
+    "<=": lambda value, bound: value <= bound,
+    ">": lambda value, bound: value > bound,
+    "<": lambda value, bound: value < bound,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`metric op bound`, for instance mean_plcc >= 0.95. Raises ValueError for an unknown operator or bound."""
+
+    metric: str
+    op: str
+    bound: float
+
+    def __post_init__(self) -> None:
+        if self.op not in OPERATORS:
+            raise ValueError(f"found the operator {self.op!r}, expected one of {', '.join(OPERATORS)}")
+        if isinstance(self.bound, bool) or not isinstance(self.bound, int | float) or not math.isfinite(self.bound):
+            raise ValueError(f"found the bound {self.bound!r}, expected a finite number")
+
+    def holds(self, value: float) -> bool:
+        """False for NaN, whatever the operator."""
+        return math.isfinite(value) and bool(OPERATORS[self.op](value, self.bound))
+
+    def is_at_least_as_strict_as(self, other: Rule) -> bool:
+        """True where every value this rule lets through passes `other` too."""
+        if self.metric != other.metric or self.op[0] != other.op[0]:
+            return False
+        if self.bound == other.bound:
+            return self.op == other.op or "=" not in self.op
+        return self.bound > other.bound if self.op[0] == ">" else self.bound < other.bound
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"metric": self.metric, "op": self.op, "bound": self.bound}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Json]) -> Rule:
+        return cls(document["metric"], document["op"], document["bound"])
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.op} {self.bound:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a kind's evidence must show. gate: `evidence` (the rules decide) or `manual` (a person, with a reason)."""
+
+    rules: tuple[Rule, ...] = ()
+    gate: str = "evidence"
+    extra: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+    def is_looser_than(self, other: Policy) -> bool:
+        """True where something this policy lets through would not pass `other`."""
+        if self.gate == "manual":
+            return other.gate != "manual"
+        return not all(any(mine.is_at_least_as_strict_as(rule) for mine in self.rules) for rule in other.rules)
+
+    def to_dict(self) -> dict[str, Json]:
+        document: dict[str, Json] = {**self.extra, "rules": [rule.to_dict() for rule in self.rules]}
+        return document if self.gate == "evidence" else document | {"gate": self.gate}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Json]) -> Policy:
+        extra = {k: v for k, v in document.items() if k not in ("rules", "gate")}
+        rules = tuple(Rule.from_dict(rule) for rule in document.get("rules", ()))
+        return cls(rules, document.get("gate", "evidence"), MappingProxyType(extra))
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A registry as a value: entries sorted by id, policies by kind, and whatever else its document holds."""
+
+    schema_version: int
+    entries: tuple[Entry, ...]
+    policies: Mapping[str, Policy] = field(default_factory=lambda: EMPTY)
+    extra: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+    def entry(self, entry_id: str) -> Entry | None:
+        return next((entry for entry in self.entries if entry.id == entry_id), None)
+
+    def with_entry(self, entry: Entry) -> Registry:
+        """A copy in which this entry takes the place of the one with its id, or is added."""
+        others = [old for old in self.entries if old.id != entry.id]
+        return replace(self, entries=tuple(sorted([*others, entry], key=lambda e: e.id)))
+
+    def with_policy(self, kind: str, policy: Policy) -> Registry:
+        return replace(self, policies=MappingProxyType({**self.policies, kind: policy}))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Json]) -> Registry:
+        """Expects a document that its schema accepted. Raises ValueError for a policy that means nothing."""
+        policies = {kind: Policy.from_dict(policy) for kind, policy in document.get("policies", {}).items()}
+        extra = {k: v for k, v in document.items() if k not in ("schema_version", "models", "policies")}
+        entries = tuple(Entry.from_dict(model) for model in document["models"])
+        return cls(document["schema_version"], entries, MappingProxyType(policies), MappingProxyType(extra))
+
+    def to_dict(self) -> dict[str, Json]:
+        document: dict[str, Json] = {**self.extra, "schema_version": self.schema_version}
+        if self.policies:
+            document["policies"] = {kind: policy.to_dict() for kind, policy in self.policies.items()}
+        document["models"] = [entry.to_dict() for entry in sorted(self.entries, key=lambda e: e.id)]
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a plugin measured from stored evidence, recomputed just now.
+
+    metrics: name -> finite number; a policy's rules name these. problems: what makes the evidence unfit to promote
+    anything, one line each (a missing fold, a repeated seed, |PLCC| > 1): never a pass, whatever the metrics say.
+    summary_only: no predictions or digests came along; may be judged, never flips. details: JSON for people.
+    """
+
+    metrics: Mapping[str, float]
+    problems: tuple[str, ...] = ()
+    summary_only: bool = False
+    sha256: str | None = None
+    details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """PROMOTE or HOLD with reasons; stored as JSON, without a timestamp (git has them)."""
+
+    entry: str
+    decision: str  # PROMOTE or HOLD
+    policy: Policy
+    metrics: Mapping[str, float]
+    reasons: tuple[str, ...]
+    manifest_sha256: str | None = None
+    evidence_sha256: str | None = None
+    summary_only: bool = False
+    plugins: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def promotes(self) -> bool:
+        return self.decision == "PROMOTE"
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "schema_version": 2,
+            "entry": self.entry,
+            "verdict": self.decision,
+            "manifest_sha256": self.manifest_sha256,
+            "evidence_sha256": self.evidence_sha256,
+            "summary_only": self.summary_only,
+            "policy": self.policy.to_dict(),
+            "metrics": dict(self.metrics),
+            "reasons": list(self.reasons),
+            "plugins": dict(self.plugins),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Json]) -> Verdict:
+        """Expects a document that the verdict schema accepted."""
+        return cls(
+            entry=document["entry"],
+            decision=document["verdict"],
+            policy=Policy.from_dict(document["policy"]),
+            metrics=MappingProxyType(dict(document["metrics"])),
+            reasons=tuple(document["reasons"]),
+            manifest_sha256=document["manifest_sha256"],
+            evidence_sha256=document["evidence_sha256"],
+            summary_only=document["summary_only"],
+            plugins=MappingProxyType(dict(document["plugins"])),
+        )

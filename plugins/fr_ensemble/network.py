@@ -1,0 +1,185 @@
+"""network.py: many FRRegressors of one shape along a leading axis, forward and backward by hand. Knows no folds and no loop.
+
+The order of work and the memory layout decide the bits. Three rules keep a model's bits its own, whatever else
+is in the stack: `hidden` is padded to a multiple of 32 (an elementwise kernel's scalar tail rounds differently from
+its vector body; the extra units have zero weights and stay zero), every model's slice starts on 64 bytes, and a
+product never runs over fewer than MIN_STACK models (a batch of one takes another path and rounds differently).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fr_ensemble.weights import Float32, Weights
+
+MIN_STACK = 2
+PAD = 32  # floats: two AVX-512 registers, the step of torch's vector loops
+DROPPED = -(2.0**30)  # added before GELU: value and slope become exactly 0, and bfloat16 holds the number exactly
+
+
+def padded(n: int) -> int:
+    """The next multiple of PAD."""
+    return -(-n // PAD) * PAD
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The weights of a stack, or anything of the same shape (gradients, Adam's moments).
+
+    M models, I input columns (the last one is constant 1 and carries the first bias), H = padded(hidden).
+    """
+
+    w1: Tensor  # (M, I, H), the last row is b1
+    w2: Tensor  # (M, H, H)
+    b2: Tensor  # (M, 1, H)
+    w3: Tensor  # (M, 1, H)
+    b3: Tensor  # (M, 1, PAD), only the first is used
+
+    @classmethod
+    def zeros(
+        cls, models: int, inputs: int, hidden: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Parameters:
+        """Five stacked tensors in one buffer, each model's slice on a 64-byte border."""
+        h = padded(hidden)
+        shapes = [(models, inputs, h), (models, h, h), (models, 1, h), (models, 1, h), (models, 1, PAD)]
+        flat = torch.zeros(sum(a * b * c for a, b, c in shapes), device=device, dtype=dtype)
+        pieces = flat.split([a * b * c for a, b, c in shapes])
+        return cls(*(p.view(s) for p, s in zip(pieces, shapes, strict=True)))
+
+    def zeros_like(self) -> Parameters:
+        """Zeros of the same shapes on the same device."""
+        models, inputs, hidden = self.w1.shape
+        return Parameters.zeros(models, inputs, hidden, str(self.w1.device), self.w1.dtype)
+
+    def tensors(self, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        """The five tensors, cut to the models start..stop."""
+        return [t[start:stop] for t in (self.w1, self.w2, self.b2, self.w3, self.b3)]
+
+    def put(self, index: int, weights: Weights) -> None:
+        """Write one model into the stack."""
+        inputs, hidden = weights.w1.shape
+        for target, source in (
+            (self.w1[index, :inputs, :hidden], weights.w1),
+            (self.w1[index, inputs, :hidden], weights.b1),
+            (self.w2[index, :hidden, :hidden], weights.w2),
+            (self.b2[index, 0, :hidden], weights.b2),
+            (self.w3[index, 0, :hidden], weights.w3[:, 0]),
+            (self.b3[index, 0, :1], weights.b3),
+        ):
+            target.copy_(torch.from_numpy(source))
+
+    def get(self, index: int, hidden: int) -> Weights:
+        """Read one model out of the stack, padding removed."""
+        w1, w2, b2, w3, b3 = (t[index].cpu().numpy().copy() for t in self.tensors())
+        return Weights(
+            w1=w1[:-1, :hidden].copy(),
+            b1=w1[-1, :hidden].copy(),
+            w2=w2[:hidden, :hidden].copy(),
+            b2=b2[0, :hidden].copy(),
+            w3=w3[0, :hidden, None].copy(),
+            b3=b3[0, :1].copy(),
+        )
+
+
+def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weights:
+    """Weights as torch.nn.Linear starts: everything uniform within +-1/sqrt(fan_in), weight before bias, layer by layer."""
+
+    def uniform(fan_in: int, *shape: int) -> Float32:
+        bound = 1.0 / np.sqrt(fan_in)
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+    return Weights(
+        w1=uniform(inputs, inputs, hidden),
+        b1=uniform(inputs, hidden),
+        w2=uniform(hidden, hidden, hidden),
+        b2=uniform(hidden, hidden),
+        w3=uniform(hidden, hidden, 1),
+        b3=uniform(hidden, 1),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Weights, gradients and every intermediate array of one training step, allocated once.
+
+    M models, B rows a batch, I input columns, H hidden units (padded).
+    """
+
+    weights: Parameters
+    grads: Parameters
+    batch: Tensor  # (M, B, C): I input columns, the target, padding up to C = padded(I + 1)
+    z1: Tensor  # (M, B, H), before GELU
+    h1: Tensor  # (M, B, H), after GELU
+    z2: Tensor
+    h2: Tensor
+    delta: Tensor  # (M, B, H), the gradient on its way back
+    slope: Tensor  # (M, B, H)
+    out: Tensor  # (M, B, 1), the prediction, then the gradient of the loss by it
+
+    @classmethod
+    def zeros(cls, weights: Parameters, rows: int) -> Stack:
+        """Buffers for a step of `weights` over `rows` rows a batch."""
+        models, inputs, hidden = weights.w1.shape
+
+        def array(width: int) -> Tensor:
+            return weights.w1.new_zeros(models, rows, width)
+
+        return cls(
+            weights, weights.zeros_like(), array(padded(inputs + 1)), *(array(hidden) for _ in range(6)), array(1)
+        )
+
+    def first(self, models: int) -> Stack:
+        """The same buffers, seen by the first `models` models only."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        return Stack(*(Parameters(*v.tensors(0, models)) if isinstance(v, Parameters) else v[:models] for v in values))
+
+    def forward(self, dropped: Tensor | None, scale: float) -> None:
+        """`batch` -> `out`. `dropped`: (2, M, B, H), 0 where a unit lives and DROPPED where not; scale: 1 / (1 - p)."""
+        w = self.weights
+        x = self.batch[:, :, : w.w1.shape[1]]  # (M, B, I)
+        if dropped is None:
+            self.z1.zero_()
+            self.z2.copy_(w.b2.expand_as(self.z2))
+        else:
+            self.z1.copy_(dropped[0])
+            self.z2.copy_(dropped[1]).add_(w.b2)
+        self.z1.baddbmm_(x, w.w1)
+        torch.ops.aten.gelu.out(self.z1, out=self.h1)
+        self.z2.baddbmm_(self.h1, w.w2, alpha=scale)
+        torch.ops.aten.gelu.out(self.z2, out=self.h2)
+        torch.mul(self.h2, w.w3, out=self.slope)
+        torch.sum(self.slope, 2, keepdim=True, out=self.out)
+        self.out.mul_(scale).add_(w.b3[:, :, :1])
+
+    def backward(self, weight: Tensor | float, scale: float) -> None:
+        """`out` and the batch's targets -> `grads`, of the loss sum(weight / 2 * (out - target)^2) over the rows.
+
+        weight: 2 / B for a full batch's mean squared error, or (M, B, 1) where rows differ.
+        """
+        w, g = self.weights, self.grads
+        inputs = w.w1.shape[1]
+        x, y = self.batch[:, :, :inputs], self.batch[:, :, inputs : inputs + 1]
+        self.out.sub_(y).mul_(weight)  # (M, B, 1)
+        torch.sum(self.out, 1, keepdim=True, out=g.b3[:, :, :1])
+        self.out.mul_(scale)
+        torch.bmm(self.out.transpose(1, 2), self.h2, out=g.w3)  # (M, 1, H)
+        torch.mul(self.out, w.w3, out=self.slope)  # (M, B, H)
+        torch.ops.aten.gelu_backward.grad_input(self.slope, self.z2, grad_input=self.delta)
+        torch.sum(self.delta, 1, keepdim=True, out=g.b2)
+        g.w2.baddbmm_(self.h1.transpose(1, 2), self.delta, beta=0, alpha=scale)
+        self.slope.baddbmm_(self.delta, w.w2.transpose(1, 2), beta=0, alpha=scale)
+        torch.ops.aten.gelu_backward.grad_input(self.slope, self.z1, grad_input=self.delta)
+        torch.bmm(x.transpose(1, 2), self.delta, out=g.w1)  # (M, I, H)
+
+
+def predict(weights: Weights, x: Float32) -> Float32:
+    """Scores of one model without dropout. x: float32 (n, D), standardised; the result: float32 (n,)."""
+    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(getattr(weights, f.name)) for f in fields(weights))
+    hidden = torch.nn.functional.gelu(torch.addmm(b1, torch.from_numpy(x), w1))
+    hidden = torch.nn.functional.gelu(torch.addmm(b2, hidden, w2))
+    scores: Float32 = torch.addmm(b3, hidden, w3)[:, 0].numpy()
+    return scores

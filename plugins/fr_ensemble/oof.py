@@ -1,0 +1,191 @@
+"""oof.py: out-of-fold predictions and their file, `oof.npz`. Measures nothing."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.corpus import Corpus
+from fr_ensemble.weights import Float64, Int64
+
+MAX_BYTES = 512 << 20  # of oof.npz unpacked: about ten million rows of five seeds
+VERSION = 1
+# name -> (kind and size of the little-endian dtype, number of dimensions); U: a unicode text of any length
+ARRAYS: Mapping[str, tuple[str, int]] = {
+    "version": ("i8", 0),
+    "digests": ("U64", 1),  # sha256 of the rows, the recipe and the corpus file; "" where there is none
+    "seeds": ("i8", 1),
+    "sources": ("U", 1),
+    "source": ("i4", 1),
+    "clips": ("U", 1),  # none: clips are not known
+    "clip": ("i4", 1),
+    "target": ("f8", 1),
+    "predictions": ("f4", 2),
+}
+
+
+class EvidenceProblem(ValueError):
+    """Evidence that cannot be read or means nothing; the message is one line and says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oof:
+    """Each row of a corpus predicted, once a seed, by the model that did not see the row's source.
+
+    S seeds, n rows, K sources, C clips. Predictions are rounded to float32 when made, as the file stores them, so that
+    every figure is the same before and after. Raises EvidenceProblem for shapes, indexes or numbers that mean nothing.
+    """
+
+    seeds: tuple[int, ...]
+    sources: tuple[str, ...]
+    source: Int64  # (n,), 0..K-1, every source has a row
+    clips: tuple[str, ...] | None
+    clip: Int64 | None  # (n,), 0..C-1, every clip has rows, all of one source
+    target: Float64  # (n,), raw units
+    predictions: Float64  # (S, n), raw units, representable in float32
+    rows_sha256: str
+    recipe_sha256: str
+    corpus_sha256: str | None
+
+    def __post_init__(self) -> None:
+        n = len(self.target)
+        with np.errstate(over="ignore"):  # a float32 overflow is caught as infinite below
+            rounded = np.asarray(self.predictions, np.float32).astype(np.float64)
+        object.__setattr__(self, "predictions", rounded)
+        if n == 0:
+            raise EvidenceProblem("out-of-fold predictions: found no rows, expected at least one")
+        if self.predictions.shape != (len(self.seeds), n):
+            found, expected = self.predictions.shape, (len(self.seeds), n)
+            raise EvidenceProblem(f"predictions: found the shape {found}, expected (seeds, rows) = {expected}")
+        for name, values in (("target", self.target), ("predictions", self.predictions)):
+            if not np.isfinite(values).all():
+                where = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+                raise EvidenceProblem(f"{name}{where}: found {values[tuple(where)]}, expected finite numbers")
+        _check_index("source", self.source, self.sources, n)
+        if (self.clips is None) != (self.clip is None):
+            raise EvidenceProblem("clip: found one of clips and clip index, expected both or neither")
+        if self.clips is not None and self.clip is not None:
+            _check_index("clip", self.clip, self.clips, n)
+            if len(np.unique(self.clip * len(self.sources) + self.source)) != len(self.clips):
+                raise EvidenceProblem("clip: found a clip with rows of two sources, expected one source a clip")
+
+    @classmethod
+    def of(cls, corpus: Corpus, seeds: Sequence[int], predictions: Float64, recipe_sha256: str) -> Oof:
+        """The out-of-fold predictions (S, n) of a corpus."""
+        where = (corpus.sources, corpus.source, corpus.clips, corpus.clip)
+        return cls(tuple(seeds), *where, corpus.target, predictions, corpus.rows_sha256, recipe_sha256, corpus.sha256)
+
+    @property
+    def mu(self) -> Float64:
+        """Mean over members, (n,)."""
+        mean: Float64 = self.predictions.mean(axis=0)
+        return mean
+
+    @property
+    def sigma(self) -> Float64:
+        """Sample standard deviation over members (ddof 1), (n,)."""
+        deviation: Float64 = self.predictions.std(axis=0, ddof=1)
+        return deviation
+
+
+def write_oof(oof: Oof) -> bytes:
+    """`oof.npz`: a zip of .npy files without pickles; the same predictions give the same bytes."""
+    clips, clip = (oof.clips, oof.clip) if oof.clips is not None else ((), ())
+    values: Mapping[str, Any] = {
+        "version": VERSION,
+        "digests": [oof.rows_sha256, oof.recipe_sha256, oof.corpus_sha256 or ""],
+        **{name: getattr(oof, name) for name in ("seeds", "sources", "source", "target", "predictions")},
+        "clips": clips,
+        "clip": clip,
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, (kind, _) in ARRAYS.items():
+            member = io.BytesIO()
+            array = np.asarray(values[name], dtype="<" + kind)
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, 9)
+    return stream.getvalue()
+
+
+def read_oof(data: bytes) -> Oof:
+    """The predictions in the bytes of an `oof.npz`.
+
+    Raises EvidenceProblem for anything but exactly the arrays of `ARRAYS`, before unpacking more than `MAX_BYTES`.
+    """
+    arrays = _read_arrays(data)
+    if int(arrays["version"]) != VERSION or arrays["digests"].shape != (3,):
+        raise EvidenceProblem(f"oof.npz: found version {int(arrays['version'])}, expected {VERSION} and three digests")
+    rows, recipe, corpus = (str(text) for text in arrays["digests"])
+    clips = tuple(str(name) for name in arrays["clips"]) or None
+    return Oof(
+        seeds=tuple(int(seed) for seed in arrays["seeds"]),
+        sources=tuple(str(name) for name in arrays["sources"]),
+        source=arrays["source"].astype(np.int64),
+        clips=clips,
+        clip=arrays["clip"].astype(np.int64) if clips else None,
+        target=arrays["target"].astype(np.float64),
+        predictions=arrays["predictions"],
+        rows_sha256=rows,
+        recipe_sha256=recipe,
+        corpus_sha256=corpus or None,
+    )
+
+
+def _read_arrays(data: bytes) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            names = sorted(member.filename for member in members)
+            if names != sorted(f"{name}.npy" for name in ARRAYS):
+                raise EvidenceProblem(f"oof.npz: found the arrays {names}, expected exactly {sorted(ARRAYS)}")
+            size = sum(member.file_size for member in members)
+            if size > MAX_BYTES:
+                raise EvidenceProblem(f"oof.npz: found {size} bytes unpacked, expected at most {MAX_BYTES}")
+            return {member.filename[:-4]: _read_array(archive, member) for member in members}
+    except EvidenceProblem:
+        raise
+    # zlib.error, NotImplementedError (compression, encryption), struct.error ...: whatever zipfile meets in bad bytes
+    except Exception as error:
+        raise EvidenceProblem(f"oof.npz: not a readable archive ({str(error)[:100]}), expected numpy arrays") from None
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+    name = member.filename[:-4]
+    kind, dimensions = ARRAYS[name]
+    with archive.open(member) as file:
+        data = file.read(member.file_size + 1)  # zipfile never gives more than the size in the header
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise EvidenceProblem(f"oof.npz {name}: found another version of .npy, expected 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    good = dtype.str.startswith("<U") if kind == "U" else dtype.str == "<" + kind
+    if not good or fortran or len(shape) != dimensions:
+        found = f"{dtype.str} of shape {shape}"
+        raise EvidenceProblem(f"oof.npz {name}: found {found}, expected <{kind} with {dimensions} dimensions, C order")
+    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+        raise EvidenceProblem(f"oof.npz {name}: found {len(data) - stream.tell()} bytes of data, expected {shape}")
+    if dtype.itemsize == 0:  # texts that are all empty
+        return np.zeros(shape, "<U1")
+    array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+    array.tolist() if dtype.kind == "U" else None  # raises for what is no unicode
+    return array
+
+
+def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> None:
+    if index.shape != (n,):
+        raise EvidenceProblem(f"{name}: found {len(index)} indexes, expected one a row, {n}")
+    if len(set(names)) != len(names) or any(not text or "\0" in text for text in names):
+        raise EvidenceProblem(f"{name}s: found a name that is empty or stands there twice, expected different names")
+    if not np.array_equal(np.unique(index), np.arange(len(names))):
+        raise EvidenceProblem(
+            f"{name}: found indexes that do not use each of the {len(names)} names, expected all of them"
+        )

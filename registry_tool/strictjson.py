@@ -1,0 +1,322 @@
+"""strictjson.py: bytes -> a JSON document with positions, and back. Opens no files and knows no schema.
+
+Stricter than RFC 8259 where leniency lets two readers see two documents: duplicate keys, NaN, invisible characters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+import unicodedata
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+from registry_tool.values import Json
+
+JSON_MAX_BYTES = 1 << 20  # any document but a registry
+REGISTRY_MAX_BYTES = 64 << 20
+MAX_DEPTH = 32  # containers inside one another, the outermost included
+MAX_VALUES = 1_000_000  # 64 MiB of `{"":0},` would become gigabytes of dicts
+MAX_DECODED = 160 << 20  # bytes; one character outside the BMP makes CPython spend 4 on every character
+MAX_DIGITS = 20  # of an integer; 2**64 - 1 has 20
+MAX_NUMBER = 64  # characters of any number; the shortest exact form of a float has at most 24
+
+_SAVE = "save it as UTF-8 without BOM"
+_NUMBER = f"a finite number, an integer of at most {MAX_DIGITS} digits"
+_PROBLEMS = {  # code -> message, expected, hint
+    "json-too-large": ("the document is too large", None, "split it or remove what does not belong there"),
+    "json-not-utf8": ("the document is not UTF-8", "UTF-8", _SAVE),
+    "json-bom": ("the document starts with a byte order mark", "no mark", _SAVE),
+    "json-too-deep": ("the document is nested too deeply", f"at most {MAX_DEPTH} levels", "flatten it"),
+    "json-duplicate-key": (
+        "a key stands twice in one object",
+        "each key once",
+        "keep one; readers differ on which counts",
+    ),
+    "json-not-finite": ("a number is not finite", _NUMBER, "JSON has no NaN and no infinity; write null or a number"),
+    "json-huge-number": ("a number has too many digits", _NUMBER, "round it, or write it as a string"),
+    "json-control-character": (
+        "a control or invisible character",
+        "visible text",
+        "delete it; it hides what a text says",
+    ),
+    "json-syntax": ("the document is not JSON", None, None),
+}
+_EXPECTED = {  # what the parser says -> what a person is told was expected
+    "Expecting property name enclosed in double quotes": "a key in double quotes",
+    "Expecting ':' delimiter": "a colon after the key",
+    "Expecting ',' delimiter": "a comma or a closing bracket",
+    "Expecting value": "a value",
+    "Extra data": "the end of the document",
+    "Unterminated string starting at": "a closing quote for the string that starts here",
+    "Illegal trailing comma before end of object": "no comma before a closing bracket",
+    "Illegal trailing comma before end of array": "no comma before a closing bracket",
+}
+# Controls, and what is invisible or reorders text: soft hyphen, joiners, bidirectional marks, fillers, BOM, tags.
+_INVISIBLE = (
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_RAW_HIDDEN = re.compile(f"[{_INVISIBLE}]")
+_HIDDEN = re.compile(f"[{_INVISIBLE}\r\ud800-\udfff]")  # in a decoded string; an escaped \n or \t is ordinary text
+# Every pattern here is possessive and matches to the end whatever comes, so that each is linear in the text.
+_QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
+_STRING = re.compile(_QUOTED, re.DOTALL)
+_BRACKETS = re.compile(rf'(?:[^"\[\]{{}}]++|{_QUOTED})*+([\[\]{{}}]|\Z)', re.DOTALL)
+_BRACKETS_AND_COMMAS = re.compile(rf'(?:[^",\[\]{{}}]++|{_QUOTED})*+([,\[\]{{}}]|\Z)', re.DOTALL)
+_TOKEN = re.compile(
+    rf'(?P<string>{_QUOTED})(?P<key>\s*+:)?|(?P<open>[\[{{])|(?P<close>[\]}}])|(?P<word>[^\s"\[\]{{}},:]++)', re.DOTALL
+)
+
+
+class JsonProblem(ValueError):
+    """Why bytes are not a document that is accepted. line, column: 1-based, the column in characters."""
+
+    def __init__(
+        self, code: str, place: tuple[int, int], found: str | None = None, expected: str | None = None
+    ) -> None:
+        super().__init__(code, place, found)
+        self.code, self.found = code, found
+        self.line, self.column = place
+        self.message, usual, self.hint = _PROBLEMS[code]
+        self.expected = expected or usual
+
+    def __str__(self) -> str:
+        text = f"line {self.line}, column {self.column}: {self.message}"
+        if self.found is not None and self.expected is not None:
+            text += f": found {self.found}, expected {self.expected}"
+        return f"{text}: {self.hint}" if self.hint else text
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Document:
+    """A parsed document and the bytes it came from; compared by identity. Treat `value` as read-only."""
+
+    value: Json = field(repr=False)
+    data: bytes = field(repr=False)
+
+    def position(self, pointer: str) -> tuple[int, int]:
+        """(line, column), 1-based, of the value at an RFC 6901 pointer; of its key where it is a member of an object.
+
+        A pointer to what is not there gives the nearest parent that is. The first call scans the document once; the
+        index takes about 30 bytes a value and lives as long as the document.
+        """
+        index = _INDEXES.get(self)
+        if index is None:
+            index = _INDEXES[self] = _Index(self.data.decode())
+        return index.position(pointer)
+
+
+class _Index:
+    """Where every value starts: flat arrays in document order; `ends` is the number of the first value after it."""
+
+    def __init__(self, text: str) -> None:
+        self.lines = array("Q", [0])
+        self.lines.extend(match.end() for match in re.finditer("\n", text))
+        self.starts, self.ends = array("Q"), array("Q")
+        self.names: list[str | None] = []
+        self.children: dict[int, dict[str, int]] = {}
+        memo: dict[str, str] = {}
+        stack: list[int] = []
+        name, start = None, 0
+        for match in _TOKEN.finditer(text):
+            kind = match.lastgroup
+            if kind == "key":
+                name, start = _unquote(match["string"]), match.start()
+                name = memo.setdefault(name, name)
+                continue
+            if kind == "close":
+                self.ends[stack.pop()] = len(self.starts)
+                continue
+            if kind == "open":
+                stack.append(len(self.starts))
+            self.starts.append(match.start() if name is None else start)
+            self.ends.append(len(self.starts))
+            self.names.append(name)
+            name = None
+
+    def position(self, pointer: str) -> tuple[int, int]:
+        node = 0
+        for part in pointer.split("/")[1:]:
+            child = self._children(node).get(part.replace("~1", "/").replace("~0", "~"))
+            if child is None:
+                break
+            node = child
+        line = bisect_right(self.lines, self.starts[node])
+        return line, self.starts[node] - self.lines[line - 1] + 1
+
+    def _children(self, node: int) -> dict[str, int]:
+        """Name, or index in decimal -> number of the child; kept, so that many findings in one list stay cheap."""
+        if node not in self.children:
+            children = self.children[node] = dict[str, int]()
+            child = node + 1
+            while child < self.ends[node]:
+                name = self.names[child]
+                children[str(len(children)) if name is None else name] = child
+                child = self.ends[child]
+        return self.children[node]
+
+
+_INDEXES: WeakKeyDictionary[Document, _Index] = WeakKeyDictionary()
+
+
+def pointer(*parts: str | int) -> str:
+    """RFC 6901: pointer("models", 2, "a/b") is "/models/2/a~1b"; without parts it is "", the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
+    """The document in these bytes, or JsonProblem; never another exception, never deeper recursion than MAX_DEPTH.
+
+    Before parsing: size, UTF-8, depth, number of values, hidden characters. While parsing: syntax, duplicate keys
+    (compared decoded), numbers. After it: hidden characters and lone surrogates that were spelt as escapes.
+    """
+    text = _decode(data, max_bytes)
+    _check_structure(text)
+    if hidden := _RAW_HIDDEN.search(text):
+        raise JsonProblem("json-control-character", _place(text, hidden.start()), _character(hidden[0]))
+    value = _load(text)
+    if re.search(r"\\[ubfr]", text):  # rare; only then is every string looked at
+        for match in _STRING.finditer(text):
+            if "\\" in match[0] and (hidden := _HIDDEN.search(_unquote(match[0]))):
+                found = f"{_character(hidden[0])} in the string that starts here"
+                raise JsonProblem("json-control-character", _place(text, match.start()), found)
+    return Document(value, data)
+
+
+def dump(value: Json) -> bytes:
+    """The one way documents are written: keys sorted, two spaces, UTF-8, a newline at the end.
+
+    Raises ValueError (a JsonProblem where `parse` would refuse the result): what is written can be read again.
+    """
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    data = (text + "\n").encode()
+    parse(data, max_bytes=REGISTRY_MAX_BYTES)
+    return data
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, Mapping):  # the read-only mappings of values.py
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} has no JSON form")
+
+
+def _decode(data: bytes, max_bytes: int) -> str:
+    if len(data) > max_bytes:
+        raise JsonProblem("json-too-large", (1, 1), f"{len(data)} bytes", f"at most {max_bytes}")
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise JsonProblem("json-bom", (1, 1), "EF BB BF")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        raise JsonProblem("json-not-utf8", _place(before, len(before)), f"byte 0x{data[error.start]:02x}") from None
+    if (size := sys.getsizeof(text)) > max(MAX_DECODED, 2 * max_bytes):
+        raise JsonProblem("json-too-large", (1, 1), f"{size} bytes once decoded", f"at most {MAX_DECODED}")
+    return text
+
+
+def _check_structure(text: str) -> None:
+    """Depth and number of values, before the recursive parser sees the text."""
+    bound = text.count(",") + text.count("[") + text.count("{")  # those inside strings too
+    pattern = _BRACKETS if bound < MAX_VALUES else _BRACKETS_AND_COMMAS
+    depth = values = 0
+    for match in pattern.finditer(text):
+        mark = match[1]
+        if mark == "]" or mark == "}":
+            depth -= 1
+        elif mark:
+            values += 1
+            depth += mark != ","
+        if depth > MAX_DEPTH:
+            raise JsonProblem("json-too-deep", _place(text, match.start(1)), f"level {depth}")
+        if values >= MAX_VALUES:
+            found = f"more than {MAX_VALUES} values"
+            raise JsonProblem("json-too-large", _place(text, match.start(1)), found, f"at most {MAX_VALUES}")
+        if depth < 0:
+            return  # a syntax error, which the parser reports
+
+
+class _Refused(Exception):
+    """Out of a callback of the parser, which knows no position. literal: None where a key is the reason."""
+
+    def __init__(self, code: str, literal: str | None = None) -> None:
+        self.code, self.literal = code, literal
+
+
+def _load(text: str) -> Json:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        place = error.lineno, error.colno
+        if error.msg.startswith("Invalid control character"):
+            raise JsonProblem("json-control-character", place, _character(text[error.pos])) from None
+        token = _TOKEN.match(text, error.pos)
+        found = (token[0] if token else text[error.pos : error.pos + 1])[:20]
+        expected = _EXPECTED.get(error.msg, "an escape of JSON" if "escape" in error.msg else error.msg)
+        raise JsonProblem("json-syntax", place, repr(found) if found else "the end of the document", expected) from None
+    except _Refused as refused:
+        start, found = _first_duplicate(text) if refused.literal is None else _first_word(text, refused.literal)
+        raise JsonProblem(refused.code, _place(text, start), found) from None
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Refused("json-duplicate-key")
+    return members
+
+
+def _int(literal: str) -> int:
+    if len(literal.lstrip("-")) > MAX_DIGITS:
+        raise _Refused("json-huge-number", literal)
+    return int(literal)
+
+
+def _float(literal: str) -> float:
+    if len(literal) > MAX_NUMBER:
+        raise _Refused("json-huge-number", literal)
+    number = float(literal)
+    return number if math.isfinite(number) else _refuse(literal)
+
+
+def _refuse(literal: str) -> float:
+    raise _Refused("json-not-finite", literal)
+
+
+def _first_word(text: str, literal: str) -> tuple[int, str]:
+    words = (match for match in _TOKEN.finditer(text) if match.lastgroup == "word" and match[0].startswith(literal))
+    return next(words).start(), literal if len(literal) <= MAX_NUMBER else f"{len(literal)} characters"
+
+
+def _first_duplicate(text: str) -> tuple[int, str]:
+    """Where the first repeated key stands, and the key; the text is known to be JSON up to there."""
+    stack: list[set[str]] = []
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "open":
+            stack.append(set())
+        elif match.lastgroup == "close":
+            stack.pop()
+        elif match.lastgroup == "key":
+            key = _unquote(match["string"])
+            if key in stack[-1]:
+                return match.start(), repr(key if len(key) <= MAX_NUMBER else key[:MAX_NUMBER] + "...")
+            stack[-1].add(key)
+    raise AssertionError("the parser saw a duplicate key that this scan does not see")
+
+
+def _unquote(token: str) -> str:
+    return str(json.loads(token)) if "\\" in token else token[1:-1]
+
+
+def _character(text: str) -> str:
+    return f"U+{ord(text):04X} {unicodedata.name(text, '')}".rstrip()
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)

@@ -1,4 +1,4 @@
-"""network.py: many FRRegressors of one shape along a leading axis, forward and backward by hand. Knows no folds and no loop.
+"""network.py: FRRegressors of one shape along a leading axis, forward and backward by hand. Knows no folds, no loop.
 
 The order of work and the memory layout decide the bits. Three rules keep a model's bits its own, whatever else
 is in the stack: `hidden` is padded to a multiple of 32 (an elementwise kernel's scalar tail rounds differently from
@@ -8,22 +8,20 @@ product never runs over fewer than MIN_STACK models (a batch of one takes anothe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from fr_ensemble.folds import PAD, padded
+from fr_ensemble.weights import Float32, Weights
 from torch import Tensor
 
-from fr_ensemble.weights import Float32, Weights
+gelu = torch._C._nn.gelu  # torch.nn.functional.gelu takes no `out`
+gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 MIN_STACK = 2
-PAD = 32  # floats: two AVX-512 registers, the step of torch's vector loops
 DROPPED = -(2.0**30)  # added before GELU: value and slope become exactly 0, and bfloat16 holds the number exactly
-
-
-def padded(n: int) -> int:
-    """The next multiple of PAD."""
-    return -(-n // PAD) * PAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Parameters:
         h = padded(hidden)
         shapes = [(models, inputs, h), (models, h, h), (models, 1, h), (models, 1, h), (models, 1, PAD)]
         flat = torch.zeros(sum(a * b * c for a, b, c in shapes), device=device, dtype=dtype)
-        pieces = flat.split([a * b * c for a, b, c in shapes])
+        pieces = torch.split(flat, [a * b * c for a, b, c in shapes])
         return cls(*(p.view(s) for p, s in zip(pieces, shapes, strict=True)))
 
     def zeros_like(self) -> Parameters:
@@ -86,7 +84,7 @@ class Parameters:
 
 
 def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weights:
-    """Weights as torch.nn.Linear starts: everything uniform within +-1/sqrt(fan_in), weight before bias, layer by layer."""
+    """Weights as torch.nn.Linear starts: uniform within +-1/sqrt(fan_in), weight before bias, layer by layer."""
 
     def uniform(fan_in: int, *shape: int) -> Float32:
         bound = 1.0 / np.sqrt(fan_in)
@@ -102,78 +100,74 @@ def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weigh
     )
 
 
-@dataclass(frozen=True, slots=True)
 class Stack:
-    """Weights, gradients and every intermediate array of one training step, allocated once.
+    """One training step of M models over B rows each: weights, gradients, every intermediate array, and their views.
 
-    M models, B rows a batch, I input columns, H hidden units (padded).
+    All is allocated (`zeros`) and cut (`first`) beforehand: here an allocation or a slice costs as much as a sum.
+    I input columns with the constant one, H hidden units (padded), C = padded(I + 1).
     """
 
-    weights: Parameters
-    grads: Parameters
-    batch: Tensor  # (M, B, C): I input columns, the target, padding up to C = padded(I + 1)
-    z1: Tensor  # (M, B, H), before GELU
-    h1: Tensor  # (M, B, H), after GELU
-    z2: Tensor
-    h2: Tensor
-    delta: Tensor  # (M, B, H), the gradient on its way back
-    slope: Tensor  # (M, B, H)
-    out: Tensor  # (M, B, 1), the prediction, then the gradient of the loss by it
+    def __init__(self, weights: Parameters, grads: Parameters, arrays: list[Tensor]) -> None:
+        self.weights, self.grads, self.arrays = weights, grads, arrays
+        self.batch, self.out, self.z1, self.h1, self.z2, self.h2, self.delta = arrays
+        self.flat = self.batch.flatten(0, 1)  # (M * B, C)
+        inputs = weights.w1.shape[1]
+        self.x = self.batch[:, :, :inputs]  # (M, B, I)
+        self.target = self.batch[:, :, inputs : inputs + 1]  # (M, B, 1)
+        self.b3, self.grad_b3 = weights.b3[:, :, :1], grads.b3[:, :, :1]  # (M, 1, 1)
+        self.w2_t, self.x_t, self.h1_t, self.out_t = (
+            t.transpose(1, 2) for t in (weights.w2, self.x, self.h1, self.out)
+        )
 
     @classmethod
     def zeros(cls, weights: Parameters, rows: int) -> Stack:
         """Buffers for a step of `weights` over `rows` rows a batch."""
         models, inputs, hidden = weights.w1.shape
-
-        def array(width: int) -> Tensor:
-            return weights.w1.new_zeros(models, rows, width)
-
-        return cls(
-            weights, weights.zeros_like(), array(padded(inputs + 1)), *(array(hidden) for _ in range(6)), array(1)
-        )
+        widths = [padded(inputs + 1), 1, hidden, hidden, hidden, hidden, hidden]
+        return cls(weights, weights.zeros_like(), [weights.w1.new_zeros(models, rows, w) for w in widths])
 
     def first(self, models: int) -> Stack:
         """The same buffers, seen by the first `models` models only."""
-        values = [getattr(self, f.name) for f in fields(self)]
-        return Stack(*(Parameters(*v.tensors(0, models)) if isinstance(v, Parameters) else v[:models] for v in values))
+        return Stack(
+            Parameters(*self.weights.tensors(0, models)),
+            Parameters(*self.grads.tensors(0, models)),
+            [t[:models] for t in self.arrays],
+        )
 
-    def forward(self, dropped: Tensor | None, scale: float) -> None:
-        """`batch` -> `out`. `dropped`: (2, M, B, H), 0 where a unit lives and DROPPED where not; scale: 1 / (1 - p)."""
+    def forward(self, dropped: Sequence[Tensor] | None, scale: float) -> None:
+        """`batch` -> `out`. dropped: for either layer (M, B, H), 0 or DROPPED; scale: 1 / (1 - dropout)."""
         w = self.weights
-        x = self.batch[:, :, : w.w1.shape[1]]  # (M, B, I)
         if dropped is None:
             self.z1.zero_()
             self.z2.copy_(w.b2.expand_as(self.z2))
         else:
             self.z1.copy_(dropped[0])
             self.z2.copy_(dropped[1]).add_(w.b2)
-        self.z1.baddbmm_(x, w.w1)
-        torch.ops.aten.gelu.out(self.z1, out=self.h1)
-        self.z2.baddbmm_(self.h1, w.w2, alpha=scale)
-        torch.ops.aten.gelu.out(self.z2, out=self.h2)
-        torch.mul(self.h2, w.w3, out=self.slope)
-        torch.sum(self.slope, 2, keepdim=True, out=self.out)
-        self.out.mul_(scale).add_(w.b3[:, :, :1])
+        self.z1.baddbmm_(self.x, w.w1)  # (M, B, H)
+        gelu(self.z1, out=self.h1)
+        self.z2.baddbmm_(self.h1, w.w2, alpha=scale)  # (M, B, H)
+        gelu(self.z2, out=self.h2)
+        torch.mul(self.h2, w.w3, out=self.delta)
+        torch.sum(self.delta, 2, keepdim=True, out=self.out)  # (M, B, 1)
+        torch.add(self.b3, self.out, alpha=scale, out=self.out)
 
-    def backward(self, weight: Tensor | float, scale: float) -> None:
-        """`out` and the batch's targets -> `grads`, of the loss sum(weight / 2 * (out - target)^2) over the rows.
+    def backward(self, weight: Tensor, scale: float) -> None:
+        """`out` and the batch's targets -> `grads`, of the loss sum(weight / 2 * (out - target)^2) over a model's rows.
 
-        weight: 2 / B for a full batch's mean squared error, or (M, B, 1) where rows differ.
+        weight: (M, B, 1); 2 / B everywhere for a full batch's mean squared error. Uses up out and z2.
         """
         w, g = self.weights, self.grads
-        inputs = w.w1.shape[1]
-        x, y = self.batch[:, :, :inputs], self.batch[:, :, inputs : inputs + 1]
-        self.out.sub_(y).mul_(weight)  # (M, B, 1)
-        torch.sum(self.out, 1, keepdim=True, out=g.b3[:, :, :1])
+        self.out.sub_(self.target).mul_(weight)  # (M, B, 1)
+        torch.sum(self.out, 1, keepdim=True, out=self.grad_b3)
         self.out.mul_(scale)
-        torch.bmm(self.out.transpose(1, 2), self.h2, out=g.w3)  # (M, 1, H)
-        torch.mul(self.out, w.w3, out=self.slope)  # (M, B, H)
-        torch.ops.aten.gelu_backward.grad_input(self.slope, self.z2, grad_input=self.delta)
+        torch.bmm(self.out_t, self.h2, out=g.w3)  # (M, 1, H)
+        torch.mul(self.out, w.w3, out=self.delta)  # (M, B, H)
+        gelu_backward(self.delta, self.z2, grad_input=self.delta)
         torch.sum(self.delta, 1, keepdim=True, out=g.b2)
-        g.w2.baddbmm_(self.h1.transpose(1, 2), self.delta, beta=0, alpha=scale)
-        self.slope.baddbmm_(self.delta, w.w2.transpose(1, 2), beta=0, alpha=scale)
-        torch.ops.aten.gelu_backward.grad_input(self.slope, self.z1, grad_input=self.delta)
-        torch.bmm(x.transpose(1, 2), self.delta, out=g.w1)  # (M, I, H)
+        g.w2.baddbmm_(self.h1_t, self.delta, beta=0, alpha=scale)  # (M, H, H)
+        self.z2.baddbmm_(self.delta, self.w2_t, beta=0, alpha=scale)  # (M, B, H)
+        gelu_backward(self.z2, self.z1, grad_input=self.delta)
+        torch.bmm(self.x_t, self.delta, out=g.w1)  # (M, I, H)
 
 
 def predict(weights: Weights, x: Float32) -> Float32:

@@ -1,0 +1,114 @@
+"""folds.py: a corpus as the trainer cuts it: one table, every fold's scale, every model's random streams. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from fr_ensemble.weights import Float32, Float64, Int64, Scaler, TrainingData
+from numpy.typing import NDArray
+
+FINAL = 2**32 - 1  # the `fold` of a final member, which holds nothing out
+PAD = 32  # floats: two AVX-512 registers, the step of torch's vector loops
+
+
+def padded(n: int) -> int:
+    """The next multiple of PAD."""
+    return -(-n // PAD) * PAD
+
+
+class Role(IntEnum):
+    """What a model's random stream is for."""
+
+    INIT = 0
+    ORDER = 1
+    DROPOUT = 2
+    NOISE = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelKey:
+    """One model: the source held out (FINAL: none), and a seed."""
+
+    fold: int
+    seed: int
+
+    def stream(self, role: Role) -> np.random.Generator:
+        """The random stream of this model for one role; no two models and no two roles share one."""
+        return np.random.Generator(np.random.SFC64(np.random.SeedSequence(self.seed, spawn_key=(self.fold, role))))
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScale:
+    """The scaler and the target's mean and standard deviation, from one fold's training rows alone."""
+
+    scaler: Scaler
+    target_mean: float
+    target_std: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The corpus as batches are cut from it, once for all models.
+
+    n rows, D = F + V + K inputs. Columns: F features, V one-hot slots, K conditioning, a constant 1, the target, zeros
+    up to C, a multiple of PAD. Numeric columns and target are less `center`, their median, so that float32 keeps the
+    digits that count in every fold, whatever its mean. Row n is all zeros: it stands for "no row" in a short batch.
+    """
+
+    rows: Float32  # (n + 1, C)
+    source: Int64  # (n,)
+    inputs: int  # D
+    numeric: Int64  # (F + K,), where the numeric columns are
+    center: Float64  # (F + K + 1,), the target's last
+    scales: dict[int, FoldScale]  # by fold, FINAL included
+
+    def training_rows(self, fold: int) -> NDArray[np.int32]:
+        """Indices of the rows that a fold trains on, ascending."""
+        return np.flatnonzero(self.source != fold).astype(np.int32)
+
+    def affine(self, fold: int) -> tuple[Float32, Float32]:
+        """(scale, shift), float32 (C,) each: row * scale + shift is standardised for this fold."""
+        fit = self.scales[fold]
+        mean = np.append(fit.scaler.mean, fit.target_mean)
+        std = np.append(fit.scaler.std, fit.target_std)
+        at = np.append(self.numeric, self.inputs + 1)
+        scale, shift = np.ones(self.rows.shape[1]), np.zeros(self.rows.shape[1])
+        scale[at], shift[at] = 1.0 / std, (self.center - mean) / std
+        return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def fit_scale(values: Float64, chosen: NDArray[np.bool_]) -> tuple[Float64, Float64]:
+    """Mean and standard deviation (ddof 0, 1.0 for a constant column) over the chosen rows; values: float64 (n, N)."""
+    mean, std = np.empty(values.shape[1]), np.empty(values.shape[1])
+    for column in range(values.shape[1]):  # one column at a time: a corpus is never copied whole
+        part = values[chosen, column]
+        mean[column] = part.mean()
+        std[column] = 1.0 if part.min() == part.max() else part.std()
+    return mean, np.where(std > 0.0, std, 1.0)
+
+
+def prepare(data: TrainingData) -> Table:
+    """The table of a corpus and every fold's scale. Raises ValueError for a corpus that cannot be trained on."""
+    n, numeric = len(data.target), data.numeric
+    held = np.bincount(data.source, minlength=data.n_sources)
+    if data.n_sources < 2 or len(held) != data.n_sources or not held.all():
+        raise ValueError(f"source: found rows of {np.count_nonzero(held)} sources, expected 2 or more, each with rows")
+    if not (np.isfinite(numeric).all() and np.isfinite(data.target).all()):
+        raise ValueError("features, conditioning, target: found NaN or infinity, expected finite numbers")
+    scales = {}
+    for fold in [*range(data.n_sources), FINAL]:
+        chosen = data.source != fold
+        mean, std = fit_scale(numeric, chosen)
+        (target_mean,), (target_std,) = fit_scale(data.target[:, None], chosen)
+        scales[fold] = FoldScale(Scaler(mean, std), float(target_mean), float(target_std))
+    center = np.append(np.median(numeric, axis=0), np.median(data.target))
+    n_features, inputs = data.features.shape[1], numeric.shape[1] + data.n_slots
+    where = np.r_[:n_features, n_features + data.n_slots : inputs].astype(np.int64)
+    rows = np.zeros((n + 1, padded(inputs + 2)), np.float32)
+    rows[:n, where] = numeric - center[:-1]
+    rows[np.arange(n), n_features + data.codec] = 1.0
+    rows[:n, inputs] = 1.0
+    rows[:n, inputs + 1] = data.target - center[-1]
+    return Table(rows, data.source, inputs, where, center, scales)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fr_ensemble.summaries import (
     between_problems,
     corpus_problems,
     differences,
+    digest_problems,
     folds_of,
     number,
     read_summaries,
@@ -26,12 +27,27 @@ from fr_ensemble.summaries import (
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
 
-__all__ = ["EvidenceProblem", "Oof", "measure", "measure_summaries", "read_oof", "read_summaries", "to_files"]
+__all__ = [
+    "EvidenceProblem",
+    "Measured",
+    "Oof",
+    "measure",
+    "measure_summaries",
+    "read_oof",
+    "read_summaries",
+    "to_files",
+]
 
 OOF_FILE = "evidence/oof.npz"
 COLLAPSED_SIGMA = 1e-6  # of the target's standard deviation: float32 rounding, not disagreement of members
 
-Measured = tuple[dict[str, float], tuple[str, ...], dict[str, Any]]  # metrics, problems, details
+
+class Measured(NamedTuple):
+    """What evidence shows: metrics by name, what makes it unfit (one line each), and tables as JSON for people."""
+
+    metrics: dict[str, float]
+    problems: tuple[str, ...]
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +175,21 @@ def measure(
         if seed in summaries:
             expected_summary = figures.summary(index) | found
             problems += differences(f"loso_seed{seed}.json", summaries[seed], expected_summary)
-    return figures.metrics(), tuple(dict.fromkeys(problems)), figures.details()
+    return Measured(figures.metrics(), tuple(dict.fromkeys(problems)), figures.details())
 
 
 def measure_summaries(
-    files: Mapping[str, bytes], *, seeds: Sequence[int] | None = None, corpus: Corpus | None = None
+    files: Mapping[str, bytes],
+    *,
+    seeds: Sequence[int] | None = None,
+    corpus: Corpus | None = None,
+    recipe_sha256: str | None = None,
+    onnx_sha256: Mapping[int, str] | None = None,
 ) -> Measured:
     """Foreign evidence without predictions: what its `loso_seed{N}.json` files say, as far as it holds together.
 
-    corpus: its sources must be exactly the folds, with as many rows, and its digests those of the files that carry any.
+    corpus: its sources must be exactly the folds, with as many rows. Its digests, recipe_sha256 and onnx_sha256 (of the
+    members, by seed) must be those of the files, where the files carry any.
     Raises InputError where there is no summary, or one that is not JSON.
     """
     documents, misnamed = read_summaries(files)
@@ -176,13 +198,16 @@ def measure_summaries(
     problems = [*misnamed, *_seed_problems(tuple(documents), documents, seeds)]
     for seed, document in documents.items():
         problems += summary_problems(seed, document)
+        digests = {"recipe_sha256": recipe_sha256, "onnx_sha256": (onnx_sha256 or {}).get(seed)}
         if corpus is not None:
             problems += corpus_problems(seed, document, corpus)
+            digests |= {"corpus_sha256": corpus.sha256, "rows_sha256": corpus.rows_sha256}
+        problems += digest_problems(seed, document, digests)
     problems += between_problems(documents)
     folds = {seed: folds_of(document) for seed, document in documents.items()}
     names = list(next(iter(folds.values())))
     if not names or any(set(other) != set(names) for other in folds.values()):
-        return {}, tuple(dict.fromkeys(problems)), {}
+        return Measured({}, tuple(dict.fromkeys(problems)), {})
     tables = [
         np.array([[number(folds[seed][name].get(figure)) for name in names] for seed in documents])
         for figure in ("plcc", "srocc", "rmse")
@@ -190,7 +215,7 @@ def measure_summaries(
     first = folds[next(iter(documents))]
     n = tuple(int(np.nan_to_num(number(first[name].get("n_val")))) for name in names)
     figures = Figures(tuple(documents), tuple(names), n, *tables)
-    return figures.metrics(), tuple(dict.fromkeys(problems + figures.problems())), figures.details()
+    return Measured(figures.metrics(), tuple(dict.fromkeys(problems + figures.problems())), figures.details())
 
 
 def _digests(oof: Oof) -> dict[str, str]:

@@ -81,6 +81,10 @@ class Plugins:
     def versions(self) -> dict[str, str]:
         return {plugin.name: plugin.version for plugin in self.loaded}
 
+    def hooks_of(self, plugin: LoadedPlugin) -> list[str]:
+        """The names of the hooks that a plugin implements, sorted."""
+        return sorted(caller.name for caller in self.manager.get_hookcallers(plugin.module) or ())
+
     def owner(self, kind: str) -> LoadedPlugin:
         """The plugin that owns a kind. Raises InputError where nobody does."""
         for plugin in self.loaded:

@@ -1,0 +1,33 @@
+# make demo   from a fresh clone to a validated production ensemble
+# make test   the tests
+# Both make their own virtual environment in .venv and install what they need.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: .venv/train.stamp
+	$(BIN)/python benchmarks/demo.py
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy registry_tool schemas plugins/fr_ensemble
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info
+
+.venv/train.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[train]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,88 @@
+"""gate.py: what an ensemble's evidence shows, measured from its bytes. Judges nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fr_ensemble import evidence
+from fr_ensemble.corpus import ColumnSpec, read_corpus
+from fr_ensemble.manifest import OOF_PATH, is_current, spec_of, summary_path
+from fr_ensemble.oof import EvidenceProblem, read_oof
+from registry_tool.errors import InputError
+from registry_tool.hookspec import EntryView, GateRequest
+from registry_tool.values import Evidence
+
+
+def gate(view: EntryView, request: GateRequest) -> Evidence:
+    """Pinned evidence, recomputed from its predictions; or foreign evidence, as far as it can be held against anything."""
+    if request.evidence is not None:
+        return _foreign(view, request.evidence, request.corpus)
+    metrics, problems, details = measure_pinned(view)
+    return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details))
+
+
+def evidence_sha256(view: EntryView) -> str:
+    """One digest of all evidence files: sha256 of the JSON list of [path, sha256], sorted by path."""
+    pins = sorted((pin["path"], pin["sha256"]) for pin in (view.manifest or {}).get("evidence", ()))
+    return hashlib.sha256(json.dumps(pins, separators=(",", ":")).encode()).hexdigest()
+
+
+def measure_pinned(view: EntryView) -> evidence.Measured:
+    """Every figure, recomputed. Raises InputError for an entry without evidence or with files that cannot be read."""
+    manifest = view.manifest
+    if manifest is None or not is_current(manifest):
+        raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
+    seeds = [member["seed"] for member in manifest["members"]]
+    try:
+        oof = read_oof(view.read(OOF_PATH))
+        files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    summaries, misnamed = evidence.read_summaries(files)
+    corpus = manifest["corpus"]
+    metrics, problems, details = evidence.measure(
+        oof, summaries, seeds=seeds, rows_sha256=corpus["rows_sha256"], corpus_sha256=corpus["sha256"],
+        recipe_sha256=manifest["recipe_sha256"],
+    )  # fmt: skip
+    for what, found, expected in (
+        ("number of rows", len(oof.target), corpus["n_rows"]),
+        ("set of sources", list(oof.sources), corpus["sources"]),
+    ):
+        if found != expected:
+            problems += (f"evidence of another {what}: found {found}, the manifest says {expected}",)
+    return metrics, (*misnamed, *problems), details
+
+
+def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -> Evidence:
+    """Public `loso_seed{N}.json` files without predictions: judged by their summaries and marked so."""
+    manifest = view.manifest if view.manifest is not None and is_current(view.manifest) else None
+    spec = spec_of(manifest, target=True) if manifest else ColumnSpec()
+    held = read_corpus(corpus, spec) if corpus is not None else None
+    seeds = [member["seed"] for member in view.manifest["members"]] if view.manifest is not None else None
+    metrics, problems, details = evidence.measure_summaries(files, seeds=seeds, corpus=held)
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(hashlib.sha256(files[name]).digest())
+    return Evidence(metrics, problems, True, digest.hexdigest(), _with_table(details))
+
+
+def _with_table(details: dict[str, Any]) -> dict[str, Any]:
+    """The fold table as rows for people, header first: sources by seeds, PLCC."""
+    folds = details.get("folds", ())
+    if not folds:
+        return details
+    seeds = list(folds[0]["plcc"])
+    rows = [
+        [fold["held_out"], fold["n"], *(_figure(fold["plcc"][seed]) for seed in seeds), _figure(fold["mean_plcc"])]
+        for fold in folds
+    ]
+    header = ["held out", "rows", *(f"plcc seed {seed}" for seed in seeds), "mean"]
+    return {**details, "table": [header, *rows]}
+
+
+def _figure(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"

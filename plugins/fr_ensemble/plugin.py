@@ -1,0 +1,159 @@
+"""plugin.py: the hooks of kind fr_ensemble and its options. Heavy imports stay inside the hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from registry_tool import schemas
+from registry_tool.errors import InputError
+from registry_tool.hookspec import (
+    Batch,
+    EntryView,
+    EvaluateRequest,
+    Evaluation,
+    GateRequest,
+    Kind,
+    Level,
+    PredictRequest,
+    Trained,
+    TrainRequest,
+    hookimpl,
+)
+from registry_tool.values import Evidence, Finding, Policy, Rule
+
+KIND = "fr_ensemble"
+SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with the plugin
+DEFAULT_POLICY = Policy(
+    (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))
+)
+
+OPTIONS = [
+    click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
+    click.Option(["--target-range"], metavar="LOW,HIGH", help="Its bounds; known for vmaf (0,100) and mos (1,5)."),
+    click.Option(["--features"], metavar="A,B,...", help="Feature columns.  [default: libvmaf's canonical six]"),
+    click.Option(["--condition", "conditions"], multiple=True, metavar="[log2:]COLUMN", help="A numeric column beside the encoder; again for more."),
+    click.Option(["--vocabulary"], type=click.IntRange(1, 2), default=2, show_default=True, help="Version of the encoder list: 12 or 6 slots."),
+    click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="One member a seed."),
+    click.Option(["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"),
+    click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Rows a step."),
+    click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's step size."),
+    click.Option(["--weight-decay"], type=float, default=1e-5, show_default=True, help="L2 term of Adam."),
+    click.Option(["--decoupled-weight-decay"], is_flag=True, help="AdamW's decay instead of the L2 term."),
+    click.Option(["--dropout"], type=float, default=0.1, show_default=True, help="Share of hidden units left out."),
+    click.Option(["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."),
+    click.Option(["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."),
+    click.Option(["--interval"], default="loso-hcp-t", show_default=True, metavar="METHOD",
+                 help="loso-hcp-t, gaussian, split, source-split, pooled-cdf or abs: how intervals are calibrated."),
+    click.Option(["--jobs"], type=click.IntRange(1), help="Processor cores to use.  [default: all]"),
+    click.Option(["--device"], default="cpu", show_default=True, help="cpu, or cuda where there is one."),
+    click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
+    click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
+]  # fmt: skip
+
+
+@hookimpl
+def registry_kinds() -> Iterable[Kind]:
+    summary = "deep ensemble of full-reference quality regressors"
+    return [Kind(KIND, summary, schemas.load(KIND), tuple(OPTIONS), DEFAULT_POLICY)]
+
+
+@hookimpl
+def registry_train(request: TrainRequest) -> Trained:
+    from dataclasses import replace
+
+    _need("torch")
+    from fr_ensemble.run import run
+
+    job = _job(request)
+    trained = run(job, request.progress)
+    named = {"license": request.options.get("license"), "description": request.options.get("description")}
+    warnings = list(trained.warnings)
+    if named["license"] is None and (job.corpus is None or job.random):
+        named["license"] = SHIPPED_LICENSE
+    if named["license"] is None:
+        warnings.append("no licence is recorded: say --license SPDX; it follows from the corpus")
+    return replace(trained, entry={k: v for k, v in named.items() if v is not None}, warnings=warnings)
+
+
+@hookimpl
+def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
+    if view.entry.kind != KIND:
+        return []
+    from fr_ensemble.verify import verify
+
+    return list(verify(view, level))
+
+
+@hookimpl
+def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
+    from fr_ensemble.gate import gate
+
+    return gate(view, request)
+
+
+@hookimpl
+def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
+    from fr_ensemble.use import evaluate
+
+    return evaluate(view, request)
+
+
+@hookimpl
+def registry_predict(view: EntryView, request: PredictRequest) -> Iterable[Batch]:
+    from fr_ensemble.use import predict
+
+    return predict(view, request)
+
+
+def _need(module: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise InputError(f"{module} is not installed, expected it for training: pip install 'registry-tool[train]'")
+
+
+def _job(request: TrainRequest) -> Any:
+    """The run that the options ask for. Raises InputError for options that mean nothing."""
+    from fr_ensemble.conformal import METHODS
+    from fr_ensemble.corpus import ColumnSpec, Condition
+    from fr_ensemble.recipe import Recipe
+    from fr_ensemble.run import Job
+    from fr_ensemble.vocabulary import CANONICAL_6
+
+    options = request.options
+    given = options["target_range"]
+    bounds = _numbers("--target-range", given, float) if given else None
+    if bounds is not None and len(bounds) != 2:
+        raise InputError(f"--target-range: found {given!r}, expected LOW,HIGH such as 0,100")
+    features = options["features"]
+    spec = ColumnSpec(
+        features=tuple(name.strip() for name in features.split(",")) if features else CANONICAL_6,
+        target=options["target"],
+        conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
+        vocabulary_version=options["vocabulary"],
+        target_range=(bounds[0], bounds[1]) if bounds else None,
+    )
+    names = ("batch_size", "learning_rate", "weight_decay", "decoupled_weight_decay", "dropout", "input_noise", "hidden")
+    try:
+        recipe = Recipe(
+            seeds=_numbers("--seeds", options["seeds"], int),
+            epochs=1 if request.smoke else options["epochs"],
+            **{name: options[name] for name in names},
+        )
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
+    if options["interval"] not in METHODS:
+        raise InputError(f"--interval: found {options['interval']!r}, expected one of {', '.join(METHODS)}")
+    return Job(
+        request.entry_id, request.corpus, spec, recipe, request.smoke, options["interval"], options["jobs"], options["device"]
+    )
+
+
+def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:
+    try:
+        return tuple(of(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option}: found {text!r}, expected numbers separated by commas") from None

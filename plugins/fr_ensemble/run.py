@@ -1,0 +1,136 @@
+"""run.py: one training run from corpus to finished files: train, export, check, measure, describe. Writes no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble import evidence, metrics
+from fr_ensemble.conformal import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
+from fr_ensemble.corpus import ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.export import fused_model, member_model
+from fr_ensemble.manifest import build, codec_block
+from fr_ensemble.oof import Oof
+from fr_ensemble.predict import Ensemble, member_scores, standardise
+from fr_ensemble.recipe import Recipe
+from fr_ensemble.weights import Float64, Weights
+from registry_tool.errors import InputError, WorldError
+from registry_tool.hookspec import Progress, Trained
+
+SHIPPED = Path(__file__).parent / "data" / "corpus.parquet"
+SHIPPED_NAME = "shipped"
+SMOKE_ROWS, SMOKE_SEED = 100, 0
+PROBE_ROWS = 4
+# Torch and onnxruntime add the same float32 numbers in another order; measured differences stay below 1e-5 target
+# units, so ten times that is a broken export, not rounding.
+EXPORT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run is asked for. corpus: None is the shipped one; random: rows of no meaning, one epoch."""
+
+    entry_id: str
+    corpus: Path | None
+    spec: ColumnSpec
+    recipe: Recipe
+    random: bool
+    interval: str = DEFAULT_METHOD
+    jobs: int | None = None
+    device: str = "cpu"
+
+
+def run(job: Job, progress: Progress) -> Trained:
+    """Train and describe an ensemble. Raises InputError for a corpus that cannot be used."""
+    from fr_ensemble.train import train
+
+    corpus, name = _corpus(job)
+    try:
+        trained = train(
+            corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device,
+            progress=lambda done, total: progress("training (model-epochs)", done, total),
+        )  # fmt: skip
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256)
+    n_features, n_slots = len(job.spec.features), job.spec.n_slots
+    members = [member_model(weights, n_features) for weights in trained.members]
+    fused = fused_model(trained.members, trained.scaler, n_features, n_slots)
+    block = codec_block(corpus.codec, corpus.conditioning, n_slots)
+    mu, sigma = Ensemble(fused).predict(corpus.features, block)
+    inputs = standardise(corpus.features, block, trained.scaler, n_slots)
+    scores = member_scores(members, *inputs)
+    _check_export(trained.members, inputs, scores, mu, sigma, job.spec.bounds)
+
+    proof = evidence.to_files(oof, name)
+    measured, _, _ = evidence.measure(oof, evidence.read_summaries(proof)[0])
+    probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
+    document = build(
+        job.entry_id, corpus, name, job.recipe, trained.scaler,
+        probe={
+            "features": corpus.features[probe_at].tolist(), "codec_block": block[probe_at].tolist(),
+            "mu": mu[probe_at].tolist(), "sigma": sigma[probe_at].tolist(),
+        },
+        intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
+        conformal_q_residual=residual_quantile(oof, 0.95),
+        figures={
+            "in_sample_plcc": _finite(metrics.plcc(mu, corpus.target)),
+            "in_sample_rmse": metrics.rmse(mu, corpus.target),
+            "mean_sigma_train": float(sigma.mean()),
+            **{f"loso_{key}": _finite(value) for key, value in sorted(measured.items())},
+        },
+        random_rows=job.random,
+    )  # fmt: skip
+    files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
+    files[document["fused"]["onnx"]] = fused
+    return Trained(files | proof, document, summary=_summary(corpus, name, measured), warnings=[*_warnings(corpus), *warnings_of(job.interval)])
+
+
+def _corpus(job: Job) -> tuple[Corpus, str]:
+    if job.random:
+        return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED), "random rows"
+    path = job.corpus or SHIPPED
+    return read_corpus(path, job.spec), SHIPPED_NAME if job.corpus is None else path.name
+
+
+def _check_export(
+    members: tuple[Weights, ...], inputs: Any, scores: Float64, mu: Float64, sigma: Float64, bounds: tuple[float, float]
+) -> None:
+    """The ONNX files give what torch gives. Raises WorldError where they do not: a broken engine, not bad data."""
+    from fr_ensemble.network import predict
+
+    rows = np.concatenate(inputs, axis=1)
+    for place, weights in enumerate(members):
+        _close(predict(weights, rows), scores[place], f"members/{place}", bounds)
+    _close(mu, scores.mean(axis=0), "fused mu", bounds)
+    _close(sigma, scores.std(axis=0, ddof=1), "fused sigma", bounds)
+
+
+def _close(one: Any, other: Float64, what: str, bounds: tuple[float, float]) -> None:
+    tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
+    worst = float(np.abs(one - other).max())
+    if not worst <= tolerance:
+        raise WorldError(f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it")
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _summary(corpus: Corpus, name: str, measured: Mapping[str, float]) -> list[tuple[str, str]]:
+    figures = [f"{key} {measured[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in measured]
+    return [
+        ("corpus", f"{name}: {corpus.n_rows} rows, {len(corpus.sources)} sources"),
+        ("leave-one-source-out", ", ".join(figures)),
+    ]
+
+
+def _warnings(corpus: Corpus) -> list[str]:
+    return [
+        f"encoder {name!r} has no slot in vocabulary {corpus.spec.vocabulary_version}: {count} rows count as unknown"
+        for name, count in sorted(corpus.unknown_encoders.items())
+    ]

@@ -1,0 +1,146 @@
+"""use.py: an ensemble at work on rows: evaluate and predict. Reads the corpus a person named, and pinned bytes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble import metrics
+from fr_ensemble.conformal import Intervals
+from fr_ensemble.corpus import ColumnSpec, Corpus, Rows, random_corpus, read_batches, read_corpus
+from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, spec_of
+from fr_ensemble.oof import read_oof
+from fr_ensemble.predict import Ensemble
+from fr_ensemble.tables import Text
+from fr_ensemble.weights import Float64
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Batch, EntryView, EvaluateRequest, Evaluation, PredictRequest
+
+SMOKE_ROWS = 100
+
+
+def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+    """The manifest and the fused graph, loaded. Raises InputError for a version-1 manifest, which has none."""
+    manifest = view.manifest
+    if manifest is None or not is_current(manifest):
+        raise InputError(f"{view.entry.id}: its manifest has no fused graph, expected schema_version 2: train it again")
+    try:
+        return manifest, Ensemble(view.read(manifest["fused"]["onnx"]))
+    except ValueError as error:
+        raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+
+
+def _intervals(view: EntryView, levels: Sequence[float]) -> Intervals:
+    """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+    stored = Intervals.from_dict((view.manifest or {})["intervals"])
+    return stored.with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
+
+
+def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
+    """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
+    manifest, ensemble = open_ensemble(view)
+    spec = spec_of(manifest, target=True)
+    if request.smoke:
+        corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
+    elif request.corpus is not None:
+        corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1), request.corpus.name
+    else:
+        raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
+    mu, sigma = ensemble.predict(corpus.features, codec_block(corpus.codec, corpus.conditioning, spec.n_slots))
+    groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
+    stored = _intervals(view, request.levels)
+    document = {
+        "entry": view.entry.id,
+        "corpus": name,
+        "n_rows": corpus.n_rows,
+        **_figures(corpus.target, mu, sigma, stored, request.levels),
+        "by": {
+            column: {
+                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored, request.levels)
+                | {"n_rows": int(rows.sum())}
+                for label, rows in labelled.items()
+            }
+            for column, labelled in groups.items()
+        },
+        "baselines": {"gaussian": _levels(corpus.target, mu, sigma, request.levels)},
+    }
+    warnings = [f"encoder {name!r} is unknown: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    return Evaluation(document, _table(document, request.levels), warnings)
+
+
+def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
+    if column == "src":
+        return {label: corpus.source == index for index, label in enumerate(corpus.sources)}
+    if column not in corpus.groups:
+        raise InputError(f"--by: found the column {column!r}, expected src, encoder or a column of the corpus")
+    text: Text = corpus.groups[column]
+    return {label: text.codes == code for code, label in enumerate(text.names)}
+
+
+def _figures(
+    y: Float64, mu: Float64, sigma: Float64, stored: Intervals, levels: Sequence[float]
+) -> dict[str, Any]:
+    return {
+        "plcc": metrics.plcc(mu, y),
+        "srocc": metrics.srocc(mu, y),
+        "rmse": metrics.rmse(mu, y),
+        "crps": float(metrics.gaussian_crps(y, mu, sigma).mean()),
+        "levels": [_interval(y, *stored.interval(mu, sigma, level), level) for level in levels],
+    }
+
+
+def _levels(y: Float64, mu: Float64, sigma: Float64, levels: Sequence[float]) -> list[dict[str, float]]:
+    return [_interval(y, *metrics.gaussian_interval(mu, sigma, level), level) for level in levels]
+
+
+def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[str, float]:
+    return {
+        "level": level,
+        "coverage": metrics.coverage(y, lower, upper),
+        "width": metrics.mean_width(lower, upper),
+        "interval_score": float(metrics.interval_scores(y, lower, upper, level).mean()),
+    }
+
+
+def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[str]]:
+    header = ["rows", "n", "plcc", "srocc", "rmse", "crps"]
+    header += [text for level in levels for text in (f"cover {level:.0%}", f"width {level:.0%}")]
+    rows = [header, _row("all", document, document["n_rows"])]
+    for column, groups in document["by"].items():
+        rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
+    return rows
+
+
+def _row(label: str, figures: Mapping[str, Any], n: int) -> list[str]:
+    numbers = [f"{figures[name]:.4f}" for name in ("plcc", "srocc", "rmse", "crps")]
+    intervals = [text for item in figures["levels"] for text in (f"{item['coverage']:.3f}", f"{item['width']:.3f}")]
+    return [label, str(n), *numbers, *intervals]
+
+
+def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
+    """mu, sigma and the intervals, batch by batch, beside the columns that name a row."""
+    manifest, ensemble = open_ensemble(view)
+    if request.corpus is None:
+        raise InputError("--corpus: found none, expected rows to predict: name a file")
+    spec = spec_of(manifest, target=False)
+    stored = _intervals(view, request.levels)
+    for rows in read_batches(request.corpus, spec):
+        yield Batch(_columns(rows, spec, ensemble, stored, request.levels))
+
+
+def _columns(
+    rows: Rows, spec: ColumnSpec, ensemble: Ensemble, stored: Intervals, levels: Sequence[float]
+) -> dict[str, Any]:
+    mu, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
+    columns: dict[str, Any] = {"row": range(rows.first, rows.first + len(rows))}
+    for name, text in (("src", rows.source), ("encoder", rows.encoder)):
+        if text is not None:
+            columns[name] = [text.names[code] for code in text.codes]
+    columns |= {"mu": mu.tolist(), "sigma": sigma.tolist()}
+    for level in levels:
+        lower, upper = stored.interval(mu, sigma, level)
+        suffix = "" if len(levels) == 1 else f"_{level * 100:g}"
+        columns |= {f"lower{suffix}": lower.tolist(), f"upper{suffix}": upper.tolist()}
+    return columns

@@ -1,0 +1,192 @@
+"""checks.py: everything that can be wrong with a registry, as sorted findings. Writes nothing."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from registry_tool import __version__
+from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry, stem
+from registry_tool.files import FileProblem, Folder
+from registry_tool.hookspec import Level, Progress
+from registry_tool.loose import check_loose_manifests
+from registry_tool.plugins import LoadedPlugin, Plugins
+from registry_tool.promotion import check_promotion
+from registry_tool.store import Loaded, located
+from registry_tool.values import Entry, Finding, Json, Registry, Severity
+
+if TYPE_CHECKING:
+    from registry_tool.strictjson import Document
+
+MODEL_SUFFIXES = (".onnx", ".data")
+ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
+MAX_INVENTORY = 200_000
+
+
+def check(loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None) -> list[Finding]:
+    """Every finding on a loaded registry, sorted by file and line; those of reading it included.
+
+    An entry that is malformed, or whose digests do not hold, is not looked into any further.
+    """
+    findings = list(loaded.findings)
+    if loaded.registry is None:
+        return sort(findings)
+    documents = {loaded.name: loaded.document} if loaded.document else {}
+    known: set[str] = {loaded.name}
+    findings += _check_ids(loaded.registry, loaded.name)
+    with Folder(loaded.folder) as folder:
+        for index, entry in enumerate(_in_document_order(loaded)):
+            if progress:
+                progress("entries", index, len(loaded.registry.entries))
+            opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
+            known.update(artifact.path for artifact in opened.artifacts.values())
+            found = check_entry(opened, loaded.registry, plugins, level)
+            known.update(opened.documents)
+            findings += located(found, {**documents, **opened.documents})  # type: ignore[dict-item]  # not None
+        if loaded.registry.schema_version < 2:
+            loose, paths = check_loose_manifests(folder, loaded, plugins, level)
+            findings += loose
+            known |= paths
+        findings += _check_inventory(folder, known, loaded.registry)
+    if progress:
+        progress("entries", len(loaded.registry.entries), len(loaded.registry.entries))
+    return sort(located(findings, documents))  # type: ignore[arg-type]  # the document is there: the registry is
+
+
+def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool) -> OpenEntry:
+    """The entry with its bytes verified; `index` is its place in the document."""
+    policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
+    cap = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES) if policy else ONNX_MAX_BYTES
+    return OpenEntry(folder, entry, index, loaded.name, cap).open(plugins.kinds.get(entry.kind), keep=keep)
+
+
+def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:
+    """The findings on one opened entry; core checks first, then every plugin's."""
+    entry = opened.entry
+    findings = list(opened.findings)
+    if entry.kind not in plugins.kinds:
+        findings.append(opened.registry_finding(
+            "kind-unknown", f"nobody owns the kind {entry.kind!r}", "kind", found=entry.kind,
+            expected=", ".join(sorted(plugins.kinds)), hint="install the plugin that owns it, or correct the kind",
+        ))  # fmt: skip
+    findings += _check_against_registry(opened, registry)
+    if any(f.severity is Severity.ERROR for f in findings):
+        return findings
+    if level is Level.FULL:
+        from registry_tool.onnxchecks import check_models
+
+        findings += check_models(opened, plugins.kinds[entry.kind])
+    for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
+        findings += _answers(opened, plugin, answers)
+    findings += check_promotion(opened, registry, plugins, level)
+    return findings
+
+
+def _answers(opened: OpenEntry, plugin: LoadedPlugin, answers: Iterable[object] | Exception) -> Iterator[Finding]:
+    if isinstance(answers, Exception):
+        text = " ".join(f"{type(answers).__name__}: {answers}".split())
+        yield opened.registry_finding(
+            "plugin-failed", f"plugin {plugin.name} failed on this entry: {text}", "id",
+            hint=f"report it to the author of {plugin.name} {plugin.version}",
+        )  # fmt: skip
+        return
+    for answer in answers:
+        if isinstance(answer, Finding):
+            yield answer
+        else:
+            yield opened.registry_finding(
+                "plugin-failed", f"plugin {plugin.name} gave a {type(answer).__name__}, expected a Finding", "id",
+                hint=f"report it to the author of {plugin.name} {plugin.version}",
+            )  # fmt: skip
+
+
+def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[Finding]:
+    """What an entry and its manifest say twice must be the same; and where artefacts must stand."""
+    entry, manifest = opened.entry, opened.manifest
+    if entry.manifest is not None and registry.schema_version >= 2:
+        expected = f"{entry.id}/{entry.sha256[:12]}"
+        if posixpath.dirname(entry.manifest) != expected:
+            yield opened.registry_finding(
+                "folder-wrong", "an entry's artefacts stand in the folder of its id and digest", "manifest",
+                found=entry.manifest, expected=f"{expected}/manifest.json", hint="train again, or restore the folder",
+            )  # fmt: skip
+    if manifest is None:
+        return
+    for field in ("id", "kind"):
+        if field in manifest and manifest[field] != getattr(entry, field):
+            yield opened.finding(
+                "entry-disagrees", f"the registry and this document name another {field}", f"/{field}",
+                found=str(manifest[field]), expected=getattr(entry, field), hint="correct the one that is wrong",
+            )  # fmt: skip
+    if "smoke" in manifest and manifest["smoke"] is not entry.smoke:
+        yield opened.finding(
+            "entry-disagrees", "the registry and this document disagree on smoke", "/smoke",
+            found=_json(manifest["smoke"]), expected=_json(entry.smoke), hint="the registry alone says it: remove it here",
+        )  # fmt: skip
+
+
+def _check_ids(registry: Registry, name: str) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for index, entry in enumerate(registry.entries):
+        key = unicodedata.normalize("NFKC", entry.id).casefold()
+        if key in seen:
+            yield Finding(
+                "id-duplicate", f"the id {entry.id!r} stands twice", entry=entry.id, file=name,
+                pointer=f"/models/{index}/id", hint="give one of the entries another id",
+            )  # fmt: skip
+        seen[key] = entry.id
+
+
+def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Iterator[Finding]:
+    """What lies in the registry's folder and should not: models that nothing pins, names that collide, old runs."""
+    named = {posixpath.dirname(e.manifest) for e in registry.entries if e.manifest}
+    try:
+        items = folder.inventory(MAX_INVENTORY)
+    except FileProblem as problem:
+        yield Finding(problem.code, problem.message, file=".", hint=problem.hint)
+        return
+    seen: dict[str, str] = {}
+    for item in items:
+        key = unicodedata.normalize("NFKC", item.path).casefold()
+        if key in seen:
+            yield Finding(
+                "name-collision", f"{item.path!r} and {seen[key]!r} are one name on other file systems", file=item.path,
+                hint="rename one",
+            )  # fmt: skip
+        seen[key] = item.path
+        owner = next((f for f in (item.path, *_parents(item.path)) if ARTIFACT_FOLDER.match(f)), None)
+        if owner is not None and owner not in named and registry.schema_version >= 2:
+            if item.path == owner and item.kind == "folder":
+                yield Finding(
+                    "folder-unused", "no entry names this run", Severity.NOTE, file=item.path,
+                    hint="`registry prune` removes it",
+                )  # fmt: skip
+        elif item.kind != "folder" and item.path not in known and (owner in named or item.path.endswith(MODEL_SUFFIXES)):
+            yield Finding(
+                "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=item.path,
+                hint="register it, or remove it",
+            )  # fmt: skip
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := posixpath.dirname(path):
+        yield path
+
+
+def _in_document_order(loaded: Loaded) -> tuple[Entry, ...]:
+    return loaded.registry.entries if loaded.registry else ()
+
+
+def _json(value: Json) -> str:
+    return {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
+
+
+def sort(findings: Iterable[Finding]) -> list[Finding]:
+    """By file, line and code; equal findings once."""
+    unique = dict.fromkeys(findings)
+    return sorted(unique, key=lambda f: (f.file or "", f.line or 0, f.pointer or "", f.code, f.message))
+
+

@@ -1,0 +1,245 @@
+"""flows.py: the stories: validate, train, evaluate, predict, prune. No click, no printing."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry_tool import store
+from registry_tool.checks import check, check_entry, open_entry
+from registry_tool.entries import OpenEntry, pins_of, sha256_of
+from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
+from registry_tool.files import Folder, check_path, clean_staging, locked, publish_folder
+from registry_tool.hookspec import (
+    Batch,
+    EvaluateRequest,
+    Evaluation,
+    Level,
+    PredictRequest,
+    Progress,
+    Trained,
+    TrainRequest,
+)
+from registry_tool.plugins import Plugins
+from registry_tool.store import Loaded
+from registry_tool.strictjson import dump
+from registry_tool.values import Entry, Finding, Json, Registry, Severity
+
+ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What `validate` found, and on how much it looked."""
+
+    loaded: Loaded
+    level: Level
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: Severity) -> int:
+        return sum(f.severity is severity for f in self.findings)
+
+
+def validate(path: Path, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None) -> Validation:
+    """Read the registry, check everything at this level, change nothing."""
+    loaded = store.load(path)
+    return Validation(loaded, level, tuple(check(loaded, plugins, level, progress)))
+
+
+def usable(path: Path) -> Loaded:
+    """The registry, or InputError with the first thing that is wrong with its document."""
+    loaded = store.load(path)
+    if loaded.registry is None:
+        raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`")
+    return loaded
+
+
+def find_entry(loaded: Loaded, entry_id: str) -> Entry:
+    entry = loaded.registry.entry(entry_id) if loaded.registry else None
+    if entry is None:
+        known = ", ".join(e.id for e in loaded.registry.entries) if loaded.registry else ""
+        raise InputError(f"{loaded.path}: no entry {entry_id!r}, expected one of: {known or '(none)'}: `registry list`")
+    return entry
+
+
+@contextmanager
+def opened(loaded: Loaded, plugins: Plugins, entry: Entry) -> Iterator[OpenEntry]:
+    """The entry with verified bytes. Raises RejectedError where a document or a digest does not hold."""
+    assert loaded.registry is not None
+    index = next(i for i, e in enumerate(loaded.registry.entries) if e.id == entry.id)
+    with Folder(loaded.folder) as folder:
+        view = open_entry(folder, loaded, plugins, entry, index, keep=True)
+        if not view.sound:
+            raise RejectedError(f"{entry.id}: {view.findings[0]}: run `registry validate {loaded.path}`")
+        yield view
+
+
+# ---- train ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What `train` wrote."""
+
+    entry: Entry
+    folder: str
+    created_registry: bool
+    trained: Trained
+
+
+def train(
+    path: Path,
+    plugins: Plugins,
+    kind: str,
+    entry_id: str,
+    *,
+    corpus: Path | None,
+    smoke: bool,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> Registered:
+    """Train an entry and register it as smoke; the registry is the old one until the last step.
+
+    Raises InputError before training for an id or registry that cannot take the entry, RejectedError for a
+    production id.
+    """
+    _check_target(path, entry_id, kind)
+    request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
+    trained = plugins.ask_owner("registry_train", kind, request=request)
+    if trained is None:
+        raise InputError(f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`")
+    manifest = _pinned(trained, plugins.owner(kind).name)
+    data = dump(manifest)
+    digest = sha256_of(data)
+    folder = f"{entry_id}/{digest[:12]}"
+    entry = Entry.from_dict({
+        **trained.entry, "id": entry_id, "kind": kind, "manifest": f"{folder}/manifest.json", "sha256": digest,
+        "smoke": True,
+    })  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        clean_staging(path.parent)
+        created = not path.exists()
+        registry = _check_target(path, entry_id, kind)
+        publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
+        registry = registry.with_entry(entry)
+        if kind not in registry.policies:
+            registry = registry.with_policy(kind, plugins.kinds[kind].default_policy)
+        _refuse_unsound(path, registry, entry, plugins, folder)
+        store.save(path, registry)
+    return Registered(entry, folder, created, trained)
+
+
+def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
+    """The registry that is to take the entry, an empty one where there is none yet."""
+    if not ID.match(entry_id):
+        raise InputError(f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another")
+    if not path.exists():
+        return store.empty()
+    loaded = usable(path)
+    assert loaded.registry is not None
+    if loaded.registry.schema_version != store.VERSION:
+        raise InputError(
+            f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "
+            "train into a registry of version 2"
+        )
+    old = loaded.registry.entry(entry_id)
+    if old is not None and old.is_production:
+        raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")
+    if old is not None and old.kind != kind:
+        raise InputError(f"{path}: {entry_id} is of kind {old.kind!r}, not {kind!r}: take another --id")
+    return loaded.registry
+
+
+def _pinned(trained: Trained, plugin: str) -> Json:
+    """The manifest with the digest of every file it names. Raises PluginError where files and pins do not match."""
+    files = {check_path(name): data for name, data in trained.files.items()}
+    named: set[str] = set()
+
+    def fill(value: Json) -> Json:
+        if isinstance(value, Mapping):
+            document = {key: fill(item) for key, item in value.items()}
+            for key, _, at in pins_of(value):
+                if at == "":
+                    name = document[key]
+                    if name not in files:
+                        raise PluginError(f"plugin {plugin}: the manifest names {name}, but no such file was made")
+                    named.add(name)
+                    document["sha256"] = sha256_of(files[name])
+            return document
+        return [fill(item) for item in value] if isinstance(value, list | tuple) else value
+
+    manifest = fill(trained.manifest)
+    if unpinned := sorted(set(files) - named):
+        raise PluginError(f"plugin {plugin}: {unpinned[0]} was made, but the manifest does not name it")
+    return manifest
+
+
+def _refuse_unsound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, target: str) -> None:
+    """Register nothing that `validate` would reject."""
+    loaded = store.read(path, dump(registry.to_dict()))
+    findings = list(loaded.findings)
+    if loaded.registry is not None:
+        index = [e.id for e in loaded.registry.entries].index(entry.id)
+        with Folder(path.parent) as folder:
+            view = open_entry(folder, loaded, plugins, entry, index, keep=True)
+            findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+    errors = [f for f in findings if f.severity is Severity.ERROR]
+    if errors:
+        shutil.rmtree(path.parent / target, ignore_errors=True)
+        raise PluginError(f"{entry.id}: what was trained does not validate, so it is not registered: {errors[0]}")
+
+
+# ---- use --------------------------------------------------------------------------------------------------------
+
+
+def evaluate(path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest) -> Evaluation:
+    """Measure an entry on new data."""
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
+        answer = plugins.ask_owner("registry_evaluate", entry.kind, view=view, request=request)
+    if not isinstance(answer, Evaluation):
+        raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
+    return answer
+
+
+def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest) -> Iterator[Batch]:
+    """Predict rows, batch by batch."""
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
+        batches: Iterable[Batch] | None = plugins.ask_owner("registry_predict", entry.kind, view=view, request=request)
+        if batches is None:
+            raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot predict: `registry plugins` tells which can")
+        try:
+            yield from batches
+        except RegistryError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{entry_id}: registry_predict failed: {type(error).__name__}: {error}") from error
+
+
+# ---- prune ------------------------------------------------------------------------------------------------------
+
+
+def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
+    """Remove artefact folders that no entry names; returns their paths. An entry's verdicts stay."""
+    loaded = usable(path)
+    with locked(path.parent):
+        clean_staging(path.parent)
+        loaded = usable(path)
+        assert loaded.registry is not None
+        named = {posixpath.dirname(e.manifest) for e in loaded.registry.entries if e.manifest}
+        with Folder(path.parent) as folder:
+            items = [i.path for i in folder.inventory() if i.kind == "folder"]
+        unused = [p for p in items if re.fullmatch(r"[^/]+/[0-9a-f]{12}", p) and p not in named]
+        for item in unused if not dry_run else ():
+            shutil.rmtree(path.parent / item)
+    return unused

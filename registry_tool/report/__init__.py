@@ -1,0 +1,1 @@
+"""report: findings and results as text and JSON, one renderer each. Decides nothing."""

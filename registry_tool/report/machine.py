@@ -1,0 +1,40 @@
+"""machine.py: findings and verdicts as JSON documents; each has a schema in `schemas/`. Prints nothing."""
+
+from __future__ import annotations
+
+import json
+
+from registry_tool.flows import Validation
+from registry_tool.gating import Judgement
+from registry_tool.values import Json, Severity
+
+
+def render(document: Json) -> str:
+    """Stable JSON text; NaN is null, since JSON has no word for it."""
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Json) -> Json:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def validation(result: Validation) -> dict[str, Json]:
+    registry = result.loaded.registry
+    return {
+        "registry": str(result.loaded.path),
+        "schema_version": registry.schema_version if registry else None,
+        "level": str(result.level),
+        "entries": len(registry.entries) if registry else 0,
+        "summary": {str(s): result.count(s) for s in Severity},
+        "findings": [f.to_dict() for f in result.findings],
+    }
+
+
+def judgement(item: Judgement) -> dict[str, Json]:
+    """The verdict as `flip` stores it, with the evidence's details beside it."""
+    details = dict(item.evidence.details) if item.evidence else {}
+    return {**item.verdict.to_dict(), "why": item.why or None, "details": details}

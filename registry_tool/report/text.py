@@ -1,0 +1,80 @@
+"""text.py: findings, verdicts and tables for people. Returns strings; the command line prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+
+from registry_tool.flows import Validation
+from registry_tool.gating import Judgement
+from registry_tool.values import Finding, Json, Severity
+
+COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+def finding(item: Finding) -> str:
+    """`severity code where: message: found ..., expected ...: hint`, one line."""
+    severity = click.style(str(item.severity), fg=COLOURS[item.severity], bold=True)
+    entry = f"{item.entry}: " if item.entry else ""
+    return f"{severity}[{item.code}] {entry}{item}"
+
+
+def validation(result: Validation) -> Iterator[str]:
+    """One line a finding, then one line that counts them and says what was not looked at."""
+    yield from (finding(item) for item in result.findings)
+    registry = result.loaded.registry
+    entries = len(registry.entries) if registry else 0
+    counts = [(result.count(s), s) for s in Severity]
+    words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "valid"
+    left_out = "" if result.level == "full" else " (quick: graph content, probe rows and evidence were not looked at)"
+    yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out}"
+
+
+def judgement(item: Judgement) -> Iterator[str]:
+    """The verdict, its metrics against the rules, the reasons, and the evidence's own table."""
+    verdict = item.verdict
+    colour = "green" if verdict.promotes else "red"
+    marks = " on summary-only evidence, which flips nothing" if verdict.summary_only else ""
+    why = f" ({item.why})" if item.why else ""
+    yield f"{verdict.entry}: {click.style(verdict.decision, fg=colour, bold=True)}{marks}{why}"
+    ruled = {rule.metric for rule in verdict.policy.rules}
+    for rule in verdict.policy.rules:
+        value = verdict.metrics.get(rule.metric)
+        shown = "absent" if value is None else f"{value:.6f}"
+        holds = value is not None and rule.holds(value)
+        yield f"  {'ok  ' if holds else 'FAIL'} {rule.metric} = {shown} ({rule.op} {rule.bound:g})"
+    for name, value in sorted(verdict.metrics.items()):
+        if name not in ruled:
+            yield f"       {name} = {value:.6g}"
+    for reason in verdict.reasons:
+        yield f"  - {reason}"
+    if item.evidence is not None and (rows := item.evidence.details.get("table")):
+        yield ""
+        yield from table(rows)
+
+
+def table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
+    """Columns aligned by width, numbers to the right; the first row is the header."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(widths))]
+    for row in cells:
+        columns = zip(row, widths, right, strict=True)
+        yield "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns).rstrip()
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "").replace("-", "").replace("+", "").replace("%", "").replace("e", "").isdigit() or text in (
+        "", "nan", "inf", "null",
+    )  # fmt: skip
+
+
+def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:
+    """A document as `name: value` lines."""
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from fields(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {value}"

@@ -1,0 +1,433 @@
+"""files.py: bytes in and out of a registry's folder: containment, digests, atomic writes, the lock. Parses nothing.
+
+Reading never follows a symbolic link below the folder, never blocks on a fifo, and reads a file once. Writing leaves
+the old content or the new one, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_tool.errors import InputError, RejectedError, WorldError
+
+LOCK_NAME = ".registry.lock"
+STAGING = ".staging-"  # prefix of every temporary file and folder
+CHUNK = 1 << 20  # bytes that `sha256` reads at once
+MAX_ENTRIES = 100_000  # of an inventory
+MAX_FOLDERS_DEEP = 32
+MAX_PATH = 1024  # characters; a name has at most 255 bytes
+LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
+LFS_MAX_BYTES = 1024  # a pointer is smaller, says its specification
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_create, _write, _fsync, _rename, _mkdir = os.open, os.write, os.fsync, os.rename, os.mkdir  # tests make these fail
+
+_PROBLEMS = {  # code -> message, expected, hint
+    "file-escapes": ("the path is refused", "a path inside the registry's folder, like id/model.onnx", "correct it"),
+    "file-missing": ("there is no such file", None, "restore the file or correct the path"),
+    "file-is-symlink": ("a symbolic link is not followed", None, "replace the link by what it names"),
+    "file-not-regular": ("it is not what it should be", None, "replace it"),
+    "file-too-large": ("the file is too large", None, "check that it is the right file"),
+    "file-too-many": ("the folder holds too much to check", None, "move what is not the registry's elsewhere"),
+    "file-lfs-pointer": ("a Git-LFS pointer stands in its place", "the file itself", "run `git lfs pull`"),
+    "file-unreadable": ("it cannot be read", "a readable file", "check who owns it, its mode and the disk"),
+    "file-changed-while-reading": ("it was written to while it was read", None, "run it again when nobody writes"),
+}
+_REASONS = {  # errno -> what happened: what to do
+    errno.ENOSPC: "the disk is full: free some space and run it again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run it again",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EACCES: "permission denied: check who owns the folder, and its mode",
+    errno.EPERM: "permission denied: check who owns the folder, and its mode",
+    errno.EIO: "the disk reported an input/output error: check the disk and run it again",
+    errno.ELOOP: "a symbolic link stands there: remove it",
+    errno.ENOENT: "the folder does not exist: make it first",
+}
+
+
+class FileProblem(InputError):
+    """Why a file is not read or a path not taken; the message names the path. A Finding where one can be made of it."""
+
+    def __init__(self, code: str, message: str, found: str | None = None, expected: str | None = None) -> None:
+        super().__init__(code, message)
+        self.code, self.message, self.found = code, message, found
+        self.expected, self.hint = expected or _PROBLEMS[code][1], _PROBLEMS[code][2]
+
+    def __str__(self) -> str:
+        difference = f": found {self.found}, expected {self.expected}" if self.found and self.expected else ""
+        return f"{self.message}{difference}: {self.hint}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class InventoryItem:
+    """path: POSIX, relative; a byte that is not UTF-8 appears as \\xNN. kind: file, folder, symlink or other."""
+
+    path: str
+    kind: str
+    size: int
+
+
+def check_path(text: str) -> str:
+    """The same text, if it is the one spelling of a path below a folder; else FileProblem `file-escapes`.
+
+    Its NFKC form must pass too, so that a full-width slash or a one-dot leader is no way around. Names that the
+    inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
+    """
+    if fault := _fault(text) or _fault(unicodedata.normalize("NFKC", text)):
+        raise _problem("file-escapes", text, fault)
+    return text
+
+
+def _fault(text: str) -> str | None:
+    if not text or len(text) > MAX_PATH:
+        return f"{len(text)} characters"
+    if any(c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") for c in text):
+        return "a control or invisible character"
+    if unicodedata.normalize("NFC", text) != text:
+        return "a spelling that is not in Unicode form NFC"
+    if text[0] == "/" or "\\" in text or re.match("[A-Za-z]:", text):
+        return "an absolute path, a drive letter or a backslash"
+    for name in text.split("/"):
+        if name in ("", ".", ".."):
+            return f"the part {name!r}"
+        if name.strip(" ") != name or name[-1] == "." or len(name.encode()) > 255 or _is_reserved(name.casefold()):
+            return f"the name {name[:40]!r}, which is reserved or not portable"
+    return None
+
+
+def _is_reserved(name: str) -> bool:
+    return name in (".git", LOCK_NAME) or name.startswith(STAGING)
+
+
+def _problem(code: str, path: str, found: str | None = None, expected: str | None = None) -> FileProblem:
+    return FileProblem(code, f"{_shown(path)}: {_PROBLEMS[code][0]}", found, expected)
+
+
+def _shown(path: str) -> str:
+    path = path if len(path) <= 200 else path[:200] + "..."
+    return path if path and path.isprintable() else ascii(path)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+class Folder:
+    """A folder held open by its descriptor; every path is opened from there, part by part, following no link.
+
+    Not detected: hard links and bind mounts (a file is what it holds), and a change while reading that keeps size and
+    modification time; the digest is of the bytes handed out in any case, never of a second reading.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """The path itself may be a link: the caller chose it."""
+        with _reading(str(path)):
+            self._folder = os.open(path, _FOLDER)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._folder)
+
+    def read(self, path: str, max_bytes: int) -> bytes:
+        """All of a regular file; one that is larger is refused by its size, before anything is read."""
+        return b"".join(self._chunks(path, max_bytes, max_bytes + 1))
+
+    def sha256(self, path: str, max_bytes: int) -> tuple[str, int]:
+        """(digest in hex, size in bytes), in constant memory. Several threads may call it at once."""
+        digest, size = hashlib.sha256(), 0
+        for chunk in self._chunks(path, max_bytes, CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        return digest.hexdigest(), size
+
+    def exists(self, path: str) -> bool:
+        """Whether anything, of whatever kind, has this name. A link among its parents is a FileProblem."""
+        try:
+            with self._parent(path) as (folder, name):
+                os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileProblem as problem:
+            if problem.code == "file-missing":
+                return False
+            raise
+        return True
+
+    def inventory(self, max_entries: int = MAX_ENTRIES, below: str = "") -> list[InventoryItem]:
+        """What lies in the folder (or one in it), at any depth, sorted by path; without `.git`, the lock, staging."""
+        items: list[InventoryItem] = []
+        pending = [tuple(check_path(below).split("/")) if below else ()]
+        while pending:
+            base = pending.pop()
+            where = "/".join(base) or "."
+            with _reading(where), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_reserved(entry.name):
+                        continue
+                    if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
+                        limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"
+                        raise _problem("file-too-many", where, "more", limit)
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # gone meanwhile
+                        continue
+                    if stat.S_ISDIR(status.st_mode):
+                        pending.append((*base, entry.name))
+                    path = os.fsencode("/".join((*base, entry.name))).decode("utf-8", "backslashreplace")
+                    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
+                    items.append(InventoryItem(path, kind, status.st_size if kind == "file" else 0))
+        return sorted(items)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        *parents, name = check_path(path).split("/")
+        with _reading(path), _descended(self._folder, parents) as folder:
+            yield folder, name
+
+    def _chunks(self, path: str, max_bytes: int, step: int) -> Iterator[bytes]:
+        """A regular file in pieces; whatever is wrong with it raises, at the latest after the last piece."""
+        with self._parent(path) as (folder, name):
+            _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
+            file = os.open(name, _READ, dir_fd=folder)
+            try:
+                before = os.fstat(file)
+                _check_kind(path, before)
+                if before.st_size > max_bytes:
+                    raise _problem("file-too-large", path, f"{before.st_size} bytes", f"at most {max_bytes}")
+                total = 0
+                while chunk := os.read(file, min(step, before.st_size + 1)):
+                    if total == 0 and before.st_size <= LFS_MAX_BYTES and chunk.startswith(LFS_PREFIX):
+                        raise _problem("file-lfs-pointer", path, "a pointer")
+                    total += len(chunk)
+                    if total > before.st_size:
+                        break
+                    yield chunk
+                after = os.fstat(file)
+                if (total, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
+                    raise _problem("file-changed-while-reading", path)
+            finally:
+                os.close(file)
+
+
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
+
+
+def _check_kind(path: str, status: os.stat_result, expected: str = "file") -> None:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "fifo, socket or device")
+    if kind != expected:
+        raise _problem(
+            "file-is-symlink" if kind == "symlink" else "file-not-regular", path, f"a {kind}", f"a {expected}"
+        )
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _problem("file-missing", path) from None
+    except OSError as error:
+        raise _problem("file-unreadable", path, error.strerror) from error
+
+
+@contextmanager
+def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+    """A descriptor of the folder at `parts` below `folder`. A link or a file on the way is a FileProblem."""
+    current = os.dup(folder)
+    try:
+        for number, part in enumerate(parts, 1):
+            if create:
+                with suppress(FileExistsError):
+                    _mkdir(part, dir_fd=current)
+                    _fsync_folder(current)
+            try:
+                deeper = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=current)
+            except NotADirectoryError:  # also for a symbolic link
+                status = os.stat(part, dir_fd=current, follow_symlinks=False)
+                _check_kind("/".join(parts[:number]), status, "folder")
+                raise
+            os.close(current)
+            current = deeper
+        yield current
+    finally:
+        os.close(current)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace or make one file: written beside it, fsynced, renamed, the folder fsynced; mode and owner are kept.
+
+    Raises WorldError in one line. The file then is the old one; only where the last step, fsync of the folder, failed
+    is it the new one. A link in its place is not written through. In a registry's folder: only under `locked`.
+    """
+    with _writing(path), _opened(path.parent) as folder:
+        _replace(folder, path.name, data)
+
+
+def publish_file(root: Path, target: str, data: bytes) -> None:
+    """`write_atomic` for a path below a registry's folder: follows no link on the way, makes missing parents."""
+    *parents, name = check_path(target).split("/")
+    with _writing(root / target), _opened(root) as top, _descended(top, parents, create=True) as folder:
+        _replace(folder, name, data)
+
+
+def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
+    """Make the folder `root/target` with these files, all of it or nothing of it. Only under `locked`.
+
+    A target that holds these very files is left alone; RejectedError where it holds anything else.
+    """
+    *parents, name = check_path(target).split("/")
+    staging = STAGING + secrets.token_hex(8)
+    with _writing(root / target), _opened(root) as top, Folder(root) as folder:
+        if folder.exists(target):
+            if not _holds(folder, target, files):
+                raise RejectedError(f"{root / target}: it exists and holds other files: restore it or move it away")
+            with _descended(top, parents) as parent:
+                _fsync_folder(parent)  # whoever published it may have been killed before this
+            return
+        try:
+            _mkdir(staging, dir_fd=top)
+            with _descended(top, [staging]) as made:
+                for path, data in files.items():
+                    *folders, leaf = check_path(path).split("/")
+                    with _descended(made, folders, create=True) as place:
+                        _write_new(leaf, data, place)
+                        _fsync_folder(place)
+            with _descended(top, parents, create=True) as parent:
+                _rename(staging, name, src_dir_fd=top, dst_dir_fd=parent)
+                _fsync_folder(parent)
+                _fsync_folder(top)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True, dir_fd=top)
+            raise
+
+
+def clean_staging(root: Path) -> None:
+    """Remove what killed runs left: staging folders and temporary files, two folders deep. Only under `locked`."""
+    with _writing(root), _opened(root) as top:
+        _clean(top, 2)
+
+
+def _clean(folder: int, deeper: int) -> None:
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if name.startswith(STAGING):
+            shutil.rmtree(name, dir_fd=folder) if is_folder else os.unlink(name, dir_fd=folder)
+        elif is_folder and deeper and not name.startswith("."):
+            with suppress(PermissionError), _descended(folder, [name]) as child:
+                _clean(child, deeper - 1)
+
+
+def _holds(folder: Folder, target: str, files: Mapping[str, bytes]) -> bool:
+    expected = {f"{target}/{name}": data for name, data in files.items()}
+    try:
+        found = {item.path for item in folder.inventory(below=target) if item.kind != "folder"}
+        return found == set(expected) and all(folder.read(path, len(data)) == data for path, data in expected.items())
+    except FileProblem:
+        return False
+
+
+def _replace(folder: int, name: str, data: bytes) -> None:
+    old, temporary = None, STAGING + secrets.token_hex(8)
+    with suppress(FileNotFoundError):
+        old = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        _check_kind(name, old)
+    try:
+        _write_new(temporary, data, folder, old)
+        _rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    _fsync_folder(folder)
+
+
+def _write_new(name: str, data: bytes, folder: int, like: os.stat_result | None = None) -> None:
+    file = _create(name, _NEW, 0o644, dir_fd=folder)
+    try:
+        if like is not None:
+            with suppress(PermissionError):  # only root may give files away
+                os.fchown(file, like.st_uid, like.st_gid)
+            os.fchmod(file, stat.S_IMODE(like.st_mode) & 0o777)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[_write(file, rest) :]
+        _fsync(file)
+    finally:
+        os.close(file)
+
+
+def _fsync_folder(folder: int) -> None:
+    try:
+        _fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no fsync of folders
+            raise
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and run it again")
+        raise WorldError(f"{_shown(str(path))}: it cannot be written: {reason}") from error
+
+
+# ---- the lock ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
+    """Hold the registry's lock, a kernel lock: it ends with its process, so a killed holder blocks nobody.
+
+    A child process that was forked (not started anew) while it is held shares it. Raises WorldError after `timeout` s.
+    """
+    import filelock  # only writers need it
+
+    path = root / LOCK_NAME
+    lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)  # a soft lock would outlive its holder
+    with _writing(path):
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = f"{_holder(path)} has held the lock for {timeout:g} s"
+            raise WorldError(f"{_shown(str(path))}: {who}: wait until it is done, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Who holds the lock, as far as Linux tells. A line: number, FLOCK, ADVISORY, WRITE, pid, major:minor:inode, ..."""
+    with suppress(OSError):
+        inode = str(path.stat().st_ino)
+        for fields in map(str.split, Path("/proc/locks").read_text("ascii").splitlines()):
+            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
+                return f"process {fields[4]}"
+    return "another process"

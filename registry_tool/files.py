@@ -15,7 +15,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,9 @@ LFS_MAX_BYTES = 1024  # a pointer is smaller, says its specification
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_create, _write, _fsync, _rename, _mkdir = os.open, os.write, os.fsync, os.rename, os.mkdir  # tests make these fail
+_open, _write, _fsync, _rename, _mkdir = os.open, os.write, os.fsync, os.rename, os.mkdir  # tests make these fail
 
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 _PROBLEMS = {  # code -> message, expected, hint
     "file-escapes": ("the path is refused", "a path inside the registry's folder, like id/model.onnx", "correct it"),
     "file-missing": ("there is no such file", None, "restore the file or correct the path"),
@@ -48,7 +49,6 @@ _PROBLEMS = {  # code -> message, expected, hint
 }
 _REASONS = {  # errno -> what happened: what to do
     errno.ENOSPC: "the disk is full: free some space and run it again",
-    errno.EDQUOT: "the disk quota is used up: free some space and run it again",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: check who owns the folder, and its mode",
     errno.EPERM: "permission denied: check who owns the folder, and its mode",
@@ -121,10 +121,7 @@ def _shown(path: str) -> str:
     return path if path and path.isprintable() else ascii(path)
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------
-
-
-class Folder:
+class Folder(AbstractContextManager["Folder"]):
     """A folder held open by its descriptor; every path is opened from there, part by part, following no link.
 
     Not detected: hard links and bind mounts (a file is what it holds), and a change while reading that keeps size and
@@ -135,9 +132,6 @@ class Folder:
         """The path itself may be a link: the caller chose it."""
         with _reading(str(path)):
             self._folder = os.open(path, _FOLDER)
-
-    def __enter__(self) -> Folder:
-        return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._folder)
@@ -200,8 +194,7 @@ class Folder:
         """A regular file in pieces; whatever is wrong with it raises, at the latest after the last piece."""
         with self._parent(path) as (folder, name):
             _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
-            file = os.open(name, _READ, dir_fd=folder)
-            try:
+            with _opened(name, _READ, folder) as file:
                 before = os.fstat(file)
                 _check_kind(path, before)
                 if before.st_size > max_bytes:
@@ -217,19 +210,13 @@ class Folder:
                 after = os.fstat(file)
                 if (total, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
                     raise _problem("file-changed-while-reading", path)
-            finally:
-                os.close(file)
-
-
-_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 
 
 def _check_kind(path: str, status: os.stat_result, expected: str = "file") -> None:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "fifo, socket or device")
     if kind != expected:
-        raise _problem(
-            "file-is-symlink" if kind == "symlink" else "file-not-regular", path, f"a {kind}", f"a {expected}"
-        )
+        code = "file-is-symlink" if kind == "symlink" else "file-not-regular"
+        raise _problem(code, path, f"a {kind}", f"a {expected}")
 
 
 @contextmanager
@@ -243,6 +230,15 @@ def _reading(path: str) -> Iterator[None]:
 
 
 @contextmanager
+def _opened(path: str | Path, flags: int = _FOLDER, folder: int | None = None) -> Iterator[int]:
+    descriptor = _open(path, flags, 0o644, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
     """A descriptor of the folder at `parts` below `folder`. A link or a file on the way is a FileProblem."""
     current = os.dup(folder)
@@ -251,7 +247,7 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
             if create:
                 with suppress(FileExistsError):
                     _mkdir(part, dir_fd=current)
-                    _fsync_folder(current)
+                _fsync_folder(current)
             try:
                 deeper = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=current)
             except NotADirectoryError:  # also for a symbolic link
@@ -265,24 +261,28 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
         os.close(current)
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------
-
-
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
     """Replace or make one file: written beside it, fsynced, renamed, the folder fsynced; mode and owner are kept.
 
+    With `root`, the registry's folder, no link below it is followed and missing folders are made; it wants `locked`.
     Raises WorldError in one line. The file then is the old one; only where the last step, fsync of the folder, failed
-    is it the new one. A link in its place is not written through. In a registry's folder: only under `locked`.
+    is it the new one. A link in its place is not written through.
     """
-    with _writing(path), _opened(path.parent) as folder:
-        _replace(folder, path.name, data)
-
-
-def publish_file(root: Path, target: str, data: bytes) -> None:
-    """`write_atomic` for a path below a registry's folder: follows no link on the way, makes missing parents."""
-    *parents, name = check_path(target).split("/")
-    with _writing(root / target), _opened(root) as top, _descended(top, parents, create=True) as folder:
-        _replace(folder, name, data)
+    *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
+    temporary = STAGING + secrets.token_hex(8)
+    with _writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
+        old = None
+        with suppress(FileNotFoundError):
+            old = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            _check_kind(name, old)
+        try:
+            _write_new(temporary, data, folder, old)
+            _rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        _fsync_folder(folder)
 
 
 def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
@@ -318,19 +318,16 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
 
 def clean_staging(root: Path) -> None:
     """Remove what killed runs left: staging folders and temporary files, two folders deep. Only under `locked`."""
-    with _writing(root), _opened(root) as top:
-        _clean(top, 2)
-
-
-def _clean(folder: int, deeper: int) -> None:
-    with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        if name.startswith(STAGING):
-            shutil.rmtree(name, dir_fd=folder) if is_folder else os.unlink(name, dir_fd=folder)
-        elif is_folder and deeper and not name.startswith("."):
-            with suppress(PermissionError), _descended(folder, [name]) as child:
-                _clean(child, deeper - 1)
+    with _writing(root):
+        for where, folders, files, folder in os.fwalk(root):  # follows no link
+            for name in folders:
+                if name.startswith(STAGING):
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+            for name in files:
+                if name.startswith(STAGING):
+                    os.unlink(name, dir_fd=folder)
+            deep = len(Path(where).relative_to(root).parts) >= 2
+            folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
 
 
 def _holds(folder: Folder, target: str, files: Mapping[str, bytes]) -> bool:
@@ -342,24 +339,8 @@ def _holds(folder: Folder, target: str, files: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _replace(folder: int, name: str, data: bytes) -> None:
-    old, temporary = None, STAGING + secrets.token_hex(8)
-    with suppress(FileNotFoundError):
-        old = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        _check_kind(name, old)
-    try:
-        _write_new(temporary, data, folder, old)
-        _rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-    _fsync_folder(folder)
-
-
 def _write_new(name: str, data: bytes, folder: int, like: os.stat_result | None = None) -> None:
-    file = _create(name, _NEW, 0o644, dir_fd=folder)
-    try:
+    with _opened(name, _NEW, folder) as file:
         if like is not None:
             with suppress(PermissionError):  # only root may give files away
                 os.fchown(file, like.st_uid, like.st_gid)
@@ -368,8 +349,6 @@ def _write_new(name: str, data: bytes, folder: int, like: os.stat_result | None 
         while rest:
             rest = rest[_write(file, rest) :]
         _fsync(file)
-    finally:
-        os.close(file)
 
 
 def _fsync_folder(folder: int) -> None:
@@ -381,24 +360,12 @@ def _fsync_folder(folder: int) -> None:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, _FOLDER)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and run it again")
         raise WorldError(f"{_shown(str(path))}: it cannot be written: {reason}") from error
-
-
-# ---- the lock ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -424,10 +391,9 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as far as Linux tells. A line: number, FLOCK, ADVISORY, WRITE, pid, major:minor:inode, ..."""
+    """Who holds the lock, as far as Linux tells: `number: FLOCK ADVISORY WRITE pid major:minor:inode ...`."""
     with suppress(OSError):
-        inode = str(path.stat().st_ino)
-        for fields in map(str.split, Path("/proc/locks").read_text("ascii").splitlines()):
-            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
-                return f"process {fields[4]}"
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            if found := re.match(rf".* FLOCK .* (\d+) \S+:{path.stat().st_ino} ", line):
+                return f"process {found[1]}"
     return "another process"

@@ -33,18 +33,10 @@ _PROBLEMS = {  # code -> message, expected, hint
     "json-not-utf8": ("the document is not UTF-8", "UTF-8", _SAVE),
     "json-bom": ("the document starts with a byte order mark", "no mark", _SAVE),
     "json-too-deep": ("the document is nested too deeply", f"at most {MAX_DEPTH} levels", "flatten it"),
-    "json-duplicate-key": (
-        "a key stands twice in one object",
-        "each key once",
-        "keep one; readers differ on which counts",
-    ),
-    "json-not-finite": ("a number is not finite", _NUMBER, "JSON has no NaN and no infinity; write null or a number"),
+    "json-duplicate-key": ("a key stands twice in one object", "each key once", "keep one: readers differ on which"),
+    "json-not-finite": ("a number is not finite", _NUMBER, "JSON has no NaN and no infinity: write null or a number"),
     "json-huge-number": ("a number has too many digits", _NUMBER, "round it, or write it as a string"),
-    "json-control-character": (
-        "a control or invisible character",
-        "visible text",
-        "delete it; it hides what a text says",
-    ),
+    "json-control-character": ("a control or invisible character", "visible text", "delete it: it can hide text"),
     "json-syntax": ("the document is not JSON", None, None),
 }
 _EXPECTED = {  # what the parser says -> what a person is told was expected

@@ -8,7 +8,6 @@ product never runs over fewer than MIN_STACK models (a batch of one takes anothe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +16,7 @@ from fr_ensemble.folds import PAD, padded
 from fr_ensemble.weights import Float32, Weights
 from torch import Tensor
 
-gelu = torch._C._nn.gelu  # torch.nn.functional.gelu takes no `out`
+gelu = torch.ops.aten.gelu.out  # torch.nn.functional.gelu takes no `out`
 gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 MIN_STACK = 2
@@ -134,8 +133,8 @@ class Stack:
             [t[:models] for t in self.arrays],
         )
 
-    def forward(self, dropped: Sequence[Tensor] | None, scale: float) -> None:
-        """`batch` -> `out`. dropped: for either layer (M, B, H), 0 or DROPPED; scale: 1 / (1 - dropout)."""
+    def forward(self, dropped: Tensor | None, scale: float) -> None:
+        """`batch` -> `out`. dropped: (2, M, B, H), a layer each, 0 or DROPPED; scale: 1 / (1 - dropout)."""
         w = self.weights
         if dropped is None:
             self.z1.zero_()

@@ -8,52 +8,32 @@ and network.py keeps the arithmetic of one model apart from its neighbours'.
 from __future__ import annotations
 
 import os
-import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from fr_ensemble.folds import FINAL, ModelKey, Role, Table, padded, prepare
-from fr_ensemble.network import DROPPED, MIN_STACK, Parameters, Stack, initial_weights, predict
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.weights import Float32, Float64, Int64, Trained, TrainingData, Weights
 from numpy.typing import NDArray
 from torch import Tensor
 
-STACK = 53  # models in a stack: past this the cost of a model-step no longer falls
+from fr_ensemble import engines
+from fr_ensemble.blocks import Block, Checkpoint, run_digest, start
+from fr_ensemble.engines import Result
+from fr_ensemble.folds import FINAL, ModelKey, Role, Table, padded, prepare
+from fr_ensemble.network import DROPPED, MIN_STACK, Stack, predict
+from fr_ensemble.recipe import Recipe
+from fr_ensemble.weights import Float32, Int64, Trained, TrainingData
+from registry_tool.errors import InputError
+
+STACK = 32  # models in a stack: past this the cost of a model-step hardly falls
 PREDICT_ROWS = 4096  # rows predicted at a time
 DRAW_BYTES = 1 << 16  # dropout bits drawn at a time for one model; larger blocks leave the allocator's fast path
 DROPPED_BITS = np.int16(int(np.float32(DROPPED).view(np.int32)) >> 16)  # DROPPED as a bfloat16
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
-
-Result = tuple[ModelKey, Weights, Float64]  # a trained model and its scores of the rows it held out
-
-
-@dataclass(slots=True)
-class Block:
-    """The state of a stack of models between two epochs: all that a checkpoint has to hold."""
-
-    keys: tuple[ModelKey, ...]  # by number of training rows, the most first
-    epoch: int
-    weights: Parameters
-    moment1: Parameters
-    moment2: Parameters
-    steps: Tensor  # float32 (M,), Adam's step count
-    streams: dict[Role, list[np.random.Generator]]
-
-
-def start(table: Table, recipe: Recipe, keys: Sequence[ModelKey], device: str) -> Block:
-    """A block before its first epoch."""
-    weights = Parameters.zeros(len(keys), table.inputs + 1, recipe.hidden, device)
-    for j, key in enumerate(keys):
-        weights.put(j, initial_weights(key.stream(Role.INIT), table.inputs, recipe.hidden))
-    streams = {role: [key.stream(role) for key in keys] for role in (Role.ORDER, Role.DROPOUT, Role.NOISE)}
-    steps = torch.zeros(len(keys), device=device)
-    return Block(tuple(keys), 0, weights, weights.zeros_like(), weights.zeros_like(), steps, streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +124,7 @@ def train_block(
     block: Block,
     *,
     device: str = "cpu",
-    after_epoch: Callable[[Block], None] = lambda block: None,
+    after_epoch: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a block's models to the last epoch, or until `stopped`.
@@ -200,7 +180,7 @@ def train_block(
                     maximize=False,
                 )
         block.epoch += 1
-        after_epoch(block)
+        after_epoch()
 
 
 def finish(table: Table, recipe: Recipe, block: Block) -> list[Result]:
@@ -231,13 +211,51 @@ def finish(table: Table, recipe: Recipe, block: Block) -> list[Result]:
     return results
 
 
+def run_block(
+    table: Table,
+    recipe: Recipe,
+    keys: Sequence[ModelKey],
+    number: int = 0,
+    device: str = "cpu",
+    checkpoint: Checkpoint | None = None,
+    tick: Callable[[int, int], None] = lambda number, done: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[Result]:
+    """Train block `number` in this thread, from its checkpoint if there is one; tick(number, model-epochs done)."""
+    torch.set_num_threads(1)  # models are spread over workers; a product split over threads is slower
+    torch.set_flush_denormal(True)  # weights of unused slots decay into denormals, which cost half the time
+    with torch.inference_mode():
+        block = start(table, recipe, keys, device)
+        if checkpoint:
+            checkpoint.load(number, block)
+        saved = time.monotonic()
+
+        def after_epoch() -> None:
+            nonlocal saved
+            tick(number, block.epoch * len(keys))
+            if checkpoint and (block.epoch == recipe.epochs or time.monotonic() - saved >= checkpoint.seconds):
+                checkpoint.save(number, block)
+                saved = time.monotonic()
+
+        tick(number, block.epoch * len(keys))
+        train_block(table, recipe, block, device=device, after_epoch=after_epoch, stopped=stopped)
+        return finish(table, recipe, block) if block.epoch == recipe.epochs else []
+
+
 def plan_blocks(
-    table: Table, recipe: Recipe, keys: Sequence[ModelKey], jobs: int, stack: int | None
+    table: Table, recipe: Recipe, keys: Sequence[ModelKey], workers: int, stack: int, memory: int
 ) -> list[list[ModelKey]]:
-    """Cut the models into blocks of nearly one size, models with the same number of batches together."""
+    """Cut the models into blocks of nearly one size, models with the same number of batches together.
+
+    At most `stack` models a block, and fewer where `workers` blocks would not fit `memory` (bytes).
+    """
+    rows, hidden, width = recipe.batch_size, padded(recipe.hidden), table.rows.shape[1]
+    order = 4 * (len(table.source) + rows)
+    buffers = 4 * rows * (5 * hidden + width) + max(DRAW_BYTES, 4 * rows * hidden) * 2
+    weights = 4 * 4 * hidden * (hidden + table.inputs + 4)
+    stack = max(MIN_STACK, min(stack, memory // (workers * (order + buffers + weights))))
     ranked = sorted(keys, key=lambda k: (-np.count_nonzero(table.source != k.fold), k))
-    rounds = -(-len(keys) // (jobs * (stack or STACK)))
-    count = max(1, min(rounds * jobs, len(keys) // MIN_STACK))
+    count = max(1, min(-(-len(keys) // (workers * stack)) * workers, len(keys) // MIN_STACK))
     return [ranked[a:b] for a, b in pairwise(len(keys) * i // count for i in range(count + 1))]
 
 
@@ -249,50 +267,60 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    checkpoint_seconds: float = 30.0,
     device: str = "cpu",
-    stack: int | None = None,
+    engine: str = "local",
+    stack: int = STACK,
 ) -> Trained:
     """Train every seed's final member and its LOSO models.
 
-    jobs: worker threads (default: the cores this process may use). progress(done, total): model-epochs, called in
-    the caller's thread. checkpoint: a folder for the state of a long run; with `resume` the run goes on from it, to
-    the same bytes. stack: models in a stack (default: what fits memory and keeps all workers busy).
+    jobs: workers (default: the cores this process, or the Ray cluster, has). progress(done, total): model-epochs,
+    called in the caller's thread. checkpoint: a folder for the state of a long run, saved every `checkpoint_seconds`;
+    with `resume` the run goes on from there, to the same bytes. engine: "local" (threads) or "ray". stack: the most
+    models in a stack. Nothing of this changes the result on one kind of machine.
+
+    Raises InputError for data or a checkpoint that cannot be used and an engine or device that is not there.
     """
     table = prepare(data)
-    jobs = jobs or len(os.sched_getaffinity(0))
+    check_device(device)
     keys = [ModelKey(fold, seed) for fold in [*range(data.n_sources), FINAL] for seed in recipe.seeds]
-    blocks = plan_blocks(table, recipe, keys, jobs, stack)
-    done = [0] * len(blocks)
-    stop = threading.Event()
-    threads = torch.get_num_threads()
-
-    def work(number: int) -> list[Result]:
-        def after_epoch(block: Block) -> None:
-            done[number] = block.epoch * len(block.keys)
-
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-        with torch.inference_mode():
-            block = start(table, recipe, blocks[number], device)
-            train_block(table, recipe, block, device=device, after_epoch=after_epoch, stopped=stop.is_set)
-            return finish(table, recipe, block)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            futures = [pool.submit(work, i) for i in range(len(blocks))]
-            pending = set(futures)
-            while pending:
-                finished, pending = wait(pending, 0.2, FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()  # raises what the worker raised
-                if progress:
-                    progress(sum(done), len(keys) * recipe.epochs)
-            results = [r for f in futures for r in f.result()]
-        finally:
-            stop.set()
-            torch.set_num_threads(threads)
+    run = engines.ENGINES.get(engine)
+    if run is None:
+        raise InputError(f"engine: found {engine!r}, expected one of {', '.join(sorted(engines.ENGINES))}")
+    if device == "cpu":
+        jobs = jobs or len(os.sched_getaffinity(0))
+    else:
+        jobs, stack = 1, len(keys)
+    blocks = plan_blocks(table, recipe, keys, jobs, stack, available_memory() // 2)
+    saved = Checkpoint(checkpoint, checkpoint_seconds) if checkpoint else None
+    if saved:
+        blocks = saved.begin(run_digest(table, recipe, device), blocks, resume)
+    total = len(keys) * recipe.epochs
+    results = run(
+        run_block, table, recipe, blocks, jobs, device, saved, lambda done: progress and progress(done, total)
+    )
     members = {key.seed: weights for key, weights, _ in results if key.fold == FINAL}
     oof = np.full((len(recipe.seeds), len(data.target)), np.nan)
     for key, _, scores in results:
         oof[recipe.seeds.index(key.seed), data.source == key.fold] = scores
     return Trained(tuple(members[s] for s in recipe.seeds), table.scales[FINAL].scaler, oof)
+
+
+def check_device(device: str) -> None:
+    """Raises InputError where torch cannot compute on `device`."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: found {device!r}, which this torch cannot use ({error}): use cpu") from error
+
+
+def available_memory() -> int:
+    """Bytes that this machine can still give, or its control group where that leaves less, as Linux counts them."""
+    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, KeyError):
+        used, most, stat = ((group / f"memory.{name}").read_text("ascii") for name in ("current", "max", "stat"))
+        cached = dict(line.split() for line in stat.splitlines())["inactive_file"]  # given back on demand
+        free = min(free, int(most) - int(used) + int(cached))
+    return max(free, 0)

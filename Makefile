@@ -17,7 +17,7 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy registry_tool schemas plugins/fr_ensemble
+	$(BIN)/mypy -p registry_tool -p fr_ensemble
 
 clean:
 	rm -rf .venv .demo build dist *.egg-info

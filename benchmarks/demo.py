@@ -21,7 +21,9 @@ MODEL = "vmaf_ensemble"
 def run(*arguments: str) -> str:
     """Run `registry ARGUMENTS`, show it, and return what it printed; ends the demo where it fails."""
     print(f"\n$ registry {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "registry_tool", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "registry_tool", *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
     print(done.stdout, end="", flush=True)
     if done.returncode != 0:
         sys.exit(f"demo: registry {arguments[0]} ended with exit code {done.returncode}")

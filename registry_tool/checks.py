@@ -8,25 +8,27 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from registry_tool import __version__
-from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry, stem
+from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.files import FileProblem, Folder
 from registry_tool.hookspec import Level, Progress
 from registry_tool.loose import check_loose_manifests
 from registry_tool.plugins import LoadedPlugin, Plugins
 from registry_tool.promotion import check_promotion
+from registry_tool.schema import show
 from registry_tool.store import Loaded, located
-from registry_tool.values import Entry, Finding, Json, Registry, Severity
+from registry_tool.values import Entry, Finding, Registry, Severity
 
 if TYPE_CHECKING:
-    from registry_tool.strictjson import Document
+    pass
 
 MODEL_SUFFIXES = (".onnx", ".data")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
 MAX_INVENTORY = 200_000
 
 
-def check(loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None) -> list[Finding]:
+def check(
+    loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None
+) -> list[Finding]:
     """Every finding on a loaded registry, sorted by file and line; those of reading it included.
 
     An entry that is malformed, or whose digests do not hold, is not looked into any further.
@@ -45,7 +47,7 @@ def check(loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress:
             known.update(artifact.path for artifact in opened.artifacts.values())
             found = check_entry(opened, loaded.registry, plugins, level)
             known.update(opened.documents)
-            findings += located(found, {**documents, **opened.documents})  # type: ignore[dict-item]  # not None
+            findings += located(found, {**documents, **opened.documents})
         if loaded.registry.schema_version < 2:
             loose, paths = check_loose_manifests(folder, loaded, plugins, level)
             findings += loose
@@ -53,7 +55,7 @@ def check(loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress:
         findings += _check_inventory(folder, known, loaded.registry)
     if progress:
         progress("entries", len(loaded.registry.entries), len(loaded.registry.entries))
-    return sort(located(findings, documents))  # type: ignore[arg-type]  # the document is there: the registry is
+    return sort(located(findings, documents))
 
 
 def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool) -> OpenEntry:
@@ -123,8 +125,8 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
             )  # fmt: skip
     if "smoke" in manifest and manifest["smoke"] is not entry.smoke:
         yield opened.finding(
-            "entry-disagrees", "the registry and this document disagree on smoke", "/smoke",
-            found=_json(manifest["smoke"]), expected=_json(entry.smoke), hint="the registry alone says it: remove it here",
+            "entry-disagrees", "this document and the registry disagree on smoke", "/smoke",
+            found=show(manifest["smoke"]), expected=show(entry.smoke), hint="remove it: the registry alone says so",
         )  # fmt: skip
 
 
@@ -164,7 +166,9 @@ def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Ite
                     "folder-unused", "no entry names this run", Severity.NOTE, file=item.path,
                     hint="`registry prune` removes it",
                 )  # fmt: skip
-        elif item.kind != "folder" and item.path not in known and (owner in named or item.path.endswith(MODEL_SUFFIXES)):
+        elif (
+            item.kind != "folder" and item.path not in known and (owner in named or item.path.endswith(MODEL_SUFFIXES))
+        ):
             yield Finding(
                 "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=item.path,
                 hint="register it, or remove it",
@@ -180,13 +184,7 @@ def _in_document_order(loaded: Loaded) -> tuple[Entry, ...]:
     return loaded.registry.entries if loaded.registry else ()
 
 
-def _json(value: Json) -> str:
-    return {True: "true", False: "false"}.get(value, repr(value)) if isinstance(value, bool) else repr(value)
-
-
 def sort(findings: Iterable[Finding]) -> list[Finding]:
     """By file, line and code; equal findings once."""
     unique = dict.fromkeys(findings)
     return sorted(unique, key=lambda f: (f.file or "", f.line or 0, f.pointer or "", f.code, f.message))
-
-

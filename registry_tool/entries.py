@@ -84,7 +84,9 @@ class OpenEntry:
         return self._bytes[path]
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
-        return Finding(code, message, **{"entry": self.entry.id, "file": self.document_file, "pointer": pointer, **fields})
+        return Finding(
+            code, message, **{"entry": self.entry.id, "file": self.document_file, "pointer": pointer, **fields}
+        )
 
     def registry_finding(self, code: str, message: str, field: str = "", **fields: Any) -> Finding:
         """A finding on a field of the entry in the registry itself."""
@@ -131,7 +133,9 @@ class OpenEntry:
             name, digest = pin[key], pin.get("sha256")
             if not isinstance(digest, str) or not SHA256_PATTERN.match(digest):
                 self.findings.append(
-                    self.finding("pin-missing", f"{name} is named but not pinned", at + pointer(key), hint="add its sha256")
+                    self.finding(
+                        "pin-missing", f"{name} is named but not pinned", at + pointer(key), hint="add its sha256"
+                    )
                 )
                 continue
             artifact = Artifact(posixpath.join(base, name), digest, None, path, at + pointer("sha256"))
@@ -180,7 +184,7 @@ class OpenEntry:
         try:
             return self._folder.read(check_path(path), max_bytes)
         except FileProblem as problem:
-            self.findings.append(replace(file_finding(problem, path, entry=self.entry.id), **place))  # type: ignore[arg-type]  # text fields
+            self.findings.append(replace(file_finding(problem, path, self.entry.id), **place))  # type: ignore[arg-type]  # text fields
             return None
 
     def _check(self, name: str, artifact: Artifact, keep: bool, max_bytes: int | None = None) -> bytes | None:

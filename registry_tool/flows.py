@@ -113,7 +113,9 @@ def train(
     request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
     trained = plugins.ask_owner("registry_train", kind, request=request)
     if trained is None:
-        raise InputError(f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`")
+        raise InputError(
+            f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
+        )
     manifest = _pinned(trained, plugins.owner(kind).name)
     data = dump(manifest)
     digest = sha256_of(data)
@@ -139,7 +141,9 @@ def train(
 def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
     """The registry that is to take the entry, an empty one where there is none yet."""
     if not ID.match(entry_id):
-        raise InputError(f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another")
+        raise InputError(
+            f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
+        )
     if not path.exists():
         return store.empty()
     loaded = usable(path)

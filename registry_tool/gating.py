@@ -134,7 +134,9 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             if errors := [f for f in findings if f.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
             if is_random(view):
-                raise RejectedError(f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it")
+                raise RejectedError(
+                    f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it"
+                )
             policy = registry.policies.get(entry.kind, Policy())
             if policy.gate == "manual":
                 if not reason:

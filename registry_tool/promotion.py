@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from registry_tool import schemas
+import registry_tool.schemas as schemas
 from registry_tool.entries import OpenEntry
 from registry_tool.errors import InputError, RegistryError
 from registry_tool.hookspec import GateRequest, Level

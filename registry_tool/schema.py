@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from registry_tool import schemas
+import registry_tool.schemas as schemas
 from registry_tool.strictjson import pointer
 from registry_tool.values import Json
 
@@ -67,20 +67,24 @@ def show(value: Json) -> str:
 
 def _violations_of(error: ValidationError) -> Iterator[Violation]:
     place = pointer(*error.absolute_path)
-    limit = error.validator_value
+    instance: Any = error.instance
+    limit: Any = error.validator_value
+    schema: Any = error.schema
     match error.validator:
         case "required":
             # jsonschema yields one error a missing field; the field is the one that is absent.
             name = error.message.split("'")[1]
             yield Violation("schema-required", place, f"the field {name!r} is missing", hint=f"add {name!r}")
         case "additionalProperties" | "unevaluatedProperties" if limit is False:
-            known = sorted((error.schema or {}).get("properties", {}))
-            for name in sorted(set(error.instance) - set(known)):
+            known = sorted(schema.get("properties", {}))
+            for name in sorted(set(instance) - set(known)):
                 yield Violation(
                     "schema-unknown-field",
                     place + pointer(name),
                     f"the field {show(name)} is not known here",
-                    hint=f"did you mean {near[0]!r}?" if (near := difflib.get_close_matches(name, known, 1)) else "remove it",
+                    hint=f"did you mean {near[0]!r}?"
+                    if (near := difflib.get_close_matches(name, known, 1))
+                    else "remove it",
                 )
         case "type":
             wanted = limit if isinstance(limit, str) else " or ".join(limit)
@@ -99,18 +103,18 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
                     "exactly one of " + ", ".join(fields), hint,
                 )  # fmt: skip
             else:
-                yield Violation("schema-choice", place, "matches none or several of the allowed forms", show(error.instance))
+                yield Violation(
+                    "schema-choice", place, "matches none or several of the allowed forms", show(error.instance)
+                )
         case "pattern":
             yield Violation("schema-value", place, "wrong form", show(error.instance), _plain(str(limit)))
         case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
             side = "at least" if str(error.validator).startswith("min") else "at most"
-            yield Violation(
-                "schema-value", place, "wrong length", f"a length of {len(error.instance)}", f"{side} {limit}"
-            )
+            yield Violation("schema-value", place, "wrong length", f"a length of {len(instance)}", f"{side} {limit}")
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            side = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+            sign = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
             yield Violation(
-                "schema-value", place, "out of range", show(error.instance), f"{side[str(error.validator)]} {limit}"
+                "schema-value", place, "out of range", show(error.instance), f"{sign[str(error.validator)]} {limit}"
             )
         case _:
             yield Violation("schema-value", place, " ".join(error.message.split())[:200])

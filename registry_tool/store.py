@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry_tool import schemas
+import registry_tool.schemas as schemas
 from registry_tool.errors import InputError, WorldError
 from registry_tool.files import FileProblem, Folder, write_atomic
 from registry_tool.schema import violations
@@ -92,20 +92,27 @@ def read(path: Path, data: bytes) -> Loaded:
 
 
 def schema_of(version: int) -> dict[str, Json]:
-    return schemas.load("registry" if version == VERSION else "registry-v1")
+    document: dict[str, Json] = schemas.load("registry" if version == VERSION else "registry-v1")
+    return document
 
 
-def schema_findings(document: Document, schema: Mapping[str, Json], file: str, entry: str | None = None) -> list[Finding]:
+def schema_findings(
+    document: Document, schema: Mapping[str, Json], file: str, entry: str | None = None
+) -> list[Finding]:
     """The violations of a document as findings on `file`."""
     return [
-        Finding(v.code, v.message, entry=entry, file=file, pointer=v.pointer, found=v.found, expected=v.expected, hint=v.hint)
+        Finding(
+            v.code, v.message, entry=entry, file=file, pointer=v.pointer,
+            found=v.found, expected=v.expected, hint=v.hint,
+        )
         for v in violations(document.value, schema)
     ]  # fmt: skip
 
 
-def file_finding(problem: FileProblem, file: str, **fields: str | None) -> Finding:
+def file_finding(problem: FileProblem, file: str, entry: str | None = None, pointer: str | None = None) -> Finding:
     return Finding(
-        problem.code, problem.message, file=file, found=problem.found, expected=problem.expected, hint=problem.hint, **fields  # type: ignore[arg-type]  # only text fields are passed
+        problem.code, problem.message, entry=entry, file=file, pointer=pointer,
+        found=problem.found, expected=problem.expected, hint=problem.hint,
     )  # fmt: skip
 
 
@@ -120,7 +127,7 @@ def located(findings: list[Finding], documents: Mapping[str, Document]) -> tuple
     """The findings with line and column filled in where their file is one of these documents."""
     return tuple(
         f.at(*documents[f.file].position(f.pointer))
-        if f.line is None and f.pointer is not None and f.file in documents
+        if f.line is None and f.pointer is not None and f.file is not None and f.file in documents
         else f
         for f in findings
     )

@@ -18,7 +18,7 @@ from registry_tool.values import Evidence
 
 
 def gate(view: EntryView, request: GateRequest) -> Evidence:
-    """Pinned evidence, recomputed from its predictions; or foreign evidence, as far as it can be held against anything."""
+    """Pinned evidence, recomputed from its predictions; or foreign evidence, as far as anything holds it."""
     if request.evidence is not None:
         return _foreign(view, request.evidence, request.corpus)
     metrics, problems, details = measure_pinned(view)
@@ -54,7 +54,7 @@ def measure_pinned(view: EntryView) -> evidence.Measured:
     ):
         if found != expected:
             problems += (f"evidence of another {what}: found {found}, the manifest says {expected}",)
-    return metrics, (*misnamed, *problems), details
+    return evidence.Measured(metrics, (*misnamed, *problems), details)
 
 
 def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -> Evidence:

@@ -37,7 +37,12 @@ def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
     ]
     at = len(corpus.features)
     return slots + [
-        {"name": c.column, "transform": c.transform, "mean": float(scaler.mean[at + i]), "std": float(scaler.std[at + i])}
+        {
+            "name": c.column,
+            "transform": c.transform,
+            "mean": float(scaler.mean[at + i]),
+            "std": float(scaler.std[at + i]),
+        }
         for i, c in enumerate(corpus.conditioning)
     ]
 
@@ -84,7 +89,8 @@ def build(
         "kind": KIND,
         "ensemble_size": len(recipe.seeds),
         "members": [
-            {"id": f"{entry_id}_seed{seed}", "onnx": f"{entry_id}_seed{seed}.onnx", "seed": seed} for seed in recipe.seeds
+            {"id": f"{entry_id}_seed{seed}", "onnx": f"{entry_id}_seed{seed}.onnx", "seed": seed}
+            for seed in recipe.seeds
         ],
         "feature_order": list(spec.features),
         "feature_mean": scaler.mean[:n_features].tolist(),

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import click
+import registry_tool.schemas as schemas
 
-from registry_tool import schemas
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Batch,
@@ -34,24 +34,46 @@ OPTIONS = [
     click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
     click.Option(["--target-range"], metavar="LOW,HIGH", help="Its bounds; known for vmaf (0,100) and mos (1,5)."),
     click.Option(["--features"], metavar="A,B,...", help="Feature columns.  [default: libvmaf's canonical six]"),
-    click.Option(["--condition", "conditions"], multiple=True, metavar="[log2:]COLUMN", help="A numeric column beside the encoder; again for more."),
-    click.Option(["--vocabulary"], type=click.IntRange(1, 2), default=2, show_default=True, help="Version of the encoder list: 12 or 6 slots."),
+    click.Option(
+        ["--condition", "conditions"],
+        multiple=True,
+        metavar="[log2:]COLUMN",
+        help="A numeric column beside the encoder; again for more.",
+    ),
+    click.Option(
+        ["--vocabulary"],
+        type=click.IntRange(1, 2),
+        default=2,
+        show_default=True,
+        help="Version of the encoder list: 12 or 6 slots.",
+    ),
     click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="One member a seed."),
-    click.Option(["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"),
+    click.Option(
+        ["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"
+    ),
     click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Rows a step."),
     click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's step size."),
     click.Option(["--weight-decay"], type=float, default=1e-5, show_default=True, help="L2 term of Adam."),
     click.Option(["--decoupled-weight-decay"], is_flag=True, help="AdamW's decay instead of the L2 term."),
     click.Option(["--dropout"], type=float, default=0.1, show_default=True, help="Share of hidden units left out."),
-    click.Option(["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."),
-    click.Option(["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."),
-    click.Option(["--interval"], default="loso-hcp-t", show_default=True, metavar="METHOD",
-                 help="loso-hcp-t, gaussian, split, source-split, pooled-cdf or abs: how intervals are calibrated."),
+    click.Option(
+        ["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."
+    ),
+    click.Option(
+        ["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."
+    ),
+    click.Option(
+        ["--interval"],
+        default="loso-hcp-t",
+        show_default=True,
+        metavar="METHOD",
+        help="loso-hcp-t, gaussian, split, source-split, pooled-cdf or abs: how intervals are calibrated.",
+    ),
     click.Option(["--jobs"], type=click.IntRange(1), help="Processor cores to use.  [default: all]"),
     click.Option(["--device"], default="cpu", show_default=True, help="cpu, or cuda where there is one."),
     click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
-]  # fmt: skip
+]
 
 
 @hookimpl
@@ -136,7 +158,15 @@ def _job(request: TrainRequest) -> Any:
         vocabulary_version=options["vocabulary"],
         target_range=(bounds[0], bounds[1]) if bounds else None,
     )
-    names = ("batch_size", "learning_rate", "weight_decay", "decoupled_weight_decay", "dropout", "input_noise", "hidden")
+    names = (
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "decoupled_weight_decay",
+        "dropout",
+        "input_noise",
+        "hidden",
+    )
     try:
         recipe = Recipe(
             seeds=_numbers("--seeds", options["seeds"], int),
@@ -148,7 +178,14 @@ def _job(request: TrainRequest) -> Any:
     if options["interval"] not in METHODS:
         raise InputError(f"--interval: found {options['interval']!r}, expected one of {', '.join(METHODS)}")
     return Job(
-        request.entry_id, request.corpus, spec, recipe, request.smoke, options["interval"], options["jobs"], options["device"]
+        request.entry_id,
+        request.corpus,
+        spec,
+        recipe,
+        request.smoke,
+        options["interval"],
+        options["jobs"],
+        options["device"],
     )
 
 

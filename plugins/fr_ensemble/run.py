@@ -87,7 +87,12 @@ def run(job: Job, progress: Progress) -> Trained:
     )  # fmt: skip
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     files[document["fused"]["onnx"]] = fused
-    return Trained(files | proof, document, summary=_summary(corpus, name, measured), warnings=[*_warnings(corpus), *warnings_of(job.interval)])
+    return Trained(
+        files | proof,
+        document,
+        summary=_summary(corpus, name, measured),
+        warnings=[*_warnings(corpus), *warnings_of(job.interval)],
+    )
 
 
 def _corpus(job: Job) -> tuple[Corpus, str]:
@@ -114,7 +119,9 @@ def _close(one: Any, other: Float64, what: str, bounds: tuple[float, float]) -> 
     tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
     worst = float(np.abs(one - other).max())
     if not worst <= tolerance:
-        raise WorldError(f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it")
+        raise WorldError(
+            f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it"
+        )
 
 
 def _finite(value: float) -> float | None:
@@ -122,7 +129,9 @@ def _finite(value: float) -> float | None:
 
 
 def _summary(corpus: Corpus, name: str, measured: Mapping[str, float]) -> list[tuple[str, str]]:
-    figures = [f"{key} {measured[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in measured]
+    figures = [
+        f"{key} {measured[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in measured
+    ]
     return [
         ("corpus", f"{name}: {corpus.n_rows} rows, {len(corpus.sources)} sources"),
         ("leave-one-source-out", ", ".join(figures)),

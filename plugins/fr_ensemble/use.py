@@ -1,4 +1,4 @@
-"""use.py: an ensemble at work on rows: evaluate and predict. Reads the corpus a person named, and pinned bytes alone."""
+"""use.py: an ensemble at work on rows: evaluate and predict. Reads the named corpus and pinned bytes alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import metrics
-from fr_ensemble.conformal import Intervals
+from fr_ensemble.conformal import Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, Corpus, Rows, random_corpus, read_batches, read_corpus
 from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, spec_of
 from fr_ensemble.oof import read_oof
@@ -64,7 +64,10 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             }
             for column, labelled in groups.items()
         },
-        "baselines": {"gaussian": _levels(corpus.target, mu, sigma, request.levels)},
+        "baselines": {
+            "gaussian": _levels(corpus.target, mu, sigma, request.levels),
+            "row-split": _row_split(view, spec, corpus.target, mu, sigma, request.levels),
+        },
     }
     warnings = [f"encoder {name!r} is unknown: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
     return Evaluation(document, _table(document, request.levels), warnings)
@@ -79,9 +82,7 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
     return {label: text.codes == code for code, label in enumerate(text.names)}
 
 
-def _figures(
-    y: Float64, mu: Float64, sigma: Float64, stored: Intervals, levels: Sequence[float]
-) -> dict[str, Any]:
+def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Intervals, levels: Sequence[float]) -> dict[str, Any]:
     return {
         "plcc": metrics.plcc(mu, y),
         "srocc": metrics.srocc(mu, y),
@@ -93,6 +94,14 @@ def _figures(
 
 def _levels(y: Float64, mu: Float64, sigma: Float64, levels: Sequence[float]) -> list[dict[str, float]]:
     return [_interval(y, *metrics.gaussian_interval(mu, sigma, level), level) for level in levels]
+
+
+def _row_split(
+    view: EntryView, spec: ColumnSpec, y: Float64, mu: Float64, sigma: Float64, levels: Sequence[float]
+) -> list[dict[str, float]]:
+    """What a calibration that splits rows at random would claim: it treats rows of one source as independent."""
+    split = calibrate(read_oof(view.read(OOF_PATH)), "row", "split", levels, target_range=spec.bounds)
+    return [_interval(y, *split.interval(mu, sigma, level), level) for level in levels]
 
 
 def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[str, float]:
@@ -108,6 +117,8 @@ def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[st
     header = ["rows", "n", "plcc", "srocc", "rmse", "crps"]
     header += [text for level in levels for text in (f"cover {level:.0%}", f"width {level:.0%}")]
     rows = [header, _row("all", document, document["n_rows"])]
+    for name, levels_ in document["baselines"].items():
+        rows.append(_row(f"all, {name}", {**document, "levels": levels_}, document["n_rows"]))
     for column, groups in document["by"].items():
         rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
     return rows

@@ -89,7 +89,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
 
 
 def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    """Each file is, byte for byte, the graph this plugin writes for the weights in it; the fused one holds the members."""
+    """Each file is, byte for byte, the graph this plugin writes for its weights; the fused one holds the members."""
     from fr_ensemble.export import fused_model, read_weights, same_weights
 
     weights = []
@@ -120,7 +120,7 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
 
 
 def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    """The fused graph gives the probe's mu and sigma. It is byte for byte our own graph by now, so it is safe to run."""
+    """The fused graph gives the probe's mu and sigma. It is byte for byte our own by now, so it is safe to run."""
     import numpy as np
 
     from fr_ensemble.predict import Ensemble
@@ -144,11 +144,14 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    from fr_ensemble.conformal import Intervals
     from fr_ensemble.gate import measure_pinned
+    from fr_ensemble.oof import read_oof
     from registry_tool.errors import InputError
 
     try:
         metrics, problems, _ = measure_pinned(view)
+        oof = read_oof(view.read(OOF_PATH))
     except InputError as error:
         yield view.finding("evidence-unusable", str(error), "/evidence", hint=AGAIN)
         return
@@ -158,6 +161,31 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
         stored = manifest["eval"].get(f"loso_{name}")
         if math.isfinite(value) and not (_is_number(stored) and abs(stored - value) <= 1e-9 * max(1.0, abs(value))):
             yield from _equal(view, "evidence-disagrees", f"/eval/loso_{name}", repr(stored), repr(value), "recomputed")
+
+    try:
+        stored = Intervals.from_dict(manifest["intervals"])
+        again = stored.recalibrated(oof)
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        yield view.finding("intervals-unusable", f"the intervals cannot be read: {error}", "/intervals", hint=AGAIN)
+        return
+    if not _agrees(stored.to_dict(), again.to_dict()):
+        yield view.finding(
+            "intervals-disagree",
+            "the intervals are not those the out-of-fold predictions give",
+            "/intervals",
+            hint=AGAIN,
+        )
+
+
+def _agrees(stored: object, again: object) -> bool:
+    """Equal, up to the rounding of another numpy build in floats."""
+    if isinstance(stored, float) and isinstance(again, float):
+        return math.isclose(stored, again, rel_tol=1e-9, abs_tol=1e-12)
+    if isinstance(stored, dict) and isinstance(again, dict):
+        return stored.keys() == again.keys() and all(_agrees(stored[k], again[k]) for k in stored)
+    if isinstance(stored, list) and isinstance(again, list):
+        return len(stored) == len(again) and all(map(_agrees, stored, again))
+    return type(stored) is type(again) and stored == again
 
 
 def _equal(

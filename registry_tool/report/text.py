@@ -31,8 +31,8 @@ def validation(result: Validation) -> Iterator[str]:
     yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out}"
 
 
-def judgement(item: Judgement) -> Iterator[str]:
-    """The verdict, its metrics against the rules, the reasons, and the evidence's own table."""
+def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
+    """The verdict, its metrics against the rules, and the reasons; details: the other metrics and the fold table."""
     verdict = item.verdict
     colour = "green" if verdict.promotes else "red"
     marks = " on summary-only evidence, which flips nothing" if verdict.summary_only else ""
@@ -45,11 +45,11 @@ def judgement(item: Judgement) -> Iterator[str]:
         holds = value is not None and rule.holds(value)
         yield f"  {'ok  ' if holds else 'FAIL'} {rule.metric} = {shown} ({rule.op} {rule.bound:g})"
     for name, value in sorted(verdict.metrics.items()):
-        if name not in ruled:
+        if details and name not in ruled:
             yield f"       {name} = {value:.6g}"
     for reason in verdict.reasons:
         yield f"  - {reason}"
-    if item.evidence is not None and (rows := item.evidence.details.get("table")):
+    if details and item.evidence is not None and (rows := item.evidence.details.get("table")):
         yield ""
         yield from table(rows)
 
@@ -65,9 +65,11 @@ def table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
 
 
 def _is_number(text: str) -> bool:
-    return text.replace(".", "").replace("-", "").replace("+", "").replace("%", "").replace("e", "").isdigit() or text in (
-        "", "nan", "inf", "null",
-    )  # fmt: skip
+    try:
+        float(text.removesuffix("%") or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:

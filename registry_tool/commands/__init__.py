@@ -1,0 +1,1 @@
+"""commands: the command line by subject: parse, call a flow, render, exit. Decides nothing."""

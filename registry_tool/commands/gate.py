@@ -1,0 +1,118 @@
+"""gate.py: promotion on evidence: gate, flip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.errors import ExitCode
+
+if TYPE_CHECKING:
+    from registry_tool.gating import Judgement
+
+
+@click.command()
+@click.argument("entry_id", metavar="[ID]", required=False)
+@click.option(
+    "--base", metavar="REF", help="Judge every entry that turned production, or changed there, since a git revision."
+)
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Judge loso_seed*.json files in a folder instead.",
+)
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Hold --evidence against this corpus.")
+@click.option("--kind", help="The kind of --evidence without an ID.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
+@registry_option
+@format_option("text", "json")
+@click.pass_context
+def gate(
+    ctx: click.Context, entry_id: str | None, base: str | None, evidence: Path | None, corpus: Path | None,
+    kind: str | None, output: Path | None, registry: str | None, form: str,
+) -> None:  # fmt: skip
+    """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
+
+    By the policy in the registry. Changes nothing.
+
+
+    \b
+    Examples:
+      registry gate my_model
+      registry gate --base origin/main            in CI: every flip since
+      registry gate --evidence runs/loso          public loso_seed*.json files
+    """
+    from registry_tool import gating
+
+    loaded = plugins_of(ctx)
+    if base is not None:
+        if entry_id or evidence or output:
+            raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
+        judgements = gating.gate_base(find(registry), loaded, base)
+        if not judgements and form == "text":
+            show(f"nothing turned production or changed there since {base}")
+    elif evidence is not None:
+        path = None if entry_id is None and registry is None and "REGISTRY_JSON" not in os.environ else find(registry)
+        judgements = [gating.gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
+    elif entry_id is not None:
+        judgements = [gating.gate(find(registry), loaded, entry_id)]
+    else:
+        raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
+    if output is not None:
+        gating.write_verdict(output, judgements[0].verdict)
+    _render(judgements, form, single=base is None)
+    ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
+
+
+def _render(judgements: Sequence[Judgement], form: str, *, single: bool, details: bool = True) -> None:
+    from registry_tool.report import machine, text
+
+    if form == "json":
+        documents = [machine.judgement(j) for j in judgements]
+        show(machine.render(documents[0] if single else documents))
+        return
+    for judgement in judgements:
+        show(text.judgement(judgement, details=details))
+
+
+@click.command()
+@click.argument("entry_id", metavar="ID")
+@click.option("--demote", is_flag=True, help="production -> smoke; needs --reason.")
+@click.option("--reason", metavar="TEXT", help="Why; stays in the registry.")
+@registry_option
+@format_option("text", "json")
+@click.pass_context
+def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, registry: str | None, form: str) -> None:
+    """Turn a smoke entry into production, or back.
+
+    The evidence is judged now, by the policy in the registry; --demote goes back, with a reason.
+
+
+    \b
+    Examples:
+      registry flip my_model
+      registry flip my_model --demote --reason "drifts on screen content"
+    """
+    from registry_tool import gating
+
+    path = find(registry)
+    if demote:
+        if reason is None:
+            raise click.UsageError('--demote needs --reason TEXT: say why, as in --reason "drifts on screen content"')
+        gating.demote(path, entry_id, reason)
+        show(f"{entry_id}: demoted to smoke: {reason}")
+        return
+    done = gating.flip(path, plugins_of(ctx), entry_id, reason)
+    if done.judgement is not None:
+        _render([done.judgement], form, single=True, details=False)
+    if not done.done:
+        click.echo(f"{entry_id}: not flipped", err=True)
+        ctx.exit(ExitCode.REJECTED)
+    where = f", verdict in {done.verdict_path}" if done.verdict_path else f": {reason}"
+    click.echo(f"{entry_id}: production{where}", err=True)

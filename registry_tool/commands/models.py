@@ -1,0 +1,180 @@
+"""models.py: make and use models: train, evaluate, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.errors import InputError
+
+
+class TrainGroup(click.Group):
+    """`registry train KIND`: one command a kind that can be trained, with the kind's own options."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        plugins = plugins_of(ctx)
+        return sorted(n for n in plugins.kinds if hasattr(plugins.owner(n).module, "registry_train"))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        plugins = plugins_of(ctx)
+        if name not in self.list_commands(ctx):
+            raise InputError(f"kind {name!r}: expected one that can be trained: {', '.join(self.list_commands(ctx))}")
+        kind = plugins.kinds[name]
+        return click.Command(
+            name, callback=_train, short_help=kind.summary, params=[*_TRAIN_OPTIONS, *kind.options],
+            help=f"""Train an entry of kind {name} ({kind.summary}) and register it with smoke: true.
+
+            \b
+            Examples:
+              registry train {name} --id my_model --corpus corpus.parquet
+              registry train {name} --id probe --smoke
+            """,
+        )  # fmt: skip
+
+
+_TRAIN_OPTIONS = [
+    click.Option(
+        ["--id", "entry_id"], required=True, metavar="NAME", help="Id of the entry; a smoke id may be trained again."
+    ),
+    click.Option(
+        ["--corpus"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Rows to train on: parquet, JSONL or CSV. Default: the corpus that ships with the plugin.",
+    ),
+    click.Option(["--smoke"], is_flag=True, help="A quick run on random rows; it can never be flipped."),
+    click.Option(
+        ["--registry"],
+        metavar="PATH",
+        help="The registry.json; made where there is none. Default: REGISTRY_JSON, else one here or above.",
+    ),
+]
+
+
+@click.group(cls=TrainGroup, subcommand_metavar="KIND [OPTIONS]...")
+def train() -> None:
+    """Train an entry and register it with smoke: true.
+
+    \b
+    Examples:
+      registry train fr_ensemble --id vmaf_ensemble
+      registry train fr_ensemble --id mos --corpus clips.parquet --target mos
+      registry train fr_ensemble --help
+    """
+
+
+@click.pass_context
+def _train(
+    ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: Any
+) -> None:
+    from registry_tool import flows, progress
+
+    if smoke and corpus is not None:
+        raise click.UsageError("--smoke trains on random rows, so it takes no --corpus: leave one of them out")
+    kind = ctx.info_name or ""
+    path = find(registry)
+    with progress.shown() as report:
+        done = flows.train(
+            path, plugins_of(ctx), kind, entry_id, corpus=corpus, smoke=smoke, options=options, progress=report
+        )
+    for warning in done.trained.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if done.created_registry:
+        click.echo(f"made {path}", err=True)
+    for name, value in (
+        *done.trained.summary,
+        ("registered", f"{entry_id} (smoke) in {path}"),
+        ("artefacts", done.folder),
+    ):
+        show(f"{name}: {value}")
+    click.echo(
+        f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped", err=True
+    )
+
+
+@click.command()
+@click.argument("entry_id", metavar="ID")
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows it has not seen.")
+@click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
+@click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
+@click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
+@registry_option
+@format_option("text", "json")
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    entry_id: str,
+    corpus: Path | None,
+    smoke: bool,
+    levels: str,
+    by: str,
+    registry: str | None,
+    form: str,
+) -> None:
+    """Measure an entry on rows it has not seen.
+
+    PLCC, SROCC, RMSE, CRPS; coverage and width of its intervals.
+
+
+    \b
+    Examples:
+      registry evaluate my_model --corpus heldout.parquet
+      registry evaluate my_model --corpus heldout.parquet --by src,encoder --format json
+    """
+    from registry_tool import flows, progress
+    from registry_tool.hookspec import EvaluateRequest
+    from registry_tool.report import machine, text
+
+    if smoke == (corpus is not None):
+        raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
+    columns = tuple(name for name in by.split(",") if name)
+    with progress.shown() as report:
+        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report)
+        result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request)
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    show(machine.render(dict(result.document)) if form == "json" else text.table(result.table))
+
+
+def _levels(text: str) -> Sequence[float]:
+    try:
+        levels = tuple(float(level) for level in text.split(","))
+    except ValueError:
+        levels = ()
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise click.BadParameter(
+            f"found {text!r}, expected numbers between 0 and 1, such as 0.5,0.8,0.95", param_hint="--levels"
+        )
+    return levels
+
+
+@click.command()
+@click.argument("entry_id", metavar="ID")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Rows; a target is not needed."
+)
+@click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
+@format_option("csv", "jsonl")
+@registry_option
+@click.pass_context
+def predict(
+    ctx: click.Context, entry_id: str, corpus: Path, levels: str, output: str, form: str, registry: str | None
+) -> None:
+    """Predict rows: mu, sigma, lower, upper.
+
+    \b
+    Examples:
+      registry predict my_model --corpus rows.csv
+      registry predict my_model --corpus rows.parquet --format jsonl -o scores.jsonl
+    """
+    from registry_tool import flows
+    from registry_tool.hookspec import PredictRequest
+    from registry_tool.report import rows
+
+    batches = flows.predict(find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels)))
+    rows.write(batches, form, output)

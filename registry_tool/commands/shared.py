@@ -1,0 +1,60 @@
+"""shared.py: what every command shares: loaded plugins, the registry to work on, common options, printing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from registry_tool.plugins import Plugins
+
+
+class Context:
+    """The plugins of a run, loaded on first use."""
+
+    def __init__(self, plugins: Plugins | None = None) -> None:
+        self._plugins = plugins
+
+    @property
+    def plugins(self) -> Plugins:
+        if self._plugins is None:
+            from registry_tool.plugins import load
+
+            self._plugins = load()
+        return self._plugins
+
+
+def plugins_of(ctx: click.Context) -> Plugins:
+    return ctx.ensure_object(Context).plugins
+
+
+def find(registry: str | None) -> Path:
+    """The registry that the option, the environment or the folder names."""
+    from registry_tool import store
+
+    return store.find(registry, os.environ, Path.cwd())
+
+
+registry_option = click.option(
+    "--registry",
+    metavar="PATH",
+    default=None,
+    help="The registry.json (or its folder). Default: REGISTRY_JSON, else one here or in a parent folder.",
+)
+
+
+def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--format", "form", type=click.Choice(choices), default=choices[0], show_default=True, help="How to print it."
+    )
+
+
+def show(lines: str | Iterable[str]) -> None:
+    """Print to standard output; colour on a terminal unless NO_COLOR is set."""
+    colour = False if os.environ.get("NO_COLOR") else None
+    for line in [lines] if isinstance(lines, str) else lines:
+        click.echo(line, color=colour)

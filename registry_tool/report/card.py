@@ -1,0 +1,67 @@
+"""card.py: a model card in Markdown from an entry, its manifest and its verdict. Invents nothing they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from registry_tool.gating import Judgement
+from registry_tool.report.text import table
+from registry_tool.values import Entry, Json, Policy
+
+NOTHING = "not recorded"
+
+
+def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None) -> Iterator[str]:
+    """The lines of a card; front matter as the Hugging Face hub reads it."""
+    corpus = manifest.get("corpus", {})
+    yield from ("---", f"license: {_license(entry)}", "library_name: onnx", "tags:", f"- {entry.kind}")
+    yield from ("- model-registry", f"model_name: {entry.id}", "---", "", f"# {entry.id}", "")
+    state = "smoke: a load-path probe, not for use" if entry.smoke else "production"
+    yield from (str(entry.document.get("description", f"An entry of kind `{entry.kind}`.")), "")
+    yield from ("| | |", "| --- | --- |")
+    rows = {
+        "State": state,
+        "Kind": f"`{entry.kind}`",
+        "Licence": entry.document.get("license", NOTHING),
+        "Pinned file": f"`{entry.path}`",
+        "sha256": f"`{entry.sha256}`",
+        "Target": _target(manifest.get("target")),
+        "Inputs": ", ".join(f"`{name}`" for name in manifest.get("feature_order", ())) or NOTHING,
+        "Encoders": ", ".join(f"`{name}`" for name in manifest.get("codec_vocab", ())) or NOTHING,
+        "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"
+        if corpus
+        else NOTHING,
+        "Rows digest": f"`{corpus['rows_sha256']}`" if corpus else NOTHING,
+    }
+    yield from (f"| {name} | {value} |" for name, value in rows.items())
+    yield from ("", "## What the evidence shows", "")
+    if judgement is None:
+        yield "The kind has no gate: nothing was measured."
+    else:
+        verdict = judgement.verdict
+        yield f"Judged by the policy in the registry: **{verdict.decision}**."
+        yield from ("", "| metric | value | rule |", "| --- | ---: | --- |")
+        rules = {rule.metric: f"{rule.op} {rule.bound:g}" for rule in policy.rules}
+        yield from (f"| {n} | {v:.6g} | {rules.get(n, '')} |" for n, v in sorted(verdict.metrics.items()))
+        if verdict.reasons:
+            yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
+        if judgement.evidence is not None and (rows_ := judgement.evidence.details.get("table")):
+            yield from ("", "Each source predicted by models that never saw it:", "", "```", *table(rows_), "```")
+    if recipe := manifest.get("recipe"):
+        yield from ("", "## How it was made", "", "| | |", "| --- | --- |")
+        yield from (f"| {name} | {value} |" for name, value in sorted(recipe.items()))
+        made = ", ".join(f"{item['name']} {item['version']}" for item in manifest.get("environment", ()))
+        yield from ("", f"Environment: {made or NOTHING}.")
+    yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
+
+
+def _license(entry: Entry) -> str:
+    """An SPDX identifier the hub knows, else `other`."""
+    name = str(entry.document.get("license", "")).lower()
+    return (
+        name if name in ("mit", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "cc-by-nc-4.0", "cc-by-4.0") else "other"
+    )
+
+
+def _target(target: Mapping[str, Json] | None) -> str:
+    return f"`{target['name']}`, {target['range'][0]:g} to {target['range'][1]:g}" if target else NOTHING

@@ -50,17 +50,17 @@ def member_model(weights: Weights, n_features: int) -> bytes:
     """One member as an ONNX file, weights inline; the same weights give the same bytes.
 
     Inputs `features` float32 [N, F], standardised, and `codec_onehot` float32 [N, C], C = D - F, conditioning columns
-    standardised; output `score` float32 [N] in target units. w3 is stored as (1, H, 1): with three axes onnxruntime
-    takes the kernel that it takes for the fused graph, and both give the same bits (a packed (H, 1) product adds in
-    another order, one float32 step apart in one score of ten).
+    standardised; output `score` float32 [N] in target units. A member is an ensemble of one: its tensors have the
+    fused graph's leading axis, so that onnxruntime takes the same kernels for both and their scores are equal bit for
+    bit. (Two-axis weights run a fifth faster on a single row, through Gemm, which adds in another order: one float32
+    step off in one score of ten, enough to move mu by 1e-5 points.)
 
     Raises ValueError for shapes that make no network and for a weight that is not finite.
     """
     width = _width(weights, n_features)
-    arrays: Arrays = {name: getattr(weights, name) for name in LAYERS} | {"w3": weights.w3[None]}
+    arrays = _stacked([weights]) | {"unit_axes": np.asarray([0, 2], dtype=np.int64)}
     nodes = [_node("Concat", "x", FEATURES, CODEC, axis=1), *_network(), _node("Squeeze", SCORE, "z3", "unit_axes")]
-    constants = {"unit_axes": np.asarray([0, 2], dtype=np.int64)}
-    return _model("fr_member", nodes, arrays | constants, {FEATURES: n_features, CODEC: width - n_features}, [SCORE])
+    return _model("fr_member", nodes, arrays, {FEATURES: n_features, CODEC: width - n_features}, [SCORE])
 
 
 def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_slots: int) -> bytes:
@@ -101,9 +101,7 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
         mean, std = scaler.mean.astype(np.float32), scaler.std.astype(np.float32)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("scaler: expected finite means and deviations above 0 that float32 can hold")
-    arrays: Arrays = {name: np.stack([getattr(member, name) for member in members]) for name in LAYERS}
-    arrays |= {name: arrays[name][:, None, :] for name in ("b1", "b2", "b3")}  # (M, 1, H) adds to (M, N, H)
-    arrays |= {"mean": mean[:n_features], "std": std[:n_features]}
+    arrays = _stacked(members) | {"mean": mean[:n_features], "std": std[:n_features]}
     nodes = [_node("Sub", "centred", FEATURES, "mean"), _node("Div", "scaled", "centred", "std")]
     codec = CODEC
     if columns > n_features:
@@ -132,7 +130,7 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
 def read_weights(model: bytes) -> Weights:
     """The weights of a file that `member_model` wrote, bit for bit; ValueError for any other file."""
     arrays, n_features = _read(model, "member")
-    weights = Weights(**{name: arrays[name] for name in LAYERS} | {"w3": arrays["w3"].reshape(-1, 1)})
+    weights = _unstacked(arrays, "member")[0]
     _same(member_model(weights, n_features), model, "member")
     return weights
 
@@ -144,12 +142,10 @@ def read_fused(model: bytes) -> Fused:
     each i. With a manifest's scaler at hand, `fused_model(...) == model` says all of it at once.
     """
     arrays, n_features = _read(model, "fused graph")
-    w1 = arrays["w1"]
-    if {"mean", "std"} - set(arrays) or any(arrays[n].ndim != 3 or len(arrays[n]) != len(w1) for n in LAYERS):
-        raise ValueError("fused graph: no scaler and stacked weights in it: it is not a file that this tool writes")
-    stacks = {name: arrays[name][:, 0] if name[0] == "b" else arrays[name] for name in LAYERS}
-    members = tuple(Weights(**{name: stacks[name][m] for name in LAYERS}) for m in range(len(w1)))
-    rest = w1.shape[1] - n_features
+    members = _unstacked(arrays, "fused graph")
+    if {"mean", "std"} - set(arrays):
+        raise ValueError("fused graph: no scaler in it: it is not a file that this tool writes")
+    rest = members[0].w1.shape[0] - n_features
     conditioned = {"codec_mean", "codec_std"} <= set(arrays)
     mean, std = arrays["mean"].reshape(-1).astype(np.float64), arrays["std"].reshape(-1).astype(np.float64)
     if conditioned:
@@ -169,7 +165,9 @@ def same_weights(one: Weights, other: Weights) -> bool:
 
 def _width(weights: Weights, n_features: int) -> int:
     """D, after checking that the six tensors make one network and are finite."""
-    width, hidden = (int(size) for size in (weights.w1.shape if weights.w1.ndim == 2 else (0, 0)))
+    if weights.w1.ndim != 2:
+        raise ValueError(f"weights/w1: found the shape {weights.w1.shape}, expected two axes: inputs, hidden units")
+    width, hidden = (int(size) for size in weights.w1.shape)
     expected = {"w1": (width, hidden), "b1": (hidden,), "w2": (hidden, hidden), "b2": (hidden,), "w3": (hidden, 1)}
     for name, shape in (expected | {"b3": (1,)}).items():
         array = getattr(weights, name)
@@ -180,6 +178,21 @@ def _width(weights: Weights, n_features: int) -> int:
     if not 1 <= n_features < width:
         raise ValueError(f"n_features: found {n_features}, expected 1 to {width - 1}: w1 has {width} rows")
     return width
+
+
+def _stacked(members: Sequence[Weights]) -> Arrays:
+    """The layers along a new first axis: w (M, in, out), and b (M, 1, out), which adds to (M, N, out)."""
+    stacks = {name: np.stack([getattr(member, name) for member in members]) for name in LAYERS}
+    return {name: stack[:, None, :] if name[0] == "b" else stack for name, stack in stacks.items()}
+
+
+def _unstacked(arrays: dict[str, Float32], what: str) -> tuple[Weights, ...]:
+    """The members in stacked layers, at least one."""
+    n_members = len(arrays["w1"]) if arrays["w1"].ndim else 0
+    if not n_members or any(arrays[n].ndim != 3 or 0 in arrays[n].shape or len(arrays[n]) != n_members for n in LAYERS):
+        raise ValueError(f"{what}: its weights are not stacked members: it is not a file that this tool writes")
+    stacks = {name: arrays[name][:, 0] if name[0] == "b" else arrays[name] for name in LAYERS}
+    return tuple(Weights(**{name: stacks[name][place] for name in LAYERS}) for place in range(n_members))
 
 
 def _network() -> list[NodeProto]:

@@ -11,7 +11,6 @@ import re
 import sys
 import unicodedata
 from array import array
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -61,8 +60,10 @@ _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
 _STRING = re.compile(_QUOTED, re.DOTALL)
 _BRACKETS = re.compile(rf'(?:[^"\[\]{{}}]++|{_QUOTED})*+([\[\]{{}}]|\Z)', re.DOTALL)
 _BRACKETS_AND_COMMAS = re.compile(rf'(?:[^",\[\]{{}}]++|{_QUOTED})*+([,\[\]{{}}]|\Z)', re.DOTALL)
+_WORD = r'[^\s"\[\]{},:]++'
 _TOKEN = re.compile(
-    rf'(?P<string>{_QUOTED})(?P<key>\s*+:)?|(?P<open>[\[{{])|(?P<close>[\]}}])|(?P<word>[^\s"\[\]{{}},:]++)', re.DOTALL
+    rf"[\s,:]*+(?:(?P<string>{_QUOTED})(?P<key>\s*+:)?|(?P<open>[\[{{])|(?P<close>[\]}}])|(?P<word>{_WORD})|\Z)",
+    re.DOTALL,
 )
 
 
@@ -105,32 +106,35 @@ class Document:
 
 
 class _Index:
-    """Where every value starts: flat arrays in document order; `ends` is the number of the first value after it."""
+    """Where every value stands: flat arrays in document order; `ends` is the number of the first value after it."""
 
     def __init__(self, text: str) -> None:
-        self.lines = array("Q", [0])
-        self.lines.extend(match.end() for match in re.finditer("\n", text))
-        self.starts, self.ends = array("Q"), array("Q")
+        self.lines, self.columns, self.ends = array("L"), array("L"), array("L")
         self.names: list[str | None] = []
         self.children: dict[int, dict[str, int]] = {}
         memo: dict[str, str] = {}
         stack: list[int] = []
-        name, start = None, 0
+        name, line, line_start, seen = None, 1, 0, 0
         for match in _TOKEN.finditer(text):
             kind = match.lastgroup
-            if kind == "key":
-                name, start = _unquote(match["string"]), match.start()
-                name = memo.setdefault(name, name)
-                continue
             if kind == "close":
-                self.ends[stack.pop()] = len(self.starts)
-                continue
-            if kind == "open":
-                stack.append(len(self.starts))
-            self.starts.append(match.start() if name is None else start)
-            self.ends.append(len(self.starts))
-            self.names.append(name)
-            name = None
+                self.ends[stack.pop()] = len(self.ends)
+            elif kind is not None:
+                if name is None:  # a value without a key, or a key: the place of the value to come
+                    start = match.start("string" if kind == "key" else kind)
+                    if breaks := text.count("\n", seen, start):
+                        line, line_start = line + breaks, text.rfind("\n", seen, start) + 1
+                    seen = start
+                if kind == "key":
+                    name = _unquote(match["string"])
+                    continue
+                if kind == "open":
+                    stack.append(len(self.ends))
+                self.lines.append(line)
+                self.columns.append(seen - line_start + 1)
+                self.ends.append(len(self.ends) + 1)
+                self.names.append(name if name is None else memo.setdefault(name, name))
+                name = None
 
     def position(self, pointer: str) -> tuple[int, int]:
         node = 0
@@ -139,8 +143,7 @@ class _Index:
             if child is None:
                 break
             node = child
-        line = bisect_right(self.lines, self.starts[node])
-        return line, self.starts[node] - self.lines[line - 1] + 1
+        return self.lines[node], self.columns[node]
 
     def _children(self, node: int) -> dict[str, int]:
         """Name, or index in decimal -> number of the child; kept, so that many findings in one list stay cheap."""
@@ -248,8 +251,9 @@ def _load(text: str) -> Json:
         place = error.lineno, error.colno
         if error.msg.startswith("Invalid control character"):
             raise JsonProblem("json-control-character", place, _character(text[error.pos])) from None
-        token = _TOKEN.match(text, error.pos)
-        found = (token[0] if token else text[error.pos : error.pos + 1])[:20]
+        found = (
+            re.sub(r"\W.*", "", text[error.pos : error.pos + 20], flags=re.DOTALL) or text[error.pos : error.pos + 1]
+        )
         expected = _EXPECTED.get(error.msg, "an escape of JSON" if "escape" in error.msg else error.msg)
         raise JsonProblem("json-syntax", place, repr(found) if found else "the end of the document", expected) from None
     except _Refused as refused:
@@ -282,8 +286,10 @@ def _refuse(literal: str) -> float:
 
 
 def _first_word(text: str, literal: str) -> tuple[int, str]:
-    words = (match for match in _TOKEN.finditer(text) if match.lastgroup == "word" and match[0].startswith(literal))
-    return next(words).start(), literal if len(literal) <= MAX_NUMBER else f"{len(literal)} characters"
+    words = (
+        match for match in _TOKEN.finditer(text) if match.lastgroup == "word" and match["word"].startswith(literal)
+    )
+    return next(words).start("word"), literal if len(literal) <= MAX_NUMBER else f"{len(literal)} characters"
 
 
 def _first_duplicate(text: str) -> tuple[int, str]:
@@ -297,7 +303,7 @@ def _first_duplicate(text: str) -> tuple[int, str]:
         elif match.lastgroup == "key":
             key = _unquote(match["string"])
             if key in stack[-1]:
-                return match.start(), repr(key if len(key) <= MAX_NUMBER else key[:MAX_NUMBER] + "...")
+                return match.start("string"), repr(key if len(key) <= MAX_NUMBER else key[:MAX_NUMBER] + "...")
             stack[-1].add(key)
     raise AssertionError("the parser saw a duplicate key that this scan does not see")
 

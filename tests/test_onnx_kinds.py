@@ -1,0 +1,141 @@
+"""Tests of onnx_kinds.py: what a single-model entry, its sidecar and its ONNX file say must agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import ENCODERS, FEATURES, codes, entry, findings, model, sidecar, write
+
+from registry_tool import onnx_kinds
+from registry_tool.hookspec import Hooks, Level
+from registry_tool.values import Finding
+
+LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "preset_norm", "crf_norm"]
+CODEC = {
+    "input_names": ["features", "codec_onehot"],
+    "encoder_vocab": ENCODERS,
+    "codec_block_layout": LAYOUT,
+}
+
+
+def run(folder: Path, level: Level = Level.FULL, codec: int | None = None, **fields: Any) -> list[Finding]:
+    """The findings on a production entry whose sidecar has these fields changed; None removes a field."""
+    row = entry(folder, model(codec=codec), smoke=False)
+    write(folder, "m.json", sidecar(row, **fields))
+    return findings(folder, row, level=level)
+
+
+def test_it_uses_only_public_hooks() -> None:
+    """Every hook it implements is one of the specifications, and it names the three kinds of single models."""
+    hooks = {name for name in vars(onnx_kinds) if name.startswith("registry_")}
+    assert hooks == {"registry_kinds", "registry_verify"}
+    assert all(hasattr(Hooks, name) for name in hooks)
+    kinds = {kind.name: kind for kind in onnx_kinds.registry_kinds()}
+    assert set(kinds) == {"fr", "nr", "filter"}
+    assert all(kind.summary and kind.schema is None for kind in kinds.values())
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"input_names": None, "output_names": None, "input_name": "features", "output_name": "score"},
+        {"feature_order": None, "features": FEATURES, "feature_mean": None, "input_mean": [0] * 6},
+        {"opset": None, "onnx_opset": 17},
+        {"feature_order": None, "feature_mean": None, "feature_std": None, "anything_else": {"deep": [1]}},
+    ],
+)
+def test_sound_sidecars_have_no_findings(tmp_path: Path, level: Level, fields: dict[str, Any]) -> None:
+    """The spellings that public exporters write are all read, and a field that nobody knows is left alone."""
+    assert run(tmp_path, level, **fields) == []
+
+
+def test_sound_codec_sidecar_has_no_findings(tmp_path: Path) -> None:
+    """A vocabulary, a layout with conditioning columns after it, and an input as wide as the layout are fine."""
+    assert run(tmp_path, codec=6, **CODEC) == []
+
+
+def test_only_production_needs_a_sidecar(tmp_path: Path) -> None:
+    """A production entry without a sidecar is an error that names the file to add; a smoke entry needs none."""
+    smoke, production = entry(tmp_path, model(), "a"), entry(tmp_path, model(), "b", smoke=False)
+    (found,) = findings(tmp_path, smoke, production, level=Level.QUICK)
+    assert (found.code, found.entry, found.expected) == ("sidecar-missing", "b", "b.json")
+
+
+DEFECTS: list[tuple[str, str, bool, dict[str, Any]]] = [
+    ("sidecar-disagrees", "/sha256", True, {"sha256": "0" * 64}),
+    ("sidecar-disagrees", "/onnx", True, {"onnx": "other.onnx"}),
+    ("sidecar-disagrees", "/license", True, {"license": "GPL-3.0"}),
+    ("entry-disagrees", "/id", True, {"id": "other"}),
+    ("entry-disagrees", "/kind", True, {"kind": "nr"}),
+    ("entry-disagrees", "/smoke", True, {"smoke": True}),
+    ("sidecar-features", "/feature_mean", True, {"feature_mean": [0.5] * 5}),
+    ("sidecar-features", "/feature_mean", True, {"feature_mean": "high"}),
+    ("sidecar-features", "/feature_std", True, {"feature_std": [0.1] * 5 + [0]}),
+    ("sidecar-features", "/feature_std", True, {"feature_std": [0.1] * 5 + [True]}),
+    ("sidecar-features", "/feature_order", True, {"feature_order": ["adm2"] * 6}),
+    ("sidecar-features", "/feature_order", True, {"feature_order": 6}),
+    ("sidecar-codec", "/codec_block_layout", True, {"codec_block_layout": LAYOUT, "encoder_vocab": ENCODERS[:-1]}),
+    ("sidecar-codec", "/encoder_vocab", True, {"encoder_vocab": ["x264", "x264"]}),
+    ("sidecar-inputs", "/input_names", False, {"input_names": ["x"]}),
+    ("sidecar-outputs", "/output_names", False, {"output_names": ["mu", "sigma"]}),
+    (
+        "sidecar-width",
+        "/feature_order",
+        False,
+        {"feature_order": FEATURES[:5], "feature_mean": [0] * 5, "feature_std": [1] * 5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "pointer", "quick", "fields"), DEFECTS)
+def test_defects_point_at_the_field(
+    tmp_path: Path, code: str, pointer: str, quick: bool, fields: dict[str, Any]
+) -> None:
+    """Each disagreement is one error at its field and line; what documents alone show is found at the quick level."""
+    (found,) = run(tmp_path, **fields)
+    assert (found.code, found.file, found.pointer) == (code, "m.json", pointer)
+    assert found.line is not None
+    assert found.line > 1
+    assert found.hint
+    assert codes(run(tmp_path, Level.QUICK, **fields)) == ({code} if quick else set())
+
+
+@pytest.mark.parametrize("fields", [{}, {"codec_block_layout": None}])
+def test_codec_input_is_as_wide_as_its_names(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """A codec input of another width than the layout, or than the vocabulary where there is no layout, is an error."""
+    (found,) = run(tmp_path, codec=14, **(CODEC | fields))
+    assert (found.code, found.expected) == ("sidecar-width", "14 columns")
+
+
+def test_opset_of_registry_and_sidecar_agree_without_onnx(tmp_path: Path) -> None:
+    """Two documents that name two opsets disagree at the quick level already."""
+    row = entry(tmp_path, model(), opset=16)
+    write(tmp_path, "m.json", sidecar(row))
+    assert codes(findings(tmp_path, row, level=Level.QUICK)) == {"sidecar-disagrees"}
+
+
+def test_quantised_entries_have_their_int8_file(tmp_path: Path) -> None:
+    """An entry that says it is quantised needs the int8 file whose digest it names."""
+    digest = write(tmp_path, "m.int8.onnx", model())
+    row = entry(tmp_path, model(), quant_mode="dynamic", int8_sha256=digest)
+    assert findings(tmp_path, row) == []
+    (tmp_path / "m.int8.onnx").unlink()
+    assert codes(findings(tmp_path, row)) == {"file-missing"}
+
+
+def test_other_kinds_are_left_alone(tmp_path: Path) -> None:
+    """An entry of a kind that another plugin owns is not judged as a single model."""
+    from registry_tool.hookspec import Kind, hookimpl
+
+    class Thumbnails:
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return [Kind("thumb", "thumbnail rankers")]
+
+    row = entry(tmp_path, model(), kind="thumb", smoke=True)
+    write(tmp_path, "m.json", sidecar(row, feature_std=[0] * 6))
+    assert findings(tmp_path, row, version=2, more=[Thumbnails()]) == []

@@ -1,0 +1,319 @@
+"""Tests of onnxchecks.py: every defect of a pinned ONNX file has its own finding, sound files have none."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tiny_models import FLOAT, codes, entry, findings, model, sidecar, write
+
+from registry_tool.checks import check
+from registry_tool.hookspec import Hooks, Kind, hookimpl
+from registry_tool.plugins import Plugins
+from registry_tool.store import load
+from registry_tool.values import Finding, Severity
+
+INT64 = TensorProto.INT64
+
+
+def of_model(found: list[Finding]) -> list[Finding]:
+    return [finding for finding in found if finding.code.startswith("onnx-")]
+
+
+def integers(name: str, *values: int) -> TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)
+
+
+def constant_loop(rounds: onnx.TensorProto | None) -> onnx.ModelProto:
+    """A model with a Loop that adds 1 to a number; its rounds come from a tensor, or from nowhere."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["carried", "carried"], ["sum"]),
+            helper.make_node("Identity", ["go"], ["still"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("carried", FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", FLOAT, []),
+        ],
+    )
+    start = numpy_helper.from_array(np.float32(1), "start")
+    always = numpy_helper.from_array(np.array(True), "always")
+    name = rounds.name if rounds is not None else ""
+    loop = helper.make_node("Loop", [name, "always", "start"], ["end"], name="rounds", body=body)
+    return model([loop], [start, always, *([rounds] if rounds is not None else [])])
+
+
+def external(location: str, size: int = 24, **fields: str) -> onnx.ModelProto:
+    """A model whose 6 weights lie in another file."""
+    made = model()
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in ({"location": location, "offset": "0", "length": str(size)} | fields).items():
+        weight.external_data.add(key=key, value=value)
+    return made
+
+
+def changed(edit: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:
+    made = model()
+    edit(made)
+    return made
+
+
+def with_function() -> onnx.ModelProto:
+    made = model()
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    made.functions.append(helper.make_function("", "Mine", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    return made
+
+
+def inside_if(op: str, domain: str = "") -> onnx.ModelProto:
+    def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, FLOAT, None)])
+
+    yes = branch("yes", helper.make_node(op, ["score"], ["yes"], domain=domain))
+    no = branch("no", helper.make_node("Identity", ["score"], ["no"]))
+    choose = helper.make_node("If", ["c"], ["chosen"], then_branch=yes, else_branch=no)
+    return model([choose], [numpy_helper.from_array(np.array(True), "c")])
+
+
+def nan_constant() -> onnx.ModelProto:
+    value = numpy_helper.from_array(np.array([np.nan], np.float32))
+    return model([helper.make_node("Constant", [], ["c"], value=value)])
+
+
+def wrong_dims(made: onnx.ModelProto) -> None:
+    made.graph.initializer[0].dims[0] = 7
+
+
+def nan_weight(made: onnx.ModelProto) -> None:
+    weight = numpy_helper.to_array(made.graph.initializer[0]).copy()
+    weight[3] = np.inf
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+
+
+def a_blob(made: onnx.ModelProto) -> None:
+    made.metadata_props.add(key="readme", value="x" * 100_000)
+
+
+def many_words(made: onnx.ModelProto) -> None:
+    made.doc_string = "x" * 400_000
+
+
+def wrong_inner_width(made: onnx.ModelProto) -> None:
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((5, 1), np.float32), "w"))
+
+
+def node(op: str, *inputs: str, **fields: Any) -> onnx.NodeProto:
+    return helper.make_node(op, list(inputs), ["made"], name=f"a_{op}", **fields)
+
+
+DEFECTS: dict[str, list[onnx.ModelProto | bytes]] = {
+    "onnx-unreadable": [b"", b"no model at all", model().SerializeToString()[:-3]],
+    "onnx-protobuf": [
+        model().SerializeToString() + b"\xa2\x06\x04blob",
+        changed(lambda m: m.graph.ParseFromString(m.graph.SerializeToString() + b"\xa2\x06\x04blob")),
+    ],
+    "onnx-function": [with_function()],
+    "onnx-training": [changed(lambda m: m.training_info.add())],
+    "onnx-tensor": [changed(wrong_dims)],
+    "onnx-not-finite": [changed(nan_weight), nan_constant()],
+    "onnx-metadata": [changed(a_blob), changed(many_words)],
+    "onnx-no-input": [changed(lambda m: m.graph.ClearField("input"))],
+    "onnx-no-output": [changed(lambda m: m.graph.ClearField("output"))],
+    "onnx-domain": [
+        model([node("Relu", "score", domain="com.example")]),
+        inside_if("Relu", "com.example"),
+    ],
+    "onnx-operator": [model([node("RandomNormal", shape=[1])]), inside_if("Bernoulli"), inside_if("NoSuchOperator")],
+    "onnx-opset": [model(opset=6), model(opset=22), changed(lambda m: m.ClearField("opset_import"))],
+    "onnx-loop": [constant_loop(None), constant_loop(numpy_helper.from_array(np.int64(10**9), "rounds"))],
+    "onnx-allocation": [
+        model([node("ConstantOfShape", "big")], [integers("big", 2**20, 2**20)]),
+        model([node("Expand", "score", "big")], [integers("big", 2**30)]),
+        model([node("Tile", "score", "big")], [integers("big", 1, 2**40)]),
+    ],
+    "onnx-invalid": [changed(lambda m: m.graph.node[1].input.__setitem__(0, "nowhere"))],
+    "onnx-shapes": [changed(wrong_inner_width)],
+}
+
+
+def test_sound_models_have_no_findings(tmp_path: Path) -> None:
+    """A plain model, one with a codec input, one with a short Loop and one with an If are left alone."""
+    short = constant_loop(numpy_helper.from_array(np.int64(4), "rounds"))
+    rows = [
+        entry(tmp_path, made, name)
+        for name, made in {"a": model(), "b": model(codec=12), "c": short, "d": inside_if("Relu")}.items()
+    ]
+    assert findings(tmp_path, *rows) == []
+    assert findings(tmp_path, *rows, version=2) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "content"), [(code, content) for code, contents in DEFECTS.items() for content in contents]
+)
+def test_defects_have_their_code(tmp_path: Path, code: str, content: onnx.ModelProto | bytes) -> None:
+    """Each defect of a pinned file is an error on that file under its own code, and under no other."""
+    found = of_model(findings(tmp_path, entry(tmp_path, content, "broken"), entry(tmp_path, model(), "sound")))
+    assert {f.code for f in found} == {code}
+    assert {(f.file, f.entry, f.severity, f.line, f.pointer) for f in found} == {
+        ("broken.onnx", "broken", Severity.ERROR, None, None)
+    }
+    assert all(f.hint for f in found)
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        ("onnx-unused", model(tensors=[numpy_helper.from_array(np.zeros(3, np.float32), "hidden")])),
+        ("onnx-domain-unused", changed(lambda m: m.opset_import.add(domain="com.example", version=1))),
+    ],
+)
+def test_dead_weight_is_a_warning(tmp_path: Path, code: str, content: onnx.ModelProto) -> None:
+    """A tensor that nothing reads and a domain that no node uses are warnings."""
+    (found,) = findings(tmp_path, entry(tmp_path, content))
+    assert (found.code, found.severity) == (code, Severity.WARNING)
+
+
+def test_a_kind_narrows_the_operators(tmp_path: Path) -> None:
+    """A kind that lists its operators refuses others, though the core allows them."""
+
+    class Narrow:
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return [Kind("fr", "only products", allowed_ops=frozenset({"MatMul", "RandomNormal"}))]
+
+    plugins = Plugins()
+    plugins.add(Narrow(), "narrow")
+    write(tmp_path, "registry.json", {"schema_version": 1, "models": [entry(tmp_path, model())]})
+    (found,) = check(load(tmp_path / "registry.json"), plugins)
+    assert (found.code, found.found) == ("onnx-operator", '"Concat"')
+    assert Hooks.registry_kinds.__doc__  # the hook that this test implements is specified
+
+
+@pytest.mark.parametrize(("version", "where"), [(1, "registry"), (1, "sidecar"), (2, "registry"), (2, "sidecar")])
+def test_opset_is_what_the_documents_say(tmp_path: Path, version: int, where: str) -> None:
+    """Another opset in the registry or in the sidecar is an error on the model."""
+    row = entry(tmp_path, model(), opset=16 if where == "registry" else None)
+    if where == "sidecar":
+        write(tmp_path, "m.json", sidecar(row, opset=16))
+    (found,) = findings(tmp_path, row, version=version)
+    assert (found.code, found.found, found.expected) == ("onnx-opset-disagrees", "17", "16")
+
+
+@pytest.mark.parametrize(
+    "location", ["../w.data", "/etc/hostname", "a/../../w.data", "w\\..\\w", "", "C:w.data", "./w.data", "link/w.data"]
+)
+def test_external_data_never_leaves_the_folder(tmp_path: Path, location: str) -> None:
+    """A location that leaves the registry's folder is an error, and no such file is opened."""
+    folder = tmp_path / "model"
+    (folder / "a").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path)
+    data = bytes(24)
+    write(tmp_path, "w.data", data)
+    digest = hashlib.sha1(data).hexdigest()
+    row = entry(folder, external(location, checksum=digest))
+    opened: list[str] = []
+    active = [True]
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if active[0] and event == "open":
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(watch)
+    found = of_model(findings(folder, row))
+    active[0] = False
+    assert found
+    assert {f.severity for f in found} == {Severity.ERROR}
+    assert {f.code for f in found} <= {"onnx-external-escapes", "onnx-external-unreadable", "onnx-unreadable"}
+    assert not [name for name in opened if name.endswith(("w.data", "hostname"))]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_unpinned_external_data_is_an_error(tmp_path: Path, version: int) -> None:
+    """Weights that nothing pins are an error whose hint names the command that pins them."""
+    write(tmp_path, "w.data", bytes(24))
+    found = findings(tmp_path, entry(tmp_path, external("w.data")), version=version)
+    assert codes(found) == {"onnx-external-unpinned", "file-unregistered"}
+    assert "registry migrate" in next(f.hint or "" for f in found if f.code == "onnx-external-unpinned")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_pinned_external_data_is_read_and_checked(tmp_path: Path, version: int) -> None:
+    """Weights whose sha256 the entry names are fine, unless they are not finite; changed ones break the pin."""
+    weights = np.arange(6, dtype=np.float32)
+
+    def run(data: bytes) -> list[Finding]:
+        pin = {"path": "sub/w.data", "sha256": write(tmp_path, "sub/w.data", data), "bytes": len(data)}
+        row = entry(tmp_path, external("w.data"), "sub/m", id="m", external_data=[pin])
+        return findings(tmp_path, row, version=version)
+
+    assert run(weights.tobytes()) == []
+    weights[2] = np.nan
+    assert codes(run(weights.tobytes())) == {"onnx-not-finite"}
+    (tmp_path / "sub/w.data").write_bytes(bytes(24))
+    assert "digest-mismatch" in codes(check_again(tmp_path))
+
+
+def check_again(folder: Path) -> list[Finding]:
+    from registry_tool import onnx_kinds
+
+    plugins = Plugins()
+    plugins.add(onnx_kinds, "onnx_kinds")
+    return check(load(folder / "registry.json"), plugins)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"offset": "4"}, {"length": "20"}, {"length": "28"}, {"offset": "999999", "length": "24"}]
+)
+def test_external_ranges_lie_inside_the_pinned_file(tmp_path: Path, fields: dict[str, str]) -> None:
+    """A range beyond the pinned file, or of another size than the tensor, is an error."""
+    pin = {"path": "w.data", "sha256": write(tmp_path, "w.data", bytes(24)), "bytes": 24}
+    found = findings(tmp_path, entry(tmp_path, external("w.data", **fields), external_data=[pin]))
+    assert codes(found) == {"onnx-external-range"}
+
+
+def test_one_region_is_not_copied_for_many_tensors(tmp_path: Path) -> None:
+    """Tensors that together claim more bytes than the file has are an error: each would be a copy in memory."""
+    made = external("w.data")
+    for index in range(3):
+        more = made.graph.initializer.add()
+        more.CopyFrom(made.graph.initializer[0])
+        more.name = f"w{index}"
+    pin = {"path": "w.data", "sha256": write(tmp_path, "w.data", bytes(24)), "bytes": 24}
+    found = findings(tmp_path, entry(tmp_path, made, external_data=[pin]))
+    assert "onnx-external-range" in codes(found)
+
+
+def test_sha1_checksums_pin_weakly_in_version_1(tmp_path: Path) -> None:
+    """The graph's own SHA-1 counts as a pin in version 1, with a warning; a wrong one does not, nor in version 2."""
+    digest = hashlib.sha1(write(tmp_path, "w.data", bytes(24)) and bytes(24)).hexdigest()
+    row = entry(tmp_path, external("w.data", checksum=digest))
+    found = of_model(findings(tmp_path, row, version=1))
+    assert [(f.code, f.severity) for f in found] == [("onnx-external-weak", Severity.WARNING)]
+    assert codes(of_model(findings(tmp_path, row, version=2))) == {"onnx-external-unpinned"}
+    write(tmp_path, "w.data", bytes(23) + b"x")
+    assert codes(of_model(findings(tmp_path, row, version=1))) == {"onnx-external-checksum"}
+    (tmp_path / "w.data").unlink()
+    assert codes(of_model(findings(tmp_path, row, version=1))) == {"onnx-external-unreadable"}
+
+
+def test_words_of_a_hostile_file_stay_on_one_line(tmp_path: Path) -> None:
+    """Names from the file reach a message only as printable ASCII, shortened."""
+    name = "evil\n\x1b[31m\u202e" + "x" * 5000
+    found = findings(tmp_path, entry(tmp_path, model([node(name, "score")])))
+    assert [f.code for f in found] == ["onnx-operator"]
+    assert all(str(f).isprintable() and str(f).isascii() and len(str(f)) < 1000 for f in found)

@@ -243,9 +243,8 @@ def _columns(path: Path, spec: ColumnSpec, keep: Sequence[str] | None, found: Se
 def _rows(batch: Batch, spec: ColumnSpec, first: int) -> Rows:
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
-    nameless = [] if source is None or "" not in source.names else source.codes == source.names.index("")
-    if np.any(nameless):
-        raise bad_cell(batch.place(int(np.argmax(nameless))), "src", "nothing", "the name of a source")
+    for name, text in texts.items():
+        _require_names(text, name, batch.place)
     encoder = texts["encoder"] if "encoder" in texts else texts["codec"]
     slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
@@ -267,6 +266,16 @@ def _rows(batch: Batch, spec: ColumnSpec, first: int) -> Rows:
         ),
         raw={name: text for name, text in named.items() if text is not None} | dict(numbers),
     )
+
+
+def _require_names(text: Text, column: str, place: Place) -> None:
+    """Names are printable, and a source or a clip has one: they go into documents that people read."""
+    bad = [i for i, name in enumerate(text.names) if not name.isprintable() or (not name and column in ("src", "clip"))]
+    rows = np.isin(text.codes, bad)
+    if rows.any():
+        index = int(np.argmax(rows))
+        name = text.names[text.codes[index]]
+        raise bad_cell(place(index), column, f"{name!r:.80}" if name else "nothing", "a name in visible characters")
 
 
 def _transform(values: Float64, condition: Condition, place: Place) -> Float64:

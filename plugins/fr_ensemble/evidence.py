@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from fr_ensemble.summaries import (
 )
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
+from registry_tool.strictjson import dump
 
 __all__ = [
     "EvidenceProblem",
@@ -145,8 +145,7 @@ def to_files(oof: Oof, corpus_name: str) -> dict[str, bytes]:
     files = {OOF_FILE: write_oof(oof)}
     for index, seed in enumerate(oof.seeds):
         document = figures.summary(index) | {"corpus": corpus_name} | _digests(oof)
-        text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-        files[f"evidence/loso_seed{seed}.json"] = (text + "\n").encode()
+        files[f"evidence/loso_seed{seed}.json"] = dump(document)
     return files
 
 

@@ -1,0 +1,372 @@
+"""test_conformal.py: calibration on sources: quantiles worked by hand, oracles, coverage in simulation, round trips."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from fr_ensemble.conformal import (
+    FLOORS,
+    LOWER,
+    METHODS,
+    Calibration,
+    Intervals,
+    calibrate,
+    calibrate_all,
+    residual_quantile,
+    warnings_of,
+)
+from fr_ensemble.corpus import ColumnSpec, Condition, random_corpus
+from fr_ensemble.metrics import student_t_quantile
+from fr_ensemble.oof import EvidenceProblem, Oof
+
+from registry_tool.errors import InputError
+
+ROUNDED = 1e-5  # out-of-fold predictions are float32
+
+
+def make_oof(y, mu, sigma, source, clip=None):
+    """Predictions of two members whose mean is mu and whose sample deviation is sigma."""
+    y, mu, sigma = (np.broadcast_to(np.asarray(v, float), (len(source),)) for v in (y, mu, sigma))
+    half = sigma / math.sqrt(2.0)
+    names = tuple(f"s{i:02d}" for i in range(max(source) + 1))
+    clips = None if clip is None else tuple(f"c{i}" for i in range(max(clip) + 1))
+    index = None if clip is None else np.array(clip)
+    return Oof((0, 1), names, np.array(source), clips, index, y, np.stack([mu - half, mu + half]), "r", "c", None)
+
+
+def one_row_a_source(k):
+    """Sources 0..k-1 whose only absolute residuals are 1, 2, ..., k."""
+    return make_oof(np.arange(1.0, k + 1), 0.0, 1.0, list(range(k)))
+
+
+@pytest.mark.parametrize(
+    ("k", "level", "q"),
+    [
+        (8, 0.5, 5), (8, 0.8, 8), (8, 0.9, math.inf), (8, 0.95, math.inf),
+        (9, 0.5, 5), (9, 0.8, 8), (9, 0.9, 9), (9, 0.95, math.inf),
+        (10, 0.5, 6), (10, 0.8, 9), (10, 0.9, 10), (10, 0.95, math.inf),
+        (19, 0.5, 10), (19, 0.8, 16), (19, 0.9, 18), (19, 0.95, 19), (19, 0.99, math.inf),
+        (20, 0.5, 11), (20, 0.8, 17), (20, 0.9, 19), (20, 0.95, 20), (20, 0.99, math.inf),
+    ],
+)  # fmt: skip
+def test_conformal_quantile_by_hand(k, level, q):
+    """With one row a source the hierarchical quantile is the ceil((K + 1) level)-th smallest score, or infinite."""
+    assert calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level).q_conformal == q
+
+
+@pytest.mark.parametrize(
+    ("k", "level", "parametric"),
+    [(8, 0.8, False), (8, 0.9, True), (9, 0.8, False), (9, 0.9, True), (10, 0.9, True), (19, 0.9, False),
+     (19, 0.95, True), (20, 0.95, True), (29, 0.95, False), (28, 0.95, True)],
+)  # fmt: skip
+def test_parametric_where_sources_are_too_few(k, level, parametric):
+    """Below (K + 1) alpha = 1.5 q is Student's t over sources, or the last level reached if that is more."""
+    found = calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level)
+    if not parametric:
+        assert (found.rule, found.q) == ("hierarchical-conformal", found.q_conformal)
+        return
+    mean_square = (k + 1) * (2 * k + 1) / 6  # of 1..k
+    t = student_t_quantile((1 + level) / 2, k - 1) * math.sqrt((1 + 1 / k) * mean_square)
+    assert found.rule == "parametric-t"
+    assert found.q == pytest.approx(max(t, math.ceil(k + 1 - 1.5)), rel=1e-9)
+    assert "none" in found.guarantee
+
+
+def test_t_rule_at_nine_sources_by_hand():
+    """K = 9, residuals 1..9, 95 %: 2.306004 sqrt(10/9 x 285/9) = 13.678548."""
+    assert calibrate(one_row_a_source(9), method="abs", levels=[0.95]).at(0.95).q == pytest.approx(13.678548, abs=1e-6)
+
+
+def test_parametric_quantile_is_at_least_the_last_conformal_one():
+    """One source far away moves the reached quantile above t: q still grows with the level."""
+    rows = [0] * 1 + [1] * 99
+    y = np.array([1000.0] + [0.001] * 99)
+    levels = [0.4, 0.5, 0.6, 0.9]
+    q = [calibrate(make_oof(y, 0.0, 1.0, rows), method="abs", levels=levels).at(level).q for level in levels]
+    assert q == sorted(q)
+
+
+def test_sources_weigh_alike_whatever_their_rows():
+    """K = 2 with two rows and one: masses 1/6, 1/6 and 1/3, so the scores 1, 3 | 2 reach 1/2 at 2."""
+    oof = make_oof([1.0, 3.0, 2.0], 0.0, 1.0, [0, 0, 1])
+    assert calibrate(oof, method="abs", levels=[0.5]).at(0.5).q == 2.0
+    assert calibrate(oof, method="abs", levels=[0.16]).at(0.16).q == 1.0
+    assert calibrate(oof, method="pooled-cdf", levels=[0.74]).at(0.74).q > 0
+
+
+@pytest.mark.parametrize(
+    ("n", "level", "rank"), [(8, 0.5, 5), (8, 0.8, 8), (8, 0.9, None), (9, 0.8, 8), (9, 0.9, 9), (9, 0.95, None)]
+)
+def test_split_rank_by_hand(n, level, rank):
+    """The row split takes rank ceil((n + 1)(1 - alpha)) and is infinite, never clipped, when that exceeds n."""
+    oof = make_oof(np.arange(1.0, n + 1), 0.0, 2.0, [i % 2 for i in range(n)])
+    found = calibrate(oof, method="split", levels=[level]).at(level)
+    assert found.q == pytest.approx(math.inf if rank is None else rank / 2.0, rel=ROUNDED)
+    assert warnings_of("split")
+    assert not warnings_of("loso-hcp-t")
+
+
+def test_split_agrees_with_crepes():
+    """crepes' normalised half widths are the same (off whole ranks, where crepes rounds 0.1 x 20 down)."""
+    crepes = pytest.importorskip("crepes", reason="crepes is an optional oracle")
+    rng = np.random.default_rng(1)
+    for n in (8, 9, 30, 100):
+        y, sigma = rng.normal(size=n), rng.uniform(0.5, 2.0, n)
+        oof = make_oof(y, 0.0, sigma, [i % 3 for i in range(n)])
+        oracle = crepes.ConformalRegressor().fit(y, sigmas=sigma)
+        for level in (0.513, 0.777, 0.871):
+            expected = oracle.predict_int(np.zeros(1), sigmas=np.ones(1), confidence=level)[0, 1]
+            assert calibrate(oof, method="split", levels=[level]).at(level).q == pytest.approx(expected, rel=ROUNDED)
+
+
+def test_split_agrees_with_mapie():
+    """MAPIE's split-conformal half width on absolute residuals is the same."""
+    regression = pytest.importorskip("mapie.regression", reason="MAPIE is an optional oracle")
+    dummy = pytest.importorskip("sklearn.dummy")
+    rng = np.random.default_rng(2)
+    for n in (20, 59, 100):
+        y = rng.normal(size=n)
+        x = np.zeros((n, 1))
+        levels = [0.513, 0.777, 0.871]
+        model = dummy.DummyRegressor(strategy="constant", constant=0.0).fit(x, y)
+        oracle = regression.SplitConformalRegressor(model, confidence_level=levels, prefit=True).conformalize(x, y)
+        _, bounds = oracle.predict_interval(x[:1])
+        ours = calibrate(make_oof(y, 0.0, 1.0, [i % 3 for i in range(n)]), method="split", levels=levels)
+        assert [q.q for q in ours.levels] == pytest.approx(bounds[0, 1].tolist(), rel=ROUNDED)
+
+
+def test_source_split_and_pooled_cdf_by_hand():
+    """One draw a source has rank ceil((K + 1) level); the pooled CDF keeps no mass for the new source."""
+    oof = one_row_a_source(9)
+    scale = math.sqrt(1.0 + calibrate(oof, method="source-split").floor ** 2)
+    for method, level, rank in (
+        ("source-split", 0.8, 8),
+        ("source-split", 0.95, None),
+        ("pooled-cdf", 0.8, 8),
+        ("pooled-cdf", 0.99, 9),
+    ):
+        found = calibrate(oof, method=method, levels=[level]).at(level).q
+        assert found == pytest.approx(math.inf if rank is None else rank / scale, rel=ROUNDED)
+
+
+def test_gaussian_is_the_normal_quantile():
+    """The Gaussian interval is mu -+ 1.96 sigma at 95 %, and one-sided mu - 1.645 sigma; it guarantees nothing."""
+    oof = one_row_a_source(9)
+    two, lower = calibrate(oof, method="gaussian"), calibrate(oof, method="gaussian", side=LOWER)
+    assert two.at(0.95).q == pytest.approx(1.959964, abs=1e-6)
+    assert lower.at(0.95).q == pytest.approx(1.644854, abs=1e-6)
+    assert two.at(0.95).guarantee == "none"
+    mu, sigma = np.array([50.0]), np.array([2.0])
+    assert two.interval(mu, sigma, 0.95)[1][0] == pytest.approx(50 + 2 * 1.959964, abs=1e-5)
+
+
+def test_zero_quantile_is_a_number():
+    """Residuals of zero give q = 0 and intervals of no width, not the whole range."""
+    found = calibrate(make_oof(3.0, 3.0, 0.0, [0, 1, 2, 2]), target_range=(0.0, 5.0))
+    assert [quantile.q for quantile in found.levels] == [0.0] * 5
+    again = Calibration.from_dict(json.loads(json.dumps(found.to_dict())))
+    lower, upper = again.interval(np.array([3.0]), np.array([0.5]), 0.95)
+    assert (lower[0], upper[0]) == (3.0, 3.0)
+
+
+def test_infinite_quantile_is_the_whole_range():
+    """An infinite q is stored as null and gives the target's whole range."""
+    found = calibrate(one_row_a_source(8), method="source-split", levels=[0.95], target_range=(0.0, 100.0))
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["levels"]["0.95"]["q"] is None
+    lower, upper = Calibration.from_dict(document).interval(np.array([40.0, math.nan]), np.array([1.0, 1.0]), 0.95)
+    assert (lower[0], upper[0]) == (0.0, 100.0)
+    assert math.isnan(lower[1])
+
+
+def test_members_that_agree_without_floor_do_not_divide_by_zero():
+    """A zero sigma with a residual is an infinite score, not a warning or NaN."""
+    oof = make_oof(np.arange(1.0, 10.0), 0.0, 0.0, list(range(9)))
+    assert calibrate(oof, method="split", levels=[0.5]).at(0.5).q == math.inf
+    assert math.isfinite(calibrate(oof, levels=[0.5]).at(0.5).q)
+    assert residual_quantile(oof) == math.inf
+
+
+def test_intervals_stay_inside_the_range_and_nest():
+    """Bounds are clipped to the target's range; a higher level contains a lower one."""
+    rng = np.random.default_rng(3)
+    oof = make_oof(rng.normal(90, 10, 200).clip(0, 100), 90.0, 2.0, [i % 10 for i in range(200)])
+    found = calibrate(oof, target_range=(0.0, 100.0))
+    mu, sigma = rng.uniform(0, 100, 50), rng.uniform(0, 5, 50)
+    before = found.interval(mu, sigma, 0.5)
+    for level in (0.8, 0.9, 0.95, 0.99):
+        lower, upper = found.interval(mu, sigma, level)
+        assert (lower >= 0).all()
+        assert (upper <= 100).all()
+        assert (lower <= before[0]).all()
+        assert (upper >= before[1]).all()
+        before = lower, upper
+
+
+def test_lower_side_bounds_from_below():
+    """The one-sided bound counts only targets below it and leaves the top of the range open."""
+    y = np.concatenate([np.arange(1.0, 20.0), -np.arange(1.0, 20.0)])
+    oof = make_oof(y, 0.0, 1.0, [i % 19 for i in range(38)])
+    found = calibrate(oof, method="abs", levels=[0.9], side=LOWER, target_range=(-50.0, 50.0))
+    lower, upper = found.interval(np.zeros(1), np.ones(1), 0.9)
+    assert upper[0] == 50.0
+    assert -lower[0] == found.at(0.9).q == 17.0  # masses 1/40: 19 above, then rank 36 of 38 is the score 17
+    assert found.at(0.9).q < calibrate(oof, method="abs", levels=[0.9]).at(0.9).q
+
+
+def test_floor_is_the_likeliest_of_the_grid():
+    """Where sigma says nothing of the residuals the floor is large; where sigma is right, it is small."""
+    rng = np.random.default_rng(4)
+    source = [i % 10 for i in range(2000)]
+    sigma = rng.uniform(0.1, 10.0, 2000)
+    right = calibrate(make_oof(rng.normal(size=2000) * sigma, 0.0, sigma, source)).floor
+    wrong = calibrate(make_oof(rng.normal(size=2000) * 5, 0.0, sigma, source)).floor
+    assert right <= 2 * FLOORS[0] * np.median(sigma)
+    assert wrong >= 5 * np.median(sigma)
+
+
+def test_clip_calibration_uses_clip_means():
+    """A clip's score is its mean residual over the deviation of the members' clip means."""
+    y = [1.0, 3.0, -4.0, 4.0, 6.0, 6.0]
+    oof = make_oof(y, 0.0, [1.0, 3.0, 1.0, 1.0, 2.0, 4.0], [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2])
+    found = calibrate(oof, unit="clip", method="abs", levels=[0.2, 0.4, 0.5])
+    assert [q.q for q in found.levels] == pytest.approx([0.0, 2.0, 2.0], abs=ROUNDED)  # |means| 2, 0, 6
+    assert (found.n, found.unit) == (3, "clip")
+    gaussian = calibrate(oof, unit="clip", method="split", levels=[0.7])
+    assert gaussian.at(0.7).q == pytest.approx(6.0 / 3.0, rel=ROUNDED)  # clip 2: mean 6, sigma (2 + 4) / 2
+
+
+def test_coverage_of_a_source_is_by_the_others():
+    """A source that is nothing like the others is not covered by a calibration that leaves it out."""
+    source = [i % 10 for i in range(400)]
+    y = np.where(np.array(source) == 7, 100.0, np.random.default_rng(5).normal(size=400))
+    coverage = calibrate(make_oof(y, 0.0, 1.0, source), levels=[0.8]).at(0.8).coverage
+    assert coverage["s07"] == 0.0
+    assert min(value for name, value in coverage.items() if name != "s07") > 0.9
+    assert calibrate(make_oof([1.0, 2.0], 0.0, 1.0, [0, 1]), levels=[0.8]).at(0.8).coverage == {}
+
+
+@pytest.mark.parametrize("method", ["loso-hcp-t", "abs", "source-split"])
+def test_exchangeable_sources_are_covered(method):
+    """Rows of a new source from the same population are inside at least as often as nominal, over 400 draws."""
+    levels, k, rows, draws = [0.5, 0.8, 0.95], 9, 20, 400
+    inside = {level: np.empty(draws) for level in levels}
+    rng = np.random.default_rng(6)
+    for draw in range(draws):
+        sigma = rng.uniform(0.5, 2.0, (k + 1, rows))
+        y = rng.normal(size=(k + 1, 1)) * 2 + rng.normal(size=(k + 1, rows)) * sigma
+        calibrated = make_oof(y[:k].ravel(), 0.0, sigma[:k].ravel(), [i // rows for i in range(k * rows)])
+        found = calibrate(calibrated, method=method, levels=levels)
+        for level in levels:
+            lower, upper = found.interval(np.zeros(rows), sigma[k], level)
+            inside[level][draw] = np.mean((lower <= y[k]) & (y[k] <= upper))
+    for level in levels:
+        error = inside[level].std() / math.sqrt(draws)
+        assert inside[level].mean() >= level - 2 * error
+        if method != "source-split":  # infinite at 95 % with nine sources
+            assert inside[level].mean() <= level + 0.12
+
+
+def test_row_split_covers_new_sources_less():
+    """Where one source has most rows, calibrating on rows covers new sources too rarely; on sources it does not."""
+    rng = np.random.default_rng(7)
+    source = [0] * 200 + [g for g in range(1, 5) for _ in range(5)]
+    inside = {"split": [], "abs": []}
+    for _ in range(400):
+        effect = rng.normal(size=6) * 2
+        y, new = effect[source] + rng.normal(size=220) * 0.5, effect[5] + rng.normal(size=30) * 0.5
+        oof = make_oof(y, 0.0, 1.0, source)
+        for method, results in inside.items():
+            lower, upper = calibrate(oof, method=method, levels=[0.75]).interval(np.zeros(30), np.ones(30), 0.75)
+            results.append(np.mean((lower <= new) & (new <= upper)))
+    assert np.mean(inside["split"]) < 0.65
+    assert np.mean(inside["abs"]) > 0.75
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_intervals_round_trip_and_recalibrate(method):
+    """The manifest's `intervals` say everything: read back they are equal, and so are they computed afresh."""
+    corpus = random_corpus(120, ColumnSpec(conditioning=(Condition("kbps", "log2"),)), 8)
+    rng = np.random.default_rng(9)
+    oof = Oof.of(corpus, range(3), corpus.target + rng.normal(size=(3, 120)), "recipe")
+    intervals = calibrate_all(oof, corpus, method)
+    again = Intervals.from_dict(json.loads(json.dumps(intervals.to_dict(), allow_nan=False)))
+    assert again == intervals
+    assert again.recalibrated(oof) == intervals
+    assert [(c.unit, c.side) for c in again.calibrations] == [
+        ("row", "two-sided"), ("row", "lower"), ("clip", "two-sided"), ("clip", "lower"),
+    ]  # fmt: skip
+    assert list(again.input_ranges) == [*corpus.spec.features, "log2:kbps"]
+
+
+def test_any_level_comes_from_the_predictions():
+    """A level outside the table is computed by the same rule; a known one reads no predictions."""
+    corpus = random_corpus(120, ColumnSpec(), 10)
+    oof = Oof.of(corpus, range(3), corpus.target + np.random.default_rng(11).normal(size=(3, 120)), "recipe")
+    intervals = calibrate_all(oof, corpus)
+
+    def never():
+        raise AssertionError("read")
+
+    assert intervals.with_levels([0.5, 0.95], never) is intervals
+    wider = intervals.with_levels([0.5, 0.7], lambda: oof)
+    assert wider.of("clip", LOWER).at(0.7) == calibrate(oof, "clip", levels=[0.7], side=LOWER).at(0.7)
+    assert wider.of().at(0.5) == intervals.of().at(0.5)
+    with pytest.raises(InputError, match=r"found 0\.7, expected one of 0\.5, 0\.8"):
+        intervals.interval(np.zeros(1), np.ones(1), 0.7)
+
+
+def test_rows_outside_the_training_ranges_are_flagged():
+    """A numeric input outside what training saw is out of distribution; its bounds are inside."""
+    corpus = random_corpus(100, ColumnSpec(), 12)
+    oof = Oof.of(corpus, range(2), corpus.target + np.random.default_rng(13).normal(size=(2, 100)), "recipe")
+    intervals = calibrate_all(oof, corpus)
+    rows = corpus.features[:3].copy()
+    rows[1, 2] = 99.0
+    assert intervals.outside(rows).tolist() == [False, True, False]
+    assert not intervals.outside(corpus.features).any()
+
+
+def test_residual_quantile_has_no_floor():
+    """The public q is calibrated on |y - mu| / sigma: residuals 1..19 over sigma 2 reach 80 % at 16 / 2."""
+    assert residual_quantile(make_oof(np.arange(1.0, 20.0), 0.0, 2.0, list(range(19))), 0.8) == pytest.approx(
+        8.0, rel=ROUNDED
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "magic"},
+        {"unit": "film"},
+        {"side": "upper"},
+        {"ddof": 0},
+        {"range": [5, 5]},
+        {"floor": -1},
+        {"floor": math.nan},
+    ],
+)
+def test_calibration_that_means_nothing_is_refused(change):
+    """A stored calibration with an unknown method or impossible numbers is not used."""
+    document = calibrate(one_row_a_source(9), target_range=(0.0, 10.0)).to_dict()
+    Calibration.from_dict(document)
+    with pytest.raises(ValueError, match="intervals"):
+        Calibration.from_dict(document | change)
+
+
+def test_calibration_asks_for_what_it_needs():
+    """One source, clips that are not known, an unknown method and a level of 1 are said, not guessed."""
+    oof = one_row_a_source(9)
+    with pytest.raises(EvidenceProblem, match="1 sources"):
+        calibrate(make_oof([1.0, 2.0], 0.0, 1.0, [0, 0]))
+    with pytest.raises(InputError, match="clip"):
+        calibrate(oof, unit="clip")
+    with pytest.raises(InputError, match="loso-hcp-t"):
+        calibrate(oof, method="magic")
+    with pytest.raises(InputError, match="between 0 and 1"):
+        calibrate(oof, levels=[1.0])
+    with pytest.raises(InputError, match="clips"):
+        Intervals((calibrate(oof),), {}).of("clip")

@@ -52,7 +52,8 @@ class Quantile:
     """How many scales an interval of nominal coverage `level` reaches; infinite: the target's whole range.
 
     q_conformal: what the conformal rule alone gives; differs from q where the rule is parametric.
-    coverage: by source, the share of its units inside when it is left out of the calibration; empty below 3 sources.
+    coverage: by source, the share of its units inside where q comes from the other sources (the floor from all);
+    empty below 3 sources.
     """
 
     level: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -370,3 +372,12 @@ def test_calibration_asks_for_what_it_needs():
         calibrate(oof, levels=[1.0])
     with pytest.raises(InputError, match="clips"):
         Intervals((calibrate(oof),), {}).of("clip")
+
+
+def test_gate_and_calibration_need_numpy_alone():
+    """Corpora, metrics, evidence and calibration load where neither pyarrow, scipy nor torch is installed."""
+    heavy = ["pyarrow", "scipy", "torch", "onnx", "onnxruntime", "pandas"]
+    rooms = "corpus, metrics, oof, summaries, evidence, conformal"
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy})); from fr_ensemble import {rooms}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

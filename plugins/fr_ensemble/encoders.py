@@ -1,0 +1,71 @@
+"""encoders.py: the encoders a corpus can be made with, as data: quality scale, presets, options. Runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How ffmpeg is asked for one encode of constant quality. `name` is both ffmpeg's and the vocabulary's."""
+
+    name: str
+    quality: str  # the option that takes the quality number; a higher number is a worse picture
+    scale: tuple[int, int]  # its range, both ends allowed
+    preset_option: str
+    presets: tuple[str, ...]  # from the fastest to the slowest
+    preset: str  # what a plan without a preset uses
+    extra: tuple[str, ...] = ()  # constant quality without a bitrate target, one thread: same bytes on every machine
+    pixels: str = "yuv420p"  # what the encoder takes; its encode is scored in the same depth
+    hardware: bool = False
+
+    def options(self, quality: int, preset: str) -> tuple[str, ...]:
+        """The output options of one encode."""
+        chosen = (self.preset_option, preset, *self.extra, self.quality, str(quality))
+        return ("-c:v", self.name, "-threads", "1", *chosen)
+
+    def preset_norm(self, preset: str) -> float:
+        """0.0 for the fastest preset, 1.0 for the slowest, in equal steps between."""
+        return self.presets.index(preset) / (len(self.presets) - 1)
+
+    def quality_norm(self, quality: float) -> float:
+        """0.0 for the best picture of the scale, 1.0 for the worst."""
+        low, high = self.scale
+        return (quality - low) / (high - low)
+
+
+_X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_QSV = ("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+_NVENC = ("p1", "p2", "p3", "p4", "p5", "p6", "p7")
+_NVENC_EXTRA = ("-rc", "vbr", "-b:v", "0")
+
+
+def _numbers(fastest: int, slowest: int) -> tuple[str, ...]:
+    return tuple(str(n) for n in range(fastest, slowest - 1, -1))
+
+
+_SOFTWARE = (
+    Encoder("libx264", "-crf", (0, 51), "-preset", _X26X, "medium"),
+    Encoder(
+        "libx265", "-crf", (0, 51), "-preset", _X26X, "fast", ("-x265-params", "pools=none:frame-threads=1:log-level=1")
+    ),
+    Encoder("libsvtav1", "-crf", (1, 63), "-preset", _numbers(13, 0), "8", ("-svtav1-params", "lp=1")),
+    Encoder(
+        "libvvenc", "-qp", (0, 63), "-preset", ("faster", "fast", "medium", "slow", "slower"), "faster",
+        ("-vvenc-params", "threads=0"),  # with a worker thread, ffmpeg may end before the last frames come out
+        pixels="yuv420p10le",
+    ),
+    Encoder(
+        "libvpx-vp9", "-crf", (0, 63), "-cpu-used", _numbers(8, 0), "4",
+        ("-deadline", "good", "-b:v", "0", "-row-mt", "0"),
+    ),
+)  # fmt: skip
+_HARDWARE = (
+    *(Encoder(n, "-cq", (1, 51), "-preset", _NVENC, "p5", _NVENC_EXTRA, hardware=True)
+      for n in ("h264_nvenc", "hevc_nvenc", "av1_nvenc")),
+    *(Encoder(n, "-global_quality", (1, 51), "-preset", _QSV, "medium", hardware=True)
+      for n in ("h264_qsv", "hevc_qsv", "av1_qsv")),
+)  # fmt: skip
+
+ENCODERS = MappingProxyType({encoder.name: encoder for encoder in (*_SOFTWARE, *_HARDWARE)})

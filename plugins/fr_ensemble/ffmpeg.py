@@ -1,0 +1,114 @@
+"""ffmpeg.py: finds an ffmpeg that has libvmaf, and runs it. Knows no corpus and no cell."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry_tool.errors import InputError
+
+MODEL = "vmaf_v0.6.1"
+
+
+class FFmpegError(Exception):
+    """One run of ffmpeg failed; the message is ffmpeg's own words, or what its output lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class FFmpeg:
+    """A working ffmpeg: its path, and what decides its numbers."""
+
+    path: Path
+    version: str
+    libvmaf: str
+    encoders: frozenset[str] = field(repr=False)
+
+
+def find_ffmpeg(path: Path | None = None) -> FFmpeg:
+    """The ffmpeg at `path`, or else imageio-ffmpeg's, or else the one on PATH; InputError unless it has libvmaf."""
+    if path is not None:
+        return _probe(path)
+    try:
+        import imageio_ffmpeg
+
+        return _probe(Path(imageio_ffmpeg.get_ffmpeg_exe()))
+    except (ImportError, RuntimeError, InputError) as error:
+        found = shutil.which("ffmpeg")
+        if found is None:
+            raise InputError(
+                f"ffmpeg: found none ({error}), expected one with libvmaf: install the extra 'corpus', or give --ffmpeg"
+            ) from None
+        return _probe(Path(found))
+
+
+def _probe(path: Path) -> FFmpeg:
+    """Asks the binary for its version and encoders, and lets libvmaf score one tiny clip."""
+    noise = "nullsrc=s=64x64:r=8:d=0.25,format=yuv420p"
+    graph = f"[0:v][1:v]libvmaf=model=version={MODEL}:log_fmt=json:log_path=log.json"
+    try:
+        version = subprocess.run([path, "-version"], capture_output=True, text=True, check=True).stdout
+        encoders = subprocess.run([path, "-v", "error", "-encoders"], capture_output=True, text=True, check=True).stdout
+        with tempfile.TemporaryDirectory() as folder:
+            inputs = ("-f", "lavfi", "-i", noise) * 2
+            command = [str(path.absolute()), "-v", "error", "-nostdin", *inputs, "-lavfi", graph, "-f", "null", "-"]
+            scored = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+            log = Path(folder, "log.json")
+            if scored.returncode or not log.exists():
+                raise InputError(
+                    f"{path}: {_last_words(scored.stderr)}: expected an ffmpeg with libvmaf: install the extra "
+                    "'corpus', or give --ffmpeg"
+                )
+            libvmaf = str(json.loads(log.read_text())["version"])
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"{path}: {error}: expected an ffmpeg that runs: give --ffmpeg") from None
+    first = re.search(r"ffmpeg version (\S+)", version)
+    names = re.findall(r"^ V\S+ +(\S+)", encoders, re.MULTILINE)
+    return FFmpeg(path.absolute(), first[1] if first else "unknown", libvmaf, frozenset(names))
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = [line for line in lines if re.search(r"error|cannot|invalid|fail|unknown|unrecognized|no such", line, re.I)]
+    return re.sub(r" @ 0x[0-9a-f]+", "", (said or lines or ["ffmpeg said nothing"])[0])[:300]
+
+
+class Runner:
+    """Runs ffmpeg, and ends every child at once when the build is interrupted."""
+
+    def __init__(self, ffmpeg: FFmpeg) -> None:
+        self.ffmpeg = ffmpeg
+        self._lock = threading.Lock()
+        self._children: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(self, *arguments: str, folder: Path) -> None:
+        """Raises FFmpegError with ffmpeg's words. stderr is kept in a file: it may be long."""
+        command = [str(self.ffmpeg.path), "-v", "error", "-nostdin", "-y", *arguments]
+        with open(folder / "stderr.txt", "w+", errors="replace") as words:
+            with self._lock:
+                if self._stopped:
+                    raise FFmpegError("stopped")
+                child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words, cwd=folder, text=True
+                )
+                self._children.add(child)
+            try:
+                code = child.wait()
+            finally:
+                with self._lock:
+                    self._children.discard(child)
+            if code:
+                words.seek(0)
+                raise FFmpegError(_last_words(words.read(20_000)))
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.kill()

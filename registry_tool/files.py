@@ -26,7 +26,6 @@ STAGING = ".staging-"  # prefix of every temporary file and folder
 CHUNK = 1 << 20  # bytes that `sha256` reads at once
 MAX_ENTRIES = 100_000  # of an inventory
 MAX_FOLDERS_DEEP = 32
-MAX_PATH = 1024  # characters; a name has at most 255 bytes
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
 LFS_MAX_BYTES = 1024  # a pointer is smaller, says its specification
 
@@ -83,16 +82,18 @@ class InventoryItem:
 def check_path(text: str) -> str:
     """The same text, if it is the one spelling of a path below a folder; else FileProblem `file-escapes`.
 
-    Its NFKC form must pass too, so that a full-width slash or a one-dot leader is no way around. Names that the
-    inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
+    Its NFKC form must pass too and have as many slashes, so that full-width dots and slashes are no way around. Names
+    that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
     """
-    if fault := _fault(text) or _fault(unicodedata.normalize("NFKC", text)):
+    plain = unicodedata.normalize("NFKC", text)
+    fault = _fault(text) or _fault(plain) or ("a look-alike of a slash" if plain.count("/") > text.count("/") else None)
+    if fault:
         raise _problem("file-escapes", text, fault)
     return text
 
 
 def _fault(text: str) -> str | None:
-    if not text or len(text) > MAX_PATH:
+    if not text or len(text) > 1024:
         return f"{len(text)} characters"
     if any(c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") for c in text):
         return "a control or invisible character"
@@ -320,11 +321,10 @@ def clean_staging(root: Path) -> None:
     """Remove what killed runs left: staging folders and temporary files, two folders deep. Only under `locked`."""
     with _writing(root):
         for where, folders, files, folder in os.fwalk(root):  # follows no link
-            for name in folders:
-                if name.startswith(STAGING):
+            for name in folders + files:
+                if name.startswith(STAGING) and name in folders:
                     shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
-            for name in files:
-                if name.startswith(STAGING):
+                elif name.startswith(STAGING):
                     os.unlink(name, dir_fd=folder)
             deep = len(Path(where).relative_to(root).parts) >= 2
             folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
@@ -379,6 +379,7 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
     path = root / LOCK_NAME
     lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)  # a soft lock would outlive its holder
     with _writing(path):
+        root.stat()  # filelock would make a missing folder
         try:
             lock.acquire()
         except filelock.Timeout:

@@ -1,0 +1,209 @@
+"""test_files.py: which paths are taken, and what is read below a folder. Writing is in test_files_writing.py."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_tool import files
+from registry_tool.files import FileProblem, Folder, InventoryItem, check_path
+
+
+def problem_of(call: Callable[[], object]) -> FileProblem:
+    with pytest.raises(FileProblem) as caught:
+        call()
+    assert len(str(caught.value).splitlines()) == 1
+    return caught.value
+
+
+# ---- paths ------------------------------------------------------------------------------------------------------
+
+ESCAPES = [
+    "", "/", "/etc/passwd", "//x", "..", "../x", "a/../b", "a/..", ".", "./a", "a/.", "a//b", "a/", "a\\b", "..\\x",
+    "C:x", "c:/x", "a\0b", "a\nb", "a\x1bb", "a\u202eb", "a\u200b", "a\u00a0b", "\ud800", "e\u0301.onnx",
+    "a/\uff0e\uff0e/b", "a\uff0fb", "\u2024\u2024/b", "\u2025/b", ".. /x", " a", "a /b", "a.", "a/.../b",
+    ".git/config", "x/.GIT/config", ".registry.lock", ".staging-1/a", "a/.Staging-x", "a" * 256, "\u00e9" * 128,
+    "a/" * 600 + "a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ESCAPES, ids=ascii)
+def test_escapes_are_refused(path: str, tmp_path: Path) -> None:
+    """A path that leaves the folder, or has another spelling, is refused before anything is opened."""
+    assert problem_of(lambda: check_path(path)).code == "file-escapes"
+    with Folder(tmp_path) as folder:
+        for call in (lambda: folder.read(path, 9), lambda: folder.sha256(path, 9), lambda: folder.exists(path)):
+            assert problem_of(call).code == "file-escapes"
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "a/b.c/d-e_f", "..a", "a..b/c", ".hidden", "\u00e9/\u4e2d.onnx", "a b/c", "x" * 255]
+)
+def test_ordinary_paths_pass(path: str) -> None:
+    """A canonical relative path is returned unchanged."""
+    assert check_path(path) == path
+
+
+@given(st.text(st.sampled_from("ab./\\:~\u00e9\u0301\uff0e\u2024 \0"), max_size=12))
+def test_accepted_paths_stay_inside(path: str) -> None:
+    """Whatever check_path lets through is its own normal form below the folder."""
+    try:
+        check_path(path)
+    except FileProblem:
+        return
+    assert os.path.normpath(os.path.join("/root", path)) == f"/root/{path}"
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder with one of everything; beside it a secret that nothing may reach."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_bytes(b"secret")
+    root = tmp_path / "root"
+    (root / "id" / "deep").mkdir(parents=True)
+    (root / "id" / "model.onnx").write_bytes(b"model")
+    (root / "link.onnx").symlink_to("id/model.onnx")
+    (root / "gone.onnx").symlink_to("nowhere")
+    (root / "out").symlink_to("../secret")
+    (root / "in").symlink_to("id")
+    (root / "id" / "loop").symlink_to("loop")
+    os.link(root / "id" / "model.onnx", root / "hard.onnx")
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.getcwd()
+        os.chdir(root)  # a socket's path has at most 107 bytes
+        listener.bind("socket")
+        os.chdir(here)
+    (root / "lfs.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    for hidden in (".git/x", ".staging-1/x"):
+        (root / hidden).parent.mkdir()
+        (root / hidden).write_bytes(b"")
+    (root / ".registry.lock").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("none", "file-missing"), ("id/none", "file-missing"), ("none/model.onnx", "file-missing"),
+        ("link.onnx", "file-is-symlink"), ("gone.onnx", "file-is-symlink"), ("out/key", "file-is-symlink"),
+        ("in/model.onnx", "file-is-symlink"), ("id/loop", "file-is-symlink"), ("id/loop/x", "file-is-symlink"),
+        ("fifo", "file-not-regular"), ("socket", "file-not-regular"), ("id", "file-not-regular"),
+        ("hard.onnx/x", "file-not-regular"), ("fifo/x", "file-not-regular"), ("lfs.onnx", "file-lfs-pointer"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read(tree: Path, path: str, code: str) -> None:
+    """Missing files, links anywhere on the way, fifos, sockets, folders and LFS pointers each have their code."""
+    with Folder(tree) as folder:
+        for call in (lambda: folder.read(path, 1000), lambda: folder.sha256(path, 1000)):
+            problem = problem_of(call)
+            assert problem.code == code
+            assert problem.hint
+    assert "git lfs pull" in str(problem) or code != "file-lfs-pointer"
+
+
+def test_reading(tree: Path) -> None:
+    """A regular file, hard-linked or not, is read whole, and its digest is that of its bytes."""
+    with Folder(tree) as folder:
+        assert folder.read("id/model.onnx", 5) == folder.read("hard.onnx", 5) == b"model"
+        assert folder.sha256("id/model.onnx", 5) == (hashlib.sha256(b"model").hexdigest(), 5)
+        assert problem_of(lambda: folder.read("id/model.onnx", 4)).code == "file-too-large"
+        assert [folder.exists(p) for p in ("id", "link.onnx", "fifo", "none", "none/x")] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert problem_of(lambda: folder.exists("out/key")).code == "file-is-symlink"
+
+
+def test_the_folder_itself(tree: Path, tmp_path: Path) -> None:
+    """The folder may be reached through a link; a missing one or a file is a problem; it stays what was opened."""
+    with Folder(tree / "in") as folder:
+        (tree / "id").rename(tree / "moved")
+        assert folder.read("model.onnx", 9) == b"model"
+    assert problem_of(lambda: Folder(tmp_path / "none")).code == "file-missing"
+    assert problem_of(lambda: Folder(tree / "hard.onnx")).code == "file-unreadable"
+
+
+def test_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file over the limit is refused without reading any of it, and a digest takes constant memory."""
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(2 << 30)
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(32 << 20)
+    with Folder(tmp_path) as folder:
+        tracemalloc.start()
+        assert folder.sha256("large", 32 << 20) == (hashlib.sha256(bytes(32 << 20)).hexdigest(), 32 << 20)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        monkeypatch.setattr(os, "read", lambda *_: pytest.fail("it was read"))
+        for call in (lambda: folder.read("sparse", 50 << 20), lambda: folder.sha256("sparse", 50 << 20)):
+            assert problem_of(call).code == "file-too-large"
+    assert peak < (32 << 20) + 4 * files.CHUNK  # the test's own zeros and a few chunks
+
+
+@pytest.mark.parametrize("change", [b"more", b""])
+def test_a_change_while_reading_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes) -> None:
+    """A file that grows or is emptied between opening and the last byte is refused."""
+    path, read = tmp_path / "x", os.read
+    path.write_bytes(b"0123456789")
+
+    def changing(file: int, size: int) -> bytes:
+        with open(path, "ab" if change else "wb") as other:
+            other.write(change)
+        return read(file, size)
+
+    monkeypatch.setattr(os, "read", changing)
+    with Folder(tmp_path) as folder:
+        assert problem_of(lambda: folder.read("x", 1 << 20)).code == "file-changed-while-reading"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENXIO])
+def test_unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A file that the system does not let us read is a problem that says why."""
+
+    def refuse(*_: Any, **__: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with Folder(tree) as folder:
+        monkeypatch.setattr(files, "_open", refuse)
+        problem = problem_of(lambda: folder.read("id/model.onnx", 9))
+    assert (problem.code, problem.found) == ("file-unreadable", os.strerror(number))
+
+
+def test_inventory(tree: Path) -> None:
+    """The inventory is sorted, follows no link, shows odd names legibly, and skips git, the lock and staging."""
+    (tree / os.fsdecode(b"id/deep/\xff")).write_bytes(b"12")
+    expected = [
+        ("fifo", "other", 0), ("gone.onnx", "symlink", 0), ("hard.onnx", "file", 5), ("id", "folder", 0),
+        ("id/deep", "folder", 0), ("id/deep/\\xff", "file", 2), ("id/loop", "symlink", 0), ("id/model.onnx", "file", 5),
+        ("in", "symlink", 0), ("lfs.onnx", "file", 70), ("link.onnx", "symlink", 0), ("out", "symlink", 0),
+        ("socket", "other", 0),
+    ]  # fmt: skip
+    with Folder(tree) as folder:
+        assert folder.inventory() == [InventoryItem(*item) for item in expected]
+        assert [item.path for item in folder.inventory(below="id/deep")] == ["id/deep/\\xff"]
+        assert problem_of(lambda: folder.inventory(12)).code == "file-too-many"
+        assert problem_of(lambda: folder.inventory(below="in")).code == "file-is-symlink"
+
+
+def test_inventory_of_deep_folders(tmp_path: Path) -> None:
+    """Folders inside folders without end are refused, not followed down."""
+    (tmp_path / "/".join("d" * 40)).mkdir(parents=True)
+    with Folder(tmp_path) as folder:
+        assert problem_of(folder.inventory).code == "file-too-many"

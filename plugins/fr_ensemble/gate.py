@@ -62,8 +62,14 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -
     manifest = view.manifest if view.manifest is not None and is_current(view.manifest) else None
     spec = spec_of(manifest, target=True) if manifest else ColumnSpec()
     held = read_corpus(corpus, spec) if corpus is not None else None
-    seeds = [member["seed"] for member in view.manifest["members"]] if view.manifest is not None else None
-    metrics, problems, details = evidence.measure_summaries(files, seeds=seeds, corpus=held)
+    members = view.manifest["members"] if view.manifest is not None else []
+    metrics, problems, details = evidence.measure_summaries(
+        files,
+        seeds=[member["seed"] for member in members] or None,
+        corpus=held,
+        recipe_sha256=manifest["recipe_sha256"] if manifest else None,
+        onnx_sha256={member["seed"]: member["sha256"] for member in members} or None,
+    )
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(hashlib.sha256(files[name]).digest())

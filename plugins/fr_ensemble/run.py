@@ -54,9 +54,9 @@ def run(job: Job, progress: Progress) -> Trained:
             corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device,
             progress=lambda done, total: progress("training (model-epochs)", done, total),
         )  # fmt: skip
-    except ValueError as error:
+        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256)
+    except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
-    oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256)
     n_features, n_slots = len(job.spec.features), job.spec.n_slots
     members = [member_model(weights, n_features) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, n_features, n_slots)

@@ -1,0 +1,101 @@
+"""Tests of policy.py: what is PROMOTE, what is never a pass, and when a stored figure disagrees."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry_tool.policy import METRIC_TOLERANCE, disagreements, judge
+from registry_tool.values import Entry, Evidence, Policy, Rule
+
+ENTRY = Entry("tiny", "fr_ensemble", True, "a" * 64)
+POLICY = Policy((Rule("mean_plcc", ">=", 0.95), Rule("spread", "<=", 0.005)))
+GOOD = {"mean_plcc": 0.97, "spread": 0.001}
+
+
+def test_every_rule_met_is_promote() -> None:
+    """Evidence that meets every rule and has no problem is promoted, and the verdict names what it judged."""
+    verdict = judge(POLICY, Evidence(GOOD, sha256="b" * 64), ENTRY, {"p": "1"})
+    assert (verdict.decision, verdict.promotes, verdict.reasons) == ("PROMOTE", True, ())
+    assert (verdict.entry, verdict.manifest_sha256, verdict.evidence_sha256) == ("tiny", "a" * 64, "b" * 64)
+    assert (dict(verdict.metrics), verdict.policy, dict(verdict.plugins)) == (GOOD, POLICY, {"p": "1"})
+
+
+def test_a_metric_at_its_bound_passes() -> None:
+    """>= and <= hold at the bound itself."""
+    assert judge(POLICY, Evidence({"mean_plcc": 0.95, "spread": 0.005}), ENTRY).promotes
+
+
+@pytest.mark.parametrize(
+    ("policy", "evidence", "reason"),
+    [
+        (Policy(), Evidence(GOOD), "no rules"),
+        (Policy(POLICY.rules, "manual"), Evidence(GOOD), "manual"),
+        (Policy((), "manual"), Evidence(GOOD), "manual"),
+        (Policy(POLICY.rules, "whatever"), Evidence(GOOD), "whatever"),
+        (POLICY, Evidence({}), "no metric 'mean_plcc'"),
+        (POLICY, Evidence({"spread": 0.001}), "no metric 'mean_plcc'"),
+        (POLICY, Evidence({**GOOD, "mean_plcc": math.nan}), "not finite"),
+        (POLICY, Evidence({**GOOD, "mean_plcc": math.inf}), "not finite"),
+        (POLICY, Evidence({**GOOD, "spread": -math.inf}), "not finite"),
+        (POLICY, Evidence({**GOOD, "mean_plcc": 0.9499}), "found 0.9499"),
+        (POLICY, Evidence({**GOOD, "spread": 0.0051}), "found 0.0051"),
+        (POLICY, Evidence(GOOD, problems=("seed 0: found 5 times, expected once",)), "seed 0"),
+    ],
+)
+def test_never_a_pass(policy: Policy, evidence: Evidence, reason: str) -> None:
+    """An empty or manual policy, an absent or infinite metric, a rule not met, a problem: HOLD, with the reason."""
+    verdict = judge(policy, evidence, ENTRY)
+    assert (verdict.decision, verdict.promotes) == ("HOLD", False)
+    assert any(reason in line for line in verdict.reasons)
+
+
+def test_every_reason_is_told_at_once() -> None:
+    """A person need not run the gate twice to learn of the second fault."""
+    verdict = judge(POLICY, Evidence({"mean_plcc": 0.5, "spread": 0.5}, ("one", "two")), ENTRY)
+    assert len(verdict.reasons) == 4
+
+
+def test_a_verdict_stores_only_finite_metrics() -> None:
+    """NaN has no place in a JSON document."""
+    verdict = judge(POLICY, Evidence({**GOOD, "other": math.nan}), ENTRY)
+    assert (verdict.promotes, dict(verdict.metrics)) == (True, GOOD)
+
+
+def test_summary_only_is_carried_into_the_verdict() -> None:
+    """Whoever reads the verdict sees that no prediction stood behind it."""
+    assert judge(POLICY, Evidence(GOOD, summary_only=True), ENTRY).summary_only
+
+
+METRICS = st.dictionaries(st.sampled_from(["mean_plcc", "spread"]), st.floats())
+
+
+@given(METRICS, st.lists(st.text(), max_size=2))
+def test_promote_means_every_rule_holds_and_nothing_is_wrong(metrics: dict[str, float], problems: list[str]) -> None:
+    """For any metrics, NaN included, and any problems: PROMOTE exactly where all is well."""
+    verdict = judge(POLICY, Evidence(metrics, tuple(problems)), ENTRY)
+    well = not problems and metrics.get("mean_plcc", math.nan) >= 0.95 and metrics.get("spread", math.nan) <= 0.005
+    assert verdict.promotes is (well and all(math.isfinite(metrics[rule.metric]) for rule in POLICY.rules))
+
+
+@pytest.mark.parametrize(
+    ("stored", "now", "lines"),
+    [
+        ({"m": 0.5}, {"m": 0.5}, 0),
+        ({"m": 0.5}, {"m": 0.5 + METRIC_TOLERANCE / 2}, 0),
+        ({"m": 0.5}, {"m": 0.5 + METRIC_TOLERANCE * 2}, 1),
+        ({"m": 1e6}, {"m": 1e6 * (1 + METRIC_TOLERANCE / 2)}, 0),
+        ({"m": 0.5}, {}, 1),
+        ({}, {"m": 0.5}, 1),
+        ({}, {"m": math.nan}, 0),  # a metric that is not finite is not stored
+        ({"m": 0.5}, {"m": math.nan}, 1),
+        ({"m": 0.5, "n": 1.0}, {"m": 0.6, "n": 2.0}, 2),
+    ],
+)
+def test_disagreements_are_named(stored: dict[str, Any], now: dict[str, Any], lines: int) -> None:
+    """A stored figure must be the recomputed one up to rounding; each that is not has a line of its own."""
+    assert len(disagreements(stored, now)) == lines

@@ -232,7 +232,9 @@ def _add_ten(proto: onnx.ModelProto) -> None:
 
 
 def _initializer(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+    [tensor] = [tensor for tensor in proto.graph.initializer if tensor.name == name]
+    assert isinstance(tensor, onnx.TensorProto)
+    return tensor
 
 
 TAMPERINGS: dict[str, Callable[[onnx.ModelProto], object]] = {
@@ -299,7 +301,7 @@ def test_no_changed_byte_goes_unseen(place: int, flip: int) -> None:
         ((MEMBERS, Scaler(MEAN, np.full(6, 1e-60)), 6, 12), "deviations above 0"),
         ((MEMBERS, Scaler(np.full(6, np.nan), STD), 6, 12), "finite means"),
         (([*MEMBERS, replace(MEMBERS[0], b2=np.zeros(3, np.float32))], SCALER, 6, 12), "weights/b2"),
-        (([*MEMBERS, replace(MEMBERS[0], b3=np.zeros(1))], SCALER, 6, 12), "weights/b3: found float64"),
+        (([*MEMBERS, replace(MEMBERS[0], b3=np.zeros(1))], SCALER, 6, 12), "b3: found float64"),  # type: ignore[arg-type]  # on purpose
         (([*MEMBERS, replace(MEMBERS[0], w1=np.zeros(6, np.float32))], SCALER, 6, 12), "weights/w1"),
         (([*MEMBERS, replace(MEMBERS[0], b3=np.array([np.inf], np.float32))], SCALER, 6, 12), "infinity"),
     ],

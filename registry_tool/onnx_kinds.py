@@ -113,13 +113,16 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
     from registry_tool.onnxfile import inspect_model
 
     summary = inspect_model(view.read(view.entry.onnx or ""))
-    for word, values in (("input", summary.inputs), ("output", summary.outputs)):
+    for code, word, values in (
+        ("sidecar-inputs", "input", summary.inputs),
+        ("sidecar-outputs", "output", summary.outputs),
+    ):
         place, names = _first(sidecar, f"{word}_names", f"{word}_name")
         names = [names] if isinstance(names, str) else names
         real = [value.name for value in values]
         if place and names != real:
             yield view.finding(
-                f"sidecar-{word}s", f"the sidecar names other {word}s than the model", place, found=str(names),
+                code, f"the sidecar names other {word}s than the model", place, found=str(names),
                 expected=str(real), hint="correct the sidecar, or export it again",
             )  # fmt: skip
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}

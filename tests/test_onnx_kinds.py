@@ -13,7 +13,7 @@ from registry_tool.hookspec import Hooks, Level
 from registry_tool.values import Finding
 
 LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "preset_norm", "crf_norm"]
-CODEC = {
+CODEC: dict[str, Any] = {
     "input_names": ["features", "codec_onehot"],
     "encoder_vocab": ENCODERS,
     "codec_block_layout": LAYOUT,

@@ -49,20 +49,20 @@ def constant_loop(rounds: onnx.TensorProto | None) -> onnx.ModelProto:
             helper.make_tensor_value_info("sum", FLOAT, []),
         ],
     )
-    start = numpy_helper.from_array(np.float32(1), "start")
+    start = numpy_helper.from_array(np.array(1, np.float32), "start")
     always = numpy_helper.from_array(np.array(True), "always")
     name = rounds.name if rounds is not None else ""
     loop = helper.make_node("Loop", [name, "always", "start"], ["end"], name="rounds", body=body)
     return model([loop], [start, always, *([rounds] if rounds is not None else [])])
 
 
-def external(location: str, size: int = 24, **fields: str) -> onnx.ModelProto:
+def external(location: str, **fields: str) -> onnx.ModelProto:
     """A model whose 6 weights lie in another file."""
     made = model()
     weight = made.graph.initializer[0]
     weight.ClearField("raw_data")
     weight.data_location = TensorProto.EXTERNAL
-    for key, value in ({"location": location, "offset": "0", "length": str(size)} | fields).items():
+    for key, value in ({"location": location, "offset": "0", "length": "24"} | fields).items():
         weight.external_data.add(key=key, value=value)
     return made
 
@@ -140,7 +140,7 @@ DEFECTS: dict[str, list[onnx.ModelProto | bytes]] = {
     ],
     "onnx-operator": [model([node("RandomNormal", shape=[1])]), inside_if("Bernoulli"), inside_if("NoSuchOperator")],
     "onnx-opset": [model(opset=6), model(opset=22), changed(lambda m: m.ClearField("opset_import"))],
-    "onnx-loop": [constant_loop(None), constant_loop(numpy_helper.from_array(np.int64(10**9), "rounds"))],
+    "onnx-loop": [constant_loop(None), constant_loop(numpy_helper.from_array(np.array(10**9, np.int64), "rounds"))],
     "onnx-allocation": [
         model([node("ConstantOfShape", "big")], [integers("big", 2**20, 2**20)]),
         model([node("Expand", "score", "big")], [integers("big", 2**30)]),
@@ -153,7 +153,7 @@ DEFECTS: dict[str, list[onnx.ModelProto | bytes]] = {
 
 def test_sound_models_have_no_findings(tmp_path: Path) -> None:
     """A plain model, one with a codec input, one with a short Loop and one with an If are left alone."""
-    short = constant_loop(numpy_helper.from_array(np.int64(4), "rounds"))
+    short = constant_loop(numpy_helper.from_array(np.array(4, np.int64), "rounds"))
     rows = [
         entry(tmp_path, made, name)
         for name, made in {"a": model(), "b": model(codec=12), "c": short, "d": inside_if("Relu")}.items()
@@ -300,7 +300,8 @@ def test_one_region_is_not_copied_for_many_tensors(tmp_path: Path) -> None:
 
 def test_sha1_checksums_pin_weakly_in_version_1(tmp_path: Path) -> None:
     """The graph's own SHA-1 counts as a pin in version 1, with a warning; a wrong one does not, nor in version 2."""
-    digest = hashlib.sha1(write(tmp_path, "w.data", bytes(24)) and bytes(24)).hexdigest()
+    write(tmp_path, "w.data", bytes(24))
+    digest = hashlib.sha1(bytes(24)).hexdigest()
     row = entry(tmp_path, external("w.data", checksum=digest))
     found = of_model(findings(tmp_path, row, version=1))
     assert [(f.code, f.severity) for f in found] == [("onnx-external-weak", Severity.WARNING)]

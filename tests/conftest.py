@@ -23,7 +23,8 @@ import fr_ensemble  # noqa: E402, F401 (the path first)
 
 sys.path[:] = _PATH
 
-from sandbox import Sandbox  # noqa: E402
+import tiny_models  # noqa: E402
+from sandbox import Sandbox, to_json  # noqa: E402
 
 from registry_tool import cli  # noqa: E402
 from registry_tool.hookspec import Kind, hookimpl  # noqa: E402
@@ -175,3 +176,14 @@ class Thumbs:
     @hookimpl
     def registry_kinds(self) -> list[Kind]:
         return [Kind("thumb", "thumbnail rankers")]
+
+
+@pytest.fixture
+def thumb(tmp_path: Path) -> Sandbox:
+    """A registry of one smoke entry, `t`, of the kind `thumb`: one ONNX file, and a policy that asks for a score."""
+    folder = tmp_path / "thumbs"
+    entry = tiny_models.entry(folder, tiny_models.model(), "t", kind="thumb")
+    rules = [{"metric": "score", "op": ">=", "bound": 0.5}]
+    document = {"schema_version": 2, "policies": {"thumb": {"rules": rules}}, "models": [entry]}
+    (folder / "registry.json").write_bytes(to_json(document))
+    return Sandbox(folder / "registry.json", "t")

@@ -1,0 +1,416 @@
+"""Tests of plugins.py: a broken plugin is named when it loads, and hooks reach the owner of a kind alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import pytest
+from conftest import Program, Thumbs, with_plugin
+from sandbox import Sandbox
+
+from registry_tool import plugins as room
+from registry_tool.errors import InputError, PluginError, WorldError
+from registry_tool.hookspec import Evaluation, Hooks, Kind, Level, Trained, hookimpl
+from registry_tool.plugins import Plugins, load
+from registry_tool.values import Evidence, Finding, Severity
+
+
+def refused(plugin: object, name: str = "extra") -> str:
+    """The message with which a plugin does not load next to the installed ones; it names the plugin."""
+    with pytest.raises(PluginError) as caught:
+        with_plugin(plugin, name)
+    assert f"plugin {name}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_installed_plugins_own_their_kinds() -> None:
+    """The built-in plugin and the first-party one load, with their versions and hooks."""
+    loaded = load()
+    assert {"fr", "nr", "filter", "fr_ensemble"} <= set(loaded.kinds)
+    assert set(loaded.versions) >= {"onnx_kinds", "fr_ensemble"}
+    assert loaded.owner("fr_ensemble").name == "fr_ensemble"
+    owned = [
+        "registry_evaluate",
+        "registry_gate",
+        "registry_kinds",
+        "registry_predict",
+        "registry_train",
+        "registry_verify",
+    ]
+    assert [h for h in loaded.hooks_of(loaded.owner("fr_ensemble")) if h != "registry_commands"] == owned
+
+
+def test_each_run_has_its_own_manager() -> None:
+    """A plugin added to one manager is unknown to the next."""
+    assert "thumb" in with_plugin(Thumbs()).kinds
+    assert "thumb" not in load().kinds
+
+
+def test_a_taken_kind_is_refused() -> None:
+    """Two plugins that own one kind do not load, and the message names both."""
+
+    class Second:
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return [Kind("fr_ensemble", "mine")]
+
+    message = refused(Second())
+    assert "'fr_ensemble'" in message
+    assert "owned by plugin fr_ensemble" in message
+
+
+def test_a_misspelt_hook_is_refused() -> None:
+    """A function marked as a hook that is none is a mistake, not an extra."""
+
+    class Misspelt:
+        @hookimpl
+        def registry_verfy(self, view: object, level: object) -> list[Finding]:
+            return []
+
+    assert "registry_verfy" in refused(Misspelt())
+
+
+def test_a_wrong_argument_is_refused() -> None:
+    """A hook that asks for what the core does not give does not load."""
+
+    class Wrong:
+        @hookimpl
+        def registry_verify(self, view: object, folder: object) -> list[Finding]:
+            return []
+
+    assert "folder" in refused(Wrong())
+
+
+def test_a_hook_without_its_mark_is_refused() -> None:
+    """A hook that would never be called is a mistake that the author is told of."""
+
+    class Unmarked:
+        def registry_verify(self, view: object, level: object) -> list[Finding]:
+            return []
+
+    assert "lacks @hookimpl" in refused(Unmarked())
+
+
+def raise_now(self: object) -> list[Kind]:
+    raise RuntimeError("no\nlicence")
+
+
+def raise_later(self: object) -> Iterator[Kind]:
+    yield Kind("one", "fine")
+    raise RuntimeError("no licence")
+
+
+def no_kinds(self: object) -> Any:
+    return ["thumb"]
+
+
+def no_list(self: object) -> Any:
+    return 7
+
+
+@pytest.mark.parametrize("kinds", [raise_now, raise_later, no_kinds, no_list])
+def test_registry_kinds_that_breaks_is_refused(kinds: Any) -> None:
+    """Raising, raising in a generator, things that are no Kind: the plugin is named in one line."""
+    refused(type("Broken", (), {"registry_kinds": hookimpl(kinds)})())
+
+
+def test_a_plugin_cannot_load_twice() -> None:
+    """One name, one plugin."""
+    assert "fr_ensemble" in refused(Thumbs(), "fr_ensemble")
+
+
+def test_a_plugin_without_kinds_is_welcome() -> None:
+    """A plugin may only verify."""
+
+    class Reader:
+        @hookimpl
+        def registry_verify(self, view: object, level: object) -> None:
+            return None
+
+    assert with_plugin(Reader()).loaded[-1].kinds == ()
+
+
+class _Distribution:
+    version = "3.1"
+
+
+class _EntryPoint:
+    name, value, dist = "thumbs", "thumbs.plugin", _Distribution()
+
+    def __init__(self, plugin: object) -> None:
+        self._plugin = plugin
+
+    def load(self) -> object:
+        if isinstance(self._plugin, Exception):
+            raise self._plugin
+        return self._plugin
+
+
+def test_installed_entry_points_are_loaded_with_their_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in the entry point group is a plugin, with the version of its distribution."""
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [_EntryPoint(Thumbs())])
+    assert load().versions["thumbs"] == "3.1"
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named torch"), SyntaxError("x"), ValueError("y")])
+def test_an_installed_plugin_that_does_not_import_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, registry: Program, error: Exception
+) -> None:
+    """It is named and ends the run with exit code 3; nothing goes on without it."""
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [_EntryPoint(error)])
+    with pytest.raises(PluginError, match="plugin thumbs") as caught:
+        load()
+    assert isinstance(caught.value, WorldError)
+    ran = registry("plugins")
+    assert (ran.code, ran.out) == (3, "")
+    assert "thumbs" in ran.err
+
+
+class Nosy(Thumbs):
+    """Owns `thumb` and notes every call of an owner's hook; all it gives is wrong."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def _note(self, name: str) -> Any:
+        self.called.append(name)
+        return "wrong"
+
+    @hookimpl(tryfirst=True)
+    def registry_train(self, request: object) -> Any:
+        return self._note("train")
+
+    @hookimpl(tryfirst=True)
+    def registry_gate(self, view: object, request: object) -> Any:
+        return self._note("gate")
+
+    @hookimpl(tryfirst=True)
+    def registry_evaluate(self, view: object, request: object) -> Any:
+        return self._note("evaluate")
+
+    @hookimpl(tryfirst=True)
+    def registry_predict(self, view: object, request: object) -> Any:
+        return self._note("predict")
+
+
+def test_only_the_owner_of_a_kind_is_asked(smoke: Sandbox, registry: Program, made: Any) -> None:
+    """Another plugin's train, gate, evaluate and predict are never called for my kind, however early it stands."""
+    nosy = Nosy()
+    plugins = with_plugin(nosy)
+    where = ("--registry", smoke.path)
+    for arguments in (
+        ("gate", "tiny"),
+        ("evaluate", "tiny", "--corpus", made.heldout),
+        ("predict", "tiny", "--corpus", made.heldout),
+        ("flip", "tiny"),
+    ):
+        assert registry(*arguments, *where, plugins=plugins).code == 0
+    assert registry("train", "fr_ensemble", "--id", "b", "--corpus", "none.csv", *where, plugins=plugins).code == 2
+    assert smoke.codes(plugins=plugins) == []
+    assert nosy.called == []
+
+
+def test_a_kind_that_nobody_owns_is_named() -> None:
+    """Asking for the owner of an unknown kind says which kinds there are."""
+    with pytest.raises(InputError, match=r"'thumb'.*expected one of .*fr_ensemble"):
+        load().ask_owner("registry_gate", "thumb", view=None, request=None)
+
+
+def test_a_hook_that_the_owner_does_not_offer_is_none() -> None:
+    """None says: this kind has no such hook."""
+    assert with_plugin(Thumbs()).ask_owner("registry_gate", "thumb", view=None, request=None) is None
+
+
+def test_an_exception_of_an_owner_names_the_plugin() -> None:
+    """What the hook's contract does not allow becomes one line with the plugin's name."""
+
+    class Broken(Thumbs):
+        @hookimpl
+        def registry_gate(self, view: object, request: object) -> Evidence:
+            raise ZeroDivisionError("division\nby zero")
+
+    with pytest.raises(PluginError, match="plugin extra: registry_gate failed: ZeroDivisionError: division by zero"):
+        with_plugin(Broken()).ask_owner("registry_gate", "thumb", view=None, request=None)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("no such column: name one"), WorldError("the disk is full"), KeyboardInterrupt()]
+)
+def test_errors_that_the_contract_allows_pass(error: BaseException) -> None:
+    """InputError, WorldError and Ctrl-C arrive as they were raised."""
+
+    class Strict(Thumbs):
+        @hookimpl
+        def registry_gate(self, view: object, request: object) -> Evidence:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        with_plugin(Strict()).ask_owner("registry_gate", "thumb", view=None, request=None)
+    assert caught.value is error
+
+
+def test_every_plugin_is_asked_apart() -> None:
+    """ask_each gives each plugin's answers, or the exception it raised, and goes on with the next."""
+
+    class First:
+        @hookimpl
+        def registry_verify(self, view: object, level: object) -> Iterator[Finding]:
+            yield Finding("first-finding", "text")
+            raise RuntimeError("late")
+
+    class Second:
+        @hookimpl
+        def registry_verify(self, view: object, level: object) -> list[Finding]:
+            return [Finding("second-finding", "text")]
+
+    plugins = Plugins()
+    plugins.add(First(), "first")
+    plugins.add(Second(), "second")
+    (one, error), (two, answers) = plugins.ask_each("registry_verify", view=None, level=Level.FULL)
+    assert (one.name, two.name) == ("first", "second")
+    assert isinstance(error, RuntimeError)
+    assert [answer.code for answer in answers] == ["second-finding"]  # type: ignore[union-attr]  # no exception
+
+
+def verify_raises(self: object, view: object, level: object) -> list[Finding]:
+    raise OSError("it fell over")
+
+
+def verify_raises_late(self: object, view: object, level: object) -> Iterator[Finding]:
+    yield Finding("a-note", "text", Severity.NOTE)
+    raise KeyError("late")
+
+
+def verify_gives_text(self: object, view: object, level: object) -> Any:
+    return ["not a finding"]
+
+
+def verify_gives_a_finding(self: object, view: object, level: object) -> Any:
+    return Finding("a-note", "not in a list", Severity.NOTE)
+
+
+def verify_gives_a_number(self: object, view: object, level: object) -> Any:
+    return 7
+
+
+BROKEN_VERIFY = [verify_raises, verify_raises_late, verify_gives_text, verify_gives_a_finding, verify_gives_a_number]
+
+
+@pytest.mark.parametrize("verify", BROKEN_VERIFY)
+def test_a_plugin_that_fails_while_verifying_is_a_finding(production: Sandbox, registry: Program, verify: Any) -> None:
+    """It is an error finding `plugin-failed` on that entry, at its place in the registry, and never a pass."""
+    plugins = with_plugin(type("Broken", (), {"registry_verify": hookimpl(verify)})())
+    [finding] = [f for f in production.findings(plugins=plugins) if f.severity == "error"]
+    assert (finding.code, finding.entry, finding.file) == ("plugin-failed", "tiny", "registry.json")
+    assert finding.pointer == "/models/0/id"
+    assert finding.line is not None
+    assert "extra" in finding.message
+    assert registry("validate", production.path, plugins=plugins).code == 1
+
+
+def test_a_failing_plugin_hides_no_finding(smoke: Sandbox) -> None:
+    """The core's findings and the other plugins' stand beside its failure."""
+    plugins = with_plugin(type("Broken", (), {"registry_verify": hookimpl(verify_raises)})())
+    smoke.edit_entry(promotion={"manual": True, "reason": "mine"})
+    assert smoke.codes(plugins=plugins) == ["plugin-failed", "promotion-on-smoke"]
+
+
+def test_a_severity_spelt_as_text_still_counts(production: Sandbox, registry: Program) -> None:
+    """A plugin that writes severity="error" fails the run like one that writes Severity.ERROR."""
+
+    def verify(self: object, view: Any, level: object) -> list[Finding]:
+        return [view.finding("thumb-text", "spelt as text", severity="error")]
+
+    plugins = with_plugin(type("Text", (), {"registry_verify": hookimpl(verify)})())
+    assert registry("validate", production.path, plugins=plugins).code == 1
+
+
+def wrong_types() -> Iterator[Any]:
+    yield pytest.param("registry_train", "text", ("train", "thumb", "--id", "t"), id="train-text")
+    manifest = {"id": "t", "kind": "thumb", "x": float("nan")}
+    yield pytest.param("registry_train", Trained({}, manifest), ("train", "thumb", "--id", "t"), id="train-nan")
+    manifest = {"id": "t", "kind": "thumb", "x": object()}
+    yield pytest.param("registry_train", Trained({}, manifest), ("train", "thumb", "--id", "t"), id="train-object")
+    manifest = {"id": "t", "kind": "thumb", "onnx": "t.onnx"}
+    yield pytest.param("registry_train", Trained({}, manifest), ("train", "thumb", "--id", "t"), id="train-no-file")
+    manifest = {"id": "t", "kind": "thumb"}
+    loose = Trained({"t.onnx": b""}, manifest)
+    yield pytest.param("registry_train", loose, ("train", "thumb", "--id", "t"), id="train-no-pin")
+    outside = Trained({"../t.onnx": b""}, {**manifest, "onnx": "../t.onnx"})
+    yield pytest.param("registry_train", outside, ("train", "thumb", "--id", "t"), id="train-outside")
+    yield pytest.param("registry_gate", "text", ("gate", "t"), id="gate-text")
+    yield pytest.param("registry_gate", Evidence({"score": None}), ("gate", "t"), id="gate-none")  # type: ignore[dict-item]  # the point
+    yield pytest.param("registry_gate", Evidence({"score": "1"}), ("gate", "t"), id="gate-metric-text")  # type: ignore[dict-item]  # the point
+    yield pytest.param("registry_evaluate", "text", ("evaluate", "t", "--smoke"), id="evaluate-text")
+    yield pytest.param("registry_evaluate", Evaluation("text"), ("evaluate", "t", "--smoke"), id="evaluate-no-document")  # type: ignore[arg-type]  # the point
+    yield pytest.param("registry_predict", 7, ("predict", "t", "--corpus", "c"), id="predict-number")
+    yield pytest.param("registry_predict", ["text"], ("predict", "t", "--corpus", "c"), id="predict-texts")
+    yield pytest.param("registry_commands", ["text"], ("thumb-stats",), id="commands-texts")
+
+
+@pytest.mark.parametrize(("hook", "answer", "arguments"), list(wrong_types()))
+def test_a_plugin_that_gives_the_wrong_thing_is_named(
+    thumb: Sandbox, registry: Program, hook: str, answer: Any, arguments: tuple[str, ...]
+) -> None:
+    """What a hook gives against its contract: one line with the plugin's name, exit 3, nothing written."""
+    names = ["self", *{"registry_train": ["request"], "registry_commands": []}.get(hook, ["view", "request"])]
+    scope: dict[str, Any] = {"answer": answer}
+    exec(f"def hook({', '.join(names)}): return answer", scope)  # pluggy looks at the arguments' names
+    plugins = with_plugin(type("Wrong", (Thumbs,), {hook: hookimpl(scope["hook"])})())
+    before = thumb.tree()
+    ran = registry(*arguments, *(["--registry", thumb.path] if hook != "registry_commands" else []), plugins=plugins)
+    assert (ran.code, ran.out) == (3, "")
+    assert "extra" in ran.err
+    assert ran.err.count("\n") == 1
+    assert thumb.tree() == before
+
+
+def test_a_command_of_a_plugin_is_a_command(registry: Program) -> None:
+    """registry_commands adds commands to the program; one whose name is taken is refused."""
+    import click
+
+    def stats(self: object) -> list[click.Command]:
+        return [click.Command("thumb-stats", callback=lambda: click.echo("3 thumbs"))]
+
+    def taken(self: object) -> list[click.Command]:
+        return [click.Command("validate", callback=lambda: None)]
+
+    plugins = with_plugin(type("Stats", (), {"registry_commands": hookimpl(stats)})())
+    assert registry("thumb-stats", plugins=plugins).out == "3 thumbs\n"
+    assert "thumb-stats" in registry("--help", plugins=plugins).out
+    plugins = with_plugin(type("Taken", (), {"registry_commands": hookimpl(taken)})())
+    ran = registry("--help", plugins=plugins)
+    assert ran.code == 3
+    assert "'validate' is taken" in ran.err
+
+
+def test_commands_that_raise_name_their_plugin(registry: Program) -> None:
+    """A plugin whose registry_commands fails is named; nothing is skipped."""
+
+    def stats(self: object) -> list[object]:
+        raise RuntimeError("no stats today")
+
+    plugins = with_plugin(type("Stats", (), {"registry_commands": hookimpl(stats)})())
+    ran = registry("thumb-stats", plugins=plugins)
+    assert ran.code == 3
+    assert "extra" in ran.err
+
+
+def test_every_hook_says_when_and_by_whom_it_is_called() -> None:
+    """Each specification has an example, and says when it is called and what None means."""
+    hooks = [name for name in vars(Hooks) if name.startswith("registry_")]
+    assert len(hooks) == 7
+    for name in hooks:
+        text = " ".join((getattr(Hooks, name).__doc__ or "").split())
+        for part in ("Called", "None means", "Example: `"):
+            assert part in text or (part == "None means" and "None and" in text), f"{name} lacks {part!r}"
+
+
+def test_the_room_knows_no_kind_by_name() -> None:
+    """Dispatch goes by what plugins say they own: no kind's name stands in the code."""
+    import inspect
+
+    assert "fr_ensemble" not in inspect.getsource(room)

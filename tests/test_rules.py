@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def given(tree: ast.AST) -> Iterator[str]:
                 yield from literals(argument)
 
 
+@cache
 def sources() -> dict[str, ast.AST]:
     table = "registry_tool/rules.py"
     paths = {path.relative_to(ROOT).as_posix(): path for path in SOURCES}

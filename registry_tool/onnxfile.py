@@ -33,10 +33,10 @@ ALLOWED_OPS: frozenset[str] = frozenset(
                   Sqrt Sub Sum Tan
     compare       And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Where Xor
     activation    Celu Elu Gelu HardSigmoid HardSwish LeakyRelu LogSoftmax Mish PRelu Relu Selu Sigmoid Softmax
-                  Softplus Softsign Swish Tanh ThresholdedRelu
+                  Softplus Softsign Tanh ThresholdedRelu
     network       BatchNormalization Conv ConvTranspose Dropout Einsum Gemm GRU GroupNormalization
                   InstanceNormalization LayerNormalization LpNormalization LRN LSTM MatMul
-                  MeanVarianceNormalization RMSNormalization RNN
+                  MeanVarianceNormalization RNN
     pooling       AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool
     image         DepthToSpace GridSample Pad Resize SpaceToDepth Upsample
     quantised     ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul

@@ -6,6 +6,7 @@ all that is kept as `oddities`, because bytes that one reader sees and another s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -180,6 +181,8 @@ def _parse(data: bytes, at: int, end: int, message: Message, depth: int, tree: T
             what = f"unknown field {number}" if known is None else f"field {known.name} in another encoding"
             _odd(tree, message, f"{what}, {at - start} bytes")
             continue
+        if packed and known.wire != BYTES:
+            _check_packed(view[at - size : at], known, start)
         if not known.repeated and known.exclusive in seen:
             _odd(tree, message, f"field {known.name} given twice")
         seen.add(known.exclusive)
@@ -193,6 +196,17 @@ def _parse(data: bytes, at: int, end: int, message: Message, depth: int, tree: T
             inner = Message(known.message, message, known.name, len(values))
             values.append(inner)
             _parse(data, at - size, at, inner, depth + 1, tree)
+
+
+def _check_packed(payload: memoryview, known: Field, start: int) -> None:
+    if known.wire == VARINT:
+        whole = not payload or payload[-1] < 0x80
+    else:
+        whole = len(payload) % (4 if known.wire == FIXED32 else 8) == 0
+    if not whole:
+        raise WireError(f"a number in {known.name} at byte {start} is cut short")
+    if known.wire == VARINT and re.search(rb"[\x80-\xff]{10}", payload):
+        raise WireError(f"{known.name} at byte {start} has a number of more than 64 bits")
 
 
 def _odd(tree: Tree, message: Message, text: str) -> None:

@@ -14,12 +14,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from fr_ensemble.export import LAYERS, fused_model, member_model, read_fused, read_weights, same_weights
 from fr_ensemble.predict import Ensemble, member_scores, standardise
 from fr_ensemble.weights import Float32, Float64, Scaler, Weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 N_FEATURES, N_SLOTS, HIDDEN = 6, 12, 64
 TORCH_TOLERANCE = 1e-4  # VMAF points: float32 sums of 64 terms in another order

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-
 from fr_ensemble.export import fused_model, member_model
 from fr_ensemble.predict import CHUNK, Ensemble, member_scores, standardise
 from fr_ensemble.weights import Float32, Float64, Scaler, Weights

@@ -1,0 +1,366 @@
+"""Facts from ONNX bytes: what is said is found wherever it stands, and no bytes break the reader."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import AttributeProto, ModelProto, TensorProto, helper
+from onnx_parts import (
+    FINITE_TENSORS,
+    FLOAT,
+    NAN,
+    body,
+    external,
+    facts,
+    model,
+    node,
+    operators_of,
+    places_of,
+    raw,
+    tensor,
+    typed,
+)
+
+from registry_tool.onnxfile import (
+    ALLOWED_OPS,
+    ExternalTensor,
+    Initializer,
+    OnnxError,
+    OnnxSummary,
+    Port,
+    Sized,
+    holds_non_finite,
+    inspect_model,
+)
+
+
+def test_a_plain_model_has_plain_facts() -> None:
+    """Versions, ports, operators and weights are the file's; everything that could be amiss is empty."""
+    assert facts(model()) == OnnxSummary(
+        ir_version=8,
+        opsets={"": 17},
+        inputs=(Port("x", "float32", ("N", 3)),),
+        outputs=(Port("y", "float32", ("N",)),),
+        external=(),
+        ops=frozenset({("", "Add")}),
+        n_nodes=1,
+        functions=(),
+        initializers=(Initializer("w", "float32", (3,), 12),),
+        unused=(),
+        non_finite=(),
+        malformed=(),
+        sized=(),
+        metadata=(),
+        text_bytes=len("xwyAdd") + len("graph") + len("w") + len("x") + len("N") + len("y") + len("N"),
+        training_info=False,
+        oddities=(),
+    )
+
+
+def test_ports_tell_types_and_shapes() -> None:
+    """Sizes, names and open axes, a missing shape, other types, and no input for what has a default."""
+    proto = model()
+    proto.graph.input.extend(
+        [
+            helper.make_tensor_value_info("w", FLOAT, [3]),
+            helper.make_tensor_value_info("half", TensorProto.FLOAT16, [None, "H", 4]),
+            helper.make_tensor_value_info("any", TensorProto.INT64, None),
+            helper.make_tensor_sequence_value_info("several", FLOAT, None),
+            onnx.ValueInfoProto(name="bare"),
+            helper.make_tensor_value_info("odd", 99, []),
+        ]
+    )
+    assert facts(proto).inputs == (
+        Port("x", "float32", ("N", 3)),
+        Port("half", "float16", (None, "H", 4)),
+        Port("any", "int64", None),
+        Port("several", "sequence", None),
+        Port("bare", "unknown", None),
+        Port("odd", "unknown(99)", ()),
+    )
+
+
+def _training(proto: ModelProto) -> None:
+    proto.training_info.add().algorithm.CopyFrom(body(node("Evil", "", "o")))
+
+
+def _function(proto: ModelProto) -> None:
+    proto.functions.append(helper.make_function("own", "f", ["a"], ["o"], [node("Evil", "a", "o")], []))
+
+
+def _attribute(op: str, *names: str) -> Callable[[ModelProto], None]:
+    def add(proto: ModelProto) -> None:
+        inner = body(node("Evil", "", "o"))
+        for _ in range(3):
+            inner = body(node(op, "c", "o", **dict.fromkeys(names, inner)))
+        proto.graph.node.append(node(op, "c", "z", **dict.fromkeys(names, inner)))
+
+    return add
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda p: p.graph.node.append(node("Evil", "x", "z")),
+        _attribute("If", "then_branch", "else_branch"),
+        _attribute("Loop", "body"),
+        _attribute("Scan", "body"),
+        lambda p: p.graph.node.append(node("Many", "x", "z", graphs=[body(node("Evil", "", "o"))])),
+        _function,
+        _training,
+    ],
+    ids=["graph", "If", "Loop", "Scan", "graph list", "function", "training"],
+)
+def test_an_operator_is_found_at_any_depth(hide: Callable[[ModelProto], None]) -> None:
+    """A node counts in the graph, in nested bodies, in functions and in training information."""
+    proto = model()
+    hide(proto)
+    assert ("", "Evil") in facts(proto).ops
+
+
+def test_domains_are_told_apart() -> None:
+    """A name of the list in a foreign domain is foreign; ai.onnx is the standard domain."""
+    proto = model(node("Add", "x w", "a", domain="com.evil"), node("Add", "a w", "y", domain="ai.onnx"))
+    proto.opset_import.append(helper.make_opsetid("com.evil", 1))
+    _function(proto)
+    found = facts(proto)
+    assert found.ops == {("com.evil", "Add"), ("", "Add"), ("", "Evil")}
+    assert found.opsets == {"": 17, "com.evil": 1}
+    assert (found.functions, found.n_nodes, found.training_info) == (("own::f",), 3, False)
+    _training(proto)
+    assert facts(proto).training_info
+
+
+NOT_FINITE_TENSORS = {
+    "raw float32": tensor("bad", [1.0, NAN]),
+    "raw float64": tensor("bad", [1.0, -np.inf], "float64"),
+    "raw float16": tensor("bad", [1.0, np.inf], "float16"),
+    "raw complex64": tensor("bad", [complex(1.0, NAN)], "complex64"),
+    "raw bfloat16": raw(TensorProto.BFLOAT16, b"\x80\x3f\x80\x7f", 2),
+    "raw float8e4m3fn": raw(TensorProto.FLOAT8E4M3FN, b"\x01\x7f", 2),
+    "raw float8e4m3fnuz": raw(TensorProto.FLOAT8E4M3FNUZ, b"\x01\x80", 2),
+    "raw float8e5m2": raw(TensorProto.FLOAT8E5M2, b"\x01\xfc", 2),
+    "float_data": typed(FLOAT, "float_data", [1.0, np.inf]),
+    "float_data of complex64": typed(TensorProto.COMPLEX64, "float_data", [1.0, NAN]),
+    "double_data": typed(TensorProto.DOUBLE, "double_data", [NAN]),
+    "float16 in int32_data": typed(TensorProto.FLOAT16, "int32_data", [0x3C00, 0xFC00]),
+    "bfloat16 in int32_data": typed(TensorProto.BFLOAT16, "int32_data", [0x3F80, 0x7FC0]),
+    "float8e5m2 in int32_data": typed(TensorProto.FLOAT8E5M2, "int32_data", [0x7C]),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE_TENSORS)
+def test_a_number_that_is_none_is_found_wherever_it_is_stored(name: str) -> None:
+    """NaN and infinity, in any float type and any storage, in any place that takes a tensor."""
+    places = list(places_of(NOT_FINITE_TENSORS[name]))
+    assert [facts(proto).non_finite for proto in places] == [("bad",)] * len(places)
+
+
+@pytest.mark.parametrize("name", FINITE_TENSORS)
+def test_finite_numbers_are_left_alone(name: str) -> None:
+    """The largest finite values and integers whose bits look like NaN are neither not finite nor malformed."""
+    for proto in places_of(FINITE_TENSORS[name]):
+        found = facts(proto)
+        assert (found.non_finite, found.malformed, found.oddities) == ((), (), ())
+
+
+def test_attributes_are_looked_at_too() -> None:
+    """NaN in a float or a list of floats is found and named by its place."""
+    proto = model(node("Clip", "x", "a", low=1.0, high=NAN), node("Scale", "a", "y", by=[1.0, np.inf]))
+    assert facts(proto).non_finite == ("graph.node[0].attribute[0]", "graph.node[1].attribute[0]")
+
+
+def test_many_packed_values_are_all_seen() -> None:
+    """A NaN among many packed integers is found, the last one too."""
+    values = np.full(300_000, 0x3F80)
+    assert (
+        facts(model(tensors=(tensor("w", [1]), typed(TensorProto.BFLOAT16, "int32_data", values.tolist())))).non_finite
+        == ()
+    )
+    values[-1] = 0x7F81
+    bad = typed(TensorProto.BFLOAT16, "int32_data", values.tolist())
+    assert facts(model(tensors=(bad,))).non_finite == ("bad",)
+
+
+@given(st.binary(max_size=64).map(lambda data: data[: len(data) // 8 * 8]))
+def test_finiteness_is_numpys(payload: bytes) -> None:
+    """holds_non_finite agrees with numpy.isfinite on any bits of float16, float32 and float64."""
+    for kind in ("float16", "float32", "float64"):
+        with np.errstate(invalid="ignore"):
+            expected = not np.isfinite(np.frombuffer(payload, dtype=kind)).all()
+        assert holds_non_finite(kind, payload) == expected
+    assert not holds_non_finite("int64", payload)
+
+
+def test_weights_in_other_files_are_listed() -> None:
+    """Location, range, checksum, type and size of each; the file itself is not opened."""
+    proto = external(location="../../etc/passwd", offset=4096, length=24, checksum="abc")
+    assert facts(model(tensors=(proto,))).external == (
+        ExternalTensor("w", "float32", 24, "../../etc/passwd", 4096, 24, "abc"),
+    )
+    assert facts(model(tensors=(external(location="w.data"),))).external == (
+        ExternalTensor("w", "float32", 24, "w.data", 0, None, None),
+    )
+    half_said = external(location="w.data")
+    half_said.data_location = TensorProto.DEFAULT
+    assert len(facts(model(tensors=(half_said,))).external) == 1
+    nested = model(node("If", "x", "y", then_branch=body(initializer=[external(location="a")]), else_branch=body()))
+    assert [entry.location for entry in facts(nested).external] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "no location"),
+        ({"offset": 1}, "no location"),
+        ({"location": ""}, "no location"),
+        ({"location": "a", "offset": -1}, "offset '-1'"),
+        ({"location": "a", "length": "1e3"}, "length '1e3'"),
+        ({"location": "a", "length": "9" * 99}, "length '9999"),
+        ({"location": "a", "offset": "٣"}, "offset"),
+        ({"location": "a", "basepath": "/"}, "unknown or repeated key"),
+    ],
+)
+def test_unclear_external_data_is_an_error(entries: dict[str, Any], message: str) -> None:
+    """No location, a range that is no number, a key that ONNX does not define: not guessed at."""
+    with pytest.raises(OnnxError, match=message):
+        facts(model(tensors=(external(**entries),)))
+
+
+def test_a_location_given_twice_is_an_error() -> None:
+    """Readers differ in which of two locations they take."""
+    proto = external(location="a")
+    proto.external_data.add(key="location", value="b")
+    with pytest.raises(OnnxError, match="repeated key"):
+        facts(model(tensors=(proto,)))
+
+
+def _here_and_elsewhere() -> TensorProto:
+    proto = external(location="a")
+    proto.raw_data = bytes(24)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "message"),
+    [
+        (raw(FLOAT, b"1234", 2), "bad: found 4 values or bytes, its shape asks for 8"),
+        (raw(FLOAT, b"", 2**39), "bad: found 0 values or bytes, its shape asks for 2199023255552"),
+        (raw(FLOAT, b"", 1), "bad: found 0"),
+        (TensorProto(name="bad", data_type=FLOAT, dims=[3], float_data=[1.0]), "bad: found 1 .* asks for 3"),
+        (TensorProto(name="bad", data_type=TensorProto.INT64, dims=[1], int64_data=[1, 2]), "bad: found 2"),
+        (TensorProto(name="bad", data_type=FLOAT, dims=[1], int64_data=[1]), "float32 values in int64_data, expected"),
+        (
+            TensorProto(name="bad", data_type=FLOAT, dims=[1], float_data=[1.0], raw_data=b"1234"),
+            "in float_data, raw_data, expected",
+        ),
+        (TensorProto(name="bad", data_type=77, dims=[1], raw_data=b"1234"), "bad: found 4"),
+        (_here_and_elsewhere(), "w: it has values in this file and in another one"),
+    ],
+)  # fmt: skip
+def test_bytes_that_do_not_fit_the_shape_are_named(proto: TensorProto, message: str) -> None:
+    """Too few, too many, in the wrong field, in two fields, of no known type, here and elsewhere."""
+    found = facts(model(tensors=(proto,))).malformed
+    assert len(found) == 1
+    assert re.search(message, found[0])
+
+
+def test_what_makes_large_outputs_is_listed() -> None:
+    """Sizes and trip counts that are constants are multiplied out; computed or ambiguous ones are None."""
+    size, rounds = tensor("size", [1000, 1000, 1000], "int64"), typed(TensorProto.INT64, "int64_data", [7])
+    rounds.dims.pop()
+    rounds.name = "rounds"
+    loop = body(node("Relu", "i", "o"), inputs="i c", outputs="c o")
+    proto = model(
+        node("Constant", "", "times", value=tensor("", [2, 8], "int64")),
+        node("ConstantOfShape", "size", "a", name="zeros"),
+        node("Expand", "x size", "b"),
+        node("Expand", "x a", "d"),
+        node("Tile", "x times", "e"),
+        node("Loop", "rounds cond", "f", body=loop),
+        helper.make_node("Loop", ["", "cond"], ["g"], body=body(node("Expand", "x shadow", "o"), inputs="shadow")),
+        node("OneHot", "x", "h"),
+        tensors=(size, rounds, tensor("shadow", [1], "int64")),
+    )
+    assert facts(proto).sized == (
+        Sized("zeros", "ConstantOfShape", 10**9),
+        Sized("graph.node[2]", "Expand", 10**9),
+        Sized("graph.node[3]", "Expand", None),
+        Sized("graph.node[4]", "Tile", 16),
+        Sized("graph.node[5]", "Loop", 7),
+        Sized("graph.node[6]", "Loop", None),
+        Sized("graph.node[6].attribute[0].g[0].node[0]", "Expand", None),
+        Sized("graph.node[7]", "OneHot", None),
+    )
+
+
+def test_metadata_and_text_are_measured() -> None:
+    """metadata_props at any level with their sizes; documents, names and string tensors in the total."""
+    proto = model()
+    before = facts(proto).text_bytes
+    proto.metadata_props.add(key="a", value="12345")
+    proto.graph.node[0].metadata_props.add(key="bc", value="1")
+    proto.graph.doc_string = "d" * 1000
+    proto.graph.initializer.append(typed(TensorProto.STRING, "string_data", [b"e" * 100]))
+    found = facts(proto)
+    assert sorted(found.metadata) == [("a", 6), ("bc", 3)]
+    assert found.text_bytes == before + 6 + 3 + 1000 + 100 + len("bad")
+    assert found.unused == ("bad",)
+
+
+EXAMPLES = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").glob("*/*/*.onnx"))
+
+
+@pytest.mark.skipif(not EXAMPLES, reason="the installed onnx package has no example models")
+def test_real_models_read_without_complaint() -> None:
+    """onnx's own examples have no oddities, and their ports and operators are those that onnx reads."""
+    for path in EXAMPLES:
+        data = path.read_bytes()
+        found, proto = inspect_model(data), onnx.load_model_from_string(data)
+        assert (found.oddities, found.malformed) == ((), ()), path
+        preset = {item.name for item in proto.graph.initializer}
+        assert [port.name for port in found.inputs] == [v.name for v in proto.graph.input if v.name not in preset]
+        assert [port.name for port in found.outputs] == [v.name for v in proto.graph.output]
+        assert {op for _, op in found.ops} == operators_of(proto)
+        assert [(i.name, i.dims) for i in found.initializers if "." not in i.name] == [
+            (i.name, tuple(i.dims)) for i in proto.graph.initializer if "." not in i.name
+        ]
+
+
+def test_the_list_is_of_standard_operators() -> None:
+    """Every allowed operator exists in ONNX; none draws random numbers, reads strings or opens images."""
+    standard = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
+    assert standard >= ALLOWED_OPS
+    used = {"Conv", "Gemm", "MatMul", "Erf", "QuantizeLinear", "QLinearConv", "ConvInteger", "Resize", "If"}
+    assert used <= ALLOWED_OPS
+    refused = {"RandomNormal", "Multinomial", "Bernoulli", "ImageDecoder", "StringConcat", "SequenceMap", "Optional"}
+    assert not refused & ALLOWED_OPS
+
+
+def test_importing_the_reader_loads_neither_numpy_nor_onnx() -> None:
+    """The quick checks may import this room without paying for a graph library."""
+    program = "import sys, registry_tool.onnxfile; print({'numpy', 'onnx', 'google.protobuf'} & set(sys.modules))"
+    path = ":".join(entry for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": path}, text=True, capture_output=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_unused_attribute_types_are_walked() -> None:
+    """A type with a sequence of maps is read to its end without complaint."""
+    proto = model()
+    kind = helper.make_sequence_type_proto(helper.make_map_type_proto(7, helper.make_tensor_type_proto(FLOAT, [1])))
+    attribute = AttributeProto(name="t", type=AttributeProto.TYPE_PROTO, tp=kind)
+    proto.graph.node[0].attribute.append(attribute)
+    assert facts(proto).oddities == ()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.files import FileProblem, Folder
 from registry_tool.hookspec import Level, Progress
-from registry_tool.loose import check_loose_manifests
+from registry_tool.loose import check_declared, check_loose_manifests
 from registry_tool.plugins import LoadedPlugin, Plugins
 from registry_tool.promotion import check_promotion
 from registry_tool.schema import show
@@ -52,6 +52,7 @@ def check(
             loose, paths = check_loose_manifests(folder, loaded, plugins, level)
             findings += loose
             known |= paths
+        findings += check_declared(folder, loaded)
         findings += _check_inventory(folder, known, loaded.registry)
     if progress:
         progress("entries", len(loaded.registry.entries), len(loaded.registry.entries))
@@ -80,7 +81,7 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
     if level is Level.FULL:
         from registry_tool.onnxchecks import check_models
 
-        findings += check_models(opened, plugins.kinds[entry.kind])
+        findings += check_models(opened, plugins.kinds[entry.kind], registry.schema_version)
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)
     findings += check_promotion(opened, registry, plugins, level)

@@ -28,6 +28,10 @@ class Main(click.Group):
             if isinstance(answers, Exception):
                 raise PluginError(f"plugin {plugin.name}: registry_commands failed: {answers}: repair or uninstall it")
             for command in answers:
+                if not isinstance(command, click.Command):
+                    raise PluginError(
+                        f"plugin {plugin.name}: registry_commands gave a {type(command).__name__}: repair it"
+                    )
                 name = command.name or ""
                 if name in self.commands or name in commands:
                     raise PluginError(f"plugin {plugin.name}: the command {name!r} is taken: repair or uninstall it")

@@ -84,14 +84,19 @@ class OpenEntry:
         return self._bytes[path]
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
-        return Finding(
-            code, message, **{"entry": self.entry.id, "file": self.document_file, "pointer": pointer, **fields}
-        )
+        file = fields.pop("file", self.document_file)
+        if file == self._registry_name and not pointer.startswith(self._at):
+            pointer = self._at + pointer  # a plugin speaks of its entry, not of the whole registry
+        return Finding(code, message, **{"entry": self.entry.id, "file": file, "pointer": pointer, **fields})
 
     def registry_finding(self, code: str, message: str, field: str = "", **fields: Any) -> Finding:
         """A finding on a field of the entry in the registry itself."""
         place = self._at + (pointer(field) if field else "")
         return self.finding(code, message, place, **{"file": self._registry_name, **fields})
+
+    def read_unpinned(self, path: str) -> bytes:
+        """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
+        return self._folder.read(check_path(path), self._max_bytes)
 
     def pinned_document(self, path: str, sha256: str, *field: str) -> Document | None:
         """A JSON document that the registry pins next to the entry (its verdict); None, with findings, if it fails."""
@@ -150,6 +155,12 @@ class OpenEntry:
 
     def _pin_single_model(self) -> None:
         document, onnx = self.entry.document, self.entry.onnx or ""
+        try:
+            check_path(onnx)
+        except FileProblem as problem:
+            at = self._at + pointer("onnx")
+            self.findings.append(file_finding(problem, self._registry_name, self.entry.id, at))
+            return
         self.artifacts[onnx] = self._artifact(onnx, self.entry.sha256, "sha256")
         if document.get("quant_mode", "fp32") != "fp32" and "int8_sha256" in document:
             int8 = f"{stem(onnx)}.int8.onnx"

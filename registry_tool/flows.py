@@ -15,7 +15,7 @@ from registry_tool import store
 from registry_tool.checks import check, check_entry, open_entry
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
-from registry_tool.files import Folder, check_path, clean_staging, locked, publish_folder
+from registry_tool.files import FileProblem, Folder, check_path, clean_staging, locked, publish_folder
 from registry_tool.hookspec import (
     Batch,
     EvaluateRequest,
@@ -111,13 +111,18 @@ def train(
     """
     _check_target(path, entry_id, kind)
     request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
-    trained = plugins.ask_owner("registry_train", kind, request=request)
+    trained = plugins.ask_owner("registry_train", kind, Trained, request=request)
     if trained is None:
         raise InputError(
             f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
         )
-    manifest = _pinned(trained, plugins.owner(kind).name)
-    data = dump(manifest)
+    owner = plugins.owner(kind).name
+    try:
+        data = dump(_pinned(trained))
+    except (FileProblem, TypeError, ValueError) as error:
+        raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
+    if smoke and trained.manifest.get("random_rows") is not True:
+        raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
     digest = sha256_of(data)
     folder = f"{entry_id}/{digest[:12]}"
     entry = Entry.from_dict({
@@ -133,8 +138,7 @@ def train(
         registry = registry.with_entry(entry)
         if kind not in registry.policies:
             registry = registry.with_policy(kind, plugins.kinds[kind].default_policy)
-        _refuse_unsound(path, registry, entry, plugins, folder)
-        store.save(path, registry)
+        save_sound(path, registry, entry, plugins, made=folder)
     return Registered(entry, folder, created, trained)
 
 
@@ -161,8 +165,8 @@ def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
     return loaded.registry
 
 
-def _pinned(trained: Trained, plugin: str) -> Json:
-    """The manifest with the digest of every file it names. Raises PluginError where files and pins do not match."""
+def _pinned(trained: Trained) -> Json:
+    """The manifest with the digest of every file it names. Raises ValueError where files and pins do not match."""
     files = {check_path(name): data for name, data in trained.files.items()}
     named: set[str] = set()
 
@@ -173,7 +177,7 @@ def _pinned(trained: Trained, plugin: str) -> Json:
                 if at == "":
                     name = document[key]
                     if name not in files:
-                        raise PluginError(f"plugin {plugin}: the manifest names {name}, but no such file was made")
+                        raise ValueError(f"the manifest names {name}, but no such file was made")
                     named.add(name)
                     document["sha256"] = sha256_of(files[name])
             return document
@@ -181,12 +185,15 @@ def _pinned(trained: Trained, plugin: str) -> Json:
 
     manifest = fill(trained.manifest)
     if unpinned := sorted(set(files) - named):
-        raise PluginError(f"plugin {plugin}: {unpinned[0]} was made, but the manifest does not name it")
+        raise ValueError(f"{unpinned[0]} was made, but the manifest does not name it")
     return manifest
 
 
-def _refuse_unsound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, target: str) -> None:
-    """Register nothing that `validate` would reject."""
+def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str) -> None:
+    """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
+
+    made: a file or folder relative to the registry's folder. Raises PluginError, changing nothing.
+    """
     loaded = store.read(path, dump(registry.to_dict()))
     findings = list(loaded.findings)
     if loaded.registry is not None:
@@ -196,8 +203,10 @@ def _refuse_unsound(path: Path, registry: Registry, entry: Entry, plugins: Plugi
             findings = check_entry(view, loaded.registry, plugins, Level.FULL)
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
-        shutil.rmtree(path.parent / target, ignore_errors=True)
-        raise PluginError(f"{entry.id}: what was trained does not validate, so it is not registered: {errors[0]}")
+        target = path.parent / made
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
+    store.save(path, registry)
 
 
 # ---- use --------------------------------------------------------------------------------------------------------
@@ -208,8 +217,8 @@ def evaluate(path: Path, plugins: Plugins, entry_id: str, request: EvaluateReque
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        answer = plugins.ask_owner("registry_evaluate", entry.kind, view=view, request=request)
-    if not isinstance(answer, Evaluation):
+        answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
+    if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
     return answer
 
@@ -219,15 +228,20 @@ def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        batches: Iterable[Batch] | None = plugins.ask_owner("registry_predict", entry.kind, view=view, request=request)
+        expects: type[Iterable[Any]] = Iterable  # type: ignore[type-abstract]  # isinstance takes an ABC
+        batches = plugins.ask_owner("registry_predict", entry.kind, expects, view=view, request=request)
         if batches is None:
             raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot predict: `registry plugins` tells which can")
         try:
-            yield from batches
+            for batch in batches:
+                if not isinstance(batch, Batch):
+                    raise TypeError(f"it gave a {type(batch).__name__}, expected Batch")
+                yield batch
         except RegistryError:
             raise
         except Exception as error:
-            raise PluginError(f"{entry_id}: registry_predict failed: {type(error).__name__}: {error}") from error
+            name = plugins.owner(entry.kind).name
+            raise PluginError(f"plugin {name}: registry_predict failed: {type(error).__name__}: {error}") from error
 
 
 # ---- prune ------------------------------------------------------------------------------------------------------

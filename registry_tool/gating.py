@@ -12,7 +12,7 @@ from registry_tool.checks import check_entry, open_entry
 from registry_tool.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.files import FileProblem, Folder, clean_staging, locked, write_atomic
-from registry_tool.flows import find_entry, opened, usable
+from registry_tool.flows import find_entry, opened, save_sound, usable
 from registry_tool.gitbase import load_base
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
@@ -149,13 +149,17 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             judgement = _judge(view, registry, plugins)
         if not judgement.verdict.promotes:
             return Flip(entry, judgement)
+        if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
+            raise RejectedError(
+                f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
+            )
         data = dump(judgement.verdict.to_dict())
         digest = sha256_of(data)
         where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
         (path.parent / entry_id / "verdicts").mkdir(exist_ok=True)
         write_atomic(path.parent / where, data)
         flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
-        store.save(path, registry.with_entry(flipped))
+        save_sound(path, registry.with_entry(flipped), flipped, plugins, made=where)
         return Flip(flipped, judgement, where)
 
 

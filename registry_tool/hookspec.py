@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import click
 
 PROJECT = "registry_tool"
+KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -45,6 +47,12 @@ class Kind:
     options: Sequence[click.Option] = ()
     default_policy: Policy = field(default_factory=Policy)
     allowed_ops: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not KIND_NAME.match(self.name):
+            raise ValueError(
+                f"kind {self.name!r}: expected lower-case letters, digits and _, at most 64, a letter first"
+            )
 
 
 class EntryView(Protocol):
@@ -95,6 +103,13 @@ class Trained:
     summary: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        for name, data in self.files.items():
+            if not isinstance(name, str) or not isinstance(data, bytes):
+                raise TypeError(f"file {name!r}: found {type(data).__name__}, expected bytes by path")
+        if not isinstance(self.manifest, Mapping):
+            raise TypeError(f"manifest: found {type(self.manifest).__name__}, expected a mapping")
+
 
 @dataclass(frozen=True, slots=True)
 class GateRequest:
@@ -126,6 +141,10 @@ class Evaluation:
     table: Sequence[Sequence[str]] = ()
     warnings: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.document, Mapping):
+            raise TypeError(f"document: found {type(self.document).__name__}, expected a mapping")
+
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
@@ -140,6 +159,10 @@ class Batch:
     """Some consecutive rows of a prediction: column name -> values, all of one length, in output order."""
 
     columns: Mapping[str, Sequence[Json]]
+
+    def __post_init__(self) -> None:
+        if len({len(values) for values in self.columns.values()}) > 1:
+            raise ValueError("columns: found different lengths, expected one")
 
 
 class Hooks:

@@ -44,7 +44,8 @@ def check_loose_manifests(
     registry = loaded.registry
     if registry is None:
         return [], set()
-    findings, paths = check_declared(folder, loaded), set()
+    findings: list[Finding] = []
+    paths: set[str] = set()
     sidecars = {f"{stem(entry.onnx)}.json" for entry in registry.entries if entry.onnx}
     for path in _json_files(folder, registry, {loaded.name, *(e.manifest for e in registry.entries)}):
         try:

@@ -188,7 +188,7 @@ def _read_weakly_pinned(
     """Version 1: every tensor in the file carries the file's SHA-1. A finding in any case: SHA-1 can be forged."""
     location, said = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
     try:
-        data = opened._folder.read(path, opened._max_bytes)
+        data = opened.read_unpinned(path)
     except FileProblem as problem:
         return finding(
             "onnx-external-unreadable", f"the file with this model's weights cannot be read: {_text(problem)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -14,6 +14,9 @@ from registry_tool.errors import InputError, PluginError, RegistryError
 from registry_tool.hookspec import PROJECT, Hooks, Kind
 
 GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,17 @@ class Plugins:
         known = ", ".join(sorted(self.kinds))
         raise InputError(f"kind {kind!r}: nobody owns it, expected one of {known}: install the plugin that does")
 
-    def ask_owner(self, hook: str, kind: str, **arguments: Any) -> Any:
+    def ask_owner(self, hook: str, kind: str, expects: type[Answer], **arguments: Any) -> Answer | None:
         """Call a hook of the kind's owner only; None where the owner does not offer it.
 
-        Raises PluginError, naming the plugin, for an exception that the hook's contract does not allow.
+        Raises PluginError, naming the plugin, for an exception or an answer that the hook's contract does not allow.
         """
         plugin = self.owner(kind)
         try:
-            return self._caller(hook, plugin.module)(**arguments)
+            answer = self._caller(hook, plugin.module)(**arguments)
+            if answer is not None and not isinstance(answer, expects):
+                raise TypeError(f"it gave a {type(answer).__name__}, expected {expects.__name__}")
+            return answer
         except (RegistryError, KeyboardInterrupt):
             raise
         except Exception as error:

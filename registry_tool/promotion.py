@@ -18,14 +18,12 @@ FLIP_HINT = "set smoke to true and run `registry flip {id}`"
 
 def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Evidence:
     """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate."""
-    evidence = plugins.ask_owner("registry_gate", opened.entry.kind, view=opened, request=request)
+    evidence = plugins.ask_owner("registry_gate", opened.entry.kind, Evidence, view=opened, request=request)
     if evidence is None:
         raise InputError(
             f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
-    if not isinstance(evidence, Evidence):
-        raise InputError(f"{opened.entry.id}: registry_gate gave a {type(evidence).__name__}, expected Evidence")
     return evidence
 
 
@@ -109,7 +107,8 @@ def _check_verdict(
     try:
         evidence = measure(opened, plugins, GateRequest())
     except RegistryError as error:
-        return [opened.finding("evidence-unusable", f"the evidence cannot be recomputed: {error}", "/evidence")]
+        what = f"the evidence cannot be recomputed: {error}"
+        return [opened.registry_finding("evidence-unusable", what, "promotion", hint=hint)]
     if verdict.evidence_sha256 != evidence.sha256:
         findings.append(wrong(
             "verdict-other", "the verdict judges another evidence", "/evidence_sha256",

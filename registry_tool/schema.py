@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import registry_tool.schemas as schemas
+from registry_tool.errors import PluginError
 from registry_tool.strictjson import pointer
 from registry_tool.values import Json
 
@@ -52,10 +53,13 @@ def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
     """Every violation, in the document's order; [] for a valid document."""
     validator = _validator(json.dumps(schema, sort_keys=True))
     found: list[Violation] = []
-    for error in validator.iter_errors(document):
-        found.extend(_violations_of(error))
-        if len(found) >= MAX_VIOLATIONS:
-            break
+    try:
+        for error in validator.iter_errors(document):
+            found.extend(_violations_of(error))
+            if len(found) >= MAX_VIOLATIONS:
+                break
+    except Exception as error:  # our own schemas are tested; what is wrong here is a plugin's
+        raise PluginError(f"a kind's schema is no JSON Schema: {type(error).__name__}: {error}: repair it") from error
     return sorted(found, key=lambda v: (v.pointer, v.code, v.message))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import registry_tool.schemas as schemas
 from registry_tool.errors import InputError, WorldError
 from registry_tool.files import FileProblem, Folder, write_atomic
-from registry_tool.schema import violations
+from registry_tool.schema import show, violations
 from registry_tool.strictjson import Document, JsonProblem, dump, parse
 from registry_tool.values import Finding, Json, Registry
 
@@ -81,7 +81,7 @@ def read(path: Path, data: bytes) -> Loaded:
     if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, VERSION):
         finding = Finding(
             "registry-version", "unknown schema_version", file=path.name, pointer="/schema_version",
-            found=repr(version), expected="0, 1 or 2", hint="use a registry-tool that knows it, or correct the number",
+            found=show(version), expected="0, 1 or 2", hint="use a registry-tool that knows it, or correct the number",
         )  # fmt: skip
         return Loaded(path, document, None, located([finding], {path.name: document}))
     broken = schema_findings(document, schema_of(version), path.name)

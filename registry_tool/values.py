@@ -43,6 +43,10 @@ class Finding:
     expected: str | None = None
     hint: str | None = None
 
+    def __post_init__(self) -> None:
+        # A plugin may spell the severity as text; one that means nothing is a ValueError, never a silent pass.
+        object.__setattr__(self, "severity", Severity(self.severity))
+
     def at(self, line: int | None, column: int | None) -> Finding:
         return replace(self, line=line, column=column)
 
@@ -251,6 +255,13 @@ class Evidence:
     summary_only: bool = False
     sha256: str | None = None
     details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"metric {name}: found {value!r}, expected a number")
+        if self.sha256 is not None and not SHA256_PATTERN.match(self.sha256):
+            raise ValueError(f"evidence sha256: found {self.sha256!r}, expected 64 lower-case hex digits")
 
 
 @dataclass(frozen=True, slots=True)

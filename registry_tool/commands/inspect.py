@@ -91,6 +91,8 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
         files = {name: artifact.sha256 for name, artifact in view.artifacts.items()}
     policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
+    if policy and form == "text":
+        document["policy"] = {"gate": policy.gate, "rules": [str(rule) for rule in policy.rules]}
     show(machine.render(document) if form == "json" else text.fields(document))
 
 

@@ -13,7 +13,8 @@ NOTHING = "not recorded"
 
 def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None) -> Iterator[str]:
     """The lines of a card; front matter as the Hugging Face hub reads it."""
-    corpus = manifest.get("corpus", {})
+    corpus = _object(manifest, "corpus", "name", "n_rows", "sources", "rows_sha256")
+    target = _object(manifest, "target", "name", "range")
     yield from ("---", f"license: {_license(entry)}", "library_name: onnx", "tags:", f"- {entry.kind}")
     yield from ("- model-registry", f"model_name: {entry.id}", "---", "", f"# {entry.id}", "")
     state = "smoke: a load-path probe, not for use" if entry.smoke else "production"
@@ -25,7 +26,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         "Licence": entry.document.get("license", NOTHING),
         "Pinned file": f"`{entry.path}`",
         "sha256": f"`{entry.sha256}`",
-        "Target": _target(manifest.get("target")),
+        "Target": f"`{target['name']}`, {target['range'][0]:g} to {target['range'][1]:g}" if target else NOTHING,
         "Inputs": ", ".join(f"`{name}`" for name in manifest.get("feature_order", ())) or NOTHING,
         "Encoders": ", ".join(f"`{name}`" for name in manifest.get("codec_vocab", ())) or NOTHING,
         "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"
@@ -47,7 +48,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
             yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
         if judgement.evidence is not None and (rows_ := judgement.evidence.details.get("table")):
             yield from ("", "Each source predicted by models that never saw it:", "", "```", *table(rows_), "```")
-    if recipe := manifest.get("recipe"):
+    if isinstance(recipe := manifest.get("recipe"), Mapping):
         yield from ("", "## How it was made", "", "| | |", "| --- | --- |")
         yield from (f"| {name} | {value} |" for name, value in sorted(recipe.items()))
         made = ", ".join(f"{item['name']} {item['version']}" for item in manifest.get("environment", ()))
@@ -63,5 +64,7 @@ def _license(entry: Entry) -> str:
     )
 
 
-def _target(target: Mapping[str, Json] | None) -> str:
-    return f"`{target['name']}`, {target['range'][0]:g} to {target['range'][1]:g}" if target else NOTHING
+def _object(manifest: Mapping[str, Json], name: str, *fields: str) -> Mapping[str, Json]:
+    """A part of the manifest, where it has the shape that the card knows; a manifest's fields are its plugin's own."""
+    part = manifest.get(name)
+    return part if isinstance(part, Mapping) and all(field in part for field in fields) else {}

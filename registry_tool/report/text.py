@@ -78,5 +78,7 @@ def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield f"{indent}{name}:"
             yield from fields(value, indent + "  ")
+        elif isinstance(value, list | tuple):
+            yield f"{indent}{name}: {', '.join(map(str, value))}"
         else:
             yield f"{indent}{name}: {value}"

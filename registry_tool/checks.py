@@ -44,7 +44,7 @@ def check(
             if progress:
                 progress("entries", index, len(loaded.registry.entries))
             opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
-            known.update(artifact.path for artifact in opened.artifacts.values())
+            known.update(posixpath.normpath(artifact.path) for artifact in opened.artifacts.values())
             found = check_entry(opened, loaded.registry, plugins, level)
             known.update(opened.documents)
             findings += located(found, {**documents, **opened.documents})

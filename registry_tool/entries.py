@@ -155,12 +155,6 @@ class OpenEntry:
 
     def _pin_single_model(self) -> None:
         document, onnx = self.entry.document, self.entry.onnx or ""
-        try:
-            check_path(onnx)
-        except FileProblem as problem:
-            at = self._at + pointer("onnx")
-            self.findings.append(file_finding(problem, self._registry_name, self.entry.id, at))
-            return
         self.artifacts[onnx] = self._artifact(onnx, self.entry.sha256, "sha256")
         if document.get("quant_mode", "fp32") != "fp32" and "int8_sha256" in document:
             int8 = f"{stem(onnx)}.int8.onnx"
@@ -172,10 +166,11 @@ class OpenEntry:
         if "sidecar_sha256" in document:
             self.artifacts[sidecar] = self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256")
             data = self._check(sidecar, self.artifacts[sidecar], True, JSON_MAX_BYTES)
-        elif self._folder.exists(sidecar):
-            data = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
         else:
-            return
+            before = len(self.findings)
+            data = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
+            if any(f.code in ("file-missing", "file-escapes") for f in self.findings[before:]):
+                del self.findings[before:]  # the kind says whether it has to be there; the model's own pin, where it is
         parsed = self._parse(sidecar, data) if data is not None else None
         if parsed is not None and isinstance(parsed.value, dict):
             self.manifest, self.sidecar = parsed.value, sidecar

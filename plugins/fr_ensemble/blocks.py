@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fr_ensemble.folds import ModelKey, Role, Table
+from fr_ensemble.folds import FINAL, ModelKey, Role, Table
 from fr_ensemble.network import Parameters, initial_weights
 from fr_ensemble.recipe import Recipe
 from registry_tool.errors import InputError, WorldError
@@ -61,7 +61,8 @@ def start(table: Table, recipe: Recipe, keys: Sequence[ModelKey], device: str = 
 def run_digest(table: Table, recipe: Recipe, device: str) -> str:
     """What a run computes: its data, its recipe, and the torch and device whose bits it has."""
     sha = hashlib.sha256(f"{recipe.sha256} {torch.__version__} {device} {table.inputs}".encode())
-    for array in (table.rows, table.source, table.center):
+    scaler = table.scales[FINAL].scaler
+    for array in (table.rows, table.source, scaler.mean, scaler.std):
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from fr_ensemble.weights import Float32, Float64, Int64, Scaler, TrainingData
 from numpy.typing import NDArray
+
+from fr_ensemble.weights import Float32, Float64, Int64, Scaler, TrainingData
+from registry_tool.errors import InputError
 
 FINAL = 2**32 - 1  # the `fold` of a final member, which holds nothing out
 PAD = 32  # floats: two AVX-512 registers, the step of torch's vector loops
@@ -53,30 +55,28 @@ class Table:
     """The corpus as batches are cut from it, once for all models.
 
     n rows, D = F + V + K inputs. Columns: F features, V one-hot slots, K conditioning, a constant 1, the target, zeros
-    up to C, a multiple of PAD. Numeric columns and target are less `center`, their median, so that float32 keeps the
-    digits that count in every fold, whatever its mean. Row n is all zeros: it stands for "no row" in a short batch.
+    up to C, a multiple of PAD; raw units, in the float32 in which the exported graph takes its inputs too. Row n is all
+    zeros: it stands for "no row" in a short batch.
     """
 
     rows: Float32  # (n + 1, C)
     source: Int64  # (n,)
     inputs: int  # D
     numeric: Int64  # (F + K,), where the numeric columns are
-    center: Float64  # (F + K + 1,), the target's last
     scales: dict[int, FoldScale]  # by fold, FINAL included
 
     def training_rows(self, fold: int) -> NDArray[np.int32]:
         """Indices of the rows that a fold trains on, ascending."""
         return np.flatnonzero(self.source != fold).astype(np.int32)
 
-    def affine(self, fold: int) -> tuple[Float32, Float32]:
-        """(scale, shift), float32 (C,) each: row * scale + shift is standardised for this fold."""
+    def scale(self, fold: int) -> tuple[Float32, Float32]:
+        """(mean, std), float32 (C,) each: (row - mean) / std is standardised for this fold, target included."""
         fit = self.scales[fold]
-        mean = np.append(fit.scaler.mean, fit.target_mean)
-        std = np.append(fit.scaler.std, fit.target_std)
         at = np.append(self.numeric, self.inputs + 1)
-        scale, shift = np.ones(self.rows.shape[1]), np.zeros(self.rows.shape[1])
-        scale[at], shift[at] = 1.0 / std, (self.center - mean) / std
-        return scale.astype(np.float32), shift.astype(np.float32)
+        mean, std = np.zeros(self.rows.shape[1], np.float32), np.ones(self.rows.shape[1], np.float32)
+        mean[at] = np.append(fit.scaler.mean, fit.target_mean)
+        std[at] = np.append(fit.scaler.std, fit.target_std)
+        return mean, std
 
 
 def fit_scale(values: Float64, chosen: NDArray[np.bool_]) -> tuple[Float64, Float64]:
@@ -90,25 +90,24 @@ def fit_scale(values: Float64, chosen: NDArray[np.bool_]) -> tuple[Float64, Floa
 
 
 def prepare(data: TrainingData) -> Table:
-    """The table of a corpus and every fold's scale. Raises ValueError for a corpus that cannot be trained on."""
+    """The table of a corpus and every fold's scale. Raises InputError for a corpus that cannot be trained on."""
     n, numeric = len(data.target), data.numeric
     held = np.bincount(data.source, minlength=data.n_sources)
     if data.n_sources < 2 or len(held) != data.n_sources or not held.all():
-        raise ValueError(f"source: found rows of {np.count_nonzero(held)} sources, expected 2 or more, each with rows")
+        raise InputError(f"source: found rows of {np.count_nonzero(held)} sources, expected 2 or more, each with rows")
     if not (np.isfinite(numeric).all() and np.isfinite(data.target).all()):
-        raise ValueError("features, conditioning, target: found NaN or infinity, expected finite numbers")
+        raise InputError("features, conditioning, target: found NaN or infinity, expected finite numbers")
     scales = {}
     for fold in [*range(data.n_sources), FINAL]:
         chosen = data.source != fold
         mean, std = fit_scale(numeric, chosen)
         (target_mean,), (target_std,) = fit_scale(data.target[:, None], chosen)
         scales[fold] = FoldScale(Scaler(mean, std), float(target_mean), float(target_std))
-    center = np.append(np.median(numeric, axis=0), np.median(data.target))
     n_features, inputs = data.features.shape[1], numeric.shape[1] + data.n_slots
     where = np.r_[:n_features, n_features + data.n_slots : inputs].astype(np.int64)
     rows = np.zeros((n + 1, padded(inputs + 2)), np.float32)
-    rows[:n, where] = numeric - center[:-1]
+    rows[:n, where] = numeric
     rows[np.arange(n), n_features + data.codec] = 1.0
     rows[:n, inputs] = 1.0
-    rows[:n, inputs + 1] = data.target - center[-1]
-    return Table(rows, data.source, inputs, where, center, scales)
+    rows[:n, inputs + 1] = data.target
+    return Table(rows, data.source, inputs, where, scales)

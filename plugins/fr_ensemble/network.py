@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from fr_ensemble.folds import PAD, padded
 from fr_ensemble.weights import Float32, Weights
-from torch import Tensor
 
 gelu = torch.ops.aten.gelu.out  # torch.nn.functional.gelu takes no `out`
 gelu_backward = torch.ops.aten.gelu_backward.grad_input
@@ -171,8 +172,8 @@ class Stack:
 
 def predict(weights: Weights, x: Float32) -> Float32:
     """Scores of one model without dropout. x: float32 (n, D), standardised; the result: float32 (n,)."""
-    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(getattr(weights, f.name)) for f in fields(weights))
-    hidden = torch.nn.functional.gelu(torch.addmm(b1, torch.from_numpy(x), w1))
+    w1, b1, w2, b2, w3, b3 = (torch.tensor(getattr(weights, f.name)) for f in fields(weights))  # aligned copies
+    hidden = torch.nn.functional.gelu(torch.addmm(b1, torch.tensor(x), w1))
     hidden = torch.nn.functional.gelu(torch.addmm(b2, hidden, w2))
     scores: Float32 = torch.addmm(b3, hidden, w3)[:, 0].numpy()
     return scores

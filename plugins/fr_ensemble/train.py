@@ -135,8 +135,8 @@ def train_block(
     n_rows = np.array([np.count_nonzero(table.source != key.fold) for key in block.keys])
     steps = -(-n_rows // rows)  # batches an epoch, (M,), descending
     corpus = torch.from_numpy(table.rows).to(device)  # (n + 1, C)
-    affine = [np.stack(a)[:, None] for a in zip(*(table.affine(key.fold) for key in block.keys), strict=True)]
-    scale, shift = (torch.from_numpy(a).to(device) for a in affine)  # (M, 1, C)
+    scales = zip(*(table.scale(key.fold) for key in block.keys), strict=True)
+    mean, std = (torch.from_numpy(np.stack(s)[:, None]).to(device) for s in scales)  # (M, 1, C)
     weights = {step: w.to(device) for step, w in row_weights(n_rows, steps, rows).items()}
     phases = plan_epoch(block, Stack.zeros(block.weights, rows), steps)
     keep = 1.0 / (1.0 - drop_threshold(recipe.dropout) / 2**15)
@@ -163,7 +163,7 @@ def train_block(
                     dropped = torch.from_numpy(masks[:, :, :live]).view(torch.bfloat16).to(device).unbind()
                     jitter = torch.from_numpy(noise[:, :live]).to(device).unbind()
                 torch.index_select(corpus, 0, batches[step, : live * rows], out=net.flat)  # (M * B, C)
-                torch.addcmul(shift[:live], net.batch, scale[:live], out=net.batch)  # (M, B, C), standardised
+                net.batch.sub_(mean[:live]).div_(std[:live])  # (M, B, C), standardised
                 if recipe.input_noise > 0.0:
                     net.batch[:, :, table.numeric] += jitter[step % chunk]
                 net.forward(dropped[step % chunk] if recipe.dropout > 0.0 else None, keep)
@@ -186,7 +186,7 @@ def train_block(
 def finish(table: Table, recipe: Recipe, block: Block) -> list[Result]:
     """A trained block's models in target units, each with its scores of the rows it held out, float64 (rows,).
 
-    Raises ValueError where a model's weights are not finite.
+    Raises InputError where a model's weights are not finite.
     """
     results = []
     for j, key in enumerate(block.keys):
@@ -197,15 +197,15 @@ def finish(table: Table, recipe: Recipe, block: Block) -> list[Result]:
             b3=(standard.b3 * np.float64(fit.target_std) + fit.target_mean).astype(np.float32),
         )
         if not all(np.isfinite(getattr(weights, f.name)).all() for f in fields(weights)):
-            raise ValueError(
+            raise InputError(
                 f"learning_rate: found {recipe.learning_rate}, with which a model of seed {key.seed} diverged, "
                 "expected a smaller one"
             )
         held = np.flatnonzero(table.source == key.fold)
-        scale, shift = table.affine(key.fold)
+        mean, std = table.scale(key.fold)
         scores = [np.empty(0)]
         for part in np.split(held, range(PREDICT_ROWS, len(held), PREDICT_ROWS)):
-            x = (table.rows[part] * scale + shift)[:, : table.inputs]
+            x = ((table.rows[part] - mean) / std)[:, : table.inputs]
             scores.append(predict(weights, x).astype(np.float64))
         results.append((key, weights, np.concatenate(scores)))
     return results
@@ -253,7 +253,8 @@ def plan_blocks(
     order = 4 * (len(table.source) + rows)
     buffers = 4 * rows * (5 * hidden + width) + max(DRAW_BYTES, 4 * rows * hidden) * 2
     weights = 4 * 4 * hidden * (hidden + table.inputs + 4)
-    stack = max(MIN_STACK, min(stack, memory // (workers * (order + buffers + weights))))
+    here = min(workers, os.cpu_count() or 1)  # the others are on other machines
+    stack = max(MIN_STACK, min(stack, memory // (here * (order + buffers + weights))))
     ranked = sorted(keys, key=lambda k: (-np.count_nonzero(table.source != k.fold), k))
     count = max(1, min(-(-len(keys) // (workers * stack)) * workers, len(keys) // MIN_STACK))
     return [ranked[a:b] for a, b in pairwise(len(keys) * i // count for i in range(count + 1))]
@@ -284,21 +285,15 @@ def train(
     table = prepare(data)
     check_device(device)
     keys = [ModelKey(fold, seed) for fold in [*range(data.n_sources), FINAL] for seed in recipe.seeds]
-    run = engines.ENGINES.get(engine)
-    if run is None:
-        raise InputError(f"engine: found {engine!r}, expected one of {', '.join(sorted(engines.ENGINES))}")
-    if device == "cpu":
-        jobs = jobs or len(os.sched_getaffinity(0))
-    else:
-        jobs, stack = 1, len(keys)
-    blocks = plan_blocks(table, recipe, keys, jobs, stack, available_memory() // 2)
-    saved = Checkpoint(checkpoint, checkpoint_seconds) if checkpoint else None
-    if saved:
-        blocks = saved.begin(run_digest(table, recipe, device), blocks, resume)
     total = len(keys) * recipe.epochs
-    results = run(
-        run_block, table, recipe, blocks, jobs, device, saved, lambda done: progress and progress(done, total)
-    )
+    with engines.open_engine(engine, jobs if device == "cpu" else 1) as (run, workers):
+        most = stack if device == "cpu" else len(keys)
+        blocks = plan_blocks(table, recipe, keys, workers, most, available_memory() // 2)
+        saved = Checkpoint(checkpoint.absolute(), checkpoint_seconds) if checkpoint else None
+        if saved:
+            blocks = saved.begin(run_digest(table, recipe, device), blocks, resume)
+        work = (table, recipe, blocks, device, saved)
+        results = run(run_block, work, lambda done: progress(done, total) if progress else None)
     members = {key.seed: weights for key, weights, _ in results if key.fold == FINAL}
     oof = np.full((len(recipe.seeds), len(data.target)), np.nan)
     for key, _, scores in results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -49,12 +49,26 @@ def _validator(text: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(text), registry=_registry())
 
 
+@cache
+def _fast(text: str) -> Callable[[Json], bool] | None:
+    """jsonschema-rs's yes or no for a schema, where that package is installed; it never decides what is wrong."""
+    try:
+        import jsonschema_rs
+    except ImportError:
+        return None
+    registry = jsonschema_rs.Registry([(schemas.load(name)["$id"], schemas.load(name)) for name in schemas.names()])
+    validator = jsonschema_rs.Draft202012Validator(json.loads(text), registry=registry, validate_formats=False)
+    return validator.is_valid
+
+
 def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
     """Every violation, in the document's order; [] for a valid document."""
-    validator = _validator(json.dumps(schema, sort_keys=True))
+    text = json.dumps(schema, sort_keys=True)
     found: list[Violation] = []
     try:
-        for error in validator.iter_errors(document):
+        if (is_valid := _fast(text)) is not None and is_valid(document):
+            return []
+        for error in _validator(text).iter_errors(document):
             found.extend(_violations_of(error))
             if len(found) >= MAX_VIOLATIONS:
                 break

@@ -57,4 +57,8 @@ PATTERNS = MappingProxyType(
     }
 )
 
-OUTLIER = MappingProxyType({"life-full-rate": f"life=s=288x162:r={RATE}:seed=13,scale=576:324:flags=neighbor"})
+OUTLIER = MappingProxyType(
+    {  # life at full rate, and every second frame a negative: its motion2 is far above every other source's
+        "life-flicker": f"life=s=288x162:r={RATE}:seed=13,scale=576:324:flags=neighbor,negate=enable='mod(n\\,2)'",
+    }
+)

@@ -227,7 +227,8 @@ def _reading(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise _problem("file-missing", path) from None
     except OSError as error:
-        raise _problem("file-unreadable", path, error.strerror) from error
+        code = "file-is-symlink" if error.errno == errno.ELOOP else "file-unreadable"
+        raise _problem(code, path, error.strerror) from error
 
 
 @contextmanager
@@ -383,8 +384,8 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
         try:
             lock.acquire()
         except filelock.Timeout:
-            who = f"{_holder(path)} has held the lock for {timeout:g} s"
-            raise WorldError(f"{_shown(str(path))}: {who}: wait until it is done, or end it") from None
+            who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
+            raise WorldError(f"{_shown(str(path))}: {who}") from None
     try:
         yield
     finally:

@@ -40,12 +40,12 @@ class Loaded:
 def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
     """The registry to work on: the argument, REGISTRY_JSON, or one here or in a parent folder.
 
-    A folder stands for the registry.json in it. Raises InputError where there is none.
+    A name that does not end in .json is a folder and stands for the registry.json in it. Raises InputError where there is none.
     """
     named = os.fspath(argument) if argument is not None else environment.get("REGISTRY_JSON")
     if named:
         path = Path(named)
-        return path / "registry.json" if path.is_dir() else path
+        return path if path.suffix == ".json" and not path.is_dir() else path / "registry.json"
     for folder in (here, *here.parents):
         for name in NAMES:
             if (folder / name).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,6 +72,13 @@ OPTIONS = [
     ),
     click.Option(["--jobs"], type=click.IntRange(1), help="Processor cores to use.  [default: all]"),
     click.Option(["--device"], default="cpu", show_default=True, help="cpu, or cuda where there is one."),
+    click.Option(
+        ["--engine"], default="local", show_default=True, help="local: threads; ray: a Ray cluster's workers."
+    ),
+    click.Option(
+        ["--checkpoint"], type=click.Path(path_type=Path), metavar="DIR", help="Keep a long run's state there."
+    ),
+    click.Option(["--resume"], is_flag=True, help="Go on from --checkpoint, to the same bytes."),
     click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
 ]
@@ -177,16 +185,11 @@ def _job(request: TrainRequest) -> Any:
         raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
     if options["interval"] not in METHODS:
         raise InputError(f"--interval: found {options['interval']!r}, expected one of {', '.join(METHODS)}")
-    return Job(
-        request.entry_id,
-        request.corpus,
-        spec,
-        recipe,
-        request.smoke,
-        options["interval"],
-        options["jobs"],
-        options["device"],
-    )
+    if options["resume"] and options["checkpoint"] is None:
+        raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
+    passed = ("interval", "jobs", "device", "engine", "checkpoint", "resume")
+    choices = {name: options[name] for name in passed}
+    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **choices)
 
 
 def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:

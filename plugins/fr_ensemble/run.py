@@ -42,6 +42,9 @@ class Job:
     interval: str = DEFAULT_METHOD
     jobs: int | None = None
     device: str = "cpu"
+    engine: str = "local"
+    checkpoint: Path | None = None
+    resume: bool = False
 
 
 def run(job: Job, progress: Progress) -> Trained:
@@ -51,7 +54,8 @@ def run(job: Job, progress: Progress) -> Trained:
     corpus, name = _corpus(job)
     try:
         trained = train(
-            corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device,
+            corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device, engine=job.engine,
+            checkpoint=job.checkpoint, resume=job.resume,
             progress=lambda done, total: progress("training (model-epochs)", done, total),
         )  # fmt: skip
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256)

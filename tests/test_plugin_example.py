@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"
 EXAMPLE = PAGE.parent / "examples" / "plugin"
 ROWS = EXAMPLE / "rows.csv"
 
-Registry = Callable[..., "subprocess.CompletedProcess[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -34,80 +34,80 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registry(site: Path, tmp_path: Path) -> Registry:
+def run(site: Path, tmp_path: Path) -> Run:
     """The program with the plugin installed, working on a registry of its own."""
     environment = os.environ | {"PYTHONPATH": str(site), "REGISTRY_JSON": str(tmp_path / "model" / "registry.json")}
 
-    def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def registry(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
 
-    return run
+    return registry
 
 
-def test_listed(registry: Registry) -> None:
+def test_listed(run: Run) -> None:
     """The plugin, its version, its kind and its hooks are listed."""
-    listed = json.loads(registry("plugins", "--format", "json").stdout)
+    listed = json.loads(run("plugins", "--format", "json").stdout)
     hooks = "registry_gate, registry_kinds, registry_predict, registry_train, registry_verify"
     assert {"plugin": "line", "version": "1.0", "kinds": "line", "hooks": hooks} in listed
-    assert "--feature" in registry("train", "line", "--help").stdout
+    assert "--feature" in run("train", "line", "--help").stdout
 
 
-def test_whole_chain(registry: Registry, tmp_path: Path) -> None:
+def test_whole_chain(run: Run, tmp_path: Path) -> None:
     """A line is trained, validated, gated, flipped, validated as production, and predicts what its manifest says."""
-    registry("train", "line", "--id", "adm_line", "--corpus", ROWS, "--license", "MIT")
-    registry("validate", "--strict")
-    assert "PROMOTE" in registry("gate", "adm_line").stdout
-    registry("flip", "adm_line")
-    registry("validate", "--strict")
-    (entry,) = json.loads(registry("list", "--format", "json").stdout)
+    run("train", "line", "--id", "adm_line", "--corpus", ROWS, "--license", "MIT")
+    run("validate", "--strict")
+    assert "PROMOTE" in run("gate", "adm_line").stdout
+    run("flip", "adm_line")
+    run("validate", "--strict")
+    (entry,) = json.loads(run("list", "--format", "json").stdout)
     assert (entry["kind"], entry["smoke"], entry["license"]) == ("line", False, "MIT")
     manifest = json.loads((tmp_path / "model" / entry["manifest"]).read_text())
     with ROWS.open(newline="") as file:
         expected = [manifest["slope"] * float(row["adm2"]) + manifest["intercept"] for row in csv.DictReader(file)]
-    rows = list(csv.DictReader(registry("predict", "adm_line", "--corpus", ROWS).stdout.splitlines()))
+    rows = list(csv.DictReader(run("predict", "adm_line", "--corpus", ROWS).stdout.splitlines()))
     assert [float(row["score"]) for row in rows] == pytest.approx(expected, rel=1e-5)  # the graph is float32
     assert [int(row["row"]) for row in rows] == list(range(len(expected)))
 
 
-def test_line_is_least_squares(registry: Registry, tmp_path: Path) -> None:
+def test_line_is_least_squares(run: Run, tmp_path: Path) -> None:
     """The line through points that lie on one is that line, and every held-out source is predicted exactly."""
     corpus = tmp_path / "points.csv"
     corpus.write_text("src,adm2,vmaf\n" + "".join(f"s{i % 4},{i / 16},{2 + 3 * i / 16}\n" for i in range(16)))
-    registry("train", "line", "--id", "exact", "--corpus", corpus)
+    run("train", "line", "--id", "exact", "--corpus", corpus)
     (manifest,) = (json.loads(p.read_text()) for p in (tmp_path / "model" / "exact").glob("*/manifest.json"))
     assert (manifest["slope"], manifest["intercept"]) == pytest.approx((3.0, 2.0), abs=1e-12)
-    verdict = json.loads(registry("gate", "exact", "--format", "json").stdout)
+    verdict = json.loads(run("gate", "exact", "--format", "json").stdout)
     assert verdict["metrics"]["oof_plcc"] == pytest.approx(1.0, abs=1e-12)
 
 
-def test_weak_feature_is_held(registry: Registry) -> None:
+def test_weak_feature_is_held(run: Run) -> None:
     """A line on a column that tells little about quality is held, and not flipped."""
-    registry("train", "line", "--id", "weak", "--corpus", ROWS, "--feature", "quality", "--license", "MIT")
-    assert "oof_plcc >= 0.9: found" in registry("gate", "weak", code=1).stdout
-    registry("flip", "weak", code=1)
-    registry("validate", "--strict")
+    run("train", "line", "--id", "weak", "--corpus", ROWS, "--feature", "quality", "--license", "MIT")
+    assert "oof_plcc >= 0.9: found" in run("gate", "weak", code=1).stdout
+    run("flip", "weak", code=1)
+    run("validate", "--strict")
 
 
-def test_smoke_never_flips(registry: Registry) -> None:
+def test_smoke_never_flips(run: Run) -> None:
     """A line through random rows loads and validates, and is never flipped."""
-    registry("train", "line", "--id", "probe", "--smoke", "--license", "MIT")
-    registry("validate", "--strict")
-    assert "random rows" in registry("flip", "probe", code=1).stderr
+    run("train", "line", "--id", "probe", "--smoke", "--license", "MIT")
+    run("validate", "--strict")
+    assert "random rows" in run("flip", "probe", code=1).stderr
 
 
-def test_other_graph_is_found(registry: Registry, tmp_path: Path) -> None:
+def test_other_graph_is_found(run: Run, tmp_path: Path) -> None:
     """A manifest whose numbers are not those of its graph is found, although every digest holds."""
-    registry("train", "line", "--id", "adm_line", "--corpus", ROWS)
+    run("train", "line", "--id", "adm_line", "--corpus", ROWS)
     path = tmp_path / "model" / "registry.json"
     document = json.loads(path.read_text())
     (entry,) = document["models"]
     manifest = json.loads((path.parent / entry["manifest"]).read_text())
     repin(path, document, manifest | {"slope": manifest["slope"] + 1})
-    findings = json.loads(registry("validate", "--format", "json", code=1).stdout)["findings"]
+    findings = json.loads(run("validate", "--format", "json", code=1).stdout)["findings"]
     assert [f["code"] for f in findings if f["severity"] == "error"] == ["line-graph"]
 
 
@@ -124,15 +124,15 @@ def repin(path: Path, document: dict[str, list[dict[str, str]]], manifest: objec
     path.write_text(json.dumps(document))
 
 
-def test_foreign_evidence(registry: Registry, tmp_path: Path) -> None:
+def test_foreign_evidence(run: Run, tmp_path: Path) -> None:
     """Evidence in a folder is judged without an entry; a folder without it cannot be judged."""
-    registry("train", "line", "--id", "adm_line", "--corpus", ROWS)
+    run("train", "line", "--id", "adm_line", "--corpus", ROWS)
     (evidence,) = (tmp_path / "model" / "adm_line").glob("*/oof.csv")
     (tmp_path / "folder").mkdir()
     shutil.copy(evidence, tmp_path / "folder")
-    assert "PROMOTE" in registry("gate", "--evidence", tmp_path / "folder", "--kind", "line").stdout
+    assert "PROMOTE" in run("gate", "--evidence", tmp_path / "folder", "--kind", "line").stdout
     (tmp_path / "folder" / "oof.csv").rename(tmp_path / "folder" / "other.csv")
-    assert "expected oof.csv" in registry("gate", "--evidence", tmp_path / "folder", "--kind", "line", code=2).stderr
+    assert "expected oof.csv" in run("gate", "--evidence", tmp_path / "folder", "--kind", "line", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_foreign_evidence(registry: Registry, tmp_path: Path) -> None:
         ("src,target,prediction\na,1,5\nb,2,5\nc,3,5\n", "oof_plcc"),
     ],
 )
-def test_unfit_evidence_is_held(registry: Registry, tmp_path: Path, evidence: str, reason: str) -> None:
+def test_unfit_evidence_is_held(run: Run, tmp_path: Path, evidence: str, reason: str) -> None:
     """Too few sources, a number that is not finite and constant predictions promote nothing."""
-    registry("train", "line", "--id", "probe", "--smoke")  # a registry to take the policy from
+    run("train", "line", "--id", "probe", "--smoke")  # a registry to take the policy from
     (tmp_path / "oof.csv").write_text(evidence)
-    assert reason in registry("gate", "--evidence", tmp_path, "--kind", "line", code=1).stdout
+    assert reason in run("gate", "--evidence", tmp_path, "--kind", "line", code=1).stdout
 
 
 @pytest.mark.parametrize(
@@ -162,23 +162,23 @@ def test_unfit_evidence_is_held(registry: Registry, tmp_path: Path, evidence: st
         ("", "expected src"),
     ],
 )
-def test_unusable_corpus(registry: Registry, tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_corpus(run: Run, tmp_path: Path, text: str, message: str) -> None:
     """A corpus that cannot be used is one line that says where and what, exit 2, and nothing is written."""
     (tmp_path / "rows.csv").write_text(text)
-    done = registry("train", "line", "--id", "x", "--corpus", "rows.csv", code=2)
+    done = run("train", "line", "--id", "x", "--corpus", "rows.csv", code=2)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "model" / "registry.json").exists()
 
 
-def test_no_corpus(registry: Registry) -> None:
+def test_no_corpus(run: Run) -> None:
     """The kind ships no corpus, so training without one is refused with the option to use."""
-    assert "--corpus" in registry("train", "line", "--id", "x", code=2).stderr
+    assert "--corpus" in run("train", "line", "--id", "x", code=2).stderr
 
 
-def test_without_the_plugin(registry: Registry, tmp_path: Path) -> None:
+def test_without_the_plugin(run: Run, tmp_path: Path) -> None:
     """An entry whose plugin is not installed is an error, never skipped."""
-    registry("train", "line", "--id", "adm_line", "--corpus", ROWS)
+    run("train", "line", "--id", "adm_line", "--corpus", ROWS)
     command = [sys.executable, "-m", "registry_tool", "validate", str(tmp_path / "model" / "registry.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1

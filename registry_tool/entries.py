@@ -55,6 +55,7 @@ class OpenEntry:
         self.sidecar: str | None = None
         self._folder = folder
         self._bytes: dict[str, bytes] = {}
+        self._checked: set[Artifact] = set()
         self._registry_name = registry_name
         self._at = pointer("models", index)
         self._max_bytes = max_bytes
@@ -113,7 +114,7 @@ class OpenEntry:
         else:
             self._pin_single_model()
         for name, artifact in self.artifacts.items():
-            if name not in self._bytes:
+            if artifact not in self._checked:
                 self._check(name, artifact, keep)
         return self
 
@@ -174,6 +175,10 @@ class OpenEntry:
         parsed = self._parse(sidecar, data) if data is not None else None
         if parsed is not None and isinstance(parsed.value, dict):
             self.manifest, self.sidecar = parsed.value, sidecar
+        elif parsed is not None:
+            self.findings.append(self.finding(
+                "schema-type", "wrong type", file=sidecar, found="not an object", expected="object", hint="correct it"
+            ))  # fmt: skip
 
     def _artifact(self, path: str, digest: str, field: str) -> Artifact:
         return Artifact(path, digest, None, self._registry_name, self._at + pointer(field))
@@ -195,6 +200,7 @@ class OpenEntry:
 
     def _check(self, name: str, artifact: Artifact, keep: bool, max_bytes: int | None = None) -> bytes | None:
         """Read one pinned file and compare its digest and size; a finding points at the pin."""
+        self._checked.add(artifact)
         place = {"file": artifact.document, "pointer": artifact.pointer}
         data = self._read(artifact.path, max_bytes or self._max_bytes, place)
         if data is None:

@@ -86,8 +86,8 @@ def check_path(text: str) -> str:
     that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
     """
     plain = unicodedata.normalize("NFKC", text)
-    fault = _fault(text) or _fault(plain) or ("a look-alike of a slash" if plain.count("/") > text.count("/") else None)
-    if fault:
+    look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
+    if fault := _fault(text) or _fault(plain) or look_alike:
         raise _problem("file-escapes", text, fault)
     return text
 
@@ -253,8 +253,7 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
             try:
                 deeper = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=current)
             except NotADirectoryError:  # also for a symbolic link
-                status = os.stat(part, dir_fd=current, follow_symlinks=False)
-                _check_kind("/".join(parts[:number]), status, "folder")
+                _check_kind("/".join(parts[:number]), os.stat(part, dir_fd=current, follow_symlinks=False), "folder")
                 raise
             os.close(current)
             current = deeper

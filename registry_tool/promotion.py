@@ -109,6 +109,9 @@ def _check_verdict(
     except RegistryError as error:
         what = f"the evidence cannot be recomputed: {error}"
         return [opened.registry_finding("evidence-unusable", what, "promotion", hint=hint)]
+    if evidence.summary_only:
+        what = "the evidence is a summary without predictions"
+        findings.append(opened.registry_finding("verdict-holds", what, "promotion", hint=hint))
     if verdict.evidence_sha256 != evidence.sha256:
         findings.append(wrong(
             "verdict-other", "the verdict judges another evidence", "/evidence_sha256",

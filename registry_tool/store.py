@@ -40,8 +40,11 @@ class Loaded:
 def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
     """The registry to work on: the argument, REGISTRY_JSON, or one here or in a parent folder.
 
-    A name that does not end in .json is a folder and stands for the registry.json in it. Raises InputError where there is none.
+    A name that does not end in .json is a folder and stands for the registry.json in it.
+    Raises InputError where there is none.
     """
+    if argument == "":
+        raise InputError("registry: found an empty path, expected a registry.json: name one, or leave the option out")
     named = os.fspath(argument) if argument is not None else environment.get("REGISTRY_JSON")
     if named:
         path = Path(named)

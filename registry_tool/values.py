@@ -235,7 +235,7 @@ class Registry:
 
     def to_dict(self) -> dict[str, Json]:
         document: dict[str, Json] = {**self.extra, "schema_version": self.schema_version}
-        if self.policies:
+        if self.policies or self.schema_version >= 2:
             document["policies"] = {kind: policy.to_dict() for kind, policy in self.policies.items()}
         document["models"] = [entry.to_dict() for entry in sorted(self.entries, key=lambda e: e.id)]
         return document

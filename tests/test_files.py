@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from registry_tool import files
 from registry_tool.files import FileProblem, Folder, InventoryItem, check_path
+
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 
 
 def problem_of(call: Callable[[], object]) -> FileProblem:
@@ -54,6 +57,7 @@ def test_ordinary_paths_pass(path: str) -> None:
     assert check_path(path) == path
 
 
+@CALM
 @given(st.text(st.sampled_from("ab./\\:~\u00e9\u0301\uff0e\u2024 \0"), max_size=12))
 def test_accepted_paths_stay_inside(path: str) -> None:
     """Whatever check_path lets through is its own normal form below the folder."""
@@ -129,6 +133,28 @@ def test_reading(tree: Path) -> None:
             False,
         ]
         assert problem_of(lambda: folder.exists("out/key")).code == "file-is-symlink"
+
+
+@pytest.mark.parametrize(("kind", "code"), [("symlink", "file-is-symlink"), ("fifo", "file-not-regular")])
+def test_a_file_swapped_before_it_is_opened(tree: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: str) -> None:
+    """A link or fifo that takes the file's place between looking and opening is neither followed nor waited for."""
+
+    def swap_and_open(*args: Any, **kwargs: Any) -> int:
+        (tree / "hard.onnx").unlink()
+        os.mkfifo(tree / "hard.onnx") if kind == "fifo" else (tree / "hard.onnx").symlink_to("../secret/key")
+        return os.open(*args, **kwargs)
+
+    with Folder(tree) as folder:
+        monkeypatch.setattr(files, "_open", swap_and_open)
+        assert problem_of(lambda: folder.read("hard.onnx", 9)).code == code
+
+
+def test_lfs_pointers_are_small(tmp_path: Path) -> None:
+    """A file that begins like an LFS pointer but is larger than one is read as what it is."""
+    data = b"version https://git-lfs.github.com/spec/v1\n" + bytes(1024)
+    (tmp_path / "x").write_bytes(data)
+    with Folder(tmp_path) as folder:
+        assert folder.read("x", 2000) == data
 
 
 def test_the_folder_itself(tree: Path, tmp_path: Path) -> None:

@@ -216,14 +216,37 @@ def test_order_of_steps(tmp_path: Path) -> None:
     with at_step(0, lambda: None) as seen:
         replace(fresh(tmp_path / "r"))
     assert seen == ["_open", "_open", "_write", "_fsync", "_rename", "_fsync"]  # folder and file; file, then folder
-    with at_step(0, lambda: None) as seen:
-        publish(fresh(tmp_path / "s"))
-    renamed = seen.index("_rename")
-    assert not {"_write", "_mkdir"} & set(seen[renamed:])
-    assert seen[renamed:] == ["_rename", "_fsync", "_fsync"]
-    assert (
-        seen.count("_fsync") >= 2 * len(TREE) + 4
-    )  # each file with its folder, each folder made, both after the rename
+
+
+def test_everything_published_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files and folders are fsynced after their last change, before the rename; both its ends after it."""
+    steps: list[str] = []
+
+    def fsync(file: int) -> None:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else path.stat().st_size
+        steps.append(f"{path.relative_to(tmp_path)} {inside}")
+
+    def rename(*args: Any, **kwargs: Any) -> None:
+        steps.append(args[0])
+        os.rename(*args, **kwargs)
+
+    monkeypatch.setattr(files, "_fsync", fsync)
+    monkeypatch.setattr(files, "_rename", rename)
+    publish(tmp_path)
+    renamed = next(number for number, step in enumerate(steps) if " " not in step)
+    staging = steps[renamed]
+    assert set(steps[:renamed]) >= {
+        f"{staging}/manifest.json 2",
+        f"{staging}/members/seed0.onnx 3000",
+        f"{staging}/members/deep/er/x.bin 1",
+        f"{staging}/members/deep/er ['x.bin']",
+        f"{staging}/members/deep ['er']",
+        f"{staging}/members ['deep', 'seed0.onnx']",
+        f"{staging} ['manifest.json', 'members']",
+        f". ['{staging}', 'id']",
+    }
+    assert steps[renamed + 1 :] == ["id ['abc']", ". ['id']"]
 
 
 def test_folder_that_is_missing(tmp_path: Path) -> None:

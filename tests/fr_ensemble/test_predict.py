@@ -104,6 +104,17 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     assert 2 * 8 * n <= peak < 2 * 8 * n + 2**20
 
 
+@pytest.mark.parametrize("n", [1, 5, CHUNK + 1])
+def test_each_run_is_about_its_own_rows(n: int) -> None:
+    """Runs with as many rows, one after another, do not see each other's rows, and no result changes later."""
+    ensemble, (features, codec) = Ensemble(FUSED), rows_of(4 * n)
+    parts = [slice(n * place, n * (place + 1)) for place in range(4)]
+    found = [ensemble.predict(features[rows], codec[rows]) for rows in parts]
+    for rows, result in zip(parts, found, strict=True):
+        expected = Ensemble(FUSED).predict(features[rows], codec[rows])
+        np.testing.assert_array_equal(result, expected)
+
+
 def test_nothing_is_kept_between_runs() -> None:
     """Threads share one ensemble and each gets its own rows' results."""
     ensemble, wrong = Ensemble(FUSED), []

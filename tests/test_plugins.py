@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -216,12 +217,12 @@ def test_only_the_owner_of_a_kind_is_asked(smoke: Sandbox, registry: Program, ma
 def test_a_kind_that_nobody_owns_is_named() -> None:
     """Asking for the owner of an unknown kind says which kinds there are."""
     with pytest.raises(InputError, match=r"'thumb'.*expected one of .*fr_ensemble"):
-        load().ask_owner("registry_gate", "thumb", view=None, request=None)
+        load().ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
 
 
 def test_a_hook_that_the_owner_does_not_offer_is_none() -> None:
     """None says: this kind has no such hook."""
-    assert with_plugin(Thumbs()).ask_owner("registry_gate", "thumb", view=None, request=None) is None
+    assert with_plugin(Thumbs()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None) is None
 
 
 def test_an_exception_of_an_owner_names_the_plugin() -> None:
@@ -233,7 +234,7 @@ def test_an_exception_of_an_owner_names_the_plugin() -> None:
             raise ZeroDivisionError("division\nby zero")
 
     with pytest.raises(PluginError, match="plugin extra: registry_gate failed: ZeroDivisionError: division by zero"):
-        with_plugin(Broken()).ask_owner("registry_gate", "thumb", view=None, request=None)
+        with_plugin(Broken()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_errors_that_the_contract_allows_pass(error: BaseException) -> None:
             raise error
 
     with pytest.raises(type(error)) as caught:
-        with_plugin(Strict()).ask_owner("registry_gate", "thumb", view=None, request=None)
+        with_plugin(Strict()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
     assert caught.value is error
 
 
@@ -342,10 +343,14 @@ def wrong_types() -> Iterator[Any]:
     outside = Trained({"../t.onnx": b""}, {**manifest, "onnx": "../t.onnx"})
     yield pytest.param("registry_train", outside, ("train", "thumb", "--id", "t"), id="train-outside")
     yield pytest.param("registry_gate", "text", ("gate", "t"), id="gate-text")
-    yield pytest.param("registry_gate", Evidence({"score": None}), ("gate", "t"), id="gate-none")  # type: ignore[dict-item]  # the point
-    yield pytest.param("registry_gate", Evidence({"score": "1"}), ("gate", "t"), id="gate-metric-text")  # type: ignore[dict-item]  # the point
+    for name, value in (("none", None), ("text", "1"), ("boolean", True)):
+        metrics: Any = {"score": value}
+        yield pytest.param("registry_gate", partial(Evidence, metrics), ("gate", "t"), id=f"gate-metric-{name}")
+    document: Any = "text"
     yield pytest.param("registry_evaluate", "text", ("evaluate", "t", "--smoke"), id="evaluate-text")
-    yield pytest.param("registry_evaluate", Evaluation("text"), ("evaluate", "t", "--smoke"), id="evaluate-no-document")  # type: ignore[arg-type]  # the point
+    yield pytest.param(
+        "registry_evaluate", partial(Evaluation, document), ("evaluate", "t", "--smoke"), id="evaluate-no-document"
+    )
     yield pytest.param("registry_predict", 7, ("predict", "t", "--corpus", "c"), id="predict-number")
     yield pytest.param("registry_predict", ["text"], ("predict", "t", "--corpus", "c"), id="predict-texts")
     yield pytest.param("registry_commands", ["text"], ("thumb-stats",), id="commands-texts")
@@ -358,7 +363,9 @@ def test_a_plugin_that_gives_the_wrong_thing_is_named(
     """What a hook gives against its contract: one line with the plugin's name, exit 3, nothing written."""
     names = ["self", *{"registry_train": ["request"], "registry_commands": []}.get(hook, ["view", "request"])]
     scope: dict[str, Any] = {"answer": answer}
-    exec(f"def hook({', '.join(names)}): return answer", scope)  # pluggy looks at the arguments' names
+    exec(
+        f"def hook({', '.join(names)}): return answer() if callable(answer) else answer", scope
+    )  # pluggy looks at the arguments' names
     plugins = with_plugin(type("Wrong", (Thumbs,), {hook: hookimpl(scope["hook"])})())
     before = thumb.tree()
     ran = registry(*arguments, *(["--registry", thumb.path] if hook != "registry_commands" else []), plugins=plugins)

@@ -230,9 +230,9 @@ def make_files() -> None:
     escaping = model(external="../m.data")
     invalid("onnx-external-escapes", entry(sha256=sha256(escaping)), {"m.onnx": escaping}, file="m.onnx", pointer=None)
     invalid("file-missing", registry(ENTRY), {}, pointer="/models/0/sha256")
-    invalid("file-escapes", entry(onnx="a/../../m.onnx"), pointer="/models/0/sha256")
-    invalid("file-escapes--inside", entry(onnx="a/../m.onnx"), pointer="/models/0/sha256")
-    invalid("file-escapes--git", entry(onnx="a/.git/m.onnx"), pointer="/models/0/sha256")
+    for name, path in (("", "a/../../m.onnx"), ("--inside", "a/../m.onnx"), ("--git", "a/.git/m.onnx")):
+        also = () if "inside" in name else ("file-unregistered",)  # m.onnx itself, which nobody names
+        invalid(f"file-escapes{name}", entry(onnx=path), pointer="/models/0/sha256", also=also)
     invalid("file-escapes--external-data", entry(external_data=[{**pin, "path": "a/../../m.data"}]), pointer=at)
     invalid("file-not-regular", registry(ENTRY), {"m.onnx/keep": b""}, pointer="/models/0/sha256")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 132735\n"
@@ -311,8 +311,6 @@ def make_promotions() -> None:
         place: Json = {"file": where, "pointer": at.get(name, "/verdict")}
         if name in ("policy-looser", "evidence-unusable"):
             place = {"file": MODEL, "pointer": "/models/0/promotion"}
-        if name == "evidence-unusable":
-            place = {"file": "m.json", "pointer": "/evidence", "line": 1}
         invalid(name, registry(production), {**files, where: verdict}, **place)
     promotion = {"verdict": "m/verdicts/PROMOTE-000000000000.json", "sha256": "0" * 64}
     production = registry({**PRODUCTION, "promotion": promotion})

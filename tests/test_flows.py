@@ -1,0 +1,462 @@
+"""Tests of flows.py: what train writes and when, that nothing is half written, and what prune removes."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from conftest import FEATURES, Made, Thumbs, with_plugin
+from sandbox import Sandbox, sha256, to_json, tree
+
+from registry_tool import files, flows, store
+from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
+from registry_tool.hookspec import (
+    Batch,
+    EvaluateRequest,
+    Evaluation,
+    Kind,
+    PredictRequest,
+    Trained,
+    TrainRequest,
+    hookimpl,
+)
+from registry_tool.plugins import Plugins, load
+from registry_tool.values import Policy, Rule
+
+MODEL = tiny_models.model().SerializeToString()
+DEFAULT = Policy((Rule("score", ">=", 0.5),))
+SCHEMA = {"type": "object", "required": ["id", "kind", "weights"], "properties": {"weights": {"type": "object"}}}
+
+
+class Trainer:
+    """Owns `sketch`, a kind with a manifest that pins one model; trains it in no time."""
+
+    def __init__(self, model: bytes = MODEL, hurt: Callable[[], object] = lambda: None, **manifest: Any) -> None:
+        self.model, self.hurt, self.more = model, hurt, manifest
+        self.requests: list[TrainRequest] = []
+
+    @hookimpl
+    def registry_kinds(self) -> list[Kind]:
+        return [Kind("sketch", "sketches", schema=SCHEMA, default_policy=DEFAULT)]
+
+    @hookimpl
+    def registry_train(self, request: TrainRequest) -> Trained:
+        self.requests.append(request)
+        self.hurt()
+        manifest = {"id": request.entry_id, "kind": "sketch", "weights": {"onnx": "w.onnx"}, **self.more}
+        return Trained({"w.onnx": self.model}, manifest, {"license": "MIT", "of_the_plugin": 1})
+
+
+def train(
+    path: Path, trainer: Any, entry_id: str = "s", plugins: Plugins | None = None, **more: Any
+) -> flows.Registered:
+    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None, **more}
+    return flows.train(path, plugins or with_plugin(trainer), "sketch", entry_id, **arguments)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model" / "registry.json"
+
+
+# ---- train ------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_run_makes_the_registry(path: Path) -> None:
+    """Folder, registry, policy by default, entry with its pins: and all of it validates."""
+    done = train(path, trainer := Trainer())
+    assert (done.created_registry, trainer.requests[0].entry_id) == (True, "s")
+    document = json.loads(path.read_bytes())
+    digest = done.entry.sha256
+    assert document == {
+        "schema_version": 2,
+        "policies": {"sketch": {"rules": [{"metric": "score", "op": ">=", "bound": 0.5}]}},
+        "models": [
+            {
+                "id": "s", "kind": "sketch", "license": "MIT", "manifest": f"s/{digest[:12]}/manifest.json",
+                "of_the_plugin": 1, "sha256": digest, "smoke": True,
+            }
+        ],
+    }  # fmt: skip
+    manifest = (path.parent / document["models"][0]["manifest"]).read_bytes()
+    assert sha256(manifest) == digest
+    assert json.loads(manifest)["weights"] == {"onnx": "w.onnx", "sha256": sha256(MODEL)}
+    assert (path.parent / done.folder / "w.onnx").read_bytes() == MODEL
+    assert flows.validate(path, with_plugin(Trainer())).findings == ()
+
+
+def test_what_a_person_typed_reaches_the_plugin(path: Path, tmp_path: Path) -> None:
+    """Kind, id, corpus, smoke and options arrive as they were typed."""
+    trainer = Trainer()
+    train(path, trainer, "my-id", corpus=tmp_path / "c.csv", smoke=False, options={"epochs": 3})
+    request = trainer.requests[0]
+    assert (request.kind, request.entry_id, request.corpus) == ("sketch", "my-id", tmp_path / "c.csv")
+    assert (request.smoke, dict(request.options)) == (False, {"epochs": 3})
+
+
+def test_the_same_run_twice_gives_the_same_bytes(path: Path) -> None:
+    """A digest names the folder, so the second run finds the first one's and changes nothing."""
+    train(path, Trainer())
+    before = tree(path.parent)
+    train(path, Trainer())
+    assert tree(path.parent) == before
+
+
+def test_a_smoke_entry_is_trained_again(path: Path) -> None:
+    """The entry points to the new folder, the old one stays until pruned, validate mentions it; the policy is kept."""
+    old = train(path, Trainer())
+    document = json.loads(path.read_bytes())
+    document["policies"]["sketch"]["rules"][0]["bound"] = 0.9
+    path.write_bytes(to_json({**document, "of_another_version": 1}))
+    new = train(path, Trainer(note="again"))
+    document = json.loads(path.read_bytes())
+    assert [m["sha256"] for m in document["models"]] == [new.entry.sha256]
+    assert document["policies"]["sketch"]["rules"][0]["bound"] == 0.9
+    assert document["of_another_version"] == 1
+    found = flows.validate(path, with_plugin(Trainer())).findings
+    assert [(f.code, f.file, str(f.severity)) for f in found] == [("folder-unused", old.folder, "note")]
+
+
+def test_entries_of_others_are_left_alone(smoke: Sandbox) -> None:
+    """Training one entry keeps every field of the others, of the policies and of the document."""
+    smoke.edit(lambda document: document.update(of_another_version={"x": [1]}))
+    smoke.edit_entry(of_another_version={"y": None})
+    before = smoke.registry
+    train(smoke.path, Trainer(), "a-sketch")
+    after = smoke.registry
+    assert [m for m in after["models"] if m["id"] == "tiny"] == before["models"]
+    assert [m["id"] for m in after["models"]] == ["a-sketch", "tiny"]
+    assert after["policies"]["fr_ensemble"] == before["policies"]["fr_ensemble"]
+    assert after["of_another_version"] == {"x": [1]}
+
+
+@pytest.mark.parametrize("bad", ["", "A", "-a", "a b", "a/b", "../a", "a" * 65, "a\n", "\u0430"])
+def test_an_id_that_is_none_is_refused_before_training(path: Path, bad: str) -> None:
+    """Nobody trains for minutes to learn that the id is wrong."""
+    with pytest.raises(InputError, match="--id"):
+        train(path, trainer := Trainer(), bad)
+    assert (trainer.requests, path.exists()) == ([], False)
+
+
+def test_a_production_id_is_refused_before_training(production: Sandbox) -> None:
+    """What ships does not change: take a new id."""
+    before = production.tree()
+    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
+    with pytest.raises(RejectedError, match=r"tiny is production.*new --id"):
+        flows.train(production.path, load(), "fr_ensemble", "tiny", **arguments)
+    assert production.tree() == before
+
+
+def test_an_id_that_turned_production_meanwhile_is_refused(path: Path) -> None:
+    """Somebody flipped the id while it was trained: the registry keeps what ships."""
+    train(path, Trainer())
+
+    def flipped() -> None:
+        document = json.loads(path.read_bytes())
+        document["models"][0] |= {"smoke": False, "promotion": {"manual": True, "reason": "meanwhile"}}
+        path.write_bytes(to_json(document))
+
+    with pytest.raises(RejectedError, match="production"):
+        train(path, Trainer(hurt=flipped, note="new"))
+    [entry] = json.loads(path.read_bytes())["models"]
+    assert (entry["smoke"], entry["promotion"]["reason"]) == (False, "meanwhile")
+
+
+def test_what_was_registered_meanwhile_is_kept(path: Path) -> None:
+    """An entry that another run registered while this one trained is there afterwards."""
+    train(path, Trainer(hurt=lambda: train(path, Trainer(), "other")))
+    assert [m["id"] for m in json.loads(path.read_bytes())["models"]] == ["other", "s"]
+
+
+def test_an_id_of_another_kind_is_refused(smoke: Sandbox) -> None:
+    """An id keeps its kind."""
+    with pytest.raises(InputError, match="kind 'fr_ensemble', not 'sketch'"):
+        train(smoke.path, Trainer(), "tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "json"), (b"{}", "schema_version"), (b'{"schema_version": 1, "models": []}', "expected 2"),
+        (b'{"schema_version": 2, "models": []}', "policies"), (b'{"schema_version": 3, "models": []}', "0, 1 or 2"),
+    ],
+)  # fmt: skip
+def test_a_registry_that_cannot_take_the_entry_is_refused_before_training(
+    path: Path, text: bytes, message: str
+) -> None:
+    """Broken or of an older version: one line, no training, the file as it was."""
+    path.parent.mkdir()
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=r"(?i)" + message):
+        train(path, trainer := Trainer())
+    assert (trainer.requests, path.read_bytes()) == ([], text)
+
+
+def test_an_unknown_kind_cannot_be_trained(path: Path) -> None:
+    """Neither can one whose plugin does not train."""
+    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
+    with pytest.raises(InputError, match="'unheard_of'"):
+        flows.train(path, load(), "unheard_of", "a", **arguments)
+    with pytest.raises(InputError, match=r"'fr'.*cannot be trained"):
+        flows.train(path, load(), "fr", "a", **arguments)
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        (Trainer(b"not a model"), "not validate"),
+        (Trainer(id="other"), "not validate"),
+        (Trainer(kind="other"), "not validate"),
+        (Trainer(weights=[]), "does not name it"),
+        (Trainer(smoke=False), "not validate"),
+        (Trainer(extra={"path": "gone.bin"}), "no such file was made"),
+    ],
+)
+def test_what_does_not_validate_is_not_registered(smoke: Sandbox, trainer: Trainer, message: str) -> None:
+    """A plugin that makes an unsound entry is named as the cause; registry and folder are as they were."""
+    before = smoke.tree()
+    with pytest.raises(PluginError, match=message):
+        train(smoke.path, trainer)
+    assert smoke.tree() == before
+
+
+def test_a_refused_run_takes_nothing_that_is_registered_with_it(path: Path) -> None:
+    """The same bytes trained again under a plugin that fails: the run is refused, the entry that stood there stays."""
+
+    class Broken:
+        @hookimpl
+        def registry_verify(self, view: Any, level: Any) -> Any:
+            raise RuntimeError("a bug")
+
+    train(path, Trainer())
+    plugins = with_plugin(Trainer())
+    plugins.add(Broken(), "broken")
+    with pytest.raises(PluginError, match="broken"):
+        train(path, None, plugins=plugins)
+    assert flows.validate(path, with_plugin(Trainer())).findings == ()
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("no such column"), WorldError("no memory"), KeyboardInterrupt(), RuntimeError("bug")]
+)
+def test_a_run_that_ends_early_leaves_nothing(smoke: Sandbox, error: BaseException) -> None:
+    """Bad input, a broken world, Ctrl-C, a bug: not a byte is written."""
+
+    def hurt() -> None:
+        raise error
+
+    before = smoke.tree()
+    with pytest.raises((InputError, WorldError, KeyboardInterrupt, PluginError)):
+        train(smoke.path, Trainer(hurt=hurt))
+    assert smoke.tree() == before
+
+
+FAULTS = [
+    ("_write", errno.ENOSPC),
+    ("_fsync", errno.EIO),
+    ("_rename", errno.EROFS),
+    ("_mkdir", errno.EACCES),
+    ("_open", errno.EDQUOT),
+]
+
+
+@pytest.mark.parametrize(("operation", "number"), FAULTS)
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 7])
+def test_a_failing_disk_leaves_the_old_registry(
+    smoke: Sandbox, monkeypatch: pytest.MonkeyPatch, operation: str, number: int, after: int
+) -> None:
+    """Full, failing or read-only at any write: either it went well or a clear error and a registry that validates."""
+    plugins, calls, real = with_plugin(Trainer()), 0, getattr(files, operation)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(number, "injected")
+        return real(*arguments, **options)
+
+    before = smoke.path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, operation, fail)
+        message = ""
+        try:
+            train(smoke.path, None, plugins=plugins)
+        except WorldError as error:
+            message = str(error)
+    failed = message != ""
+    assert message.count("\n") == 0
+    registered = smoke.path.read_bytes() != before
+    # fsync of the folder after the rename may fail with the new registry in place; then it holds the entry whole.
+    assert not failed or not registered or operation == "_fsync"
+    assert failed or registered
+    assert smoke.codes(plugins=plugins) == []
+    train(smoke.path, None, plugins=plugins)
+    assert smoke.codes(plugins=plugins) == []
+    assert not list(smoke.folder.rglob(".staging-*"))
+
+
+def test_a_killed_runs_leftovers_are_cleaned_up(smoke: Sandbox) -> None:
+    """A staging folder of a run that died blocks nobody and goes with the next run."""
+    left = smoke.folder / ".staging-0123456789abcdef"
+    left.mkdir()
+    (left / "w.onnx").write_bytes(b"half")
+    (smoke.folder / "tiny" / ".staging-fedcba9876543210").write_bytes(b"half")
+    assert smoke.codes() == []
+    train(smoke.path, Trainer())
+    assert not list(smoke.folder.rglob(".staging-*"))
+
+
+# ---- use --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_id_says_which_there_are(smoke: Sandbox) -> None:
+    """No entry of that name: the ones there are, and the command that lists them."""
+    with pytest.raises(InputError, match=r"no entry 'timy', expected one of: tiny.*registry list"):
+        flows.evaluate(smoke.path, load(), "timy", EvaluateRequest(None, True))
+    (smoke.folder / "empty.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": []}))
+    with pytest.raises(InputError, match=r"\(none\)"):
+        flows.evaluate(smoke.folder / "empty.json", load(), "tiny", EvaluateRequest(None, True))
+
+
+def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None:
+    """evaluate and predict refuse an entry whose files are not the pinned ones."""
+    path = smoke.run / "tiny.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    for use in (
+        lambda: flows.evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),
+        lambda: next(flows.predict(smoke.path, load(), "tiny", PredictRequest(made.heldout))),
+    ):
+        with pytest.raises(RejectedError, match=r"sha256.*registry validate"):
+            use()
+
+
+def test_a_kind_without_a_hook_cannot_be_used(thumb: Sandbox) -> None:
+    """Evaluate and predict say that the kind has none."""
+    plugins = with_plugin(Thumbs())
+    with pytest.raises(InputError, match="'thumb' cannot be evaluated"):
+        flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True))
+    with pytest.raises(InputError, match="'thumb' cannot predict"):
+        next(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
+
+
+def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
+    """An evaluation and batches come through as the plugin gave them, batch by batch."""
+
+    class Useful(Thumbs):
+        @hookimpl
+        def registry_evaluate(self, view: Any, request: EvaluateRequest) -> Evaluation:
+            return Evaluation(
+                {"entry": view.entry.id, "levels": list(request.levels), "bytes": len(view.read("t.onnx"))}
+            )
+
+        @hookimpl
+        def registry_predict(self, view: Any, request: PredictRequest) -> Any:
+            for row in range(3):
+                yield Batch({"row": [row], "mu": [len(view.read("t.onnx"))]})
+
+    plugins, size = with_plugin(Useful()), len((thumb.folder / "t.onnx").read_bytes())
+    document = flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True)).document
+    assert document == {"entry": "t", "levels": [0.5, 0.8, 0.95], "bytes": size}
+    batches = list(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
+    assert [b.columns for b in batches] == [{"row": [row], "mu": [size]} for row in range(3)]
+
+
+def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> None:
+    """A generator that raises after its first batch is a PluginError; what the contract allows passes."""
+
+    def predictor(error: Exception) -> Plugins:
+        class Failing(Thumbs):
+            @hookimpl
+            def registry_predict(self, view: Any, request: PredictRequest) -> Any:
+                yield Batch({"row": [0]})
+                raise error
+
+        return with_plugin(Failing())
+
+    with pytest.raises(PluginError, match=r"extra.*ZeroDivisionError"):
+        list(flows.predict(thumb.path, predictor(ZeroDivisionError("x")), "t", PredictRequest(None)))
+    with pytest.raises(InputError, match="row 3"):
+        list(flows.predict(thumb.path, predictor(InputError("row 3")), "t", PredictRequest(None)))
+
+
+# ---- prune ------------------------------------------------------------------------------------------------------
+
+
+def test_prune_removes_runs_that_no_entry_names(path: Path) -> None:
+    """Old runs go, the current one and verdicts stay; a dry run only says so."""
+    old = train(path, Trainer())
+    new = train(path, Trainer(note="again"))
+    verdicts = path.parent / "s" / "verdicts"
+    verdicts.mkdir()
+    (verdicts / "HOLD-0123456789ab.json").write_text("{}")
+    before = tree(path.parent)
+    assert flows.prune(path, dry_run=True) == [old.folder]
+    assert tree(path.parent) == before
+    assert flows.prune(path, dry_run=False) == [old.folder]
+    assert set(tree(path.parent)) == {name for name in before if not name.startswith(old.folder)}
+    assert (path.parent / new.folder).is_dir()
+    assert flows.prune(path, dry_run=False) == []
+
+
+def test_prune_never_removes_what_an_entry_pins(tmp_path: Path) -> None:
+    """Models, external data and verdicts that entries name stay, whatever their folders are called."""
+    folder = "nr/0123456789ab"
+    row = tiny_models.entry(tmp_path, tiny_models.model(), f"{folder}/m", id="m", kind="nr")
+    (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": [row]}))
+    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
+    assert flows.prune(tmp_path / "registry.json", dry_run=False) == []
+    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
+
+
+def test_prune_removes_runs_alone(path: Path) -> None:
+    """A folder with a name like a digest that holds no manifest is somebody's, not a run."""
+    train(path, Trainer())
+    notes = path.parent / "notes" / "0123456789ab"
+    notes.mkdir(parents=True)
+    (notes / "diary.txt").write_text("dear diary")
+    flows.prune(path, dry_run=False)
+    assert (notes / "diary.txt").exists()
+
+
+def test_prune_refuses_a_broken_registry(smoke: Sandbox) -> None:
+    """Where nobody knows what is named, nothing is removed."""
+    smoke.path.write_bytes(b"{")
+    before = smoke.tree()
+    with pytest.raises(InputError):
+        flows.prune(smoke.path, dry_run=False)
+    assert smoke.tree() == before
+
+
+# ---- the real plugin --------------------------------------------------------------------------------------------
+
+
+def test_the_trained_ensemble_is_pinned_whole(smoke: Sandbox) -> None:
+    """Registry, manifest, members, fused graph and evidence are one chain: every file is named and hashed."""
+    manifest = smoke.manifest
+    names = {"tiny.onnx", "evidence/oof.npz", *(f"tiny_seed{s}.onnx" for s in range(3))}
+    names |= {f"evidence/loso_seed{seed}.json" for seed in range(3)}
+    pinned = {manifest["fused"]["onnx"]: manifest["fused"]["sha256"]}
+    pinned |= {member["onnx"]: member["sha256"] for member in manifest["members"]}
+    pinned |= {item["path"]: item["sha256"] for item in manifest["evidence"]}
+    assert pinned == {name: sha256((smoke.run / name).read_bytes()) for name in names}
+    assert set(tree(smoke.run)) == names | {"manifest.json"}
+    assert smoke.entry["sha256"] == sha256((smoke.run / "manifest.json").read_bytes())
+    assert (smoke.run.name, smoke.entry["smoke"]) == (smoke.entry["sha256"][:12], True)
+    assert manifest["feature_order"] == list(FEATURES)
+    assert smoke.findings() == ()
+
+
+def test_the_registry_of_a_run_has_its_policy_written_out(smoke: Sandbox) -> None:
+    """The bar that an ensemble has to clear stands in the registry, where lowering it is a visible diff."""
+    assert smoke.registry["policies"]["fr_ensemble"]["rules"] == [
+        {"metric": "mean_plcc", "op": ">=", "bound": 0.95},
+        {"metric": "plcc_spread", "op": "<=", "bound": 0.005},
+        {"metric": "min_seed_plcc", "op": ">=", "bound": 0.95},
+    ]
+    assert store.VERSION == smoke.registry["schema_version"] == 2

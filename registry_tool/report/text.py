@@ -17,7 +17,12 @@ def finding(item: Finding) -> str:
     """`severity code where: message: found ..., expected ...: hint`, one line."""
     severity = click.style(str(item.severity), fg=COLOURS[item.severity], bold=True)
     entry = f"{item.entry}: " if item.entry else ""
-    return f"{severity}[{item.code}] {entry}{item}"
+    return f"{severity}[{item.code}] {visible(entry + str(item))}"
+
+
+def visible(text: str) -> str:
+    """The text with everything escaped that a terminal would obey or hide: file names are data, not orders."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def validation(result: Validation) -> Iterator[str]:
@@ -48,7 +53,7 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
         if details and name not in ruled:
             yield f"       {name} = {value:.6g}"
     for reason in verdict.reasons:
-        yield f"  - {reason}"
+        yield f"  - {visible(reason)}"
     if details and item.evidence is not None and (rows := item.evidence.details.get("table")):
         yield ""
         yield from table(rows)
@@ -81,4 +86,4 @@ def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:
         elif isinstance(value, list | tuple):
             yield f"{indent}{name}: {', '.join(map(str, value))}"
         else:
-            yield f"{indent}{name}: {value}"
+            yield f"{indent}{name}: {visible(str(value))}"

@@ -171,9 +171,7 @@ def main() -> None:
     print(
         f"write: a member {writing[0] * 1e3:.2f} ms, the graph {writing[1] * 1e3:.2f} ms; target < {WRITE_TARGET_MS} ms"
     )
-    print(
-        f"largest difference from the members' own mean and deviation: {worst:.2g} points; target <= {DIFFERENCE_TARGET}"
-    )
+    print(f"largest difference from the members' own mean and deviation: {worst:.2g}; target <= {DIFFERENCE_TARGET}")
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ def build(plan: Plan, ffmpeg: FFmpeg, output: Path, cache: Path, listen: Listene
     """
     from filelock import FileLock, Timeout
 
-    cache.mkdir(parents=True, exist_ok=True)
     try:
+        cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock", timeout=0):
             shop = Workshop(ffmpeg, cache)
             try:

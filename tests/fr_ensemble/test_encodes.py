@@ -231,6 +231,15 @@ def test_one_cache_serves_one_build(ffmpeg: FFmpeg, tmp_path: Path) -> None:
         build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path)
 
 
+def test_a_place_that_cannot_be_written_is_named(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """A cache or an output inside a plain file is one error that names the path."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorldError, match="file/cache: Not a directory"):
+        build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path / "file" / "cache")
+    with pytest.raises(WorldError, match=r"file: (File exists|Not a directory)"):
+        build(plan(libx264=(30,)), ffmpeg, tmp_path / "file" / "c.parquet", tmp_path / "cache")
+
+
 def test_every_keeps_frames_by_index(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """`every` thins the rows, not the encode."""
     thin = Plan((pattern(),), {"libx264": (30,)}, every=3)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
-from registry_tool.files import FileProblem, Folder
+from registry_tool.files import FileProblem, Folder, InventoryItem
 from registry_tool.hookspec import Level, Progress
 from registry_tool.loose import check_declared, check_loose_manifests
 from registry_tool.plugins import LoadedPlugin, Plugins
@@ -145,12 +145,13 @@ def _check_ids(registry: Registry, name: str) -> Iterator[Finding]:
 
 def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Iterator[Finding]:
     """What lies in the registry's folder and should not: models that nothing pins, names that collide, old runs."""
-    named = {posixpath.dirname(e.manifest) for e in registry.entries if e.manifest}
     try:
         items = folder.inventory(MAX_INVENTORY)
     except FileProblem as problem:
         yield Finding(problem.code, problem.message, file=".", hint=problem.hint)
         return
+    named = {posixpath.dirname(e.manifest) for e in registry.entries if e.manifest}
+    unused = set(unused_runs(items, registry)) if registry.schema_version >= 2 else set()
     seen: dict[str, str] = {}
     for item in items:
         key = unicodedata.normalize("NFKC", item.path).casefold()
@@ -161,12 +162,13 @@ def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Ite
             )  # fmt: skip
         seen[key] = item.path
         owner = next((f for f in (item.path, *_parents(item.path)) if ARTIFACT_FOLDER.match(f)), None)
-        if owner is not None and owner not in named and registry.schema_version >= 2:
-            if item.path == owner and item.kind == "folder":
-                yield Finding(
-                    "folder-unused", "no entry names this run", Severity.NOTE, file=item.path,
-                    hint="`registry prune` removes it",
-                )  # fmt: skip
+        if item.path in unused:
+            yield Finding(
+                "folder-unused", "no entry names this run", Severity.NOTE, file=item.path,
+                hint="`registry prune` removes it",
+            )  # fmt: skip
+        elif owner in unused:
+            continue
         elif (
             item.kind != "folder" and item.path not in known and (owner in named or item.path.endswith(MODEL_SUFFIXES))
         ):
@@ -174,6 +176,17 @@ def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Ite
                 "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=item.path,
                 hint="register it, or remove it",
             )  # fmt: skip
+
+
+def unused_runs(items: Iterable[InventoryItem], registry: Registry) -> list[str]:
+    """Artefact folders (ID/DIGEST with a manifest.json in it) in which no entry pins anything."""
+    paths = {item.path for item in items}
+    used = {posixpath.dirname(entry.path) for entry in registry.entries}
+    used |= {
+        posixpath.dirname(pin["path"]) for entry in registry.entries for pin in entry.document.get("external_data", ())
+    }
+    runs = [path for path in sorted(paths) if ARTIFACT_FOLDER.match(path) and f"{path}/manifest.json" in paths]
+    return [run for run in runs if not any(folder == run or folder.startswith(f"{run}/") for folder in used)]
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_tool import store
-from registry_tool.checks import check, check_entry, open_entry
+from registry_tool.checks import check, check_entry, open_entry, unused_runs
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
 from registry_tool.files import FileProblem, Folder, check_path, clean_staging, locked, publish_folder
@@ -134,11 +133,12 @@ def train(
         clean_staging(path.parent)
         created = not path.exists()
         registry = _check_target(path, entry_id, kind)
+        made = None if (path.parent / folder).exists() else folder
         publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
         registry = registry.with_entry(entry)
         if kind not in registry.policies:
             registry = registry.with_policy(kind, plugins.kinds[kind].default_policy)
-        save_sound(path, registry, entry, plugins, made=folder)
+        save_sound(path, registry, entry, plugins, made)
     return Registered(entry, folder, created, trained)
 
 
@@ -189,10 +189,10 @@ def _pinned(trained: Trained) -> Json:
     return manifest
 
 
-def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str) -> None:
+def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str | None) -> None:
     """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
 
-    made: a file or folder relative to the registry's folder. Raises PluginError, changing nothing.
+    made: a file or folder relative to the registry's folder, None where it stood there before. Raises PluginError.
     """
     loaded = store.read(path, dump(registry.to_dict()))
     findings = list(loaded.findings)
@@ -203,8 +203,9 @@ def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, m
             findings = check_entry(view, loaded.registry, plugins, Level.FULL)
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
-        target = path.parent / made
-        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        if made is not None:
+            target = path.parent / made
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
     store.save(path, registry)
 
@@ -254,10 +255,8 @@ def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
         clean_staging(path.parent)
         loaded = usable(path)
         assert loaded.registry is not None
-        named = {posixpath.dirname(e.manifest) for e in loaded.registry.entries if e.manifest}
         with Folder(path.parent) as folder:
-            items = [i.path for i in folder.inventory() if i.kind == "folder"]
-        unused = [p for p in items if re.fullmatch(r"[^/]+/[0-9a-f]{12}", p) and p not in named]
+            unused = unused_runs(folder.inventory(), loaded.registry)
         for item in unused if not dry_run else ():
             shutil.rmtree(path.parent / item)
     return unused

@@ -20,7 +20,7 @@ from registry_tool.policy import judge
 from registry_tool.promotion import is_random, measure
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Severity, Verdict
+from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Severity, Verdict, checked_text
 
 EVIDENCE_MAX_BYTES = 64 * 2**20
 EVIDENCE_MAX_FILES = 1000
@@ -141,6 +141,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             if policy.gate == "manual":
                 if not reason:
                     raise InputError(f"{entry_id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
+                checked_text("--reason", reason, 512)
                 flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
                 store.save(path, registry.with_entry(flipped))
                 return Flip(flipped)
@@ -156,16 +157,16 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
         data = dump(judgement.verdict.to_dict())
         digest = sha256_of(data)
         where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
+        made = None if (path.parent / where).exists() else where
         write_atomic(path.parent / where, data, root=path.parent)
         flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
-        save_sound(path, registry.with_entry(flipped), flipped, plugins, made=where)
+        save_sound(path, registry.with_entry(flipped), flipped, plugins, made)
         return Flip(flipped, judgement, where)
 
 
 def demote(path: Path, entry_id: str, reason: str) -> Entry:
     """production -> smoke, with a reason that stays in the entry."""
-    if not reason.strip() or len(reason) > 512:
-        raise InputError("--reason: expected a text of 1 to 512 characters: say why the entry is demoted")
+    checked_text("--reason", reason, 512)
     with locked(path.parent):
         clean_staging(path.parent)
         _, registry, entry = _writable(path, entry_id)

@@ -10,9 +10,20 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+from registry_tool.errors import InputError
+
 Json = Any  # a JSON value: None, bool, int, float, str, list, dict
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def checked_text(name: str, text: str, most: int) -> str:
+    """A text that a person typed, fit for a registry. Raises InputError, naming the option, for one that is not."""
+    if not text.strip() or len(text) > most or not text.isprintable():
+        raise InputError(
+            f"{name}: found {text[:40]!r}, expected 1 to {most} printable characters: shorten or correct it"
+        )
+    return text
 
 
 class Severity(StrEnum):

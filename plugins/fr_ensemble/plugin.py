@@ -23,7 +23,7 @@ from registry_tool.hookspec import (
     TrainRequest,
     hookimpl,
 )
-from registry_tool.values import Evidence, Finding, Policy, Rule
+from registry_tool.values import Evidence, Finding, Policy, Rule, checked_text
 
 KIND = "fr_ensemble"
 SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with the plugin
@@ -98,6 +98,9 @@ def registry_train(request: TrainRequest) -> Trained:
     from fr_ensemble.run import run
 
     job = _job(request)
+    for name, most in (("license", 128), ("description", 256)):
+        if request.options.get(name) is not None:
+            checked_text(f"--{name}", request.options[name], most)
     trained = run(job, request.progress)
     named = {"license": request.options.get("license"), "description": request.options.get("description")}
     warnings = list(trained.warnings)

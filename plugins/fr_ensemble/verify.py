@@ -111,7 +111,13 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
                 )  # fmt: skip
     if any(one.w1.shape[0] != width for one in weights):
         return
-    expected = fused_model(weights, scaler_of(manifest), len(manifest["feature_order"]), len(manifest["codec_vocab"]))
+    try:
+        expected = fused_model(
+            weights, scaler_of(manifest), len(manifest["feature_order"]), len(manifest["codec_vocab"])
+        )
+    except ValueError as error:
+        yield view.finding("ensemble-scale", f"the scaler makes no graph: {error}", "/feature_std", hint=AGAIN)
+        return
     if view.read(manifest["fused"]["onnx"]) != expected:
         yield view.finding(
             "ensemble-fused", "the fused graph is not made of these members and this scaler", "/fused/onnx",

@@ -21,7 +21,7 @@ gelu = torch.ops.aten.gelu.out  # torch.nn.functional.gelu takes no `out`
 gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 MIN_STACK = 2
-DROPPED = -(2.0**30)  # added before GELU: value and slope become exactly 0, and bfloat16 holds the number exactly
+DROPPED = -(2.0**30)  # added before GELU to a unit that is out: its value and its slope become exactly 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +135,15 @@ class Stack:
         )
 
     def forward(self, dropped: Tensor | None, scale: float) -> None:
-        """`batch` -> `out`. dropped: (2, M, B, H), a layer each, 0 or DROPPED; scale: 1 / (1 - dropout)."""
-        w = self.weights
-        if dropped is None:
-            self.z1.zero_()
-            self.z2.copy_(w.b2.expand_as(self.z2))
-        else:
+        """`batch` -> `out`. dropped: uint8 (2, M, B, H), 1 for a unit that is out; scale: 1 / (1 - dropout)."""
+        w, beta = self.weights, 0.0
+        if dropped is not None:
+            beta = DROPPED
             self.z1.copy_(dropped[0])
-            self.z2.copy_(dropped[1]).add_(w.b2)
-        self.z1.baddbmm_(self.x, w.w1)  # (M, B, H)
+            self.z2.copy_(dropped[1])
+        self.z1.baddbmm_(self.x, w.w1, beta=beta)  # (M, B, H)
         gelu(self.z1, out=self.h1)
-        self.z2.baddbmm_(self.h1, w.w2, alpha=scale)  # (M, B, H)
+        self.z2.baddbmm_(self.h1, w.w2, beta=beta, alpha=scale).add_(w.b2)  # (M, B, H)
         gelu(self.z2, out=self.h2)
         torch.mul(self.h2, w.w3, out=self.delta)
         torch.sum(self.delta, 2, keepdim=True, out=self.out)  # (M, B, 1)

@@ -24,7 +24,7 @@ from fr_ensemble import engines
 from fr_ensemble.blocks import Block, Checkpoint, run_digest, start
 from fr_ensemble.engines import Result
 from fr_ensemble.folds import FINAL, ModelKey, Role, Table, padded, prepare
-from fr_ensemble.network import DROPPED, MIN_STACK, Stack, predict
+from fr_ensemble.network import MIN_STACK, Stack, predict
 from fr_ensemble.recipe import Recipe
 from fr_ensemble.weights import Float32, Int64, Trained, TrainingData
 from registry_tool.errors import InputError
@@ -32,7 +32,6 @@ from registry_tool.errors import InputError
 STACK = 32  # models in a stack: past this the cost of a model-step hardly falls
 PREDICT_ROWS = 4096  # rows predicted at a time
 DRAW_BYTES = 1 << 16  # dropout bits drawn at a time for one model; larger blocks leave the allocator's fast path
-DROPPED_BITS = np.int16(int(np.float32(DROPPED).view(np.int32)) >> 16)  # DROPPED as a bfloat16
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 
 
@@ -79,25 +78,20 @@ def draw_order(out: NDArray[np.int32], table: Table, block: Block) -> None:
 
 
 def drop_threshold(dropout: float) -> int:
-    """The probability in units of 2^-15, the resolution of a mask."""
-    return min(round(dropout * 2**15), 2**15 - 1)
+    """The probability in units of 2^-16, the resolution of a mask."""
+    return min(round(dropout * 2**16), 2**16 - 1)
 
 
-def draw_dropout(out: NDArray[np.int16], block: Block, counts: Int64, dropout: float) -> None:
-    """Fill out, (steps, 2, M, B, H), with bfloat16 bits: 0 for a living unit, DROPPED for one out.
+def draw_dropout(out: NDArray[np.uint8], block: Block, counts: Int64, dropout: float) -> None:
+    """Fill out, (steps, 2, M, B, H), with 1 for a unit that is out: where 16 random bits are below dropout * 2^16.
 
-    A unit is out where 15 random bits are below dropout * 2^15. counts: (M,), the steps that each model really takes.
+    counts: (M,), the steps that each model really takes.
     """
     for j, rng in enumerate(block.streams[Role.DROPOUT]):
         part = out[: counts[j], :, j]
         raw: NDArray[np.uint64] = rng.bit_generator.random_raw(part.size // 4)
-        unsigned = raw.view(np.uint16)
-        unsigned >>= 1
-        bits = unsigned.view(np.int16)
-        bits -= np.int16(drop_threshold(dropout))
-        bits >>= 15  # -1 below the threshold, else 0
-        bits &= DROPPED_BITS
-        part[...] = bits.reshape(part.shape)
+        bits = raw.view(np.uint16).reshape(part.shape)
+        np.less(bits, np.uint16(drop_threshold(dropout)), out=part.view(np.bool_))
 
 
 def draw_noise(out: Float32, block: Block, counts: Int64, size: float) -> None:
@@ -139,10 +133,10 @@ def train_block(
     mean, std = (torch.from_numpy(np.stack(s)[:, None]).to(device) for s in scales)  # (M, 1, C)
     weights = {step: w.to(device) for step, w in row_weights(n_rows, steps, rows).items()}
     phases = plan_epoch(block, Stack.zeros(block.weights, rows), steps)
-    keep = 1.0 / (1.0 - drop_threshold(recipe.dropout) / 2**15)
+    keep = 1.0 / (1.0 - drop_threshold(recipe.dropout) / 2**16)
     adam = torch._fused_adamw_ if recipe.decoupled_weight_decay else torch._fused_adam_
     chunk = max(1, DRAW_BYTES // (4 * rows * hidden))  # steps whose masks are drawn at a time
-    masks = np.zeros((chunk, 2, models, rows, hidden), np.int16)
+    masks = np.zeros((chunk, 2, models, rows, hidden), np.uint8)
     noise = np.zeros((chunk, models, rows, len(table.numeric)), np.float32)
     order = np.zeros((int(steps[0]), models, rows), np.int32)
     one = torch.ones((), device=device)
@@ -160,7 +154,7 @@ def train_block(
                         draw_dropout(masks, block, np.clip(steps - step, 0, chunk), recipe.dropout)
                     if step % chunk == 0 and recipe.input_noise > 0.0:
                         draw_noise(noise, block, np.clip(steps - step, 0, chunk), recipe.input_noise)
-                    dropped = torch.from_numpy(masks[:, :, :live]).view(torch.bfloat16).to(device).unbind()
+                    dropped = torch.from_numpy(masks[:, :, :live]).to(device).unbind()
                     jitter = torch.from_numpy(noise[:, :live]).to(device).unbind()
                 torch.index_select(corpus, 0, batches[step, : live * rows], out=net.flat)  # (M * B, C)
                 net.batch.sub_(mean[:live]).div_(std[:live])  # (M, B, C), standardised

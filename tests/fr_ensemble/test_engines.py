@@ -53,7 +53,8 @@ def two_workers() -> Iterator[Any]:
 def test_killed_worker_changes_no_byte(two_workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray worker killed in the middle of its block is replaced, and the run ends with the local engine's bytes."""
     expected = digest(trainer.train(DATA, RECIPE, jobs=1))
-    run_block, attempts, killed = trainer.run_block, tmp_path / "attempts", []
+    run_block, attempts = trainer.run_block, tmp_path / "attempts"
+    killed: list[int] = []
     attempts.mkdir()
 
     def leave_pid(*arguments: Any) -> list[Result]:

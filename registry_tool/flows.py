@@ -60,11 +60,19 @@ def usable(path: Path) -> Loaded:
 
 
 def find_entry(loaded: Loaded, entry_id: str) -> Entry:
+    """The entry of this id. Raises InputError where there is none, or more than one."""
+    if loaded.registry is not None:
+        _refuse_twice(loaded.path, loaded.registry, entry_id)
     entry = loaded.registry.entry(entry_id) if loaded.registry else None
     if entry is None:
         known = ", ".join(e.id for e in loaded.registry.entries) if loaded.registry else ""
         raise InputError(f"{loaded.path}: no entry {entry_id!r}, expected one of: {known or '(none)'}: `registry list`")
     return entry
+
+
+def _refuse_twice(path: Path, registry: Registry, entry_id: str) -> None:
+    if sum(entry.id == entry_id for entry in registry.entries) > 1:
+        raise InputError(f"{path}: {entry_id!r} stands twice, expected one entry an id: run `registry validate {path}`")
 
 
 @contextmanager
@@ -157,6 +165,7 @@ def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
             f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "
             "train into a registry of version 2"
         )
+    _refuse_twice(path, loaded.registry, entry_id)
     old = loaded.registry.entry(entry_id)
     if old is not None and old.is_production:
         raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")

@@ -1,0 +1,369 @@
+"""Tests of gitbase.py and `gate --base`: every entry that turned production in a change must earn it in that change."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from conftest import Made, Program, Thumbs, with_plugin
+from sandbox import Sandbox, sha256, to_json
+
+from registry_tool import gating
+from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.gitbase import load_base
+from registry_tool.plugins import Plugins, load
+
+
+@pytest.fixture(autouse=True)
+def own_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git without this machine's settings and with a name of its own."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(folder: Path, message: str = "change") -> str:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", message)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def start(folder: Path) -> str:
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    return commit(folder, "start")
+
+
+def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
+    """(entry, decision, why) of every judgement since `base`."""
+    return [(j.verdict.entry, j.verdict.decision, j.why) for j in gating.gate_base(box.path, plugins or load(), base)]
+
+
+def reasons(box: Sandbox, base: str, plugins: Plugins | None = None) -> str:
+    return " | ".join(r for j in gating.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons)
+
+
+# ---- changes ----------------------------------------------------------------------------------------------------
+
+
+def flip(box: Sandbox) -> None:
+    gating.flip(box.path, load(), "tiny")
+
+
+def note(box: Sandbox) -> None:
+    box.edit_entry(notes="better than it looks")
+
+
+def rule(metric: str, value: float) -> Callable[[Sandbox], None]:
+    def change(box: Sandbox) -> None:
+        document = box.registry
+        for item in document["policies"]["fr_ensemble"]["rules"]:
+            if item["metric"] == metric:
+                item["bound"] = value
+        box.path.write_bytes(to_json(document))
+
+    return change
+
+
+def flip_loosened(box: Sandbox) -> None:
+    """The bar lowered, then cleared, in one change."""
+    rule("mean_plcc", 0.5)(box)
+    flip(box)
+
+
+def flip_without_policy(box: Sandbox) -> None:
+    """Production by a policy that a person decides, in one change."""
+    box.edit(lambda document: document.update(policies={"fr_ensemble": {"gate": "manual", "rules": []}}))
+    gating.flip(box.path, load(), "tiny", "trust me")
+
+
+def swap_model(box: Sandbox) -> None:
+    """Other weights under the verdict of the old ones."""
+    verdict = box.verdict
+    box.forge(lambda manifest: manifest.update(note="other"))
+    box.forge_verdict(**verdict)
+
+
+def rename(box: Sandbox) -> None:
+    box.edit(lambda document: document["models"][0].update(id="renamed"))
+
+
+def demote(box: Sandbox) -> None:
+    gating.demote(box.path, "tiny", "drifts")
+
+
+def remove(box: Sandbox) -> None:
+    box.edit(lambda document: document["models"].clear())
+
+
+def unpolicied(box: Sandbox) -> None:
+    box.edit(lambda document: document.update(policies={}))
+
+
+def again(box: Sandbox) -> None:
+    demote(box)
+    flip(box)
+    box.edit_entry(notes="flipped again")
+
+
+FROM_SMOKE: list[Any] = [
+    ("nothing", lambda box: None, []),
+    ("a note", note, []),
+    ("a flip", flip, [("tiny", "PROMOTE", "turned production")]),
+    ("by hand", lambda box: box.edit_entry(smoke=False), [("tiny", "HOLD", "turned production")]),
+    ("loosened and flipped", flip_loosened, [("tiny", "HOLD", "turned production")]),
+    ("manual and flipped", flip_without_policy, [("tiny", "HOLD", "turned production")]),
+]
+FROM_PRODUCTION: list[Any] = [
+    ("nothing", lambda box: None, []),
+    ("a note", note, [("tiny", "PROMOTE", "changed while in production")]),
+    ("flipped again", again, [("tiny", "PROMOTE", "changed while in production")]),
+    ("swapped", swap_model, [("tiny", "HOLD", "changed while in production")]),
+    ("no promotion", lambda box: box.edit_entry(promotion=None), [("tiny", "HOLD", "changed while in production")]),
+    ("renamed", rename, [("renamed", "HOLD", "turned production")]),
+    ("loosened", rule("mean_plcc", 0.5), [("tiny", "HOLD", "its policy changed")]),
+    ("raised, still met", rule("mean_plcc", 0.96), [("tiny", "PROMOTE", "its policy changed")]),
+    ("raised, not met", rule("mean_plcc", 0.99999), [("tiny", "HOLD", "its policy changed")]),
+    ("policies removed", unpolicied, [("tiny", "HOLD", "its policy changed")]),
+    ("demoted", demote, []),
+    ("removed", remove, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "change", "expected"), FROM_SMOKE, ids=[case[0] for case in FROM_SMOKE])
+def test_a_change_of_a_smoke_entry_is_judged(smoke: Sandbox, what: str, change: Any, expected: Any) -> None:
+    """Only what turned production is judged, and only a real flip under the policy that stood passes."""
+    base = start(smoke.folder)
+    change(smoke)
+    assert judged(smoke, base) == expected
+
+
+@pytest.mark.parametrize(("what", "change", "expected"), FROM_PRODUCTION, ids=[case[0] for case in FROM_PRODUCTION])
+def test_a_change_of_a_production_entry_is_judged(production: Sandbox, what: str, change: Any, expected: Any) -> None:
+    """An entry that changed while in production must clear its gate now, so must one whose policy changed."""
+    base = start(production.folder)
+    change(production)
+    assert judged(production, base) == expected
+
+
+def test_the_reason_says_what_to_do(smoke: Sandbox) -> None:
+    """A policy loosened in the same change: land it first, alone, where everybody sees it."""
+    base = start(smoke.folder)
+    flip_loosened(smoke)
+    assert "land the policy first" in reasons(smoke, base)
+
+
+def test_a_landed_policy_is_the_bar(smoke: Sandbox) -> None:
+    """Once the lower bar is on the base, a flip under it passes."""
+    start(smoke.folder)
+    rule("mean_plcc", 0.5)(smoke)
+    base = commit(smoke.folder)
+    flip(smoke)
+    assert judged(smoke, base) == [("tiny", "PROMOTE", "turned production")]
+
+
+def test_a_lowered_version_is_rejected(production: Sandbox) -> None:
+    """schema_version 2 -> 1 opens no door: the whole change is refused."""
+    base = start(production.folder)
+    production.edit(lambda document: document.update(schema_version=1))
+    with pytest.raises(RejectedError, match="lowered: found 1, expected 2"):
+        judged(production, base)
+
+
+def test_a_registry_that_is_new_is_judged_whole(production: Sandbox) -> None:
+    """Where the base has no registry, every production entry turned production."""
+    folder = production.folder.parent
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    base = commit(folder, "before")
+    git(folder, "rm", "-r", "--cached", "--quiet", ".")
+    base = git(folder, "commit-tree", "-m", "nothing", git(folder, "write-tree"))
+    assert judged(production, base) == [("tiny", "PROMOTE", "turned production")]
+
+
+def test_the_working_tree_is_judged_committed_or_not(smoke: Sandbox) -> None:
+    """The registry as it lies there is judged, before and after its commit."""
+    base = start(smoke.folder)
+    smoke.edit_entry(smoke=False)
+    before = judged(smoke, base)
+    commit(smoke.folder)
+    assert judged(smoke, base) == before == [("tiny", "HOLD", "turned production")]
+    assert judged(smoke, "HEAD") == []
+
+
+# ---- promotions that no evidence stands behind ------------------------------------------------------------------
+
+MANUAL = {"thumb": {"gate": "manual", "rules": []}}
+
+
+def test_a_persons_decision_is_seen_and_passes(thumb: Sandbox) -> None:
+    """Under a manual policy that stood already, a flip with a reason is listed as what it is."""
+    plugins = with_plugin(Thumbs())
+    thumb.edit(lambda document: document.update(policies=MANUAL))
+    base = start(thumb.folder)
+    gating.flip(thumb.path, plugins, "t", "compared by eye")
+    assert judged(thumb, base, plugins) == [("t", "PROMOTE", "turned production")]
+
+
+def test_an_import_that_never_was_is_held(thumb: Sandbox) -> None:
+    """imported_from on an entry that was smoke at the base is no promotion: anybody can type a digest."""
+    plugins = with_plugin(Thumbs())
+    base = start(thumb.folder)
+    for digest in ("0" * 64, sha256(thumb.path.read_bytes())):
+        thumb.edit_entry(smoke=False, promotion={"imported_from": digest})
+        assert judged(thumb, base, plugins) == [("t", "HOLD", "turned production")]
+
+
+def test_an_import_from_the_base_passes(tmp_path: Path) -> None:
+    """A version-1 production model that the change brings to version 2, naming the very registry at the base."""
+    model = tiny_models.model()
+    row = tiny_models.entry(tmp_path, model, smoke=False)
+    tiny_models.write(tmp_path, "m.json", tiny_models.sidecar(row))
+    digest = tiny_models.write(tmp_path, "registry.json", {"schema_version": 1, "models": [row]})
+    base = start(tmp_path)
+    migrated = {**row, "promotion": {"imported_from": digest}}
+    document = {"schema_version": 2, "policies": {}, "models": [migrated]}
+    (tmp_path / "registry.json").write_bytes(to_json(document))
+    box = Sandbox(tmp_path / "registry.json", "m")
+    assert box.codes() == []
+    assert [decision for _, decision, _ in judged(box, base)] == ["PROMOTE"]
+
+
+# ---- what a base can be -----------------------------------------------------------------------------------------
+
+
+def test_a_base_is_a_branch_a_tag_or_a_commit(smoke: Sandbox) -> None:
+    """Anything that names a commit."""
+    base = start(smoke.folder)
+    git(smoke.folder, "tag", "v1")
+    git(smoke.folder, "branch", "origin/feature/x")
+    before = smoke.path.read_bytes()
+    smoke.edit_entry(notes="changed")
+    commit(smoke.folder)
+    for name in (base, base[:10], "v1", "origin/feature/x", "HEAD~1", "main^", "HEAD^{commit}~1"):
+        loaded = load_base(name, smoke.path)
+        assert loaded is not None
+        assert loaded.document is not None
+        assert loaded.document.data == before
+
+
+def test_a_base_is_an_older_file(smoke: Sandbox, tmp_path: Path) -> None:
+    """Without git, an older registry file does."""
+    (tmp_path / "old.json").write_bytes(smoke.path.read_bytes())
+    flip(smoke)
+    assert judged(smoke, str(tmp_path / "old.json")) == [("tiny", "PROMOTE", "turned production")]
+
+
+def test_a_file_does_not_stand_in_for_a_revision(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change that adds a file called like the base branch cannot choose what it is compared with."""
+    start(smoke.folder)
+    git(smoke.folder, "switch", "--quiet", "-c", "change")
+    smoke.edit_entry(smoke=False)
+    (smoke.folder / "main").write_bytes(smoke.path.read_bytes())
+    commit(smoke.folder)
+    monkeypatch.chdir(smoke.folder)
+    try:
+        found = judged(smoke, "main")
+    except InputError:
+        return  # to refuse the ambiguity is as good
+    assert found == [("tiny", "HOLD", "turned production")]
+
+
+@pytest.mark.parametrize(
+    "base", ["nowhere", "", "-x", "--help", "HEAD~99", "HEAD:registry.json", "main..HEAD", "a b", "\u0430"]
+)
+def test_an_unknown_revision_is_bad_input(smoke: Sandbox, base: str) -> None:
+    """It is named in one line; nothing is judged as new for lack of a base."""
+    start(smoke.folder)
+    with pytest.raises(InputError, match="--base") as caught:
+        judged(smoke, base)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shallow_clone_says_so(smoke: Sandbox, tmp_path: Path) -> None:
+    """CI's usual mistake has its remedy in the message."""
+    start(smoke.folder)
+    commit(smoke.folder)
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{smoke.folder}", "shallow")
+    with pytest.raises(InputError, match=r"shallow.*fetch-depth: 0"):
+        judged(Sandbox(tmp_path / "shallow" / "registry.json"), "HEAD~1")
+
+
+def test_no_repository_is_bad_input(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of git the message offers a file."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(smoke.folder))
+    with pytest.raises(InputError, match="no git repository"):
+        judged(smoke, "main")
+
+
+def test_no_git_is_a_broken_world(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without git: exit code 3, and what to install."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WorldError, match="install git"):
+        judged(smoke, "main")
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'{"schema_version": 9}', b'{"schema_version": 2, "models": []}'])
+def test_an_unreadable_base_is_bad_input(smoke: Sandbox, text: bytes) -> None:
+    """A base that does not parse is not an empty one."""
+    good = smoke.path.read_bytes()
+    smoke.path.write_bytes(text)
+    base = start(smoke.folder)
+    smoke.path.write_bytes(good)
+    flip(smoke)
+    with pytest.raises(InputError, match="cannot be read"):
+        judged(smoke, base)
+
+
+@pytest.mark.parametrize("where", ["model", "a b/\u00e9", "deep/er/model", "[x]*?"])
+def test_the_registry_may_lie_anywhere(made: Made, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any folder of the repository, whatever the folder is called and wherever the program is started."""
+    box = Sandbox.copy(made.smoke, tmp_path / where)
+    base = start(tmp_path)
+    flip(box)
+    for place in (tmp_path, box.folder, Path("/")):
+        monkeypatch.chdir(place)
+        assert judged(Sandbox(Path(os.path.relpath(box.path))), base) == [("tiny", "PROMOTE", "turned production")]
+
+
+def test_a_repository_behind_a_link_is_found(smoke: Sandbox, tmp_path: Path) -> None:
+    """A checkout that is reached through a link is the same checkout."""
+    base = start(smoke.folder)
+    flip(smoke)
+    (tmp_path / "link").symlink_to(smoke.folder)
+    box = Sandbox(tmp_path / "link" / "registry.json")
+    assert judged(box, base) == [("tiny", "PROMOTE", "turned production")]
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_fails_the_job(smoke: Sandbox, registry: Program) -> None:
+    """Exit 0 with nothing to judge or all promoted, 1 on any HOLD, 2 for a base that is none; JSON is a list."""
+    base = start(smoke.folder)
+    where = ("--registry", smoke.path)
+    nothing = registry("gate", "--base", base, *where)
+    assert (nothing.code, "nothing" in nothing.out) == (0, True)
+    assert json.loads(registry("gate", "--base", base, "--format", "json", *where).out) == []
+    smoke.edit_entry(smoke=False)
+    held = registry("gate", "--base", base, *where)
+    assert (held.code, "HOLD" in held.out, "promotion-missing" in held.out) == (1, True, True)
+    smoke.edit_entry(smoke=True)
+    flip(smoke)
+    ran = registry("gate", "--base", base, "--format", "json", *where)
+    [document] = json.loads(ran.out)
+    assert (ran.code, document["verdict"], document["why"]) == (0, "PROMOTE", "turned production")
+    assert registry("gate", "--base", "nowhere", *where).code == 2

@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from registry_tool.errors import InputError, RejectedError, WorldError
@@ -79,6 +80,7 @@ class InventoryItem:
     size: int
 
 
+@lru_cache(maxsize=4096)  # a path is checked again at each use
 def check_path(text: str) -> str:
     """The same text, if it is the one spelling of a path below a folder; else FileProblem `file-escapes`.
 

@@ -35,12 +35,14 @@ class Plugins:
 
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
     loaded: list[LoadedPlugin] = field(default_factory=list)
+    _callers: dict[tuple[str, int], Any] = field(default_factory=dict)  # emptied when a plugin is added
 
     def __post_init__(self) -> None:
         self.manager.add_hookspecs(Hooks)
 
     def add(self, module: object, name: str, version: str = "0") -> None:
         """Register a plugin. Raises PluginError, naming it, for a misspelt hook, a wrong argument or a taken kind."""
+        self._callers.clear()
         try:
             self.manager.register(module, name=name)
             self.manager.check_pending()
@@ -72,8 +74,11 @@ class Plugins:
             raise PluginError(f"plugin {name}: {_one_line(error)}: fix the plugin or uninstall it") from error
 
     def _caller(self, hook: str, module: object) -> Any:
-        others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
-        return self.manager.subset_hook_caller(hook, others)
+        key = (hook, id(module))
+        if key not in self._callers:
+            others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
+            self._callers[key] = self.manager.subset_hook_caller(hook, others)
+        return self._callers[key]
 
     @property
     def kinds(self) -> dict[str, Kind]:

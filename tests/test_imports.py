@@ -1,0 +1,234 @@
+"""Which room may import which, held against every module's source; and what a run really loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sandbox import Sandbox
+
+ROOT = Path(__file__).parents[1]
+CORE, PLUGIN = ROOT / "registry_tool", ROOT / "plugins" / "fr_ensemble"
+# Rooms from the ground up: a room imports only from rows below its own, in functions too.
+ROOMS: list[set[str]] = [
+    {"registry_tool", "registry_tool.schemas", "registry_tool.report", "registry_tool.commands"},
+    {"registry_tool.errors"},
+    {"registry_tool.values", "registry_tool.protowire"},
+    {"registry_tool.strictjson", "registry_tool.files", "registry_tool.policy", "registry_tool.hookspec"},
+    {"registry_tool.rules"},
+    {"registry_tool.schema", "registry_tool.onnxfile", "registry_tool.progress", "registry_tool.report.rows"},
+    {"registry_tool.store", "registry_tool.onnx_kinds"},
+    {"registry_tool.entries", "registry_tool.gitbase", "registry_tool.plugins"},
+    {"registry_tool.onnxchecks", "registry_tool.loose", "registry_tool.promotion"},
+    {"registry_tool.checks"},
+    {"registry_tool.flows"},
+    {"registry_tool.gating"},
+    {"registry_tool.report.text", "registry_tool.report.machine"},
+    {"registry_tool.report.card", "registry_tool.commands.shared"},
+    {"registry_tool.commands.gate", "registry_tool.commands.inspect", "registry_tool.commands.models"},
+    {"registry_tool.cli"},
+    {"registry_tool.__main__"},
+]
+# What the table of section 3 gives the plugin of the core; everything else of the core is closed to it.
+OPEN_TO_PLUGINS = {"hookspec", "values", "errors", "strictjson", "onnxfile", "schemas"}
+TRAINING = {"network", "train", "blocks", "engines"}  # rooms that may import torch
+HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}
+
+
+def modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
+    """(dotted name, syntax tree) of every module of a package."""
+    for path in sorted(package.rglob("*.py")):
+        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+CORE_MODULES, PLUGIN_MODULES = dict(modules(CORE)), dict(modules(PLUGIN))
+SCHEMAS = {"registry_tool.schemas"}
+KNOWN = {*CORE_MODULES, *PLUGIN_MODULES, *SCHEMAS}
+
+
+def imports(tree: ast.AST, *, at_load: bool = False) -> set[str]:
+    """The modules that a tree imports; at_load: only those that importing it loads.
+
+    `from package import name` is package.name where that is a module, else package; only the plugin uses relative ones.
+    """
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if at_load and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            found |= {name for child in node.orelse for name in imports(child, at_load=True)}
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            source = node.module if node.level == 0 else ".".join(filter(None, (PLUGIN.name, node.module)))
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= {name if name in KNOWN else str(source) for name in names}
+        else:
+            found |= imports(node, at_load=at_load)
+    return found
+
+
+def row(name: str) -> int:
+    return next(number for number, rooms in enumerate(ROOMS) if name in rooms)
+
+
+def test_every_room_stands_in_the_table() -> None:
+    """A new module of the core takes a place here, and one that went leaves it."""
+    named = {name for rooms in ROOMS for name in rooms}
+    assert named == {*CORE_MODULES, *SCHEMAS}
+    assert sum(map(len, ROOMS)) == len(named)
+
+
+@pytest.mark.parametrize("name", CORE_MODULES)
+def test_imports_of_the_core_run_downward(name: str) -> None:
+    """A room imports from lower rows alone, inside functions too.
+
+    One exception: `plugins.load` adds the built-in plugin, as an entry point would.
+    """
+    own = {module for module in imports(CORE_MODULES[name]) if module.startswith("registry_tool")}
+    assert {module for module in own if row(module) >= row(name)} == set()
+    assert "registry_tool.onnx_kinds" not in own or name == "registry_tool.plugins"
+
+
+@pytest.mark.parametrize("name", CORE_MODULES)
+def test_the_core_knows_no_plugin(name: str) -> None:
+    """No module of the core imports the first-party plugin, anywhere."""
+    assert not {module for module in imports(CORE_MODULES[name]) if module.split(".")[0] == "fr_ensemble"}
+
+
+@pytest.mark.parametrize("name", CORE_MODULES)
+def test_the_core_loads_nothing_heavy(name: str) -> None:
+    """No numpy, onnx or torch at module level; torch, pyarrow and scipy nowhere."""
+    tops = {module.split(".")[0] for module in imports(CORE_MODULES[name], at_load=True)}
+    everything = {module.split(".")[0] for module in imports(CORE_MODULES[name])}
+    assert tops & HEAVY == set()
+    assert everything & {"torch", "pyarrow", "scipy"} == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["registry_tool.cli", *(n for n in CORE_MODULES if n.startswith("registry_tool.commands"))]
+)
+def test_commands_open_no_file_of_a_registry(name: str) -> None:
+    """Command lines parse and print: the rooms below the flows are theirs only to name values."""
+    below = {
+        "strictjson",
+        "schema",
+        "entries",
+        "checks",
+        "promotion",
+        "onnxfile",
+        "onnxchecks",
+        "loose",
+        "gitbase",
+        "policy",
+    }
+    assert not {module for module in imports(CORE_MODULES[name]) if module.rsplit(".", 1)[-1] in below}
+
+
+@pytest.mark.parametrize(
+    "name", ["registry_tool.flows", "registry_tool.gating", "registry_tool.checks", "registry_tool.store"]
+)
+def test_stories_know_no_click(name: str) -> None:
+    """Only the command line, its renderers and the hooks that add options know click."""
+    assert "click" not in imports(CORE_MODULES[name])
+
+
+@pytest.mark.parametrize("name", ["registry_tool.values", "registry_tool.policy", "registry_tool.strictjson"])
+def test_pure_rooms_open_no_file(name: str) -> None:
+    """Values, policy and JSON read no files: no os, no pathlib, no open()."""
+    assert imports(CORE_MODULES[name]) & {"os", "pathlib", "io", "shutil", "subprocess"} == set()
+    calls = {
+        node.func.id
+        for node in ast.walk(CORE_MODULES[name])
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert "open" not in calls
+
+
+@pytest.mark.parametrize("name", PLUGIN_MODULES)
+def test_the_plugin_uses_the_public_door(name: str) -> None:
+    """Of the core it imports the hooks, values, errors, strict JSON, ONNX facts and schemas, and no more."""
+    own = {module for module in imports(PLUGIN_MODULES[name]) if module.startswith("registry_tool")}
+    assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS}
+
+
+def test_the_built_in_plugin_uses_the_public_door() -> None:
+    """It is the example that plugin authors read."""
+    own = {module for module in imports(CORE_MODULES["registry_tool.onnx_kinds"]) if module.startswith("registry_tool")}
+    assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS}
+
+
+@pytest.mark.parametrize("name", PLUGIN_MODULES)
+def test_torch_stays_in_the_rooms_of_training(name: str) -> None:
+    """Anything else of the plugin runs where torch is not installed; ray and pyarrow load inside functions alone."""
+    tree, room = PLUGIN_MODULES[name], name.rsplit(".", 1)[-1]
+    assert room in TRAINING or "torch" not in {module.split(".")[0] for module in imports(tree)}
+    assert {module.split(".")[0] for module in imports(tree, at_load=True)} & {"ray", "pyarrow", "scipy"} == set()
+
+
+def test_the_hooks_module_is_light() -> None:
+    """plugin.py, which every command loads, imports nothing heavy and no other room of the plugin at module level."""
+    found = imports(PLUGIN_MODULES["fr_ensemble.plugin"], at_load=True)
+    assert {module.split(".")[0] for module in found} & {*HEAVY, "fr_ensemble"} == set()
+
+
+@pytest.mark.parametrize("package", [CORE_MODULES, PLUGIN_MODULES], ids=["core", "plugin"])
+def test_no_room_imports_itself_round_a_corner(package: dict[str, ast.Module]) -> None:
+    """There is no cycle among the modules of a package, `plugins.load` and its built-in plugin included."""
+    edges = {name: imports(tree) & set(package) for name, tree in package.items()}
+    while free := {name for name, targets in edges.items() if not targets & set(edges)}:
+        edges = {name: targets for name, targets in edges.items() if name not in free}
+    assert edges == {}
+
+
+def loaded(*arguments: str) -> tuple[int, set[str]]:
+    """(exit code, top-level names of the modules) of a run of the program in a process of its own."""
+    script = (
+        "import sys, json\nfrom registry_tool import cli\nsys.argv = ['registry', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    code = int(end.code or 0)\n"
+        "print()\nprint(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    code, names = json.loads(run.stdout.splitlines()[-1])
+    return code, set(names)
+
+
+def test_validation_loads_no_training_library(production: Sandbox) -> None:
+    """`registry validate`, at its fullest, on a trained production ensemble: no torch, pyarrow or scipy."""
+    code, names = loaded("validate", str(production.path))
+    assert code == 0
+    assert names & {"torch", "pyarrow", "scipy", "ray"} == set()
+    assert {"onnx", "onnxruntime"} <= names  # it did look at the graphs
+
+
+def test_a_quick_run_loads_no_onnx(production: Sandbox) -> None:
+    """--level quick needs neither onnx nor onnxruntime."""
+    code, names = loaded("validate", str(production.path), "--level", "quick")
+    assert code == 0
+    assert names & {"onnx", "onnxruntime", "torch", "pyarrow", "scipy"} == set()
+
+
+@pytest.mark.parametrize("command", ["gate", "flip"])
+def test_promotion_loads_no_training_library(smoke: Sandbox, command: str) -> None:
+    """The gate runs on the base install."""
+    code, names = loaded(command, "tiny", "--registry", str(smoke.path))
+    assert code == 0
+    assert names & {"torch", "pyarrow", "scipy"} == set()
+
+
+@pytest.mark.parametrize("command", [["--help"], ["train", "fr_ensemble", "--help"], ["plugins"], ["list"]])
+def test_small_commands_load_nothing_heavy(
+    production: Sandbox, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Help, plugins and lists answer at once: no numpy even."""
+    monkeypatch.setenv("REGISTRY_JSON", str(production.path))
+    code, names = loaded(*command)
+    assert (code, names & HEAVY) == (0, set())

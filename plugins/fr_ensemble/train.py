@@ -29,7 +29,8 @@ from fr_ensemble.recipe import Recipe
 from fr_ensemble.weights import Float32, Int64, Trained, TrainingData
 from registry_tool.errors import InputError
 
-STACK = 32  # models in a stack: past this the cost of a model-step hardly falls
+STACK = 64  # the most models in a stack: longer operations keep threads apart, and past this nothing is gained
+LEAST = 12  # the fewest: below this a step costs what Python and torch's dispatch cost, however many cores there are
 PREDICT_ROWS = 4096  # rows predicted at a time
 DRAW_BYTES = 1 << 16  # dropout bits drawn at a time for one model; larger blocks leave the allocator's fast path
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
@@ -241,7 +242,8 @@ def plan_blocks(
 ) -> list[list[ModelKey]]:
     """Cut the models into blocks of nearly one size, models with the same number of batches together.
 
-    At most `stack` models a block, and fewer where `workers` blocks would not fit `memory` (bytes).
+    At most `stack` models a block, and fewer where `workers` blocks would not fit `memory` (bytes); LEAST or more,
+    where those two allow it, even if a worker then has nothing to do.
     """
     rows, hidden, width = recipe.batch_size, padded(recipe.hidden), table.rows.shape[1]
     order = 4 * (len(table.source) + rows)
@@ -250,7 +252,7 @@ def plan_blocks(
     here = min(workers, os.cpu_count() or 1)  # the others are on other machines
     stack = max(MIN_STACK, min(stack, memory // (here * (order + buffers + weights))))
     ranked = sorted(keys, key=lambda k: (-np.count_nonzero(table.source != k.fold), k))
-    count = max(1, min(-(-len(keys) // (workers * stack)) * workers, len(keys) // MIN_STACK))
+    count = max(1, min(-(-len(keys) // (workers * stack)) * workers, len(keys) // min(stack, LEAST)))
     return [ranked[a:b] for a, b in pairwise(len(keys) * i // count for i in range(count + 1))]
 
 

@@ -295,11 +295,14 @@ def test_blocks_fit_memory() -> None:
     """Blocks hold every model once, at least two each, no more than asked for, and fewer where memory is short."""
     table = prepare(make_corpus([10, 10, 10]))
     keys = [ModelKey(fold, seed) for fold in (0, 1, 2, FINAL) for seed in range(5)]
-    for workers, stack, memory, largest in ((1, 32, 2**33, 20), (2, 32, 2**33, 10), (2, 3, 2**33, 4), (1, 32, 1, 2)):
+    for workers, stack, memory, largest in ((1, 64, 2**33, 20), (2, 10, 2**33, 10), (2, 3, 2**33, 4), (1, 64, 1, 2)):
         blocks = plan_blocks(table, SMALL, keys, workers, stack, memory)
         assert sorted(k for b in blocks for k in b) == sorted(keys)
         assert min(map(len, blocks)) >= 2
         assert max(map(len, blocks)) <= largest
+    assert (
+        len(plan_blocks(table, SMALL, keys, 16, 64, 2**33)) == 1
+    )  # sixteen workers for one model each would be slower
     assert available_memory() > 2**20
 
 

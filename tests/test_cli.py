@@ -1,0 +1,453 @@
+"""Tests of the program: exit codes, output for people and machines, help, and the ways in which a run can end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from conftest import Made, Program, Thumbs, program, with_plugin
+from sandbox import Sandbox, to_json
+
+from registry_tool import __version__, schemas
+from registry_tool.cli import cli
+from registry_tool.commands.shared import Context
+from registry_tool.errors import ExitCode, InputError
+from registry_tool.hookspec import Batch, hookimpl
+from registry_tool.plugins import load
+from registry_tool.schema import violations
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+# ---- help -------------------------------------------------------------------------------------------------------
+
+
+def commands(
+    group: click.Group, ctx: click.Context, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, click.Context(command, parent=ctx, info_name=name), (*path, name))
+
+
+def all_commands() -> dict[tuple[str, ...], click.Command]:
+    with click.Context(cli, info_name="registry", obj=Context()) as ctx:
+        return dict(commands(cli, ctx))
+
+
+COMMANDS = all_commands()
+
+
+def test_the_commands_of_the_design_are_there() -> None:
+    """What section 6 lets a person type."""
+    expected = {"validate", "list", "show", "rule", "plugins", "train", "evaluate", "predict", "gate", "flip", "prune"}
+    assert expected <= {path[0] for path in COMMANDS}
+    assert ("train", "fr_ensemble") in COMMANDS
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_an_example(path: tuple[str, ...], flag: str, registry: Program) -> None:
+    """Every command's help names the program with an example, and ends with 0."""
+    ran = registry(*path, flag)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"registry {' '.join(path)}" in ran.out
+    assert "Example" in ran.out
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_is_explained(path: tuple[str, ...], registry: Program) -> None:
+    """An option without a word about it is not finished."""
+    text = " ".join(registry(*path, "--help").out.split())
+    for option in COMMANDS[path].params:
+        if isinstance(option, click.Option):
+            assert option.help, option.name
+            assert option.opts[0] in text
+            assert " ".join(option.help.split())[:40] in text
+
+
+def test_a_line_of_help_fits_a_terminal(registry: Program) -> None:
+    """No example or table of the help is wider than 100 characters."""
+    for path in [(), *COMMANDS]:
+        assert max(map(len, registry(*path, "--help").out.splitlines())) <= 100
+
+
+def test_the_help_says_the_exit_codes(registry: Program) -> None:
+    """All four, in the program's own help."""
+    text = registry("--help").out
+    for code in ExitCode:
+        assert f"{int(code)} " in text
+    assert set(map(int, ExitCode)) == {0, 1, 2, 3}
+
+
+def test_the_version_is_printed(registry: Program) -> None:
+    """--version says the version of the package."""
+    ran = registry("--version")
+    assert ran.code == 0
+    assert __version__ in ran.out
+
+
+# ---- exit codes -------------------------------------------------------------------------------------------------
+
+CODES: list[tuple[str, tuple[str, ...], int]] = [
+    ("smoke", ("validate",), 0),
+    ("smoke", ("validate", "--strict", "--level", "quick"), 0),
+    ("smoke", ("list",), 0),
+    ("smoke", ("show", "tiny"), 0),
+    ("smoke", ("show", "tiny", "--format", "json"), 0),
+    ("smoke", ("gate", "tiny"), 0),
+    ("smoke", ("flip", "tiny"), 0),
+    ("smoke", ("prune",), 0),
+    ("smoke", ("plugins",), 0),
+    ("smoke", ("rule",), 0),
+    ("smoke", ("rule", "digest-mismatch"), 0),
+    ("smoke", ("evaluate", "tiny", "--smoke"), 0),
+    ("production", ("validate", "--strict"), 0),
+    ("production", ("gate", "tiny"), 0),
+    ("production", ("flip", "tiny", "--demote", "--reason", "drifts"), 0),
+    ("production", ("flip", "tiny"), 1),
+    ("smoke", ("flip", "tiny", "--demote", "--reason", "x"), 1),
+    ("random", ("gate", "tiny"), 1),
+    ("random", ("flip", "tiny"), 1),
+    ("random", ("validate",), 0),
+    ("smoke", ("flip", "tiny", "--demote"), 2),
+    ("smoke", ("flip", "tiny", "--reason", "x"), 2),
+    ("smoke", ("gate",), 2),
+    ("smoke", ("gate", "timy"), 2),
+    ("smoke", ("gate", "tiny", "--base", "main"), 2),
+    ("smoke", ("gate", "--evidence", "no-such-folder"), 2),
+    ("smoke", ("flip",), 2),
+    ("smoke", ("flip", "timy"), 2),
+    ("smoke", ("show", "timy"), 2),
+    ("smoke", ("rule", "no-such-code"), 2),
+    ("smoke", ("evaluate", "tiny"), 2),
+    ("smoke", ("evaluate", "tiny", "--smoke", "--corpus", "x.csv"), 2),
+    ("smoke", ("evaluate", "tiny", "--smoke", "--levels", "1.5"), 2),
+    ("smoke", ("evaluate", "tiny", "--smoke", "--levels", "nan"), 2),
+    ("smoke", ("evaluate", "tiny", "--smoke", "--levels", ""), 2),
+    ("smoke", ("predict", "tiny"), 2),
+    ("smoke", ("train",), 2),
+    ("smoke", ("train", "unheard_of", "--id", "a"), 2),
+    ("smoke", ("train", "fr", "--id", "a"), 2),
+    ("smoke", ("train", "fr_ensemble"), 2),
+    ("smoke", ("train", "fr_ensemble", "--id", "a", "--smoke", "--corpus", "x.csv"), 2),
+    ("smoke", ("validate", "--level", "thorough"), 2),
+    ("smoke", ("validate", "--format", "yaml"), 2),
+    ("smoke", ("validate", "--no-such-option"), 2),
+    ("smoke", ("no-such-command",), 2),
+    ("smoke", ("validate", "a", "b"), 2),
+]
+
+
+@pytest.mark.parametrize(("state", "arguments", "code"), CODES, ids=[f"{c[0]} {' '.join(c[1])}" for c in CODES])
+def test_exit_codes(
+    made: Made,
+    tmp_path: Path,
+    registry: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    arguments: Any,
+    code: int,
+) -> None:
+    """Done is 0, rejected 1, unusable 2; what failed says so on stderr in at most a usage and a line."""
+    box = Sandbox.copy(getattr(made, state), tmp_path / "model")
+    monkeypatch.chdir(box.folder)
+    ran = registry(*arguments)
+    assert ran.code == code, ran
+    if code == 2:
+        assert ran.out == ""
+        assert 1 <= ran.err.count("\n") <= 4 or ran.err.startswith("Usage: registry train [OPTIONS] KIND")
+
+
+@pytest.mark.parametrize("name", ["digest-mismatch", "promotion-missing", "json-duplicate-key"])
+def test_a_finding_fails_validation(name: str, registry: Program) -> None:
+    """An error finding is exit 1; a registry that does not parse is one."""
+    assert registry("validate", EXAMPLES / "invalid" / name).code == 1
+
+
+def test_every_error_of_the_world_is_3(smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes nothing: one line on stderr that says where and what to do, nothing written."""
+    from registry_tool import files
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    before = smoke.tree()
+    monkeypatch.setattr(files, "_write", full)
+    ran = registry("flip", "tiny", "--registry", smoke.path)
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert "the disk is full" in ran.err
+    assert smoke.tree() == before
+
+
+# ---- output for people ------------------------------------------------------------------------------------------
+
+
+def test_a_finding_is_a_line_with_everything(registry: Program) -> None:
+    """Severity, code, entry, file:line, pointer, found, expected, what to do; the last line counts."""
+    ran = registry("validate", EXAMPLES / "invalid" / "digest-mismatch")
+    finding, count = ran.out.splitlines()
+    assert finding.startswith("error[digest-mismatch] m: registry.json:")
+    assert "#/models/0/sha256" in finding
+    for part in (": found ", ", expected ", ": restore the file"):
+        assert part in finding
+    assert count.endswith("registry.json: 1 entry: 1 error")
+    assert ran.err == ""
+
+
+def test_findings_are_counted_in_words(registry: Program, tmp_path: Path) -> None:
+    """Errors, warnings and notes, in the plural where there are several."""
+    files = [("a.onnx", b"x"), ("b.onnx", b"y"), ("old/0123456789ab/manifest.json", b"{}")]
+    for name, data in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": []}))
+    assert registry("validate", tmp_path).out.splitlines()[-1].endswith(": 0 entries: 2 warnings, 1 note")
+
+
+def test_there_is_no_colour_in_a_pipe(production: Sandbox) -> None:
+    """Output to a pipe has no escape codes."""
+    assert "\x1b" not in program("gate", "tiny", "--registry", production.path).stdout
+
+
+def test_the_gate_shows_each_rule_and_the_folds(smoke: Sandbox, registry: Program) -> None:
+    """Verdict first, then each rule with its figure, then the folds as a table with every source."""
+    lines = registry("gate", "tiny", "--registry", smoke.path).out.splitlines()
+    assert lines[0] == "tiny: PROMOTE"
+    assert [line.split()[:2] for line in lines[1:4]] == [
+        ["ok", m] for m in ("mean_plcc", "plcc_spread", "min_seed_plcc")
+    ]
+    table = [line for line in lines if line.startswith("s1")]
+    assert [line.split()[0] for line in table] == smoke.manifest["corpus"]["sources"]
+    smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
+    held = registry("gate", "tiny", "--registry", smoke.path).out.splitlines()
+    assert held[0] == "tiny: HOLD"
+    assert held[1].split()[:2] == ["FAIL", "mean_plcc"]
+    assert any(line.startswith("  - mean_plcc >= 0.99999: found 0.99") for line in held)
+
+
+def test_list_and_show_say_what_ships(production: Sandbox, registry: Program) -> None:
+    """One line an entry with its state; every pinned file with its digest, and the policy."""
+    where = ("--registry", production.path)
+    header, row = registry("list", *where).out.splitlines()
+    assert header.split()[:3] == ["id", "kind", "state"]
+    assert row.split() == ["tiny", "fr_ensemble", "production", "MIT", production.entry["sha256"][:12]]
+    text = registry("show", "tiny", *where).out
+    for part in ("tiny_seed2.onnx", "evidence/oof.npz", production.entry["sha256"], "mean_plcc"):
+        assert part in text
+
+
+def test_words_go_to_stderr_and_results_to_stdout(smoke: Sandbox, registry: Program) -> None:
+    """What a script wants is alone on stdout."""
+    ran = registry("flip", "tiny", "--registry", smoke.path, "--format", "json")
+    assert json.loads(ran.out)["verdict"] == "PROMOTE"
+    assert "production, verdict in" in ran.err
+
+
+def test_plugins_are_listed(registry: Program) -> None:
+    """Name, version, kinds, hooks; the same as JSON."""
+    rows = json.loads(registry("plugins", "--format", "json").out)
+    by_name = {row["plugin"]: row for row in rows}
+    assert by_name["fr_ensemble"]["kinds"] == "fr_ensemble"
+    assert "registry_gate" in by_name["fr_ensemble"]["hooks"]
+    assert "fr, nr, filter" in registry("plugins").out
+
+
+# ---- output for machines ----------------------------------------------------------------------------------------
+
+
+def strict(text: str) -> Any:
+    """JSON as a strict reader reads it: no NaN."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("level", ["quick", "full"])
+@pytest.mark.parametrize(
+    "name", ["invalid/digest-mismatch", "invalid/json-bom", "valid/smoke", "invalid/folder-unused"]
+)
+def test_findings_as_json_have_their_schema(name: str, level: str, registry: Program) -> None:
+    """The document's shape, and numbers that agree with its findings."""
+    ran = registry("validate", EXAMPLES / name, "--format", "json", "--level", level)
+    document = strict(ran.out)
+    assert violations(document, schemas.load("findings")) == []
+    assert (document["level"], document["registry"].endswith("registry.json")) == (level, True)
+    for severity, count in document["summary"].items():
+        assert count == sum(f["severity"] == severity for f in document["findings"])
+    assert ran.code == (1 if document["summary"]["error"] else 0)
+
+
+def test_a_verdict_as_json_is_a_verdict(smoke: Sandbox, registry: Program, tmp_path: Path) -> None:
+    """On stdout with details, in the file of -o as `flip` would store it."""
+    ran = registry("gate", "tiny", "--registry", smoke.path, "--format", "json", "-o", tmp_path / "v.json")
+    document = strict(ran.out)
+    assert violations(document, schemas.load("verdict")) == []
+    assert [fold["held_out"] for fold in document["details"]["folds"]] == smoke.manifest["corpus"]["sources"]
+    stored = strict((tmp_path / "v.json").read_text())
+    assert stored == {key: value for key, value in document.items() if key not in ("why", "details")}
+
+
+def test_an_evaluation_as_json_has_the_fields_of_the_design(smoke: Sandbox, registry: Program, made: Made) -> None:
+    """Entry, corpus, rows, figures, levels, groups and baselines; a schema of its own in schemas/."""
+    arguments = ("evaluate", "tiny", "--corpus", made.heldout, "--by", "src,encoder", "--registry", smoke.path)
+    document = strict(registry(*arguments, "--format", "json").out)
+    assert {"entry", "corpus", "n_rows", "plcc", "srocc", "rmse", "crps", "levels", "by", "baselines"} <= set(document)
+    assert (document["entry"], document["n_rows"], len(document["by"]["src"])) == ("tiny", 120, 3)
+    assert [item["level"] for item in document["levels"]] == [0.5, 0.8, 0.95]
+    assert set(document["levels"][0]) == {"level", "coverage", "width", "interval_score"}
+    assert set(document["by"]["encoder"]) == {"libx264", "libx265", "libsvtav1"}
+    table = registry(*arguments).out
+    assert "src=s20" in table
+    assert "encoder=libx264" in table
+    assert violations(document, schemas.load("evaluation")) == []
+
+
+def test_predictions_are_csv_or_json_lines(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """The same rows in both forms and in a file; lower <= mu <= upper in each."""
+    where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
+    text = registry(*where).out
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == 120
+    assert all(float(row["lower"]) <= float(row["mu"]) <= float(row["upper"]) for row in rows)
+    lines = [strict(line) for line in registry(*where, "--format", "jsonl").out.splitlines()]
+    assert [{key: str(value) for key, value in line.items()} for line in lines] == rows
+    ran = registry(*where, "-o", tmp_path / "out.csv")
+    assert (ran.code, ran.out, (tmp_path / "out.csv").read_text()) == (0, "", text)
+    several = registry(*where, "--levels", "0.5,0.95").out.splitlines()[0].split(",")
+    assert several[-4:] == ["lower_50", "upper_50", "lower_95", "upper_95"]
+
+
+def test_list_and_show_as_json_are_the_entry(production: Sandbox, registry: Program) -> None:
+    """Every field of the entry, and for show its files and policy."""
+    where = ("--registry", production.path, "--format", "json")
+    assert strict(registry("list", *where).out) == [production.entry]
+    document = strict(registry("show", "tiny", *where).out)
+    assert {key: document[key] for key in production.entry} == production.entry
+    assert document["files"]["tiny.onnx"] == production.manifest["fused"]["sha256"]
+
+
+# ---- which registry ---------------------------------------------------------------------------------------------
+
+
+def test_the_registry_is_found_from_below_and_by_name(production: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder above, by REGISTRY_JSON, as an argument, as a folder."""
+    below = production.folder / "tiny"
+    for arguments, folder, environment in (
+        (("validate",), below, {}),
+        (("validate",), Path("/"), {"REGISTRY_JSON": str(production.path)}),
+        (("validate", str(production.folder)), Path("/"), {}),
+        (("list", "--registry", "model"), production.folder.parent, {}),
+    ):
+        assert (
+            "tiny" in program(*arguments, cwd=folder, env={**os.environ, **environment}).stdout
+            or arguments[0] != "list"
+        )
+
+
+# ---- the ways in which a run can end ----------------------------------------------------------------------------
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_reader_that_leaves_is_no_error(production: Sandbox) -> None:
+    """`registry ... | head -1`: no traceback, no word, and not an exit code that means a rejection."""
+    run = start("rule")
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == ""
+    assert run.wait(60) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full_is_a_broken_world(production: Sandbox) -> None:
+    """Output that cannot be written is not success: exit code 3 and one line."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "registry_tool", "validate", str(production.path)]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stderr.count("\n")) == (3, 1)
+
+
+def is_training(process: subprocess.Popen[str]) -> bool:
+    """Whether the process has loaded torch and started its workers."""
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    return "libtorch_cpu" in maps and len(os.listdir(f"/proc/{process.pid}/task")) > 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_ctrl_c_leaves_no_trace(smoke: Sandbox, made: Made) -> None:
+    """SIGINT to a real training run: exit 130, one line, the folder as it was, and the next command is not blocked."""
+    before = smoke.tree()
+    endless = ("--corpus", made.corpus, "--epochs", 10**6, "--registry", smoke.path)
+    run = start("train", "fr_ensemble", "--id", "endless", *endless)
+    deadline = time.monotonic() + 60
+    while not is_training(run):
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)  # into the epochs; nothing depends on how far
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, "")
+    assert err.strip() == "registry: interrupted, nothing was changed"
+    assert smoke.tree() == before
+    assert not list(smoke.folder.rglob(".staging-*"))
+    assert program("prune", "--registry", smoke.path).returncode == 0
+
+
+def test_an_output_file_is_whole_or_not_at_all(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
+    """A prediction that fails half way leaves the old file and nothing beside it."""
+
+    class Failing(Thumbs):
+        @hookimpl
+        def registry_predict(self, view: Any, request: Any) -> Any:
+            yield Batch({"row": [0]})
+            raise InputError("rows.csv:7: found nan, expected a number: correct it")
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "out.csv").write_text("old")
+    arguments = ("predict", "t", "--corpus", "rows.csv", "--registry", thumb.path, "-o", folder / "out.csv")
+    ran = registry(*arguments, plugins=with_plugin(Failing()))
+    assert (ran.code, "rows.csv:7" in ran.err) == (2, True)
+    assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("out.csv", "old")]
+
+
+@pytest.mark.parametrize("command", ["predict", "gate", "card"])
+def test_an_output_file_that_cannot_be_made_is_named(
+    smoke: Sandbox, registry: Program, made: Made, tmp_path: Path, command: str
+) -> None:
+    """A folder that is not there: one line that names the path, not success."""
+    target = tmp_path / "no" / "such" / "out"
+    more = ("--corpus", made.heldout) if command == "predict" else ()
+    ran = registry(command, "tiny", *more, "-o", target, "--registry", smoke.path)
+    assert ran.code in (2, 3)
+    assert ran.err.count("\n") == 1
+    assert "no/such" in ran.err
+
+
+def test_two_commands_share_nothing(production: Sandbox, registry: Program) -> None:
+    """Plugins of one run are not those of the next."""
+    plugins = with_plugin(Thumbs())
+    assert "thumb" in registry("plugins", plugins=plugins).out
+    assert "thumb" not in registry("plugins", plugins=load()).out

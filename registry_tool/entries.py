@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from registry_tool.errors import PluginError
 from registry_tool.files import FileProblem, Folder, check_path
 from registry_tool.hookspec import Kind
 from registry_tool.store import file_finding, json_finding, schema_findings
@@ -129,7 +130,10 @@ class OpenEntry:
             self.findings.append(self.finding("schema-type", "wrong type", found="not an object", expected="object"))
             return
         if kind is not None and kind.schema is not None:
-            self.findings += schema_findings(document, kind.schema, path, self.entry.id)
+            try:
+                self.findings += schema_findings(document, kind.schema, path, self.entry.id)
+            except PluginError as error:
+                raise PluginError(f"kind {kind.name!r}: {error}") from error
         self.manifest = document.value
         if self.sound:
             self._pin_manifest(posixpath.dirname(path), path, document.value)

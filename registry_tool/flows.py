@@ -192,6 +192,8 @@ def _pinned(trained: Trained) -> Json:
             return document
         return [fill(item) for item in value] if isinstance(value, list | tuple) else value
 
+    if "smoke" in trained.manifest:
+        raise ValueError("the manifest says `smoke`, which the registry alone says")
     manifest = fill(trained.manifest)
     if unpinned := sorted(set(files) - named):
         raise ValueError(f"{unpinned[0]} was made, but the manifest does not name it")

@@ -214,7 +214,7 @@ def gate_base(path: Path, plugins: Plugins, base: str) -> list[Judgement]:
         for why in _why(entry, loaded.registry, before):
             with Folder(loaded.folder) as folder:
                 view = open_entry(folder, loaded, plugins, entry, index, keep=True)
-                judgement = _judge_now(view, loaded.registry, before, plugins)
+                judgement = _judge_now(view, loaded.registry, old, plugins)
             judgements.append(replace(judgement, why=why))
     return judgements
 
@@ -231,16 +231,31 @@ def _why(entry: Entry, now: Registry, before: Registry) -> Iterator[str]:
         yield "its policy changed"
 
 
-def _judge_now(view: OpenEntry, registry: Registry, before: Registry, plugins: Plugins) -> Judgement:
+def _judge_now(view: OpenEntry, registry: Registry, base: Loaded | None, plugins: Plugins) -> Judgement:
     entry = view.entry
+    before = base.registry if base is not None and base.registry is not None else store.empty()
     errors = [f for f in check_entry(view, registry, plugins, Level.FULL) if f.severity is Severity.ERROR]
     reasons = tuple(f"{f.code}: {f}" for f in errors)
     policy = registry.policies.get(entry.kind, Policy())
-    stood = before.policies.get(entry.kind)
-    if stood is not None and policy.is_looser_than(stood):
+    kind = plugins.kinds.get(entry.kind)
+    stood = before.policies.get(entry.kind, kind.default_policy if kind else Policy())
+    if registry.schema_version == store.VERSION and policy.is_looser_than(stood):
         reasons += (f"the policy of kind {entry.kind!r} was loosened in the same change: land the policy first, alone",)
+    promotion = entry.promotion or EMPTY
+    if "imported_from" in promotion and not _was_imported(entry, base):
+        reasons += (f"imported_from: the registry at the base did not have {entry.id} as production: flip it",)
     if reasons:
         return Judgement(Verdict(entry.id, "HOLD", policy, EMPTY, reasons, entry.sha256))
-    if entry.promotion is None or "verdict" not in entry.promotion:
+    if "verdict" not in promotion:
         return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
     return _judge(view, registry, plugins)
+
+
+def _was_imported(entry: Entry, base: Loaded | None) -> bool:
+    """True where the base is the version-1 registry that the entry came from, or had this very promotion already."""
+    old = base.registry.entry(entry.id) if base is not None and base.registry is not None else None
+    if base is None or base.registry is None or base.document is None or old is None or old.smoke:
+        return False
+    came_from = (entry.promotion or EMPTY).get("imported_from")
+    migrated = base.registry.schema_version < store.VERSION and sha256_of(base.document.data) == came_from
+    return (migrated or old.promotion == entry.promotion) and old.sha256 == entry.sha256

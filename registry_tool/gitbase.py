@@ -10,31 +10,42 @@ from registry_tool.store import Loaded, load, read
 
 
 def load_base(base: str, registry: Path) -> Loaded | None:
-    """The registry at `base`: an older registry file, else a git revision; None where the revision has no registry yet.
+    """The registry at `base`: a git revision, else an older registry file; None where the revision has no registry yet.
 
-    Raises InputError for a revision git does not know, WorldError where git does not run.
+    The revision goes first: a file of that name, which a change could add, does not stand in for it. Raises InputError
+    for a revision git does not know, WorldError where git does not run.
     """
-    if Path(base).is_file():
-        return load(Path(base))
     folder = registry.resolve().parent
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
-        raise InputError(f"--base {base}: {folder} is in no git repository, expected one: give an older registry file")
-    if _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}") is None:
-        shallow = (_git(folder, "rev-parse", "--is-shallow-repository") or b"").strip() == b"true"
-        remedy = "this clone is shallow: fetch it with full history (fetch-depth: 0)" if shallow else "check the name"
-        raise InputError(f"--base {base}: git knows no such commit, expected a revision or a file: {remedy}")
-    path = registry.resolve().relative_to(Path(top.decode().strip()).resolve()).as_posix()
-    if not _git(folder, "ls-tree", "--full-tree", base, "--", path):
+    commit = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}")
+    if commit.returncode != 0:
+        if Path(base).is_file():
+            return load(Path(base))
+        raise InputError(f"--base {base}: {_why_not(folder)}")
+    revision = commit.stdout.decode().strip()
+    top = _git(folder, "rev-parse", "--show-toplevel").stdout.decode().strip()
+    path = registry.resolve().relative_to(Path(top).resolve()).as_posix()
+    if not _git(folder, "ls-tree", "--full-tree", revision, "--", path).stdout:
         return None
-    data = _git(folder, "cat-file", "blob", f"{base}:{path}")
-    return read(registry, data) if data is not None else None
+    blob = _git(folder, "cat-file", "blob", f"{revision}:{path}")
+    return read(registry, blob.stdout) if blob.returncode == 0 else None
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git printed; None where it said no."""
+def _why_not(folder: Path) -> str:
+    inside = _git(folder, "rev-parse", "--is-shallow-repository")
+    if inside.returncode != 0:
+        said = " ".join(inside.stderr.decode(errors="replace").split())[:200]
+        return f"found no such file, and git says {said!r}, expected a revision of the registry's repository or a file"
+    if inside.stdout.strip() == b"true":
+        return (
+            "git knows no such commit in this shallow clone, expected a revision: fetch full history (fetch-depth: 0)"
+        )
+    return (
+        "git knows no such commit, and there is no such file, expected a revision or an older registry: check the name"
+    )
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
     except OSError as error:
         raise WorldError(f"git: does not run ({error.strerror}): install git") from error
-    return done.stdout if done.returncode == 0 else None

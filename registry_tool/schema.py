@@ -73,7 +73,8 @@ def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
             if len(found) >= MAX_VIOLATIONS:
                 break
     except Exception as error:  # our own schemas are tested; what is wrong here is a plugin's
-        raise PluginError(f"a kind's schema is no JSON Schema: {type(error).__name__}: {error}: repair it") from error
+        what = str(error).partition("\n")[0]
+        raise PluginError(f"its schema is no JSON Schema: {type(error).__name__}: {what}: repair it") from error
     return sorted(found, key=lambda v: (v.pointer, v.code, v.message))
 
 

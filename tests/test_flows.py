@@ -214,7 +214,7 @@ def test_an_unknown_kind_cannot_be_trained(path: Path) -> None:
         (Trainer(id="other"), "not validate"),
         (Trainer(kind="other"), "not validate"),
         (Trainer(weights=[]), "does not name it"),
-        (Trainer(smoke=False), "not validate"),
+        (Trainer(smoke=False), "registry alone says"),
         (Trainer(extra={"path": "gone.bin"}), "no such file was made"),
     ],
 )

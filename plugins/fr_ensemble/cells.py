@@ -53,6 +53,7 @@ class Reference:
     width: int
     height: int
     frames: int
+    sha256: str  # of the file, or of the rendered pattern (y4m)
     self_check: float  # mean VMAF of a near-lossless encode
 
 
@@ -164,18 +165,25 @@ class Workshop:
     def open(self, source: Source, key: str, needed: bool) -> Reference:
         """The source's facts; its frames too when `needed`. FFmpegError when it cannot be read or fails the check."""
         facts = self.cache / "sources" / f"{_digest(key, SELF_CHECK, *self.engine)}.json"
+        known = json.loads(facts.read_text()) if facts.exists() else None
         file = source.path.absolute() if source.path is not None else self.work / f"{key}.y4m"
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
-            if source.graph is not None and (needed or not facts.exists()):
-                shape = ("-frames:v", str(source.frames), "-pix_fmt", "yuv420p")
-                self.run.run("-f", "lavfi", "-i", source.graph, *shape, str(file), folder=folder)
-            if not facts.exists():
-                found = self._facts(file, folder)
-                (folder / "facts").write_text(json.dumps(found))
+            if source.graph is not None and (needed or known is None):
+                self._render(source, file, known and known["sha256"], folder)
+            if known is None:
+                known = self._facts(file, folder)
+                (folder / "facts").write_text(json.dumps(known))
                 os.replace(folder / "facts", facts)
-        found = json.loads(facts.read_text())
-        return Reference(source.name, key, file, Fraction(found.pop("rate")), **found)
+        return Reference(source.name, key, file, Fraction(known.pop("rate")), **known)
+
+    def _render(self, source: Source, file: Path, sha256: str | None, folder: Path) -> None:
+        """Writes a pattern's frames; FFmpegError unless they are those of `sha256` or, without one, of a second try."""
+        for target in (file,) if sha256 else (folder / "first.y4m", file):
+            shape = ("-frames:v", str(source.frames), "-pix_fmt", "yuv420p", str(target))
+            self.run.run("-f", "lavfi", "-i", str(source.graph), *shape, folder=folder)
+        if _file_digest(file) != (sha256 or _file_digest(folder / "first.y4m")):
+            raise FFmpegError("the pattern gives other frames each time: give its generators seeds and colours")
 
     def _facts(self, file: Path, folder: Path) -> dict[str, Any]:
         """Rate, size and number of frames, by decoding once; then the self-check."""
@@ -200,7 +208,8 @@ class Workshop:
                 f"self-check: a near-lossless encode scores a mean VMAF of {mean:.2f}, expected more than "
                 f"{SELF_CHECK:g}: frames of this source do not pair with their encodes"
             )
-        return {"rate": str(rate), "width": width, "height": height, "frames": frames, "self_check": round(mean, 3)}
+        about_pictures = {"rate": str(rate), "width": width, "height": height, "frames": frames}
+        return {**about_pictures, "sha256": _file_digest(file), "self_check": round(mean, 3)}
 
     def _self_check(self, file: Path, rate: Fraction, frames: int, folder: Path) -> float:
         """Mean VMAF of a near-lossless encode, made and scored the way every cell is."""

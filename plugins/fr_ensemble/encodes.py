@@ -279,7 +279,7 @@ def _record(
         },
         "sources": {
             r.name: {"rate": str(r.rate), "width": r.width, "height": r.height, "frames": r.frames}
-            | {"self_check_vmaf": r.self_check, "key": r.key}
+            | {"self_check_vmaf": r.self_check, "sha256": r.sha256}
             | ({"graph": graph} if (graph := sources[r.name].graph) is not None else {})
             for r in references.values()
         },

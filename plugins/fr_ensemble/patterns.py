@@ -2,7 +2,7 @@
 
 Sources come in pairs of one character (two speeds, two densities, two seeds of a generator), because a model
 that never saw anything like a source cannot be judged on it. OUTLIER is the deliberate exception: it is alone.
-Every random generator has a seed, so that a graph stands for one clip.
+Every random generator has a seed, so that a graph stands for one clip; opening a source checks it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ RATE = 24  # frames per second
 FRAMES = 48  # 2 s
 
 _ZOOM = f"x='iw/2-iw/zoom/2':y='ih/2-ih/zoom/2':d=1:s={SIZE}:fps={RATE}"
-_CORNERS = "x0=0:y0=0:x1=575:y1=323"
+_GRADIENT = (  # every colour is named: a default one is another each time, whatever the seed
+    f"gradients=s={SIZE}:r={RATE}:x0=0:y0=0:x1=575:y1=323:seed=5:n=6"
+    ":c0=steelblue:c1=gold:c2=darkgreen:c3=orchid:c4=navy:c5=salmon"
+)
 _FAINT = "format=yuv420p,scale=1440:832:flags=bicubic,lutyuv=y='80+val*0.3'"
 _PERLIN = f"perlin=s={SIZE}:r={RATE}"
 _SEEDED = "random_mode=seed:seed"
@@ -40,10 +43,8 @@ PATTERNS = MappingProxyType(
         f"framerate=fps={RATE}:interp_start=0:interp_end=255:scene=100",
         "grain-pan-slow": f"color=gray:s=800x450:r={RATE},noise=alls=60:all_seed=21,gblur=1.5,{_STILL},{_pan(1, 0.5)}",
         "grain-pan-fast": f"color=gray:s=800x450:r={RATE},noise=alls=60:all_seed=22,gblur=1.5,{_STILL},{_pan(2, 1)}",
-        "gradients-linear": f"gradients=s={SIZE}:r={RATE}:n=8:seed=5:speed=0.02:type=linear:{_CORNERS},format=yuv420p,"
-        "noise=alls=6:allf=t:all_seed=51",
-        "gradients-spiral": f"gradients=s={SIZE}:r={RATE}:n=8:seed=8:speed=0.02:type=spiral:{_CORNERS},format=yuv420p,"
-        "noise=alls=8:allf=t:all_seed=52",
+        "gradients-linear": f"{_GRADIENT}:type=linear:speed=0.02,format=yuv420p,noise=alls=6:allf=t:all_seed=51",
+        "gradients-spiral": f"{_GRADIENT}:type=spiral:speed=0.02,format=yuv420p,noise=alls=8:allf=t:all_seed=52",
         "cellauto-pan": f"cellauto=s=360x208:r={RATE}:rule=110:seed=6,{_STILL},{_FAINT},{_pan(1, 0)}",
         "cellauto-pan-fast": f"cellauto=s=360x208:r={RATE}:rule=30:seed=7,{_STILL},{_FAINT},{_pan(1, 1)}",
         "sierpinski-carpet": f"sierpinski=s={SIZE}:r={RATE}:seed=9:jump=4:type=carpet",

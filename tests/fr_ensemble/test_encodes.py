@@ -119,6 +119,16 @@ def test_misaligned_frames_are_refused(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     assert not (tmp_path / "c.parquet").exists()
 
 
+def test_a_pattern_without_a_seed_is_refused(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """A graph that gives other frames each time stands for no clip, and none of its cells is made."""
+    random = plan(pattern("random", "life=s=160x96:r=12"), pattern(), libx264=(30,))
+    built = build(random, ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
+    assert dict(built.failed) == {
+        "random": "the pattern gives other frames each time: give its generators seeds and colours"
+    }
+    assert built.rows == FRAMES
+
+
 def test_a_lost_frame_fails_the_cell(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """An encode with fewer frames than its source gives no rows."""
     short = wrapped(tmp_path, ffmpeg, '[[ "$*" == *"-crf 40"* ]] && set -- "${@:1:$#-1}" -frames:v 7 "${@: -1}"')

@@ -113,18 +113,17 @@ class Stack:
         self.flat = self.batch.flatten(0, 1)  # (M * B, C)
         inputs = weights.w1.shape[1]
         self.x = self.batch[:, :, :inputs]  # (M, B, I)
-        self.target = self.batch[:, :, inputs : inputs + 1]  # (M, B, 1)
+        self.target = self.batch[:, :, inputs].unsqueeze(1)  # (M, 1, B)
         self.b3, self.grad_b3 = weights.b3[:, :, :1], grads.b3[:, :, :1]  # (M, 1, 1)
-        self.w2_t, self.x_t, self.h1_t, self.out_t = (
-            t.transpose(1, 2) for t in (weights.w2, self.x, self.h1, self.out)
-        )
+        transposed = (t.transpose(1, 2) for t in (weights.w2, self.x, self.h1, self.h2, self.out))
+        self.w2_t, self.x_t, self.h1_t, self.h2_t, self.out_t = transposed
 
     @classmethod
     def zeros(cls, weights: Parameters, rows: int) -> Stack:
         """Buffers for a step of `weights` over `rows` rows a batch."""
         models, inputs, hidden = weights.w1.shape
-        widths = [padded(inputs + 1), 1, hidden, hidden, hidden, hidden, hidden]
-        return cls(weights, weights.zeros_like(), [weights.w1.new_zeros(models, rows, w) for w in widths])
+        shapes = [(rows, padded(inputs + 1)), (1, rows), *[(rows, hidden)] * 5]
+        return cls(weights, weights.zeros_like(), [weights.w1.new_zeros(models, *shape) for shape in shapes])
 
     def first(self, models: int) -> Stack:
         """The same buffers, seen by the first `models` models only."""
@@ -145,21 +144,19 @@ class Stack:
         gelu(self.z1, out=self.h1)
         self.z2.baddbmm_(self.h1, w.w2, beta=beta, alpha=scale).add_(w.b2)  # (M, B, H)
         gelu(self.z2, out=self.h2)
-        torch.mul(self.h2, w.w3, out=self.delta)
-        torch.sum(self.delta, 2, keepdim=True, out=self.out)  # (M, B, 1)
-        torch.add(self.b3, self.out, alpha=scale, out=self.out)
+        torch.baddbmm(self.b3, w.w3, self.h2_t, alpha=scale, out=self.out)  # (M, 1, B)
 
     def backward(self, weight: Tensor, scale: float) -> None:
         """`out` and the batch's targets -> `grads`, of the loss sum(weight / 2 * (out - target)^2) over a model's rows.
 
-        weight: (M, B, 1); 2 / B everywhere for a full batch's mean squared error. Uses up out and z2.
+        weight: (M, 1, B); 2 / B everywhere for a full batch's mean squared error. Uses up out and z2.
         """
         w, g = self.weights, self.grads
-        self.out.sub_(self.target).mul_(weight)  # (M, B, 1)
-        torch.sum(self.out, 1, keepdim=True, out=self.grad_b3)
+        self.out.sub_(self.target).mul_(weight)  # (M, 1, B)
+        torch.sum(self.out, 2, keepdim=True, out=self.grad_b3)
         self.out.mul_(scale)
-        torch.bmm(self.out_t, self.h2, out=g.w3)  # (M, 1, H)
-        torch.mul(self.out, w.w3, out=self.delta)  # (M, B, H)
+        torch.bmm(self.out, self.h2, out=g.w3)  # (M, 1, H)
+        torch.mul(self.out_t, w.w3, out=self.delta)  # (M, B, H)
         gelu_backward(self.delta, self.z2, grad_input=self.delta)
         torch.sum(self.delta, 1, keepdim=True, out=g.b2)
         g.w2.baddbmm_(self.h1_t, self.delta, beta=0, alpha=scale)  # (M, H, H)

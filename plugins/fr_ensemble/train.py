@@ -103,13 +103,13 @@ def draw_noise(out: Float32, block: Block, counts: Int64, size: float) -> None:
 
 
 def row_weights(n_rows: Int64, steps: Int64, rows: int) -> dict[int, Tensor]:
-    """By step: the weight of each row's error, (M, B, 1), where some model's batch is short; -1: where none is."""
-    full = np.full((len(steps), rows, 1), 2.0 / rows, np.float32)
+    """By step: the weight of each row's error, (M, 1, B), where some model's batch is short; -1: where none is."""
+    full = np.full((len(steps), 1, rows), 2.0 / rows, np.float32)
     weights = {-1: full}
     for j in np.flatnonzero(n_rows % rows):
         rest = int(n_rows[j] % rows)
         weight = weights.setdefault(int(steps[j]) - 1, full.copy())
-        weight[j, :rest], weight[j, rest:] = 2.0 / rest, 0.0
+        weight[j, 0, :rest], weight[j, 0, rest:] = 2.0 / rest, 0.0
     return {step: torch.from_numpy(w) for step, w in weights.items()}
 
 

@@ -132,13 +132,13 @@ def random_stack(models: int, rows: int, inputs: int, hidden: int) -> tuple[Stac
 def test_backward_is_the_gradient() -> None:
     """The backward pass by hand is what autograd finds for the same loss in float64, short batches included."""
     stack, dropped = random_stack(models=3, rows=5, inputs=4, hidden=7)
-    weight = torch.rand(3, 5, 1, dtype=torch.float64)
-    weight[1, 3:] = 0.0
+    weight = torch.rand(3, 1, 5, dtype=torch.float64)
+    weight[1, 0, 3:] = 0.0
     leaves = [t.clone().requires_grad_() for t in stack.weights.tensors()]
     w1, w2, b2, w3, b3 = leaves
     a = torch.nn.functional.gelu(stack.x @ w1) * (dropped[0] == 0) * 1.25
     a = torch.nn.functional.gelu(a @ w2 + b2) * (dropped[1] == 0) * 1.25
-    out = (a * w3).sum(2, keepdim=True) + b3[:, :, :1]
+    out = (a * w3).sum(2)[:, None] + b3[:, :, :1]
     (weight / 2 * (out - stack.target) ** 2).sum().backward()
     stack.forward(dropped, 1.25)
     torch.testing.assert_close(stack.out, out.detach(), rtol=1e-12, atol=1e-12)

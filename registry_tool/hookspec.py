@@ -156,9 +156,13 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some consecutive rows of a prediction: column name -> values, all of one length, in output order."""
+    """Some consecutive rows of a prediction: column name -> values, all of one length, in output order.
+
+    warnings: what a person must know -> how many of these rows it is about; the core adds up the batches' counts.
+    """
 
     columns: Mapping[str, Sequence[Json]]
+    warnings: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         if len({len(values) for values in self.columns.values()}) > 1:

@@ -19,6 +19,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, EntryView, EvaluateRequest, Evaluation, PredictRequest
 
 SMOKE_ROWS = 100
+OUTSIDE = "out_of_distribution"
 
 
 def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
@@ -69,7 +70,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             "row-split": _row_split(view, spec, corpus.target, mu, sigma, request.levels),
         },
     }
-    warnings = [f"encoder {name!r} is unknown: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
     return Evaluation(document, _table(document, request.levels), warnings)
 
 
@@ -131,14 +132,22 @@ def _row(label: str, figures: Mapping[str, Any], n: int) -> list[str]:
 
 
 def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
-    """mu, sigma and the intervals, batch by batch, beside the columns that name a row."""
+    """mu, sigma, the intervals and whether training saw the like, batch by batch, beside what names a row."""
     manifest, ensemble = open_ensemble(view)
     if request.corpus is None:
         raise InputError("--corpus: found none, expected rows to predict: name a file")
     spec = spec_of(manifest, target=False)
     stored = _intervals(view, request.levels)
     for rows in read_batches(request.corpus, spec):
-        yield Batch(_columns(rows, spec, ensemble, stored, request.levels))
+        columns = _columns(rows, spec, ensemble, stored, request.levels)
+        warnings = {_unknown(name): count for name, count in rows.unknown_encoders.items()}
+        if outside := sum(columns[OUTSIDE]):
+            warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
+        yield Batch(columns, warnings)
+
+
+def _unknown(encoder: str) -> str:
+    return f"encoder {encoder!r} is unknown"
 
 
 def _columns(
@@ -149,7 +158,8 @@ def _columns(
     for name, text in (("src", rows.source), ("encoder", rows.encoder)):
         if text is not None:
             columns[name] = [text.names[code] for code in text.codes]
-    columns |= {"mu": mu.tolist(), "sigma": sigma.tolist()}
+    outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
+    columns |= {"mu": mu.tolist(), "sigma": sigma.tolist(), OUTSIDE: outside.tolist()}
     for level in levels:
         lower, upper = stored.interval(mu, sigma, level)
         suffix = "" if len(levels) == 1 else f"_{level * 100:g}"

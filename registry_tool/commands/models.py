@@ -159,7 +159,7 @@ def _levels(text: str) -> Sequence[float]:
 )
 @click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
-@format_option("csv", "jsonl")
+@format_option("csv", "jsonl", "parquet")
 @registry_option
 @click.pass_context
 def predict(
@@ -167,14 +167,18 @@ def predict(
 ) -> None:
     """Predict rows: mu, sigma, lower, upper.
 
+    Rows with an input outside what training saw are marked; encoders without a slot are counted in a warning.
+
     \b
     Examples:
       registry predict my_model --corpus rows.csv
-      registry predict my_model --corpus rows.parquet --format jsonl -o scores.jsonl
+      registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl -o scores.jsonl
+      registry predict my_model --corpus rows.parquet --format parquet -o scores.parquet
     """
     from registry_tool import flows
     from registry_tool.hookspec import PredictRequest
-    from registry_tool.report import rows
+    from registry_tool.report import rows, text
 
     batches = flows.predict(find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels)))
-    rows.write(batches, form, output)
+    for warning, count in sorted(rows.write(batches, form, output).items()):
+        click.echo(f"warning: {text.visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

@@ -74,7 +74,7 @@ def draw_order(out: NDArray[np.int32], table: Table, block: Block) -> None:
         chosen = table.training_rows(key.fold)
         block.streams[Role.ORDER][j].shuffle(chosen)
         full, rest = divmod(len(chosen), out.shape[2])
-        out[:full, j] = chosen[: len(chosen) - rest].reshape(full, -1)
+        out[:full, j] = chosen[: len(chosen) - rest].reshape(full, out.shape[2])
         out[full : full + 1, j, :rest] = chosen[len(chosen) - rest :]
 
 

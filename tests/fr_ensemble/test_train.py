@@ -172,7 +172,15 @@ def test_dropout_rate() -> None:
 UNEVEN = [1, 40, 17, 8, 23]  # a source of one row, folds with other numbers of batches, last batches of one row
 
 
-@pytest.mark.parametrize("recipe", [SMALL, Recipe(seeds=(0, 1), epochs=2, input_noise=0.1)], ids=["small", "default"])
+RECIPES = {
+    "small": SMALL,
+    "default": Recipe(seeds=(0, 1), epochs=2, input_noise=0.1),
+    "rows": replace(SMALL, batch_size=1, epochs=1),
+    "all at once": replace(SMALL, batch_size=200, hidden=100),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_bytes_depend_on_the_key_alone(recipe: Recipe) -> None:
     """A seed's bytes do not change with other seeds, their order, the workers, the stack's size or another run."""
     data = make_corpus(UNEVEN, conditioning=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
@@ -44,14 +44,19 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
     )
 
 
-def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float]) -> list[str]:
-    """The metrics in which a stored verdict and a recomputation differ, one line each."""
+def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float], named: Iterable[str] = ()) -> list[str]:
+    """The metrics in which a stored verdict and a recomputation differ, one line each.
+
+    Every stored metric must be recomputed, and every metric in `named` (those of the verdict's own rules) be stored. A
+    recomputed one beside them is no disagreement: it is of a later release, which measures more than the verdict saw.
+    """
     lines = []
-    for name in sorted({*stored, *recomputed}):
+    for name in sorted({*stored, *named}):
         old, new = stored.get(name), recomputed.get(name)
+        if old is None and (new is None or not math.isfinite(new)):  # a metric that is not finite is not stored
+            continue
         if old is None or new is None:
-            if new is None or math.isfinite(new):  # a metric that is not finite is not stored
-                lines.append(f"{name}: found {old}, recomputed {new}")
+            lines.append(f"{name}: found {old}, recomputed {new}")
         elif not abs(old - new) <= METRIC_TOLERANCE * max(1.0, abs(new)):
             lines.append(f"{name}: found {old!r}, recomputed {new!r}")
     return lines

@@ -106,11 +106,11 @@ def test_the_core_knows_no_plugin(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORE_MODULES)
 def test_the_core_loads_nothing_heavy(name: str) -> None:
-    """No numpy, onnx or torch at module level; torch, pyarrow and scipy nowhere."""
+    """No numpy, onnx or torch at module level; torch, scipy and, but for writing rows as parquet, pyarrow nowhere."""
     tops = {module.split(".")[0] for module in imports(CORE_MODULES[name], at_load=True)}
     everything = {module.split(".")[0] for module in imports(CORE_MODULES[name])}
     assert tops & HEAVY == set()
-    assert everything & {"torch", "pyarrow", "scipy"} == set()
+    assert everything & {"torch", "pyarrow", "scipy"} <= ({"pyarrow"} if name.endswith("report.rows") else set())
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fr_ensemble import evidence
+from fr_ensemble.conformal import LEVELS, Calibration, Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, read_corpus
+from fr_ensemble.evidence import Figures
 from fr_ensemble.manifest import OOF_PATH, is_current, spec_of, summary_path
-from fr_ensemble.oof import EvidenceProblem, read_oof
+from fr_ensemble.metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, bootstrap_interval, standard_error
+from fr_ensemble.oof import EvidenceProblem, Oof, read_oof
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.values import Evidence
+
+ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 
 
 def gate(view: EntryView, request: GateRequest) -> Evidence:
@@ -22,7 +30,39 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     if request.evidence is not None:
         return _foreign(view, request.evidence, request.corpus)
     metrics, problems, details = measure_pinned(view)
+    try:
+        calibration = Intervals.from_dict((view.manifest or {})["intervals"]).of()
+        metrics |= over_sources(read_oof(view.read(OOF_PATH)), calibration)
+    except (ValueError, KeyError, TypeError, InputError) as error:
+        problems += (f"the manifest's intervals cannot be read: {error}",)
+    details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
     return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details))
+
+
+def over_sources(oof: Oof, calibration: Calibration) -> dict[str, float]:
+    """What a policy may ask beyond the seeds' PLCC: how far it can be trusted on the next source.
+
+    mean_plcc_low, mean_plcc_high: 95 % bootstrap interval over sources of the folds' mean PLCC. sigma_ratio: median
+    sigma by the target's deviation; near 0 the ensemble has collapsed. For each level, in percent: coverage_80, the
+    mean over sources of the share of rows inside where the other sources calibrate; coverage_80_upper, that plus 1.64
+    standard errors over sources (below nominal: the claim is refuted at 5 %); coverage_80_worst, the worst source.
+    What cannot be computed (coverage below 3 sources) is absent, so that a rule on it fails.
+    """
+    figures = Figures.of(oof)
+    low, high = bootstrap_interval(figures.plcc.mean(axis=0))
+    metrics = {"mean_plcc_low": low, "mean_plcc_high": high}
+    spread = float(np.std(oof.target))
+    if spread > 0.0 and len(oof.seeds) > 1:
+        metrics["sigma_ratio"] = float(np.median(oof.sigma)) / spread
+    if len(oof.sources) > 2 and len(oof.seeds) > 1:
+        again = calibrate(oof, "row", calibration.method, LEVELS, target_range=calibration.range)
+        for quantile in again.levels:
+            inside = np.array([*quantile.coverage.values()])
+            name = f"coverage_{quantile.level * 100:g}"
+            metrics[name] = float(inside.mean())
+            metrics[f"{name}_upper"] = float(inside.mean()) + ONE_SIDED_Z * standard_error(inside)
+            metrics[f"{name}_worst"] = float(inside.min())
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def evidence_sha256(view: EntryView) -> str:

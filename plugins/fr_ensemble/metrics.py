@@ -12,6 +12,8 @@ from fr_ensemble.weights import Float64, Int64
 
 CONSTANT = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
 
+BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
+
 
 def plcc(x: Float64, y: Float64) -> float:
     """Pearson's correlation of two float64 (n,), in [-1, 1]; NaN for n < 2, a constant, or anything not finite."""
@@ -104,6 +106,20 @@ def student_t_quantile(p: float, df: int) -> float:
 def standard_error(values: Float64) -> float:
     """Standard error of the mean of independent values (one a source; rows are not independent); NaN below 2."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def bootstrap_interval(
+    values: Float64, level: float = 0.95, draws: int = BOOTSTRAP_DRAWS, seed: int = BOOTSTRAP_SEED
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of independent values (one a source); NaN below 2.
+
+    RandomState, since its stream is frozen (NEP 19): the same values give the same bounds in every numpy.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    drawn = np.random.RandomState(seed).randint(len(values), size=(draws, len(values)))
+    low, high = np.quantile(values[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return float(low), float(high)
 
 
 def group_means(values: Any, group: Int64, n_groups: int) -> Float64:

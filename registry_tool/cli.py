@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -68,26 +67,30 @@ for _command in (
 
 def main() -> None:
     """Run the program; the one place where errors become exit codes."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         code = cli.main(standalone_mode=False)  # what ctx.exit gave, else the command's own result
-        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        return code if isinstance(code, int) else ExitCode.OK
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # the reader of our output left; that is its right
+            return ExitCode.OK
+        raise
     except click.ClickException as error:
         error.show()
-        sys.exit(ExitCode.UNUSABLE)
+        return ExitCode.UNUSABLE
     except (click.Abort, KeyboardInterrupt):
         click.echo("registry: interrupted, nothing was changed", err=True)
-        sys.exit(130)
+        return 130
     except RegistryError as error:
         click.echo(f"registry: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output left; that is its right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
+        return error.exit_code
     except OSError as error:
-        click.echo(
-            f"registry: {error.filename or 'output'}: {error.strerror}: free or unlock it and run again", err=True
-        )
-        sys.exit(ExitCode.BROKEN)
+        where = error.filename or "output"
+        click.echo(f"registry: {where}: {error.strerror}: free or unlock it and run again", err=True)
+        return ExitCode.BROKEN
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -10,6 +11,8 @@ from registry_tool import __version__
 from registry_tool.commands import gate, inspect, models
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
+
+PROGRAM, COMPLETE = "registry", "_REGISTRY_COMPLETE"
 
 
 class Main(click.Group):
@@ -67,17 +70,25 @@ for _command in (
 
 def main() -> None:
     """Run the program; the one place where errors become exit codes."""
-    sys.exit(_run())
+    sys.exit(_complete() if COMPLETE in os.environ else _run())
+
+
+def _complete() -> int:
+    """What a shell asks for on TAB; `eval "$(_REGISTRY_COMPLETE=bash_source registry)"` turns it on."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(cli, {}, PROGRAM, COMPLETE, os.environ[COMPLETE])
 
 
 def _run() -> int:
+    """Like click's own main, which takes a reader that leaves for a failure."""
     try:
-        code = cli.main(standalone_mode=False)  # what ctx.exit gave, else the command's own result
-        return code if isinstance(code, int) else ExitCode.OK
-    except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):  # the reader of our output left; that is its right
-            return ExitCode.OK
-        raise
+        with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
+            cli.invoke(ctx)
+        sys.stdout.flush()
+        return ExitCode.OK
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
     except click.ClickException as error:
         error.show()
         return ExitCode.UNUSABLE
@@ -87,6 +98,9 @@ def _run() -> int:
     except RegistryError as error:
         click.echo(f"registry: {error}", err=True)
         return error.exit_code
+    except BrokenPipeError:  # the reader of our output left; that is its right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
     except OSError as error:
         where = error.filename or "output"
         click.echo(f"registry: {where}: {error.strerror}: free or unlock it and run again", err=True)

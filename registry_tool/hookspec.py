@@ -124,22 +124,30 @@ class GateRequest:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns."""
+    """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
+
+    plot: whether a picture is asked for.
+    """
 
     corpus: Path | None
     smoke: bool = False
     levels: Sequence[float] = (0.5, 0.8, 0.95)
     by: Sequence[str] = ("src",)
     progress: Progress = lambda what, done, total: None
+    plot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """document: the JSON of `evaluate --format json`. table: the same for people, header row first."""
+    """document: the JSON of `evaluate --format json`. table: the same for people, header row first.
+
+    plot: the picture as PNG, where it was asked for and the plugin draws one.
+    """
 
     document: Mapping[str, Json]
     table: Sequence[Sequence[str]] = ()
     warnings: Sequence[str] = ()
+    plot: bytes | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.document, Mapping):

@@ -102,6 +102,7 @@ def _train(
 @click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw coverage, widths and errors too.")
 @registry_option
 @format_option("text", "json")
 @click.pass_context
@@ -112,20 +113,23 @@ def evaluate(
     smoke: bool,
     levels: str,
     by: str,
+    plot: Path | None,
     registry: str | None,
     form: str,
 ) -> None:
     """Measure an entry on rows it has not seen.
 
-    PLCC, SROCC, RMSE, CRPS; coverage and width of its intervals.
-
+    PLCC, SROCC, RMSE, CRPS; coverage and width of its intervals, beside those of other methods; standard errors over
+    sources, since rows of one source are not independent; the worst source of each level.
 
     \b
     Examples:
       registry evaluate my_model --corpus heldout.parquet
-      registry evaluate my_model --corpus heldout.parquet --by src,encoder --format json
+      registry evaluate my_model --corpus heldout.parquet --levels 0.5,0.9 --by src,encoder --format json
+      registry evaluate my_model --corpus heldout.parquet --plot coverage.png
     """
-    from registry_tool import flows, progress
+    from registry_tool import files, flows, progress
+    from registry_tool.errors import InputError
     from registry_tool.hookspec import EvaluateRequest
     from registry_tool.report import machine, text
 
@@ -133,10 +137,16 @@ def evaluate(
         raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
     columns = tuple(name for name in by.split(",") if name)
     with progress.shown() as report:
-        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report)
+        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report, plot is not None)
         result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
+    if plot is not None and result.plot is None:
+        raise InputError(
+            f"--plot: found no picture of {entry_id}, expected a kind whose plugin draws one: leave it out"
+        )
+    if plot is not None and result.plot is not None:
+        files.write_atomic(plot, result.plot)
     show(machine.render(dict(result.document)) if form == "json" else text.table(result.table))
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble import metrics
-from fr_ensemble.conformal import Intervals, calibrate
+from fr_ensemble.conformal import Calibration, Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, Corpus, Rows, random_corpus, read_batches, read_corpus
-from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, spec_of
+from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.oof import read_oof
-from fr_ensemble.predict import Ensemble
+from fr_ensemble.predict import Ensemble, member_scores, standardise
 from fr_ensemble.tables import Text
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, EntryView, EvaluateRequest, Evaluation, PredictRequest
 
 SMOKE_ROWS = 100
+FIGURES = ("plcc", "srocc", "rmse", "crps")
 OUTSIDE = "out_of_distribution"
 
 
@@ -41,6 +43,8 @@ def _intervals(view: EntryView, levels: Sequence[float]) -> Intervals:
 
 def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
+    if request.plot and find_spec("matplotlib") is None:
+        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
     manifest, ensemble = open_ensemble(view)
     spec = spec_of(manifest, target=True)
     if request.smoke:
@@ -49,29 +53,85 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1), request.corpus.name
     else:
         raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
-    mu, sigma = ensemble.predict(corpus.features, codec_block(corpus.codec, corpus.conditioning, spec.n_slots))
+    block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)
+    mu, sigma = ensemble.predict(corpus.features, block)
     groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
     stored = _intervals(view, request.levels)
+    methods = _methods(view, stored.of(), request.levels)
     document = {
         "entry": view.entry.id,
         "corpus": name,
         "n_rows": corpus.n_rows,
-        **_figures(corpus.target, mu, sigma, stored, request.levels),
+        **_figures(corpus.target, mu, sigma, stored.of(), request.levels),
+        "over_sources": _over_sources(corpus, mu, sigma, stored.of(), request.levels),
+        "clips": _clips(view, corpus, block, stored, request.levels),
         "by": {
             column: {
-                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored, request.levels)
+                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored.of(), request.levels)
                 | {"n_rows": int(rows.sum())}
                 for label, rows in labelled.items()
             }
             for column, labelled in groups.items()
         },
         "baselines": {
-            "gaussian": _levels(corpus.target, mu, sigma, request.levels),
-            "row-split": _row_split(view, spec, corpus.target, mu, sigma, request.levels),
+            name: [_interval(corpus.target, *other.interval(mu, sigma, level), level) for level in request.levels]
+            for name, other in methods.items()
         },
     }
     warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
-    return Evaluation(document, _table(document, request.levels), warnings)
+    picture = None
+    if request.plot:
+        from fr_ensemble.plot import GRID, draw
+
+        grid = sorted({*request.levels, *GRID})
+        drawn = {f"stored: {stored.of().method}": _intervals(view, grid).of(), **_methods(view, stored.of(), grid)}
+        picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
+    return Evaluation(document, _table(document, request.levels), warnings, picture)
+
+
+def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
+    """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim."""
+    oof = read_oof(view.read(OOF_PATH))
+    named = (("gaussian", "gaussian"), ("row-split", "split"))
+    return {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
+
+
+def _over_sources(
+    corpus: Corpus, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]
+) -> dict[str, Any]:
+    """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has."""
+    n = len(corpus.sources)
+    of_levels = []
+    for level in levels:
+        lower, upper = stored.interval(mu, sigma, level)
+        inside = metrics.group_means((lower <= corpus.target) & (corpus.target <= upper), corpus.source, n)
+        width = metrics.group_means(upper - lower, corpus.source, n)
+        worst = int(inside.argmin())
+        of_levels.append({
+            "level": level,
+            "coverage": float(inside.mean()), "coverage_se": _finite(metrics.standard_error(inside)),
+            "width": float(width.mean()), "width_se": _finite(metrics.standard_error(width)),
+            "worst_source": corpus.sources[worst], "worst_coverage": float(inside[worst]),
+        })  # fmt: skip
+    return {"n_sources": n, "levels": of_levels}
+
+
+def _clips(
+    view: EntryView, corpus: Corpus, block: Float64, stored: Intervals, levels: Sequence[float]
+) -> dict[str, Any] | None:
+    """The figures of clip means, by the clips' own calibration; None where either side knows no clips."""
+    if corpus.clip is None or corpus.clips is None or all(c.unit != "clip" for c in stored.calibrations):
+        return None
+    manifest, n = view.manifest or {}, len(corpus.clips)
+    inputs = standardise(corpus.features, block, scaler_of(manifest), corpus.spec.n_slots)
+    scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
+    means = np.stack([metrics.group_means(member, corpus.clip, n) for member in scores])
+    y, mu, sigma = metrics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
+    return {"n_clips": n, **_figures(y, mu, sigma, stored.of("clip"), levels)}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
@@ -83,26 +143,14 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
     return {label: text.codes == code for code, label in enumerate(text.names)}
 
 
-def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Intervals, levels: Sequence[float]) -> dict[str, Any]:
+def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
     return {
-        "plcc": metrics.plcc(mu, y),
-        "srocc": metrics.srocc(mu, y),
+        "plcc": _finite(metrics.plcc(mu, y)),
+        "srocc": _finite(metrics.srocc(mu, y)),
         "rmse": metrics.rmse(mu, y),
         "crps": float(metrics.gaussian_crps(y, mu, sigma).mean()),
         "levels": [_interval(y, *stored.interval(mu, sigma, level), level) for level in levels],
     }
-
-
-def _levels(y: Float64, mu: Float64, sigma: Float64, levels: Sequence[float]) -> list[dict[str, float]]:
-    return [_interval(y, *metrics.gaussian_interval(mu, sigma, level), level) for level in levels]
-
-
-def _row_split(
-    view: EntryView, spec: ColumnSpec, y: Float64, mu: Float64, sigma: Float64, levels: Sequence[float]
-) -> list[dict[str, float]]:
-    """What a calibration that splits rows at random would claim: it treats rows of one source as independent."""
-    split = calibrate(read_oof(view.read(OOF_PATH)), "row", "split", levels, target_range=spec.bounds)
-    return [_interval(y, *split.interval(mu, sigma, level), level) for level in levels]
 
 
 def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[str, float]:
@@ -115,20 +163,33 @@ def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[
 
 
 def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[str]]:
-    header = ["rows", "n", "plcc", "srocc", "rmse", "crps"]
-    header += [text for level in levels for text in (f"cover {level:.0%}", f"width {level:.0%}")]
+    header = ["rows", "n", *FIGURES]
+    header += [text for level in levels for text in (f"cover {level * 100:g}%", f"width {level * 100:g}%")]
     rows = [header, _row("all", document, document["n_rows"])]
     for name, levels_ in document["baselines"].items():
         rows.append(_row(f"all, {name}", {**document, "levels": levels_}, document["n_rows"]))
+    if document["clips"]:
+        rows.append(_row("clip means", document["clips"], document["clips"]["n_clips"]))
+    over = document["over_sources"]
+    for label, names in (
+        ("sources, mean", ("coverage", "width")),
+        ("sources, standard error", ("coverage_se", "width_se")),
+        ("sources, worst", ("worst_coverage", "worst_source")),
+    ):
+        cells = [_cell(item[name], 3) for item in over["levels"] for name in names]
+        rows.append([label, str(over["n_sources"]), *[""] * len(FIGURES), *cells])
     for column, groups in document["by"].items():
         rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
     return rows
 
 
 def _row(label: str, figures: Mapping[str, Any], n: int) -> list[str]:
-    numbers = [f"{figures[name]:.4f}" for name in ("plcc", "srocc", "rmse", "crps")]
-    intervals = [text for item in figures["levels"] for text in (f"{item['coverage']:.3f}", f"{item['width']:.3f}")]
-    return [label, str(n), *numbers, *intervals]
+    intervals = [_cell(item[name], 3) for item in figures["levels"] for name in ("coverage", "width")]
+    return [label, str(n), *(_cell(figures[name], 4) for name in FIGURES), *intervals]
+
+
+def _cell(value: float | str | None, digits: int) -> str:
+    return "-" if value is None else value if isinstance(value, str) else f"{value:.{digits}f}"
 
 
 def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Made, Program
 from sandbox import Sandbox
+
+from registry_tool import schemas
+from registry_tool.schema import violations
 
 
 @pytest.fixture
@@ -93,3 +98,93 @@ def test_parquet_without_a_file_or_its_library_is_one_line(
     ran = registry(*where, "--format", "parquet", *more)
     assert (ran.code, ran.out, ran.err.count("\n"), words in ran.err) == (2, "", 1, True)
     assert not Path("out.parquet").exists()
+
+
+# ---- evaluate ---------------------------------------------------------------------------------------------------
+
+
+def evaluated(registry: Program, box: Sandbox, *arguments: object) -> dict[str, Any]:
+    ran = registry("evaluate", "tiny", *arguments, "--registry", box.path, "--format", "json")
+    assert ran.code == 0, ran.err
+    document: dict[str, Any] = json.loads(ran.out)
+    assert violations(document, schemas.load("evaluation")) == []
+    return document
+
+
+def test_errors_are_over_sources(
+    smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Each source weighs alike, however many rows it has; the errors are those of K sources; the worst is named."""
+    rows = [row for i, row in enumerate(heldout) if row["src"] != "s20" or i % 8 == 0]
+    document = evaluated(registry, smoke, "--corpus", write(tmp_path / "r.csv", rows), "--levels", "0.5,0.8")
+    groups = document["by"]["src"]
+    assert [group["n_rows"] for group in groups.values()] == [5, 40, 40]
+    for place, over in enumerate(document["over_sources"]["levels"]):
+        for figure in ("coverage", "width"):
+            values = np.array([group["levels"][place][figure] for group in groups.values()])
+            assert over[figure] == pytest.approx(values.mean())
+            assert over[f"{figure}_se"] == pytest.approx(values.std(ddof=1) / 3**0.5)
+        lowest = min(groups, key=lambda name: groups[name]["levels"][place]["coverage"])
+        assert over["worst_coverage"] == groups[lowest]["levels"][place]["coverage"]
+        assert groups[over["worst_source"]]["levels"][place]["coverage"] == over["worst_coverage"]
+
+
+def test_one_source_has_no_standard_error(
+    smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Null, not 0: one draw says nothing of the next. A single row has no correlation either."""
+    document = evaluated(registry, smoke, "--corpus", write(tmp_path / "r.csv", heldout[:1]))
+    assert document["over_sources"]["levels"][0]["coverage_se"] is None
+    assert (document["plcc"], document["clips"], document["n_rows"]) == (None, None, 1)
+    assert "-" in registry("evaluate", "tiny", "--corpus", tmp_path / "r.csv", "--registry", smoke.path).out
+
+
+def test_clip_means_have_their_own_figures(registry: Program, made: Made, tmp_path: Path) -> None:
+    """Where the corpus and the entry know clips: members' clip means, by the clips' calibration."""
+    with made.corpus.open(newline="") as file:
+        rows = [row | {"clip": f"{row['src']}c{i % 6}"} for i, row in enumerate(csv.DictReader(file))]
+    corpus = write(tmp_path / "clips.csv", rows)
+    box = Sandbox(tmp_path / "registry.json")
+    options = ("--seeds", "0,1", "--epochs", "3", "--hidden", "8", "--license", "MIT", "--registry", box.path)
+    assert registry("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *options).code == 0
+    document = evaluated(registry, box, "--corpus", corpus)
+    clips = document["clips"]
+    assert clips["n_clips"] == 30
+    scores = table(registry("predict", "tiny", "--corpus", corpus, "--registry", box.path).out)
+    names = [row["clip"] for row in rows]
+    means = [
+        [np.mean([float(row[column]) for row, name in zip(of, names, strict=True) if name == clip])]
+        for clip in sorted(set(names))
+        for of, column in ((scores, "mu"), (rows, "vmaf"))
+    ]
+    mu, y = np.array(means[::2]).ravel(), np.array(means[1::2]).ravel()
+    assert clips["rmse"] == pytest.approx(np.sqrt(np.mean((mu - y) ** 2)), rel=1e-5)
+    assert clips["plcc"] == pytest.approx(np.corrcoef(mu, y)[0, 1], rel=1e-5)
+    assert "clip means" in registry("evaluate", "tiny", "--corpus", corpus, "--registry", box.path).out
+
+
+def test_a_picture_is_drawn_where_asked(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """A PNG, the same bytes each time, beside the same figures; of one source too."""
+    pytest.importorskip("matplotlib")
+    with made.heldout.open(newline="") as file:
+        one = write(tmp_path / "one.csv", list(csv.DictReader(file))[:3])
+    for corpus in (made.heldout, one):
+        pictures = []
+        for name in ("a.png", "b.png"):
+            where = ("--corpus", corpus, "--levels", "0.8")
+            document = evaluated(registry, smoke, *where, "--plot", tmp_path / name)
+            assert document == evaluated(registry, smoke, *where)
+            pictures.append((tmp_path / name).read_bytes())
+        assert pictures[0] == pictures[1]
+        assert pictures[0].startswith(b"\x89PNG")
+
+
+def test_a_picture_without_its_library_is_one_line(
+    smoke: Sandbox, registry: Program, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2, said before anything is measured, with the extra to install."""
+    monkeypatch.setattr("fr_ensemble.use.find_spec", lambda name: None)
+    where = ("evaluate", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
+    ran = registry(*where, "--plot", tmp_path / "x.png")
+    assert (ran.code, ran.out, ran.err.count("\n"), "registry-tool[plot]" in ran.err) == (2, "", 1, True)
+    assert registry(*where).code == 0

@@ -173,7 +173,7 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
     ("another floor", put("intervals", "calibrations", 0, "floor", value=1.0), "intervals-disagree", "/intervals"),
     ("another side", put("intervals", "calibrations", 0, "side", value="upper"), "intervals-unusable", "/intervals"),
     ("intervals of nothing", put("intervals", value={}), "intervals-unusable", "/intervals"),
-    ("a range turned round", put("intervals", "calibrations", 0, "range", value=[9, 0]), "intervals-unusable", "/intervals"),
+    ("a range turned", put("intervals", "calibrations", 0, "range", value=[9, 0]), "intervals-unusable", "/intervals"),
 ]  # fmt: skip
 CLAIMS: list[tuple[str, Change]] = [  # claims that pinned bytes can bear out or not
     ("public q", put("confidence", "conformal_q_residual", value=lambda q: q / 2)),

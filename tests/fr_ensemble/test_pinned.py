@@ -1,0 +1,149 @@
+"""Tests of gate.py on an entry's own evidence and on foreign files: every figure recomputed, by an independent way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Made
+from fr_ensemble.gate import evidence_sha256, gate, measure_pinned
+from fr_ensemble.oof import read_oof
+from sandbox import Sandbox
+
+from registry_tool import flows
+from registry_tool.errors import InputError
+from registry_tool.hookspec import GateRequest
+from registry_tool.plugins import load
+
+TOLERANCE = 1e-9  # another summation order
+
+
+@pytest.fixture
+def view(smoke: Sandbox) -> Iterator[Any]:
+    """The trained entry as a hook sees it."""
+    loaded = flows.usable(smoke.path)
+    with flows.opened(loaded, load(), flows.find_entry(loaded, "tiny")) as opened:
+        yield opened
+
+
+def plccs(view: Any) -> np.ndarray[Any, Any]:
+    """(seeds, folds): each seed's PLCC on each held-out source, by numpy's own correlation."""
+    oof = read_oof(view.read("evidence/oof.npz"))
+    table = [
+        [np.corrcoef(row[oof.source == k], oof.target[oof.source == k])[0, 1] for k in range(len(oof.sources))]
+        for row in oof.predictions
+    ]
+    return np.array(table)
+
+
+def test_the_default_rules_metrics_are_those_of_the_definition(view: Any) -> None:
+    """PLCC_i is seed i's mean over folds: its mean, its spread over seeds, and the worst seed's."""
+    metrics = gate(view, GateRequest()).metrics
+    seeds = plccs(view).mean(axis=1)
+    assert metrics["mean_plcc"] == pytest.approx(seeds.mean(), abs=TOLERANCE)
+    assert metrics["plcc_spread"] == pytest.approx(seeds.max() - seeds.min(), abs=TOLERANCE)
+    assert metrics["min_seed_plcc"] == pytest.approx(seeds.min(), abs=TOLERANCE)
+    assert metrics["worst_fold_plcc"] == pytest.approx(plccs(view).mean(axis=0).min(), abs=TOLERANCE)
+    assert (metrics["n_seeds"], metrics["n_folds"], metrics["n_rows"]) == (3, 5, 300)
+
+
+def test_other_figures_agree_with_scipy(view: Any) -> None:
+    """mean_srocc and mean_rmse are means over seeds and folds."""
+    stats = pytest.importorskip("scipy.stats", reason="scipy comes with the extra `train`")
+    oof, metrics = read_oof(view.read("evidence/oof.npz")), gate(view, GateRequest()).metrics
+    folds = [oof.source == k for k in range(len(oof.sources))]
+    ranks = [stats.spearmanr(row[fold], oof.target[fold]).statistic for row in oof.predictions for fold in folds]
+    errors = [np.sqrt(np.mean((row[fold] - oof.target[fold]) ** 2)) for row in oof.predictions for fold in folds]
+    assert metrics["mean_srocc"] == pytest.approx(np.mean(ranks), abs=TOLERANCE)
+    assert metrics["mean_rmse"] == pytest.approx(np.mean(errors), abs=TOLERANCE)
+
+
+def test_sound_evidence_has_no_problem_and_says_what_it_is(view: Any) -> None:
+    """Not summary-only; its digest is that of the files' digests, in the order of their paths."""
+    evidence = gate(view, GateRequest())
+    assert (evidence.problems, evidence.summary_only) == ((), False)
+    files = ["evidence/loso_seed0.json", "evidence/loso_seed1.json", "evidence/loso_seed2.json", "evidence/oof.npz"]
+    listed = [[name, hashlib.sha256(view.read(name)).hexdigest()] for name in files]
+    assert evidence.sha256 == hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
+    assert evidence_sha256(view) == evidence.sha256
+
+
+def test_the_fold_table_is_whole(view: Any) -> None:
+    """A row a source with its rows and each seed's PLCC, the header first; the same figures as JSON."""
+    details = gate(view, GateRequest()).details
+    header, *rows = details["table"]
+    assert header == ["held out", "rows", "plcc seed 0", "plcc seed 1", "plcc seed 2", "mean"]
+    manifest = view.manifest or {}
+    assert [row[:2] for row in rows] == [[source, 60] for source in manifest["corpus"]["sources"]]
+    expected = plccs(view)
+    for k, row in enumerate(rows):
+        assert row[2:5] == [f"{value:.4f}" for value in expected[:, k]]
+    assert [fold["held_out"] for fold in details["folds"]] == manifest["corpus"]["sources"]
+
+
+def test_the_public_summaries_are_those_of_the_predictions(view: Any, smoke: Sandbox) -> None:
+    """Each loso_seed{N}.json holds its seed's folds, with training and held-out rows that add up."""
+    expected = plccs(view)
+    for seed in range(3):
+        document = json.loads(view.read(f"evidence/loso_seed{seed}.json"))
+        assert (document["seed"], document["n_folds"], document["corpus"]) == (seed, 5, "corpus.csv")
+        assert [fold["plcc"] for fold in document["folds"]] == pytest.approx(list(expected[seed]), abs=TOLERANCE)
+        assert all((fold["n_train"], fold["n_val"]) == (240, 60) for fold in document["folds"])
+        assert document["std_plcc"] == pytest.approx(expected[seed].std(ddof=1), abs=TOLERANCE)
+        assert document["recipe_sha256"] == smoke.manifest["recipe_sha256"]
+
+
+def test_figures_of_the_manifest_are_those_of_the_gate(view: Any) -> None:
+    """Nothing is measured one way when trained and another way when judged."""
+    metrics = measure_pinned(view).metrics
+    stored = (view.manifest or {})["eval"]
+    assert {name: stored[f"loso_{name}"] for name in metrics} == pytest.approx(metrics, abs=TOLERANCE)
+
+
+class Other:
+    """A view whose manifest is another; its bytes are the trained entry's."""
+
+    def __init__(self, view: Any, manifest: Any) -> None:
+        self.entry, self.manifest, self.paths = view.entry, manifest, view.paths
+        self.read, self.finding = view.read, view.finding
+
+
+@pytest.mark.parametrize("manifest", [None, {"id": "tiny", "kind": "fr_ensemble"}, {"schema_version": 1}])
+def test_an_entry_without_evidence_cannot_be_judged(view: Any, manifest: Any) -> None:
+    """No manifest, or a version-1 one: bad input, not HOLD."""
+    with pytest.raises(InputError, match="pins no evidence"):
+        gate(Other(view, manifest), GateRequest())
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "problem"),
+    [
+        ("corpus", "n_rows", 299, "number of rows"),
+        ("corpus", "sources", ["a", "b"], "set of sources"),
+        ("corpus", "rows_sha256", "0" * 64, "rows_sha256"),
+        ("corpus", "sha256", "0" * 64, "corpus_sha256"),
+    ],
+)
+def test_evidence_of_another_run_has_a_problem(view: Any, section: str, field: str, value: Any, problem: str) -> None:
+    """Rows, sources and digests must be those that the manifest names."""
+    manifest = json.loads(view.read("manifest.json"))
+    manifest[section][field] = value
+    problems = gate(Other(view, manifest), GateRequest()).problems
+    assert len(problems) == 1
+    assert problem in problems[0]
+
+
+def test_foreign_files_leave_the_pinned_ones_alone(view: Any, made: Made, tmp_path: Path) -> None:
+    """A request with files is judged on these alone, and has a digest of its own."""
+    files = {f"loso_seed{seed}.json": view.read(f"evidence/loso_seed{seed}.json") for seed in range(3)}
+    evidence = gate(view, GateRequest(files, made.corpus))
+    assert (evidence.problems, evidence.summary_only) == ((), True)
+    pinned = gate(view, GateRequest())
+    assert evidence.sha256 not in (None, pinned.sha256)
+    for name, value in evidence.metrics.items():
+        assert value == pytest.approx(pinned.metrics[name], abs=TOLERANCE)

@@ -138,6 +138,11 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
                 "folder-wrong", "an entry's artefacts stand in the folder of its id and digest", "manifest",
                 found=entry.manifest, expected=f"{expected}/manifest.json", hint="train again, or restore the folder",
             )  # fmt: skip
+    if registry.schema_version >= 2 and opened.sidecar is not None and "sidecar_sha256" not in entry.document:
+        yield opened.registry_finding(
+            "sidecar-unpinned", f"nothing pins {opened.sidecar}", "sha256", found="no sidecar_sha256",
+            expected="the sidecar's sha256", hint="add `sidecar_sha256` to the entry, or remove the sidecar",
+        )  # fmt: skip
     if manifest is None:
         return
     for field in ("id", "kind"):

@@ -161,15 +161,15 @@ class OpenEntry:
     def _pin_single_model(self) -> None:
         document, onnx = self.entry.document, self.entry.onnx or ""
         self.artifacts[onnx] = self._artifact(onnx, self.entry.sha256, "sha256")
-        if document.get("quant_mode", "fp32") != "fp32" and "int8_sha256" in document:
+        if "int8_sha256" in document:
             int8 = f"{stem(onnx)}.int8.onnx"
-            self.artifacts[int8] = self._artifact(int8, document["int8_sha256"], "int8_sha256")
+            self._pin(self._artifact(int8, document["int8_sha256"], "int8_sha256"))
         for index, pin in enumerate(document.get("external_data", ())):
             at = self._at + pointer("external_data", index, "sha256")
-            self.artifacts[pin["path"]] = Artifact(pin["path"], pin["sha256"], pin["bytes"], self._registry_name, at)
+            self._pin(Artifact(pin["path"], pin["sha256"], pin["bytes"], self._registry_name, at))
         sidecar = f"{stem(onnx)}.json"
         if "sidecar_sha256" in document:
-            self.artifacts[sidecar] = self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256")
+            self._pin(self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256"))
             data = self._check(sidecar, self.artifacts[sidecar], True, JSON_MAX_BYTES)
         else:
             before = len(self.findings)
@@ -182,6 +182,15 @@ class OpenEntry:
         elif parsed is not None:
             self.findings.append(self.finding(
                 "schema-type", "wrong type", file=sidecar, found="not an object", expected="object", hint="correct it"
+            ))  # fmt: skip
+
+    def _pin(self, artifact: Artifact) -> None:
+        """A second pin of one file takes nothing over from the first: it is a finding."""
+        known = self.artifacts.setdefault(artifact.path, artifact)
+        if known is not artifact:
+            self.findings.append(self.finding(
+                "pin-conflict", f"{artifact.path} is pinned twice in this entry", artifact.pointer,
+                file=artifact.document, found=artifact.sha256, expected=known.sha256, hint="keep the pin that is right",
             ))  # fmt: skip
 
     def _artifact(self, path: str, digest: str, field: str) -> Artifact:

@@ -231,10 +231,10 @@ def test_an_import_from_the_base_passes(tmp_path: Path) -> None:
     """A version-1 production model that the change brings to version 2, naming the very registry at the base."""
     model = tiny_models.model()
     row = tiny_models.entry(tmp_path, model, smoke=False)
-    tiny_models.write(tmp_path, "m.json", tiny_models.sidecar(row))
+    pin = tiny_models.write(tmp_path, "m.json", tiny_models.sidecar(row))
     digest = tiny_models.write(tmp_path, "registry.json", {"schema_version": 1, "models": [row]})
     base = start(tmp_path)
-    migrated = {**row, "promotion": {"imported_from": digest}}
+    migrated = {**row, "promotion": {"imported_from": digest}, "sidecar_sha256": pin}
     document = {"schema_version": 2, "policies": {}, "models": [migrated]}
     (tmp_path / "registry.json").write_bytes(to_json(document))
     box = Sandbox(tmp_path / "registry.json", "m")

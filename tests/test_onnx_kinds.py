@@ -137,5 +137,5 @@ def test_other_kinds_are_left_alone(tmp_path: Path) -> None:
             return [Kind("thumb", "thumbnail rankers")]
 
     row = entry(tmp_path, model(), kind="thumb", smoke=True)
-    write(tmp_path, "m.json", sidecar(row, feature_std=[0] * 6))
+    row["sidecar_sha256"] = write(tmp_path, "m.json", sidecar(row, feature_std=[0] * 6))
     assert findings(tmp_path, row, version=2, more=[Thumbnails()]) == []

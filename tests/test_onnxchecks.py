@@ -209,7 +209,7 @@ def test_opset_is_what_the_documents_say(tmp_path: Path, version: int, where: st
     """Another opset in the registry or in the sidecar is an error on the model."""
     row = entry(tmp_path, model(), opset=16 if where == "registry" else None)
     if where == "sidecar":
-        write(tmp_path, "m.json", sidecar(row, opset=16))
+        row["sidecar_sha256"] = write(tmp_path, "m.json", sidecar(row, opset=16))
     (found,) = findings(tmp_path, row, version=version)
     assert (found.code, found.found, found.expected) == ("onnx-opset-disagrees", "17", "16")
 

@@ -1,0 +1,204 @@
+"""nested_loso.py: coverage and width on sources that neither training nor calibration saw, on somebody else's data.
+
+Each source of AVT-VQDB-UHD-1 is held out once. On the others the whole procedure runs: leave-one-source-out models,
+calibration, refit. Its rows are then predicted and their intervals counted; every figure is a mean over sources with
+its standard error. Beside it the public recipe: 30 epochs, raw target, |y - mu| / sigma on a random fifth of the rows.
+For MOS also plain VMAF through a logistic fit. Nothing made from the data is kept.
+
+    python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 [--runs clips,clips-canonical,frames] [--thin 25]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fr_ensemble.conformal import calibrate
+from fr_ensemble.corpus import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.manifest import codec_block
+from fr_ensemble.metrics import bootstrap_interval, coverage, mean_width, plcc, rmse, standard_error
+from fr_ensemble.network import predict
+from fr_ensemble.oof import Oof
+from fr_ensemble.predict import standardise
+from fr_ensemble.recipe import Recipe
+from fr_ensemble.train import train
+from fr_ensemble.weights import Float64, TrainingData
+from scipy.optimize import curve_fit
+from torch import nn
+
+LEVELS = (0.5, 0.8, 0.95)
+METHODS = ("loso-hcp-t", "abs", "split", "gaussian")
+PUBLIC = "public recipe"
+PUBLIC_EPOCHS, PUBLIC_SHARE = 30, 0.2  # share of the training rows that calibrates
+MOS = (Condition("bitrate_kbps", "log2"), Condition("height"))
+REGULARISED = {"input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True}
+RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
+    "clips": ("clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3", "clips.parquet",
+              ColumnSpec(("vmaf",), "mos", MOS), REGULARISED),
+    "clips-canonical": ("clips -> mos: canonical-6", "clips.parquet", ColumnSpec(target="mos"), {}),
+    "frames": ("frames -> vmaf: canonical-6", "frames.parquet", ColumnSpec(target="vmaf"), {}),
+}  # fmt: skip
+Bounds = dict[tuple[str, float], tuple[Float64, Float64]]  # (method, level) -> lower, upper of the held-out rows
+
+
+def without(corpus: Corpus, held_out: int, thin: int) -> TrainingData:
+    """The other sources' rows, every thin-th."""
+    rows = np.flatnonzero(corpus.source != held_out)[::thin]
+    _, source = np.unique(corpus.source[rows], return_inverse=True)
+    data = (corpus.features[rows], corpus.codec[rows], corpus.spec.n_slots, corpus.conditioning[rows])
+    return TrainingData(*data, corpus.target[rows], source, len(corpus.sources) - 1)
+
+
+def ours(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int) -> tuple[Float64, Bounds]:
+    """mu of the held-out source, and its bounds by every method from the same out-of-fold predictions."""
+    data = without(corpus, held_out, thin)
+    trained = train(data, recipe, jobs=jobs)
+    names = tuple(name for g, name in enumerate(corpus.sources) if g != held_out)
+    oof = Oof(recipe.seeds, names, data.source, None, None, data.target, trained.oof, "", "", None)
+    rows = corpus.source == held_out
+    block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
+    inputs = np.concatenate(standardise(corpus.features[rows], block, trained.scaler, corpus.spec.n_slots), axis=1)
+    scores = np.stack([predict(weights, inputs).astype(np.float64) for weights in trained.members])
+    mu, sigma = scores.mean(axis=0), scores.std(axis=0, ddof=1)
+    bounds: Bounds = {}
+    for method in METHODS:
+        calibration = calibrate(oof, "row", method, LEVELS, target_range=corpus.spec.bounds)
+        bounds |= {(method, level): calibration.interval(mu, sigma, level) for level in LEVELS}
+    return mu, bounds
+
+
+def public(corpus: Corpus, recipe: Recipe, held_out: int, thin: int) -> tuple[Float64, Bounds]:
+    """The same by the public recipe: a plain loop over seeds, Adam on the raw target, a row split."""
+    data = without(corpus, held_out, thin)
+    numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
+    known = np.concatenate([data.features, data.conditioning], axis=1)
+    mean, std = known.mean(axis=0), known.std(axis=0) + 1e-9
+    slots = np.eye(data.n_slots)
+    x = torch.tensor(np.hstack([(known - mean) / std, slots[data.codec]]), dtype=torch.float32)
+    new = corpus.source == held_out
+    x_new = torch.tensor(np.hstack([(numeric[new] - mean) / std, slots[corpus.codec[new]]]), dtype=torch.float32)
+    y = torch.tensor(data.target, dtype=torch.float32)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(y)))
+    cut = int(PUBLIC_SHARE * len(y))
+    calibrating, fitting = order[:cut], order[cut:]
+    at_calibration, at_new = [], []
+    for seed in recipe.seeds:
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 64), nn.GELU(), nn.Dropout(0.1),
+            nn.Linear(64, 1),
+        )  # fmt: skip
+        optimiser = torch.optim.Adam(net.parameters(), lr=5e-4, weight_decay=1e-5)
+        for _ in range(PUBLIC_EPOCHS):
+            for batch in torch.split(fitting[torch.randperm(len(fitting))], 32):
+                optimiser.zero_grad()
+                loss = nn.functional.mse_loss(net(x[batch])[:, 0], y[batch])
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's
+                optimiser.step()
+        net.eval()
+        with torch.no_grad():
+            at_calibration.append(net(x[calibrating])[:, 0].numpy().astype(np.float64))
+            at_new.append(net(x_new)[:, 0].numpy().astype(np.float64))
+    mu, sigma = np.mean(at_calibration, axis=0), np.std(at_calibration, axis=0, ddof=1)
+    scores = np.sort(np.abs(data.target[calibrating.numpy()] - mu) / sigma)
+    mu, sigma = np.mean(at_new, axis=0), np.std(at_new, axis=0, ddof=1)
+    low, high = corpus.spec.bounds
+    bounds: Bounds = {}
+    for level in LEVELS:
+        rank = int(np.ceil((len(scores) + 1) * level))
+        half = scores[rank - 1] * sigma if rank <= len(scores) else np.full(len(mu), np.inf)
+        bounds[PUBLIC, level] = np.clip(mu - half, low, high), np.clip(mu + half, low, high)
+    return mu, bounds
+
+
+def logistic(path: Path, corpus: Corpus, held_out: int) -> Float64:
+    """MOS of the held-out source from VMAF alone: a four-parameter logistic curve fitted on the other sources."""
+    vmaf = read_corpus(path, ColumnSpec(("vmaf",), "mos")).features[:, 0]
+    rows = corpus.source == held_out
+
+    def curve(x: Float64, low: float, high: float, middle: float, slope: float) -> Float64:
+        fitted: Float64 = low + (high - low) / (1.0 + np.exp(-(x - middle) / slope))
+        return fitted
+
+    start = (1.0, 5.0, 50.0, 15.0)
+    found, _ = curve_fit(curve, vmaf[~rows], corpus.target[~rows], p0=start, maxfev=20_000)
+    return curve(vmaf[rows], *found)
+
+
+def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) -> None:
+    """The tables: correlation and error; coverage and width, means over sources."""
+    k = len(corpus.sources)
+    targets = [corpus.target[corpus.source == g] for g in range(k)]
+    errors = {}
+    for name, mu in mus.items():
+        correlation = np.array([plcc(mu[g], targets[g]) for g in range(k)])
+        errors[name] = np.array([rmse(mu[g], targets[g]) for g in range(k)])
+        low, high = bootstrap_interval(correlation)
+        words = f"mean PLCC {correlation.mean():.4f} (95 % over sources {low:.4f}..{high:.4f})"
+        print(f"{name:<28} {words}, RMSE {errors[name].mean():.4f}")
+    if "vmaf, logistic" in errors:
+        difference = errors["ensemble"] - errors["vmaf, logistic"]
+        low, high = bootstrap_interval(difference)
+        print(f"RMSE less that of plain VMAF, paired: {difference.mean():+.4f} (95 % {low:+.4f}..{high:+.4f})")
+    header = "".join(f" | {level:>5.0%} cover    se  width  worst source" + " " * 15 for level in LEVELS)
+    print(f"\n{'method':<14}{header}")
+    for method in (*METHODS, PUBLIC):
+        line = f"{method:<14}"
+        for level in LEVELS:
+            pairs = [bounds[g][method, level] for g in range(k)]
+            inside = np.array([coverage(targets[g], *pairs[g]) for g in range(k)])
+            width = np.mean([mean_width(*pair) for pair in pairs])
+            worst = int(inside.argmin())
+            line += f" | {inside.mean():>11.3f} {standard_error(inside):>5.3f} {width:>6.3f}  "
+            line += f"{inside[worst]:.3f} {corpus.sources[worst]:<21.21}"
+        print(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--runs", default="clips,clips-canonical", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--thin", type=int, default=25, help="frames: train on every n-th row (all are predicted)")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    chosen = options.runs.split(",")
+    if unknown := [name for name in chosen if name not in RUNS]:
+        sys.exit(f"--runs: found {unknown[0]!r}, expected some of {', '.join(RUNS)}")
+    if not (options.data / "clips.parquet").is_file():
+        sys.exit(f"{options.data}: found no clips.parquet, expected the AVT-VQDB-UHD-1 tables: name their folder")
+    torch.set_num_threads(1)
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("registry-tool", "torch", "numpy", "scipy"))
+    print(f"Python {platform.python_version()}, {versions}, {platform.machine()}; {options}")
+    for name in chosen:
+        title, file, spec, extra = RUNS[name]
+        recipe = Recipe(seeds=tuple(range(options.seeds)), epochs=options.epochs, **extra)
+        corpus = read_corpus(options.data / file, spec)
+        thin = options.thin if name == "frames" else 1
+        began = time.perf_counter()
+        mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
+        bounds: list[Bounds] = []
+        for held_out in range(len(corpus.sources)):
+            mu, of_ours = ours(corpus, recipe, held_out, thin, options.jobs)
+            public_mu, of_public = public(corpus, recipe, held_out, thin)
+            mus["ensemble"].append(mu)
+            mus[PUBLIC].append(public_mu)
+            if spec.target == "mos":
+                mus.setdefault("vmaf, logistic", []).append(logistic(options.data / file, corpus, held_out))
+            bounds.append(of_ours | of_public)
+            print(f"  {corpus.sources[held_out]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        every = f"every {thin}th trained on" if thin > 1 else "all trained on"
+        print(f"\n== {title} ({corpus.n_rows} rows, {every}, {len(corpus.sources)} sources) ==")
+        report(corpus, mus, bounds)
+
+
+if __name__ == "__main__":
+    main()

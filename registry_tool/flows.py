@@ -261,7 +261,7 @@ def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest
 
 def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
     """Remove artefact folders that no entry names; returns their paths. An entry's verdicts stay."""
-    loaded = usable(path)
+    usable(path)
     with locked(path.parent):
         clean_staging(path.parent)
         loaded = usable(path)

@@ -124,6 +124,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
 
     Raises RejectedError for an entry that is production already, does not validate, or holds random rows.
     """
+    usable(path)
     with locked(path.parent):
         clean_staging(path.parent)
         loaded, registry, entry = _writable(path, entry_id)
@@ -167,6 +168,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
 def demote(path: Path, entry_id: str, reason: str) -> Entry:
     """production -> smoke, with a reason that stays in the entry."""
     checked_text("--reason", reason, 512)
+    usable(path)
     with locked(path.parent):
         clean_staging(path.parent)
         _, registry, entry = _writable(path, entry_id)

@@ -62,9 +62,17 @@ class EntryView(Protocol):
     paths: the pinned files as their document names them (a manifest's paths are relative to its own folder).
     """
 
-    entry: Entry
-    manifest: Mapping[str, Json] | None
-    paths: Sequence[str]
+    @property
+    def entry(self) -> Entry:
+        """The entry itself."""
+
+    @property
+    def manifest(self) -> Mapping[str, Json] | None:
+        """Its parsed manifest or sidecar."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """What `read` takes."""
 
     def read(self, path: str) -> bytes:
         """The bytes of one of `paths`; their digest was checked just now. Raises KeyError for a path nobody pins."""

@@ -117,8 +117,8 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
     entry = flows.find_entry(loaded, entry_id)
     with flows.opened(loaded, plugins, entry) as view:
         manifest = view.manifest or {}
-    judgement = gating.gate(loaded.path, plugins, entry_id) if plugins.kinds[entry.kind].default_policy.rules else None
     policy = loaded.registry.policies.get(entry.kind, Policy()) if loaded.registry else Policy()
+    judgement = gating.gate(loaded.path, plugins, entry_id) if policy.rules else None
     text = "\n".join(render(entry, manifest, policy, judgement)) + "\n"
     if output is None:
         click.echo(text, nl=False)

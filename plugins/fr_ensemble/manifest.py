@@ -23,6 +23,7 @@ OOF_PATH = "evidence/oof.npz"
 # Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
 # 1e-6 of the target's range; a hundred times that is another model, not rounding.
 MU_TOLERANCE = 1e-4  # of the target's range
+CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool", "torch")  # packages in `environment`
 
 
@@ -116,9 +117,7 @@ def build(
         "probe": dict(probe),
         "intervals": dict(intervals),
         "confidence": {
-            "method": "ensemble",
-            "nominal_coverage": 0.95,
-            "gaussian_z": 1.959963984540054,
+            **CONFIDENCE,
             "conformal_q_residual": conformal_q_residual if finite else None,
         },
         "eval": dict(figures),

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fr_ensemble.manifest import MU_TOLERANCE, OOF_PATH, is_current, scaler_of
+from fr_ensemble.export import CODEC, FEATURES, MU, SCORE, SIGMA
+from fr_ensemble.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, is_current, scaler_of
 from fr_ensemble.recipe import Recipe
 from fr_ensemble.vocabulary import VOCABULARIES
 from registry_tool.hookspec import EntryView, Level
@@ -56,6 +57,7 @@ def _check_document(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
     yield from _check_vocabulary(view, manifest)
     if is_current(manifest):
         yield from _check_recipe(view, manifest)
+        yield from _check_constants(view, manifest)
 
 
 def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -70,6 +72,26 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[
         slots = [column["name"] for column in manifest["codec_block"] if column["transform"] == "onehot"]
         if slots != vocab or slots != [column["name"] for column in manifest["codec_block"][: len(slots)]]:
             yield from _equal(view, "ensemble-width", "/codec_block", ", ".join(slots), ", ".join(vocab))
+
+
+def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """What this plugin always writes: names of ports, one-hot slots unscaled, what a reader makes of sigma."""
+    low, high = manifest["target"]["range"]
+    if not low < high:
+        yield from _equal(view, "ensemble-constant", "/target/range", [low, high], "the lower bound first")
+    written: dict[str, tuple[object, object]] = {
+        "/inputs": (manifest["inputs"], [FEATURES, CODEC]),
+        "/outputs": (manifest["outputs"], [SCORE]),
+        "/fused/inputs": (manifest["fused"]["inputs"], [FEATURES, CODEC]),
+        "/fused/outputs": (manifest["fused"]["outputs"], [MU, SIGMA]),
+    }
+    for index, column in enumerate(manifest["codec_block"]):
+        if column["transform"] == "onehot":
+            written[f"/codec_block/{index}"] = ([column["mean"], column["std"]], [0.0, 1.0])
+    for name in ("method", "nominal_coverage", "gaussian_z"):
+        written[f"/confidence/{name}"] = (manifest["confidence"][name], CONFIDENCE[name])
+    for pointer, (found, expected) in written.items():
+        yield from _equal(view, "ensemble-constant", pointer, found, expected)
 
 
 def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -150,7 +172,7 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    from fr_ensemble.conformal import Intervals
+    from fr_ensemble.conformal import Intervals, residual_quantile
     from fr_ensemble.gate import measure_pinned
     from fr_ensemble.oof import read_oof
     from registry_tool.errors import InputError
@@ -168,12 +190,22 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
         if math.isfinite(value) and not (_is_number(stored) and abs(stored - value) <= 1e-9 * max(1.0, abs(value))):
             yield from _equal(view, "evidence-disagrees", f"/eval/loso_{name}", repr(stored), repr(value), "recomputed")
 
+    residual, said = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
+    if not _agrees(said, residual if math.isfinite(residual) else None):
+        yield from _equal(view, "intervals-disagree", "/confidence/conformal_q_residual", said, residual, "recomputed")
     try:
         stored = Intervals.from_dict(manifest["intervals"])
         again = stored.recalibrated(oof)
     except (ValueError, KeyError, TypeError, InputError) as error:
         yield view.finding("intervals-unusable", f"the intervals cannot be read: {error}", "/intervals", hint=AGAIN)
         return
+    names, order = list(stored.input_ranges)[: len(manifest["feature_order"])], manifest["feature_order"]
+    yield from _equal(view, "intervals-disagree", "/intervals/input_ranges", names, order)
+    for index, calibration in enumerate(stored.calibrations):
+        where = f"/intervals/calibrations/{index}/range"
+        yield from _equal(view, "intervals-disagree", where, list(calibration.range), manifest["target"]["range"])
+    where, method = "/intervals/method", manifest["intervals"].get("method")
+    yield from _equal(view, "intervals-disagree", where, method, stored.calibrations[0].method)
     if not _agrees(stored.to_dict(), again.to_dict()):
         yield view.finding(
             "intervals-disagree",

@@ -1,0 +1,124 @@
+"""Whatever is changed in a registry's files, `validate` finds, names the right file, and never fails itself.
+
+A sample of what `make stress` runs in full.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import mutations
+import pytest
+from mutations import Forger, Mutation, Place, Tally, run
+from sandbox import Sandbox, to_json
+
+from registry_tool import flows
+from registry_tool.hookspec import Level
+from registry_tool.plugins import Plugins
+
+SEED = 7
+# Fields of registry.json that nothing else speaks of: words for people, and bars that `gate --base` guards.
+WORDS = {"license", "description", "quant_accuracy_budget_plcc", "reason"}
+
+
+def harmless(what: str, at: Place) -> bool:
+    """Whether a change to registry.json leaves a registry that is valid by itself."""
+    if what.endswith("dropped") and (len(at) == 2 or at[-1] in ("opset", "external_data", *WORDS)):
+        return at[-1] != "external_data"  # an entry or a word less; external data that nothing pins is found
+    if what.endswith("dropped") and at[-1] == "quant_mode":
+        return True  # the runtime then loads the other pinned file
+    if at[-1] in WORDS and what.endswith("changed"):
+        return True
+    if at[-1] == "rules" and what.endswith("changed"):
+        return True  # a rule that stands twice asks nothing new
+    return at[0] == "policies"
+
+
+def harmless_in_version_1(what: str, at: Place) -> bool:
+    """Version 1 knows no promotion, and its public form pins no sidecar."""
+    return harmless(what, at) or at[-1] == "smoke" or (at[-1] == "sidecar_sha256" and what.endswith("dropped"))
+
+
+def unproven(what: str, at: Place) -> bool:
+    """What a manifest claims and nothing in the registry can prove: docs/security.md names each."""
+    in_sample = at[:1] == ("eval",) and not str(at[-1]).startswith("loso_")
+    named = {("corpus", "name"), ("target", "name")}
+    ranges = at[:2] == ("intervals", "input_ranges") and at[-1] != "name" and len(at) > 3
+    return in_sample or at[:1] == ("environment",) or at[:2] in named or ranges
+
+
+def unproven_words(what: str, at: Place) -> bool:
+    """A summary's name for its corpus; a verdict's list of plugins, and a stricter policy than the registry's."""
+    return at[:1] in (("corpus",), ("plugins",), ("policy",))
+
+
+def sample(mutations: Iterator[Mutation], n: int) -> list[Mutation]:
+    everything = list(mutations)
+    return random.Random(SEED).sample(everything, min(n, len(everything)))
+
+
+def assert_all_found(tally: Tally) -> None:
+    assert tally.tried > 0
+    assert (tally.missed, tally.misplaced, tally.tracebacks, tally.slow) == ([], [], [], [])
+
+
+@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_change_to_single_models_goes_unseen(tmp_path: Path, plugins: Plugins, version: int, level: Level) -> None:
+    """Fields, texts and bytes of a registry of single models; the registry itself has no finding."""
+    folder = mutations.singles(tmp_path, version)
+    assert flows.validate(folder / "registry.json", plugins, level).findings == ()
+    known = harmless if version == 2 else harmless_in_version_1
+    fields = list(mutations.registry_changes(folder, known))
+    if level is Level.QUICK:  # only the graph knows its opset and its external data
+        fields = [m for m in fields if "/opset" not in m.name and "/external_data" not in m.name]
+    assert_all_found(run(folder, plugins, fields, level))
+    assert_all_found(run(folder, plugins, mutations.text_changes(folder), level))
+    assert_all_found(run(folder, plugins, sample(mutations.pinned_changes(folder), 40), level))
+    assert_all_found(run(folder, plugins, mutations.byte_changes(folder, random.Random(SEED), 2), level))
+
+
+def test_no_change_to_an_ensemble_goes_unseen(production: Sandbox, plugins: Plugins) -> None:
+    """Fields, texts and bytes of a really trained and flipped ensemble."""
+    folder, rng = production.folder, random.Random(SEED)
+    assert production.findings(plugins=plugins) == ()
+    assert_all_found(run(folder, plugins, mutations.registry_changes(folder, harmless)))
+    assert_all_found(run(folder, plugins, mutations.text_changes(folder)))
+    assert_all_found(run(folder, plugins, sample(mutations.pinned_changes(folder), 40)))
+    assert_all_found(run(folder, plugins, mutations.byte_changes(folder, rng, 4)))
+
+
+def test_a_forger_who_fits_every_pin_is_found(production: Sandbox, plugins: Plugins) -> None:
+    """Manifest, evidence, verdict and artefacts changed, all digests made to fit: what can be recomputed is."""
+    forger, folder = Forger(production), production.folder
+    assert_all_found(run(folder, plugins, _real(forger)))
+
+
+def _nothing(manifest: object) -> None:
+    pass
+
+
+def _real(forger: Forger) -> Iterator[Mutation]:
+    yield from sample(forger.manifests(unproven), 60)
+    yield from sample(forger.verdicts(unproven_words), 15)
+    yield from sample(forger.summaries(unproven_words), 25)
+    yield from sample(forger.artefacts(random.Random(SEED), 2), 16)
+
+
+def test_a_forger_who_changes_nothing_is_no_forger(production: Sandbox, plugins: Plugins) -> None:
+    """The forger's own pins hold: what the test above finds is the change, not the forgery's seams."""
+    tally = run(production.folder, plugins, [Forger(production).forged("nothing", _nothing, {})])
+    assert tally.missed == ["nothing"]
+
+
+@pytest.mark.parametrize("value", ["large", True, 0, -1, 1.5, 2**40, None])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, plugins: Plugins, value: object) -> None:
+    """A policy's max_file_bytes is a whole number that memory can hold."""
+    folder = mutations.singles(tmp_path, 2)
+    document = Sandbox(folder / "registry.json").registry
+    document["policies"]["fr"]["max_file_bytes"] = value
+    (folder / "registry.json").write_bytes(to_json(document))
+    findings = flows.validate(folder / "registry.json", plugins).findings
+    assert [f.pointer for f in findings] == ["/policies/fr/max_file_bytes"]

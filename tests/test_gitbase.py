@@ -305,7 +305,7 @@ def test_a_shallow_clone_says_so(smoke: Sandbox, tmp_path: Path) -> None:
 def test_no_repository_is_bad_input(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside of git the message offers a file."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(smoke.folder))
-    with pytest.raises(InputError, match="not a git repository.*or a file"):
+    with pytest.raises(InputError, match=r"not a git repository.*or a file"):
         judged(smoke, "main")
 
 

@@ -122,6 +122,13 @@ class Sandbox:
         (self.folder / where).write_bytes(data)
         self.edit_entry(promotion={"verdict": where, "sha256": sha256(data)})
 
+    def forged(
+        self, change: Change = lambda manifest: None, files: Mapping[str, bytes] = {}
+    ) -> list[tuple[str, str | None]]:
+        """(code, pointer) of the errors after `forge`."""
+        self.forge(change, files)
+        return [(f.code, f.pointer) for f in self.findings() if f.severity is Severity.ERROR]
+
     def findings(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> tuple[Finding, ...]:
         return flows.validate(self.path, plugins or load(), level).findings
 

@@ -4,59 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
-from conftest import FEATURES, Made, Thumbs, with_plugin
+from conftest import FEATURES, with_plugin
 from sandbox import Sandbox, sha256, to_json, tree
+from sketches import MODEL, Trainer, train
 
 from registry_tool import files, flows, store
 from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
 from registry_tool.hookspec import (
-    Batch,
-    EvaluateRequest,
-    Evaluation,
-    Kind,
-    PredictRequest,
-    Trained,
-    TrainRequest,
     hookimpl,
 )
-from registry_tool.plugins import Plugins, load
-from registry_tool.values import Policy, Rule
-
-MODEL = tiny_models.model().SerializeToString()
-DEFAULT = Policy((Rule("score", ">=", 0.5),))
-SCHEMA = {"type": "object", "required": ["id", "kind", "weights"], "properties": {"weights": {"type": "object"}}}
-
-
-class Trainer:
-    """Owns `sketch`, a kind with a manifest that pins one model; trains it in no time."""
-
-    def __init__(self, model: bytes = MODEL, hurt: Callable[[], object] = lambda: None, **manifest: Any) -> None:
-        self.model, self.hurt, self.more = model, hurt, manifest
-        self.requests: list[TrainRequest] = []
-
-    @hookimpl
-    def registry_kinds(self) -> list[Kind]:
-        return [Kind("sketch", "sketches", schema=SCHEMA, default_policy=DEFAULT)]
-
-    @hookimpl
-    def registry_train(self, request: TrainRequest) -> Trained:
-        self.requests.append(request)
-        self.hurt()
-        manifest = {"id": request.entry_id, "kind": "sketch", "weights": {"onnx": "w.onnx"}, **self.more}
-        return Trained({"w.onnx": self.model}, manifest, {"license": "MIT", "of_the_plugin": 1})
-
-
-def train(
-    path: Path, trainer: Any, entry_id: str = "s", plugins: Plugins | None = None, **more: Any
-) -> flows.Registered:
-    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None, **more}
-    return flows.train(path, plugins or with_plugin(trainer), "sketch", entry_id, **arguments)
+from registry_tool.plugins import load
 
 
 @pytest.fixture
@@ -310,127 +271,6 @@ def test_a_killed_runs_leftovers_are_cleaned_up(smoke: Sandbox) -> None:
     assert smoke.codes() == []
     train(smoke.path, Trainer())
     assert not list(smoke.folder.rglob(".staging-*"))
-
-
-# ---- use --------------------------------------------------------------------------------------------------------
-
-
-def test_an_unknown_id_says_which_there_are(smoke: Sandbox) -> None:
-    """No entry of that name: the ones there are, and the command that lists them."""
-    with pytest.raises(InputError, match=r"no entry 'timy', expected one of: tiny.*registry list"):
-        flows.evaluate(smoke.path, load(), "timy", EvaluateRequest(None, True))
-    (smoke.folder / "empty.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": []}))
-    with pytest.raises(InputError, match=r"\(none\)"):
-        flows.evaluate(smoke.folder / "empty.json", load(), "tiny", EvaluateRequest(None, True))
-
-
-def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None:
-    """evaluate and predict refuse an entry whose files are not the pinned ones."""
-    path = smoke.run / "tiny.onnx"
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    for use in (
-        lambda: flows.evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),
-        lambda: next(flows.predict(smoke.path, load(), "tiny", PredictRequest(made.heldout))),
-    ):
-        with pytest.raises(RejectedError, match=r"sha256.*registry validate"):
-            use()
-
-
-def test_a_kind_without_a_hook_cannot_be_used(thumb: Sandbox) -> None:
-    """Evaluate and predict say that the kind has none."""
-    plugins = with_plugin(Thumbs())
-    with pytest.raises(InputError, match="'thumb' cannot be evaluated"):
-        flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True))
-    with pytest.raises(InputError, match="'thumb' cannot predict"):
-        next(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
-
-
-def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
-    """An evaluation and batches come through as the plugin gave them, batch by batch."""
-
-    class Useful(Thumbs):
-        @hookimpl
-        def registry_evaluate(self, view: Any, request: EvaluateRequest) -> Evaluation:
-            return Evaluation(
-                {"entry": view.entry.id, "levels": list(request.levels), "bytes": len(view.read("t.onnx"))}
-            )
-
-        @hookimpl
-        def registry_predict(self, view: Any, request: PredictRequest) -> Any:
-            for row in range(3):
-                yield Batch({"row": [row], "mu": [len(view.read("t.onnx"))]})
-
-    plugins, size = with_plugin(Useful()), len((thumb.folder / "t.onnx").read_bytes())
-    document = flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True)).document
-    assert document == {"entry": "t", "levels": [0.5, 0.8, 0.95], "bytes": size}
-    batches = list(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
-    assert [b.columns for b in batches] == [{"row": [row], "mu": [size]} for row in range(3)]
-
-
-def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> None:
-    """A generator that raises after its first batch is a PluginError; what the contract allows passes."""
-
-    def predictor(error: Exception) -> Plugins:
-        class Failing(Thumbs):
-            @hookimpl
-            def registry_predict(self, view: Any, request: PredictRequest) -> Any:
-                yield Batch({"row": [0]})
-                raise error
-
-        return with_plugin(Failing())
-
-    with pytest.raises(PluginError, match=r"extra.*ZeroDivisionError"):
-        list(flows.predict(thumb.path, predictor(ZeroDivisionError("x")), "t", PredictRequest(None)))
-    with pytest.raises(InputError, match="row 3"):
-        list(flows.predict(thumb.path, predictor(InputError("row 3")), "t", PredictRequest(None)))
-
-
-# ---- prune ------------------------------------------------------------------------------------------------------
-
-
-def test_prune_removes_runs_that_no_entry_names(path: Path) -> None:
-    """Old runs go, the current one and verdicts stay; a dry run only says so."""
-    old = train(path, Trainer())
-    new = train(path, Trainer(note="again"))
-    verdicts = path.parent / "s" / "verdicts"
-    verdicts.mkdir()
-    (verdicts / "HOLD-0123456789ab.json").write_text("{}")
-    before = tree(path.parent)
-    assert flows.prune(path, dry_run=True) == [old.folder]
-    assert tree(path.parent) == before
-    assert flows.prune(path, dry_run=False) == [old.folder]
-    assert set(tree(path.parent)) == {name for name in before if not name.startswith(old.folder)}
-    assert (path.parent / new.folder).is_dir()
-    assert flows.prune(path, dry_run=False) == []
-
-
-def test_prune_never_removes_what_an_entry_pins(tmp_path: Path) -> None:
-    """Models, external data and verdicts that entries name stay, whatever their folders are called."""
-    folder = "nr/0123456789ab"
-    row = tiny_models.entry(tmp_path, tiny_models.model(), f"{folder}/m", id="m", kind="nr")
-    (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": [row]}))
-    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
-    assert flows.prune(tmp_path / "registry.json", dry_run=False) == []
-    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
-
-
-def test_prune_removes_runs_alone(path: Path) -> None:
-    """A folder with a name like a digest that holds no manifest is somebody's, not a run."""
-    train(path, Trainer())
-    notes = path.parent / "notes" / "0123456789ab"
-    notes.mkdir(parents=True)
-    (notes / "diary.txt").write_text("dear diary")
-    flows.prune(path, dry_run=False)
-    assert (notes / "diary.txt").exists()
-
-
-def test_prune_refuses_a_broken_registry(smoke: Sandbox) -> None:
-    """Where nobody knows what is named, nothing is removed."""
-    smoke.path.write_bytes(b"{")
-    before = smoke.tree()
-    with pytest.raises(InputError):
-        flows.prune(smoke.path, dry_run=False)
-    assert smoke.tree() == before
 
 
 # ---- the real plugin --------------------------------------------------------------------------------------------

@@ -141,6 +141,13 @@ def registry_predict(view: EntryView, request: PredictRequest) -> Iterable[Batch
     return predict(view, request)
 
 
+@hookimpl
+def registry_commands() -> Iterable[click.Command]:
+    from fr_ensemble.commands import group
+
+    return [group]
+
+
 def _need(module: str) -> None:
     from importlib.util import find_spec
 

@@ -1,0 +1,225 @@
+"""commands.py: `registry fr-ensemble ...`: parses and prints. Other rooms do the work, and load when asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from registry_tool.errors import InputError, RejectedError
+
+
+@click.group("fr-ensemble")
+def group() -> None:
+    """Corpora of encodes, and what an ensemble is for.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus import logs/ --pattern "{src}_{encoder}_{crf}.json" -o corpus.parquet
+    """
+
+
+@group.group()
+def corpus() -> None:
+    """Make and look at corpora: rows to train on."""
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that draws one bar with the time left on a terminal's stderr, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    bars: list[Any] = []  # of click's bar, whose type has no public name
+
+    def told(done: int, total: int) -> None:
+        if not bars:
+            bars.append(click.progressbar(length=total, label=label, show_pos=True, file=sys.stderr))
+            bars[0].__enter__()
+        bars[0].update(done - bars[0].pos)
+
+    try:
+        yield told
+    finally:
+        for bar in bars:
+            bar.__exit__(None, None, None)
+
+
+def _warn(message: str) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+@corpus.command("import")
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...", type=click.Path(path_type=Path))
+@click.option(
+    "--meta",
+    type=click.Path(path_type=Path),
+    metavar="TABLE",
+    help="CSV, JSONL or parquet with a column `log` (the file's name) and src, encoder, crf, bitrate_kbps, ...",
+)
+@click.option(
+    "--pattern", metavar="TEXT", help="What a log's name says, such as {src}_{bitrate}kbps_{height}p_{encoder}.json."
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE",
+    help="Where to write: .parquet, .csv or .jsonl.",
+)  # fmt: skip
+def import_(logs: Sequence[Path], meta: Path | None, pattern: str | None, output: Path) -> None:
+    """Make a corpus of libvmaf's logs: JSON, XML or CSV, of versions 1.3 to 3, files or folders of them.
+
+    One row a frame. A log that lacks a feature is named with what it lacks and left out; the others are written, and
+    the exit code is 1. Source, encoder and quality come from the files' names (--pattern), from a table (--meta), or
+    from both: then the table wins.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus import logs/ -o corpus.parquet
+          --pattern "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json"
+      registry fr-ensemble corpus import a.xml b.csv --meta table.csv -o corpus.csv
+    """
+    from fr_ensemble.logs import Row, fields_of_pattern, fields_of_table, find_logs, import_logs
+
+    if meta is None and pattern is None:
+        raise InputError("source and encoder of the logs are not known: give --pattern, --meta, or both")
+    found = find_logs(logs, [path for path in (meta, output) if path is not None])
+    if not found:
+        raise InputError("found no logs besides the table and the output: name them")
+    fields: dict[Path, Row] = fields_of_pattern(found, pattern) if pattern is not None else {log: {} for log in found}
+    if meta is not None:
+        of_table, unused = fields_of_table(found, meta)
+        fields = {log: row | of_table[log] for log, row in fields.items()}
+        if unused:
+            _warn(f"{meta}: {unused} rows name no log that was given")
+    with _bar("logs") as told:
+        done = import_logs(fields, output, told)
+    for log, frames in done.incomplete.items():
+        _warn(f"{log}: {frames} frames without every feature are left out")
+    for first, second in done.twins:
+        _warn(f"{second}: the same scores as {first}: is it one encode twice?")
+    for why in done.failed.values():
+        click.echo(f"left out: {why}", err=True)
+    click.echo(f"{output}: {done.rows} rows of {done.logs} logs")
+    if done.failed:
+        raise RejectedError(f"{len(done.failed)} of {len(fields)} logs could not be used; {output} has the others")
+
+
+@corpus.command("build")
+@click.argument("references", nargs=-1, metavar="[REF]...", type=click.Path(path_type=Path))
+@click.option("--encoders", required=True, metavar="A,B,...", help="Encoders, by ffmpeg's names.")
+@click.option(
+    "--crf",
+    "qualities",
+    multiple=True,
+    required=True,
+    metavar="[ENCODER=]N,N,...",
+    help="Quality numbers on the encoder's own scale (crf, qp or cq); again with ENCODER= for another list.",
+)
+@click.option("--preset", "presets", multiple=True, metavar="ENCODER=P", help="Another preset than the usual one.")
+@click.option("--test-patterns", is_flag=True, help="The generated sources of the shipped corpus too.")
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Keep each Nth frame's row.")
+@click.option("--jobs", type=click.IntRange(1), help="Encodes at once.  [default: all cores]")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Finished encodes' scores; a build goes on from there.  [default: OUTPUT.cache]",
+)
+@click.option(
+    "--ffmpeg",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="An ffmpeg with libvmaf.  [default: that of imageio-ffmpeg, else the one on PATH]",
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A .parquet file.")
+def build_(
+    references: Sequence[Path],
+    encoders: str,
+    qualities: Sequence[str],
+    presets: Sequence[str],
+    test_patterns: bool,
+    every: int,
+    jobs: int | None,
+    cache: Path | None,
+    ffmpeg: Path | None,
+    output: Path,
+) -> None:
+    """Make a corpus of your own videos: encode each one, decode, score with libvmaf, one row a frame.
+
+    Each source is encoded by each encoder at each quality. A source is named by its file, without the extension.
+    Finished encodes are kept in the cache: a build that was stopped goes on, and a second one encodes nothing. An
+    encoder that this machine lacks is skipped. An encode that fails is named, the others are written, and the exit
+    code is 1.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus build videos/*.y4m -o corpus.parquet
+          --encoders libx264,libsvtav1 --crf 20,26,32,38
+      registry fr-ensemble corpus build a.mp4 b.mkv --every 6 --jobs 4 -o corpus.parquet
+          --encoders libx264,libvpx-vp9 --crf 18,28,38 --crf libvpx-vp9=25,37,50 --preset libx264=fast
+      registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 30 -o patterns.parquet
+    """
+    from fr_ensemble.encodes import Plan, Progress, Source, build, find_ffmpeg
+    from fr_ensemble.patterns import FRAMES, PATTERNS
+
+    names = list(dict.fromkeys(name.strip() for name in encoders.split(",") if name.strip()))
+    if output.suffix.lower() != ".parquet":
+        raise InputError(
+            f"{output}: found the extension {output.suffix!r}, expected .parquet, which keeps the settings"
+        )
+    sources = [Source(path.stem, path=path) for path in references]
+    if test_patterns:
+        sources += [Source(name, graph=graph, frames=FRAMES) for name, graph in PATTERNS.items()]
+    if not sources:
+        raise InputError("found no sources, expected videos, or --test-patterns: name them")
+    plan = Plan(
+        tuple(sources),
+        _by_encoder("--crf", qualities, names),
+        _presets(presets, names),
+        every,
+        jobs or os.cpu_count() or 1,
+    )
+    with _bar("encodes") as told:
+
+        def listen(step: Progress) -> None:
+            told(step.done, step.total)
+            if step.message:
+                left_out = "skipped" if step.state == "skipped" else "failed"
+                click.echo(f"{left_out}: {step.what} {step.name}: {step.message}", err=True)
+
+        cache = cache or output.with_name(f"{output.name}.cache")
+        done = build(plan, find_ffmpeg(ffmpeg), output, cache, listen)
+    click.echo(f"{output}: {done.rows} rows; {done.encoded} encodes made, {done.cached} from {cache}")
+    if done.failed:
+        raise RejectedError(f"{len(done.failed)} failed ({', '.join(done.failed)}); {output} has the others")
+
+
+def _by_encoder(option: str, texts: Sequence[str], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Numbers for each encoder: its own list, else the one without a name."""
+    lists: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        encoder, _, numbers = text.rpartition("=")
+        try:
+            found = tuple(int(number) for number in numbers.split(","))
+        except ValueError:
+            raise InputError(f"{option}: found {text!r}, expected [ENCODER=]N,N,... such as 20,26,32") from None
+        if encoder in lists or (encoder and encoder not in names):
+            raise InputError(f"{option}: found {text!r}, expected one list for each of {', '.join(names)}")
+        lists[encoder] = found
+    if lacking := [name for name in names if name not in lists and "" not in lists]:
+        raise InputError(f"{option}: found no numbers for {lacking[0]}, expected some: {option} {lacking[0]}=20,30,40")
+    return {name: lists.get(name, lists.get("", ())) for name in names}
+
+
+def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        encoder, separator, preset = text.partition("=")
+        if not separator or encoder not in names or encoder in pairs:
+            raise InputError(f"--preset: found {text!r}, expected ENCODER=P, once for one of {', '.join(names)}")
+        pairs[encoder] = preset
+    return pairs

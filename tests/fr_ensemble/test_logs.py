@@ -1,0 +1,258 @@
+"""test_logs.py: libvmaf's logs become rows of a corpus: own tiny logs of every format, and real ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import SHARED_DATA, Program
+from fr_ensemble.corpus import ColumnSpec, read_corpus
+from fr_ensemble.logs import METADATA_KEY, SCORES, read_log
+
+from registry_tool.errors import InputError
+
+REAL = SHARED_DATA / "libvmaf-logs"
+INTEGER = {name: f"integer_{name}" for name in SCORES if name != "vmaf"}
+IMPORT = ("fr-ensemble", "corpus", "import")
+FRAMES = [{name: round(0.5 + 0.01 * place + 0.1 * frame, 6) for place, name in enumerate(SCORES)} for frame in range(3)]
+
+
+def as_json(path: Path, frames: list[dict[str, Any]] = FRAMES, names: Mapping[str, str] = INTEGER) -> Path:
+    listed = [
+        {"frameNum": number, "metrics": {names.get(k, k): v for k, v in frame.items()} | {"integer_aim": 0.1}}
+        for number, frame in enumerate(frames)
+    ]
+    path.write_text(json.dumps({"version": "3.0.0", "fps": 9.5, "frames": listed, "pooled_metrics": {}}))
+    return path
+
+
+def as_xml(path: Path, names: Mapping[str, str] = INTEGER, before: str = "") -> Path:
+    rows = (
+        f'<frame frameNum="{number}" ' + " ".join(f'{names.get(k, k)}="{v:.6f}"' for k, v in frame.items()) + " />"
+        for number, frame in enumerate(FRAMES)
+    )
+    path.write_text(f'{before}<VMAF version="3.0.0"><fyi fps="1" /><frames>{"".join(rows)}</frames></VMAF>')
+    return path
+
+
+def as_csv(path: Path, names: Mapping[str, str] = INTEGER) -> Path:
+    head = ["Frame", *(names.get(name, name) for name in SCORES)]
+    lines = [head, *([str(number), *(f"{v:.6f}" for v in frame.values())] for number, frame in enumerate(FRAMES))]
+    path.write_text("".join(",".join(line) + ",\n" for line in lines))  # libvmaf ends each line with a comma
+    return path
+
+
+LONG = {name: f"VMAF_integer_feature_{name}_score" for name in SCORES if name != "vmaf"}
+
+
+@pytest.mark.parametrize("names", [{}, INTEGER, LONG], ids=["adm2", "integer_adm2", "long"])
+@pytest.mark.parametrize("write", [as_json, as_xml, as_csv])
+def test_formats_and_names_say_the_same(write: Any, names: Mapping[str, str], tmp_path: Path) -> None:
+    """JSON, XML and CSV, with the names of old and new versions, give the same frames, whatever the extension."""
+    log = read_log(write(tmp_path / "log.txt", names=names))
+    assert log.rows == [(number, *frame.values()) for number, frame in enumerate(FRAMES)]
+    assert log.version == ("" if write is as_csv else "3.0.0")
+    assert log.incomplete == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("current.json", (0, 0.941898, 0.888526, 0.930255, 0.932046, 0.930529, 0.0, 76.229763)),
+        ("current.xml", (0, 0.941898, 0.888526, 0.930255, 0.932046, 0.930529, 0.0, 76.229763)),
+        ("current.csv", (0, 0.941898, 0.888526, 0.930255, 0.932046, 0.930529, 0.0, 76.229763)),
+        ("v1.3.11.json", (0, 0.96858, 0.82793, 0.98792, 0.99568, 0.99777, 0.0, 90.14414)),
+    ],
+)
+def test_real_logs(name: str, first: tuple[float, ...]) -> None:
+    """A log that libvmaf itself wrote is read as it stands, every frame of it."""
+    if not REAL.exists():
+        pytest.skip(f"{REAL} is not there")
+    rows = read_log(REAL / name).rows
+    assert rows[0] == first
+    assert [row[0] for row in rows] == [*range(len(rows))]
+    assert len(rows) > 20
+
+
+def test_a_log_that_lacks_features_says_which(tmp_path: Path) -> None:
+    """The features that are missing are named, and those that are there."""
+    thin = [{k: v for k, v in frame.items() if k not in ("vif_scale2", "motion2")} for frame in FRAMES]
+    with pytest.raises(InputError, match=r"a\.json: lacks vif_scale2, motion2: found .*integer_adm2.*vmaf"):
+        read_log(as_json(tmp_path / "a.json", thin))
+
+
+def test_frames_of_a_subsampled_run_are_left_out(tmp_path: Path) -> None:
+    """Frames between the scored ones, which have motion alone, are counted and left out; frame numbers stay."""
+    log = read_log(as_json(tmp_path / "a.json", [FRAMES[0], {"motion2": 1.0}, FRAMES[2]]))
+    assert [row[0] for row in log.rows] == [0, 2]
+    assert log.incomplete == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "{", "not a libvmaf log"),
+        ("a.json", '{"frames": 3}', "not a libvmaf log"),
+        ("a.json", '{"frames": [{"metrics": 3}]}', "not a libvmaf log"),
+        ("a.json", '{"pooled_metrics": {}}', "KeyError: 'frames'"),
+        ("a.json", '{"frames": []}', "found no frames"),
+        ("a.json", '{"a":' * 100_000, "not a libvmaf log"),
+        ("a.xml", "<VMAF><frames>", "not a libvmaf log"),
+        ("a.xml", "<html><frame frameNum='0'/></html>", "its root is <html>"),
+        ("a.csv", "a,b\n1,2\n", "its columns are a, b, without Frame"),
+        ("a.csv", "", "without Frame"),
+        ("a.csv", "Frame,adm2\nx,1\n", "not a libvmaf log"),
+        ("a.bin", "\x00\x01", "not a libvmaf log"),
+    ],
+)
+def test_what_is_no_log_is_refused(name: str, text: str, message: str, tmp_path: Path) -> None:
+    """A file that is no log, or half of one, is one line that names the file."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message) as raised:
+        read_log(tmp_path / name)
+    assert str(raised.value).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"x"', "true", "1e999", "[]"])
+def test_a_score_that_is_no_number_is_refused(value: str, tmp_path: Path) -> None:
+    """The frame and the feature of a value that is not a finite number are named."""
+    log = as_json(tmp_path / "a.json")
+    log.write_text(log.read_text().replace(str(FRAMES[1]["vmaf"]), value, 1))
+    with pytest.raises(InputError, match=r"a\.json, frame 1, vmaf: found .*, expected a finite number"):
+        read_log(log)
+
+
+@pytest.mark.parametrize(
+    "before", ['<!DOCTYPE v [<!ENTITY a "b">]>', '<!DOCTYPE v SYSTEM "file:///etc/hostname">', "<!DOCTYPE VMAF>"]
+)
+def test_hostile_xml_is_refused(before: str, tmp_path: Path) -> None:
+    """A log that declares a document type, and with it entities, is not read on."""
+    with pytest.raises(InputError, match="declares a document type"):
+        read_log(as_xml(tmp_path / "a.xml", before=before))
+
+
+# ---- the command ------------------------------------------------------------------------------------------------
+
+
+def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
+    """Folders of logs become one corpus: fields of the name, one clip a log, the digests of the logs in the parquet."""
+    folder = tmp_path / "logs" / "deep"
+    folder.mkdir(parents=True)
+    names = ("a_b_200kbps_360p_59.94fps_libx264_vmaf", "a_b_900kbps_720p_60fps_libx265_vmaf")
+    as_json(folder / f"{names[0]}.json")
+    as_json(folder / f"{names[1]}.json", FRAMES[:2])
+    pattern = "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json"
+    ran = registry(*IMPORT, tmp_path / "logs", "--pattern", pattern, "-o", tmp_path / "c.parquet")
+    assert (ran.code, ran.out, ran.err) == (0, f"{tmp_path / 'c.parquet'}: 5 rows of 2 logs\n", "")
+    table = pq.read_table(tmp_path / "c.parquet")
+    expected = ["src", "encoder", "bitrate", "height", "fps", "clip", "frame_index", *SCORES]
+    assert table.column_names == expected
+    first, *_, last = table.to_pylist()
+    assert first == {
+        "src": "a_b", "encoder": "libx264", "bitrate": 200.0, "height": 360.0, "fps": 59.94, "clip": names[0],
+        "frame_index": 0, **FRAMES[0],
+    }  # fmt: skip
+    assert (last["frame_index"], last["clip"], last["bitrate"]) == (1, names[1], 900.0)
+    record = json.loads(table.schema.metadata[METADATA_KEY])
+    assert {clip: log["libvmaf"] for clip, log in record["logs"].items()} == dict.fromkeys(names, "3.0.0")
+    assert str(tmp_path) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_import_by_table(registry: Program, tmp_path: Path, suffix: str) -> None:
+    """A table gives what names do not; every output format holds the same rows, and a run learns from them."""
+    for name, write in (("a.json", as_json), ("b.xml", as_xml)):
+        write(tmp_path / name)
+    (tmp_path / "t.csv").write_text(
+        "log,src,encoder,crf,preset\na.json,s1,x264,20,8\nb.xml,s2,x264,31.5,\nc.csv,s,e,1,f\n"
+    )
+    output = tmp_path / f"c.{suffix}"
+    ran = registry(*IMPORT, tmp_path / "a.json", tmp_path / "b.xml", "--meta", tmp_path / "t.csv", "-o", output)
+    assert ran.code == 0
+    assert "t.csv: 1 rows name no log" in ran.err
+    assert "b.xml: the same scores as" in ran.err
+    corpus = read_corpus(output, ColumnSpec(), keep=["crf", "preset"])
+    assert (corpus.n_rows, corpus.sources, corpus.clips) == (6, ("s1", "s2"), ("a", "b"))
+    assert corpus.groups["crf"].names == ("20.0", "31.5")
+    assert corpus.groups["preset"].names == ("8", "")
+    assert corpus.target.tolist() == [frame["vmaf"] for frame in FRAMES] * 2
+
+
+def test_the_table_wins_over_the_name(registry: Program, tmp_path: Path) -> None:
+    """With both, a name gives what the table does not, and a table's path tells logs of one name apart."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        as_csv(tmp_path / folder / "x_30.csv")
+    (tmp_path / "t.csv").write_text("log,src\none/x_30.csv,A\ntwo/x_30.csv,B\n")
+    where = [tmp_path, "--meta", tmp_path / "t.csv", "--pattern", "{encoder}_{crf}.csv", "-o", tmp_path / "c.csv"]
+    assert registry(*IMPORT, *where).code == 0
+    with (tmp_path / "c.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["src"], row["encoder"], row["crf"]) for row in rows} == {("A", "x", "30.0"), ("B", "x", "30.0")}
+    assert len({row["clip"] for row in rows}) == 2
+    assert registry(*IMPORT, *where).code == 0, "the table and the old output in the folder are no logs"
+
+
+def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path: Path) -> None:
+    """Exit 1 says that logs were left out; with none left it is an error, and the old output stays."""
+    as_json(tmp_path / "s_a.json")
+    as_json(tmp_path / "s_b.json", [{"vmaf": 3.0}])
+    output = tmp_path / "c.jsonl"
+    ran = registry(*IMPORT, tmp_path, "--pattern", "{src}_{encoder}.json", "-o", output)
+    assert ran.code == 1
+    assert "s_b.json: lacks adm2, vif_scale0" in ran.err
+    assert "1 of 2 logs could not be used" in ran.err
+    before = output.read_bytes()
+    assert len(before.splitlines()) == 3
+    ran = registry(*IMPORT, tmp_path / "s_b.json", "--pattern", "{src}_{encoder}.json", "-o", output)
+    assert (ran.code, ran.out) == (2, "")
+    assert "none of 1 logs can be used" in ran.err
+    assert output.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.jsonl", "s_a.json", "s_b.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "table", "code", "message"),
+    [
+        ([], "", 2, "give --pattern, --meta, or both"),
+        (["--pattern", "{src}.json"], "", 2, "its encoder is not known"),
+        (["--pattern", "{src}_{crf}.json"], "", 2, "does not follow --pattern"),
+        (["--pattern", "a.json"], "", 2, "expected different fields"),
+        (["--pattern", "{src}{src}.json"], "", 2, "expected different fields"),
+        (["--pattern", "{vmaf}.json"], "", 2, "expected different fields"),
+        (["--pattern", "{1}.json"], "", 2, "expected different fields"),
+        (["--meta", "t.csv"], "file,src\na,b\n", 2, "no column 'log'"),
+        (["--meta", "t.csv"], "log,src,vmaf\na.json,b,1\n", 2, "found the column 'vmaf'"),
+        (["--meta", "t.csv"], "log,src\nb.json,b\n", 2, "no row for"),
+        (["--meta", "t.csv"], "log,src\na.json,b\na.json,c\n", 2, r"t.csv:3, column log: found 'a.json' again"),
+        (["--meta", "none.csv"], "", 2, "none.csv: no such file"),
+        (["--pattern", "{src}.{encoder}", "-o", "c.txt"], "", 2, "found the extension '.txt'"),
+        (["--pattern", "{src}.{encoder}", "-o", "no/c.csv"], "", 3, "no/c.csv: cannot be written"),
+    ],
+)
+def test_a_wrong_call_says_what_was_expected(
+    arguments: list[str], table: str, code: int, message: str, registry: Program, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An option or a table that cannot be used is one line and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    as_json(tmp_path / "a.json")
+    (tmp_path / "t.csv").write_text(table)
+    ran = registry(*IMPORT, "a.json", "-o", "c.csv", *arguments)
+    assert ran.code == code
+    assert message in ran.err
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_an_empty_folder_is_named(registry: Program, tmp_path: Path) -> None:
+    """A folder without logs is an error, not an empty corpus; so is a log that is not there."""
+    (tmp_path / "logs").mkdir()
+    ran = registry(*IMPORT, tmp_path / "logs", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
+    assert (ran.code, "found no .json, .xml, .csv file" in ran.err) == (2, True)
+    ran = registry(*IMPORT, tmp_path / "a_b", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
+    assert (ran.code, "a_b: no such file" in ran.err) == (2, True)

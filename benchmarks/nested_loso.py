@@ -195,7 +195,7 @@ def main() -> None:
                 mus.setdefault("vmaf, logistic", []).append(logistic(options.data / file, corpus, held_out))
             bounds.append(of_ours | of_public)
             print(f"  {corpus.sources[held_out]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        every = f"every {thin}th trained on" if thin > 1 else "all trained on"
+        every = f"one in {thin} trained on" if thin > 1 else "all trained on"
         print(f"\n== {title} ({corpus.n_rows} rows, {every}, {len(corpus.sources)} sources) ==")
         report(corpus, mus, bounds)
 

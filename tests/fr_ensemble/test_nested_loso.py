@@ -1,0 +1,96 @@
+"""Tests of benchmarks/nested_loso.py on a small made-up corpus: what is held out, and what is printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "nested_loso.py"
+FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
+N, SOURCES = 96, 4
+
+
+@pytest.fixture(scope="module")
+def nested() -> Any:
+    spec = importlib.util.spec_from_file_location("nested_loso", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two tables, with MOS a logistic function of VMAF and a little noise."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("avt")
+    vmaf = rng.uniform(20, 100, N)
+    mos = np.clip(1 + 4 / (1 + np.exp(-(vmaf - 60) / 12)) + rng.normal(0, 0.05, N), 1, 5)
+    columns = {
+        "src": [f"s{i % SOURCES}" for i in range(N)],
+        "encoder": ["libx264"] * N,
+        "bitrate_kbps": rng.uniform(100, 9000, N),
+        "height": rng.choice([360.0, 720.0, 2160.0], N),
+        **{name: vmaf / 100 + rng.normal(0, 0.01, N) for name in FEATURES},
+        "vmaf": vmaf,
+        "mos": mos,
+    }
+    for name in ("clips", "frames"):
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    return folder
+
+
+def test_the_held_out_source_is_in_no_training_row(nested: Any, data: Path) -> None:
+    """Its rows are gone, the others keep one number each, and thinning takes every n-th of them."""
+    corpus = nested.read_corpus(data / "clips.parquet", nested.ColumnSpec(target="mos"))
+    for thin in (1, 5):
+        left = nested.without(corpus, 1, thin)
+        rows = np.flatnonzero(corpus.source != 1)[::thin]
+        assert (left.n_sources, set(left.source)) == (3, {0, 1, 2})
+        assert np.array_equal(left.target, corpus.target[rows])
+        assert np.array_equal(left.source, np.searchsorted([0, 2, 3], corpus.source[rows]))
+
+
+def test_plain_vmaf_is_fitted_on_the_other_sources(nested: Any, data: Path) -> None:
+    """A logistic MOS is predicted to its noise, and a held-out source's own scores change nothing."""
+    corpus = nested.read_corpus(data / "clips.parquet", nested.ColumnSpec(target="mos"))
+    fitted = nested.logistic(data / "clips.parquet", corpus, 2)
+    assert np.abs(fitted - corpus.target[corpus.source == 2]).mean() < 0.08
+    corpus.target[corpus.source == 2] = 1.0
+    assert np.array_equal(nested.logistic(data / "clips.parquet", corpus, 2), fitted)
+
+
+def test_every_run_prints_its_table(
+    nested: Any, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line a method with coverage, width and worst source; the versions first; the comparison for MOS alone."""
+    few = ["--epochs", "1", "--seeds", "2", "--thin", "2"]
+    monkeypatch.setattr(sys, "argv", ["nested_loso.py", str(data), "--runs", "clips,frames", *few])
+    nested.main()
+    out = capsys.readouterr().out
+    assert out.startswith("Python ")
+    for method in (*nested.METHODS, nested.PUBLIC):
+        assert sum(line.startswith(f"{method} ") and line.count(" s") >= 3 for line in out.splitlines()) == 2
+    assert out.count("RMSE less that of plain VMAF") == 1
+    assert "one in 2 trained on" in out
+
+
+@pytest.mark.parametrize(("more", "words"), [(["--runs", "clip"], "'clip'"), ([], "clips.parquet")])
+def test_a_wrong_word_is_one_line(
+    nested: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], words: str
+) -> None:
+    """An unknown run, or a folder without the tables."""
+    monkeypatch.setattr(sys, "argv", ["nested_loso.py", str(tmp_path), *more])
+    with pytest.raises(SystemExit, match=words):
+        nested.main()

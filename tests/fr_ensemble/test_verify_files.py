@@ -69,32 +69,33 @@ def test_weights_that_are_no_numbers_are_found(smoke: Sandbox, value: float) -> 
     assert "onnx-not-finite" in {code for code, _ in smoke.forged(files=files)}
 
 
-def other_graph(box: Sandbox, made: Made) -> bytes:
+def other_graph(box: Sandbox, made: Made, name: str) -> bytes:
     return bytes(tiny_models.model(codec=12).SerializeToString())
 
 
-def trailing(box: Sandbox, made: Made) -> bytes:
-    return member(box, 0) + b"\x00"
+def trailing(box: Sandbox, made: Made, name: str) -> bytes:
+    return (box.run / name).read_bytes() + b"\x00"
 
 
-def of_another_ensemble(box: Sandbox, made: Made) -> bytes:
-    return (Sandbox(made.random / "registry.json").run / "tiny_seed0.onnx").read_bytes()
+def of_another_ensemble(box: Sandbox, made: Made, name: str) -> bytes:
+    """A sound graph of the same shape: another training's member, or a fused graph of other members."""
+    return (Sandbox(made.random / "registry.json").run / name).read_bytes()
 
 
-def a_note_more(box: Sandbox, made: Made) -> bytes:
+def a_note_more(box: Sandbox, made: Made, name: str) -> bytes:
     """An ONNX file with the same weights and a word in its documentation."""
     import onnx
 
-    model = onnx.load_model_from_string(member(box, 0))
+    model = onnx.load_model_from_string((box.run / name).read_bytes())
     model.doc_string = "hello"
     return bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize("make", [other_graph, trailing, of_another_ensemble, a_note_more, lambda box, made: b""])
+@pytest.mark.parametrize("make", [other_graph, trailing, of_another_ensemble, a_note_more, lambda box, made, name: b""])
 @pytest.mark.parametrize("name", ["tiny_seed0.onnx", "tiny.onnx"])
 def test_a_file_that_is_not_the_one_we_write_is_found(smoke: Sandbox, made: Made, make: Any, name: str) -> None:
     """Another graph, another ensemble's member, trailing bytes, a hidden note: an error, whichever file it is."""
-    found = smoke.forged(files={name: make(smoke, made)})
+    found = smoke.forged(files={name: make(smoke, made, name)})
     assert found != []
     assert {code.split("-")[0] for code, _ in found} <= {"ensemble", "onnx"}
 

@@ -21,12 +21,18 @@ def group() -> None:
     \b
     Examples:
       registry fr-ensemble corpus import logs/ --pattern "{src}_{encoder}_{crf}.json" -o corpus.parquet
+      registry fr-ensemble corpus info corpus.parquet
     """
 
 
 @group.group()
 def corpus() -> None:
     """Make and look at corpora: rows to train on."""
+
+
+_format_option = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
+)
 
 
 @contextmanager
@@ -223,3 +229,26 @@ def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--preset: found {text!r}, expected ENCODER=P, once for one of {', '.join(names)}")
         pairs[encoder] = preset
     return pairs
+
+
+@corpus.command("info")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--target", default="vmaf", show_default=True, help="Column to predict.")
+@_format_option
+def info_(file: Path, target: str, form: str) -> None:
+    """Say what a corpus holds: rows, sources, encoders, ranges; duplicates, constant columns, hints of leakage.
+
+    Leakage is one video under two source names: it would be trained on and held out at once.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus info corpus.parquet
+      registry fr-ensemble corpus info clips.csv --target mos --format json
+    """
+    import json
+
+    from fr_ensemble.info import describe, lines
+
+    document = describe(file, target)
+    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
+        click.echo(line)

@@ -8,6 +8,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
@@ -15,6 +16,7 @@ from registry_tool.files import FileProblem, Folder, InventoryItem
 from registry_tool.hookspec import Level, Progress
 from registry_tool.loose import check_declared, check_loose_manifests
 from registry_tool.plugins import LoadedPlugin, Plugins
+from registry_tool.probe import HINT, MESSAGES, Prober
 from registry_tool.promotion import check_promotion
 from registry_tool.schema import show
 from registry_tool.store import Loaded, located
@@ -42,12 +44,13 @@ def check(
     documents = {loaded.name: loaded.document} if loaded.document else {}
     known: set[str] = {loaded.name}
     findings += _check_ids(loaded.registry, loaded.name)
-    with Folder(loaded.folder) as folder:
+    single = level is Level.FULL and any(entry.onnx for entry in loaded.registry.entries)
+    with Folder(loaded.folder) as folder, Prober() if single else nullcontext() as prober:
         for index, opened in enumerate(_open_ahead(folder, loaded, plugins, level)):
             if progress:
                 progress("entries", index, len(loaded.registry.entries))
             known.update(posixpath.normpath(artifact.path) for artifact in opened.artifacts.values())
-            found = check_entry(opened, loaded.registry, plugins, level)
+            found = check_entry(opened, loaded.registry, plugins, level, prober)
             known.update(opened.documents)
             findings += located(found, {**documents, **opened.documents})
         if loaded.registry.schema_version < 2:
@@ -88,8 +91,13 @@ def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, i
     return OpenEntry(folder, entry, index, loaded.name, cap).open(plugins.kinds.get(entry.kind), keep=keep)
 
 
-def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:
-    """The findings on one opened entry; core checks first, then every plugin's."""
+def check_entry(
+    opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level, prober: Prober | None = None
+) -> list[Finding]:
+    """The findings on one opened entry; core checks first, then every plugin's.
+
+    prober: runs the models of an entry that passed all else; a manifest's graphs are its owner's to prove.
+    """
     entry = opened.entry
     findings = list(opened.findings)
     if entry.kind not in plugins.kinds:
@@ -100,13 +108,19 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
     findings += _check_against_registry(opened, registry)
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
+    whole: dict[str, bytes] = {}
     if level is Level.FULL:
         from registry_tool.onnxchecks import check_models
 
-        findings += check_models(opened, plugins.kinds[entry.kind], registry.schema_version)
+        findings += check_models(opened, plugins.kinds[entry.kind], registry.schema_version, whole)
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)
     findings += check_promotion(opened, registry, plugins, level)
+    if prober is not None and entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
+        for path, data in whole.items():
+            code, seen = prober.run(data)
+            if code:
+                findings.append(Finding(code, MESSAGES[code], entry=entry.id, file=path, found=seen, hint=HINT))
     return findings
 
 

@@ -30,19 +30,22 @@ MAX_TEXT_BYTES, MAX_TEXT_BYTES_A_NODE = 2**18, 2**13
 SHOWN = 3  # names in a message
 
 
-def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> list[Finding]:
+def check_models(
+    opened: OpenEntry, kind: Kind, schema_version: int = 2, whole: dict[str, bytes] | None = None
+) -> list[Finding]:
     """Findings on every pinned `.onnx` file of a sound entry; `file` is the ONNX file, which has no lines.
 
     schema_version: the registry's; below 2, external data counts as pinned by SHA-1 checksums inside the graph.
+    whole: filled with the models that passed, by path, each with all its weights inside.
     """
     findings: list[Finding] = []
     for name in opened.paths:
         if name.endswith(".onnx"):
-            findings += _check_model(opened, name, kind, weak_pins=schema_version < 2)
+            findings += _check_model(opened, name, kind, schema_version < 2, {} if whole is None else whole)
     return findings
 
 
-def _check_model(opened: OpenEntry, name: str, kind: Kind, weak_pins: bool) -> list[Finding]:
+def _check_model(opened: OpenEntry, name: str, kind: Kind, weak_pins: bool, whole: dict[str, bytes]) -> list[Finding]:
     artifact = opened.artifacts[name]
     finding = partial(Finding, entry=opened.entry.id, file=artifact.path)
     data = opened.read(name)
@@ -59,7 +62,10 @@ def _check_model(opened: OpenEntry, name: str, kind: Kind, weak_pins: bool) -> l
     ]
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
-    return findings + list(_check_with_onnx(data, stored, finding))
+    refused = list(_check_with_onnx(data, stored, finding))
+    if not refused:
+        whole[artifact.path] = _complete(data, stored).SerializeToString() if stored else data
+    return findings + refused
 
 
 def _check_container(summary: OnnxSummary, finding: Make) -> Iterator[Finding]:
@@ -213,19 +219,27 @@ def _check_with_onnx(data: bytes, stored: dict[str, bytes], finding: Make) -> It
 
     code, what = "onnx-invalid", "breaks the rules of ONNX"
     try:
-        model = onnx.load_model_from_string(data)
-        for tensor in _tensors(model):
-            if pairs := {pair.key: pair.value for pair in tensor.external_data}:
-                start = int(pairs.get("offset", 0))
-                end = start + int(pairs["length"]) if "length" in pairs else None
-                tensor.raw_data = stored[pairs["location"]][start:end]
-                tensor.ClearField("data_location")
-                tensor.ClearField("external_data")
+        model = _complete(data, stored)
         onnx.checker.check_model(model)
         code, what = "onnx-shapes", "has types or shapes that do not fit together"
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     except Exception as error:  # the library raises a dozen types on hostile bytes, each a property of the file
         yield finding(code, f"the model {what}: {_text(error)}", hint="export the model again")
+
+
+def _complete(data: bytes, stored: dict[str, bytes]) -> Any:
+    """The model with the weights of other files put in."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    for tensor in _tensors(model):
+        if pairs := {pair.key: pair.value for pair in tensor.external_data}:
+            start = int(pairs.get("offset", 0))
+            end = start + int(pairs["length"]) if "length" in pairs else None
+            tensor.raw_data = stored[pairs["location"]][start:end]
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+    return model
 
 
 def _tensors(message: Any) -> Iterator[Any]:

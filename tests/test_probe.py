@@ -1,0 +1,136 @@
+"""Tests of probe.py: what a model does to the process that runs it is a finding, and never happens to ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mutations
+import numpy as np
+import onnx
+import pytest
+import tiny_models
+from onnx import TensorProto, helper, numpy_helper
+
+from registry_tool import flows
+from registry_tool.hookspec import Level
+from registry_tool.plugins import Plugins
+from registry_tool.probe import Prober
+
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def constant(name: str, value: object) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(value, np.int64), name)
+
+
+def greedy() -> onnx.ModelProto:
+    """A tensor of 2^34 floats, whose size is computed: no constant says it."""
+    nodes = [
+        helper.make_node("Mul", ["half", "half"], ["size"], name="square"),
+        helper.make_node("ConstantOfShape", ["size"], ["zeros"], name="zeros"),
+        helper.make_node("ReduceMax", ["zeros"], ["largest"], name="largest", keepdims=0),
+    ]
+    return with_output(tiny_models.model(nodes, [constant("half", [2**17])]), "largest", [])
+
+
+def endless() -> onnx.ModelProto:
+    """2^16 rounds of 2^16 rounds: each Loop alone is within its limit."""
+
+    def loop(name: str, inner: list[onnx.NodeProto], value: str) -> onnx.NodeProto:
+        ports = [
+            helper.make_tensor_value_info(f"{name}_i", INT64, []),
+            helper.make_tensor_value_info(f"{name}_c", 9, []),
+        ]
+        state = helper.make_tensor_value_info(f"{name}_in", FLOAT, [])
+        out = helper.make_tensor_value_info(f"{name}_out", FLOAT, [])
+        kept = helper.make_tensor_value_info(f"{name}_k", BOOL, [])
+        nodes = [helper.make_node("Identity", [f"{name}_c"], [f"{name}_k"], name=f"{name}_keep"), *inner]
+        body = helper.make_graph(nodes, f"{name}_body", [*ports, state], [kept, out])
+        return helper.make_node("Loop", ["rounds", "", value], [f"{name}_end"], name=name, body=body)
+
+    add = helper.make_node("Add", ["inner_in", "one"], ["inner_out"], name="add")
+    inner = [loop("inner", [add], "outer_in"), helper.make_node("Identity", ["inner_end"], ["outer_out"], name="hand")]
+    one = numpy_helper.from_array(np.float32(1), "one")
+    model = tiny_models.model([loop("outer", inner, "one")], [constant("rounds", 2**16), one])
+    return with_output(model, "outer_end", [])
+
+
+def with_output(model: onnx.ModelProto, name: str, shape: list[int]) -> onnx.ModelProto:
+    model.graph.output.append(helper.make_tensor_value_info(name, FLOAT, shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def prober() -> Iterator[Prober]:
+    with Prober(cpu=1, wall=60) as prober:
+        yield prober
+
+
+def test_a_small_model_is_fine_and_the_child_lives_on(prober: Prober) -> None:
+    """Two models, with and without a second input, in one process."""
+    assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
+    child = prober._child
+    assert prober.run(tiny_models.model(codec=4).SerializeToString()) == ("", "")
+    assert prober._child is child
+
+
+@pytest.mark.parametrize(("make", "code"), [(greedy, "onnx-probe-memory"), (endless, "onnx-probe-time")])
+def test_what_a_model_takes_is_limited(prober: Prober, make: object, code: str) -> None:
+    """A model that takes too much has a finding; the next model is run as if nothing had been."""
+    found, seen = prober.run(make().SerializeToString())  # type: ignore[operator]  # a function of this file
+    assert (found, bool(seen)) == (code, True)
+    assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", tiny_models.model().SerializeToString()[:-9]])
+def test_what_does_not_load_is_refused(prober: Prober, data: bytes) -> None:
+    """onnxruntime's own words are passed on, in one line."""
+    code, seen = prober.run(data)
+    assert code == "onnx-probe-refused"
+    assert "\n" not in seen
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "seen"),
+    [
+        ("import os; os.abort()", "onnx-probe-crashed", "signal 6"),
+        ("import os; os._exit(7)", "onnx-probe-crashed", "exit status 7"),
+        ("import os, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), 11)", "onnx-probe-crashed", "signal 11"),
+        ("import os; os.kill(os.getpid(), 24)", "onnx-probe-time", "more than 10 s of processor time"),
+        ("import time; time.sleep(60)", "onnx-probe-time", "no answer within 0.3 s"),
+    ],
+)  # fmt: skip
+def test_a_child_that_ends_or_hangs_is_told(program: str, code: str, seen: str) -> None:
+    """A stand-in for a model that ends its process, at any moment: a finding, and no process is left."""
+    with Prober((sys.executable, "-c", program), wall=0.3 if "sleep" in program else 60) as prober:
+        for _ in range(2):
+            assert prober.run(bytes(100)) == (code, seen)
+            assert prober._child is None
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_validate_probes_what_passed_all_else(tmp_path: Path, plugins: Plugins, version: int) -> None:
+    """At --level full a model that loads nowhere is found at its file; sound models, weights elsewhere too, are not."""
+    folder = mutations.singles(tmp_path, version)
+    path = folder / "registry.json"
+    assert flows.validate(path, plugins).findings == ()
+    reshape = helper.make_node("Reshape", ["score", "shape"], ["flat"], name="never")
+    model = tiny_models.model([reshape], [constant("shape", [3, 7])])
+    del model.graph.input[0].type.tensor_type.shape.dim[0]
+    model.graph.input[0].type.tensor_type.shape.dim.insert(0, onnx.TensorShapeProto.Dimension(dim_value=4))
+    row = tiny_models.entry(tmp_path / "other", with_output(model, "flat", [3, 7]))
+    document = {"schema_version": 1, "models": [row]}
+    tiny_models.write(tmp_path / "other", "registry.json", document)
+    found = flows.validate(tmp_path / "other" / "registry.json", plugins).findings
+    assert [f.file for f in found] == ["m.onnx"]
+    assert flows.validate(tmp_path / "other" / "registry.json", plugins, Level.QUICK).findings == ()
+
+
+def test_greedy_and_endless_models_are_found_by_validate(tmp_path: Path, plugins: Plugins) -> None:
+    """They pass every look at their content: only running them shows what they are."""
+    row = tiny_models.entry(tmp_path, greedy(), "greedy")
+    tiny_models.write(tmp_path, "registry.json", {"schema_version": 1, "models": [row]})
+    (found,) = flows.validate(tmp_path / "registry.json", plugins).findings
+    assert (found.code, found.file) == ("onnx-probe-memory", "greedy.onnx")

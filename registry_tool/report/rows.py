@@ -46,11 +46,11 @@ def write(batches: Iterable[Batch], form: str, output: str) -> Counter[str]:
 def _opened(output: str, binary: bool) -> Iterator[IO[Any]]:
     """The stream to write; a file takes its name when it is whole, and is gone where writing failed."""
     mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-    path = Path(os.path.realpath(output))
-    if output == "-" or (path.exists() and not path.is_file()):  # a pipe or a device cannot be replaced
+    if output == "-" or (os.path.exists(output) and not os.path.isfile(output)):  # a pipe or device stays what it is
         with click.open_file(output, mode, encoding=encoding) as stream:
             yield stream
         return
+    path = Path(os.path.realpath(output))  # a link stays a link
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         with part.open(mode, encoding=encoding) as stream:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Made, Program
+from conftest import Made, Program, program
 from sandbox import Sandbox
 
 from registry_tool import schemas
@@ -98,6 +98,23 @@ def test_parquet_without_a_file_or_its_library_is_one_line(
     ran = registry(*where, "--format", "parquet", *more)
     assert (ran.code, ran.out, ran.err.count("\n"), words in ran.err) == (2, "", 1, True)
     assert not Path("out.parquet").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="needs /dev/stdout")
+def test_a_device_or_a_link_stays_what_it_is(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """Rows go through /dev/stdout into a pipe, and through a link into its file; nothing is left beside it."""
+    where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
+    text = registry(*where).out
+    assert program(*where, "-o", "/dev/stdout").stdout == text
+    folder, link = tmp_path / "a", tmp_path / "link.csv"
+    folder.mkdir()
+    link.symlink_to(folder / "real.csv")
+    for old in (None, "old"):
+        if old:
+            (folder / "real.csv").write_text(old)
+        assert registry(*where, "-o", link).code == 0
+        assert (link.is_symlink(), (folder / "real.csv").read_text()) == (True, text)
+    assert [p.name for p in folder.iterdir()] == ["real.csv"]
 
 
 # ---- evaluate ---------------------------------------------------------------------------------------------------

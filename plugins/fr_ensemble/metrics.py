@@ -113,11 +113,11 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of independent values (one a source); NaN below 2.
 
-    RandomState, since its stream is frozen (NEP 19): the same values give the same bounds in every numpy.
+    RandomState, since its stream is frozen (NEP 19): the same values give the same bounds in every numpy, everywhere.
     """
     if len(values) < 2:
         return math.nan, math.nan
-    drawn = np.random.RandomState(seed).randint(len(values), size=(draws, len(values)))
+    drawn = np.random.RandomState(seed).randint(len(values), size=(draws, len(values)), dtype=np.int64)
     low, high = np.quantile(values[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
 

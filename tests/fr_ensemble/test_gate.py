@@ -16,6 +16,7 @@ from fr_ensemble.oof import Oof
 from sandbox import Sandbox
 
 K, ROWS = 12, 40
+FROZEN = (2.3333333333333335, 5.666666666666667)  # of 0, 1, ... 8
 
 
 def make_oof(k: int = K, wild: int | None = None, spread: float = 1.0) -> Oof:
@@ -64,6 +65,9 @@ def test_the_bootstrap_is_deterministic_and_over_sources() -> None:
     half = 1.96 * values.std() / 40**0.5
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.15 * half)
     assert bootstrap_interval(np.array([0.25, 0.75])) == (0.25, 0.75)
+    assert bootstrap_interval(np.arange(9.0)) == pytest.approx(FROZEN, rel=1e-12), (
+        "another stream: stored verdicts would disagree"
+    )
     assert np.isnan(bootstrap_interval(np.array([0.5]))).all()
 
 

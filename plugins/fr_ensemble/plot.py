@@ -31,7 +31,8 @@ def draw(
     shown = min(len(corpus.sources), MOST_SOURCES)
     figure = Figure(figsize=(15.0, max(5.2, 1.7 + 0.3 * shown)), dpi=120, layout="constrained")
     curve, ladder, scatter = figure.subplots(1, 3, width_ratios=(1.0, 1.3, 1.0))
-    figure.suptitle(f"{title}: {corpus.n_rows} rows, {len(corpus.sources)} sources", fontsize=13)
+    sources = f"{len(corpus.sources)} source{'s' * (len(corpus.sources) != 1)}"
+    figure.suptitle(f"{title}: {corpus.n_rows} rows, {sources}", fontsize=13)
     _reliability(curve, corpus, mu, sigma, methods)
     _ladder(ladder, corpus, mu, sigma, stored, levels)
     _errors(scatter, corpus, mu, sigma, stored, levels)
@@ -68,11 +69,12 @@ def _ladder(
     bounds = {level: stored.interval(mu, sigma, level) for level in levels}
     inside = {level: _inside(corpus, *bounds[level]) for level in levels}
     order = np.argsort(-inside[levels[-1]] - 1e-6 * inside[levels[0]], kind="stable")[-MOST_SOURCES:]
-    residual = corpus.target - mu
+    middle = np.clip(mu, *corpus.spec.bounds)  # as the bounds are
+    residual = corpus.target - middle
     shades = np.linspace(0.85, 0.25, len(levels))[::-1] if len(levels) > 1 else np.array([0.5])
     for level, shade in zip(reversed(levels), shades, strict=True):
-        low = group_means(bounds[level][0] - mu, corpus.source, k)[order]
-        high = group_means(bounds[level][1] - mu, corpus.source, k)[order]
+        low = group_means(bounds[level][0] - middle, corpus.source, k)[order]
+        high = group_means(bounds[level][1] - middle, corpus.source, k)[order]
         axes.barh(
             range(len(order)), high - low, left=low, height=0.78, color=BLUE, alpha=float(shade), linewidth=0,
             label=f"mean {level * 100:g} % interval",
@@ -94,7 +96,13 @@ def _ladder(
     axes.set_title(
         "Interval ladder (covered at " + ", ".join(f"{level * 100:g}" for level in levels) + " %)", fontsize=11
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=2)
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.55 / axes.figure.get_figheight()),
+        ncols=2,
+    )
 
 
 def _errors(

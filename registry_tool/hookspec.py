@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -79,6 +80,16 @@ class EntryView(Protocol):
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""
+
+
+class Door(Protocol):
+    """What a plugin's command finds at `ctx.obj`: the way to an entry of a registry."""
+
+    def open(self, entry_id: str, registry: str | None = None) -> AbstractContextManager[EntryView]:
+        """The entry, for the length of a `with`. registry: as typed after `--registry`; None looks for one.
+
+        Raises InputError for no such registry or entry, RejectedError where a document or a digest does not hold.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +267,7 @@ class Hooks:
         """Add commands to `registry`.
 
         Called once a run by the command line. None means no command; a name that is taken is an error at load.
+        A command that takes an entry opens it through `ctx.obj`, a `Door`.
 
         Example: `return [click.Command("thumb-stats", callback=stats)]`
         """

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from registry_tool.errors import InputError, RejectedError
+from registry_tool.hookspec import Door
 
 
 @click.group("fr-ensemble")
@@ -22,6 +23,7 @@ def group() -> None:
     Examples:
       registry fr-ensemble corpus import logs/ --pattern "{src}_{encoder}_{crf}.json" -o corpus.parquet
       registry fr-ensemble corpus info corpus.parquet
+      registry fr-ensemble recommend my_model --corpus rows.parquet --target 92
     """
 
 
@@ -250,5 +252,66 @@ def info_(file: Path, target: str, form: str) -> None:
     from fr_ensemble.info import describe, lines
 
     document = describe(file, target)
+    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
+        click.echo(line)
+
+
+@group.command("recommend")
+@click.argument("entry_id", metavar="ID")
+@click.option(
+    "--corpus",
+    "rows",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="ROWS",
+    help="Rows of encodes; a target is not needed.",
+)
+@click.option("--target", required=True, type=float, metavar="X", help="What the mean of a clip shall reach.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="How sure, between 0 and 1.")
+@click.option(
+    "--by",
+    type=click.Choice(["encoder", "source"]),
+    default="encoder",
+    show_default=True,
+    help="An answer for each source and encoder, or for each source over all its encoders.",
+)
+@click.option(
+    "--cost",
+    metavar="COLUMN",
+    help="What an encode costs.  [default: bitrate_kbps or bitrate; else the highest quality, crf, cq or qp]",
+)
+@click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
+@_format_option
+@click.pass_context
+def recommend_(
+    ctx: click.Context,
+    entry_id: str,
+    rows: Path,
+    target: float,
+    confidence: float,
+    by: str,
+    cost: str | None,
+    registry: str | None,
+    form: str,
+) -> None:
+    """Find the cheapest encode whose quality holds: whose lower bound on the clip's mean is at least a target.
+
+    The bound is one-sided and calibrated on clips of sources that the models had not seen. Where no encode reaches
+    the target, the one that comes nearest is shown.
+
+    \b
+    Examples:
+      registry fr-ensemble recommend my_model --corpus rows.parquet --target 92
+      registry fr-ensemble recommend my_model --corpus rows.csv --target 85 --confidence 0.8 --by source --format json
+    """
+    import json
+
+    from fr_ensemble.recommend import Question, lines, recommend
+
+    door: Door = ctx.obj
+    with door.open(entry_id, registry) as view:
+        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost))
+    for warning, count in sorted(warnings.items()):
+        _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
     for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
         click.echo(line)

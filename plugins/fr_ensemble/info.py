@@ -198,15 +198,15 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
     elif "logs" in record:
         said.append(f"made of: {len(record['logs'])} logs")
-    said += ["", *_columns(["source", "rows", "clips", "encoders", "target min/mean/max"], [
+    said += ["", *columns(["source", "rows", "clips", "encoders", "target min/mean/max"], [
         [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
         for name, s in document["sources"].items()
     ])]  # fmt: skip
-    said += ["", *_columns(["encoder", "rows", "slot"], [
+    said += ["", *columns(["encoder", "rows", "slot"], [
         [name, str(e["n_rows"]), "its own" if e["known"] else "unknown"] for name, e in document["encoders"].items()
     ])]  # fmt: skip
     features = [[name, _figures(figures)] for name, figures in document["features"].items()]
-    said += ["", *_columns(["feature", "min/mean/max"], features), ""]
+    said += ["", *columns(["feature", "min/mean/max"], features), ""]
     odd = []
     if document["missing_features"]:
         odd.append(f"missing features: {', '.join(document['missing_features'])}")
@@ -232,7 +232,7 @@ def _figures(figures: Mapping[str, float] | None) -> str:
     return "/".join(f"{figures[name]:.4g}" for name in FIGURES) if figures else "-"
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]
     table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
     return [line.rstrip() for line in table]

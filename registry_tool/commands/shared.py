@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from registry_tool.hookspec import EntryView
     from registry_tool.plugins import Plugins
 
 
@@ -26,6 +28,15 @@ class Context:
 
             self._plugins = load()
         return self._plugins
+
+    @contextmanager
+    def open(self, entry_id: str, registry: str | None = None) -> Iterator[EntryView]:
+        """An entry with verified bytes, for the commands of plugins: see `hookspec.Door`."""
+        from registry_tool import flows
+
+        loaded = flows.usable(find(registry))
+        with flows.opened(loaded, self.plugins, flows.find_entry(loaded, entry_id)) as view:
+            yield view
 
 
 def plugins_of(ctx: click.Context) -> Plugins:

@@ -1,0 +1,226 @@
+"""test_recommend.py: `registry fr-ensemble recommend`: the cheapest encode whose lower bound holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import FEATURES, TRAINING, Program, program
+from filelock import FileLock
+from fr_ensemble.vocabulary import vocabulary
+from sandbox import Sandbox
+
+ENCODERS = ("libx264", "libsvtav1")
+QUALITIES = (20, 27, 34, 41)
+ROWS, SOURCES, FRAMES = "clips.csv", 8, 5
+
+
+def write(path: Path, sources: int, seed: int, **more: Any) -> Path:
+    """Encodes whose vmaf falls and whose bitrate falls as the quality number grows."""
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for source in range(sources):
+        hard = rng.uniform(0.7, 1.3)
+        for encoder in ENCODERS:
+            for quality in QUALITIES:
+                for _ in range(FRAMES):
+                    good = float(np.clip(1.0 - hard * (quality - 18) / 60 + rng.normal(0, 0.01), 0.1, 1.0))
+                    values = np.clip(good ** np.array([0.2, 1.0, 0.7, 0.5, 0.35]) + rng.normal(0, 0.003, 5), 0, 1)
+                    numbers = dict(zip(FEATURES, [*values.tolist(), rng.uniform(1, 8)], strict=True))
+                    place = {"src": f"s{seed}{source}", "encoder": encoder, "quality": quality}
+                    kbps = 4000 * 2 ** (-quality / 6) * (1 if encoder == "libx264" else 0.7)
+                    rows.append(place | {"bitrate_kbps": kbps} | numbers | {"vmaf": 100 * good**0.6} | more)
+    return save(path, rows)
+
+
+def save(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """A registry of one ensemble, `tiny`, really trained on rows that name their clips; and rows of new sources."""
+    base = tmp_path_factory.mktemp("clips")
+    with FileLock(f"{base}.lock"):
+        corpus = write(base / "corpus.csv", SOURCES, seed=1)
+        call = ("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *TRAINING)
+        program(*call, "--registry", base / "model" / "registry.json")
+        write(base / ROWS, 2, seed=2)
+    return Sandbox(base / "model" / "registry.json")
+
+
+def asked(registry: Program, clips: Sandbox, *arguments: object, rows: Path | None = None) -> dict[str, Any]:
+    where = ["--corpus", rows or clips.folder.parent / ROWS, "--registry", clips.path, "--format", "json"]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, *arguments)
+    assert ran.code == 0, ran.err
+    document: dict[str, Any] = json.loads(ran.out)
+    return document
+
+
+def members_means(clips: Sandbox, rows: list[dict[str, Any]]) -> Any:
+    """Each member's mean score over some rows, by onnxruntime alone."""
+    manifest = clips.manifest
+    raw = np.array([[float(row[name]) for name in FEATURES] for row in rows])
+    features = (raw - manifest["feature_mean"]) / manifest["feature_std"]
+    codec = np.eye(12)[[vocabulary().index(row["encoder"]) for row in rows]]
+    feeds = {"features": features.astype(np.float32), "codec_onehot": codec.astype(np.float32)}
+    paths = [clips.run / member["onnx"] for member in manifest["members"]]
+    return np.array([onnxruntime.InferenceSession(path).run(None, feeds)[0].mean() for path in paths])
+
+
+def test_figures_are_those_of_the_clips_calibration(registry: Program, clips: Sandbox) -> None:
+    """mu and sigma are of the members' clip means; the bound is mu less q of the lower clip calibration."""
+    document = asked(registry, clips, "--target", 80)
+    of_clips = [c for c in clips.manifest["intervals"]["calibrations"] if (c["unit"], c["side"]) == ("clip", "lower")]
+    q, floor = of_clips[0]["levels"]["0.95"]["q"], of_clips[0]["floor"]
+    assert document["bound"]["q"] == pytest.approx(q)
+    rows = load(clips.folder.parent / ROWS)
+    group = document["groups"][0]
+    for encode in group["encodes"]:
+        mine = [
+            row for row in rows
+            if (row["src"], row["encoder"]) == (group["src"], group["encoder"])
+            and row["quality"] == encode["setting"]["quality"]
+        ]  # fmt: skip
+        means = members_means(clips, mine)
+        assert encode["n_rows"] == len(mine) == FRAMES
+        assert encode["mu"] == pytest.approx(means.mean(), abs=1e-4)
+        assert encode["sigma"] == pytest.approx(means.std(ddof=1), abs=1e-4)
+        lower = means.mean() - q * math.hypot(means.std(ddof=1), floor)
+        assert encode["lower"] == pytest.approx(np.clip(lower, 0, 100), abs=1e-3)
+        assert encode["cost"] == pytest.approx(float(mine[0]["bitrate_kbps"]))
+
+
+@pytest.mark.parametrize("target", [40, 70, 85, 99.9])
+@pytest.mark.parametrize("by", ["encoder", "source"])
+def test_the_cheapest_that_holds(registry: Program, clips: Sandbox, target: float, by: str) -> None:
+    """The encode named holds and no cheaper one does; where none is named, none holds."""
+    document = asked(registry, clips, "--target", target, "--by", by, "--confidence", 0.8)
+    assert document["cost"] == {"column": "bitrate_kbps", "cheaper": "lower"}
+    assert len(document["groups"]) == (4 if by == "encoder" else 2)
+    for group in document["groups"]:
+        holding = [encode for encode in group["encodes"] if encode["lower"] >= target]
+        cheapest = min(holding, key=lambda encode: encode["cost"])["clip"] if holding else None
+        assert group["recommended"] == cheapest
+        assert len(group["encodes"]) == (4 if by == "encoder" else 8)
+    if target in (40, 99.9):
+        assert {group["recommended"] is None for group in document["groups"]} == {target == 99.9}
+
+
+def test_more_confidence_never_costs_less(registry: Program, clips: Sandbox) -> None:
+    """A level that the manifest does not hold is calibrated on the spot, and bounds fall as it rises."""
+    bounds = []
+    for confidence in (0.5, 0.73, 0.95):
+        groups = asked(registry, clips, "--target", 70, "--confidence", confidence)["groups"]
+        bounds.append([encode["lower"] for group in groups for encode in group["encodes"]])
+    assert all(a >= b >= c for a, b, c in zip(*bounds, strict=True))
+    assert bounds[0] != bounds[2]
+
+
+def test_a_quality_number_is_a_cost(registry: Program, clips: Sandbox, tmp_path: Path) -> None:
+    """Without a bitrate, the highest number that holds is the cheapest; scales of two encoders are not compared."""
+    rows = [{k: v for k, v in row.items() if k != "bitrate_kbps"} for row in load(clips.folder.parent / ROWS)]
+    path = save(tmp_path / "r.csv", rows)
+    document = asked(registry, clips, "--target", 60, "--confidence", 0.8, rows=path)
+    assert document["cost"] == {"column": "quality", "cheaper": "higher"}
+    for group in document["groups"]:
+        assert [encode["cost"] for encode in group["encodes"]] == sorted(QUALITIES, reverse=True)
+    where = ["--corpus", path, "--registry", clips.path, "--target", 60, "--by", "source"]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where)
+    assert (ran.code, ran.out) == (2, "")
+    assert "quality of libsvtav1 and libx264 are different scales" in ran.err
+
+
+def test_batches_do_not_matter(registry: Program, clips: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip whose rows come in several batches has the figures of all its rows."""
+    whole = asked(registry, clips, "--target", 70)
+    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (3, ()))
+    cut = asked(registry, clips, "--target", 70)
+    for one, other in zip(whole["groups"], cut["groups"], strict=True):
+        assert one["recommended"] == other["recommended"]
+        assert [e["mu"] for e in one["encodes"]] == pytest.approx([e["mu"] for e in other["encodes"]], abs=1e-4)
+
+
+def test_words_for_people(registry: Program, clips: Sandbox) -> None:
+    """A line a source and encoder; where none holds it says so; what training never saw is a warning."""
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", clips.path]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, "--target", 99.9)
+    assert ran.code == 0
+    assert ran.out.startswith("mean vmaf of a clip at least 99.9, at 95 % (")
+    assert ran.out.count("none of 4; the best:") == 4
+    rows = load(clips.folder.parent / ROWS)
+    path = save(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
+    ran = registry("fr-ensemble", "recommend", "tiny", "--target", 50, *where[2:], "--corpus", path, "--by", "source")
+    assert f"warning: encoder 'wonder' is unknown: {len(rows)} rows" in ran.err
+    assert f"warning: an input is outside what training saw: {len(rows)} rows" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({}, ["--target", "101"], "expected a target in 0..100"),
+        ({}, ["--target", "nan"], "expected a target in 0..100"),
+        ({}, ["--target", "80", "--confidence", "1"], "a confidence between 0 and 1"),
+        ({}, ["--target", "80", "--cost", "bytes"], "no column 'bytes'"),
+        ({"bitrate_kbps": "much"}, ["--target", "80"], "row 1, column bitrate_kbps: found 'much'"),
+        ({"bitrate_kbps": "nan"}, ["--target", "80"], "row 1, column bitrate_kbps: found 'nan'"),
+        ({"clip": "same"}, ["--target", "80"], "has rows of several encoders"),
+        ({"src": None}, ["--target", "80"], "found no src"),
+        ({"bitrate_kbps": None, "quality": None}, ["--target", "80"], "found no cost"),
+        ({"quality": None, "bitrate_kbps": None, "bytes": 3}, ["--target", "80", "--cost", "bytes"], "found no clip"),
+    ],
+)
+def test_a_wrong_question_says_what_was_expected(
+    change: dict[str, Any], arguments: list[str], message: str, registry: Program, clips: Sandbox, tmp_path: Path
+) -> None:
+    """Rows or options that do not fit are one line and exit 2."""
+    dropped = {name for name, value in change.items() if value is None}
+    rows = [
+        {k: v for k, v in {**row, **change}.items() if k not in dropped} for row in load(clips.folder.parent / ROWS)
+    ]
+    path = save(tmp_path / "r.csv", rows)
+    ran = registry("fr-ensemble", "recommend", "tiny", "--corpus", path, "--registry", clips.path, *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_an_entry_without_clips_is_refused(registry: Program, smoke: Sandbox, clips: Sandbox) -> None:
+    """An ensemble whose corpus named no clips has no bound for them, and says how to get one."""
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", smoke.path, "--target", 80]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where)
+    assert (ran.code, "train on a corpus that names its clips" in ran.err) == (2, True)
+    ran = registry("fr-ensemble", "recommend", "none", *where)
+    assert (ran.code, "no entry 'none'" in ran.err) == (2, True)
+
+
+def test_changed_bytes_are_refused(registry: Program, smoke: Sandbox, clips: Sandbox) -> None:
+    """A command of a plugin opens an entry as every other does: a member that is not the pinned one is rejected."""
+    member = smoke.run / smoke.manifest["members"][0]["onnx"]
+    member.write_bytes(member.read_bytes() + b"x")
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", smoke.path, "--target", 80]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where)
+    assert ran.code == 1
+    assert "digest-mismatch" in ran.err or "sha256" in ran.err
+
+
+def test_an_entry_of_another_kind_is_refused(registry: Program, thumb: Sandbox, clips: Sandbox) -> None:
+    """Only an ensemble has bounds."""
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", thumb.path, "--target", 80]
+    ran = registry("fr-ensemble", "recommend", "t", *where)
+    assert ran.code != 0
+    assert ran.out == ""

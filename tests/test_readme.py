@@ -93,12 +93,29 @@ def place(tmp_path: Path) -> Place:
     return made
 
 
+def videos(folder: Path) -> Path:
+    """Four clips of a few frames each: what the README takes for a person's own."""
+    from fr_ensemble.ffmpeg import find_ffmpeg
+
+    folder.mkdir()
+    size = "s=128x96:r=12"
+    graphs = {"test": "testsrc2", "zoom": "mandelbrot", "life": "life", "rules": "cellauto"}
+    for name, generator in graphs.items():
+        seed = ":seed=3" if generator in ("life", "cellauto") else ""
+        command = [find_ffmpeg().path, "-v", "error", "-f", "lavfi", "-i", f"{generator}={size}{seed}"]
+        subprocess.run([*command, "-frames:v", "6", "-pix_fmt", "yuv420p", folder / f"{name}.y4m"], check=True)
+    return folder
+
+
 def test_readme_commands(place: Place) -> None:
-    """Every command of the README works, in order: install, train, gate, flip, validate, list, predict."""
+    """Every command of the README works, in order: install, train, gate, flip, validate, predict, build, recommend."""
+    place.environment["VIDEOS"] = str(videos(place.base / "videos"))
     said = place.shell("\n".join(commands("README.md")), place.clone)
     assert "vmaf: PROMOTE" in said
     assert re.search(r"model/registry\.json: 1 entry: valid", said)
     assert said.count("\n1,") == 1, "two rows are predicted"
+    assert "mine.parquet: 144 rows; 24 encodes made" in said
+    assert re.search(r"^mean vmaf of a clip at least 90, at 80 % ", said, flags=re.MULTILINE)
 
 
 def test_plugin_page_commands(place: Place) -> None:

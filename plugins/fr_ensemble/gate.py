@@ -91,6 +91,8 @@ def measure_pinned(view: EntryView) -> evidence.Measured:
     for what, found, expected in (
         ("number of rows", len(oof.target), corpus["n_rows"]),
         ("set of sources", list(oof.sources), corpus["sources"]),
+        ("corpus file", oof.corpus_sha256, corpus["sha256"]),
+        ("corpus", {summary.get("corpus") for summary in summaries.values()}, {corpus["name"]}),
     ):
         if found != expected:
             problems += (f"evidence of another {what}: found {found}, the manifest says {expected}",)

@@ -1,18 +1,22 @@
 # make demo   from a fresh clone to a validated production ensemble
 # make test   the tests
-# Both make their own virtual environment in .venv and install what they need.
+# make stress the totals of what the tests sample, as figures (some ten minutes)
+# All make their own virtual environment in .venv and install what they need.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test stress lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+stress: .venv/dev.stamp
+	$(BIN)/python tests/stress.py $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

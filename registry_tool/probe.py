@@ -31,13 +31,13 @@ HINT = "export the model again: onnxruntime runs it once within 1 GiB and 10 s o
 
 
 class Prober(AbstractContextManager["Prober"]):
-    """Runs models one after the other; its end is the child's. The child starts at once, beside other checks."""
+    """Runs models one after the other; its end is the child's, which starts with the first."""
 
     def __init__(
         self, command: tuple[str, ...] = CHILD, *, cpu: int = CPU, memory: int = MEMORY, wall: float = WALL
     ) -> None:
         self._command, self._cpu, self._wall = (*command, str(cpu), str(memory)), cpu, wall
-        self._child: subprocess.Popen[bytes] | None = self._start()
+        self._child: subprocess.Popen[bytes] | None = None
 
     def __exit__(self, *_: object) -> None:
         self._end()

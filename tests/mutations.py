@@ -8,9 +8,11 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import tiny_models
 from onnx import TensorProto, numpy_helper
@@ -19,6 +21,7 @@ from sandbox import Sandbox, pins, sha256, to_json, tree
 from registry_tool import flows
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
+from registry_tool.probe import Prober
 from registry_tool.values import Severity
 
 Files = dict[str, bytes | None]  # path in the registry's folder -> its new bytes; None: the file goes
@@ -58,7 +61,12 @@ TIME_OUT = 10.0  # seconds; a mutation takes milliseconds
 
 
 def run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: Level = Level.FULL) -> Tally:
-    """Write each mutation into the folder, validate, and put the files back."""
+    """Write each mutation into the folder, validate, and put the files back. One child probes for all of them."""
+    with Prober() as prober, patch("registry_tool.checks.Prober", lambda: nullcontext(prober)):
+        return _run(folder, plugins, mutations, level)
+
+
+def _run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: Level) -> Tally:
     tally, before = Tally(), tree(folder)
     for mutation in mutations:
         tally.tried += 1

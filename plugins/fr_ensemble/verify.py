@@ -101,6 +101,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
         yield view.finding("ensemble-recipe", f"the recipe cannot be read: {error}", "/recipe", hint=AGAIN)
         return
     yield from _equal(view, "ensemble-recipe", "/recipe_sha256", manifest["recipe_sha256"], recipe.sha256)
+    yield from _equal(view, "ensemble-recipe", "/recipe", manifest["recipe"], recipe.to_dict())
     seeds = [member["seed"] for member in manifest["members"]]
     yield from _equal(view, "ensemble-seeds", "/members", str(seeds), str(list(recipe.seeds)), "in the recipe")
     named = {pin["path"] for pin in manifest["evidence"]}
@@ -172,7 +173,7 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    from fr_ensemble.conformal import Intervals, residual_quantile
+    from fr_ensemble.conformal import KINDS, LEVELS, Intervals, residual_quantile
     from fr_ensemble.gate import measure_pinned
     from fr_ensemble.oof import read_oof
     from registry_tool.errors import InputError
@@ -195,7 +196,7 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
         yield from _equal(view, "intervals-disagree", "/confidence/conformal_q_residual", said, residual, "recomputed")
     try:
         stored = Intervals.from_dict(manifest["intervals"])
-        again = stored.recalibrated(oof)
+        again = stored.recalibrated(oof, LEVELS)
     except (ValueError, KeyError, TypeError, InputError) as error:
         yield view.finding("intervals-unusable", f"the intervals cannot be read: {error}", "/intervals", hint=AGAIN)
         return
@@ -204,9 +205,16 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
     for index, calibration in enumerate(stored.calibrations):
         where = f"/intervals/calibrations/{index}/range"
         yield from _equal(view, "intervals-disagree", where, list(calibration.range), manifest["target"]["range"])
+    for index, (low, high) in enumerate(stored.input_ranges.values()):
+        if not low <= high:
+            where = f"/intervals/input_ranges/{index}/range"
+            yield from _equal(view, "intervals-disagree", where, [low, high], "the lower bound first")
+    kinds = [(calibration.unit, calibration.side) for calibration in stored.calibrations]
+    wanted = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
+    yield from _equal(view, "intervals-disagree", "/intervals/calibrations", kinds, wanted)
     where, method = "/intervals/method", manifest["intervals"].get("method")
     yield from _equal(view, "intervals-disagree", where, method, stored.calibrations[0].method)
-    if not _agrees(stored.to_dict(), again.to_dict()):
+    if not _agrees(manifest["intervals"], again.to_dict()):
         yield view.finding(
             "intervals-disagree",
             "the intervals are not those the out-of-fold predictions give",

@@ -1,0 +1,278 @@
+"""stress.py: the totals of what the tests sample, as figures. `make stress`, or python tests/stress.py --help.
+
+Not collected by pytest. Exits with 1 where anything was missed, lost, corrupt or slow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import conftest
+import mutations
+import tiny_models
+from mutations import Forger, Mutation, Tally
+from sandbox import Sandbox, to_json
+from test_mutations import harmless, harmless_in_version_1, unproven, unproven_words
+
+from registry_tool import files, flows, gating, store
+from registry_tool.errors import RegistryError
+from registry_tool.hookspec import Level
+from registry_tool.plugins import Plugins, load
+from registry_tool.values import Severity
+
+bad = 0  # what must be nothing, added up
+
+
+def say(name: str, **figures: object) -> None:
+    print(f"{name:34}", *(f"{key.replace('_', ' ')} {value};" for key, value in figures.items()), flush=True)
+
+
+def count(name: str, tally: Tally) -> None:
+    global bad
+    say(
+        name, tried=tally.tried, caught=tally.caught, right_file=tally.caught - len(tally.misplaced),
+        tracebacks=len(tally.tracebacks), time_outs=len(tally.slow),
+    )  # fmt: skip
+    for line in (tally.missed + tally.misplaced + tally.tracebacks + tally.slow)[:20]:
+        print("   ", line)
+    bad += len(tally.missed) + len(tally.tracebacks) + len(tally.slow) + len(tally.misplaced)
+
+
+def errors(path: Path, plugins: Plugins, level: Level = Level.FULL) -> list[str]:
+    return [str(f) for f in flows.validate(path, plugins, level).findings if f.severity is Severity.ERROR]
+
+
+# ---- mutations --------------------------------------------------------------------------------------------------
+
+
+def mutate(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    global bad
+    alarms = 0
+    boxes = {
+        f"version {v}": (mutations.singles(base / f"v{v}", v), k)
+        for v, k in ((1, harmless_in_version_1), (2, harmless))
+    }
+    for name in ("smoke", "production"):
+        shutil.copytree(base / name, base / f"ensemble-{name}")
+        boxes[f"ensemble {name}"] = (base / f"ensemble-{name}", harmless)
+    for name, (folder, known) in boxes.items():
+        for level in Level:
+            alarms += len(flows.validate(folder / "registry.json", plugins, level).findings)
+
+        def go(what: str, every: Iterable[Mutation], name: str = name, folder: Path = folder) -> None:
+            chosen = list(every)
+            chosen = rng.sample(chosen, max(1, int(len(chosen) * options.share)))
+            count(f"{name}: {what}", mutations.run(folder, plugins, chosen))
+
+        go("fields of the registry", mutations.registry_changes(folder, known))
+        go("texts", mutations.text_changes(folder))
+        go("fields of pinned documents", mutations.pinned_changes(folder))
+        changes = list(mutations.byte_changes(folder, rng, 1 + options.bytes // len(boxes)))
+        single = [m for m in changes if m.name.endswith("changed")]
+        count(f"{name}: cuts and additions", mutations.run(folder, plugins, [m for m in changes if m not in single]))
+        single = rng.sample(single, min(len(single), options.bytes // len(boxes)))
+        count(f"{name}: random bytes", mutations.run(folder, plugins, single))
+    folder = base / "ensemble-production"
+    forger = Forger(Sandbox(folder / "registry.json"))
+    for what, every in (
+        ("manifest", forger.manifests(unproven)),
+        ("summaries", forger.summaries(unproven_words)),
+        ("verdict", forger.verdicts(unproven_words)),
+        ("bytes", forger.artefacts(rng, 10)),
+    ):
+        forged = list(every)
+        forged = rng.sample(forged, max(1, int(len(forged) * options.share)))
+        count(f"forged, pins that fit: {what}", mutations.run(folder, plugins, forged))
+    say("valid registries", false_alarms=alarms)
+    bad += alarms
+
+
+# ---- kills ------------------------------------------------------------------------------------------------------
+
+
+def kill(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    """Real processes, ended with SIGKILL at a random moment; then the same run again, to its end."""
+    global bad
+    runs: dict[str, tuple[str, tuple[object, ...]]] = {
+        "flip": ("smoke", ("flip", "tiny")),
+        "demote": ("production", ("flip", "tiny", "--demote", "--reason", "stress")),
+        "train": ("smoke", ("train", "fr_ensemble", "--id", "other", "--smoke", *conftest.TRAINING)),
+    }
+    for name, (source, arguments) in runs.items():
+        target = base / f"kill-{name}"
+        shutil.copytree(base / source, target)
+        began = time.monotonic()
+        conftest.program(*arguments, "--registry", target)
+        whole, killed, done, corrupt, left = time.monotonic() - began, 0, 0, 0, 0
+        for _ in range(options.kills):
+            shutil.rmtree(target)
+            shutil.copytree(base / source, target)
+            command = [sys.executable, "-m", "registry_tool", *map(str, arguments), "--registry", str(target)]
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(0.6, 1.02) * whole)
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+            corrupt += bool(errors(target / "registry.json", plugins))
+            again = conftest.program(*arguments, "--registry", target, check=False)
+            done += again.returncode == 1  # refused: the killed run had done it all
+            corrupt += again.returncode not in (0, 1) or bool(errors(target / "registry.json", plugins))
+            left += any(path.name.startswith(files.STAGING) for path in target.rglob("*"))
+        say(f"killed: {name}", runs=options.kills, killed=killed, of_them_done=done, corrupt=corrupt, leftovers=left)
+        bad += corrupt + left
+
+
+# ---- faults -----------------------------------------------------------------------------------------------------
+
+FAULTS = (
+    ("_write", errno.ENOSPC),
+    ("_write", errno.EIO),
+    ("_fsync", errno.EIO),
+    ("_rename", errno.EROFS),
+    ("_open", errno.EACCES),
+    ("_open", errno.ENOSPC),
+)
+
+
+def fault(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    """Each system call that writes fails from its n-th use on, or only once; for flip and demote."""
+    global bad
+    actions: dict[str, tuple[str, Callable[[Path], object]]] = {
+        "flip": ("smoke", lambda path: gating.flip(path, plugins, "tiny")),
+        "demote": ("production", lambda path: gating.demote(path, "tiny", "stress")),
+    }
+    tried = corrupt = false = survived = 0
+    target = base / "fault"
+    for source, action in actions.values():
+        for operation, number in FAULTS:
+            for run in range(options.faults):
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(base / source, target)
+                box, real = Sandbox(target / "registry.json"), getattr(files, operation)
+                calls, once, before = [0], rng.random() < 0.5, (target / "registry.json").read_bytes()
+
+                def fail(*a: Any, n: int = run % 12, once: bool = once, calls: list[int] = calls, real: Any = real,
+                         number: int = number, **k: Any) -> Any:  # fmt: skip
+                    calls[0] += 1
+                    if calls[0] == n + 1 or (calls[0] > n and not once):
+                        raise OSError(number, "injected")
+                    return real(*a, **k)
+
+                setattr(files, operation, fail)
+                try:
+                    action(box.path)
+                    succeeded = True
+                except RegistryError:
+                    succeeded = False
+                finally:
+                    setattr(files, operation, real)
+                tried += 1
+                survived += succeeded
+                false += succeeded and box.path.read_bytes() == before
+                corrupt += bool(errors(box.path, plugins))
+    say("failing disks", runs=tried, not_reached=survived, corrupt=corrupt, false_success=false)
+    bad += corrupt + false
+
+
+# ---- writers ----------------------------------------------------------------------------------------------------
+
+
+def turn(path: Path, entry: str, smoke: bool, answers: Connection) -> None:
+    plugins = load()
+    if smoke:
+        gating.flip(path, plugins, entry, reason="stress")
+    else:
+        gating.demote(path, entry, "stress")
+    answers.send(True)
+
+
+def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    """Writers each turn an entry of their own to and fro; some are killed. What was acknowledged must stand."""
+    global bad
+    folder, context = base / "writers", get_context("fork")
+    names = [f"m{number}" for number in range(options.writers)]
+    rows = [tiny_models.entry(folder, tiny_models.model(seed=number), name) for number, name in enumerate(names)]
+    for row in rows:
+        row["sidecar_sha256"] = tiny_models.write(folder, f"{row['id']}.json", tiny_models.sidecar(row))
+    path = folder / "registry.json"
+    path.write_bytes(
+        to_json({"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": rows})
+    )
+    acknowledged = killed = lost = failed = reads = refused = 0
+    state = dict.fromkeys(names, True)
+    for _ in range(options.rounds):
+        running = []
+        for name in names:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=turn, args=(path, name, state[name], theirs))
+            process.start()
+            theirs.close()
+            doomed = time.monotonic() + rng.uniform(0.0, 1.0) if rng.random() < 0.3 else None
+            running.append((name, process, ours, doomed))
+        while any(process.is_alive() for _, process, _, _ in running):
+            for _, process, _, doomed in running:
+                if doomed is not None and time.monotonic() > doomed and process.is_alive():
+                    os.kill(process.pid or 0, signal.SIGKILL)
+            reads += 1
+            failed += store.load(path).registry is None
+            time.sleep(0.01)
+        registry = store.load(path).registry
+        for name, process, ours, _ in running:
+            process.join()
+            entry = registry.entry(name) if registry else None
+            try:
+                done = ours.recv()
+            except EOFError:
+                done = False
+            acknowledged += done
+            killed += process.exitcode == -signal.SIGKILL
+            refused += process.exitcode not in (0, -signal.SIGKILL)
+            lost += entry is None or (done and entry.smoke is state[name])
+            state[name] = entry.smoke if entry else True
+    corrupt = len(errors(path, plugins))
+    say("writers", writers=options.writers, rounds=options.rounds, acknowledged=acknowledged, killed=killed, lost=lost,
+        reads=reads, failed_reads=failed, refused=refused, errors_in_the_end=corrupt)  # fmt: skip
+    bad += lost + failed + corrupt + refused
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the mutations of documents")
+    parser.add_argument("--bytes", type=int, default=1000, help="random byte changes")
+    parser.add_argument("--kills", type=int, default=25, help="of each of flip, demote and train")
+    parser.add_argument("--faults", type=int, default=25, help="runs of each fault and write")
+    parser.add_argument("--writers", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    rng, plugins = random.Random(options.seed), load()
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        conftest.write_corpus(base / "corpus.csv", 5, 60, seed=1)
+        training = ("train", "fr_ensemble", "--id", "tiny", "--corpus", base / "corpus.csv", *conftest.TRAINING)
+        conftest.program(*training, "--registry", base / "smoke" / "registry.json")
+        shutil.copytree(base / "smoke", base / "production")
+        conftest.program("flip", "tiny", "--registry", base / "production")
+        for part in (mutate, kill, fault, write):
+            began = time.monotonic()
+            part(base, plugins, rng, options)
+            print(f"{part.__name__}: {time.monotonic() - began:.0f} s", flush=True)
+    print("all found, nothing lost" if not bad else f"{bad} bad")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

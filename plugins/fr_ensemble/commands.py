@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from registry_tool.errors import InputError, RejectedError
+from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.hookspec import Door
 
 
@@ -56,6 +56,17 @@ def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         for bar in bars:
             bar.__exit__(None, None, None)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Beside it and then renamed: the file is whole or the old one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise WorldError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
 
 
 def _warn(message: str) -> None:
@@ -280,6 +291,7 @@ def info_(file: Path, target: str, form: str) -> None:
     metavar="COLUMN",
     help="What an encode costs.  [default: bitrate_kbps or bitrate; else the highest quality, crf, cq or qp]",
 )
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw quality against cost too.")
 @click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
 @_format_option
 @click.pass_context
@@ -291,6 +303,7 @@ def recommend_(
     confidence: float,
     by: str,
     cost: str | None,
+    plot: Path | None,
     registry: str | None,
     form: str,
 ) -> None:
@@ -303,15 +316,21 @@ def recommend_(
     Examples:
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92
       registry fr-ensemble recommend my_model --corpus rows.csv --target 85 --confidence 0.8 --by source --format json
+      registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
     import json
+    from importlib.util import find_spec
 
-    from fr_ensemble.recommend import Question, lines, recommend
+    from fr_ensemble.recommend import Question, draw, lines, recommend
 
+    if plot is not None and find_spec("matplotlib") is None:
+        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
     door: Door = ctx.obj
     with door.open(entry_id, registry) as view:
         document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost))
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
+    if plot is not None:
+        _write(plot, draw(document))
     for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
         click.echo(line)

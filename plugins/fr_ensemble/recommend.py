@@ -6,6 +6,7 @@ the lower one of the calibration for clips (see conformal.py).
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ from registry_tool.hookspec import EntryView
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
+MOST_PANELS = 12  # sources of a picture
 
 
 @dataclass(slots=True)
@@ -232,3 +234,48 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def draw(document: Mapping[str, Any]) -> bytes:
+    """PNG: a panel a source; for each encoder mu against the cost, down to its lower bound, and what is recommended."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    target, cost = document["target"], document["cost"]["column"]
+    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MOST_PANELS]
+    wide = min(len(sources), 3)
+    high = -(-len(sources) // wide)
+    figure = Figure(figsize=(5.2 * wide, 3.8 * high + 0.6), dpi=120, layout="constrained")
+    panels = figure.subplots(high, wide, squeeze=False).ravel()
+    for axes, src in zip(panels, sources, strict=False):
+        groups = [group for group in document["groups"] if group["src"] == src]
+        chosen = {group["recommended"] for group in groups}
+        curves: dict[str, list[Mapping[str, Any]]] = {}
+        for encode in (encode for group in groups for encode in group["encodes"]):
+            curves.setdefault(encode["encoder"], []).append(encode)
+        for encoder, encodes in curves.items():
+            costs, mu, lower = ([encode[name] for encode in encodes] for name in ("cost", "mu", "lower"))
+            (line,) = axes.plot(costs, mu, marker="o", markersize=4, label=encoder)
+            axes.fill_between(costs, lower, mu, color=line.get_color(), alpha=0.18, linewidth=0)
+            best = [encode for encode in encodes if encode["clip"] in chosen]
+            at = [encode["cost"] for encode in best], [encode["lower"] for encode in best]
+            axes.plot(*at, marker="*", markersize=13, color=line.get_color(), linestyle="none")
+        axes.axhline(target["at_least"], color="black", linestyle=":", linewidth=0.9)
+        if document["cost"]["cheaper"] == "lower" and all(e["cost"] > 0 for g in groups for e in g["encodes"]):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(title=src, xlabel=cost, ylabel=f"mean {target['name']}")
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in panels[len(sources) :]:
+        axes.set_visible(False)
+    more = len({group["src"] for group in document["groups"]}) - len(sources)
+    figure.suptitle(
+        f"{document['entry']} on {document['corpus']}: mu down to the {document['confidence'] * 100:g} % lower bound; "
+        "star: recommended" + (f" ({more} more sources)" if more else ""), fontsize=10,
+    )  # fmt: skip
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -170,6 +170,22 @@ def test_words_for_people(registry: Program, clips: Sandbox) -> None:
     assert f"warning: an input is outside what training saw: {len(rows)} rows" in ran.err
 
 
+def test_a_picture(registry: Program, clips: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--plot draws a PNG beside the same words; without matplotlib, or a place for it, that is one line."""
+    pytest.importorskip("matplotlib")
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", clips.path, "--target", 80]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "p.png")
+    assert ran.code == 0
+    assert ran.out == registry("fr-ensemble", "recommend", "tiny", *where).out
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "no" / "p.png")
+    assert (ran.code, "cannot be written (No such file or directory)" in ran.err) == (3, True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "p.png")
+    assert (ran.code, "--plot: drawing needs matplotlib" in ran.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [

@@ -146,20 +146,21 @@ def _read(
         assert rows.clip is not None
         pair = rows.source.codes * len(rows.clip.names) + rows.clip.codes
         _, first, place = np.unique(pair, return_index=True, return_inverse=True)
+        mixed = np.flatnonzero(rows.encoder.codes != rows.encoder.codes[first][place]).tolist()
+        per_clip = [np.bincount(place, weights) for weights in (None, outside, costs, *scores)]  # (clips,) each
         for index, row in enumerate(first.tolist()):
-            mine = place == index
             src, name = rows.source.names[rows.source.codes[row]], rows.clip.names[rows.clip.codes[row]]
             encoder = rows.encoder.names[rows.encoder.codes[row]]
             setting = {c: rows.values[c][row] for c in QUALITY_COLUMNS if c in rows.values and c != cost}
             clip = clips.setdefault((src, name), Clip(src, encoder, name, setting))
-            if clip.encoder != encoder or len(np.unique(rows.encoder.codes[mine])) > 1:
+            if clip.encoder != encoder or (mixed and place[mixed[0]] == index):
                 raise InputError(
                     f"{corpus}: the clip {name!r} of {src!r} has rows of several encoders, expected of one: rename it"
                 )
-            clip.n_rows += int(mine.sum())
-            clip.outside += int(outside[mine].sum())
-            clip.cost += float(costs[mine].sum())
-            clip.members = clip.members + scores[:, mine].sum(axis=1)
+            clip.n_rows += int(per_clip[0][index])
+            clip.outside += int(per_clip[1][index])
+            clip.cost += float(per_clip[2][index])
+            clip.members = clip.members + np.array([sums[index] for sums in per_clip[3:]])
     return list(clips.values()), warnings
 
 

@@ -220,7 +220,7 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
             process = context.Process(target=turn, args=(path, name, state[name], theirs))
             process.start()
             theirs.close()
-            doomed = time.monotonic() + rng.uniform(0.0, 1.0) if rng.random() < 0.3 else None
+            doomed = time.monotonic() + rng.uniform(0.0, 0.2) if rng.random() < 0.3 else None
             running.append((name, process, ours, doomed))
         while any(process.is_alive() for _, process, _, _ in running):
             for _, process, _, doomed in running:

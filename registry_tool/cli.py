@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -83,12 +84,14 @@ def _complete() -> int:
 def _run() -> int:
     """Like click's own main, which takes a reader that leaves for a failure."""
     try:
-        with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
-            cli.invoke(ctx)
-        sys.stdout.flush()
-        return ExitCode.OK
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+        code: int = ExitCode.OK
+        try:
+            with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
+                cli.invoke(ctx)
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
+        sys.stdout.flush()  # output that does not arrive is no success
+        return code
     except click.ClickException as error:
         error.show()
         return ExitCode.UNUSABLE
@@ -99,12 +102,19 @@ def _run() -> int:
         click.echo(f"registry: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output left; that is its right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return ExitCode.OK
     except OSError as error:
+        _drop_output()
         where = error.filename or "output"
         click.echo(f"registry: {where}: {error.strerror}: free or unlock it and run again", err=True)
         return ExitCode.BROKEN
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):  # standard output may be no file, in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ STAGING = ".staging-"  # prefix of every temporary file and folder
 CHUNK = 1 << 20  # bytes that `sha256` reads at once
 MAX_ENTRIES = 100_000  # of an inventory
 MAX_FOLDERS_DEEP = 32
-LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
-LFS_MAX_BYTES = 1024  # a pointer is smaller, says its specification
+LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -50,8 +49,7 @@ _PROBLEMS = {  # code -> message, expected, hint
 _REASONS = {  # errno -> what happened: what to do
     errno.ENOSPC: "the disk is full: free some space and run it again",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
-    errno.EACCES: "permission denied: check who owns the folder, and its mode",
-    errno.EPERM: "permission denied: check who owns the folder, and its mode",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "permission denied: check who owns the folder, and its mode"),
     errno.EIO: "the disk reported an input/output error: check the disk and run it again",
     errno.ELOOP: "a symbolic link stands there: remove it",
     errno.ENOENT: "the folder does not exist: make it first",
@@ -80,7 +78,7 @@ class InventoryItem:
     size: int
 
 
-@lru_cache(maxsize=4096)  # a path is checked again at each use
+@lru_cache(maxsize=4096)
 def check_path(text: str) -> str:
     """The same text, if it is the one spelling of a path below a folder; else FileProblem `file-escapes`.
 

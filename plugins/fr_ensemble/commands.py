@@ -29,7 +29,14 @@ def group() -> None:
 
 @group.group()
 def corpus() -> None:
-    """Make and look at corpora: rows to train on."""
+    """Make and look at corpora: rows to train on.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 20,32 -o corpus.parquet
+      registry fr-ensemble corpus import logs/ -o corpus.parquet
+      registry fr-ensemble corpus info corpus.parquet
+    """
 
 
 _format_option = click.option(

@@ -113,9 +113,9 @@ def check_entry(
         from registry_tool.onnxchecks import check_models
 
         findings += check_models(opened, plugins.kinds[entry.kind], registry.schema_version, whole)
+    findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)
-    findings += check_promotion(opened, registry, plugins, level)
     if prober is not None and entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
         for path, data in whole.items():
             code, seen = prober.run(data)

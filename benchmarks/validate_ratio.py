@@ -1,0 +1,102 @@
+"""validate_ratio.py: `registry validate --level quick` against a plain loop with jsonschema; both sides and the ratio.
+
+    python benchmarks/validate_ratio.py [--entries 10000] [--rounds 5]
+
+The plain loop is what one writes first: load the registry, hold it against its schema with one prepared jsonschema
+validator, read each file once, compare its sha256, parse the sidecar. It knows no duplicate keys, links, escaping
+paths, size limits, unregistered files or promotions. Both run as processes, in turn, in one run; wall time, medians.
+Also the start of the program and 24 entries at both levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from fr_ensemble.export import member_model
+from fr_ensemble.weights import Weights
+
+PLAIN = """
+import hashlib, json, sys
+from pathlib import Path
+from jsonschema import Draft202012Validator
+from registry_tool import schemas
+folder = Path(sys.argv[1])
+registry = json.loads((folder / "registry.json").read_bytes())
+assert not list(Draft202012Validator(schemas.load("registry")).iter_errors(registry))
+for entry in registry["models"]:
+    data = (folder / entry["onnx"]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == entry["sha256"]
+    sidecar = (folder / entry["onnx"]).with_suffix(".json").read_bytes()
+    assert hashlib.sha256(sidecar).hexdigest() == entry["sidecar_sha256"]
+    json.loads(sidecar)
+"""
+
+
+def write_registry(folder: Path, entries: int) -> None:
+    """Entries of 23 kB, each another model, with its sidecar."""
+    rng = np.random.default_rng(0)
+    shapes = ((18, 64), (64,), (64, 64), (64,), (64, 1), (1,))
+    models = []
+    for number in range(entries):
+        name = f"m{number:05d}"
+        data = member_model(Weights(*(rng.standard_normal(s).astype(np.float32) for s in shapes)), 6)
+        sha256 = hashlib.sha256(data).hexdigest()
+        names = {"input_names": ["features", "codec_onehot"], "output_names": ["score"]}
+        sidecar = {"id": name, "kind": "fr", "onnx": f"{name}.onnx", "sha256": sha256, "opset": 17, **names}
+        text = json.dumps(sidecar).encode()
+        (folder / f"{name}.onnx").write_bytes(data)
+        (folder / f"{name}.json").write_bytes(text)
+        entry = {"id": name, "kind": "fr", "onnx": f"{name}.onnx", "sha256": sha256, "opset": 17, "license": "MIT"}
+        imported = {"promotion": {"imported_from": "0" * 64}, "smoke": False}
+        models.append({**entry, **imported, "sidecar_sha256": hashlib.sha256(text).hexdigest(), "notes": "x" * 100})
+    document = {"schema_version": 2, "policies": {}, "models": models}
+    (folder / "registry.json").write_text(json.dumps(document, indent=1))
+
+
+def seconds(*command: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    program = (sys.executable, "-m", "registry_tool")
+    with tempfile.TemporaryDirectory() as scratch:
+        small, large = Path(scratch, "small"), Path(scratch, "large")
+        for folder, entries in ((small, 24), (large, options.entries)):
+            folder.mkdir()
+            write_registry(folder, entries)
+        runs = {
+            "--help": (*program, "--help"),
+            "quick, 24 entries": (*program, "validate", "--level", "quick", str(small)),
+            "full, 24 entries": (*program, "validate", str(small)),
+            "quick, all entries": (*program, "validate", "--level", "quick", str(large)),
+            "plain loop, all entries": (sys.executable, "-c", PLAIN, str(large)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(options.rounds):
+            for name, command in runs.items():
+                times[name].append(seconds(*command))
+    print(f"Python {platform.python_version()}, {options.entries} entries, {options.rounds} rounds, wall seconds")
+    for name, values in times.items():
+        print(f"{name:<26} median {statistics.median(values):7.3f}  least {min(values):7.3f}")
+    plain, ours = (statistics.median(times[name]) for name in ("plain loop, all entries", "quick, all entries"))
+    print(f"plain loop / quick: {plain / ours:.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import unicodedata
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 MODEL_SUFFIXES = (".onnx", ".data")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
 MAX_INVENTORY = 200_000
-READERS = 2  # threads: hashing and reading leave Python's lock; more only fight for it
 
 
 def check(
@@ -46,7 +43,8 @@ def check(
     findings += _check_ids(loaded.registry, loaded.name)
     single = level is Level.FULL and any(entry.onnx for entry in loaded.registry.entries)
     with Folder(loaded.folder) as folder, Prober() if single else nullcontext() as prober:
-        for index, opened in enumerate(_open_ahead(folder, loaded, plugins, level)):
+        for index, entry in enumerate(loaded.registry.entries):
+            opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
             if progress:
                 progress("entries", index, len(loaded.registry.entries))
             known.update(posixpath.normpath(artifact.path) for artifact in opened.artifacts.values())
@@ -62,26 +60,6 @@ def check(
     if progress:
         progress("entries", len(loaded.registry.entries), len(loaded.registry.entries))
     return sort(located(findings, documents))
-
-
-def _open_ahead(folder: Folder, loaded: Loaded, plugins: Plugins, level: Level) -> Iterator[OpenEntry]:
-    """Every entry, opened, in the document's order; files are read and hashed on all cores, a few entries ahead.
-
-    At Level.FULL an entry holds its bytes, so only one is opened ahead.
-    """
-    ahead = 64 if level is Level.QUICK else 1
-    waiting: deque[Future[OpenEntry]] = deque()
-    with ThreadPoolExecutor(READERS) as pool:
-        try:
-            for index, entry in enumerate(loaded.registry.entries if loaded.registry else ()):
-                keep = level is Level.FULL
-                waiting.append(pool.submit(open_entry, folder, loaded, plugins, entry, index, keep=keep))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool) -> OpenEntry:

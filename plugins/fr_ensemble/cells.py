@@ -115,9 +115,12 @@ def score_rows(log: IO[str]) -> Iterator[tuple[float, ...]]:
         if not known:
             raise FFmpegError(f"libvmaf's log lacks {name}: it has {names}")
         at.append(known[0])
-    for line in log:
+    for number, line in enumerate(log):
         cells = line.split(",")
-        yield tuple(float(cells[i]) for i in at)
+        try:
+            yield tuple(float(cells[i]) for i in at)
+        except (ValueError, IndexError):
+            raise FFmpegError(f"libvmaf's log ends within frame {number}: is the disk full?") from None
 
 
 def _packet_bytes(packets: IO[str]) -> int:
@@ -231,7 +234,11 @@ class Workshop:
                 size = _packet_bytes(packets)
             with open(folder / "scores.csv") as log, open(folder / "cell.csv", "w") as made:
                 made.write(f"{size}\n")
-                made.writelines(",".join(f"{x:.9g}" for x in row) + "\n" for row in score_rows(log))
+                scored = 0
+                for row in score_rows(log):
+                    scored += made.write(",".join(f"{x:.9g}" for x in row) + "\n") > 0
+            if scored != reference.frames:
+                raise FFmpegError(f"libvmaf scored {scored} frames, the source has {reference.frames}")
             os.replace(folder / "cell.csv", self.cell_file(reference.key, cell))
 
     def usable(self, encoder: Encoder) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,17 @@ def _write(path: Path, data: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise WorldError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
+
+
+def _need_matplotlib(plot: Path | None) -> None:
+    """Before the work, not after it."""
+    if plot is not None and find_spec("matplotlib") is None:
+        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
+
+
+def _say(document: dict[str, Any], lines: Callable[[Mapping[str, Any]], list[str]], form: str) -> None:
+    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
+        click.echo(line)
 
 
 def _warn(message: str) -> None:
@@ -254,8 +267,9 @@ def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 @corpus.command("info")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--target", default="vmaf", show_default=True, help="Column to predict.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw it too.")
 @_format_option
-def info_(file: Path, target: str, form: str) -> None:
+def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
     """Say what a corpus holds: rows, sources, encoders, ranges; duplicates, constant columns, hints of leakage.
 
     Leakage is one video under two source names: it would be trained on and held out at once.
@@ -264,14 +278,16 @@ def info_(file: Path, target: str, form: str) -> None:
     Examples:
       registry fr-ensemble corpus info corpus.parquet
       registry fr-ensemble corpus info clips.csv --target mos --format json
+      registry fr-ensemble corpus info corpus.parquet --plot corpus.png
     """
-    import json
+    from fr_ensemble.info import describe, draw, lines
 
-    from fr_ensemble.info import describe, lines
-
-    document = describe(file, target)
-    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
-        click.echo(line)
+    _need_matplotlib(plot)
+    with _bar("reading") as told:
+        document = describe(file, target, told)
+    _say(document, lines, form)
+    if plot is not None:
+        _write(plot, draw(document))
 
 
 @group.command("recommend")
@@ -325,19 +341,14 @@ def recommend_(
       registry fr-ensemble recommend my_model --corpus rows.csv --target 85 --confidence 0.8 --by source --format json
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
-    import json
-    from importlib.util import find_spec
-
     from fr_ensemble.recommend import Question, draw, lines, recommend
 
-    if plot is not None and find_spec("matplotlib") is None:
-        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
+    _need_matplotlib(plot)
     door: Door = ctx.obj
-    with door.open(entry_id, registry) as view:
-        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost))
+    with door.open(entry_id, registry) as view, _bar("reading") as told:
+        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost), told)
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
+    _say(document, lines, form)
     if plot is not None:
         _write(plot, draw(document))
-    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
-        click.echo(line)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import vocabulary
-from fr_ensemble.tables import Batch, Columns, Place, Text, bad_cell, missing_column, read_table
+from fr_ensemble.tables import Batch, Columns, Place, Text, Told, bad_cell, missing_column, read_table, silent
 from fr_ensemble.vocabulary import CANONICAL_6
 from fr_ensemble.weights import Float64, Int64, TrainingData
 from registry_tool.errors import InputError
@@ -175,28 +175,30 @@ class RowsDigest:
 
 
 def read_batches(
-    path: Path, spec: ColumnSpec, batch_rows: int = BATCH_ROWS, keep: Sequence[str] | None = ()
+    path: Path, spec: ColumnSpec, batch_rows: int = BATCH_ROWS, keep: Sequence[str] | None = (), *, told: Told = silent
 ) -> Iterator[Rows]:
     """Checked rows in file order, at most `batch_rows` in memory; keep: further columns, None for every column.
 
     Raises InputError (where, found, expected, what to do) for a file that cannot be used or has no rows.
     """
     first = 0
-    for batch in read_table(path, lambda found: _columns(path, spec, keep, found), batch_rows):
+    for batch in read_table(path, lambda found: _columns(path, spec, keep, found), batch_rows, told=told):
         yield _rows(batch, spec, first)
         first += batch.n
     if not first:
         raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
 
 
-def read_corpus(path: Path, spec: ColumnSpec, keep: Sequence[str] = (), min_sources: int = 2) -> Corpus:
+def read_corpus(
+    path: Path, spec: ColumnSpec, keep: Sequence[str] = (), min_sources: int = 2, *, told: Told = silent
+) -> Corpus:
     """The whole corpus. keep: columns to group by. min_sources: 1 is enough to evaluate, LOSO needs 2.
 
     Raises InputError for a file that cannot be used, and for fewer sources than `min_sources`.
     """
     if spec.target is None:
         raise ValueError("read_corpus needs a target; rows to predict come from read_batches")
-    batches = read_batches(path, spec, keep=[name for name in keep if name not in ("src", "encoder")])
+    batches = read_batches(path, spec, keep=[name for name in keep if name not in ("src", "encoder")], told=told)
     corpus = _gather(batches, spec)
     if len(corpus.sources) < min_sources:
         message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"

@@ -22,9 +22,8 @@ from .cells import ENGINE, FEATURES, SCORES, Cell, Reference, Source, Workshop, 
 from .encoders import ENCODERS
 from .ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
 
-__all__ = ["ENCODERS", "METADATA_KEY", "Built", "Plan", "Progress", "Source", "build", "find_ffmpeg"]
+__all__ = ["ENCODERS", "Built", "Plan", "Progress", "Source", "build", "find_ffmpeg"]
 
-METADATA_KEY = b"fr_ensemble.corpus"
 _BATCH = 65_536  # rows of one parquet row group
 T = TypeVar("T")
 R = TypeVar("R")
@@ -233,11 +232,13 @@ def _write(output: Path, batches: Iterator[dict[str, list[Any]]], record: Mappin
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from .tables import RECORD_KEY
+
     text = [(name, pa.string()) for name in ("src", "encoder")]
     text += [("quality", pa.int32()), ("clip", pa.string()), ("frame_index", pa.int32()), ("fps", pa.float64())]
     text += [("height", pa.int32()), ("preset", pa.string()), ("bitrate_kbps", pa.float64())]
     schema = pa.schema(text + [(name, pa.float32()) for name in SCORES])
-    schema = schema.with_metadata({METADATA_KEY: json.dumps(record, sort_keys=True).encode()})
+    schema = schema.with_metadata({RECORD_KEY: json.dumps(record, sort_keys=True).encode()})
     strings = [name for name in schema.names if name not in SCORES]
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")

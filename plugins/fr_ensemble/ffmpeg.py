@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,6 +17,8 @@ from pathlib import Path
 from registry_tool.errors import InputError
 
 MODEL = "vmaf_v0.6.1"
+_WORDS = 20_000  # characters of ffmpeg's stderr that are read; a broken source may say millions
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # not the encode's fault: the build stops
 
 
 class FFmpegError(Exception):
@@ -74,7 +79,8 @@ def _probe(path: Path) -> FFmpeg:
 
 def _last_words(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    said = [line for line in lines if re.search(r"error|cannot|invalid|fail|unknown|unrecognized|no such", line, re.I)]
+    telling = r"error|cannot|invalid|fail|unknown|unrecognized|no such|matches no"
+    said = [line for line in lines if re.search(telling, line, re.I)]
     return re.sub(r" @ 0x[0-9a-f]+", "", (said or lines or ["ffmpeg said nothing"])[0])[:300]
 
 
@@ -88,24 +94,35 @@ class Runner:
         self._stopped = False
 
     def run(self, *arguments: str, folder: Path) -> None:
-        """Raises FFmpegError with ffmpeg's words. stderr is kept in a file: it may be long."""
+        """Raises FFmpegError with ffmpeg's words, OSError where there is no room for what it writes."""
         command = [str(self.ffmpeg.path), "-v", "error", "-nostdin", "-y", *arguments]
-        with open(folder / "stderr.txt", "w+", errors="replace") as words:
+        with self._lock:
+            if self._stopped:
+                raise FFmpegError("stopped")
+            child = subprocess.Popen(
+                command, cwd=folder, text=True, errors="replace",
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            self._children.add(child)
+        assert child.stderr is not None
+        try:
+            with child.stderr as stderr:
+                words = stderr.read(_WORDS)
+                while stderr.read(_WORDS):
+                    pass  # nobody may wait for a full pipe
+            code = child.wait()
+        finally:
             with self._lock:
-                if self._stopped:
-                    raise FFmpegError("stopped")
-                child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words, cwd=folder, text=True
-                )
-                self._children.add(child)
-            try:
-                code = child.wait()
-            finally:
-                with self._lock:
-                    self._children.discard(child)
-            if code:
-                words.seek(0)
-                raise FFmpegError(_last_words(words.read(20_000)))
+                self._children.discard(child)
+        for number in _NO_ROOM:
+            if code and (os.strerror(number) in words or (number, -code) == (errno.EFBIG, signal.SIGXFSZ)):
+                raise OSError(number, os.strerror(number), str(folder.parent))
+        if code < 0:
+            raise FFmpegError(
+                f"ffmpeg was ended by {signal.Signals(-code).name}" + (words and f": {_last_words(words)}")
+            )
+        if code:
+            raise FFmpegError(_last_words(words))
 
     def stop(self) -> None:
         with self._lock:

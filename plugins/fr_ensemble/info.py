@@ -6,7 +6,7 @@ The file streams through; a row leaves 8 bytes (a hash of its numbers) and 4 (it
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble import vocabulary
-from fr_ensemble.logs import METADATA_KEY
-from fr_ensemble.tables import Columns, Text, missing_column, read_table
+from fr_ensemble.tables import Columns, Text, Told, missing_column, read_record, read_table, silent
 from fr_ensemble.vocabulary import CANONICAL_6
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
@@ -27,6 +26,9 @@ BATCH_ROWS = 65_536
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 FIGURES = ("min", "mean", "max")
 SHOWN = 20  # pairs of sources in the table
+MOST_BARS = 64  # of the target's histogram
+MOST_SOURCES = 40  # of a picture: the suspicious ones first, then those with the most rows
+BLUE, GREY, RED = "#1f5f99", "#7a7a7a", "#b3261e"
 
 
 class _Numbers:
@@ -44,11 +46,41 @@ class _Numbers:
         return {"min": self.low, "mean": self.total / self.n, "max": self.high}
 
 
-def describe(path: Path, target: str = "vmaf") -> dict[str, Any]:
+class _Histogram:
+    """Counts in bars of one width, a power of two that doubles while the numbers span more than MOST_BARS of them.
+
+    A bar of 2 w is two bars of w, so that the result is the same whatever batches the numbers come in.
+    """
+
+    def __init__(self) -> None:
+        self.width, self.bars = 2.0**-40, Counter[int]()
+
+    def update(self, values: Float64) -> None:
+        ends = [float(values.min()), float(values.max()), *(self.width * bar for bar in self.bars)]
+        while not self._fits(np.floor(min(ends) / self.width), np.floor(max(ends) / self.width)):
+            merged = Counter[int]()
+            for bar, count in self.bars.items():
+                merged[bar // 2] += count
+            self.width, self.bars = 2 * self.width, merged
+        bars, counts = np.unique(np.floor(values / self.width), return_counts=True)
+        self.bars.update(dict(zip(bars.astype(int).tolist(), counts.tolist(), strict=True)))
+
+    @staticmethod
+    def _fits(first: float, last: float) -> bool:
+        return abs(first) < 2**53 and abs(last) < 2**53 and last - first < MOST_BARS
+
+    def to_dict(self) -> dict[str, Any]:
+        first, last = min(self.bars), max(self.bars)
+        counts = [self.bars[bar] for bar in range(first, last + 1)]
+        return {"from": first * self.width, "width": self.width, "counts": counts}
+
+
+def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str, Any]:
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
-    target: its column, described where it is there. Two rows are one where encoder, features and target agree to
-    DECIMALS; such rows within a source are duplicates, in two sources they make one video stand in two folds.
+    told: of rows read. target: its column, described where it is there. Two rows are one where encoder, features and
+    target agree to DECIMALS; such rows within a source are duplicates, in two sources they make one video stand in
+    two folds.
     """
     names: list[str] = []
     numeric: list[str] = []
@@ -65,11 +97,13 @@ def describe(path: Path, target: str = "vmaf") -> dict[str, Any]:
     numbers: dict[str, _Numbers] = {}
     values: dict[str, Counter[str]] = {}
     of_source: dict[str, dict[str, Any]] = {}
+    of_encoder: dict[str, _Numbers] = {}
+    histogram = _Histogram()
     sources: dict[str, int] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
     n = 0
-    for batch in read_table(path, pick, BATCH_ROWS):
+    for batch in read_table(path, pick, BATCH_ROWS, told=told):
         n += batch.n
         for name in numeric:
             numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
@@ -86,6 +120,11 @@ def describe(path: Path, target: str = "vmaf") -> dict[str, Any]:
             about["clips"] |= _names(batch.texts["clip"], rows) if "clip" in batch.texts else set()
             if target in numeric:
                 about["target"].update(batch.numbers[target][rows])
+        if target in numeric:
+            histogram.update(batch.numbers[target])
+            for code in np.unique(encoder.codes):
+                label = encoder.names[code]
+                of_encoder.setdefault(label, _Numbers()).update(batch.numbers[target][encoder.codes == code])
         if numeric:
             hashes.append(_hashes([batch.numbers[name] for name in numeric], encoder))
             owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
@@ -101,15 +140,20 @@ def describe(path: Path, target: str = "vmaf") -> dict[str, Any]:
         "n_rows": n,
         "columns": names,
         "missing_features": [name for name in CANONICAL_6 if name not in names],
-        "target": {"name": target, **numbers[target].to_dict()} if target in numbers else None,
+        "target": {"name": target, **numbers[target].to_dict(), "histogram": histogram.to_dict()}
+        if target in numbers
+        else None,
         "features": {name: numbers[name].to_dict() for name in numeric if name != target},
         "sources": {label: _source(of_source[label], target in numbers) for label in sorted(of_source)},
-        "encoders": {name: {"n_rows": encoders[name], "known": name not in unknown} for name in sorted(encoders)},
+        "encoders": {
+            name: {"n_rows": encoders[name], "known": name not in unknown, "target": _of(of_encoder.get(name))}
+            for name in sorted(encoders)
+        },
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": duplicates,
         "shared_rows": shared,
         "similar_names": _similar(list(sources)),
-        "record": _record(path),
+        "record": read_record(path),
     }
 
 
@@ -122,8 +166,12 @@ def _source(about: Mapping[str, Any], targeted: bool) -> dict[str, Any]:
         "n_rows": about["n_rows"],
         "n_clips": len(about["clips"]) or None,
         "encoders": sorted(about["encoders"]),
-        "target": about["target"].to_dict() if targeted else None,
+        "target": _of(about["target"] if targeted else None),
     }
+
+
+def _of(numbers: _Numbers | None) -> dict[str, float] | None:
+    return numbers.to_dict() if numbers else None
 
 
 def _hashes(columns: Sequence[Float64], encoder: Text) -> NDArray[np.uint64]:
@@ -173,19 +221,6 @@ def _similar(names: Sequence[str]) -> list[list[str]]:
     return [group for group in alike.values() if len(group) > 1]
 
 
-def _record(path: Path) -> Any:
-    """What `corpus build` or `import` wrote into a parquet about its making; null elsewhere."""
-    if path.suffix.lower() != ".parquet":
-        return None
-    from pyarrow import parquet
-
-    text = (parquet.read_schema(path).metadata or {}).get(METADATA_KEY)
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError:
-        return None
-
-
 def lines(document: Mapping[str, Any]) -> list[str]:
     """The document for people."""
     target, record = document["target"], document["record"] or {}
@@ -202,8 +237,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
         for name, s in document["sources"].items()
     ])]  # fmt: skip
-    said += ["", *columns(["encoder", "rows", "slot"], [
-        [name, str(e["n_rows"]), "its own" if e["known"] else "unknown"] for name, e in document["encoders"].items()
+    said += ["", *columns(["encoder", "rows", "slot", "target min/mean/max"], [
+        [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _figures(e["target"])]
+        for name, e in document["encoders"].items()
     ])]  # fmt: skip
     features = [[name, _figures(figures)] for name, figures in document["features"].items()]
     said += ["", *columns(["feature", "min/mean/max"], features), ""]
@@ -236,3 +272,62 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]
     table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
     return [line.rstrip() for line in table]
+
+
+def draw(document: Mapping[str, Any]) -> bytes:
+    """PNG: how the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
+    from matplotlib.figure import Figure
+
+    target, sources = document["target"], document["sources"]
+    odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
+    odd |= {name for group in document["similar_names"] for name in group}
+    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MOST_SOURCES]
+    figure = Figure(figsize=(15.0, max(4.6, 1.9 + 0.24 * len(shown))), dpi=120, layout="constrained")
+    spread, ladder, encoders = figure.subplots(1, 3, width_ratios=(1.0, 1.4, 1.0))
+    more = f", {len(sources) - len(shown)} of them not shown" if len(sources) > len(shown) else ""
+    figure.suptitle(f"{document['corpus']}: {document['n_rows']} rows, {len(sources)} sources{more}", fontsize=13)
+    if target is None:
+        spread.set_title("no target", fontsize=11)
+    else:
+        bars = target["histogram"]
+        at = bars["from"] + bars["width"] * (np.arange(len(bars["counts"])) + 0.5)
+        spread.bar(at, bars["counts"], width=bars["width"], color=BLUE)
+        spread.set_title("Rows by target", fontsize=11)
+        spread.set(xlabel=target["name"], ylabel="rows")
+    _rungs(ladder, "Sources (red: shares rows or a name)", shown, sources, odd, target)
+    _rungs(encoders, "Encoders (red: no slot of its own)", list(document["encoders"]), document["encoders"],
+           {name for name, about in document["encoders"].items() if not about["known"]}, target)  # fmt: skip
+    for axes in (spread, ladder, encoders):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _rungs(
+    axes: Any,
+    title: str,
+    names: Sequence[str],
+    about: Mapping[str, Any],
+    red: set[str],
+    target: Mapping[str, Any] | None,
+) -> None:
+    """A rung a name, the first on top: least to greatest target with its mean, or the number of rows without one."""
+    for place, name in enumerate(reversed(names)):
+        colour = RED if name in red else BLUE
+        if target is None:
+            axes.barh(place, about[name]["n_rows"], height=0.7, color=colour)
+        else:
+            figures = about[name]["target"]
+            axes.plot([figures["min"], figures["max"]], [place, place], color=colour, linewidth=1.6)
+            axes.plot([figures["mean"]], [place], marker="o", color=colour, markersize=5)
+    words = [f"{_without_math(name)[:26]}  {about[name]['n_rows']}" for name in reversed(names)]
+    axes.set_yticks(range(len(names)), words, fontsize=8)
+    axes.set_xlabel(f"{target['name']}: least, mean, greatest" if target else "rows")
+    axes.set_title(title, fontsize=11)
+
+
+def _without_math(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads what stands between two as a formula

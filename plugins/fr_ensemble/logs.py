@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from fr_ensemble.tables import Columns, read_table
+from fr_ensemble.tables import RECORD_KEY, Columns, read_table
 from fr_ensemble.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError, WorldError
 
 SCORES = (*CANONICAL_6, "vmaf")
-METADATA_KEY = b"fr_ensemble.corpus"  # of a parquet's schema, as `encodes.py` writes it
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
 LOG_SUFFIXES = (".json", ".xml", ".csv")
@@ -350,7 +349,7 @@ def _write_parquet(
         for batch in batches:
             file.write_table(pa.Table.from_pylist(batch, schema=schema))
             rows += len(batch)
-        file.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(record(), sort_keys=True)})
+        file.add_key_value_metadata({RECORD_KEY.decode(): json.dumps(record(), sort_keys=True)})
     return rows
 
 

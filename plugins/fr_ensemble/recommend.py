@@ -21,7 +21,7 @@ from fr_ensemble.info import columns
 from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.oof import read_oof
 from fr_ensemble.predict import member_scores, standardise
-from fr_ensemble.tables import missing_column
+from fr_ensemble.tables import Told, missing_column, silent
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
@@ -72,10 +72,11 @@ class Question:
     cost: str | None = None
 
 
-def recommend(view: EntryView, question: Question) -> tuple[dict[str, Any], Mapping[str, int]]:
+def recommend(view: EntryView, question: Question, told: Told = silent) -> tuple[dict[str, Any], Mapping[str, int]]:
     """The document of `recommend --format json`, and warnings with the number of rows each is about.
 
-    Raises InputError for an entry without a calibration for clips, and for rows that do not name their encodes.
+    told: of rows read. Raises InputError for an entry without a calibration for clips, and for rows that do not name
+    their encodes.
     """
     manifest = view.manifest
     if view.entry.kind != "fr_ensemble" or manifest is None or not is_current(manifest):
@@ -90,7 +91,7 @@ def recommend(view: EntryView, question: Question) -> tuple[dict[str, Any], Mapp
     stored = stored.with_levels([question.confidence], lambda: read_oof(view.read(OOF_PATH)))
     calibration = stored.of("clip", LOWER)
     cost = _cost(question, spec)
-    clips, warnings = _read(view, question.corpus, spec, stored, cost)
+    clips, warnings = _read(view, question.corpus, spec, stored, cost, told)
     for clip in clips:
         clip.finish(calibration, question.confidence)
     if outside := sum(clip.outside for clip in clips):
@@ -128,7 +129,7 @@ def _cost(question: Question, spec: ColumnSpec) -> str:
 
 
 def _read(
-    view: EntryView, corpus: Path, spec: ColumnSpec, stored: Intervals, cost: str
+    view: EntryView, corpus: Path, spec: ColumnSpec, stored: Intervals, cost: str, told: Told
 ) -> tuple[list[Clip], Counter[str]]:
     """Every encode with the sums over its rows. A clip is told apart by its source and its name."""
     manifest = view.manifest or {}
@@ -136,7 +137,7 @@ def _read(
     scaler = scaler_of(manifest)
     clips: dict[tuple[str, str], Clip] = {}
     warnings: Counter[str] = Counter()
-    for rows in read_batches(corpus, spec, keep=None):
+    for rows in read_batches(corpus, spec, keep=None, told=told):
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
         scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots))  # (M, n)
         outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))

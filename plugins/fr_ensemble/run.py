@@ -51,7 +51,7 @@ def run(job: Job, progress: Progress) -> Trained:
     """Train and describe an ensemble. Raises InputError for a corpus that cannot be used."""
     from fr_ensemble.train import train
 
-    corpus, name = _corpus(job)
+    corpus, name = _corpus(job, progress)
     try:
         trained = train(
             corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device, engine=job.engine,
@@ -99,11 +99,12 @@ def run(job: Job, progress: Progress) -> Trained:
     )
 
 
-def _corpus(job: Job) -> tuple[Corpus, str]:
+def _corpus(job: Job, progress: Progress) -> tuple[Corpus, str]:
     if job.random:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED), "random rows"
     path = job.corpus or SHIPPED
-    return read_corpus(path, job.spec), SHIPPED_NAME if job.corpus is None else path.name
+    corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
+    return corpus, SHIPPED_NAME if job.corpus is None else path.name
 
 
 def _check_export(

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .encodes import METADATA_KEY, Plan, Progress, Source, build, find_ffmpeg
+from .encodes import Plan, Progress, Source, build, find_ffmpeg
 from .patterns import FRAMES, OUTLIER, PATTERNS
+from .tables import RECORD_KEY
 
 DATA = Path(__file__).parent / "data"
 EVERY = 6  # frames 0, 6, ..., 42 of 48
@@ -48,7 +49,7 @@ def read_record(file: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(file)
-    return {**json.loads(schema.metadata[METADATA_KEY]), "rows": pq.read_metadata(file).num_rows}
+    return {**json.loads(schema.metadata[RECORD_KEY]), "rows": pq.read_metadata(file).num_rows}
 
 
 _README = """# The shipped corpora

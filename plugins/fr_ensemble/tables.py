@@ -16,6 +16,8 @@ from fr_ensemble.weights import Float64, Int64
 from registry_tool.errors import InputError, WorldError
 
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
+Told = Callable[[int, int], None]  # (done, total) of a file: rows of a parquet, bytes of text
+RECORD_KEY = b"fr_ensemble.corpus"  # of a parquet's schema metadata: how the corpus was made, as JSON
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
 
 
@@ -63,8 +65,12 @@ Pick = Callable[
 ]  # the file's column names -> what to read; raises InputError if one is missing
 
 
-def read_table(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
-    """Batches of at most `batch_rows` rows, one in memory at a time.
+def silent(done: int, total: int) -> None:
+    """The listener of a file that nobody watches."""
+
+
+def read_table(path: Path, pick: Pick, batch_rows: int, *, told: Told = silent) -> Iterator[Batch]:
+    """Batches of at most `batch_rows` rows, one in memory at a time. told: after each batch.
 
     Raises InputError with one line for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
@@ -75,7 +81,7 @@ def read_table(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
     try:
         path.open("rb").close()
-        yield from reader(path, pick, batch_rows)
+        yield from reader(path, pick, batch_rows, told)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: check the path of the corpus") from None
     except IsADirectoryError:
@@ -85,6 +91,19 @@ def read_table(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
         raise InputError(f"{message}: save it as UTF-8 or give its right extension") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror or error}): check the file and its disk") from error
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """What `corpus build` or `import` wrote into a parquet about its making; None elsewhere."""
+    if path.suffix.lower() != ".parquet":
+        return None
+    from pyarrow import parquet
+
+    try:
+        found = json.loads((parquet.read_schema(path).metadata or {}).get(RECORD_KEY, b"null"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def missing_column(path: Path, column: str, found: Sequence[str]) -> InputError:
@@ -109,7 +128,7 @@ def _require_unique(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path}: found the column {twice[0]!r} twice, expected each column once: rename one")
 
 
-def _read_parquet(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
+def _read_parquet(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -133,6 +152,7 @@ def _read_parquet(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
                 {name: batch.column(name).to_pylist() for name in columns.values},
             )
             first += batch.num_rows
+            told(first - 1, file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: not a readable parquet file ({reason}): write it again") from None
@@ -156,7 +176,7 @@ def _arrow_text(array: Any) -> Text:
     return Text(words.codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)], words.names)
 
 
-def _read_csv(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
+def _read_csv(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -182,11 +202,12 @@ def _read_csv(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
             while chunk := list(islice(source, batch_rows)):
                 table = {name: [row[i] for _, row in chunk] for name, i in at.items()}
                 yield _text_batch(path, columns, [line for line, _ in chunk], table, _is_number_text)
+                told(file.buffer.tell(), path.stat().st_size)  # type: ignore[attr-defined]  # typeshed does not know it
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV ({error}): correct the line") from None
 
 
-def _read_jsonl(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
+def _read_jsonl(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
     with path.open(encoding="utf-8-sig") as file:
 
         def rows() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -208,6 +229,7 @@ def _read_jsonl(path: Path, pick: Pick, batch_rows: int) -> Iterator[Batch]:
             columns = columns or pick(list(chunk[0][1]))
             table = {name: [row.get(name) for _, row in chunk] for name in columns.names}
             yield _text_batch(path, columns, [line for line, _ in chunk], table, _is_number)
+            told(file.buffer.tell(), path.stat().st_size)  # type: ignore[attr-defined]  # typeshed does not know it
 
 
 def _text_batch(

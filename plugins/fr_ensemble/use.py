@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,7 +54,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
-        corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1), request.corpus.name
+        told = partial(request.progress, "reading")
+        corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1, told=told), request.corpus.name
     else:
         raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
     block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import Program, program
-from fr_ensemble.encodes import METADATA_KEY, find_ffmpeg
+from fr_ensemble.encodes import find_ffmpeg
+from fr_ensemble.tables import RECORD_KEY
 
 BUILD = ("fr-ensemble", "corpus", "build")
 FRAMES = 4
@@ -45,7 +46,7 @@ def test_a_corpus_of_ones_own_videos(registry: Program, videos: Path, tmp_path: 
     assert {row["src"] for row in rows} == {"bars", "zoom"}
     made = {(row["encoder"], row["quality"], row["preset"]) for row in rows}
     assert made == {("libx264", 20, "veryfast"), ("libx264", 40, "veryfast"), ("libvpx-vp9", 50, "4")}
-    record = json.loads(table.schema.metadata[METADATA_KEY])
+    record = json.loads(table.schema.metadata[RECORD_KEY])
     assert record["encoders"]["libx264"]["qualities"] == [20, 40]
     assert record["libvmaf"]
     before = output.read_bytes()

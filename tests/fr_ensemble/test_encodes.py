@@ -17,9 +17,10 @@ import pytest
 from filelock import FileLock
 from fr_ensemble import shipped
 from fr_ensemble.cells import FEATURES, SCORES, SELF_CHECK
-from fr_ensemble.encodes import ENCODERS, METADATA_KEY, Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.encodes import ENCODERS, Plan, Progress, Source, build, find_ffmpeg
 from fr_ensemble.ffmpeg import FFmpeg
 from fr_ensemble.patterns import OUTLIER, PATTERNS
+from fr_ensemble.tables import RECORD_KEY
 
 from registry_tool.errors import InputError, WorldError
 
@@ -90,7 +91,7 @@ def test_every_software_encoder_gives_a_row_a_frame(ffmpeg: FFmpeg, tmp_path: Pa
         assert mean[0] > mean[1]
         assert kbps[0] > kbps[1] > 0
         assert mean[0] > 90
-    record = json.loads(table.schema.metadata[METADATA_KEY])
+    record = json.loads(table.schema.metadata[RECORD_KEY])
     assert (record["ffmpeg"], record["libvmaf"], record["features"]) == (ffmpeg.version, ffmpeg.libvmaf, [*FEATURES])
     assert record["sources"]["moving"]["graph"] == MOVING
     assert record["sources"]["moving"]["self_check_vmaf"] > SELF_CHECK
@@ -248,6 +249,43 @@ def test_a_place_that_cannot_be_written_is_named(ffmpeg: FFmpeg, tmp_path: Path)
         build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path / "file" / "cache")
     with pytest.raises(WorldError, match=r"file: (File exists|Not a directory)"):
         build(plan(libx264=(30,)), ffmpeg, tmp_path / "file" / "c.parquet", tmp_path / "cache")
+
+
+def test_a_full_disk_ends_the_build(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """No room for an encode is no fault of the encode: the build stops, names the cache, and goes on with room."""
+    full = (
+        '[[ "$*" == *"-crf 40"* ]] && { echo "[out#0] Error muxing a packet: No space left on device" >&2; exit 228; }'
+    )
+    with pytest.raises(WorldError, match="cache/work: No space left on device"):
+        build(plan(), wrapped(tmp_path, ffmpeg, full), tmp_path / "c.parquet", tmp_path / "cache")
+    assert not (tmp_path / "c.parquet").exists()
+    assert build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache").cached == 1
+
+
+def test_a_log_that_was_cut_fails_the_cell(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """libvmaf's log that ends within a frame, or a frame early, is no row in the cache."""
+    cut = wrapped(tmp_path, ffmpeg, "")
+    real = shlex.quote(str(ffmpeg.path))
+    cut.path.write_text(
+        f'#!/bin/bash\n{real} "$@" || exit\n[[ -f scores.csv && ! -f f.txt ]] || exit 0\n'
+        "[[ -f once ]] || head -c -20 scores.csv > s\n[[ -e ../../once ]] && head -n -1 scores.csv > s\n"
+        "touch ../../once; cp s scores.csv\n"
+    )
+    built = []
+    for _ in range(2):
+        with pytest.raises(WorldError, match="every cell failed") as said:
+            build(plan(libx264=(30,)), cut, tmp_path / "c.parquet", tmp_path / "cache")
+        built.append(str(said.value))
+    assert "libvmaf's log ends within frame 7" in built[0]
+    assert "libvmaf scored 7 frames, the source has 8" in built[1]
+    assert not list((tmp_path / "cache" / "cells").iterdir())
+
+
+def test_an_ffmpeg_that_dies_says_of_what(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """A signal is named, and what would not fit into a pipe is not waited for."""
+    ill = wrapped(tmp_path, ffmpeg, '[[ "$*" == *"-crf 40"* ]] && { yes so | head -c 2000000 >&2; kill -SEGV $$; }')
+    built = build(plan(), ill, tmp_path / "c.parquet", tmp_path / "cache")
+    assert dict(built.failed) == {"moving.libx264.40": "ffmpeg was ended by SIGSEGV: so"}
 
 
 def test_every_keeps_frames_by_index(ffmpeg: FFmpeg, tmp_path: Path) -> None:

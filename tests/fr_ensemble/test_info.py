@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import FEATURES, SHARED_DATA, Program
 from fr_ensemble import info, shipped
+
+from registry_tool import schemas
+from registry_tool.schema import violations
 
 INFO = ("fr-ensemble", "corpus", "info")
 
@@ -42,6 +47,7 @@ def asked(registry: Program, path: Path, *arguments: str) -> dict[str, Any]:
     ran = registry(*INFO, path, "--format", "json", *arguments)
     assert (ran.code, ran.err) == (0, "")
     document: dict[str, Any] = json.loads(ran.out)
+    assert violations(document, schemas.load("corpus_info")) == []
     return document
 
 
@@ -52,14 +58,18 @@ def test_a_sound_corpus(registry: Program, tmp_path: Path) -> None:
     path = write(tmp_path / "c.csv", rows)
     document = asked(registry, path)
     assert (document["corpus"], document["n_rows"]) == ("c.csv", 16)
+    bars = document["target"].pop("histogram")
     assert document["target"] == {"name": "vmaf", "min": 75.0, "mean": 82.5, "max": 90.0}
+    assert bars == {"from": 75.0, "width": 0.25, "counts": ([1, 0, 0, 0] * 16)[:61]}
     assert document["features"]["adm2"]["max"] == 0.9
     assert document["sources"]["b"] == {
         "n_rows": 8, "n_clips": 2, "encoders": ["libx264", "wonder", "x265"],
         "target": {"min": 75.0, "mean": 78.5, "max": 82.0},
     }  # fmt: skip
-    assert document["encoders"]["wonder"] == {"n_rows": 5, "known": False}
-    assert document["encoders"]["x265"] == {"n_rows": 5, "known": True}
+    assert document["encoders"]["wonder"] == {
+        "n_rows": 5, "known": False, "target": {"min": 76.0, "mean": 82.0, "max": 88.0},
+    }  # fmt: skip
+    assert document["encoders"]["x265"]["known"]
     odd = ("missing_features", "constant_columns", "duplicate_rows", "shared_rows", "similar_names", "record")
     assert not any(document[name] for name in odd)
     text = registry(*INFO, path).out
@@ -167,3 +177,59 @@ def test_a_corpus_without_a_target(registry: Program, tmp_path: Path) -> None:
     rows = [{k: v for k, v in row("a", i).items() if k != "vmaf"} for i in range(3)]
     assert asked(registry, write(tmp_path / "c.csv", rows))["target"] is None
     assert "target: no such column" in registry(*INFO, tmp_path / "c.csv").out
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[3.0], [-1e308, 1e308], [0.1, 0.1], [-5.5, 2.25, 100.0], list(np.random.default_rng(0).normal(0, 30, 99))],
+)
+def test_a_histogram_holds_every_row(values: list[float]) -> None:
+    """Each number is counted in the bar it lies in, whatever its size, and batches of one give the same bars."""
+    whole, cut = info._Histogram(), info._Histogram()
+    whole.update(np.array(values))
+    for value in values:
+        cut.update(np.array([value]))
+    bars = whole.to_dict()
+    assert bars == cut.to_dict()
+    assert len(bars["counts"]) <= info.MOST_BARS
+    expected = Counter(math.floor(value / bars["width"]) - round(bars["from"] / bars["width"]) for value in values)
+    assert {place: count for place, count in enumerate(bars["counts"]) if count} == expected
+
+
+def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--plot draws a PNG beside the same words, of odd names and without a target too; it needs matplotlib."""
+    pytest.importorskip("matplotlib")
+    rows = [row(source, i) for source in ("a$^{", "A$^{", "b") for i in range(4)]
+    path = write(tmp_path / "c.csv", rows)
+    bare = write(tmp_path / "bare.csv", [{k: v for k, v in item.items() if k != "vmaf"} for item in rows])
+    pictures = set()
+    for file in (path, bare, shipped.DATA / "corpus.parquet"):
+        ran = registry(*INFO, file, "--plot", tmp_path / "p.png")
+        assert (ran.code, ran.err, ran.out) == (0, "", registry(*INFO, file).out)
+        pictures.add((tmp_path / "p.png").read_bytes())
+    assert len(pictures) == 3
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
+    ran = registry(*INFO, path, "--plot", tmp_path / "q.png")
+    assert (ran.code, ran.out, "--plot: drawing needs matplotlib" in ran.err) == (2, "", True)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.parquet"])
+def test_what_is_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading tells how much of the file is done after each batch, and at the end all of it."""
+    rows = [row("ab"[i % 2], i) for i in range(10)]
+    path = tmp_path / name
+    if name == "c.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "c.csv":
+        write(path, rows)
+    else:
+        path.write_text("".join(json.dumps(item) + "\n" for item in rows))
+    monkeypatch.setattr(info, "BATCH_ROWS", 3)
+    told: list[tuple[int, int]] = []
+    info.describe(path, told=lambda done, total: told.append((done, total)))
+    total = 10 if name == "c.parquet" else path.stat().st_size
+    assert len(told) == 4
+    assert {of for _, of in told} == {total}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (total, total)

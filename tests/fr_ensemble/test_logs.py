@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED_DATA, Program
 from fr_ensemble.corpus import ColumnSpec, read_corpus
-from fr_ensemble.logs import METADATA_KEY, SCORES, read_log
+from fr_ensemble.logs import SCORES, read_log
+from fr_ensemble.tables import RECORD_KEY
 
 from registry_tool.errors import InputError
 
@@ -158,7 +159,7 @@ def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
         "frame_index": 0, **FRAMES[0],
     }  # fmt: skip
     assert (last["frame_index"], last["clip"], last["bitrate"]) == (1, names[1], 900.0)
-    record = json.loads(table.schema.metadata[METADATA_KEY])
+    record = json.loads(table.schema.metadata[RECORD_KEY])
     assert {clip: log["libvmaf"] for clip, log in record["logs"].items()} == dict.fromkeys(names, "3.0.0")
     assert str(tmp_path) not in json.dumps(record)
 

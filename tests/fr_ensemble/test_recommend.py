@@ -16,6 +16,9 @@ from filelock import FileLock
 from fr_ensemble.vocabulary import vocabulary
 from sandbox import Sandbox
 
+from registry_tool import schemas
+from registry_tool.schema import violations
+
 ENCODERS = ("libx264", "libsvtav1")
 QUALITIES = (20, 27, 34, 41)
 ROWS, SOURCES, FRAMES = "clips.csv", 8, 5
@@ -69,6 +72,7 @@ def asked(registry: Program, clips: Sandbox, *arguments: object, rows: Path | No
     ran = registry("fr-ensemble", "recommend", "tiny", *where, *arguments)
     assert ran.code == 0, ran.err
     document: dict[str, Any] = json.loads(ran.out)
+    assert violations(document, schemas.load("recommendation")) == []
     return document
 
 
@@ -181,7 +185,7 @@ def test_a_picture(registry: Program, clips: Sandbox, tmp_path: Path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "no" / "p.png")
     assert (ran.code, "cannot be written (No such file or directory)" in ran.err) == (3, True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "p.png")
     assert (ran.code, "--plot: drawing needs matplotlib" in ran.err) == (2, True)
 

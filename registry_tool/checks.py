@@ -6,8 +6,6 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.files import FileProblem, Folder, InventoryItem
@@ -19,9 +17,6 @@ from registry_tool.promotion import check_promotion
 from registry_tool.schema import show
 from registry_tool.store import Loaded, located
 from registry_tool.values import Entry, Finding, Registry, Severity
-
-if TYPE_CHECKING:
-    pass
 
 MODEL_SUFFIXES = (".onnx", ".data")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
@@ -41,8 +36,9 @@ def check(
     documents = {loaded.name: loaded.document} if loaded.document else {}
     known: set[str] = {loaded.name}
     findings += _check_ids(loaded.registry, loaded.name)
-    single = level is Level.FULL and any(entry.onnx for entry in loaded.registry.entries)
-    with Folder(loaded.folder) as folder, Prober() if single else nullcontext() as prober:
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        if level is Level.FULL and loaded.registry.entries:
+            prober.start()
         for index, entry in enumerate(loaded.registry.entries):
             opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
             if progress:
@@ -74,8 +70,12 @@ def check_entry(
 ) -> list[Finding]:
     """The findings on one opened entry; core checks first, then every plugin's.
 
-    prober: runs the models of an entry that passed all else; a manifest's graphs are its owner's to prove.
+    prober: one that lives on. At Level.FULL it checks every model, and runs a single one that passed all else; a
+    manifest's graphs are its owner's to prove.
     """
+    if prober is None:
+        with Prober() as prober:
+            return check_entry(opened, registry, plugins, level, prober)
     entry = opened.entry
     findings = list(opened.findings)
     if entry.kind not in plugins.kinds:
@@ -90,11 +90,11 @@ def check_entry(
     if level is Level.FULL:
         from registry_tool.onnxchecks import check_models
 
-        findings += check_models(opened, plugins.kinds[entry.kind], registry.schema_version, whole)
+        findings += check_models(opened, plugins.kinds[entry.kind], prober, registry.schema_version, whole)
     findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)
-    if prober is not None and entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
+    if entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
         for path, data in whole.items():
             code, seen = prober.run(data)
             if code:

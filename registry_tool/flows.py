@@ -26,6 +26,7 @@ from registry_tool.hookspec import (
     TrainRequest,
 )
 from registry_tool.plugins import Plugins
+from registry_tool.probe import Prober
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Finding, Json, Registry, Severity
@@ -200,7 +201,9 @@ def _pinned(trained: Trained) -> Json:
     return manifest
 
 
-def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str | None) -> None:
+def save_sound(
+    path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str | None, prober: Prober | None = None
+) -> None:
     """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
 
     made: a file or folder relative to the registry's folder, None where it stood there before. Raises PluginError.
@@ -211,7 +214,7 @@ def save_sound(path: Path, registry: Registry, entry: Entry, plugins: Plugins, m
         index = [e.id for e in loaded.registry.entries].index(entry.id)
         with Folder(path.parent) as folder:
             view = open_entry(folder, loaded, plugins, entry, index, keep=True)
-            findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+            findings = check_entry(view, loaded.registry, plugins, Level.FULL, prober)
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
         if made is not None:

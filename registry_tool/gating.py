@@ -10,13 +10,14 @@ from pathlib import Path
 from registry_tool import store
 from registry_tool.checks import check_entry, open_entry
 from registry_tool.entries import OpenEntry, sha256_of
-from registry_tool.errors import InputError, RejectedError
+from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.files import FileProblem, Folder, clean_staging, locked, write_atomic
 from registry_tool.flows import find_entry, opened, save_sound, usable
 from registry_tool.gitbase import load_base
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
 from registry_tool.policy import judge
+from registry_tool.probe import Prober
 from registry_tool.promotion import is_random, measure
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
@@ -130,8 +131,8 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
         loaded, registry, entry = _writable(path, entry_id)
         if entry.is_production:
             raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
-        with opened(loaded, plugins, entry) as view:
-            findings = check_entry(view, registry, plugins, Level.FULL)
+        with Prober() as prober, opened(loaded, plugins, entry) as view:
+            findings = check_entry(view, registry, plugins, Level.FULL, prober)
             if errors := [f for f in findings if f.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
             if is_random(view):
@@ -144,25 +145,28 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                     raise InputError(f"{entry_id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
                 checked_text("--reason", reason, 512)
                 flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
-                store.save(path, registry.with_entry(flipped))
+                try:
+                    save_sound(path, registry.with_entry(flipped), flipped, plugins, None, prober)
+                except PluginError as error:
+                    raise RejectedError(str(error)) from error
                 return Flip(flipped)
             if reason:
                 raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
             judgement = _judge(view, registry, plugins)
-        if not judgement.verdict.promotes:
-            return Flip(entry, judgement)
-        if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
-            raise RejectedError(
-                f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
-            )
-        data = dump(judgement.verdict.to_dict())
-        digest = sha256_of(data)
-        where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
-        made = None if (path.parent / where).exists() else where
-        write_atomic(path.parent / where, data, root=path.parent)
-        flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
-        save_sound(path, registry.with_entry(flipped), flipped, plugins, made)
-        return Flip(flipped, judgement, where)
+            if not judgement.verdict.promotes:
+                return Flip(entry, judgement)
+            if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
+                raise RejectedError(
+                    f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
+                )
+            data = dump(judgement.verdict.to_dict())
+            digest = sha256_of(data)
+            where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
+            made = None if (path.parent / where).exists() else where
+            write_atomic(path.parent / where, data, root=path.parent)
+            flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
+            save_sound(path, registry.with_entry(flipped), flipped, plugins, made, prober)
+            return Flip(flipped, judgement, where)
 
 
 def demote(path: Path, entry_id: str, reason: str) -> Entry:

@@ -1,7 +1,7 @@
 """onnxchecks.py: judges what an entry's ONNX files say about themselves. Runs no model, opens nothing unpinned.
 
-The order fails closed: facts from the bytes first, then external data, and only on what survived onnx's own checker,
-which never sees a file name: external tensors are put in from the bytes whose digest was compared.
+The order fails closed: facts from the bytes first, then external data, and only on what survived onnx's own checker. It
+runs in the prober's child and never sees a file name: external tensors are put in from the bytes whose digest holds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from registry_tool.entries import OpenEntry
 from registry_tool.files import FileProblem, check_path
 from registry_tool.hookspec import Kind
 from registry_tool.onnxfile import ALLOWED_OPS, ExternalTensor, OnnxError, OnnxSummary, holds_non_finite, inspect_model
+from registry_tool.probe import AGAIN, MESSAGES, Prober
 from registry_tool.schema import show
 from registry_tool.values import Artifact, Finding, Severity
 
@@ -31,7 +32,7 @@ SHOWN = 3  # names in a message
 
 
 def check_models(
-    opened: OpenEntry, kind: Kind, schema_version: int = 2, whole: dict[str, bytes] | None = None
+    opened: OpenEntry, kind: Kind, prober: Prober, schema_version: int = 2, whole: dict[str, bytes] | None = None
 ) -> list[Finding]:
     """Findings on every pinned `.onnx` file of a sound entry; `file` is the ONNX file, which has no lines.
 
@@ -41,11 +42,13 @@ def check_models(
     findings: list[Finding] = []
     for name in opened.paths:
         if name.endswith(".onnx"):
-            findings += _check_model(opened, name, kind, schema_version < 2, {} if whole is None else whole)
+            findings += _check_model(opened, name, kind, prober, schema_version < 2, {} if whole is None else whole)
     return findings
 
 
-def _check_model(opened: OpenEntry, name: str, kind: Kind, weak_pins: bool, whole: dict[str, bytes]) -> list[Finding]:
+def _check_model(
+    opened: OpenEntry, name: str, kind: Kind, prober: Prober, weak_pins: bool, whole: dict[str, bytes]
+) -> list[Finding]:
     artifact = opened.artifacts[name]
     finding = partial(Finding, entry=opened.entry.id, file=artifact.path)
     data = opened.read(name)
@@ -62,10 +65,12 @@ def _check_model(opened: OpenEntry, name: str, kind: Kind, weak_pins: bool, whol
     ]
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
-    refused = list(_check_with_onnx(data, stored, finding))
-    if not refused:
-        whole[artifact.path] = _complete(data, stored).SerializeToString() if stored else data
-    return findings + refused
+    complete = _complete(data, stored).SerializeToString() if stored else data
+    code, seen = prober.check(complete)
+    if code:
+        return [*findings, finding(code, f"{MESSAGES[code]}: {seen}", hint=AGAIN)]
+    whole[artifact.path] = complete
+    return findings
 
 
 def _check_container(summary: OnnxSummary, finding: Make) -> Iterator[Finding]:
@@ -211,20 +216,6 @@ def _read_weakly_pinned(
         "onnx-external-weak", f"only SHA-1, which can be forged, pins {show(location)}", severity=WARNING,
         found="sha1", expected="its sha256 in `external_data` of the entry", hint="`registry migrate` pins it",
     )  # fmt: skip
-
-
-def _check_with_onnx(data: bytes, stored: dict[str, bytes], finding: Make) -> Iterator[Finding]:
-    """onnx's own rules, on a copy that holds all its weights, so that the library has no file to open."""
-    import onnx
-
-    code, what = "onnx-invalid", "breaks the rules of ONNX"
-    try:
-        model = _complete(data, stored)
-        onnx.checker.check_model(model)
-        code, what = "onnx-shapes", "has types or shapes that do not fit together"
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    except Exception as error:  # the library raises a dozen types on hostile bytes, each a property of the file
-        yield finding(code, f"the model {what}: {_text(error)}", hint="export the model again")
 
 
 def _complete(data: bytes, stored: dict[str, bytes]) -> Any:

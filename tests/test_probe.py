@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import mutations
 import numpy as np
@@ -13,7 +15,8 @@ import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
-from registry_tool import flows
+from registry_tool import flows, gating, store
+from registry_tool.errors import RejectedError
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
@@ -105,9 +108,59 @@ def test_what_does_not_load_is_refused(prober: Prober, data: bytes) -> None:
 def test_a_child_that_ends_or_hangs_is_told(program: str, code: str, seen: str) -> None:
     """A stand-in for a model that ends its process, at any moment: a finding, and no process is left."""
     with Prober((sys.executable, "-c", program), wall=0.3 if "sleep" in program else 60) as prober:
-        for _ in range(2):
-            assert prober.run(bytes(100)) == (code, seen)
+        for ask in (prober.run, prober.check):
+            assert ask(bytes(100)) == (code, seen)
             assert prober._child is None
+
+
+def test_onnxs_checker_runs_in_the_child(prober: Prober, tmp_path: Path, plugins: Plugins) -> None:
+    """A checker that dies is a finding on the file; validate goes on."""
+    assert prober.check(tiny_models.model().SerializeToString()) == ("", "")
+    assert prober.check(b"no model")[0] == "onnx-invalid"
+    folder = mutations.singles(tmp_path, 1)
+    dying = Prober((sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), 11)"))
+    with dying, patch("registry_tool.checks.Prober", lambda: nullcontext(dying)):
+        found = flows.validate(folder / "registry.json", plugins).findings
+    assert {f.code for f in found} == {"onnx-probe-crashed"}
+    assert {f.file for f in found} == {"plain.onnx", "external.onnx", "quantised.onnx", "quantised.int8.onnx"}
+
+
+def test_the_largest_model_is_checked_and_run_within_the_limits(prober: Prober) -> None:
+    """50 MiB of weights, the default limit of a file, fit into the child's memory."""
+    weight = numpy_helper.from_array(np.zeros((6, 50 * 2**20 // 24 - 100), np.float32), "big")
+    model = tiny_models.model([helper.make_node("MatMul", ["features", "big"], ["wide"], name="wide")], [weight])
+    data = with_output(model, "wide", [2, weight.dims[1]]).SerializeToString()
+    assert (prober.check(data), prober.run(data)) == (("", ""), ("", ""))
+
+
+def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
+    """A person's decision under a manual policy is no way around what `validate` asks; nor is `gate --base`."""
+    row = tiny_models.entry(tmp_path, greedy(), "greedy", smoke=True)
+    row["sidecar_sha256"] = tiny_models.write(tmp_path, "greedy.json", {"id": "greedy"})
+    document = {"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": [row]}
+    tiny_models.write(tmp_path, "registry.json", document)
+    before = (tmp_path / "registry.json").read_bytes()
+    with pytest.raises(RejectedError, match="more memory"):
+        gating.flip(tmp_path / "registry.json", plugins, "greedy", "looks fine")
+    assert (tmp_path / "registry.json").read_bytes() == before
+    document["models"] = [row | {"smoke": False, "promotion": {"manual": True, "reason": "looks fine"}}]
+    tiny_models.write(tmp_path, "old.json", {"schema_version": 2, "policies": {}, "models": []})
+    tiny_models.write(tmp_path, "registry.json", document)
+    with patch("registry_tool.gating.load_base", lambda base, path: store.load(tmp_path / base)):
+        (judgement,) = gating.gate_base(tmp_path / "registry.json", plugins, "old.json")
+    assert not judgement.verdict.promotes
+    assert "onnx-probe-memory" in " ".join(judgement.verdict.reasons)
+
+
+def test_a_flip_that_would_not_validate_is_refused(tmp_path: Path, plugins: Plugins) -> None:
+    """A production model needs a sidecar, so one without is not flipped by a reason either."""
+    row = tiny_models.entry(tmp_path, tiny_models.model(), "bare", smoke=True)
+    document = {"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": [row]}
+    tiny_models.write(tmp_path, "registry.json", document)
+    before = (tmp_path / "registry.json").read_bytes()
+    with pytest.raises(RejectedError, match="no sidecar"):
+        gating.flip(tmp_path / "registry.json", plugins, "bare", "looks fine")
+    assert (tmp_path / "registry.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import vocabulary
-from fr_ensemble.tables import Batch, Columns, Place, Text, Told, bad_cell, missing_column, read_table, silent
+from fr_ensemble.tables import (
+    Batch,
+    Columns,
+    Place,
+    Text,
+    Told,
+    bad_cell,
+    missing_column,
+    read_record,
+    read_table,
+    silent,
+)
 from fr_ensemble.vocabulary import CANONICAL_6
 from fr_ensemble.weights import Float64, Int64, TrainingData
 from registry_tool.errors import InputError
@@ -117,7 +128,8 @@ class Corpus:
     """A whole corpus in memory: n rows, F features, K conditions, S sources, C clips.
 
     groups: `encoder` and the other columns asked for, by name. sha256: of the file; None for random rows.
-    rows_sha256: see RowsDigest. unknown_encoders: how many rows each name without a slot has.
+    rows_sha256: see RowsDigest. record: how it was made, where the file says so.
+    unknown_encoders: how many rows each name without a slot has.
     """
 
     spec: ColumnSpec
@@ -133,6 +145,7 @@ class Corpus:
     unknown_encoders: Mapping[str, int]
     sha256: str | None
     rows_sha256: str
+    record: Mapping[str, Any] | None
 
     @property
     def n_rows(self) -> int:
@@ -207,7 +220,7 @@ def read_corpus(
         )
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return replace(corpus, sha256=sha256)
+    return replace(corpus, sha256=sha256, record=read_record(path))
 
 
 def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) -> Corpus:
@@ -348,7 +361,7 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     return Corpus(
         spec=spec, source=source_index, sources=sources, clip=clip_index, clips=clips,
         groups=MappingProxyType(groups), unknown_encoders=MappingProxyType(dict(unknown)),
-        sha256=None, rows_sha256=digest.hexdigest(), **whole,
+        sha256=None, record=None, rows_sha256=digest.hexdigest(), **whole,
     )  # fmt: skip  # one field a line says no more
 
 

@@ -38,6 +38,7 @@ class Plan:
     presets: Mapping[str, str] = field(default_factory=dict)
     every: int = 1  # keep frames 0, every, 2 * every, ...; all are encoded and scored
     jobs: int = 1
+    normalised: bool = True  # columns preset_norm and crf_norm; the shipped corpora are older than they
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.sources]
@@ -160,7 +161,7 @@ def _build(plan: Plan, shop: Workshop, output: Path, listen: Listener) -> Built:
         name, why = next(iter(failed.items()))
         raise WorldError(f"{name}: {why}: every cell failed; try the encoder with ffmpeg itself")
     record = _record(plan, shop.run.ffmpeg, references, made, [*failed, *skipped])
-    rows = _write(output, _batches(plan, references, made, files), record)
+    rows = _write(output, _batches(plan, references, made, files), record, plan.normalised)
     new = set(open_cells)
     return Built(rows, sum(c in new for c in made), sum(c not in new for c in made), failed, skipped)
 
@@ -207,6 +208,12 @@ def _batches(
             "height": reference.height,
             "preset": cell.preset,
         }
+        if plan.normalised:
+            encoder = cell.encoder
+            same |= {
+                "preset_norm": encoder.preset_norm(cell.preset),
+                "crf_norm": encoder.quality_norm(cell.quality),
+            }
         index = -1
         with open(files[cell]) as lines:
             kbps = int(lines.readline()) * 8 * float(reference.rate) / reference.frames / 1000
@@ -227,7 +234,7 @@ def _batches(
         yield columns
 
 
-def _write(output: Path, batches: Iterator[dict[str, list[Any]]], record: Mapping[str, Any]) -> int:
+def _write(output: Path, batches: Iterator[dict[str, list[Any]]], record: Mapping[str, Any], normalised: bool) -> int:
     """Writes parquet beside `output`, then renames: the file is whole or absent. Returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -237,6 +244,7 @@ def _write(output: Path, batches: Iterator[dict[str, list[Any]]], record: Mappin
     text = [(name, pa.string()) for name in ("src", "encoder")]
     text += [("quality", pa.int32()), ("clip", pa.string()), ("frame_index", pa.int32()), ("fps", pa.float64())]
     text += [("height", pa.int32()), ("preset", pa.string()), ("bitrate_kbps", pa.float64())]
+    text += [(name, pa.float64()) for name in ("preset_norm", "crf_norm") if normalised]
     schema = pa.schema(text + [(name, pa.float32()) for name in SCORES])
     schema = schema.with_metadata({RECORD_KEY: json.dumps(record, sort_keys=True).encode()})
     strings = [name for name in schema.names if name not in SCORES]

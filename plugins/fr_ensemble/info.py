@@ -95,7 +95,9 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
         return Columns(tuple(numeric), tuple(name for name in found if name not in numeric))
 
     numbers: dict[str, _Numbers] = {}
-    values: dict[str, Counter[str]] = {}
+    encoders = Counter[str]()
+    first: dict[str, str] = {}  # text of a column that is no number, and those that have another one too
+    varied: set[str] = set()
     of_source: dict[str, dict[str, Any]] = {}
     of_encoder: dict[str, _Numbers] = {}
     histogram = _Histogram()
@@ -109,7 +111,11 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
             numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
         for name, text in batch.texts.items():
             counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
-            values.setdefault(name, Counter()).update({t: c for t, c in zip(text.names, counts, strict=True) if c})
+            used = {t: c for t, c in zip(text.names, counts, strict=True) if c}
+            if name in ("encoder", "codec"):
+                encoders.update(used)
+            first.setdefault(name, next(iter(used)))
+            varied |= {name} if used.keys() != {first[name]} else set()
         source, encoder = batch.texts["src"], batch.texts.get("encoder") or batch.texts["codec"]
         for code in np.unique(source.codes):
             rows, label = source.codes == code, source.names[code]
@@ -131,10 +137,9 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
     if not n:
         raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
     duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
-    encoders = values.get("encoder") or values["codec"]
     _, unknown = vocabulary.encode(encoders)
     constant = [name for name, figures in numbers.items() if figures.low == figures.high]
-    constant += [name for name, counts in values.items() if len(counts) == 1]
+    constant += [name for name in first if name not in varied]
     return {
         "corpus": path.name,
         "n_rows": n,

@@ -8,19 +8,22 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from fr_ensemble.encoders import ENCODERS
 from fr_ensemble.tables import RECORD_KEY, Columns, read_table
-from fr_ensemble.vocabulary import CANONICAL_6
+from fr_ensemble.vocabulary import CANONICAL_6, encode, vocabulary
 from registry_tool.errors import InputError, WorldError
 
 SCORES = (*CANONICAL_6, "vmaf")
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
+NORMS = ("preset_norm", "crf_norm")  # columns that an import adds where it can for every log
 LOG_SUFFIXES = (".json", ".xml", ".csv")
 TAKEN = ("frame_index", *SCORES)
 _BATCH = 65_536  # rows written at once
@@ -266,6 +269,9 @@ def import_logs(
     names = list(dict.fromkeys(name for row in fields.values() for name in row if name not in ("src", "encoder")))
     kinds: dict[str, type] = {"src": str, "encoder": str}
     kinds |= {n: str if n in TEXTS or any(isinstance(r.get(n), str) for r in fields.values()) else float for n in names}
+    norms = {log: _norms(row) for log, row in fields.items()}
+    known = [n for n in NORMS if n not in kinds and all(n in of_log for of_log in norms.values())]
+    kinds |= dict.fromkeys(known, float)
     kinds |= {"clip": str, "frame_index": int, **dict.fromkeys(SCORES, float)}
     clips = _clip_names(fields)
     failed: dict[str, str] = {}
@@ -290,7 +296,8 @@ def import_logs(
             first = seen.setdefault(hash(tuple(read.rows)), str(log))
             if first != str(log):
                 twins.append((first, str(log)))
-            same = {name: row.get(name) for name in kinds if name not in TAKEN} | {"clip": clips[log]}
+            given = norms[log] | row | {"clip": clips[log]}
+            same = {name: given.get(name) for name in kinds if name not in TAKEN}
             batch += [same | dict(zip(TAKEN, values, strict=True)) for values in read.rows]
             if len(batch) >= _BATCH:
                 yield batch
@@ -299,17 +306,35 @@ def import_logs(
             raise InputError(f"{next(iter(failed.values()))}: none of {len(fields)} logs can be used")
         yield batch
 
-    rows = write_rows(output, kinds, batches(), lambda: {"logs": record})
+    def record_of() -> dict[str, Any]:
+        return {"logs": record, "libvmaf": sorted({about["libvmaf"] for about in record.values()} - {""})}
+
+    rows = write_rows(output, kinds, batches(), record_of)
     return Imported(rows, len(record), failed, incomplete, twins)
 
 
+def _norms(row: Row) -> dict[str, float]:
+    """The columns that `corpus build` gives: quality and preset on their encoder's own scales, where they are known."""
+    slots, _ = encode([str(row["encoder"])])
+    encoder, found = ENCODERS.get(vocabulary()[int(slots[0])]), {}
+    if encoder is not None:
+        if str(row.get("preset")) in encoder.presets:
+            found["preset_norm"] = encoder.preset_norm(str(row["preset"]))
+        quality = next((row[n] for n in ("quality", encoder.quality[1:]) if isinstance(row.get(n), float)), None)
+        if quality is not None and encoder.scale[0] <= quality <= encoder.scale[1]:
+            found["crf_norm"] = encoder.quality_norm(quality)
+    return found
+
+
 def _clip_names(fields: Mapping[Path, Row]) -> dict[Path, str]:
-    """What the table says, else the file's name without its extension, else, where that stands twice, its path."""
-    stems = [log.stem for log in fields]
-    return {
-        log: str(row.get("clip") or (log.stem if stems.count(log.stem) == 1 else log.as_posix()))
-        for log, row in fields.items()
+    """What the table says, else of the file's stem, name and path the first that is no other log's."""
+    spellings = {log: (log.stem, log.name, log.as_posix()) for log in fields}
+    often = [Counter(names) for names in zip(*spellings.values(), strict=True)]
+    alone = {
+        log: next((name for name, counts in zip(names, often, strict=True) if counts[name] == 1), names[-1])
+        for log, names in spellings.items()
     }
+    return {log: str(row.get("clip") or alone[log]) for log, row in fields.items()}
 
 
 def write_rows(

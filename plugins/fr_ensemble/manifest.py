@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,9 +18,12 @@ from fr_ensemble.export import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
 from fr_ensemble.recipe import Recipe
 from fr_ensemble.vocabulary import vocabulary
 from fr_ensemble.weights import Float64, Scaler
+from registry_tool.strictjson import dump
 
 KIND = "fr_ensemble"
 VERSION = 2
+SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "features", "frame_filter", "every", "encoders")  # of a record
+MOST_SETTINGS = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 OOF_PATH = "evidence/oof.npz"
 # Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
 # 1e-6 of the target's range; a hundred times that is another model, not rounding.
@@ -63,6 +68,23 @@ def environment() -> list[dict[str, str]]:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return [{"name": name, "version": version} for name, version in found.items()]
+
+
+def record_of(corpus: Corpus) -> dict[str, Any] | None:
+    """How the corpus was made, as its file says: versions and settings, and the digest of the whole record.
+
+    What grows with sources and logs stays in the file, and so do settings that no manifest can hold. None for a corpus
+    without a record.
+    """
+    if corpus.record is None:
+        return None
+    text = json.dumps(corpus.record, sort_keys=True, separators=(",", ":"))
+    settings = {name: corpus.record[name] for name in SETTINGS if name in corpus.record}
+    try:
+        settings = settings if len(dump(settings)) <= MOST_SETTINGS else {}
+    except ValueError:
+        settings = {}
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
 
 
 def build(
@@ -112,6 +134,7 @@ def build(
             "rows_sha256": corpus.rows_sha256,
             "n_rows": corpus.n_rows,
             "sources": list(corpus.sources),
+            "record": record_of(corpus),
         },
         "environment": environment(),
         "probe": dict(probe),

@@ -38,7 +38,7 @@ def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None
             print(f"{step.done}/{step.total} {step.name} {step.state} {step.message}", file=sys.stderr)
 
     sources = tuple(Source(pattern, graph=graph, frames=FRAMES) for pattern, graph in patterns.items())
-    plan = Plan(sources, QUALITIES, every=EVERY, jobs=jobs)
+    plan = Plan(sources, QUALITIES, every=EVERY, jobs=jobs, normalised=False)
     built = build(plan, find_ffmpeg(), DATA / f"{name}.parquet", cache, tell)
     if built.failed or built.skipped:
         sys.exit(f"{name}: not complete: {dict(built.failed)} {dict(built.skipped)}")

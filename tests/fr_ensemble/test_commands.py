@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import Program, program
+from fr_ensemble.corpus import ColumnSpec, random_corpus
 from fr_ensemble.encodes import find_ffmpeg
+from fr_ensemble.manifest import record_of
 from fr_ensemble.tables import RECORD_KEY
 
 BUILD = ("fr-ensemble", "corpus", "build")
@@ -87,6 +91,44 @@ def test_an_encoder_this_machine_lacks_is_skipped(registry: Program, videos: Pat
     where = ["--encoders", "h264_nvenc,libx264", "--crf", "30", "--ffmpeg", bare, "-o", tmp_path / "c.parquet"]
     ran = registry(*BUILD, videos / "bars.y4m", *where)
     assert (ran.code, ran.err) == (0, "skipped: encoder h264_nvenc: Cannot load libcuda.so.1\n")
+
+
+def test_how_a_corpus_was_made_reaches_the_manifest(registry: Program, videos: Path, tmp_path: Path) -> None:
+    """An ensemble trained on a build pins its file and says versions and settings; normalised columns condition it."""
+    corpus = tmp_path / "c.parquet"
+    files = [videos / "bars.y4m", videos / "zoom.mkv"]
+    where = ["--encoders", "libx264,libx265", "--crf", "20,40", "-o", corpus]
+    assert registry(*BUILD, *files, *where).code == 0
+    record = json.loads(pq.read_schema(corpus).metadata[RECORD_KEY])
+    quick = ["--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT"]
+    conditions = ["--condition", "preset_norm", "--condition", "crf_norm"]
+    entry = ["--id", "mine", "--corpus", corpus, "--registry", tmp_path / "model" / "registry.json"]
+    ran = registry("train", "fr_ensemble", *entry, *quick, *conditions)
+    assert ran.code == 0, ran.err
+    (path,) = (tmp_path / "model" / "mine").glob("*/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert [slot["name"] for slot in manifest["codec_block"]][-2:] == ["preset_norm", "crf_norm"]
+    made = manifest["corpus"]
+    assert made["sha256"] == hashlib.sha256(corpus.read_bytes()).hexdigest()
+    settings = made["record"]["settings"]
+    assert (settings["ffmpeg"], settings["libvmaf"]) == (find_ffmpeg().version, find_ffmpeg().libvmaf)
+    assert (settings["model"], settings["every"]) == ("vmaf_v0.6.1", 1)
+    assert settings["encoders"] == record["encoders"]
+    assert settings["encoders"]["libx265"]["preset"] == "fast"
+    whole = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    assert made["record"]["sha256"] == hashlib.sha256(whole).hexdigest()
+    assert registry("validate", tmp_path / "model").code == 0
+
+
+def test_a_record_that_no_manifest_can_hold(tmp_path: Path) -> None:
+    """Settings of a foreign file that are too many, or no clean JSON, stay out of the manifest, all but their digest."""
+    random = random_corpus(20, ColumnSpec(), 0)
+    for settings in ({"ffmpeg": "x" * 70_000}, {"ffmpeg": "a\u202eb"}, {"every": float("nan")}):
+        record = record_of(replace(random, record=settings))
+        assert record is not None
+        assert record["settings"] == {}
+        assert len(record["sha256"]) == 64
+    assert record_of(random) is None
 
 
 @pytest.mark.parametrize(

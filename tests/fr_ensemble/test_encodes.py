@@ -27,7 +27,8 @@ from registry_tool.errors import InputError, WorldError
 ROOT = Path(__file__).parents[2]
 MOVING = "testsrc2=s=160x96:r=12"
 FRAMES = 8
-COLUMNS = ["src", "encoder", "quality", "clip", "frame_index", "fps", "height", "preset", "bitrate_kbps", *SCORES]
+COLUMNS = ["src", "encoder", "quality", "clip", "frame_index", "fps", "height", "preset", "bitrate_kbps"]
+NORMS = ["preset_norm", "crf_norm"]
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,11 @@ def test_every_software_encoder_gives_a_row_a_frame(ffmpeg: FFmpeg, tmp_path: Pa
     assert not built.failed
     assert not built.skipped
     table = pq.read_table(tmp_path / "c.parquet")
-    assert table.column_names == COLUMNS
+    assert table.column_names == [*COLUMNS, *NORMS, *SCORES]
     rows = table.to_pylist()
+    norms = {row["clip"]: (row["preset_norm"], row["crf_norm"]) for row in rows}
+    assert norms["moving.libx264.15"] == (5 / 8, 15 / 51)  # medium is the sixth of nine presets
+    assert norms["moving.libsvtav1.50"] == (5 / 13, 49 / 62)  # 8 of 13..0, 50 of 1..63
     assert [row["frame_index"] for row in rows] == [*range(FRAMES)] * 10
     assert all(math.isfinite(row[name]) for row in rows for name in SCORES)
     for name in software:
@@ -354,7 +358,7 @@ def test_the_shipped_corpora_are_what_their_readme_says() -> None:
     files = [shipped.DATA / "corpus.parquet", shipped.DATA / "outlier.parquet"]
     for file, patterns in zip(files, (PATTERNS, OUTLIER), strict=True):
         table = pq.read_table(file)
-        assert table.column_names == COLUMNS
+        assert table.column_names == [*COLUMNS, *SCORES]
         rows = table.to_pylist()
         frames = range(0, 48, shipped.EVERY)
         assert {(r["src"], r["encoder"], r["quality"], r["frame_index"]) for r in rows} == {

@@ -160,6 +160,7 @@ def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
     }  # fmt: skip
     assert (last["frame_index"], last["clip"], last["bitrate"]) == (1, names[1], 900.0)
     record = json.loads(table.schema.metadata[RECORD_KEY])
+    assert record["libvmaf"] == ["3.0.0"]
     assert {clip: log["libvmaf"] for clip, log in record["logs"].items()} == dict.fromkeys(names, "3.0.0")
     assert str(tmp_path) not in json.dumps(record)
 
@@ -182,6 +183,23 @@ def test_import_by_table(registry: Program, tmp_path: Path, suffix: str) -> None
     assert corpus.groups["crf"].names == ("20.0", "31.5")
     assert corpus.groups["preset"].names == ("8", "")
     assert corpus.target.tolist() == [frame["vmaf"] for frame in FRAMES] * 2
+
+
+def test_an_import_normalises_what_it_knows(registry: Program, tmp_path: Path) -> None:
+    """Presets and qualities of known encoders get the columns that a build gives, none of them with holes."""
+    as_json(tmp_path / "a.json")
+    as_json(tmp_path / "b.json", FRAMES[:2])
+    columns = {}
+    for name, second in {"both": "libsvtav1,32,8", "one": "vp9,32,8000", "none": "wonder,3,fast"}.items():
+        (tmp_path / "t.csv").write_text(f"log,src,encoder,crf,preset\na.json,s1,x264,51,medium\nb.json,s2,{second}\n")
+        output = tmp_path / f"{name}.parquet"
+        logs = [tmp_path / "a.json", tmp_path / "b.json"]
+        assert registry(*IMPORT, *logs, "--meta", tmp_path / "t.csv", "-o", output).code == 0
+        table = pq.read_table(output).to_pydict()
+        columns[name] = {norm: table[norm] for norm in ("preset_norm", "crf_norm") if norm in table}
+    assert columns["both"] == {"preset_norm": [5 / 8] * 3 + [5 / 13] * 2, "crf_norm": [1.0] * 3 + [0.5] * 2}
+    assert list(columns["one"]) == ["crf_norm"]
+    assert columns["none"] == {}
 
 
 def test_the_table_wins_over_the_name(registry: Program, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_how_a_corpus_was_made_reaches_the_manifest(registry: Program, videos: P
 
 
 def test_a_record_that_no_manifest_can_hold(tmp_path: Path) -> None:
-    """Settings of a foreign file that are too many, or no clean JSON, stay out of the manifest, all but their digest."""
+    """Settings of a file that are too many, or no clean JSON, stay out of the manifest but for their digest."""
     random = random_corpus(20, ColumnSpec(), 0)
     for settings in ({"ffmpeg": "x" * 70_000}, {"ffmpeg": "a\u202eb"}, {"every": float("nan")}):
         record = record_of(replace(random, record=settings))

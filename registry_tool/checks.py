@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.files import FileProblem, Folder, InventoryItem
 from registry_tool.hookspec import Level, Progress
-from registry_tool.loose import check_declared, check_loose_manifests
+from registry_tool.loose import check_declared, check_joined, check_loose_manifests
 from registry_tool.plugins import LoadedPlugin, Plugins
 from registry_tool.probe import HINT, MESSAGES, Prober
 from registry_tool.promotion import check_promotion
@@ -91,6 +91,7 @@ def check_entry(
         from registry_tool.onnxchecks import check_models
 
         findings += check_models(opened, plugins.kinds[entry.kind], prober, registry.schema_version, whole)
+        findings += check_joined(opened) if entry.manifest else []
     findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)

@@ -9,7 +9,7 @@ import sys
 import click
 
 from registry_tool import __version__
-from registry_tool.commands import gate, inspect, models
+from registry_tool.commands import audit, gate, inspect, models
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
 
@@ -65,6 +65,7 @@ for _command in (
     *(inspect.validate, inspect.list_, inspect.show_, inspect.card, inspect.rule, inspect.plugins, inspect.prune),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
+    *(audit.migrate,),
 ):
     cli.add_command(_command)
 

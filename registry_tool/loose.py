@@ -5,18 +5,26 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
 from registry_tool.files import FileProblem, Folder
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
 from registry_tool.schema import show
-from registry_tool.store import Loaded, file_finding, json_finding, located
+from registry_tool.store import Loaded, empty, file_finding, json_finding, located
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Finding, Json, Registry, Severity
 
 MAX_INVENTORY = 200_000
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
+SHARED = (  # what a manifest says once for all its members: its field, and the sidecars' field
+    ("feature_order", "feature_order"),
+    ("feature_mean", "feature_mean"),
+    ("feature_std", "feature_std"),
+    ("codec_vocab", "encoder_vocab"),
+    ("codec_vocab_version", "encoder_vocab_version"),
+)
 Wrong = Callable[..., Finding]
 
 
@@ -47,7 +55,7 @@ def check_loose_manifests(
     findings: list[Finding] = []
     paths: set[str] = set()
     sidecars = {f"{stem(entry.onnx)}.json" for entry in registry.entries if entry.onnx}
-    for path in _json_files(folder, registry, {loaded.name, *(e.manifest for e in registry.entries)}):
+    for path in json_files(folder, loaded):
         try:
             data = folder.read(path, JSON_MAX_BYTES)
             document = parse(data)
@@ -102,7 +110,10 @@ def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
     return findings
 
 
-def _json_files(folder: Folder, registry: Registry, known: set[str | None]) -> Iterator[str]:
+def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
+    """JSON files that stand beside the models of a registry, its own documents left out."""
+    registry = loaded.registry or empty()
+    known = {loaded.name, *(entry.manifest for entry in registry.entries)}
     beside = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
     try:
         items = folder.inventory(MAX_INVENTORY)
@@ -157,8 +168,8 @@ def _check_manifest(
             if row is not None and mine != theirs:
                 message = f"not the {key} of the registry entry {row.id}"
                 findings.append(wrong("loose-member-disagrees", message, f"{at}/{key}", mine, theirs))
-        width = _codec_width(folder, onnx) if level is Level.FULL else None
-        member = Member(name, row, _sidecar(folder, f"{stem(onnx)}.json"), width)
+        width = _codec_width(partial(folder.read, onnx, ONNX_MAX_BYTES)) if level is Level.FULL else None
+        member = Member(name, row, _sidecar(partial(folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES)), width)
         for key, mine, place in (("seed", pin.get("seed"), f"{at}/seed"), ("ensemble_id", manifest.get("id"), "/id")):
             if member.sidecar.get(key, mine) != mine:
                 message = f"the sidecar of {name} says another {key}"
@@ -173,13 +184,7 @@ def _check_shared(members: Sequence[Member], manifest: Mapping[str, Json], wrong
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
         message = f"the registry says otherwise of {_names(names)}"
         yield wrong("loose-smoke-mismatch", message, "/smoke", smoke, not smoke)
-    for key, theirs in (
-        ("feature_order", "feature_order"),
-        ("feature_mean", "feature_mean"),
-        ("feature_std", "feature_std"),
-        ("codec_vocab", "encoder_vocab"),
-        ("codec_vocab_version", "encoder_vocab_version"),
-    ):
+    for key, theirs in SHARED:
         mine = manifest.get(key)
         if differing := [m for m in members if m.sidecar.get(theirs, mine) != mine]:
             message = f"not the {theirs} in the sidecars of {_names([m.id for m in differing])}"
@@ -201,19 +206,41 @@ def _check_shared(members: Sequence[Member], manifest: Mapping[str, Json], wrong
         yield wrong("loose-codec-width", message, "/codec_vocab", found, f"{width} columns")
 
 
-def _sidecar(folder: Folder, path: str) -> Mapping[str, Json]:
+def check_joined(opened: OpenEntry) -> list[Finding]:
+    """The same disagreements, as warnings, in a version-1 manifest that an entry pins together with its sidecars."""
+    manifest = opened.manifest or EMPTY
+    if "schema_version" in manifest or not isinstance(manifest.get("members"), list):
+        return []
+    members = []
+    for pin in (member for member in manifest["members"] if isinstance(member, dict) and "onnx" in member):
+        sidecar = pin.get("sidecar")
+        path = sidecar.get("path") if isinstance(sidecar, dict) else None
+        document = _sidecar(partial(opened.read, path)) if path in opened.artifacts else EMPTY
+        members.append(Member(str(pin.get("id")), None, document, _codec_width(partial(opened.read, pin["onnx"]))))
+
+    def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
+        texts = (show(value).strip('"') for value in (found, expected))
+        return opened.finding(
+            code, message, at, severity=Severity.WARNING, **dict(zip(("found", "expected"), texts, strict=True)),
+            hint="train the ensemble again: nothing here shows which is right",
+        )  # fmt: skip
+
+    return list(_check_shared(members, manifest, wrong))
+
+
+def _sidecar(read: Callable[[], bytes]) -> Mapping[str, Json]:
     try:
-        value = parse(folder.read(path, JSON_MAX_BYTES)).value
+        value = parse(read()).value
     except (FileProblem, JsonProblem):
         return EMPTY  # the member's own entry reports it
     return value if isinstance(value, dict) else EMPTY
 
 
-def _codec_width(folder: Folder, path: str) -> int | None:
+def _codec_width(read: Callable[[], bytes]) -> int | None:
     from registry_tool.onnxfile import OnnxError, inspect_model
 
     try:
-        inputs = inspect_model(folder.read(path, ONNX_MAX_BYTES)).inputs
+        inputs = inspect_model(read()).inputs
     except (FileProblem, OnnxError):
         return None  # the member's own entry reports it
     shapes = [port.shape for port in inputs if port.name != "features"]

@@ -215,7 +215,8 @@ R("onnx-probe-crashed", ERROR, "The model ends the process that runs it",
 ),
 "Sidecars": (
 R("sidecar-missing", ERROR, "A production model has no sidecar",
-  "Nobody knows what to feed it.", "Add `<name>.json`, or set smoke to true.", "fr_v1.onnx without fr_v1.json"),
+  "Nobody knows what to feed it; of a model that `registry migrate` imported it is a warning.",
+  "Add `<name>.json`, or set smoke to true.", "fr_v1.onnx without fr_v1.json"),
 R("sidecar-disagrees", ERROR, "The registry and the sidecar say different things",
   "One of them describes another model.", "Correct the one that is wrong.", "another sha256"),
 R("sidecar-features", ERROR, "The sidecar's features or their statistics are unusable",
@@ -274,6 +275,11 @@ R("intervals-unusable", ERROR, "The intervals cannot be read or calibrated again
   "Coverage is promised on nothing.", "Train again.", "a quantile as text"),
 R("intervals-disagree", ERROR, "The intervals are not those of the out-of-fold predictions",
   "They were narrowed by hand, or belong to another run.", "Train again.", "a smaller q at 95 %"),
+),
+"Migration": (
+R("migration-not-joined", WARNING, "A loose manifest was not joined with its members' entries",
+  "The members stay entries of their own; what the manifest says of them is left behind.",
+  "Correct what is named, or train the ensemble again.", "a member whose file is gone"),
 ),
 "Evidence": (
 R("evidence-unusable", ERROR, "The evidence cannot be read or recomputed",

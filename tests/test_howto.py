@@ -1,0 +1,40 @@
+"""test_howto.py: runs what the pages of docs/how-to tell people to type, in a folder like the one they speak of."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def shell(script: str, folder: Path, **environment: str) -> str:
+    """Run a script with this program as `registry`; it stops at the first command that fails. What it printed."""
+    tools = folder / ".tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "registry").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m registry_tool "$@"\n')
+    (tools / "registry").chmod(0o755)
+    own = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", script], cwd=folder, env=os.environ | own | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def test_migrate(tmp_path: Path) -> None:
+    """A version-1 registry is migrated, validated and held against the old one."""
+    shutil.copytree(ROOT / "tests" / "examples" / "valid" / "version-1-production", tmp_path / "model" / "tiny")
+    said = shell("\n".join(blocks("migrate.md")), tmp_path)
+    assert re.search(r"^model2/registry\.json: 1 entries; ", said, flags=re.MULTILINE)
+    assert "PROMOTE" in said

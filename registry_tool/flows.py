@@ -15,6 +15,7 @@ from registry_tool.checks import check, check_entry, open_entry, unused_runs
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
 from registry_tool.files import FileProblem, Folder, check_path, clean_staging, locked, publish_folder
+from registry_tool.gitbase import deleted
 from registry_tool.hookspec import (
     Batch,
     EvaluateRequest,
@@ -50,6 +51,21 @@ def validate(path: Path, plugins: Plugins, level: Level = Level.FULL, progress: 
     """Read the registry, check everything at this level, change nothing."""
     loaded = store.load(path)
     return Validation(loaded, level, tuple(check(loaded, plugins, level, progress)))
+
+
+def touched(files: Iterable[str], here: Path, environment: Mapping[str, str]) -> list[Path]:
+    """The registries that hold a changed file, each once: the nearest registry.json in or above the file's folder.
+
+    files: relative to `here`, which is as far up as it looks. What git says was deleted counts too: pre-commit names
+    no deleted file, and its environment says of which range of revisions it speaks.
+    """
+    revisions = environment.get("PRE_COMMIT_FROM_REF"), environment.get("PRE_COMMIT_TO_REF")
+    found = set()
+    for file in (*files, *deleted(here, *revisions)):
+        path = (here / file).absolute()
+        folders = [folder for folder in path.parents if folder.is_relative_to(here)]
+        found |= set([f / "registry.json" for f in folders if (f / "registry.json").is_file()][:1])
+    return sorted(path.relative_to(here) for path in found)
 
 
 def usable(path: Path) -> Loaded:

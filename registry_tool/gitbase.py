@@ -30,6 +30,13 @@ def load_base(base: str, registry: Path) -> Loaded | None:
     return read(registry, blob.stdout) if blob.returncode == 0 else None
 
 
+def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
+    """The files below a folder whose deletion is staged, or was made between two revisions; [] outside a repository."""
+    what = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
+    said = _git(folder, "diff", "--name-only", "--no-renames", "--diff-filter=D", "--relative", "-z", *what)
+    return said.stdout.decode(errors="replace").split("\0")[:-1] if said.returncode == 0 else []
+
+
 def _why_not(folder: Path) -> str:
     inside = _git(folder, "rev-parse", "--is-shallow-repository")
     if inside.returncode != 0:

@@ -323,6 +323,12 @@ def listing() -> str:
     return "\n\n".join(blocks)
 
 
+def section(rule: FindingRule) -> Iterator[str]:
+    """A rule in Markdown, without its heading: in docs/findings.md, and the help that SARIF viewers show."""
+    yield from (f"{str(rule.severity).capitalize()}: {rule.title}. {rule.why}", "")
+    yield from (f"- What to do: {rule.fix}", f"- For example: `{rule.example}`")
+
+
 def markdown() -> str:
     """docs/findings.md."""
     return "\n".join(_markdown()) + "\n"
@@ -338,8 +344,7 @@ def _markdown() -> Iterator[str]:
     for group, rules in GROUPS.items():
         yield from ("", f"## {group}")
         for r in rules:
-            yield from ("", f"### `{r.code}`", "", f"{str(r.severity).capitalize()}: {r.title}. {r.why}", "")
-            yield from (f"- What to do: {r.fix}", f"- For example: `{r.example}`")
+            yield from ("", f"### `{r.code}`", "", *section(r))
 
 
 if __name__ == "__main__":

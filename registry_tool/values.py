@@ -76,6 +76,14 @@ class Finding:
             "hint": self.hint,
         }
 
+    @property
+    def words(self) -> str:
+        """What was found, what was expected, what to do: the line without its place."""
+        text = self.message
+        if self.found is not None and self.expected is not None:
+            text += f": found {self.found}, expected {self.expected}"
+        return f"{text}: {self.hint}" if self.hint else text
+
     def __str__(self) -> str:
         """One line: where, what was found, what was expected, what to do."""
         place = self.file or "registry"
@@ -83,10 +91,7 @@ class Finding:
             place += f":{self.line}"
         if self.pointer:
             place += f" #{self.pointer}"
-        text = f"{place}: {self.message}"
-        if self.found is not None and self.expected is not None:
-            text += f": found {self.found}, expected {self.expected}"
-        return f"{text}: {self.hint}" if self.hint else text
+        return f"{place}: {self.words}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     plugins.add(onnx_kinds, "onnx_kinds")
     plugins.add(plugin, "fr_ensemble")
     queue: list[tuple[str, click.Group, click.Context]] = [
-        ("registry", cli, click.Context(cli, info_name="registry", obj=Context(plugins)))
+        ("registry", cli, click.Context(cli, info_name="registry", obj=Context(plugins), **cli.context_settings))
     ]
     for path, group, context in queue:
         for name in group.list_commands(context):

@@ -28,8 +28,9 @@ ROOMS: list[set[str]] = [
     {"registry_tool.checks"},
     {"registry_tool.flows"},
     {"registry_tool.gating", "registry_tool.migrate"},
-    {"registry_tool.report.text", "registry_tool.report.machine"},
-    {"registry_tool.report.card", "registry_tool.report.audit", "registry_tool.commands.shared"},
+    {"registry_tool.report.text", "registry_tool.report.machine", "registry_tool.report.places"},
+    {f"registry_tool.report.{name}" for name in ("card", "audit", "sarif", "junit", "github")}
+    | {"registry_tool.commands.shared"},
     {
         "registry_tool.commands.audit",
         "registry_tool.commands.gate",

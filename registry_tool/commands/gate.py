@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import add_summary, find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--kind", help="The kind of --evidence without an ID.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
-@format_option("text", "json")
+@format_option("text", "json", "junit", "github")
 @click.pass_context
 def gate(
     ctx: click.Context, entry_id: str | None, base: str | None, evidence: Path | None, corpus: Path | None,
@@ -39,34 +39,38 @@ def gate(
 ) -> None:  # fmt: skip
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
-    By the policy in the registry. Changes nothing.
-
+    By the policy in the registry. Changes nothing. --format github prints annotations, and adds the gate table to the
+    file that GITHUB_STEP_SUMMARY names.
 
     \b
     Examples:
       registry gate my_model
       registry gate --base origin/main            in CI: every flip since
+      registry gate --base origin/main --format junit > gate.xml
       registry gate --evidence runs/loso          public loso_seed*.json files
     """
     from registry_tool import gating
 
-    loaded = plugins_of(ctx)
+    loaded, path = plugins_of(ctx), None
     if base is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
-        judgements = gating.gate_base(find(registry), loaded, base)
-        if not judgements and form == "text":
+        judgements = gating.gate_base(path := find(registry), loaded, base)
+        if not judgements and form in ("text", "github"):
             show(f"nothing turned production or changed there since {base}")
     elif evidence is not None:
         path = None if entry_id is None and registry is None and "REGISTRY_JSON" not in os.environ else find(registry)
         judgements = [gating.gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
     elif entry_id is not None:
-        judgements = [gating.gate(find(registry), loaded, entry_id)]
+        judgements = [gating.gate(path := find(registry), loaded, entry_id)]
     else:
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:
         gating.write_verdict(output, judgements[0].verdict)
-    _render(judgements, form, single=base is None)
+    if form in ("text", "json"):
+        _render(judgements, form, single=base is None)
+    else:
+        _render_for_ci(judgements, form, path, f"Gate: production since {base}" if base else "Gate")
     ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
 
 
@@ -79,6 +83,17 @@ def _render(judgements: Sequence[Judgement], form: str, *, single: bool, details
         return
     for judgement in judgements:
         show(text.judgement(judgement, details=details))
+
+
+def _render_for_ci(judgements: Sequence[Judgement], form: str, path: Path | None, title: str) -> None:
+    from registry_tool import flows
+    from registry_tool.report import github, junit, places
+
+    if form == "junit":
+        show(junit.judgements(judgements, places.from_root(path, None) if path else "evidence"))
+        return
+    show(github.verdicts(judgements, flows.usable(path) if path else None))
+    add_summary(github.summary_of_verdicts(judgements, title))
 
 
 @click.command()

@@ -2,46 +2,94 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import add_summary, find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode
+
+if TYPE_CHECKING:
+    from registry_tool.flows import Validation
 
 
 @click.command()
-@click.argument("registry", required=False)
+@click.argument("registries", metavar="[REGISTRY]...", nargs=-1)
 @click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True,
               help="quick: documents and digests alone; full: graph content, probe rows and evidence too.")  # fmt: skip
-@format_option("text", "json")
+@format_option("text", "json", "sarif", "junit", "github")
+@click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
 @click.pass_context
-def validate(ctx: click.Context, registry: str | None, level: str, form: str, strict: bool) -> None:
+def validate(
+    ctx: click.Context, registries: tuple[str, ...], level: str, form: str, output: str | None, strict: bool,
+    changed: bool,
+) -> None:  # fmt: skip
     """Check every byte and every claim of a registry.
+
+    --format github prints annotations, and adds a summary to the file that GITHUB_STEP_SUMMARY names. --changed is for
+    commit hooks: files whose deletion is staged count too, and where no registry holds any, all is well.
 
     \b
     Examples:
       registry validate
       registry validate model/registry.json --level quick
       registry validate --format json | jq '.findings[].code'
+      registry validate --format sarif -o registry.sarif
     """
     from registry_tool import flows, progress
     from registry_tool.hookspec import Level
     from registry_tool.values import Severity
 
+    if changed:
+        paths = flows.touched(registries, Path.cwd(), os.environ)
+    else:
+        paths = [find(registry) for registry in registries or (None,)]
+    if form == "json" and len(paths) != 1:
+        raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
     with progress.shown() as report:
-        result = flows.validate(find(registry), plugins_of(ctx), Level(level), report)
+        results = [flows.validate(path, plugins_of(ctx), Level(level), report) for path in paths]
+    _deliver(results, form, output, strict=strict)
+    failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
+    ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
+
+
+def _deliver(results: Sequence[Validation], form: str, output: str | None, *, strict: bool) -> None:
+    from registry_tool.report import text
+
+    lines: Iterable[str] = (line for result in results for line in text.validation(result))
+    if output is not None:
+        lines = list(lines)
+        for line in lines if output != "-" else ():
+            click.echo(line, err=True, color=False if os.environ.get("NO_COLOR") else None)
+        lines = map(click.unstyle, lines)
     if form == "json":
         from registry_tool.report import machine
 
-        show(machine.render(machine.validation(result)))
-    else:
-        from registry_tool.report import text
+        lines = [machine.render(machine.validation(results[0]))]
+    elif form == "sarif":
+        from registry_tool.report import machine, sarif
 
-        show(text.validation(result))
-    failed = result.count(Severity.ERROR) or (strict and result.count(Severity.WARNING))
-    ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
+        lines = [machine.render(sarif.log(results))]
+    elif form == "junit":
+        from registry_tool.report import junit
+
+        lines = [junit.validations(results, strict=strict)]
+    elif form == "github":
+        from registry_tool.report import github
+
+        lines = github.findings(results)
+        add_summary(github.summary_of_findings(results))
+    if output is None or output == "-":
+        show(lines)
+    else:
+        from registry_tool.files import write_atomic
+
+        write_atomic(Path(output), "".join(f"{line}\n" for line in lines).encode())
 
 
 @click.command("list")

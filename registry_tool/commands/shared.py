@@ -69,3 +69,10 @@ def show(lines: str | Iterable[str]) -> None:
     colour = False if os.environ.get("NO_COLOR") else None
     for line in [lines] if isinstance(lines, str) else lines:
         click.echo(line, color=colour)
+
+
+def add_summary(lines: Iterable[str]) -> None:
+    """Append Markdown to the summary of a GitHub step; nothing where this is none."""
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(path, "a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)

@@ -1,1 +1,1 @@
-"""report: findings and results as text and JSON, one renderer each. Decides nothing."""
+"""report: findings and results as text, JSON, SARIF, JUnit, GitHub annotations: one renderer each. Decides nothing."""

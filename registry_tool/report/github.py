@@ -1,0 +1,99 @@
+"""github.py: findings and verdicts as GitHub workflow commands, and as Markdown for a step summary. Writes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import click
+
+from registry_tool.flows import Validation
+from registry_tool.gating import Judgement
+from registry_tool.report import text
+from registry_tool.report.places import from_root, of_entry
+from registry_tool.store import Loaded
+from registry_tool.values import Severity
+
+WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+MOST_ROWS, MOST_TEXT = 200, 400  # a step's summary ends at 1 MiB, with an error
+
+
+def findings(results: Sequence[Validation]) -> Iterator[str]:
+    """An annotation a finding, errors first (GitHub shows ten a step), then a line a registry that counts them."""
+    pairs = [(result, item) for result in results for item in result.findings]
+    for result, item in sorted(pairs, key=lambda pair: list(Severity).index(pair[1].severity)):
+        place = (item.line, item.column) if item.line is not None else None
+        words = (f"{item.entry}: " if item.entry else "") + item.words
+        yield _command(WORDS[item.severity], from_root(result.loaded.path, item.file), place, item.code, words)
+    for result in results:
+        yield f"registry validate: {click.unstyle(list(text.validation(result))[-1])}"
+
+
+def verdicts(items: Sequence[Judgement], loaded: Loaded | None) -> Iterator[str]:
+    """An error at the entry's line for each HOLD, then the verdicts as text."""
+    for item in items:
+        if not item.verdict.promotes:
+            file, place = (from_root(loaded.path, None), of_entry(loaded, item.verdict.entry)) if loaded else ("", None)
+            words = "; ".join([item.why, *item.verdict.reasons] if item.why else item.verdict.reasons)
+            yield _command("error", file, place, f"{item.verdict.entry} is held", words)
+    for item in items:
+        yield from ("  " + click.unstyle(line) for line in text.judgement(item))
+
+
+def _command(word: str, file: str, place: tuple[int, int | None] | None, title: str, message: str) -> str:
+    """`::word file=...,line=...,col=...,title=...::message`; whatever would end a value is escaped."""
+    values = {"file": file, "line": place and place[0], "col": place and place[1], "title": title}
+    named = ",".join(f"{name}={_escape(str(v), ':,')}" for name, v in values.items() if v)
+    return f"::{word} {named}::{_escape(message)}"
+
+
+def _escape(value: str, more: str = "") -> str:
+    return re.sub(f"[%\r\n{more}]", lambda match: f"%{ord(match[0]):02X}", text.visible(value))
+
+
+# ---- the step summary -------------------------------------------------------------------------------------------
+
+
+def summary_of_findings(results: Sequence[Validation]) -> Iterator[str]:
+    """Markdown: a heading a registry, and its findings as a table."""
+    for result in results:
+        yield from (f"### {_cell(click.unstyle(list(text.validation(result))[-1]))}", "")
+        if result.findings:
+            yield from ("| | finding | where | what, and what to do |", "| --- | --- | --- | --- |")
+        for item in result.findings[:MOST_ROWS]:
+            file = from_root(result.loaded.path, item.file) + (f":{item.line}" if item.line else "")
+            words = (f"{item.entry}: " if item.entry else "") + item.words
+            yield f"| {item.severity} | {_cell(item.code)} | {_cell(file)} | {_cell(words)} |"
+        if (more := len(result.findings) - MOST_ROWS) > 0:
+            yield from ("", f"{more} more: `registry validate` prints them all.")
+        yield ""
+
+
+def summary_of_verdicts(items: Sequence[Judgement], title: str) -> Iterator[str]:
+    """Markdown: the gate table, a row a rule and entry, then the reasons of what is held."""
+    yield from (f"### {_cell(title)}", "")
+    if not items:
+        yield from ("Nothing to judge.", "")
+        return
+    yield from ("| entry | verdict | rule | found | |", "| --- | --- | --- | ---: | --- |")
+    for item in items:
+        verdict = item.verdict
+        name, decision = _cell(verdict.entry), f"**{verdict.decision}**"
+        for rule in verdict.policy.rules:
+            value = verdict.metrics.get(rule.metric)
+            found = "not measured" if value is None else f"{value:.6f}"
+            mark = "" if value is None else "holds" if rule.holds(value) else "**fails**"
+            yield f"| {name} | {decision} | {_cell(str(rule))} | {found} | {mark} |"
+            name = decision = ""
+        if not verdict.policy.rules:
+            yield f"| {name} | {decision} | by hand | | |"
+    yield ""
+    for item in items:
+        yield from (f"- {_cell(item.verdict.entry)}: {_cell(reason)}" for reason in item.verdict.reasons)
+    yield ""
+
+
+def _cell(value: str) -> str:
+    """Text that Markdown takes for nothing but text, on one line."""
+    short = value if len(value) <= MOST_TEXT else f"{value[:MOST_TEXT]}..."
+    return re.sub(r"[^A-Za-z0-9 .,:;/()+-]", lambda match: f"&#{ord(match[0])};", text.visible(short))

@@ -1,0 +1,95 @@
+"""sarif.py: findings as SARIF 2.1.0, for code scanning and editors. The rules' help is that of docs/findings.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+from registry_tool import __version__
+from registry_tool.flows import Validation
+from registry_tool.report.places import from_root, of_entry
+from registry_tool.report.text import visible
+from registry_tool.rules import GROUPS, RULES, explain, section
+from registry_tool.store import Loaded
+from registry_tool.values import Finding, Json
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+ROOT = "%SRCROOT%"  # what every path is relative to; a viewer knows where its checkout is
+
+
+def log(results: Iterable[Validation]) -> dict[str, Json]:
+    """One SARIF log with one run. It holds nothing of the machine or the moment: the same findings, the same log."""
+    pairs = [(result, finding) for result in results for finding in result.findings]
+    codes = sorted({finding.code for _, finding in pairs})
+    prints: Counter[str] = Counter()
+    driver = {"name": "registry-tool", "semanticVersion": __version__, "rules": [_rule(code) for code in codes]}
+    run = {
+        "tool": {"driver": driver},
+        "columnKind": "unicodeCodePoints",
+        "originalUriBaseIds": {ROOT: {"description": {"text": "The root of the repository."}}},
+        "results": [_result(result, finding, codes, prints) for result, finding in pairs],
+    }
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _rule(code: str) -> dict[str, Json]:
+    rule = RULES.get(code)
+    if rule is None:
+        return {"id": code, "shortDescription": {"text": "A finding of a plugin, which documents its own codes."}}
+    group = next(name for name, rules in GROUPS.items() if rule in rules)
+    return {
+        "id": code,
+        "shortDescription": {"text": f"{rule.title}."},
+        "fullDescription": {"text": f"{rule.title}. {rule.why}"},
+        "help": {"text": explain(code), "markdown": "\n".join(section(rule))},
+        "defaultConfiguration": {"level": str(rule.severity)},
+        "properties": {"tags": ["model-registry", group.lower()]},
+    }
+
+
+def _result(result: Validation, item: Finding, codes: Sequence[str], prints: Counter[str]) -> dict[str, Json]:
+    file = from_root(result.loaded.path, item.file)
+    key = _fingerprint(item, file, result.loaded)
+    prints[key] += 1
+    entry = f"{item.entry}: " if item.entry else ""
+    place = (item.line, item.column) if item.line is not None else None
+    document: dict[str, Json] = {
+        "ruleId": item.code,
+        "ruleIndex": codes.index(item.code),
+        "level": str(item.severity),
+        "message": {"text": visible(entry + item.words)},
+        "locations": [_location(file, place)],
+        # GitHub reads only this name, in this form: a hash, and which of several findings with that hash it is.
+        "partialFingerprints": {"primaryLocationLineHash": f"{key}:{prints[key]}"},
+    }
+    registry, at = from_root(result.loaded.path, None), of_entry(result.loaded, item.entry)
+    if at is not None and file != registry:
+        document["relatedLocations"] = [{**_location(registry, at), "message": {"text": f"The entry {item.entry}."}}]
+    return document
+
+
+def _location(file: str, place: tuple[int, int | None] | None) -> dict[str, Json]:
+    physical: dict[str, Json] = {"artifactLocation": {"uri": quote(visible(file)), "uriBaseId": ROOT}}
+    if place is not None:
+        physical["region"] = {"startLine": place[0], "startColumn": place[1] or 1}
+    return {"physicalLocation": physical}
+
+
+def _fingerprint(item: Finding, file: str, loaded: Loaded) -> str:
+    """What a finding is, wherever it moves: code, file, entry, and the pointer with the entry's id for its number."""
+    pointer = item.pointer or ""
+    if item.file == loaded.name and (found := re.match(r"/models/(\d+)(?=/|\Z)", pointer)):
+        pointer = f"/models/{_id(loaded, int(found[1]))}{pointer[found.end() :]}"
+    identity = json.dumps([item.code, file, item.entry, pointer])
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def _id(loaded: Loaded, index: int) -> Json:
+    """The id of a model in a document that its schema may have refused; without one, its number."""
+    models = loaded.document.value["models"] if loaded.document else []
+    model = models[index] if isinstance(models, list) and index < len(models) else None
+    return model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else index

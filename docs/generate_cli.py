@@ -43,7 +43,7 @@ def render() -> str:
     plugins = Plugins()
     plugins.add(onnx_kinds, "onnx_kinds")
     plugins.add(plugin, "fr_ensemble")
-    context = click.Context(cli, info_name="registry", obj=Context(plugins))
+    context = click.Context(cli, info_name="registry", obj=Context(plugins), **cli.context_settings)
     commands = list(_commands(context))
     contents = (
         f"- [`{c.command_path}`](#{_anchor(c.command_path)}): {c.command.get_short_help_str(120)}" for c in commands

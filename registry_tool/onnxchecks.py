@@ -15,7 +15,15 @@ from typing import Any
 from registry_tool.entries import OpenEntry
 from registry_tool.files import FileProblem, check_path
 from registry_tool.hookspec import Kind
-from registry_tool.onnxfile import ALLOWED_OPS, ExternalTensor, OnnxError, OnnxSummary, holds_non_finite, inspect_model
+from registry_tool.onnxfile import (
+    ALLOWED_OPS,
+    ExternalTensor,
+    OnnxError,
+    OnnxSummary,
+    Port,
+    holds_non_finite,
+    inspect_model,
+)
 from registry_tool.probe import AGAIN, MESSAGES, Prober
 from registry_tool.schema import show
 from registry_tool.values import Artifact, Finding, Severity
@@ -28,6 +36,7 @@ MAX_ROUNDS = 2**16  # of a Loop
 # Exporters note a stack trace of a few KiB on every node; a picture, a program or a second model is larger.
 MAX_METADATA_BYTES = 2**16
 MAX_TEXT_BYTES, MAX_TEXT_BYTES_A_NODE = 2**18, 2**13
+INT8 = ".int8.onnx"
 SHOWN = 3  # names in a message
 
 
@@ -40,20 +49,35 @@ def check_models(
     whole: filled with the models that passed, by path, each with all its weights inside.
     """
     findings: list[Finding] = []
+    seen: dict[str, OnnxSummary] = {}
     for name in opened.paths:
         if name.endswith(".onnx"):
-            findings += _check_model(opened, name, kind, prober, schema_version < 2, {} if whole is None else whole)
+            whole_of = {} if whole is None else whole
+            findings += _check_model(opened, name, kind, prober, schema_version < 2, whole_of, seen)
+    for name in seen:
+        plain = f"{name.removesuffix(INT8)}.onnx"
+        if name.endswith(INT8) and plain in seen:
+            finding = partial(Finding, entry=opened.entry.id, file=opened.artifacts[name].path)
+            findings += _check_same_ports(seen[name], seen[plain], plain, finding)
     return findings
 
 
 def _check_model(
-    opened: OpenEntry, name: str, kind: Kind, prober: Prober, weak_pins: bool, whole: dict[str, bytes]
+    opened: OpenEntry,
+    name: str,
+    kind: Kind,
+    prober: Prober,
+    weak_pins: bool,
+    whole: dict[str, bytes],
+    seen: dict[str, OnnxSummary],
 ) -> list[Finding]:
+    """Fills `whole` with the model where it passed, and `seen` with the facts of one that can be read."""
     artifact = opened.artifacts[name]
     finding = partial(Finding, entry=opened.entry.id, file=artifact.path)
     data = opened.read(name)
     try:
-        summary = inspect_model(data, max_bytes=len(data))  # opening the entry has held the size against its limit
+        # Opening the entry has held the size against its limit.
+        summary = seen[name] = inspect_model(data, max_bytes=len(data))
     except OnnxError as error:
         return [finding("onnx-unreadable", _text(error), hint="restore the file, or export it again")]
     stored: dict[str, bytes] = {}
@@ -66,9 +90,9 @@ def _check_model(
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
     complete = _complete(data, stored).SerializeToString() if stored else data
-    code, seen = prober.check(complete)
+    code, what = prober.check(complete)
     if code:
-        return [*findings, finding(code, f"{MESSAGES[code]}: {seen}", hint=AGAIN)]
+        return [*findings, finding(code, f"{MESSAGES[code]}: {what}", hint=AGAIN)]
     whole[artifact.path] = complete
     return findings
 
@@ -100,6 +124,21 @@ def _check_container(summary: OnnxSummary, finding: Make) -> Iterator[Finding]:
     for code, ports in (("onnx-no-input", summary.inputs), ("onnx-no-output", summary.outputs)):
         if not ports:
             yield finding(code, "the graph has no such port", found="none", expected="one or more", hint=again)
+
+
+def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, finding: Make) -> Iterator[Finding]:
+    """A quantised variant stands in for its model: the same inputs and outputs; only an open axis' name may differ."""
+    for word, mine, theirs in (("inputs", summary.inputs, other.inputs), ("outputs", summary.outputs, other.outputs)):
+        found, expected = ([_shown(port) for port in ports] for ports in (mine, theirs))
+        if found != expected:
+            yield finding("onnx-int8-ports", f"its {word} are not those of {name}", found=_names(found),
+                          expected=_names(expected), hint="quantise that very model again")  # fmt: skip
+
+
+def _shown(port: Port) -> str:
+    """`features float32 [?, 6]`."""
+    axes = None if port.shape is None else [str(size) if isinstance(size, int) else "?" for size in port.shape]
+    return f"{port.name} {port.elem_type} " + ("of any shape" if axes is None else f"[{', '.join(axes)}]")
 
 
 def _check_operators(summary: OnnxSummary, kind: Kind, finding: Make) -> Iterator[Finding]:
@@ -134,7 +173,7 @@ def _check_opset(summary: OnnxSummary, opened: OpenEntry, name: str, finding: Ma
     if unused := sorted(set(summary.opsets) - {""} - {domain for domain, _ in summary.ops}):
         yield finding("onnx-domain-unused", "imports a domain that no node uses", severity=WARNING,
                       found=_names(unused), expected="ai.onnx alone", hint="remove the import")  # fmt: skip
-    if name.endswith(".int8.onnx") and opened.entry.manifest is None:
+    if name.endswith(INT8) and opened.entry.manifest is None:
         return  # the documents' opset is that of the file it was quantised from
     document = opened.manifest or {}
     for source, says in (

@@ -47,8 +47,9 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
 def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float], named: Iterable[str] = ()) -> list[str]:
     """The metrics in which a stored verdict and a recomputation differ, one line each.
 
-    Every stored metric must be recomputed, and every metric in `named` (those of the verdict's own rules) be stored. A
-    recomputed one beside them is no disagreement: it is of a later release, which measures more than the verdict saw.
+    Every stored metric must be recomputed, and every metric in `named` be stored: those of the verdict's own rules, and
+    those that came with a stored one. A recomputed one beside them is no disagreement: it is of a later release, which
+    measures more than the verdict saw.
     """
     lines = []
     for name in sorted({*stored, *named}):

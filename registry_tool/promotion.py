@@ -117,7 +117,8 @@ def _check_verdict(
             "verdict-other", "the verdict judges another evidence", "/evidence_sha256",
             verdict.evidence_sha256, evidence.sha256,
         ))  # fmt: skip
-    named = [rule.metric for rule in verdict.policy.rules]
+    named = {rule.metric for rule in verdict.policy.rules}
+    named.update(*(names for names in evidence.together if names & verdict.metrics.keys()))
     for line in disagreements(verdict.metrics, evidence.metrics, named):
         findings.append(opened.finding(
             "verdict-disagrees", f"the verdict's figures are not those of the evidence: {line}", "/metrics",

@@ -264,6 +264,7 @@ class Evidence:
     metrics: name -> finite number; a policy's rules name these. problems: what makes the evidence unfit to promote
     anything, one line each (a missing fold, a repeated seed, |PLCC| > 1): never a pass, whatever the metrics say.
     summary_only: no predictions or digests came along; may be judged, never flips. details: JSON for people.
+    together: names of metrics that came with one release: a verdict that stores one of a set stores all of it.
     """
 
     metrics: Mapping[str, float]
@@ -271,6 +272,7 @@ class Evidence:
     summary_only: bool = False
     sha256: str | None = None
     details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+    together: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():

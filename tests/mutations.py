@@ -79,7 +79,9 @@ def _run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: L
         else:
             errors = [f for f in findings if f.severity is Severity.ERROR]
             right = {mutation.file, *mutation.pinned_by}
-            if not errors:
+            if failed := [f for f in findings if f.code == "plugin-failed"]:
+                tally.tracebacks.append(f"{mutation.name}: {failed[0]}")
+            elif not errors:
                 tally.missed.append(mutation.name)
             elif not any(f.file in right or mutation.file in str(f) for f in errors):
                 tally.misplaced.append(f"{mutation.name}: {errors[0]}")
@@ -159,14 +161,14 @@ def look(document: Any, at: Place) -> Any:
 
 
 def other_values(value: Any) -> Iterator[tuple[str, Any]]:
-    """(what was done, another value): a change that keeps the type, then values of other types."""
+    """(what was done, another value): changes that keep the type, then values of other types."""
     match value:
         case bool():
             yield "changed", not value
         case int():
-            yield "changed", value + 1
+            yield from (("changed", value + 1), ("made huge", 10**19))
         case float():
-            yield "changed", value * 1.5 + 0.125
+            yield from (("changed", value * 1.5 + 0.125), ("made huge", 1e308))
         case str() if value and value[-1] in "0123456789abcdef":
             yield "changed", value[:-1] + ("0" if value[-1] != "0" else "1")
         case str():
@@ -175,6 +177,10 @@ def other_values(value: Any) -> Iterator[tuple[str, Any]]:
             yield "changed", [*value, *value[-1:]] if value else ["x"]
         case dict():
             yield "changed", {}
+    if isinstance(value, str | list) and value:
+        yield from (("emptied", value[:0]), ("made long", value * 300))
+        if isinstance(value, list) and value[::-1] != value:
+            yield "reversed", value[::-1]
     others = {"a text": "x y", "a number": -7.5, "true": True, "null": None, "a list": [[]], "an object": {"x": 1}}
     for word, item in others.items():
         if type(item) is not type(value) and not (isinstance(item, float) and isinstance(value, int | float)):

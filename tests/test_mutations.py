@@ -29,7 +29,7 @@ def harmless(what: str, at: Place) -> bool:
         return at[-1] != "external_data"  # an entry or a word less; external data that nothing pins is found
     if what.endswith("dropped") and at[-1] == "quant_mode":
         return True  # the runtime then loads the other pinned file
-    if at[-1] in WORDS and what.endswith("changed"):
+    if at[-1] in WORDS and what.endswith(("changed", "emptied", "long", "huge")):
         return True
     if at[-1] == "rules" and what.endswith("changed"):
         return True  # a rule that stands twice asks nothing new

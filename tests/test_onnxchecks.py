@@ -318,3 +318,43 @@ def test_words_of_a_hostile_file_stay_on_one_line(tmp_path: Path) -> None:
     found = findings(tmp_path, entry(tmp_path, model([node(name, "score")])))
     assert [f.code for f in found] == ["onnx-operator"]
     assert all(str(f).isprintable() and str(f).isascii() and len(str(f)) < 1000 for f in found)
+
+
+def renamed(port: str) -> onnx.ModelProto:
+    """A model() with an output of another name."""
+    made = model()
+    made.graph.output[0].name = made.graph.node[1].output[0] = port
+    return made
+
+
+def fixed(rows: int) -> onnx.ModelProto:
+    made = model()
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = rows
+    return made
+
+
+def open_axis(name: str) -> onnx.ModelProto:
+    made = model(seed=1)
+    for port in (made.graph.input[0], made.graph.output[0]):
+        port.type.tensor_type.shape.dim[0].dim_param = name
+    return made
+
+
+@pytest.mark.parametrize(
+    ("int8", "found"),
+    [
+        (model(seed=1), None),
+        (open_axis("batch"), None),  # an open axis may have another name
+        (renamed("quality"), "quality float32 [?, 1]"),
+        (fixed(4), "features float32 [4, 6]"),
+        (model(codec=4), "features float32 [?, 6], codec_onehot float32 [?, 4]"),
+    ],
+)
+def test_an_int8_variant_has_the_models_ports(tmp_path: Path, int8: onnx.ModelProto, found: str | None) -> None:
+    """Names, types and sizes of inputs and outputs are those of the model it stands in for."""
+    fields = {"quant_mode": "dynamic", "quant_accuracy_budget_plcc": 0.01}
+    row = entry(tmp_path, model(), "m", int8_sha256=write(tmp_path, "m.int8.onnx", int8), **fields)
+    seen = of_model(findings(tmp_path, row))
+    expected = [] if found is None else [("onnx-int8-ports", "m.int8.onnx", found)]
+    shown = [(f.code, f.file, (f.found or "").replace('"', "")) for f in seen]
+    assert shown == expected

@@ -110,18 +110,30 @@ COMPUTED: list[Any] = [  # found where the evidence is computed again
     ("verdict of no evidence", forged(evidence_sha256=None), "verdict-other"),
     ("metric polished", forged_metric("mean_plcc", lambda value: value + 1e-6), "verdict-disagrees"),
     ("metric left out", forged_metric("plcc_spread", lambda value: None), "verdict-disagrees"),
+    ("a worst level left out", forged_metric("coverage_95_worst", lambda value: None), "verdict-disagrees"),
+    ("an unasked figure left out", forged_metric("mean_srocc", lambda value: None), "verdict-disagrees"),
     ("metric made up", forged_metric("mos_plcc", lambda value: 0.99), "verdict-disagrees"),
     ("folds made up", forged_metric("n_folds", lambda value: value + 1), "verdict-disagrees"),
     ("policy raised", set_policy({"rules": [*rules()["rules"], *STRICT["rules"]]}), "policy-not-met"),
     ("no rule in both", no_rules, "policy-not-met"),
     ("unknown metric asked", set_policy({"rules": [*rules()["rules"], UNKNOWN]}), "policy-not-met"),
 ]
+
+
+def before_sources(box: Sandbox) -> None:
+    """A verdict of a release that measured nothing over sources."""
+    metrics = box.verdict["metrics"]
+    later = ("coverage_", "sigma_ratio", "mean_plcc_low", "mean_plcc_high", "vmaf")
+    box.forge_verdict(metrics={name: value for name, value in metrics.items() if not name.startswith(later)})
+
+
 # Another policy in the verdict that the registry's is not looser than, or a stricter registry that is still met.
 ALLOWED: list[Any] = [
     ("judged by a looser policy", forged(policy=HALF)),
     ("policy tightened, still met", set_policy(rules(mean_plcc=0.96))),
     ("another version's field in the policy", set_policy({**rules(), "of_another_version": 1})),
     ("another version's field in the verdict", forged(of_another_version=1)),
+    ("verdict of an older release", before_sources),
     ("plugins of another version", forged(plugins={"fr_ensemble": "9.9"})),
 ]
 

@@ -181,9 +181,15 @@ class Intervals:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Intervals:
-        """Raises ValueError, KeyError or TypeError for a document that `to_dict` did not write."""
-        ranges = {item["name"]: (float(item["range"][0]), float(item["range"][1])) for item in document["input_ranges"]}
-        return cls(tuple(map(Calibration.from_dict, document["calibrations"])), ranges)
+        """Raises ValueError for a document that `to_dict` did not write."""
+        try:
+            ranges = {r["name"]: (float(r["range"][0]), float(r["range"][1])) for r in document["input_ranges"]}
+            calibrations = tuple(map(Calibration.from_dict, document["calibrations"]))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"intervals: {type(error).__name__}: {error}, expected what training writes") from error
+        if not calibrations:
+            raise ValueError("intervals: found no calibrations, expected one or more")
+        return cls(calibrations, ranges)
 
 
 def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:

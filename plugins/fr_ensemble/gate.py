@@ -30,13 +30,16 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     if request.evidence is not None:
         return _foreign(view, request.evidence, request.corpus)
     metrics, problems, details = measure_pinned(view)
+    together = [frozenset(metrics)]
     try:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).of()
-        metrics |= over_sources(read_oof(view.read(OOF_PATH)), calibration)
-    except (ValueError, KeyError, TypeError, InputError) as error:
+        wider = over_sources(read_oof(view.read(OOF_PATH)), calibration)
+        together.append(frozenset(wider))
+        metrics |= wider
+    except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
-    return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details))
+    return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details), tuple(together))
 
 
 def over_sources(oof: Oof, calibration: Calibration) -> dict[str, float]:

@@ -155,10 +155,8 @@ def _rows(features: Numbers, codec_block: Numbers, n_features: int, n_codec: int
 
 
 def _run(session: InferenceSession, outputs: list[str], features: Any, codec_block: Any) -> Any:
-    feeds = {
-        FEATURES: np.ascontiguousarray(features, dtype=np.float32),
-        CODEC: np.ascontiguousarray(codec_block, dtype=np.float32),
-    }
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so is its score
+        feeds = {name: np.ascontiguousarray(x, np.float32) for name, x in ((FEATURES, features), (CODEC, codec_block))}
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # see _session

@@ -40,7 +40,7 @@ def _intervals(view: EntryView, levels: Sequence[float]) -> Intervals:
     """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
     try:
         stored = Intervals.from_dict((view.manifest or {})["intervals"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(f"{view.entry.id}: the intervals cannot be read ({error}): run `registry validate`") from error
     return stored.with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fr_ensemble.export import CODEC, FEATURES, MU, SCORE, SIGMA
-from fr_ensemble.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, is_current, scaler_of
+from fr_ensemble.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, is_current, scaler_of, spec_of
 from fr_ensemble.recipe import Recipe
 from fr_ensemble.vocabulary import VOCABULARIES
 from registry_tool.hookspec import EntryView, Level
@@ -197,10 +197,11 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
     try:
         stored = Intervals.from_dict(manifest["intervals"])
         again = stored.recalibrated(oof, LEVELS)
-    except (ValueError, KeyError, TypeError, InputError) as error:
+        spec = spec_of(manifest, target=True)
+    except (ValueError, InputError) as error:
         yield view.finding("intervals-unusable", f"the intervals cannot be read: {error}", "/intervals", hint=AGAIN)
         return
-    names, order = list(stored.input_ranges)[: len(manifest["feature_order"])], manifest["feature_order"]
+    names, order = list(stored.input_ranges), [*spec.features, *map(str, spec.conditioning)]
     yield from _equal(view, "intervals-disagree", "/intervals/input_ranges", names, order)
     for index, calibration in enumerate(stored.calibrations):
         where = f"/intervals/calibrations/{index}/range"

@@ -178,7 +178,7 @@ def other_values(value: Any) -> Iterator[tuple[str, Any]]:
         case dict():
             yield "changed", {}
     if isinstance(value, str | list) and value:
-        yield from (("emptied", value[:0]), ("made long", value * 300))
+        yield from (("emptied", value[:0]), ("made long", value * (300 if isinstance(value, str) else 30)))
         if isinstance(value, list) and value[::-1] != value:
             yield "reversed", value[::-1]
     others = {"a text": "x y", "a number": -7.5, "true": True, "null": None, "a list": [[]], "an object": {"x": 1}}

@@ -1,6 +1,6 @@
 """inference_ratio.py: the fused graph against the obvious way, five sessions and numpy, in one run on one machine.
 
-    python benchmarks/inference_ratio.py [--fused model/ID/.../fused.onnx] [--threads 1] [--rounds 20]
+    python benchmarks/inference_ratio.py [--threads 1] [--rounds 20]
 
 The obvious way: members as an exporter writes them (two-axis Gemm weights), one onnxruntime session each with its
 default options, standardised input, and numpy for the mean and standard deviation (ddof 1) of the stacked scores. The
@@ -18,12 +18,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from fr_ensemble.export import GELU, LAYERS, Fused, fused_model, member_model, read_fused
+from fr_ensemble.export import GELU, LAYERS, fused_model, member_model
 from fr_ensemble.predict import CHUNK, Ensemble, member_scores, standardise
 from fr_ensemble.weights import Float32, Float64, Scaler, Weights
 from onnx import helper, numpy_helper
@@ -33,8 +32,8 @@ LOAD_TARGET, WRITE_TARGET_MS, DIFFERENCE_TARGET = 2.5, 20.0, 1e-5
 N_FEATURES, N_SLOTS, HIDDEN, N_MEMBERS = 6, 12, 64, 5
 
 
-def random_ensemble() -> Fused:
-    """Networks with the scales of trained ones: canonical-6 in, scores from about 20 to 100, members a point apart."""
+def random_ensemble() -> tuple[list[Weights], Scaler]:
+    """Members and their features' scaler, like trained ones: scores from about 20 to 100, members a point apart."""
     width, shared = N_FEATURES + N_SLOTS, np.random.default_rng(0)
     shapes = [(width, HIDDEN), (HIDDEN,), (HIDDEN, HIDDEN), (HIDDEN,), (HIDDEN, 1), (1,)]
     common = [shared.normal(0.0, shape[0] ** -0.5, shape) for shape in shapes]
@@ -46,9 +45,7 @@ def random_ensemble() -> Fused:
         arrays[5] += 75.0
         members.append(Weights(*(array.astype(np.float32) for array in arrays)))
     mean, std = np.array([0.95, 0.62, 0.84, 0.90, 0.93, 5.1]), np.array([0.05, 0.18, 0.10, 0.07, 0.05, 4.2])
-    return Fused(
-        tuple(members), Scaler(np.append(mean, np.zeros(N_SLOTS)), np.append(std, np.ones(N_SLOTS))), N_FEATURES
-    )
+    return members, Scaler(mean, std)
 
 
 def plain_member(weights: Weights, n_features: int) -> bytes:
@@ -82,18 +79,12 @@ def plain_member(weights: Weights, n_features: int) -> bytes:
 class FiveSessions:
     """The obvious way to ask an ensemble."""
 
-    def __init__(self, members: list[bytes], fused: Fused, threads: int | None) -> None:
+    def __init__(self, members: list[bytes], scaler: Scaler, threads: int | None) -> None:
         self.sessions = [_session(member, threads) for member in members]
-        columns, f = fused.columns, fused.n_features
-        self.mean, self.std = (a[:f].astype(np.float32) for a in (columns.mean, columns.std))
-        self.block_mean, self.block_std = (a[f:].astype(np.float32) for a in (columns.mean, columns.std))
-        self.scales_block = bool(self.block_mean.any() or (self.block_std != 1).any())
+        self.mean, self.std = scaler.mean.astype(np.float32), scaler.std.astype(np.float32)
 
     def predict(self, features: Float32, block: Float32) -> tuple[Float64, Float64]:
-        scaled = (features - self.mean) / self.std
-        if self.scales_block:
-            block = (block - self.block_mean) / self.block_std
-        feeds = {"features": scaled, "codec_onehot": block}
+        feeds = {"features": (features - self.mean) / self.std, "codec_onehot": block}
         scores = np.stack([session.run(None, feeds)[0] for session in self.sessions]).astype(np.float64)
         return scores.mean(axis=0), scores.std(axis=0, ddof=1)
 
@@ -129,33 +120,27 @@ def show(what: str, times: Sequence[float], target: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--fused", type=Path, help="a trained ensemble's fused graph (default: random weights)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the fused graph's session (default 1)")
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    fused = read_fused(options.fused.read_bytes()) if options.fused else random_ensemble()
-    f, width = fused.n_features, len(fused.columns.mean)
-    plain = [plain_member(weights, f) for weights in fused.members]
-    is_slot = (fused.columns.mean == 0) & (fused.columns.std == 1) & (np.arange(width) >= f)
-    n_slots = int(is_slot.sum())
-    scaler = Scaler(fused.columns.mean[~is_slot], fused.columns.std[~is_slot])
-    write_fused = partial(fused_model, fused.members, scaler, f, n_slots)
+    members, scaler = random_ensemble()
+    plain = [plain_member(weights, N_FEATURES) for weights in members]
+    write_fused = partial(fused_model, members, scaler, N_FEATURES, N_SLOTS)
     graph = write_fused()
     versions = f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, numpy {np.__version__}"
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
     print(f"Python {platform.python_version()}, {versions}")
-    print(f"{len(fused.members)} members in one graph, run with {options.threads} thread(s)")
+    print(f"{len(members)} members in one graph, run with {options.threads} thread(s)")
     print(f"{'p50':<30}{'5 sessions':>15}{'1 thread each':>15}{'fused graph':>15}{'ratio':>10}{'ratio':>10}    target")
     ensemble = Ensemble(graph, options.threads)
-    files = [member_model(weights, f) for weights in fused.members]
-    rivals = [FiveSessions(plain, fused, threads) for threads in (None, 1)]
+    files = [member_model(weights, N_FEATURES) for weights in members]
+    rivals = [FiveSessions(plain, scaler, threads) for threads in (None, 1)]
     random, worst = np.random.default_rng(5), 0.0
     for rows, block, target in BATCHES:
-        numbers = (fused.columns.mean + fused.columns.std * random.normal(size=(rows, width))).astype(np.float32)
-        features, codec = numbers[:, :f].copy(), numbers[:, f:].copy()
-        codec[:, :n_slots] = np.eye(n_slots, dtype=np.float32)[random.integers(0, n_slots, rows)]
+        features = (scaler.mean + scaler.std * random.normal(size=(rows, N_FEATURES))).astype(np.float32)
+        codec = np.eye(N_SLOTS, dtype=np.float32)[random.integers(0, N_SLOTS, rows)]
         sides = [partial(ask, features, codec) for ask in (*(rival.predict for rival in rivals), ensemble.predict)]
-        scores = member_scores(files, *standardise(features, codec, scaler, n_slots))
+        scores = member_scores(files, *standardise(features, codec, scaler, N_SLOTS))
         truth = scores.mean(axis=0), scores.std(axis=0, ddof=1)
         pairs = zip(ensemble.predict(features, codec), truth, strict=True)
         worst = max(worst, *(float(np.abs(one - other).max()) for one, other in pairs))
@@ -167,7 +152,7 @@ def main() -> None:
         lambda: Ensemble(graph),
     ]
     show("load", p50(loads, 2, options.rounds), LOAD_TARGET)
-    writing = p50([partial(member_model, fused.members[0], f), write_fused], 10, options.rounds)
+    writing = p50([partial(member_model, members[0], N_FEATURES), write_fused], 10, options.rounds)
     print(
         f"write: a member {writing[0] * 1e3:.2f} ms, the graph {writing[1] * 1e3:.2f} ms; target < {WRITE_TARGET_MS} ms"
     )

@@ -1,18 +1,15 @@
 """export.py: weights <-> ONNX bytes, both ways bit for bit. Trains nothing, runs nothing, imports no torch.
 
 Two graphs, one per use: `member_model` is one seed's network behind standardised inputs; `fused_model` is the whole
-ensemble behind raw inputs and gives mu and sigma. The fused graph's tensors are the members' tensors stacked along a
-new first axis, copied bit for bit, so `read_fused` shows from bytes alone whether a fused graph is made of the given
-members. Both readers rebuild the file from the tensors they found and refuse one that differs in any byte: what reads
-is what this file writes, and nothing can hide in it.
-
-Bytes depend on the weights and the shapes only: no time, no path, no library version goes in.
+ensemble behind raw inputs and gives mu and sigma. Bytes depend on the weights and the shapes only: no time, no path, no
+library version goes in. So `read_weights` rebuilds a member's file from the tensors it found and refuses one that
+differs in any byte, and whether a fused graph is made of given members is seen by writing it again: what passes is what
+this file writes, and nothing can hide in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -30,35 +27,26 @@ PRODUCER = "registry-tool"
 FEATURES, CODEC, SCORE, MU, SIGMA = "features", "codec_onehot", "score", "mu", "sigma"
 
 LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
+CARRIER = 8.0  # GELU(8) is 8 to the last bit, and a product with a power of two is exact
 GELU = {"sqrt2": np.float32(np.sqrt(2.0)), "one": np.float32(1.0), "half": np.float32(0.5)}
 Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """What a fused graph is made of.
-
-    columns: mean and std of all D input columns, float64 (D,) holding float32 values; (0, 1) for what is not scaled.
-    """
-
-    members: tuple[Weights, ...]
-    columns: Scaler
-    n_features: int
 
 
 def member_model(weights: Weights, n_features: int) -> bytes:
     """One member as an ONNX file, weights inline; the same weights give the same bytes.
 
     Inputs `features` float32 [N, F], standardised, and `codec_onehot` float32 [N, C], C = D - F, conditioning columns
-    standardised; output `score` float32 [N] in target units. A member is an ensemble of one: its tensors have the
-    fused graph's leading axis, so that onnxruntime takes the same kernels for both and their scores are equal bit for
-    bit. (Two-axis weights run a fifth faster on a single row, through Gemm, which adds in another order: one float32
-    step off in one score of ten, enough to move mu by 1e-5 points.)
+    standardised; output `score` float32 [N] in target units. A member is an ensemble of one: its tensors have a
+    leading axis as the fused graph's have, so that both sum in the same order and their scores agree to a float32 step.
+    (Two-axis weights run a fifth faster on a single row, through Gemm, which adds in another order: one float32 step
+    off in one score of ten, enough to move mu by 1e-5 points.)
 
     Raises ValueError for shapes that make no network and for a weight that is not finite.
     """
     width = _width(weights, n_features)
-    arrays = _stacked([weights]) | {"unit_axes": np.asarray([0, 2], dtype=np.int64)}
+    layers = {name: getattr(weights, name) for name in LAYERS}
+    arrays: Arrays = {name: a[None, None] if name[0] == "b" else a[None] for name, a in layers.items()}
+    arrays["unit_axes"] = np.asarray([0, 2], dtype=np.int64)
     nodes = [_node("Concat", "x", FEATURES, CODEC, axis=1), *_network(), _node("Squeeze", SCORE, "z3", "unit_axes")]
     return _model("fr_member", nodes, arrays, {FEATURES: n_features, CODEC: width - n_features}, [SCORE])
 
@@ -75,7 +63,10 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
       deviation of 0.05, and a product of raw columns cancels late what Sub cancels exactly.
     - With conditioning (K > 0) the codec block is scaled whole, its slots by mean 0 and deviation 1: x - 0 and x / 1
       are exact in IEEE 754, so nothing has to be sliced out.
-    - x @ w1 is [N, D] @ [M, D, H]: one broadcast MatMul, the members' own sums in the members' own order.
+    - The members' first layers stand side by side in one product [N, D] @ [D, M (H + 1)], for which onnxruntime packs
+      w1 once and fuses the bias into GELU; Reshape and Transpose then give each member its own (N, H + 1).
+    - Unit H + 1 has no weights and the bias 8, so its GELU is 8, and the last row of w2 holds b2 / 8: the second bias
+      is the last term of the product's sums, as in the member, without a node of its own.
     - A float32 mean of five scores near 100 can be wrong by 1e-5: their sum near 500 has steps of 3e-5. So the mean is
       taken twice: mean0, the deviations from it (exact where scores lie within a factor of two, Sterbenz 1974), and
       mu = mean0 + mean(deviations), which is off by no more than the half step of mu itself (4e-6 from 64 to 128).
@@ -101,7 +92,7 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
         mean, std = scaler.mean.astype(np.float32), scaler.std.astype(np.float32)
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("scaler: expected finite means and deviations above 0 that float32 can hold")
-    arrays = _stacked(members) | {"mean": mean[:n_features], "std": std[:n_features]}
+    arrays = _side_by_side(members) | {"mean": mean[:n_features], "std": std[:n_features]}
     nodes = [_node("Sub", "centred", FEATURES, "mean"), _node("Div", "scaled", "centred", "std")]
     codec = CODEC
     if columns > n_features:
@@ -111,7 +102,15 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
         nodes += [_node("Sub", "codec_centred", CODEC, "codec_mean"), _node("Div", codec, "codec_centred", "codec_std")]
     nodes += [
         _node("Concat", "x", "scaled", codec, axis=1),  # (N, D)
-        *_network(),
+        _node("MatMul", "p1", "x", "w1"),  # (N, M (H + 1))
+        _node("Add", "z1", "p1", "b1"),
+        *_gelu("z1", "h1_side_by_side"),
+        _node("Reshape", "h1_by_member", "h1_side_by_side", "members"),  # (N, M, H + 1)
+        _node("Transpose", "h1", "h1_by_member", perm=[1, 0, 2]),
+        _node("MatMul", "z2", "h1", "w2"),  # (M, N, H)
+        *_gelu("z2", "h2"),
+        _node("MatMul", "p3", "h2", "w3"),
+        _node("Add", "z3", "p3", "b3"),
         _node("Squeeze", "scores", "z3", "unit_axis"),  # (M, N)
         _node("ReduceMean", "mean0", "scores", axes=[0], keepdims=0),  # (N,)
         _node("Sub", "deviations", "scores", "mean0"),  # (M, N)
@@ -122,6 +121,7 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
         _node("Div", "variance", "sum_of_squares", "ddof"),
         _node("Sqrt", SIGMA, "variance"),
     ]
+    arrays["members"] = np.asarray([0, len(members), members[0].w1.shape[1] + 1], dtype=np.int64)
     arrays |= {"unit_axis": np.asarray([2], dtype=np.int64), "member_axis": np.asarray([0], dtype=np.int64)}
     arrays["ddof"] = np.asarray(len(members) - 1, dtype=np.float32)
     return _model("fr_ensemble", nodes, arrays, {FEATURES: n_features, CODEC: width - n_features}, [MU, SIGMA])
@@ -129,32 +129,13 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
 
 def read_weights(model: bytes) -> Weights:
     """The weights of a file that `member_model` wrote, bit for bit; ValueError for any other file."""
-    arrays, n_features = _read(model, "member")
-    weights = _unstacked(arrays, "member")[0]
-    _same(member_model(weights, n_features), model, "member")
+    arrays, n_features = _read(model)
+    if any(arrays[name].ndim != 3 or 0 in arrays[name].shape for name in LAYERS):
+        raise ValueError("member: its weights are no ensemble of one: it is not a file that this tool writes")
+    weights = Weights(**{name: arrays[name][0, 0] if name[0] == "b" else arrays[name][0] for name in LAYERS})
+    if member_model(weights, n_features) != model:  # nodes, constants, names, shapes, metadata, foreign fields
+        raise ValueError("member: its weights read, but the graph around them is not the one that this tool writes")
     return weights
-
-
-def read_fused(model: bytes) -> Fused:
-    """The members and column scaler of a file that `fused_model` wrote, bit for bit; ValueError for any other file.
-
-    Its members are the given ones, in order, where `same_weights(fused.members[i], read_weights(files[i]))` holds for
-    each i. With a manifest's scaler at hand, `fused_model(...) == model` says all of it at once.
-    """
-    arrays, n_features = _read(model, "fused graph")
-    members = _unstacked(arrays, "fused graph")
-    if {"mean", "std"} - set(arrays):
-        raise ValueError("fused graph: no scaler in it: it is not a file that this tool writes")
-    rest = members[0].w1.shape[0] - n_features
-    conditioned = {"codec_mean", "codec_std"} <= set(arrays)
-    mean, std = arrays["mean"].reshape(-1).astype(np.float64), arrays["std"].reshape(-1).astype(np.float64)
-    if conditioned:
-        mean, std = np.append(mean, arrays["codec_mean"]), np.append(std, arrays["codec_std"])
-    # No slots and every codec column scaled gives the same tensors as V slots with mean 0 and deviation 1.
-    _same(fused_model(members, Scaler(mean, std), n_features, 0 if conditioned else rest), model, "fused graph")
-    if not conditioned:
-        mean, std = np.append(mean, np.zeros(rest)), np.append(std, np.ones(rest))
-    return Fused(members, Scaler(mean, std), n_features)
 
 
 def same_weights(one: Weights, other: Weights) -> bool:
@@ -180,37 +161,39 @@ def _width(weights: Weights, n_features: int) -> int:
     return width
 
 
-def _stacked(members: Sequence[Weights]) -> Arrays:
-    """The layers along a new first axis: w (M, in, out), and b (M, 1, out), which adds to (M, N, out)."""
-    stacks = {name: np.stack([getattr(member, name) for member in members]) for name in LAYERS}
-    return {name: stack[:, None, :] if name[0] == "b" else stack for name, stack in stacks.items()}
-
-
-def _unstacked(arrays: dict[str, Float32], what: str) -> tuple[Weights, ...]:
-    """The members in stacked layers, at least one."""
-    n_members = len(arrays["w1"]) if arrays["w1"].ndim else 0
-    if not n_members or any(arrays[n].ndim != 3 or 0 in arrays[n].shape or len(arrays[n]) != n_members for n in LAYERS):
-        raise ValueError(f"{what}: its weights are not stacked members: it is not a file that this tool writes")
-    stacks = {name: arrays[name][:, 0] if name[0] == "b" else arrays[name] for name in LAYERS}
-    return tuple(Weights(**{name: stacks[name][place] for name in LAYERS}) for place in range(n_members))
+def _side_by_side(members: Sequence[Weights]) -> Arrays:
+    """The fused graph's layers: w1 (D, M (H + 1)), b1 (M (H + 1),), w2 (M, H + 1, H), w3 (M, H, 1), b3 (M, 1, 1)."""
+    carrier = np.float32(CARRIER)
+    return {
+        "w1": np.concatenate([np.pad(m.w1, ((0, 0), (0, 1))) for m in members], axis=1),
+        "b1": np.concatenate([np.append(m.b1, carrier) for m in members]),
+        "w2": np.stack([np.vstack([m.w2, m.b2 / carrier]) for m in members]),
+        "w3": np.stack([m.w3 for m in members]),
+        "b3": np.stack([m.b3[:, None] for m in members]),
+    }
 
 
 def _network() -> list[NodeProto]:
-    """x -> z3 through two hidden layers; each GELU is the Div-Erf-Add-Mul-Mul chain that onnxruntime fuses to Gelu."""
+    """x -> z3 through two hidden layers."""
     nodes, x = [], "x"
     for layer in "123":
         z = f"z{layer}"
         nodes += [_node("MatMul", f"p{layer}", x, f"w{layer}"), _node("Add", z, f"p{layer}", f"b{layer}")]
         if layer != "3":
             x = f"h{layer}"
-            nodes += [
-                _node("Div", f"{z}_over_sqrt2", z, "sqrt2"),
-                _node("Erf", f"{z}_erf", f"{z}_over_sqrt2"),
-                _node("Add", f"{z}_erf_plus_1", f"{z}_erf", "one"),
-                _node("Mul", f"{x}_twice", z, f"{z}_erf_plus_1"),
-                _node("Mul", x, f"{x}_twice", "half"),
-            ]
+            nodes += _gelu(z, x)
     return nodes
+
+
+def _gelu(z: str, h: str) -> list[NodeProto]:
+    """h = GELU(z), as the Div-Erf-Add-Mul-Mul chain that onnxruntime fuses to Gelu."""
+    return [
+        _node("Div", f"{z}_over_sqrt2", z, "sqrt2"),
+        _node("Erf", f"{z}_erf", f"{z}_over_sqrt2"),
+        _node("Add", f"{z}_erf_plus_1", f"{z}_erf", "one"),
+        _node("Mul", f"{h}_twice", z, f"{z}_erf_plus_1"),
+        _node("Mul", h, f"{h}_twice", "half"),
+    ]
 
 
 def _node(op: str, output: str, *inputs: str, **attributes: Any) -> NodeProto:
@@ -234,7 +217,7 @@ def _model(name: str, nodes: list[NodeProto], arrays: Arrays, inputs: dict[str, 
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _read(data: bytes, what: str) -> tuple[dict[str, Float32], int]:
+def _read(data: bytes) -> tuple[dict[str, Float32], int]:
     """The float32 tensors of a file by name, and F. ValueError unless the six layers are there, raw and whole."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
     from onnx import ModelProto, TensorProto
@@ -243,25 +226,19 @@ def _read(data: bytes, what: str) -> tuple[dict[str, Float32], int]:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ValueError(f"{what}: found {len(data)} bytes that are no ONNX model: {error}") from None
+        raise ValueError(f"member: found {len(data)} bytes that are no ONNX model: {error}") from None
     tensors: dict[str, Float32] = {}
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             shape = tuple(tensor.dims)
             if min(shape, default=1) < 0 or prod(shape) * 4 != len(tensor.raw_data):
                 raise ValueError(
-                    f"{what}: tensor {tensor.name!r} of shape {shape} has {len(tensor.raw_data)} raw bytes"
+                    f"member: tensor {tensor.name!r} of shape {shape} has {len(tensor.raw_data)} raw bytes"
                 )
             tensors[tensor.name] = np.frombuffer(tensor.raw_data, dtype="<f4").astype(np.float32).reshape(shape)
     if missing := [name for name in LAYERS if name not in tensors]:
-        raise ValueError(f"{what}: no float32 tensor named {missing[0]}: it is not a file that this tool writes")
+        raise ValueError(f"member: no float32 tensor named {missing[0]}: it is not a file that this tool writes")
     dims = [value.type.tensor_type.shape.dim for value in model.graph.input if value.name == FEATURES]
     if len(dims) != 1 or len(dims[0]) != 2:
-        raise ValueError(f"{what}: no input {FEATURES} of shape [N, F]: it is not a file that this tool writes")
+        raise ValueError(f"member: no input {FEATURES} of shape [N, F]: it is not a file that this tool writes")
     return tensors, int(dims[0][1].dim_value)
-
-
-def _same(rebuilt: bytes, found: bytes, what: str) -> None:
-    """Nodes, constants, names, shapes, metadata, foreign fields: every byte must be what this file writes."""
-    if found != rebuilt:
-        raise ValueError(f"{what}: its weights read, but the graph around them is not the one that this tool writes")

@@ -44,7 +44,7 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
     why = f" ({item.why})" if item.why else ""
     yield f"{verdict.entry}: {click.style(verdict.decision, fg=colour, bold=True)}{marks}{why}"
     ruled = {rule.metric for rule in verdict.policy.rules}
-    for rule in verdict.policy.rules:
+    for rule in verdict.policy.rules if verdict.metrics else ():  # without any, nothing was measured: reasons say why
         value = verdict.metrics.get(rule.metric)
         shown = "absent" if value is None else f"{value:.6f}"
         holds = value is not None and rule.holds(value)

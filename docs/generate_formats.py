@@ -1,0 +1,125 @@
+"""generate_formats.py: docs/formats.md, the fields of every document, made from schemas/. Adds no description of its own.
+
+`python docs/generate_formats.py` writes the page, `--check` only compares (exit 1 where it is not current).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).with_name("formats.md")
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+INTRO = """\
+# Formats
+
+The documents this tool reads and writes, made from `schemas/`: `python docs/generate_formats.py`. Each schema is JSON
+Schema, draft 2020-12, and `registry validate` holds documents against it. A field that a table does not name is kept
+through every write and never read. What holds between documents (digests, order, agreement) is in
+[findings.md](findings.md).
+
+`a.b` is a field in a field, `a[]` an item of a list, `a.*` a value of any name. Names in **bold** are required.
+"""
+LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+}
+END = r"(?![\s\S])"  # the end of the text, as patterns spell it (docs/adr/0004-portable-end-of-text.md)
+Schema = Mapping[str, Any]
+
+
+class Reader:
+    """All schemas by `$id`, so that a reference leads from one file into another."""
+
+    def __init__(self) -> None:
+        self.files = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(SCHEMAS.glob("*.json"))}
+        self.by_id = {schema.get("$id"): schema for schema in self.files.values()}
+
+    def resolve(self, schema: Schema, root: Schema) -> tuple[Schema, Schema]:
+        """The schema a `$ref` means, with what stands beside the `$ref` on top; and the file it stands in."""
+        beside = dict(schema)
+        while "$ref" in beside:
+            where, _, pointer = beside.pop("$ref").partition("#")
+            root = self.by_id[where] if where else root
+            found: Any = root
+            for part in pointer.strip("/").split("/") if pointer.strip("/") else ():
+                found = found[part]
+            beside = {**found, **beside}
+        return beside, root
+
+    def fields(self, schema: Schema, root: Schema, path: str = "", within: tuple[int, ...] = ()) -> Iterator[str]:
+        """A row for each field below `schema`, depth first. within: the schemas above, so that none is its own part."""
+        schema, root = self.resolve(schema, root)
+        for branch in ("then", "else"):
+            if branch in schema and "if" in schema:
+                yield from self.fields(schema[branch], root, path, within)
+        required = schema.get("required", ())
+        parts = [(f"{path}.{name}" if path else name, name, part) for name, part in schema.get("properties", {}).items()]
+        if isinstance(schema.get("additionalProperties"), dict):
+            parts.append((f"{path}.*" if path else "*", "", schema["additionalProperties"]))
+        if isinstance(schema.get("items"), dict):
+            parts.append((f"{path}[]", "", schema["items"]))
+        for where, name, part in parts:
+            found, home = self.resolve(part, root)
+            if name:
+                shown = f"**`{where}`**" if name in required else f"`{where}`"
+                yield f"| {shown} | {_type(self, found, home)} | {_cell(str(found.get('description', '')))} |"
+            if id(part) not in within:
+                yield from self.fields(found, home, where, (*within, id(part)))
+
+
+def _type(reader: Reader, schema: Schema, root: Schema) -> str:
+    """What a value may be, in words."""
+    for choice in ("oneOf", "anyOf"):
+        if choice in schema:
+            return " or ".join(dict.fromkeys(_type(reader, *reader.resolve(s, root)) for s in schema[choice]))
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    kinds = schema.get("type", "object" if "properties" in schema else "any value")
+    words = [" or ".join(kinds) if isinstance(kinds, list) else kinds]
+    if isinstance(schema.get("items"), dict):
+        words[0] += f" of {_type(reader, *reader.resolve(schema['items'], root)).split(',')[0]}"
+    if "pattern" in schema:
+        words.append(f"`{_cell(schema['pattern'].removesuffix(END))}`")
+    return ", ".join([*words, *(text.format(schema[key]) for key, text in LIMITS.items() if key in schema)])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def render() -> str:
+    """The page: a section a schema."""
+    reader = Reader()
+    parts = [INTRO]
+    for name, schema in reader.files.items():
+        rows = list(dict.fromkeys(reader.fields(schema, schema)))
+        table = "\n".join(["| field | value | |", "| --- | --- | --- |", *rows])
+        parts.append(f"## {schema['title']}\n\n`schemas/{name}`. {schema.get('description', '')}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    text = render()
+    if sys.argv[1:] == ["--check"]:
+        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
+            sys.exit(f"{PAGE}: not current: run `python docs/generate_formats.py`")
+    elif sys.argv[1:]:
+        sys.exit("usage: python docs/generate_formats.py [--check]")
+    else:
+        PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

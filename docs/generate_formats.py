@@ -1,4 +1,4 @@
-"""generate_formats.py: docs/formats.md, the fields of every document, made from schemas/. Adds no description of its own.
+"""generate_formats.py: docs/formats.md, the fields of every document, from schemas/. Adds no description.
 
 `python docs/generate_formats.py` writes the page, `--check` only compares (exit 1 where it is not current).
 """
@@ -33,6 +33,7 @@ LIMITS = {
     "minItems": "at least {} items",
     "maxItems": "at most {} items",
 }
+FIRST = ("registry", "fr_ensemble", "verdict")
 END = r"(?![\s\S])"  # the end of the text, as patterns spell it (docs/adr/0004-portable-end-of-text.md)
 Schema = Mapping[str, Any]
 
@@ -41,7 +42,8 @@ class Reader:
     """All schemas by `$id`, so that a reference leads from one file into another."""
 
     def __init__(self) -> None:
-        self.files = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(SCHEMAS.glob("*.json"))}
+        paths = sorted(SCHEMAS.glob("*.json"), key=lambda path: (path.name.split(".")[0] not in FIRST, path.name))
+        self.files = {path.name: json.loads(path.read_text("utf-8")) for path in paths}
         self.by_id = {schema.get("$id"): schema for schema in self.files.values()}
 
     def resolve(self, schema: Schema, root: Schema) -> tuple[Schema, Schema]:
@@ -63,7 +65,9 @@ class Reader:
             if branch in schema and "if" in schema:
                 yield from self.fields(schema[branch], root, path, within)
         required = schema.get("required", ())
-        parts = [(f"{path}.{name}" if path else name, name, part) for name, part in schema.get("properties", {}).items()]
+        parts = [
+            (f"{path}.{name}" if path else name, name, part) for name, part in schema.get("properties", {}).items()
+        ]
         if isinstance(schema.get("additionalProperties"), dict):
             parts.append((f"{path}.*" if path else "*", "", schema["additionalProperties"]))
         if isinstance(schema.get("items"), dict):

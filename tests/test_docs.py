@@ -116,24 +116,28 @@ def test_command_documented(path: str, command: click.Command) -> None:
             assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", section), f"{path}: {name}"
 
 
-def test_cli_page_is_current() -> None:
-    """docs/cli.md is what its generator writes."""
-    command = [sys.executable, str(DOCS / "generate_cli.py"), "--check"]
+@pytest.mark.parametrize("name", ["cli", "formats"])
+def test_generated_page_current(name: str) -> None:
+    """docs/cli.md and docs/formats.md are what their generators write."""
+    command = [sys.executable, str(DOCS / f"generate_{name}.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_cli_page_check_sees_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The generator's check fails for a page of another program."""
-    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+@pytest.mark.parametrize(("name", "word"), [("cli", "--strict"), ("formats", "schema_version")])
+def test_generated_page_check_sees_a_change(
+    name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator's check fails for another page than it would write."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"generate_{name}.py")
     assert spec is not None
     assert spec.loader is not None
     generator = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
-    page = tmp_path / "cli.md"
-    page.write_text((DOCS / "cli.md").read_text().replace("--strict", "--strictly"))
+    page = tmp_path / f"{name}.md"
+    page.write_text((DOCS / f"{name}.md").read_text().replace(word, f"{word}x"))
     monkeypatch.setattr(generator, "PAGE", page)
-    monkeypatch.setattr(sys, "argv", ["generate_cli.py", "--check"])
+    monkeypatch.setattr(sys, "argv", [f"generate_{name}.py", "--check"])
     with pytest.raises(SystemExit, match="not current"):
         generator.main()
 

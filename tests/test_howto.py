@@ -1,4 +1,4 @@
-"""test_howto.py: runs what the pages of docs/how-to tell people to type, in a folder like the one they speak of."""
+"""test_howto.py: runs what docs/how-to and the tutorial tell people to type, in a folder like theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def blocks(page: str) -> list[str]:
-    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     return re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -35,6 +35,21 @@ def shell(script: str, folder: Path, **environment: str) -> str:
 def test_migrate(tmp_path: Path) -> None:
     """A version-1 registry is migrated, validated and held against the old one."""
     shutil.copytree(ROOT / "tests" / "examples" / "valid" / "version-1-production", tmp_path / "model" / "tiny")
-    said = shell("\n".join(blocks("migrate.md")), tmp_path)
+    said = shell("\n".join(blocks("how-to/migrate.md")), tmp_path)
     assert re.search(r"^model2/registry\.json: 1 entries; ", said, flags=re.MULTILINE)
     assert "PROMOTE" in said
+
+
+def test_tutorial(tmp_path: Path) -> None:
+    """The tutorial's reader trains, flips, predicts, sees both ways of cheating named, and demotes."""
+    said = shell("\n".join(blocks("tutorial.md")), tmp_path)
+    assert said.count("exit code 1\n") == 3
+    for words in (
+        "vmaf: production",
+        "lower_80,upper_80",
+        "error[policy-looser]",
+        "error[digest-mismatch]",
+        "vmaf: demoted",
+    ):
+        assert words in said
+    assert said.splitlines()[-1].split()[:3] == ["vmaf", "fr_ensemble", "smoke"]

@@ -62,7 +62,16 @@ def cli() -> None:
 
 
 for _command in (
-    *(inspect.validate, inspect.list_, inspect.show_, inspect.card, inspect.rule, inspect.plugins, inspect.prune),
+    *(
+        inspect.validate,
+        inspect.list_,
+        inspect.show_,
+        inspect.card,
+        inspect.rule,
+        inspect.plugins,
+        inspect.schema,
+        inspect.prune,
+    ),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
     *(audit.migrate,),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,21 @@ def save_sound(
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
         raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
     store.save(path, registry)
+
+
+def name_schema(path: Path, folder: Path) -> str:
+    """Point the registry's `$schema` at a folder of schemas; returns what it says now, relative to the registry.
+
+    Raises InputError for a registry of version 0 or 1, which is edited by hand.
+    """
+    where = Path(os.path.relpath(folder, path.parent), "registry.schema.json").as_posix()
+    with locked(path.parent):
+        loaded = usable(path)
+        assert loaded.registry is not None
+        if (version := loaded.registry.schema_version) != store.VERSION:
+            raise InputError(f"{path}: schema_version {version}, expected 2: write its $schema by hand: {where}")
+        store.save(path, replace(loaded.registry, extra={**loaded.registry.extra, "$schema": where}))
+    return where
 
 
 # ---- use --------------------------------------------------------------------------------------------------------

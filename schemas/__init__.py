@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,3 +22,37 @@ def names() -> list[str]:
     """The names `load` knows, sorted."""
     suffix = ".schema.json"
     return sorted(f.name.removesuffix(suffix) for f in resources.files(__name__).iterdir() if f.name.endswith(suffix))
+
+
+def bundled(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema with what it names in our other schemas copied in: one file, which any reader resolves alone."""
+    made: dict[str, Any] = copy.deepcopy(dict(schema))
+    others = {document["$id"]: document for document in map(load, names()) if document["$id"] != made.get("$id")}
+    taken: dict[str, str] = {}
+
+    def take(node: Any, home: str) -> None:
+        if isinstance(node, list):
+            for item in node:
+                take(item, home)
+        elif isinstance(node, dict):
+            address, mark, fragment = str(node.get("$ref", "")).partition("#")
+            target = address or home
+            if mark and target in others:
+                node["$ref"] = f"#/$defs/{name_of(target, fragment)}"
+            for item in list(node.values()):
+                take(item, home)
+
+    def name_of(target: str, fragment: str) -> str:
+        key = f"{target}#{fragment}"
+        if key not in taken:
+            last, definitions = fragment.rpartition("/")[2], made.setdefault("$defs", {})
+            taken[key] = last if last not in definitions else f"{last}_{len(taken)}"
+            found: Any = others[target]
+            for part in fragment.split("/")[1:]:
+                found = found[part]
+            definitions[taken[key]] = copy.deepcopy(found)
+            take(definitions[taken[key]], target)
+        return taken[key]
+
+    take(copy.copy(made), "")
+    return made

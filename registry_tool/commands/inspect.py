@@ -1,4 +1,4 @@
-"""inspect.py: look at a registry: validate, list, show, card, rule, plugins, prune."""
+"""inspect.py: look at a registry: validate, list, show, card, rule, plugins, schema, prune."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_tool.commands.shared import add_summary, find, format_option, plugins_of, registry_option, show
-from registry_tool.errors import ExitCode
+from registry_tool.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from registry_tool.flows import Validation
@@ -213,6 +213,48 @@ def plugins(ctx: click.Context, form: str) -> None:
         show(machine.render([dict(zip(header, row, strict=True)) for row in rows]))
     else:
         show(text.table([header, *rows]))
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Write them all into a folder, and name it in the registry's $schema, for editors.")  # fmt: skip
+@registry_option
+@click.pass_context
+def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: str | None) -> None:
+    """Print the JSON Schema of a document: of the registry, of a kind's manifest, of what commands print.
+
+    Without KIND: list them all. Each stands alone: it refers to no other file.
+
+    \b
+    Examples:
+      registry schema
+      registry schema fr_ensemble > fr_ensemble.schema.json
+      registry schema -o model/schemas
+    """
+    from registry_tool import flows, schemas
+    from registry_tool.files import write_atomic
+    from registry_tool.report import machine, text
+
+    kinds = {name: kind.schema for name, kind in plugins_of(ctx).kinds.items() if kind.schema is not None}
+    found = {name: schemas.bundled(s) for name, s in {**kinds, **{n: schemas.load(n) for n in schemas.names()}}.items()}
+    if kind is not None:
+        if kind not in found:
+            raise InputError(
+                f"schema {kind!r}: expected one of {', '.join(sorted(found))}: `registry schema` lists them"
+            )
+        if output is not None:
+            raise click.UsageError("-o DIR writes them all: leave KIND out, or leave -o out and redirect the output")
+        show(machine.render(found[kind]))
+    elif output is None:
+        show(text.table([("schema", "of"), *((name, found[name].get("title", "")) for name in sorted(found))]))
+    else:
+        path = find(registry)
+        output.mkdir(parents=True, exist_ok=True)
+        for name, document in found.items():
+            write_atomic(output / f"{name}.schema.json", f"{machine.render(document)}\n".encode())
+        where = flows.name_schema(path, output)
+        click.echo(f"{len(found)} schemas in {output}; {path}: $schema is {where}", err=True)
 
 
 @click.command()

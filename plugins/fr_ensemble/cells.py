@@ -77,10 +77,13 @@ def frames_filter(rate: Fraction, pixels: str) -> str:
     return f"{even},format=yuv420p,format={pixels},settb={rate.denominator}/{rate.numerator},setpts=N"
 
 
-def _encode(run: Runner, reference: Path, rate: Fraction, pixels: str, options: Sequence[str], folder: Path) -> None:
+def _encode(
+    run: Runner, reference: Path, rate: Fraction, options: Sequence[str], folder: Path, encoder: Encoder | None = None
+) -> None:
     """Writes encode.mkv into `folder`."""
-    graph = ("-vf", frames_filter(rate, pixels), "-fps_mode", "passthrough", "-abort_on", "empty_output")
-    run.run("-i", f"file:{reference}", "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
+    pixels, upload, device = (encoder.pixels, encoder.upload, encoder.device) if encoder else ("yuv420p", "", ())
+    graph = ("-vf", frames_filter(rate, pixels) + upload, "-fps_mode", "passthrough", "-abort_on", "empty_output")
+    run.run(*device, "-i", f"file:{reference}", "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
 
 
 def _score(run: Runner, reference: Path, rate: Fraction, pixels: str, frames: int, folder: Path) -> None:
@@ -218,7 +221,7 @@ class Workshop:
         """Mean VMAF of a near-lossless encode, made and scored the way every cell is."""
         x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "4", "-threads", "1")
         codec = x264 if "libx264" in self.run.ffmpeg.encoders else ("-c:v", "ffv1")
-        _encode(self.run, file, rate, "yuv420p", codec, folder)
+        _encode(self.run, file, rate, codec, folder)
         _score(self.run, file, rate, "yuv420p", frames, folder)
         with open(folder / "scores.csv") as log:
             return sum(row[-1] for row in score_rows(log)) / frames
@@ -228,7 +231,7 @@ class Workshop:
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
             options = cell.encoder.options(cell.quality, cell.preset)
-            _encode(self.run, reference.file, reference.rate, cell.encoder.pixels, options, folder)
+            _encode(self.run, reference.file, reference.rate, options, folder, cell.encoder)
             _score(self.run, reference.file, reference.rate, cell.encoder.pixels, reference.frames, folder)
             with open(folder / "packets.txt") as packets:
                 size = _packet_bytes(packets)
@@ -247,7 +250,8 @@ class Workshop:
             return "this ffmpeg was built without it"
         if not encoder.hardware:
             return ""
-        probe = ("-f", "lavfi", "-i", "testsrc2=s=320x192:r=24", "-frames:v", "4", "-pix_fmt", encoder.pixels)
+        test = ("-f", "lavfi", "-i", "testsrc2=s=320x192:r=24", "-frames:v", "4")
+        probe = (*encoder.device, *test, "-vf", f"format={encoder.pixels}{encoder.upload}")
         try:
             with tempfile.TemporaryDirectory(dir=self.work) as name:
                 options = encoder.options(sum(encoder.scale) // 2, encoder.preset)

@@ -18,6 +18,7 @@ from fr_ensemble import vocabulary
 from fr_ensemble.tables import (
     Batch,
     Columns,
+    Growing,
     Place,
     Text,
     Told,
@@ -335,7 +336,7 @@ def _codes(text: Text, names: dict[str, int]) -> Int64:
 
 def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     digest, unknown = RowsDigest(), Counter[str]()
-    arrays: dict[str, list[Any]] = {}
+    arrays: dict[str, Growing] = {}
     names: dict[str, dict[str, int]] = {}
     for rows in batches:
         digest.update(rows.raw)
@@ -349,11 +350,11 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
         texts = {"\0src": rows.source, "\0clip": rows.clip, "encoder": rows.encoder}  # \0: no column is called so
         texts |= {name: Text.of(values) for name, values in rows.values.items()}
         for name, column in numbers.items():
-            arrays.setdefault(name, []).append(column)
+            arrays.setdefault(name, Growing()).add(column)
         for name, text in texts.items():
             if text is not None:
-                arrays.setdefault(name, []).append(_codes(text, names.setdefault(name, {})).astype(np.int32))
-    whole = {name: np.concatenate(arrays.pop(name)) for name in list(arrays)}
+                arrays.setdefault(name, Growing()).add(_codes(text, names.setdefault(name, {})).astype(np.int32))
+    whole = {name: arrays.pop(name).whole() for name in list(arrays)}
     groups = {name: Text(whole.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
     source, clip = groups.pop("\0src"), groups.pop("\0clip", None)
     sources, source_index = _sorted(source)
@@ -373,11 +374,18 @@ def _sorted(text: Text) -> tuple[tuple[str, ...], Int64]:
 
 def _clips(source: Int64, sources: tuple[str, ...], clip: Text) -> tuple[Int64, tuple[str, ...]]:
     """One clip a (source, name): two sources' clips of one name are two clips, told apart by the source's name."""
-    pairs, index = np.unique(source * len(clip.names) + clip.codes, return_inverse=True)
+
+    def pairs_of(part: slice) -> Int64:
+        pair: Int64 = source[part] * len(clip.names) + clip.codes[part]
+        return pair
+
+    parts = [slice(start, start + BATCH_ROWS) for start in range(0, len(source), BATCH_ROWS)]  # sorting all takes twice
+    pairs = np.unique(np.concatenate([np.unique(pairs_of(part)) for part in parts]))
+    index = np.concatenate([np.searchsorted(pairs, pairs_of(part)) for part in parts])
     names = [clip.names[pair % len(clip.names)] for pair in pairs]
     often = Counter(names)
     labels = (
         name if often[name] == 1 else f"{sources[pair // len(clip.names)]}/{name}"
         for name, pair in zip(names, pairs, strict=True)
     )
-    return index.reshape(-1).astype(np.int64), tuple(labels)
+    return index.astype(np.int64, copy=False), tuple(labels)

@@ -19,6 +19,8 @@ class Encoder:
     extra: tuple[str, ...] = ()  # constant quality without a bitrate target, one thread: same bytes on every machine
     pixels: str = "yuv420p"  # what the encoder takes; its encode is scored in the same depth
     hardware: bool = False
+    device: tuple[str, ...] = ()  # what opens it, before the input
+    upload: str = ""  # filters that bring frames to it
 
     def options(self, quality: int, preset: str) -> tuple[str, ...]:
         """The output options of one encode."""
@@ -38,6 +40,7 @@ class Encoder:
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _QSV = ("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _NVENC = ("p1", "p2", "p3", "p4", "p5", "p6", "p7")
+_VAAPI_DEVICE = ("-vaapi_device", "/dev/dri/renderD128")
 _NVENC_EXTRA = ("-rc", "vbr", "-b:v", "0")
 
 
@@ -62,10 +65,17 @@ _SOFTWARE = (
     ),
 )  # fmt: skip
 _HARDWARE = (
-    *(Encoder(n, "-cq", (1, 51), "-preset", _NVENC, "p5", _NVENC_EXTRA, hardware=True)
-      for n in ("h264_nvenc", "hevc_nvenc", "av1_nvenc")),
+    *(Encoder(n, "-cq", (1, worst), "-preset", _NVENC, "p5", _NVENC_EXTRA, hardware=True)
+      for n, worst in (("h264_nvenc", 51), ("hevc_nvenc", 51), ("av1_nvenc", 63))),
     *(Encoder(n, "-global_quality", (1, 51), "-preset", _QSV, "medium", hardware=True)
-      for n in ("h264_qsv", "hevc_qsv", "av1_qsv")),
+      for n in ("h264_qsv", "hevc_qsv", "av1_qsv")),  # without a bitrate this is its ICQ mode
+    *(Encoder(n, option, (1, worst), "-compression_level", _numbers(7, 1), "4", ("-rc_mode", "CQP"), hardware=True,
+              device=_VAAPI_DEVICE, upload=",format=nv12,hwupload")
+      for n, option, worst in (("h264_vaapi", "-qp", 51), ("hevc_vaapi", "-qp", 51),
+                               ("av1_vaapi", "-global_quality", 255))),
+    *(Encoder(n, "-qvbr_quality_level", (1, 51), "-quality", ("speed", "balanced", "quality"), "balanced",
+              ("-rc", "qvbr"), hardware=True)
+      for n in ("h264_amf", "hevc_amf", "av1_amf")),
 )  # fmt: skip
 
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in (*_SOFTWARE, *_HARDWARE)})

@@ -79,7 +79,7 @@ def _probe(path: Path) -> FFmpeg:
 
 def _last_words(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = r"error|cannot|invalid|fail|unknown|unrecognized|no such|matches no"
+    telling = r"error|cannot|invalid|fail|unknown|unrecognized|\bno\b"
     said = [line for line in lines if re.search(telling, line, re.I)]
     return re.sub(r" @ 0x[0-9a-f]+", "", (said or lines or ["ffmpeg said nothing"])[0])[:300]
 

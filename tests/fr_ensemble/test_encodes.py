@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from encoding import FRAMES, MOVING, pattern, plan, wrapped
 from filelock import FileLock
 from fr_ensemble import shipped
 from fr_ensemble.cells import FEATURES, SCORES, SELF_CHECK
@@ -25,8 +26,6 @@ from fr_ensemble.tables import RECORD_KEY
 from registry_tool.errors import InputError, WorldError
 
 ROOT = Path(__file__).parents[2]
-MOVING = "testsrc2=s=160x96:r=12"
-FRAMES = 8
 COLUMNS = ["src", "encoder", "quality", "clip", "frame_index", "fps", "height", "preset", "bitrate_kbps"]
 NORMS = ["preset_norm", "crf_norm"]
 
@@ -34,44 +33,6 @@ NORMS = ["preset_norm", "crf_norm"]
 @pytest.fixture(scope="module")
 def ffmpeg() -> FFmpeg:
     return find_ffmpeg()
-
-
-def pattern(name: str = "moving", graph: str = MOVING) -> Source:
-    return Source(name, graph=graph, frames=FRAMES)
-
-
-def plan(*sources: Source, **qualities: tuple[int, ...]) -> Plan:
-    return Plan(sources or (pattern(),), qualities or {"libx264": (20, 40)})
-
-
-def wrapped(folder: Path, ffmpeg: FFmpeg, script: str) -> FFmpeg:
-    """The real ffmpeg behind a shell script that may change what it is told, or fail."""
-    file = folder / "ffmpeg"
-    file.write_text(f'#!/bin/bash\n{script}\nexec {shlex.quote(str(ffmpeg.path))} "$@"\n')
-    file.chmod(0o755)
-    return FFmpeg(file, ffmpeg.version, ffmpeg.libvmaf, ffmpeg.encoders)
-
-
-def test_the_table_knows_every_encoder_of_the_vocabulary() -> None:
-    """Every named slot of the 12-slot vocabulary can be asked for, software and hardware."""
-    assert sorted(ENCODERS) == sorted(
-        ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9"]
-        + [f"{codec}_{maker}" for codec in ("h264", "hevc", "av1") for maker in ("nvenc", "qsv")]
-    )
-    assert [e.name for e in ENCODERS.values() if e.hardware] == [n for n in ENCODERS if n.endswith(("nvenc", "qsv"))]
-
-
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_an_encoder_is_asked_for_its_own_scale(name: str) -> None:
-    """An encode names its encoder, preset and, last, quality; presets and qualities normalise to 0..1."""
-    encoder = ENCODERS[name]
-    options = encoder.options(30, encoder.preset)
-    assert options[:2] == ("-c:v", name)
-    assert options[-2:] == (encoder.quality, "30")
-    assert options[options.index(encoder.preset_option) + 1] == encoder.preset
-    assert encoder.quality in ("-crf", "-qp", "-cq", "-global_quality")
-    assert [encoder.preset_norm(encoder.presets[at]) for at in (0, -1)] == [0.0, 1.0]
-    assert [encoder.quality_norm(end) for end in encoder.scale] == [0.0, 1.0]
 
 
 def test_every_software_encoder_gives_a_row_a_frame(ffmpeg: FFmpeg, tmp_path: Path) -> None:
@@ -297,16 +258,6 @@ def test_every_keeps_frames_by_index(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     thin = Plan((pattern(),), {"libx264": (30,)}, every=3)
     build(thin, ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
     assert pq.read_table(tmp_path / "c.parquet")["frame_index"].to_pylist() == [0, 3, 6]
-
-
-def test_a_missing_hardware_encoder_is_skipped(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """An encoder that this machine lacks is named in one line; the others are used; alone it is an error."""
-    bare = wrapped(tmp_path, ffmpeg, '[[ "$*" == *nvenc* ]] && { echo "Cannot load libcuda.so.1" >&2; exit 1; }')
-    built = build(plan(h264_nvenc=(30,), libx264=(30,)), bare, tmp_path / "c.parquet", tmp_path / "cache")
-    assert dict(built.skipped) == {"h264_nvenc": "Cannot load libcuda.so.1"}
-    assert built.rows == FRAMES
-    with pytest.raises(InputError, match="found none that works here"):
-        build(plan(h264_nvenc=(30,)), bare, tmp_path / "c.parquet", tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

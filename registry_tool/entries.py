@@ -106,6 +106,10 @@ class OpenEntry:
         data = self._check(path, artifact, False, JSON_MAX_BYTES)
         return self._parse(path, data) if data is not None else None
 
+    def beside(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
+        """Another entry of the same registry, opened too."""
+        return OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes).open(kind, keep=True)
+
     # ---- opening ------------------------------------------------------------------------------------------------
 
     def open(self, kind: Kind | None, *, keep: bool) -> OpenEntry:

@@ -29,6 +29,7 @@ from registry_tool.hookspec import (
 )
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
+from registry_tool.promotion import find_beside
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Finding, Json, Registry, Severity
@@ -259,11 +260,15 @@ def name_schema(path: Path, folder: Path) -> str:
 # ---- use --------------------------------------------------------------------------------------------------------
 
 
-def evaluate(path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest) -> Evaluation:
-    """Measure an entry on new data."""
+def evaluate(
+    path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest, against: str | None = None
+) -> Evaluation:
+    """Measure an entry on new data, beside another one where `against` names it."""
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
+    assert loaded.registry is not None
     with opened(loaded, plugins, entry) as view:
+        request = replace(request, against=find_beside(view, loaded.registry, plugins, against))
         answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
     if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from registry_tool import store
 from registry_tool.checks import check_entry, open_entry
@@ -18,7 +19,7 @@ from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
 from registry_tool.policy import judge
 from registry_tool.probe import Prober
-from registry_tool.promotion import is_random, measure
+from registry_tool.promotion import find_beside, is_random, measure
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Severity, Verdict, checked_text
@@ -36,20 +37,26 @@ class Judgement:
     why: str = ""
 
 
-def gate(path: Path, plugins: Plugins, entry_id: str) -> Judgement:
-    """Judge an entry by its registry's policy and its own pinned evidence; writes nothing."""
+def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None) -> Judgement:
+    """Judge an entry by its registry's policy and its own pinned evidence; writes nothing.
+
+    against: another incumbent than the policy's to compare with; the verdict then says so in its policy.
+    """
     loaded = usable(path)
     assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        return _judge(view, loaded.registry, plugins)
+        return _judge(view, loaded.registry, plugins, against)
 
 
-def _judge(view: OpenEntry, registry: Registry, plugins: Plugins) -> Judgement:
-    evidence = measure(view, plugins, GateRequest())
+def _judge(view: OpenEntry, registry: Registry, plugins: Plugins, against: str | None = None) -> Judgement:
+    policy = registry.policies.get(view.entry.kind, Policy())
+    if against is not None:
+        policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": against}))
+    incumbent = find_beside(view, registry, plugins, policy.against)
+    evidence = measure(view, plugins, GateRequest(against=incumbent))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
-    policy = registry.policies.get(view.entry.kind, Policy())
     return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
 
 

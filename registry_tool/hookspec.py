@@ -134,18 +134,20 @@ class Trained:
 class GateRequest:
     """evidence: None means the evidence that the manifest pins; else foreign files, name -> bytes.
 
-    corpus: a corpus file to hold foreign evidence against, or None.
+    corpus: a corpus file to hold foreign evidence against, or None. against: an entry of the same kind to compare with,
+    named by the policy or by a person; an entry that cannot be compared is a problem of the evidence.
     """
 
     evidence: Mapping[str, bytes] | None = None
     corpus: Path | None = None
+    against: EntryView | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
     """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
 
-    plot: whether a picture is asked for.
+    plot: whether a picture is asked for. against: another entry of the kind, to be compared on the same rows.
     """
 
     corpus: Path | None
@@ -154,6 +156,7 @@ class EvaluateRequest:
     by: Sequence[str] = ("src",)
     progress: Progress = lambda what, done, total: None
     plot: bool = False
+    against: EntryView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import registry_tool.schemas as schemas
 from registry_tool.entries import OpenEntry
-from registry_tool.errors import InputError, RegistryError
+from registry_tool.errors import InputError, RegistryError, RejectedError
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
 from registry_tool.policy import disagreements, judge
@@ -25,6 +25,23 @@ def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Eviden
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
     return evidence
+
+
+def find_beside(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_id: str | None) -> OpenEntry | None:
+    """The entry to compare with, verified. Raises InputError for one that is not there, RejectedError for a bad one."""
+    if entry_id is None:
+        return None
+    kind = opened.entry.kind
+    alike = {entry.id: (entry, index) for index, entry in enumerate(registry.entries) if entry.kind == kind}
+    if entry_id not in alike:
+        known = ", ".join(alike)
+        raise InputError(f"against: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
+    found = opened.beside(*alike[entry_id], plugins.kinds.get(kind))
+    if not found.sound:
+        raise RejectedError(
+            f"against: {entry_id} cannot be compared with: {found.findings[0]}: run `registry validate`"
+        )
+    return found
 
 
 def is_random(opened: OpenEntry) -> bool:
@@ -68,13 +85,14 @@ def check_promotion(opened: OpenEntry, registry: Registry, plugins: Plugins, lev
             "promotion-kind", f"the policy of kind {entry.kind!r} does not let a person decide", "promotion",
             found="manual: true", expected="a verdict", hint=hint,
         )]  # fmt: skip
-    return _check_verdict(opened, promotion, policy, plugins, level, hint)
+    return _check_verdict(opened, promotion, registry, plugins, level, hint)
 
 
 def _check_verdict(
-    opened: OpenEntry, promotion: Mapping[str, str], policy: Policy, plugins: Plugins, level: Level, hint: str
+    opened: OpenEntry, promotion: Mapping[str, str], registry: Registry, plugins: Plugins, level: Level, hint: str
 ) -> list[Finding]:
     entry, path = opened.entry, promotion["verdict"]
+    policy = registry.policies.get(entry.kind, Policy())
     before = len(opened.findings)
     document = opened.pinned_document(path, promotion["sha256"], "promotion", "sha256")
     if document is None:
@@ -105,7 +123,8 @@ def _check_verdict(
     if findings or level is Level.QUICK:
         return findings
     try:
-        evidence = measure(opened, plugins, GateRequest())
+        against = find_beside(opened, registry, plugins, policy.against)
+        evidence = measure(opened, plugins, GateRequest(against=against))
     except RegistryError as error:
         what = f"the evidence cannot be recomputed: {error}"
         return [opened.registry_finding("evidence-unusable", what, "promotion", hint=hint)]

@@ -198,14 +198,23 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a kind's evidence must show. gate: `evidence` (the rules decide) or `manual` (a person, with a reason)."""
+    """What a kind's evidence must show. gate: `evidence` (the rules decide) or `manual` (a person, with a reason).
+
+    against (kept in extra): the id of the entry whose evidence the kind's plugin compares each candidate with.
+    """
 
     rules: tuple[Rule, ...] = ()
     gate: str = "evidence"
     extra: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
 
+    @property
+    def against(self) -> str | None:
+        return self.extra.get("against")
+
     def is_looser_than(self, other: Policy) -> bool:
-        """True where something this policy lets through would not pass `other`."""
+        """True where something this policy lets through would not pass `other`; another incumbent is another bar."""
+        if other.against not in (None, self.against):
+            return True
         if self.gate == "manual":
             return other.gate != "manual"
         return not all(any(mine.is_at_least_as_strict_as(rule) for mine in self.rules) for rule in other.rules)

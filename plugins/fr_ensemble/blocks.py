@@ -28,6 +28,15 @@ STREAMS = (Role.ORDER, Role.DROPOUT, Role.NOISE)
 
 
 @dataclass(slots=True)
+class Stopping:
+    """Each model at its best so far on the sources that tell it when to stop. Its neighbours move none of it."""
+
+    best: Parameters
+    loss: Tensor  # float64 (M,), infinite before the first epoch
+    epoch: Tensor  # float64 (M,), of the best
+
+
+@dataclass(slots=True)
 class Block:
     """A stack of models between two epochs."""
 
@@ -38,10 +47,17 @@ class Block:
     moment2: Parameters
     steps: Tensor  # float32 (M,), Adam's step count
     streams: dict[Role, list[np.random.Generator]]
+    stopping: Stopping | None = None
 
     def tensors(self) -> list[Tensor]:
         """Every tensor of the state."""
-        return [*self.weights.tensors(), *self.moment1.tensors(), *self.moment2.tensors(), self.steps]
+        kept = [*self.stopping.best.tensors(), self.stopping.loss, self.stopping.epoch] if self.stopping else []
+        return [*self.weights.tensors(), *self.moment1.tensors(), *self.moment2.tensors(), self.steps, *kept]
+
+    def is_done(self, recipe: Recipe) -> bool:
+        """Whether the last epoch is over, or every model has stopped."""
+        stopped = self.stopping is not None and bool((self.epoch - self.stopping.epoch >= recipe.early_stopping).all())
+        return stopped or self.epoch == recipe.epochs
 
     def generators(self) -> list[np.random.Generator]:
         """Every random stream of the state."""
@@ -55,7 +71,11 @@ def start(table: Table, recipe: Recipe, keys: Sequence[ModelKey], device: str = 
         weights.put(j, initial_weights(key.stream(Role.INIT), table.inputs, recipe.hidden))
     streams = {role: [key.stream(role) for key in keys] for role in STREAMS}
     steps = torch.zeros(len(keys), device=device)
-    return Block(tuple(keys), 0, weights, weights.zeros_like(), weights.zeros_like(), steps, streams)
+    block = Block(tuple(keys), 0, weights, weights.zeros_like(), weights.zeros_like(), steps, streams)
+    if recipe.early_stopping:
+        none = torch.zeros(len(keys), dtype=torch.float64)
+        block.stopping = Stopping(weights.zeros_like(), none + torch.inf, none.clone())
+    return block
 
 
 def run_digest(table: Table, recipe: Recipe, device: str) -> str:

@@ -27,6 +27,7 @@ class Role(IntEnum):
     ORDER = 1
     DROPOUT = 2
     NOISE = 3
+    SPLIT = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,9 +66,23 @@ class Table:
     numeric: Int64  # (F + K,), where the numeric columns are
     scales: dict[int, FoldScale]  # by fold, FINAL included
 
-    def training_rows(self, fold: int) -> NDArray[np.int32]:
-        """Indices of the rows that a fold trains on, ascending."""
-        return np.flatnonzero(self.source != fold).astype(np.int32)
+    def split(self, key: ModelKey, share: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Rows that a model fits and rows that tell it when to stop, ascending; none of either is of its held-out fold.
+
+        share: of the fold's training sources, whole ones, at least one, drawn by the model itself; 0: none.
+        """
+        fits = self.source != key.fold
+        if share == 0.0:
+            return np.flatnonzero(fits).astype(np.int32), np.empty(0, np.int32)
+        sources = np.unique(self.source[fits])
+        count = max(1, round(share * len(sources)))
+        if count >= len(sources):
+            raise InputError(
+                f"early_stopping: found {len(sources)} sources to train a fold on, expected 2 or more: leave it out"
+            )
+        chosen = key.stream(Role.SPLIT).permutation(sources)[:count]
+        stops = np.isin(self.source, chosen)
+        return np.flatnonzero(fits & ~stops).astype(np.int32), np.flatnonzero(stops).astype(np.int32)
 
     def scale(self, fold: int) -> tuple[Float32, Float32]:
         """(mean, std), float32 (C,) each: (row - mean) / std is standardised for this fold, target included."""

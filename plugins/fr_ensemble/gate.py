@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import evidence
+from fr_ensemble.baseline import Comparison, against_entry, against_vmaf
 from fr_ensemble.conformal import LEVELS, Calibration, Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, read_corpus
 from fr_ensemble.evidence import Figures
@@ -38,8 +39,29 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         metrics |= wider
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
+    compared, lacking = _comparisons(read_oof(view.read(OOF_PATH)), request.against)
+    for name, comparison in compared.items():
+        metrics |= comparison.metrics(name)
+    problems += lacking
+    details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
+    if "incumbent" in compared and request.against is not None:
+        details["against"]["incumbent"]["entry"] = request.against.entry.id
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
     return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details), tuple(together))
+
+
+def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Comparison], tuple[str, ...]]:
+    """With plain VMAF and with an incumbent's own evidence; what keeps the latter from being compared is a problem."""
+    plain = against_vmaf(oof)
+    compared = {} if plain is None else {"vmaf": plain}
+    if incumbent is None:
+        return compared, ()
+    try:
+        _, problems, _ = measure_pinned(incumbent)
+        compared["incumbent"] = against_entry(oof, read_oof(incumbent.read(OOF_PATH)))
+    except (EvidenceProblem, InputError) as error:
+        problems = (f"{error}: train both on one corpus",)
+    return compared, tuple(f"against {incumbent.entry.id}: {problem}" for problem in problems)
 
 
 def over_sources(oof: Oof, calibration: Calibration) -> dict[str, float]:

@@ -44,12 +44,6 @@ def rmse(x: Float64, y: Float64) -> float:
     return math.sqrt(np.mean(np.square(x - y))) if len(x) else math.nan
 
 
-def gaussian_interval(mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
-    """mu -+ z sigma, the central interval of nominal coverage `level`."""
-    half = normal_quantile((1.0 + level) / 2.0) * sigma
-    return mu - half, mu + half
-
-
 def coverage(y: Float64, lower: Float64, upper: Float64) -> float:
     """Share of targets inside their closed interval; NaN for no rows."""
     return float(np.mean((lower <= y) & (y <= upper))) if len(y) else math.nan

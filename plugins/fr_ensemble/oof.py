@@ -17,7 +17,7 @@ from fr_ensemble.weights import Float64, Int64
 MAX_BYTES = 512 << 20  # of oof.npz unpacked: about ten million rows of five seeds
 VERSION = 1
 # name -> (kind and size of the little-endian dtype, number of dimensions); U: a unicode text of any length
-ARRAYS: Mapping[str, tuple[str, int]] = {
+ARRAYS: dict[str, tuple[str, int]] = {
     "version": ("i8", 0),
     "digests": ("U64", 1),  # sha256 of the rows, the recipe and the corpus file; "" where there is none
     "seeds": ("i8", 1),
@@ -28,6 +28,7 @@ ARRAYS: Mapping[str, tuple[str, int]] = {
     "target": ("f8", 1),
     "predictions": ("f4", 2),
 }
+OPTIONAL = {"vmaf": ("f8", 1)}  # absent where there is none
 
 
 class EvidenceProblem(ValueError):
@@ -52,6 +53,7 @@ class Oof:
     rows_sha256: str
     recipe_sha256: str
     corpus_sha256: str | None
+    vmaf: Float64 | None = None  # (n,), the corpus's plain VMAF where the target is another, to be compared with
 
     def __post_init__(self) -> None:
         n = len(self.target)
@@ -63,8 +65,10 @@ class Oof:
         if self.predictions.shape != (len(self.seeds), n):
             found, expected = self.predictions.shape, (len(self.seeds), n)
             raise EvidenceProblem(f"predictions: found the shape {found}, expected (seeds, rows) = {expected}")
-        for name, values in (("target", self.target), ("predictions", self.predictions)):
-            if not np.isfinite(values).all():
+        if self.vmaf is not None and self.vmaf.shape != (n,):
+            raise EvidenceProblem(f"vmaf: found the shape {self.vmaf.shape}, expected one number a row, {n}")
+        for name, values in (("target", self.target), ("predictions", self.predictions), ("vmaf", self.vmaf)):
+            if values is not None and not np.isfinite(values).all():
                 where = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
                 raise EvidenceProblem(f"{name}{where}: found {values[tuple(where)]}, expected finite numbers")
         _check_index("source", self.source, self.sources, n)
@@ -76,10 +80,18 @@ class Oof:
                 raise EvidenceProblem("clip: found a clip with rows of two sources, expected one source a clip")
 
     @classmethod
-    def of(cls, corpus: Corpus, seeds: Sequence[int], predictions: Float64, recipe_sha256: str) -> Oof:
+    def of(
+        cls,
+        corpus: Corpus,
+        seeds: Sequence[int],
+        predictions: Float64,
+        recipe_sha256: str,
+        vmaf: Float64 | None = None,
+    ) -> Oof:
         """The out-of-fold predictions (S, n) of a corpus."""
         where = (corpus.sources, corpus.source, corpus.clips, corpus.clip)
-        return cls(tuple(seeds), *where, corpus.target, predictions, corpus.rows_sha256, recipe_sha256, corpus.sha256)
+        digests = (corpus.rows_sha256, recipe_sha256, corpus.sha256)
+        return cls(tuple(seeds), *where, corpus.target, predictions, *digests, vmaf)
 
     @property
     def mu(self) -> Float64:
@@ -104,9 +116,13 @@ def write_oof(oof: Oof) -> bytes:
         "clips": clips,
         "clip": clip,
     }
+    if oof.vmaf is not None:
+        values = {**values, "vmaf": oof.vmaf}
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for name, (kind, _) in ARRAYS.items():
+        for name, (kind, _) in (ARRAYS | OPTIONAL).items():
+            if name not in values:
+                continue
             member = io.BytesIO()
             array = np.asarray(values[name], dtype="<" + kind)
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
@@ -137,6 +153,7 @@ def read_oof(data: bytes) -> Oof:
         rows_sha256=rows,
         recipe_sha256=recipe,
         corpus_sha256=corpus or None,
+        vmaf=arrays["vmaf"].astype(np.float64) if "vmaf" in arrays else None,
     )
 
 
@@ -145,7 +162,8 @@ def _read_arrays(data: bytes) -> dict[str, Any]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             names = sorted(member.filename for member in members)
-            if names != sorted(f"{name}.npy" for name in ARRAYS):
+            wanted = [*ARRAYS, *(name for name in OPTIONAL if f"{name}.npy" in names)]
+            if names != sorted(f"{name}.npy" for name in wanted):
                 raise EvidenceProblem(f"oof.npz: found the arrays {names}, expected exactly {sorted(ARRAYS)}")
             size = sum(member.file_size for member in members)
             if size > MAX_BYTES:
@@ -160,7 +178,7 @@ def _read_arrays(data: bytes) -> dict[str, Any]:
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
     name = member.filename[:-4]
-    kind, dimensions = ARRAYS[name]
+    kind, dimensions = (ARRAYS | OPTIONAL)[name]
     with archive.open(member) as file:
         data = file.read(member.file_size + 1)  # zipfile never gives more than the size in the header
     stream = io.BytesIO(data)

@@ -61,6 +61,13 @@ OPTIONS = [
         ["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."
     ),
     click.Option(
+        ["--early-stopping"],
+        type=click.IntRange(0),
+        default=0,
+        metavar="EPOCHS",
+        help="Stop a model that long after its best epoch on a fifth of its training sources.  [default: off]",
+    ),
+    click.Option(
         ["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."
     ),
     click.Option(
@@ -183,6 +190,7 @@ def _job(request: TrainRequest) -> Any:
         "decoupled_weight_decay",
         "dropout",
         "input_noise",
+        "early_stopping",
         "hidden",
     )
     try:

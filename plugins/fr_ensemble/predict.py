@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +57,6 @@ class Ensemble:
         if kept.bound is None:
             kept.bound = _Bound(self._session, n, self.n_features, self.n_codec)
         return kept.bound.run(features, codec_block)
-
-    def predict_batches(self, batches: Iterable[tuple[Numbers, Numbers]]) -> Iterator[tuple[Float64, Float64]]:
-        """`predict` for each (features, codec_block) of a stream, as it comes; holds one batch at a time."""
-        for features, codec_block in batches:
-            yield self.predict(features, codec_block)
 
 
 class _Bound:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+STOPPING_SHARE = 0.2  # of a fold's training sources, which early stopping takes to look at
 TRAINER_VERSION = 1  # raised whenever the same recipe gives other numbers
 
 
@@ -27,6 +28,8 @@ class Recipe:
     input_noise: float = 0.0  # standard deviation, in units of a standardised input column
     hidden: int = 64
     trainer_version: int = TRAINER_VERSION
+    # Epochs without gain on sources of its own training rows after which a model stops, at its best; 0: every epoch.
+    early_stopping: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -37,6 +40,8 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 1), ("hidden", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
+        if self.early_stopping < 0:
+            raise ValueError(f"early_stopping: found {self.early_stopping}, expected 0 or more epochs")
         for name in ("weight_decay", "input_noise"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a finite number >= 0")
@@ -45,9 +50,17 @@ class Recipe:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
 
+    @property
+    def stopping_share(self) -> float:
+        """Share of a model's training sources that it does not fit, since they tell it when to stop."""
+        return STOPPING_SHARE if self.early_stopping else 0.0
+
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON values; `from_dict` reads it back."""
-        return asdict(self) | {"seeds": list(self.seeds)}
+        """The recipe as JSON values; `from_dict` reads it back. What came later is left out where it is off."""
+        document = asdict(self) | {"seeds": list(self.seeds)}
+        if not self.early_stopping:
+            del document["early_stopping"]
+        return document
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Recipe:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import evidence, metrics
+from fr_ensemble.baseline import vmaf_column
 from fr_ensemble.conformal import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
 from fr_ensemble.corpus import ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.export import fused_model, member_model
@@ -52,13 +53,14 @@ def run(job: Job, progress: Progress) -> Trained:
     from fr_ensemble.train import train
 
     corpus, name = _corpus(job, progress)
+    vmaf, lacking = _vmaf(job)
     try:
         trained = train(
             corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device, engine=job.engine,
             checkpoint=job.checkpoint, resume=job.resume,
             progress=lambda done, total: progress("training (model-epochs)", done, total),
         )  # fmt: skip
-        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256)
+        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
     n_features, n_slots = len(job.spec.features), job.spec.n_slots
@@ -95,7 +97,7 @@ def run(job: Job, progress: Progress) -> Trained:
         files | proof,
         document,
         summary=_summary(corpus, name, measured),
-        warnings=[*_warnings(corpus), *warnings_of(job.interval)],
+        warnings=[*_warnings(corpus), *lacking, *warnings_of(job.interval)],
     )
 
 
@@ -105,6 +107,16 @@ def _corpus(job: Job, progress: Progress) -> tuple[Corpus, str]:
     path = job.corpus or SHIPPED
     corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
     return corpus, SHIPPED_NAME if job.corpus is None else path.name
+
+
+def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
+    """Plain VMAF, which the gate compares an ensemble of another target with; a column with holes is not used."""
+    if job.random or job.corpus is None:
+        return None, []
+    try:
+        return vmaf_column(job.corpus, job.spec.target), []
+    except InputError as error:
+        return None, [f"no comparison with plain VMAF: {error}"]
 
 
 def _check_export(

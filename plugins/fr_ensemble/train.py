@@ -24,9 +24,10 @@ from fr_ensemble import engines
 from fr_ensemble.blocks import Block, Checkpoint, run_digest, start
 from fr_ensemble.engines import Result
 from fr_ensemble.folds import FINAL, ModelKey, Role, Table, padded, prepare
+from fr_ensemble.metrics import group_means
 from fr_ensemble.network import MIN_STACK, Stack, predict
 from fr_ensemble.recipe import Recipe
-from fr_ensemble.weights import Float32, Int64, Trained, TrainingData
+from fr_ensemble.weights import Float32, Float64, Int64, Trained, TrainingData, Weights
 from registry_tool.errors import InputError
 
 STACK = 64  # the most models in a stack: longer operations keep threads apart, and past this nothing is gained
@@ -64,14 +65,15 @@ def plan_epoch(block: Block, stack: Stack, steps: Int64) -> list[Phase]:
     return phases
 
 
-def draw_order(out: NDArray[np.int32], table: Table, block: Block) -> None:
+def draw_order(out: NDArray[np.int32], rows: Sequence[NDArray[np.int32]], none: int, block: Block) -> None:
     """Fill out, (T, M, B), with each model's rows for an epoch, as a shuffling DataLoader without drop_last would.
 
-    Places that no row fills (a short last batch, a model without further batches) hold the index of the zero row.
+    rows: of each model, ascending. Places that no row fills (a short last batch, a model without further batches) hold
+    the index of the zero row, `none`.
     """
-    out.fill(len(table.source))
-    for j, key in enumerate(block.keys):
-        chosen = table.training_rows(key.fold)
+    out.fill(none)
+    for j, mine in enumerate(rows):
+        chosen = mine.copy()
         block.streams[Role.ORDER][j].shuffle(chosen)
         full, rest = divmod(len(chosen), out.shape[2])
         out[:full, j] = chosen[: len(chosen) - rest].reshape(full, out.shape[2])
@@ -113,6 +115,37 @@ def row_weights(n_rows: Int64, steps: Int64, rows: int) -> dict[int, Tensor]:
     return {step: torch.from_numpy(w) for step, w in weights.items()}
 
 
+def note_best(table: Table, recipe: Recipe, block: Block, stops: Sequence[NDArray[np.int32]]) -> None:
+    """After an epoch: keep the weights of every model that was never better on its own stopping rows, (rows,) each.
+
+    The loss is a mean over sources, each weighing alike. A model without gain for `early_stopping` epochs is out: what
+    it does on in the stack is not looked at.
+    """
+    assert block.stopping is not None
+    best = block.stopping
+    for j, (key, rows) in enumerate(zip(block.keys, stops, strict=True)):
+        if block.epoch - 1 - best.epoch[j] >= recipe.early_stopping:
+            continue
+        weights, (mean, std) = block.weights.get(j, recipe.hidden), table.scale(key.fold)
+        target = (table.rows[rows, table.inputs + 1] - mean[table.inputs + 1]) / std[table.inputs + 1]
+        _, source = np.unique(table.source[rows], return_inverse=True)
+        squares = np.square(scores_of(table, key, weights, rows) - target)
+        loss = float(group_means(squares, source, int(source.max()) + 1).mean())
+        if loss < best.loss[j]:
+            best.loss[j], best.epoch[j] = loss, block.epoch
+            best.best.put(j, weights)
+
+
+def scores_of(table: Table, key: ModelKey, weights: Weights, rows: NDArray[np.int32] | Int64) -> Float64:
+    """Scores of a model for rows of the table, float64 (rows,), in the units that its weights give."""
+    mean, std = table.scale(key.fold)
+    scores = [np.empty(0)]
+    for part in np.split(rows, range(PREDICT_ROWS, len(rows), PREDICT_ROWS)):
+        x = ((table.rows[part] - mean) / std)[:, : table.inputs]
+        scores.append(predict(weights, x).astype(np.float64))
+    return np.concatenate(scores)
+
+
 def train_block(
     table: Table,
     recipe: Recipe,
@@ -127,7 +160,8 @@ def train_block(
     M models, B rows a batch, C columns of the table, H hidden units (padded), T the largest number of batches an epoch.
     """
     models, rows, hidden = len(block.keys), recipe.batch_size, padded(recipe.hidden)
-    n_rows = np.array([np.count_nonzero(table.source != key.fold) for key in block.keys])
+    fits, stops = zip(*(table.split(key, recipe.stopping_share) for key in block.keys), strict=True)
+    n_rows = np.array([len(mine) for mine in fits])
     steps = -(-n_rows // rows)  # batches an epoch, (M,), descending
     corpus = torch.from_numpy(table.rows).to(device)  # (n + 1, C)
     scales = zip(*(table.scale(key.fold) for key in block.keys), strict=True)
@@ -142,8 +176,8 @@ def train_block(
     order = np.zeros((int(steps[0]), models, rows), np.int32)
     one = torch.ones((), device=device)
 
-    while block.epoch < recipe.epochs:
-        draw_order(order, table, block)
+    while not block.is_done(recipe):
+        draw_order(order, fits, len(table.source), block)
         batches = torch.from_numpy(order).to(device).flatten(1)  # (T, M * B)
         for phase in phases:
             net, live = phase.stack, phase.live
@@ -175,6 +209,8 @@ def train_block(
                     maximize=False,
                 )
         block.epoch += 1
+        if block.stopping is not None:
+            note_best(table, recipe, block, stops)
         after_epoch()
 
 
@@ -185,24 +221,21 @@ def finish(table: Table, recipe: Recipe, block: Block) -> list[Result]:
     """
     results = []
     for j, key in enumerate(block.keys):
-        fit, standard = table.scales[key.fold], block.weights.get(j, recipe.hidden)
+        kept = block.weights if block.stopping is None else block.stopping.best
+        fit, standard = table.scales[key.fold], kept.get(j, recipe.hidden)
         weights = replace(
             standard,
             w3=(standard.w3 * np.float64(fit.target_std)).astype(np.float32),
             b3=(standard.b3 * np.float64(fit.target_std) + fit.target_mean).astype(np.float32),
         )
-        if not all(np.isfinite(getattr(weights, f.name)).all() for f in fields(weights)):
+        never = block.stopping is not None and not torch.isfinite(block.stopping.loss[j])
+        if never or not all(np.isfinite(getattr(weights, f.name)).all() for f in fields(weights)):
             raise InputError(
                 f"learning_rate: found {recipe.learning_rate}, with which a model of seed {key.seed} diverged, "
                 "expected a smaller one"
             )
         held = np.flatnonzero(table.source == key.fold)
-        mean, std = table.scale(key.fold)
-        scores = [np.empty(0)]
-        for part in np.split(held, range(PREDICT_ROWS, len(held), PREDICT_ROWS)):
-            x = ((table.rows[part] - mean) / std)[:, : table.inputs]
-            scores.append(predict(weights, x).astype(np.float64))
-        results.append((key, weights, np.concatenate(scores)))
+        results.append((key, weights, scores_of(table, key, weights, held)))
     return results
 
 
@@ -227,14 +260,15 @@ def run_block(
 
         def after_epoch() -> None:
             nonlocal saved
-            tick(number, block.epoch * len(keys))
-            if checkpoint and (block.epoch == recipe.epochs or time.monotonic() - saved >= checkpoint.seconds):
+            done = block.is_done(recipe)
+            tick(number, (recipe.epochs if done else block.epoch) * len(keys))
+            if checkpoint and (done or time.monotonic() - saved >= checkpoint.seconds):
                 checkpoint.save(number, block)
                 saved = time.monotonic()
 
-        tick(number, block.epoch * len(keys))
+        tick(number, (recipe.epochs if block.is_done(recipe) else block.epoch) * len(keys))
         train_block(table, recipe, block, device=device, after_epoch=after_epoch, stopped=stopped)
-        return finish(table, recipe, block) if block.epoch == recipe.epochs else []
+        return finish(table, recipe, block) if block.is_done(recipe) else []
 
 
 def plan_blocks(
@@ -251,7 +285,7 @@ def plan_blocks(
     weights = 4 * 4 * hidden * (hidden + table.inputs + 4)
     here = min(workers, os.cpu_count() or 1)  # the others are on other machines
     stack = max(MIN_STACK, min(stack, memory // (here * (order + buffers + weights))))
-    ranked = sorted(keys, key=lambda k: (-np.count_nonzero(table.source != k.fold), k))
+    ranked = sorted(keys, key=lambda k: (-len(table.split(k, recipe.stopping_share)[0]), k))
     count = max(1, min(-(-len(keys) // (workers * stack)) * workers, len(keys) // min(stack, LEAST)))
     return [ranked[a:b] for a, b in pairwise(len(keys) * i // count for i in range(count + 1))]
 

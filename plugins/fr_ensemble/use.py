@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble import metrics
+from fr_ensemble.baseline import COLUMN, Comparison, Curve, vmaf_column
 from fr_ensemble.conformal import Calibration, Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, Corpus, Rows, random_corpus, read_batches, read_corpus
 from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, scaler_of, spec_of
@@ -83,6 +84,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             for name, other in methods.items()
         },
     }
+    if against := _against(view, request, corpus, mu):
+        document["against"] = against
     warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
     picture = None
     if request.plot:
@@ -92,6 +95,33 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         drawn = {f"stored: {stored.of().method}": _intervals(view, grid).of(), **_methods(view, stored.of(), grid)}
         picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
     return Evaluation(document, _table(document, request.levels), warnings, picture)
+
+
+def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
+    """Errors beside plain VMAF's, by a curve fitted on the evidence's rows, and beside another entry's."""
+    found: dict[str, Any] = {}
+    if request.corpus is None:
+        if request.against is not None:
+            raise InputError("--against: found random rows, expected rows that both entries can read: name a --corpus")
+        return found
+
+    def compare(other: Float64) -> dict[str, Any]:
+        return Comparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
+
+    seen = read_oof(view.read(OOF_PATH))
+    column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
+    if seen.vmaf is not None and column is not None:
+        found[COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
+    if request.against is not None:
+        manifest, ensemble = open_ensemble(request.against)
+        spec = spec_of(manifest, target=True)
+        if spec.target != corpus.spec.target:
+            what = f"{request.against.entry.id} predicts {spec.target}"
+            raise InputError(f"--against: {what}, expected {corpus.spec.target} as {view.entry.id}: name another entry")
+        rows = read_corpus(request.corpus, spec, min_sources=1)
+        block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
+        found["incumbent"] = {"entry": request.against.entry.id, **compare(ensemble.predict(rows.features, block)[0])}
+    return found
 
 
 def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
@@ -183,6 +213,12 @@ def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[st
     ):
         cells = [_cell(item[name], 3) for item in over["levels"] for name in names]
         rows.append([label, str(over["n_sources"]), *[""] * len(FIGURES), *cells])
+    for name, compared in document.get("against", {}).items():
+        for label, key in (("", "difference"), (", 95 % low", "difference_low"), (", 95 % high", "difference_high")):
+            what = f"rmse less that of {compared.get('entry', name)}, mean over sources{label}"
+            figures_ = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in FIGURES]
+            row = [what, str(over["n_sources"]), *figures_]
+            rows.append(row + [""] * (len(header) - len(row)))
     for column, groups in document["by"].items():
         rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
     return rows

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 )
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Hold --evidence against this corpus.")
 @click.option("--kind", help="The kind of --evidence without an ID.")
+@click.option("--against", metavar="ID", help="Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
 @format_option("text", "json", "junit", "github")
 @click.pass_context
 def gate(
     ctx: click.Context, entry_id: str | None, base: str | None, evidence: Path | None, corpus: Path | None,
-    kind: str | None, output: Path | None, registry: str | None, form: str,
+    kind: str | None, against: str | None, output: Path | None, registry: str | None, form: str,
 ) -> None:  # fmt: skip
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
@@ -45,6 +46,7 @@ def gate(
     \b
     Examples:
       registry gate my_model
+      registry gate my_model --against my_incumbent
       registry gate --base origin/main            in CI: every flip since
       registry gate --base origin/main --format junit > gate.xml
       registry gate --evidence runs/loso          public loso_seed*.json files
@@ -52,6 +54,8 @@ def gate(
     from registry_tool import gating
 
     loaded, path = plugins_of(ctx), None
+    if against is not None and (entry_id is None or base is not None or evidence is not None):
+        raise click.UsageError("--against compares an entry's own evidence: name its ID, without --base and --evidence")
     if base is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
@@ -62,7 +66,7 @@ def gate(
         path = None if entry_id is None and registry is None and "REGISTRY_JSON" not in os.environ else find(registry)
         judgements = [gating.gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
     elif entry_id is not None:
-        judgements = [gating.gate(path := find(registry), loaded, entry_id)]
+        judgements = [gating.gate(path := find(registry), loaded, entry_id, against)]
     else:
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:

@@ -103,6 +103,7 @@ def _train(
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw coverage, widths and errors too.")
+@click.option("--against", metavar="ID", help="Another entry, to compare the errors with on the same rows.")
 @registry_option
 @format_option("text", "json")
 @click.pass_context
@@ -114,6 +115,7 @@ def evaluate(
     levels: str,
     by: str,
     plot: Path | None,
+    against: str | None,
     registry: str | None,
     form: str,
 ) -> None:
@@ -127,6 +129,7 @@ def evaluate(
       registry evaluate my_model --corpus heldout.parquet
       registry evaluate my_model --corpus heldout.parquet --levels 0.5,0.9 --by src,encoder --format json
       registry evaluate my_model --corpus heldout.parquet --plot coverage.png
+      registry evaluate my_model --corpus heldout.parquet --against my_incumbent
     """
     from registry_tool import files, flows, progress
     from registry_tool.errors import InputError
@@ -138,7 +141,7 @@ def evaluate(
     columns = tuple(name for name in by.split(",") if name)
     with progress.shown() as report:
         request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report, plot is not None)
-        result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request)
+        result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     if plot is not None and result.plot is None:

@@ -113,9 +113,3 @@ def test_group_means_and_standard_errors():
     assert math.isnan(means[1])
     assert metrics.standard_error(np.array([1.0, 3.0])) == pytest.approx(1.0)
     assert math.isnan(metrics.standard_error(np.array([1.0])))
-
-
-def test_gaussian_interval_at_95_percent():
-    """mu -+ 1.96 sigma."""
-    lower, upper = metrics.gaussian_interval(np.array([10.0]), np.array([2.0]), 0.95)
-    assert (lower[0], upper[0]) == pytest.approx((10 - 2 * 1.959963984540054, 10 + 2 * 1.959963984540054))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -68,24 +67,6 @@ def test_inputs_may_be_of_any_float_and_layout() -> None:
             found = Ensemble(FUSED).predict(other, block)
             np.testing.assert_array_equal(found[0], expected[0])
             np.testing.assert_array_equal(found[1], expected[1])
-
-
-def test_a_stream_is_read_as_it_is_used() -> None:
-    """predict_batches asks for a batch only when its result is wanted, and gives what predict gives."""
-    asked: list[int] = []
-
-    def batches() -> Iterator[tuple[Float64, Float32]]:
-        for n in (3, 0, 5):
-            asked.append(n)
-            yield rows_of(n)
-
-    ensemble = Ensemble(FUSED)
-    stream = ensemble.predict_batches(batches())
-    assert asked == []
-    mu, _ = next(stream)
-    assert asked == [3]
-    np.testing.assert_array_equal(mu, ensemble.predict(*rows_of(3))[0])
-    assert [len(mu) for mu, _ in stream] == [0, 5]
 
 
 def test_memory_does_not_grow_with_the_rows() -> None:

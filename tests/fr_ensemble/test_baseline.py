@@ -1,0 +1,269 @@
+"""Tests of baseline.py: the curve, what is paired with what, and what the gate and evaluate make of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import registry_tool.schemas as schemas
+from conftest import FEATURES, Program
+from fr_ensemble.baseline import Curve, against_entry, against_vmaf, vmaf_column
+from fr_ensemble.oof import EvidenceProblem, Oof, read_oof, write_oof
+from sandbox import Sandbox
+
+from registry_tool.errors import InputError
+from registry_tool.schema import violations
+
+K, ROWS = 6, 30
+TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "8", "--learning-rate", "0.02", "--license", "MIT")
+
+
+def logistic(x: Any, low: float, span: float, middle: float, width: float) -> Any:
+    return low + span / (1.0 + np.exp(-(x - middle) / width))
+
+
+def points(noise: float = 0.3, n: int = 400) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(10, 100, n)
+    return x, logistic(x, 1.0, 4.0, 60.0, 12.0) + rng.normal(0.0, noise, n)
+
+
+def make_oof(error: float, seed: int = 1, **changes: Any) -> Oof:
+    """K sources whose mos is a logistic function of vmaf, offset by source; members that miss it by `error`."""
+    rng = np.random.default_rng(0)
+    source = np.repeat(np.arange(K), ROWS)
+    vmaf = rng.uniform(10, 100, len(source))
+    y = logistic(vmaf, 1.0, 4.0, 60.0, 12.0) + np.linspace(-0.6, 0.6, K)[source]
+    members = y + np.random.default_rng(seed).normal(0.0, error, (3, len(y)))
+    oof = Oof((0, 1, 2), tuple("abcdef"), source, None, None, y, members, "r", "c", "f", vmaf)
+    return replace(oof, **changes)
+
+
+def test_the_curve_is_scipys() -> None:
+    """The least squares fit agrees with scipy's on noisy points, and finds the curve itself on exact ones."""
+    optimize = pytest.importorskip("scipy.optimize")
+    x, y = points()
+    expected, _ = optimize.curve_fit(logistic, x, y, p0=(1.0, 4.0, 50.0, 15.0))
+    np.testing.assert_allclose(Curve.fit(x, y)(x), logistic(x, *expected), atol=1e-6)
+    curve = Curve.fit(*points(0.0))
+    assert (curve.low, curve.span, curve.middle, curve.width) == pytest.approx((1.0, 4.0, 60.0, 12.0), rel=1e-9)
+
+
+def test_the_curve_does_not_hang_on_the_order_of_the_rows() -> None:
+    """Stored verdicts are compared to 1e-9: another order of summation moves the curve by far less."""
+    x, y = points()
+    order = np.random.default_rng(2).permutation(len(x))
+    np.testing.assert_allclose(Curve.fit(x[order], y[order])(x), Curve.fit(x, y)(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.full(9, 50.0), np.arange(9.0)),
+        (np.arange(9.0), np.full(9, 3.0)),
+        (np.array([1.0, 2.0]), np.array([1.0, 4.0])),
+        (np.arange(100.0), 0.04 * np.arange(100.0)),
+        (np.arange(100.0), np.where(np.arange(100) < 50, 1.0, 5.0)),
+    ],
+    ids=["constant x", "constant y", "two points", "a line", "a step"],
+)
+def test_a_degenerate_cloud_gives_a_finite_curve(x: Any, y: Any) -> None:
+    """It is no worse than the mean of the targets."""
+    fitted = Curve.fit(x, y)(x)
+    assert np.isfinite(fitted).all()
+    assert np.square(fitted - y).sum() <= np.square(y - y.mean()).sum() + 1e-9
+
+
+def test_a_source_is_predicted_by_the_others_curve() -> None:
+    """What a source's own targets say changes its error, not its prediction."""
+    oof = make_oof(0.1)
+    held = oof.source == 2
+    compared = against_vmaf(oof)
+    assert compared is not None
+    curve = Curve.fit(oof.vmaf[~held], oof.target[~held])  # type: ignore[index]  # made with a column
+    expected = np.sqrt(np.mean(np.square(curve(oof.vmaf[held]) - oof.target[held])))  # type: ignore[index]  # the same
+    assert compared.theirs[2] == pytest.approx(expected, rel=1e-12)
+    assert compared.ours[2] == pytest.approx(np.sqrt(np.mean(np.square(oof.mu - oof.target)[held])))
+
+
+def test_the_difference_is_paired_by_source() -> None:
+    """The mean over sources of our RMSE less theirs; its interval is that of the differences, not of two means."""
+    good, bad = against_vmaf(make_oof(0.05)), against_vmaf(make_oof(3.0))
+    assert good is not None
+    assert bad is not None
+    metrics = good.metrics("vmaf")
+    assert metrics["rmse_vs_vmaf"] == pytest.approx(np.mean(good.ours - good.theirs))
+    assert metrics["rmse_vs_vmaf_low"] < metrics["rmse_vs_vmaf"] < metrics["rmse_vs_vmaf_high"] < 0.0
+    assert bad.metrics("vmaf")["rmse_vs_vmaf_low"] > 0.0
+    worse = against_entry(make_oof(0.3), make_oof(0.1, seed=2))
+    assert worse.metrics("incumbent")["rmse_vs_incumbent_low"] > 0.0
+    alone = against_entry(make_oof(0.3), make_oof(0.3))
+    assert set(alone.metrics("x").values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"corpus_sha256": "other"},
+        {"corpus_sha256": None},
+        {"sources": tuple("abcdeg")},
+        {"target": make_oof(0.1).target + 1e-9},
+        {"source": make_oof(0.1).source[::-1].copy()},
+    ],
+    ids=["corpus", "no corpus", "names", "targets", "order"],
+)
+def test_evidence_of_other_rows_is_not_compared(changes: dict[str, Any]) -> None:
+    """Only the same rows of the same file with the same targets are paired."""
+    oof = make_oof(0.1)
+    with pytest.raises(EvidenceProblem, match="expected"):
+        against_entry(oof, replace(oof, **changes))
+    with pytest.raises(EvidenceProblem, match="expected"):
+        against_entry(replace(oof, **changes), oof)
+
+
+def test_the_column_is_kept_and_optional() -> None:
+    """oof.npz gives the column back; without it the file has the arrays it always had; a bad one is refused."""
+    oof = make_oof(0.1)
+    np.testing.assert_array_equal(read_oof(write_oof(oof)).vmaf, oof.vmaf)
+    assert read_oof(write_oof(replace(oof, vmaf=None))).vmaf is None
+    assert b"vmaf.npy" not in write_oof(replace(oof, vmaf=None))
+    assert against_vmaf(replace(oof, vmaf=None)) is None
+    for bad in (np.zeros(3), np.full(K * ROWS, np.nan)):
+        with pytest.raises(EvidenceProblem, match="vmaf"):
+            replace(oof, vmaf=bad)
+
+
+def test_the_column_is_read_from_the_corpus(tmp_path: Path) -> None:
+    """In file order; nothing where there is none or VMAF is the target itself; a hole is named with its line."""
+    path = tmp_path / "rows.csv"
+    path.write_text("src,vmaf,mos\na,10,1\nb,90.5,4\n")
+    found = vmaf_column(path, "mos")
+    assert found is not None
+    assert found.tolist() == [10.0, 90.5]
+    assert vmaf_column(path, "vmaf") is None
+    path.write_text("src,mos\na,1\n")
+    assert vmaf_column(path, "mos") is None
+    path.write_text("src,vmaf,mos\na,10,1\nb,,4\n")
+    with pytest.raises(InputError, match=r"rows.csv:3, column vmaf"):
+        vmaf_column(path, "mos")
+
+
+def write_rows(path: Path, *, hole: bool = False) -> Path:
+    """Four sources whose mos follows canonical-6, and a vmaf that says little of it."""
+    rng = np.random.default_rng(3)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("src", "encoder", *FEATURES, "vmaf", "mos"))
+        for row in range(160):
+            quality = rng.uniform(0.2, 1.0)
+            features = quality ** np.array([0.2, 1.0, 0.7, 0.5, 0.35, 1.0])
+            vmaf = "" if hole and row == 7 else rng.uniform(20.0, 90.0)
+            writer.writerow((f"s{row % 4}", "libx264", *features, vmaf, 1.0 + 4.0 * quality))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry folder with `good` and `poor` of one corpus, `rows.csv`, and `far` of another."""
+    from conftest import program
+
+    folder = tmp_path_factory.mktemp("pair")
+    rows, other = write_rows(folder / "rows.csv"), write_rows(folder / "far.csv", hole=True)
+    for name, corpus, epochs in (("good", rows, "40"), ("poor", rows, "1"), ("far", other, "1")):
+        arguments = ("train", "fr_ensemble", "--id", name, "--corpus", corpus, "--epochs", epochs, *TRAINING)
+        ran = program(*arguments, "--registry", folder / "model" / "registry.json")
+        assert ("no comparison with plain VMAF" in ran.stderr) == (name == "far")
+    return folder
+
+
+@pytest.fixture
+def sandbox(pair: Path, tmp_path: Path) -> Sandbox:
+    copy = Sandbox.copy(pair / "model", tmp_path / "model", "good")
+    copy.edit(lambda document: document["policies"]["fr_ensemble"].update(rules=rules(("mean_plcc", ">=", 0.5))))
+    return copy
+
+
+def rules(*each: tuple[str, str, float]) -> list[dict[str, Any]]:
+    return [{"metric": metric, "op": op, "bound": bound} for metric, op, bound in each]
+
+
+def gated(registry: Program, sandbox: Sandbox, *arguments: object) -> tuple[int, dict[str, Any]]:
+    ran = registry("gate", *arguments, "--registry", sandbox.path, "--format", "json")
+    return ran.code, json.loads(ran.out)
+
+
+def test_plain_vmaf_is_reported_and_binds_where_a_rule_names_it(registry: Program, sandbox: Sandbox) -> None:
+    """An ensemble that beats the column clears `rmse_vs_vmaf_high < 0`; evidence without the column never does."""
+    code, document = gated(registry, sandbox, "good")
+    assert (code, document["metrics"]["rmse_vs_vmaf_high"] < 0.0) == (0, True)
+    assert set(document["details"]["against"]) == {"vmaf"}
+    beats = rules(("rmse_vs_vmaf_high", "<", 0.0))
+    sandbox.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].extend(beats))
+    assert gated(registry, sandbox, "good")[0] == 0
+    code, document = gated(registry, sandbox, "far")
+    assert code == 1
+    assert any("no metric 'rmse_vs_vmaf_high'" in reason for reason in document["reasons"])
+
+
+def test_a_registered_incumbent_is_compared_with(registry: Program, sandbox: Sandbox) -> None:
+    """--against names one for a look: the metrics come with it, and a verdict says in its policy whom it means."""
+    code, document = gated(registry, sandbox, "good", "--against", "poor")
+    assert (code, document["policy"]["against"]) == (0, "poor")
+    assert document["metrics"]["rmse_vs_incumbent_high"] < 0.0
+    compared = document["details"]["against"]["incumbent"]
+    assert compared["entry"] == "poor"
+    assert set(compared["by_source"]) == {"s0", "s1", "s2", "s3"}
+    assert gated(registry, sandbox, "poor", "--against", "good")[1]["metrics"]["rmse_vs_incumbent_low"] > 0.0
+
+
+def test_what_cannot_be_compared_is_never_a_pass(registry: Program, sandbox: Sandbox) -> None:
+    """Evidence of another corpus holds the entry back; an id that is not there is unusable input, as is no ID."""
+    code, document = gated(registry, sandbox, "good", "--against", "far")
+    assert code == 1
+    assert any(reason.startswith("against far: found evidence of the corpus") for reason in document["reasons"])
+    assert "rmse_vs_incumbent" not in document["metrics"]
+    for arguments in (("good", "--against", "nobody"), ("--against", "good"), ("--base", "HEAD", "--against", "good")):
+        ran = registry("gate", *arguments, "--registry", sandbox.path)
+        assert (ran.code, "gainst" in ran.err) == (2, True)
+
+
+def test_a_policy_that_names_an_incumbent_binds(registry: Program, sandbox: Sandbox) -> None:
+    """The worse one is held, the better one flipped and valid; naming another incumbent then calls for a new flip."""
+    beats = rules(("rmse_vs_incumbent_high", "<=", 0.0))
+
+    def against(entry: str, wanted: list[dict[str, Any]]) -> None:
+        policy = {"against": entry, "rules": [*rules(("mean_plcc", ">=", 0.5)), *wanted]}
+        sandbox.edit(lambda document: document["policies"]["fr_ensemble"].update(policy))
+
+    against("good", beats)
+    assert registry("flip", "poor", "--registry", sandbox.path).code == 1
+    against("poor", beats)
+    assert registry("flip", "good", "--registry", sandbox.path).code == 0
+    assert registry("validate", sandbox.path).code == 0
+    assert sandbox.verdict["policy"]["against"] == "poor"
+    against("good", beats)
+    assert sandbox.codes() == ["policy-looser"]
+    against("poor", beats)
+
+    def gone(document: dict[str, Any]) -> None:
+        document["models"] = [model for model in document["models"] if model["id"] != "poor"]
+
+    sandbox.edit(gone)
+    assert "evidence-unusable" in sandbox.codes()
+
+
+def test_evaluate_pairs_two_entries_on_new_rows(registry: Program, sandbox: Sandbox, pair: Path) -> None:
+    """The JSON holds to its schema, with both comparisons; the table names the other entry."""
+    arguments = ("evaluate", "good", "--corpus", pair / "rows.csv", "--registry", sandbox.path)
+    document = json.loads(registry(*arguments, "--against", "poor", "--format", "json").out)
+    assert violations(document, schemas.load("evaluation")) == []
+    assert document["against"]["incumbent"]["entry"] == "poor"
+    assert document["against"]["incumbent"]["difference_high"] < 0.0 > document["against"]["vmaf"]["difference_high"]
+    assert "rmse less that of poor, mean over sources" in registry(*arguments, "--against", "poor").out
+    assert "incumbent" not in json.loads(registry(*arguments, "--format", "json").out)["against"]
+    assert registry("evaluate", "good", "--smoke", "--against", "poor", "--registry", sandbox.path).code == 2

@@ -41,6 +41,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(read_oof(view.read(OOF_PATH)), request.against)
     for name, comparison in compared.items():
+        together.append(frozenset(comparison.metrics(name)))
         metrics |= comparison.metrics(name)
     problems += lacking
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from posixpath import dirname, normpath
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.files import FileProblem, Folder, InventoryItem
@@ -17,6 +17,7 @@ from registry_tool.promotion import check_promotion
 from registry_tool.schema import show
 from registry_tool.store import Loaded, located
 from registry_tool.values import Entry, Finding, Registry, Severity
+from registry_tool.workers import Slices, useful
 
 MODEL_SUFFIXES = (".onnx", ".data")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
@@ -30,31 +31,46 @@ def check(
 
     An entry that is malformed, or whose digests do not hold, is not looked into any further.
     """
-    findings = list(loaded.findings)
-    if loaded.registry is None:
+    findings, registry = list(loaded.findings), loaded.registry
+    if registry is None:
         return sort(findings)
     documents = {loaded.name: loaded.document} if loaded.document else {}
     known: set[str] = {loaded.name}
-    findings += _check_ids(loaded.registry, loaded.name)
+    count = len(registry.entries)
     with Folder(loaded.folder) as folder, Prober() as prober:
-        if level is Level.FULL and loaded.registry.entries:
+        if level is Level.FULL and registry.entries:
             prober.start()
-        for index, entry in enumerate(loaded.registry.entries):
-            opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
-            if progress:
-                progress("entries", index, len(loaded.registry.entries))
-            known.update(posixpath.normpath(artifact.path) for artifact in opened.artifacts.values())
-            found = check_entry(opened, loaded.registry, plugins, level, prober)
-            known.update(opened.documents)
-            findings += located(found, {**documents, **opened.documents})
-        if loaded.registry.schema_version < 2:
-            loose, paths = check_loose_manifests(folder, loaded, plugins, level)
+
+        def look(numbers: range) -> tuple[list[Finding], list[str]]:
+            """The findings on some entries, and the files that these account for."""
+            found: list[Finding] = []
+            paths: list[str] = []
+            for index in numbers:
+                opened = open_entry(folder, loaded, plugins, registry.entries[index], index, keep=level is Level.FULL)
+                if some := check_entry(opened, registry, plugins, level, prober):
+                    found += located(some, opened.documents)
+                paths += [a.path if "/" not in a.path else normpath(a.path) for a in opened.artifacts.values()]
+                paths += opened.documents
+            return found, paths
+
+        if progress:
+            progress("entries", 0, count)
+        with Slices(look, count, useful(count) if level is Level.QUICK else 1) as slices:
+            # Here is time, where other processes look at the entries.
+            findings += _check_ids(registry, loaded.name)
+            declared = check_declared(folder, loaded)
+            items = _inventory(folder)
+            for done, (found, paths) in enumerate(slices, 1):
+                findings += found
+                known.update(paths)
+                if progress:
+                    progress("entries", done * count // len(slices), count)
+        if registry.schema_version < 2:
+            loose, seen = check_loose_manifests(folder, loaded, plugins, level)
             findings += loose
-            known |= paths
-        findings += check_declared(folder, loaded)
-        findings += _check_inventory(folder, known, loaded.registry)
-    if progress:
-        progress("entries", len(loaded.registry.entries), len(loaded.registry.entries))
+            known |= seen
+        findings += declared
+        findings += [items] if isinstance(items, Finding) else _check_inventory(items, known, registry)
     return sort(located(findings, documents))
 
 
@@ -126,7 +142,7 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
     entry, manifest = opened.entry, opened.manifest
     if entry.manifest is not None and registry.schema_version >= 2:
         expected = f"{entry.id}/{entry.sha256[:12]}"
-        if posixpath.dirname(entry.manifest) != expected:
+        if dirname(entry.manifest) != expected:
             yield opened.registry_finding(
                 "folder-wrong", "an entry's artefacts stand in the folder of its id and digest", "manifest",
                 found=entry.manifest, expected=f"{expected}/manifest.json", hint="train again, or restore the folder",
@@ -154,7 +170,7 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
 def _check_ids(registry: Registry, name: str) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for index, entry in enumerate(registry.entries):
-        key = unicodedata.normalize("NFKC", entry.id).casefold()
+        key = _one_name(entry.id)
         if key in seen:
             yield Finding(
                 "id-duplicate", f"the id {entry.id!r} stands twice", entry=entry.id, file=name,
@@ -163,55 +179,53 @@ def _check_ids(registry: Registry, name: str) -> Iterator[Finding]:
         seen[key] = entry.id
 
 
-def _check_inventory(folder: Folder, known: set[str], registry: Registry) -> Iterator[Finding]:
-    """What lies in the registry's folder and should not: models that nothing pins, names that collide, old runs."""
+def _inventory(folder: Folder) -> list[InventoryItem] | Finding:
     try:
-        items = folder.inventory(MAX_INVENTORY)
+        return folder.inventory(MAX_INVENTORY)
     except FileProblem as problem:
-        yield Finding(problem.code, problem.message, file=".", hint=problem.hint)
-        return
-    named = {posixpath.dirname(e.manifest) for e in registry.entries if e.manifest}
+        return Finding(problem.code, problem.message, file=".", hint=problem.hint)
+
+
+def _check_inventory(items: Sequence[InventoryItem], known: set[str], registry: Registry) -> Iterator[Finding]:
+    """What lies in the registry's folder and should not: models that nothing pins, names that collide, old runs."""
+    named = {dirname(e.manifest) for e in registry.entries if e.manifest}
     unused = set(unused_runs(items, registry)) if registry.schema_version >= 2 else set()
     seen: dict[str, str] = {}
-    for item in items:
-        key = unicodedata.normalize("NFKC", item.path).casefold()
+    for path, kind in items:
+        key = _one_name(path)
         if key in seen:
             yield Finding(
-                "name-collision", f"{item.path!r} and {seen[key]!r} are one name on other file systems", file=item.path,
+                "name-collision", f"{path!r} and {seen[key]!r} are one name on other file systems", file=path,
                 hint="rename one",
             )  # fmt: skip
-        seen[key] = item.path
-        owner = next((f for f in (item.path, *_parents(item.path)) if ARTIFACT_FOLDER.match(f)), None)
-        if item.path in unused:
-            yield Finding(
-                "folder-unused", "no entry names this run", Severity.NOTE, file=item.path,
-                hint="`registry prune` removes it",
-            )  # fmt: skip
-        elif owner in unused:
+        seen[key] = path
+        if path in known and path not in unused:
             continue
-        elif (
-            item.kind != "folder" and item.path not in known and (owner in named or item.path.endswith(MODEL_SUFFIXES))
-        ):
+        run = "/".join(path.split("/", 2)[:2])
+        owner = run if ARTIFACT_FOLDER.match(run) else None
+        if path in unused:
             yield Finding(
-                "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=item.path,
+                "folder-unused", "no entry names this run", Severity.NOTE, file=path, hint="`registry prune` removes it"
+            )
+        elif owner not in unused and kind != "folder" and (owner in named or path.endswith(MODEL_SUFFIXES)):
+            yield Finding(
+                "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=path,
                 hint="register it, or remove it",
             )  # fmt: skip
+
+
+def _one_name(text: str) -> str:
+    """What a file system that ignores case or Unicode forms takes for the same name."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def unused_runs(items: Iterable[InventoryItem], registry: Registry) -> list[str]:
     """Artefact folders (ID/DIGEST with a manifest.json in it) in which no entry pins anything."""
     paths = {item.path for item in items}
-    used = {posixpath.dirname(entry.path) for entry in registry.entries}
-    used |= {
-        posixpath.dirname(pin["path"]) for entry in registry.entries for pin in entry.document.get("external_data", ())
-    }
+    used = {dirname(entry.path) for entry in registry.entries}
+    used |= {dirname(pin["path"]) for entry in registry.entries for pin in entry.document.get("external_data", ())}
     runs = [path for path in sorted(paths) if ARTIFACT_FOLDER.match(path) and f"{path}/manifest.json" in paths]
     return [run for run in runs if not any(folder == run or folder.startswith(f"{run}/") for folder in used)]
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path := posixpath.dirname(path):
-        yield path
 
 
 def sort(findings: Iterable[Finding]) -> list[Finding]:

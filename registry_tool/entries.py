@@ -16,6 +16,7 @@ from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, pars
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json
 
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
+FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
 PIN_KEYS = ("onnx", "path")  # in a manifest, an object with one of these and `sha256` pins that file
 
 
@@ -56,9 +57,10 @@ class OpenEntry:
         self.sidecar: str | None = None
         self._folder = folder
         self._bytes: dict[str, bytes] = {}
-        self._checked: set[Artifact] = set()
+        self._checked: set[str] = set()
+        self._room = FILES_AT_MOST * max_bytes
         self._registry_name = registry_name
-        self._at = pointer("models", index)
+        self._at = f"/models/{index}"
         self._max_bytes = max_bytes
 
     @property
@@ -119,7 +121,7 @@ class OpenEntry:
         else:
             self._pin_single_model()
         for name, artifact in self.artifacts.items():
-            if artifact not in self._checked:
+            if name not in self._checked:
                 self._check(name, artifact, keep)
         return self
 
@@ -198,7 +200,7 @@ class OpenEntry:
             ))  # fmt: skip
 
     def _artifact(self, path: str, digest: str, field: str) -> Artifact:
-        return Artifact(path, digest, None, self._registry_name, self._at + pointer(field))
+        return Artifact(path, digest, None, self._registry_name, f"{self._at}/{field}")
 
     def _parse(self, path: str, data: bytes) -> Document | None:
         try:
@@ -209,15 +211,25 @@ class OpenEntry:
         return self.documents[path]
 
     def _read(self, path: str, max_bytes: int, place: Mapping[str, str | None]) -> bytes | None:
+        limit = min(max_bytes, self._room)
         try:
-            return self._folder.read(check_path(path), max_bytes)
+            data = self._folder.read(path, limit)
         except FileProblem as problem:
-            self.findings.append(replace(file_finding(problem, path, self.entry.id), **place))  # type: ignore[arg-type]  # text fields
+            finding = replace(file_finding(problem, path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
+            if problem.code == "file-too-large" and limit < max_bytes:
+                finding = replace(
+                    finding, code="entry-too-large", message=f"{path}: the entry's files are too large together",
+                    found=None, expected=f"at most {FILES_AT_MOST * self._max_bytes} bytes",
+                    hint="make it smaller, or raise `max_file_bytes` in the policy of its kind",
+                )  # fmt: skip
+            self.findings.append(finding)
             return None
+        self._room -= len(data)
+        return data
 
     def _check(self, name: str, artifact: Artifact, keep: bool, max_bytes: int | None = None) -> bytes | None:
         """Read one pinned file and compare its digest and size; a finding points at the pin."""
-        self._checked.add(artifact)
+        self._checked.add(name)
         place = {"file": artifact.document, "pointer": artifact.pointer}
         data = self._read(artifact.path, max_bytes or self._max_bytes, place)
         if data is None:

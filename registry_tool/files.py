@@ -7,24 +7,21 @@ the old content or the new one, whatever happens in between.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from registry_tool.errors import InputError, RejectedError, WorldError
 
 LOCK_NAME = ".registry.lock"
 STAGING = ".staging-"  # prefix of every temporary file and folder
-CHUNK = 1 << 20  # bytes that `sha256` reads at once
 MAX_ENTRIES = 100_000  # of an inventory
 MAX_FOLDERS_DEEP = 32
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
@@ -69,13 +66,15 @@ class FileProblem(InputError):
         return f"{self.message}{difference}: {self.hint}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class InventoryItem:
+class InventoryItem(NamedTuple):
     """path: POSIX, relative; a byte that is not UTF-8 appears as \\xNN. kind: file, folder, symlink or other."""
 
     path: str
     kind: str
-    size: int
+
+
+_NAME = r"[\w-](?:[\w.-]{0,250}[\w-])?"  # ASCII, no dot at either end: nothing reserved, no `..`
+_ORDINARY = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +84,8 @@ def check_path(text: str) -> str:
     Its NFKC form must pass too and have as many slashes, so that full-width dots and slashes are no way around. Names
     that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
     """
+    if _ORDINARY(text) and len(text) <= 1024:
+        return text
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
     if fault := _fault(text) or _fault(plain) or look_alike:
@@ -139,26 +140,23 @@ class Folder(AbstractContextManager["Folder"]):
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """All of a regular file; one that is larger is refused by its size, before anything is read."""
-        return b"".join(self._chunks(path, max_bytes, max_bytes + 1))
-
-    def sha256(self, path: str, max_bytes: int) -> tuple[str, int]:
-        """(digest in hex, size in bytes), in constant memory. Several threads may call it at once."""
-        digest, size = hashlib.sha256(), 0
-        for chunk in self._chunks(path, max_bytes, CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-        return digest.hexdigest(), size
+        *parents, name = check_path(path).split("/")
+        try:
+            with _descended(self._folder, parents) if parents else nullcontext(self._folder) as folder:
+                return _read(path, name, folder, max_bytes)
+        except OSError as error:
+            _refuse(path, error)
 
     def exists(self, path: str) -> bool:
         """Whether anything, of whatever kind, has this name. A link among its parents is a FileProblem."""
+        *parents, name = check_path(path).split("/")
         try:
-            with self._parent(path) as (folder, name):
-                os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileProblem as problem:
-            if problem.code == "file-missing":
-                return False
-            raise
-        return True
+            with _descended(self._folder, parents) as folder:
+                return bool(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            _refuse(path, error)
 
     def inventory(self, max_entries: int = MAX_ENTRIES, below: str = "") -> list[InventoryItem]:
         """What lies in the folder (or one in it), at any depth, sorted by path; without `.git`, the lock, staging."""
@@ -166,7 +164,7 @@ class Folder(AbstractContextManager["Folder"]):
         pending = [tuple(check_path(below).split("/")) if below else ()]
         while pending:
             base = pending.pop()
-            where = "/".join(base) or "."
+            where, prefix = "/".join(base) or ".", "".join(f"{name}/" for name in base)
             with _reading(where), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
                 for entry in entries:
                     if _is_reserved(entry.name):
@@ -174,43 +172,39 @@ class Folder(AbstractContextManager["Folder"]):
                     if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
                         limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"
                         raise _problem("file-too-many", where, "more", limit)
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:  # gone meanwhile
-                        continue
-                    if stat.S_ISDIR(status.st_mode):
+                    kind = "file" if entry.is_file(follow_symlinks=False) else "other"
+                    if entry.is_dir(follow_symlinks=False):
+                        kind = "folder"
                         pending.append((*base, entry.name))
-                    path = os.fsencode("/".join((*base, entry.name))).decode("utf-8", "backslashreplace")
-                    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "other")
-                    items.append(InventoryItem(path, kind, status.st_size if kind == "file" else 0))
+                    elif entry.is_symlink():
+                        kind = "symlink"
+                    path = prefix + entry.name
+                    if not path.isascii():
+                        path = os.fsencode(path).decode("utf-8", "backslashreplace")
+                    items.append(InventoryItem(path, kind))
         return sorted(items)
 
-    @contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        *parents, name = check_path(path).split("/")
-        with _reading(path), _descended(self._folder, parents) as folder:
-            yield folder, name
 
-    def _chunks(self, path: str, max_bytes: int, step: int) -> Iterator[bytes]:
-        """A regular file in pieces; whatever is wrong with it raises, at the latest after the last piece."""
-        with self._parent(path) as (folder, name):
-            _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
-            with _opened(name, _READ, folder) as file:
-                before = os.fstat(file)
-                _check_kind(path, before)
-                if before.st_size > max_bytes:
-                    raise _problem("file-too-large", path, f"{before.st_size} bytes", f"at most {max_bytes}")
-                total = 0
-                while chunk := os.read(file, min(step, before.st_size + 1)):
-                    if total == 0 and before.st_size <= LFS_MAX_BYTES and chunk.startswith(LFS_PREFIX):
-                        raise _problem("file-lfs-pointer", path, "a pointer")
-                    total += len(chunk)
-                    if total > before.st_size:
-                        break
-                    yield chunk
-                after = os.fstat(file)
-                if (total, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
-                    raise _problem("file-changed-while-reading", path)
+def _read(path: str, name: str, folder: int, max_bytes: int) -> bytes:
+    """A regular file below a folder, with no call too many: a registry is thousands of small files."""
+    _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
+    file = _open(name, _READ, dir_fd=folder)
+    try:
+        before = os.fstat(file)
+        _check_kind(path, before)
+        if (size := before.st_size) > max_bytes:
+            raise _problem("file-too-large", path, f"{size} bytes", f"at most {max_bytes}")
+        data = os.read(file, size + 1)  # one more than there should be, to see whether there is
+        while len(data) < size and (more := os.read(file, size + 1 - len(data))):
+            data += more
+        if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
+            raise _problem("file-lfs-pointer", path, "a pointer")
+        after = os.fstat(file)
+        if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
+            raise _problem("file-changed-while-reading", path)
+        return data
+    finally:
+        os.close(file)
 
 
 def _check_kind(path: str, status: os.stat_result, expected: str = "file") -> None:
@@ -224,11 +218,15 @@ def _check_kind(path: str, status: os.stat_result, expected: str = "file") -> No
 def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise _problem("file-missing", path) from None
     except OSError as error:
-        code = "file-is-symlink" if error.errno == errno.ELOOP else "file-unreadable"
-        raise _problem(code, path, error.strerror) from error
+        _refuse(path, error)
+
+
+def _refuse(path: str, error: OSError) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise _problem("file-missing", path) from None
+    code = "file-is-symlink" if error.errno == errno.ELOOP else "file-unreadable"
+    raise _problem(code, path, error.strerror) from error
 
 
 @contextmanager
@@ -270,7 +268,7 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
     is it the new one. A link in its place is not written through.
     """
     *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
-    temporary = STAGING + secrets.token_hex(8)
+    temporary = STAGING + os.urandom(8).hex()
     with _writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
         old = None
         with suppress(FileNotFoundError):
@@ -292,7 +290,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
     A target that holds these very files is left alone; RejectedError where it holds anything else.
     """
     *parents, name = check_path(target).split("/")
-    staging = STAGING + secrets.token_hex(8)
+    staging = STAGING + os.urandom(8).hex()
     with _writing(root / target), _opened(root) as top, Folder(root) as folder:
         if folder.exists(target):
             if not _holds(folder, target, files):
@@ -318,7 +316,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
 
 
 def clean_staging(root: Path) -> None:
-    """Remove what killed runs left: staging folders and temporary files, two folders deep. Only under `locked`."""
+    """Remove what killed runs left: staging folders and temporary files, two folders deep. `locked` does it."""
     with _writing(root):
         for where, folders, files, folder in os.fwalk(root):  # follows no link
             for name in folders + files:
@@ -372,7 +370,7 @@ def _writing(path: Path) -> Iterator[None]:
 def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
     """Hold the registry's lock, a kernel lock: it ends with its process, so a killed holder blocks nobody.
 
-    A child process that was forked (not started anew) while it is held shares it. Raises WorldError after `timeout` s.
+    What killed runs left is removed first. A child forked while it is held shares it. WorldError after `timeout` s.
     """
     import filelock  # only writers need it
 
@@ -386,6 +384,7 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
             who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
             raise WorldError(f"{_shown(str(path))}: {who}") from None
     try:
+        clean_staging(root)
         yield
     finally:
         lock.release()

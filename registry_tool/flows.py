@@ -15,7 +15,7 @@ from registry_tool import store
 from registry_tool.checks import check, check_entry, open_entry, unused_runs
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
-from registry_tool.files import FileProblem, Folder, check_path, clean_staging, locked, publish_folder
+from registry_tool.files import FileProblem, Folder, check_path, locked, publish_folder
 from registry_tool.gitbase import deleted
 from registry_tool.hookspec import (
     Batch,
@@ -157,7 +157,6 @@ def train(
     })  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
-        clean_staging(path.parent)
         created = not path.exists()
         registry = _check_target(path, entry_id, kind)
         made = None if (path.parent / folder).exists() else folder
@@ -303,7 +302,6 @@ def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
     """Remove artefact folders that no entry names; returns their paths. An entry's verdicts stay."""
     usable(path)
     with locked(path.parent):
-        clean_staging(path.parent)
         loaded = usable(path)
         assert loaded.registry is not None
         with Folder(path.parent) as folder:

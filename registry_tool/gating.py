@@ -12,7 +12,7 @@ from registry_tool import store
 from registry_tool.checks import check_entry, open_entry
 from registry_tool.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.files import FileProblem, Folder, clean_staging, locked, write_atomic
+from registry_tool.files import FileProblem, Folder, locked, write_atomic
 from registry_tool.flows import find_entry, opened, save_sound, usable
 from registry_tool.gitbase import load_base
 from registry_tool.hookspec import GateRequest, Level
@@ -134,7 +134,6 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
     """
     usable(path)
     with locked(path.parent):
-        clean_staging(path.parent)
         loaded, registry, entry = _writable(path, entry_id)
         if entry.is_production:
             raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
@@ -181,7 +180,6 @@ def demote(path: Path, entry_id: str, reason: str) -> Entry:
     checked_text("--reason", reason, 512)
     usable(path)
     with locked(path.parent):
-        clean_staging(path.parent)
         _, registry, entry = _writable(path, entry_id)
         if entry.smoke:
             raise RejectedError(f"{entry_id}: it is smoke already, expected a production entry: nothing to demote")

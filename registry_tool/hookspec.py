@@ -229,7 +229,8 @@ class Hooks:
 
         Called by `registry validate` for every entry whose documents and digests hold, on every plugin. None and an
         empty list mean nothing to object to. At Level.QUICK import no heavy library. An exception becomes the finding
-        `plugin-failed` on that entry; findings of the core cannot be removed.
+        `plugin-failed` on that entry; findings of the core cannot be removed. The entries of a large registry are
+        shared out among processes: what is remembered from one entry may not be there at the next.
 
         Example: `return [view.finding("thumb-no-license", "no license", "/license", hint="add one")]`
         """

@@ -73,7 +73,10 @@ def _repeated_fields(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[F
 
 def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
     """The first of these fields that the sidecar has: its pointer and value; ("", None) without any."""
-    return next(((f"/{name}", sidecar[name]) for name in names if name in sidecar), ("", None))
+    for name in names:
+        if name in sidecar:
+            return f"/{name}", sidecar[name]
+    return "", None
 
 
 def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, TypeVar
@@ -35,7 +35,9 @@ class Plugins:
 
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
     loaded: list[LoadedPlugin] = field(default_factory=list)
-    _callers: dict[tuple[str, int], Any] = field(default_factory=dict)  # emptied when a plugin is added
+    kinds: dict[str, Kind] = field(default_factory=dict)  # every kind that somebody owns, by name
+    _callers: dict[tuple[str, int], Any] = field(default_factory=dict)  # these two are emptied when a plugin is added
+    _direct: dict[tuple[str, int], Callable[[Mapping[str, Any]], Sequence[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.manager.add_hookspecs(Hooks)
@@ -43,6 +45,7 @@ class Plugins:
     def add(self, module: object, name: str, version: str = "0") -> None:
         """Register a plugin. Raises PluginError, naming it, for a misspelt hook, a wrong argument or a taken kind."""
         self._callers.clear()
+        self._direct.clear()
         try:
             self.manager.register(module, name=name)
             self.manager.check_pending()
@@ -60,6 +63,7 @@ class Plugins:
                     )
             kinds.append(kind)
         self.loaded.append(LoadedPlugin(name, version, module, tuple(kinds)))
+        self.kinds.update((kind.name, kind) for kind in kinds)
 
     def _kinds_of(self, module: object, name: str) -> Iterator[Kind]:
         try:
@@ -80,10 +84,20 @@ class Plugins:
             self._callers[key] = self.manager.subset_hook_caller(hook, others)
         return self._callers[key]
 
-    @property
-    def kinds(self) -> dict[str, Kind]:
-        """Every kind that somebody owns, by name."""
-        return {kind.name: kind for plugin in self.loaded for kind in plugin.kinds}
+    def _call(self, hook: str, module: object, arguments: Mapping[str, Any]) -> Sequence[Any]:
+        """What pluggy would give, but without its machinery where one function is all there is: it is called often."""
+        key = (hook, id(module))
+        if key not in self._direct:
+            caller = self._caller(hook, module)
+            match caller.get_hookimpls():
+                case []:
+                    self._direct[key] = lambda given: ()
+                case [one] if not (one.hookwrapper or one.wrapper):
+                    function, names = one.function, one.argnames
+                    self._direct[key] = lambda given: (function(*[given[name] for name in names]),)
+                case _:
+                    self._direct[key] = lambda given: caller(**given)
+        return self._direct[key](arguments)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -123,7 +137,7 @@ class Plugins:
         """Call a hook on every plugin that has it, apart: (plugin, answers or the exception it raised)."""
         for plugin in self.loaded:
             try:
-                answers = self._caller(hook, plugin.module)(**arguments)
+                answers = self._call(hook, plugin.module, arguments)
                 # A generator runs here, inside the try: its exception is the plugin's, not the caller's.
                 yield plugin, [item for answer in answers if answer is not None for item in answer]
             except Exception as error:

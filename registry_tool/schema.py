@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -95,6 +94,8 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
             name = error.message.split("'")[1]
             yield Violation("schema-required", place, f"the field {name!r} is missing", hint=f"add {name!r}")
         case "additionalProperties" | "unevaluatedProperties" if limit is False:
+            import difflib
+
             known = sorted(schema.get("properties", {}))
             for name in sorted(set(instance) - set(known)):
                 yield Violation(

@@ -12,6 +12,7 @@ import sys
 import unicodedata
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -53,8 +54,9 @@ _INVISIBLE = (
     "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_RAW_HIDDEN = re.compile(f"[{_INVISIBLE}]")
-_HIDDEN = re.compile(f"[{_INVISIBLE}\r\ud800-\udfff]")  # in a decoded string; an escaped \n or \t is ordinary text
+_RAW_HIDDEN = f"[{_INVISIBLE}]"  # compiled by the first document that is not plain ASCII
+_HIDDEN = f"[{_INVISIBLE}\r\ud800-\udfff]"  # in a decoded string; an escaped \n or \t is ordinary text
+_NO_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 # Every pattern here is possessive and matches to the end whatever comes, so that each is linear in the text.
 _QUOTED = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
 _STRING = re.compile(_QUOTED, re.DOTALL)
@@ -170,15 +172,21 @@ def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
 
     Before parsing: size, UTF-8, depth, number of values, hidden characters. While parsing: syntax, duplicate keys
     (compared decoded), numbers. After it: hidden characters and lone surrogates that were spelt as escapes.
+    Most documents are ASCII without escapes: a few counts prove all of that but what the parser sees by itself.
     """
     text = _decode(data, max_bytes)
+    if text.isascii() and "\x7f" not in text and "\\" not in text and _is_shallow(data):
+        with suppress(ValueError, _Refused):  # the checks below say what comes first, and where
+            value, end = _DECODER.raw_decode(text)
+            if end == len(text) or not text[end:].strip(" \t\r\n"):
+                return Document(value, data)
     _check_structure(text)
-    if hidden := _RAW_HIDDEN.search(text):
+    if hidden := re.search(_RAW_HIDDEN, text):
         raise JsonProblem("json-control-character", _place(text, hidden.start()), _character(hidden[0]))
     value = _load(text)
     if re.search(r"\\[ubfr]", text):  # rare; only then is every string looked at
         for match in _STRING.finditer(text):
-            if "\\" in match[0] and (hidden := _HIDDEN.search(_unquote(match[0]))):
+            if "\\" in match[0] and (hidden := re.search(_HIDDEN, _unquote(match[0]))):
                 found = f"{_character(hidden[0])} in the string that starts here"
                 raise JsonProblem("json-control-character", _place(text, match.start()), found)
     return Document(value, data)
@@ -216,6 +224,23 @@ def _decode(data: bytes, max_bytes: int) -> str:
     return text
 
 
+def _is_shallow(data: bytes) -> bool:
+    """True only where depth and number of values are within bounds; the data has no backslash.
+
+    Without one, quotes part what is inside strings from what is not, and leaving out two that stand together changes
+    no side. What is left of well-nested brackets after MAX_DEPTH rounds of taking out pairs is deeper than that.
+    """
+    opened = data.count(b"[") + data.count(b"{")
+    if opened <= MAX_DEPTH or opened + data.count(b",") >= MAX_VALUES:
+        return opened + data.count(b",") < MAX_VALUES
+    marks = data.translate(None, _NO_MARKS).replace(b'""', b"")
+    for _ in range(MAX_DEPTH if b'"' not in marks else 0):
+        if not marks:
+            break
+        marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+    return not marks
+
+
 def _check_structure(text: str) -> None:
     """Depth and number of values, before the recursive parser sees the text."""
     bound = text.count(",") + text.count("[") + text.count("{")  # those inside strings too
@@ -246,7 +271,7 @@ class _Refused(Exception):
 
 def _load(text: str) -> Json:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         place = error.lineno, error.colno
         if error.msg.startswith("Invalid control character"):
@@ -283,6 +308,9 @@ def _float(literal: str) -> float:
 
 def _refuse(literal: str) -> float:
     raise _Refused("json-not-finite", literal)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_refuse)
 
 
 def _first_word(text: str, literal: str) -> tuple[int, str]:

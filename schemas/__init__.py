@@ -6,14 +6,16 @@ import copy
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
+
+FOLDER = Path(__file__).parent
 
 
 @cache
 def load(name: str) -> dict[str, Any]:
     """The schema `NAME.schema.json`. Raises FileNotFoundError for a name that is not shipped."""
-    text = resources.files(__name__).joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name}.schema.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -21,7 +23,7 @@ def load(name: str) -> dict[str, Any]:
 def names() -> list[str]:
     """The names `load` knows, sorted."""
     suffix = ".schema.json"
-    return sorted(f.name.removesuffix(suffix) for f in resources.files(__name__).iterdir() if f.name.endswith(suffix))
+    return sorted(f.name.removesuffix(suffix) for f in FOLDER.iterdir() if f.name.endswith(suffix))
 
 
 def bundled(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,6 +209,28 @@ def test_one_broken_pin_hides_no_other(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_entry_has_room_for_four_of_its_largest_files(tmp_path: Path, keep: bool) -> None:
+    """What does not fit beside the rest is a finding at its pin and is not read; four files at the limit do fit."""
+    large = {name: bytes([number]) * (LIMIT - 200) for number, name in enumerate("abcde")}
+    for names, codes in (("abcd", []), ("abcde", ["entry-too-large"])):
+        entry = with_manifest(tmp_path, {"id": "t", "files": [pin(name, large[name]) for name in names]}, **large)
+        with opened(tmp_path, entry, keep=keep) as view:
+            assert [finding.code for finding in view.findings] == codes
+            assert view.sound is not bool(codes)
+            for finding in view.findings:
+                assert (finding.file, finding.pointer) == ("t/run/manifest.json", "/files/4/sha256")
+                assert "max_file_bytes" in str(finding)
+
+
+def test_a_file_over_its_own_limit_is_called_so(tmp_path: Path) -> None:
+    """A file that is too large by itself is `file-too-large`, however little room there is."""
+    data = bytes(LIMIT + 1)
+    entry = with_manifest(tmp_path, {"id": "t", "files": [pin("a", data)]}, a=data)
+    with opened(tmp_path, entry) as view:
+        assert [finding.code for finding in view.findings] == ["file-too-large"]
+
+
 def test_a_sidecar_comes_parsed(tmp_path: Path) -> None:
     """An ONNX entry's `<name>.json` is the view's manifest, pinned or not; findings then stand in it."""
     entry = tiny_models.entry(tmp_path, b"model")

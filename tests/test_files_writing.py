@@ -144,7 +144,7 @@ def test_sigkill(tmp_path: Path, task: Callable[[Path], None]) -> None:
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         with locked(root, timeout=5):
-            clean_staging(root)
+            pass  # it cleans up after the dead
         found = {path: data for path, data in state(root).items() if path != files.LOCK_NAME}
         assert found in (BEFORE, AFTER[task])
         assert not list(root.rglob(".staging-*"))

@@ -116,6 +116,30 @@ def test_accepted(data: bytes) -> None:
     assert parse(data).value == json.loads(data)
 
 
+def outcome(data: bytes) -> Any:
+    try:
+        return repr(parse(data).value)
+    except JsonProblem as problem:
+        return problem.code, problem.line, problem.column, problem.found
+
+
+@CALM
+@given(st.text(st.sampled_from('[]{}",:\\\x7f\x0b 01aeE.-n\n'), max_size=30).map(str.encode))
+@example(b'["[",' + b"[" * 40 + b'"]"' + b"]" * 40)
+@example(b'["]["' + b',["]"' * 40 + b"]" * 41)
+@example(b"[" * 32 + b'"]["' + b"]" * 32)
+@example(b"[{},[" * 33 + b"0]]" * 33)
+@example(b"[[]," * 31 + b"[]" + b"]" * 31)
+def test_clean_documents_need_no_second_look(data: bytes) -> None:
+    """The short way of a document that looks clean ends where the whole way ends, value or problem."""
+    quickly, _is_shallow = outcome(data), strictjson._is_shallow
+    try:
+        strictjson._is_shallow = lambda data: False  # type: ignore[assignment]  # a fixture would outlive an example
+        assert outcome(data) == quickly
+    finally:
+        strictjson._is_shallow = _is_shallow  # type: ignore[assignment]
+
+
 def test_size_is_checked_first() -> None:
     """A document over the limit is refused for its size, whatever it holds."""
     assert parse(b"[]", max_bytes=2).value == []

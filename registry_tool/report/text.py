@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from registry_tool.flows import Validation
-from registry_tool.gating import Judgement
 from registry_tool.values import Finding, Json, Severity
+
+if TYPE_CHECKING:
+    from registry_tool.gating import Judgement
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 

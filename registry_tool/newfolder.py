@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
+import sys
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -82,11 +84,11 @@ def _remove_dead(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _tree(path: Path) -> dict[str, tuple[str, int]] | None:
-    """Every file's digest and size; None for a folder that holds anything but files."""
+def _tree(path: Path) -> dict[str, bytes] | None:
+    """Every file's digest; None for a folder that holds anything but files."""
     try:
         with Folder(path) as folder:
             items = [item for item in folder.inventory(MAX_FILES) if item.kind != "folder"]
-            return {item.path: folder.sha256(item.path, item.size) for item in items}
+            return {item.path: hashlib.sha256(folder.read(item.path, sys.maxsize)).digest() for item in items}
     except FileProblem:
         return None

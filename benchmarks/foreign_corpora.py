@@ -1,9 +1,10 @@
 """foreign_corpora.py: the gate on somebody else's data: AVT-VQDB-UHD-1, frames -> VMAF and clips -> MOS.
 
-Trains each in a scratch registry with `registry train`, gates it, and prints the verdict and the fold table. The data
-is not part of the project: give its folder (clips.parquet, frames.parquet). Nothing made from it is kept.
+Trains each in a scratch registry with `registry train`, gates it, and prints the verdict and the fold table; for MOS
+beside plain VMAF through a logistic curve, and the recipe that clears the gate beside canonical-6. The data is not part
+of the project: give its folder (clips.parquet, frames.parquet). Nothing made from it is kept.
 
-    python benchmarks/foreign_corpora.py ../shared/data/avt-vqdb-uhd-1 [--epochs 200]
+    python benchmarks/foreign_corpora.py ../shared/data/avt-vqdb-uhd-1 [--runs frames,mos-canonical,mos-recipe]
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ import time
 from pathlib import Path
 
 LICENSE = "CC-BY-NC-4.0"  # of the data, so of a model trained on it
-RUNS = {
-    "frames -> vmaf, canonical-6": ("frames.parquet", ["--target", "vmaf"]),
-    "clips -> mos, canonical-6": ("clips.parquet", ["--target", "mos"]),
+RECIPE = (
+    "--features vmaf --condition log2:bitrate_kbps --condition height "
+    "--input-noise 0.2 --weight-decay 0.3 --decoupled-weight-decay"
+)
+RUNS = {  # id of the entry -> title, file, options of `registry train`, the entry to compare with
+    "frames": ("frames -> vmaf, canonical-6", "frames.parquet", "--target vmaf", None),
+    "mos-canonical": ("clips -> mos, canonical-6", "clips.parquet", "--target mos", None),
+    "mos-recipe": (f"clips -> mos, {RECIPE}", "clips.parquet", f"--target mos {RECIPE}", "mos-canonical"),
 }
 
 
@@ -33,25 +39,36 @@ def registry(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("--runs", default=",".join(RUNS))
     parser.add_argument("--epochs", type=int, default=200)
     options = parser.parse_args()
+    chosen = options.runs.split(",")
+    if unknown := [name for name in chosen if name not in RUNS]:
+        sys.exit(f"--runs: found {unknown[0]!r}, expected some of {', '.join(RUNS)}")
     if not (options.data / "clips.parquet").is_file():
         sys.exit(f"{options.data}: found no clips.parquet, expected the AVT-VQDB-UHD-1 tables: name their folder")
     with tempfile.TemporaryDirectory() as scratch:
-        for number, (name, (file, extra)) in enumerate(RUNS.items()):
+        for name in chosen:
+            title, file, extra, incumbent = RUNS[name]
             began = time.perf_counter()
-            corpus = str(options.data / file)
-            train = ["train", "fr_ensemble", "--id", f"run{number}", "--corpus", corpus, "--license", LICENSE, *extra]
-            done = registry(Path(scratch), *train, "--epochs", str(options.epochs))
+            train = ["train", "fr_ensemble", "--id", name, "--corpus", str(options.data / file), "--license", LICENSE]
+            done = registry(Path(scratch), *train, *extra.split(), "--epochs", str(options.epochs))
             if done.returncode != 0:
                 sys.exit(done.stderr)
             seconds = time.perf_counter() - began
-            gate = registry(Path(scratch), "gate", f"run{number}", "--format", "json")
+            beside = ["--against", incumbent] if incumbent in chosen[: chosen.index(name)] else []
+            gate = registry(Path(scratch), "gate", name, "--format", "json", *beside)
             verdict = json.loads(gate.stdout)
             metrics = verdict["metrics"]
-            print(f"\n{name}: {verdict['verdict']} ({metrics['n_rows']:.0f} rows, {seconds:.0f} s to train)")
+            print(f"\n{title}: {verdict['verdict']} ({metrics['n_rows']:.0f} rows, {seconds:.0f} s to train)")
             for key in ("mean_plcc", "plcc_spread", "min_seed_plcc", "worst_fold_plcc", "mean_srocc", "mean_rmse"):
                 print(f"  {key:<16} {metrics[key]:.4f}")
+            for baseline, compared in verdict["details"]["against"].items():
+                named = compared.get("entry", "plain VMAF through a logistic curve")
+                low, high = (metrics[f"rmse_vs_{baseline}_{end}"] for end in ("low", "high"))
+                print(f"  beside {named}: mean PLCC {compared['baseline_plcc']:.4f}")
+                print(f"    RMSE {compared['rmse']:.4f} against {compared['baseline_rmse']:.4f}, difference", end="")
+                print(f" {compared['difference']:+.4f} (95 % over sources {low:+.4f}..{high:+.4f})")
             for reason in verdict["reasons"]:
                 print(f"  held: {reason}")
             for fold in verdict["details"]["folds"]:

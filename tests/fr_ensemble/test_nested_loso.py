@@ -13,7 +13,6 @@ import pytest
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("torch")
-pytest.importorskip("scipy")
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "nested_loso.py"
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
@@ -80,7 +79,7 @@ def test_every_run_prints_its_table(
     nested.main()
     out = capsys.readouterr().out
     assert out.startswith("Python ")
-    for method in (*nested.METHODS, nested.PUBLIC):
+    for method in (*nested.METHODS, nested.DISTANCE, nested.PUBLIC):
         assert sum(line.startswith(f"{method} ") and line.count(" s") >= 3 for line in out.splitlines()) == 2
     assert out.count("RMSE less that of plain VMAF") == 1
     assert "one in 2 trained on" in out
@@ -94,3 +93,24 @@ def test_a_wrong_word_is_one_line(
     monkeypatch.setattr(sys, "argv", ["nested_loso.py", str(tmp_path), *more])
     with pytest.raises(SystemExit, match=words):
         nested.main()
+
+
+def test_a_far_combination_is_far_though_each_column_is_inside(nested: Any) -> None:
+    """Distance is by the columns together: against a line of points, a point beside it is far, one on it is not."""
+    x = np.linspace(-1.0, 1.0, 200)
+    known = np.stack([x, x + np.random.default_rng(0).normal(0.0, 0.01, 200)], axis=1)
+    on, beside = nested.distance(known, np.array([[0.5, 0.5], [0.5, -0.5]]))
+    assert on < 2.0 < 20.0 < beside
+
+
+def test_a_reach_is_fitted_where_errors_grow_with_the_distance(nested: Any) -> None:
+    """Rows twice as far with errors twice as large get a wider spread; errors that do not follow it get none."""
+    rng = np.random.default_rng(1)
+    source, apart = np.repeat(np.arange(4), 100), np.tile([1.0, 4.0], 200)
+    y = rng.uniform(0.0, 100.0, 400)
+    for grows in (True, False):
+        mu = y + rng.normal(0.0, 1.0, 400) * (apart if grows else 1.0)
+        predictions = mu + np.array([[-0.1], [0.1]])
+        oof = nested.Oof((0, 1), tuple("abcd"), source, None, None, y, predictions, "", "", None)
+        _, new = nested.spreads(oof, np.array([0.14, 0.14]), apart, np.array([1.0, 4.0]))
+        assert (new[1] > 2.0 * new[0]) == grows

@@ -16,7 +16,6 @@ from registry_tool.checks import check, check_entry, open_entry, unused_runs
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
 from registry_tool.files import FileProblem, Folder, check_path, locked, publish_folder
-from registry_tool.gitbase import deleted
 from registry_tool.hookspec import (
     Batch,
     EvaluateRequest,
@@ -61,6 +60,8 @@ def touched(files: Iterable[str], here: Path, environment: Mapping[str, str]) ->
     files: relative to `here`, which is as far up as it looks. What git says was deleted counts too: pre-commit names
     no deleted file, and its environment says of which range of revisions it speaks.
     """
+    from registry_tool.gitbase import deleted  # loads subprocess, which validate alone does without
+
     revisions = environment.get("PRE_COMMIT_FROM_REF"), environment.get("PRE_COMMIT_TO_REF")
     found = set()
     for file in (*files, *deleted(here, *revisions)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -16,7 +18,7 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 import xmlschema
-from conftest import Program, program
+from conftest import SHARED_DATA, Program, program
 from sandbox import Sandbox
 
 from registry_tool import flows
@@ -299,6 +301,38 @@ def test_a_gate_with_nothing_to_judge_says_so() -> None:
 
 
 # ---- where it goes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_colour_is_for_terminals(stream: str, tmp_path: Path) -> None:
+    """Findings are coloured on a terminal, whichever stream they take; not with NO_COLOR, and not in a file."""
+    command = [sys.executable, "-m", "registry_tool", "validate", str(EXAMPLES / "invalid" / "digest-mismatch")]
+    command += ["-o", str(tmp_path / "out")] if stream == "stderr" else []
+    for no_colour in ("", "1"):
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "NO_COLOR": no_colour, "TERM": "xterm"}
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+        assert subprocess.run(command, env=environment, check=False, **streams).returncode == 1  # type: ignore[call-overload]  # the two streams
+        os.close(theirs)
+        text = os.read(ours, 1 << 16)
+        os.close(ours)
+        assert b"digest-mismatch" in text
+        assert (b"\x1b[31m" in text) == (not no_colour)
+    assert stream == "stdout" or "\x1b" not in (tmp_path / "out").read_text()
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "public-registry-v1").exists(), reason="needs ../shared/data")
+def test_the_public_registry_in_every_format(registry: Program) -> None:
+    """Its findings, one for one, as SARIF that OASIS takes, as JUnit that Jenkins takes, and as annotations."""
+    where = ("validate", SHARED_DATA / "public-registry-v1", "--level", "quick", "--format")
+    findings = json.loads(registry(*where, "json").out)["findings"]
+    assert findings
+    log = json.loads(registry(*where, "sarif").out)
+    assert list(SARIF.iter_errors(log)) == []
+    keys = [result["partialFingerprints"]["primaryLocationLineHash"] for result in runs(log)]
+    assert len(set(keys)) == len(findings)
+    assert sum(len(bad) + len(good) for bad, good in cases(registry(*where, "junit").out).values()) == len(findings)
+    assert len(list(annotations(registry(*where, "github").out))) == len(findings)
 
 
 @pytest.mark.parametrize("form", ["text", "json", "sarif", "junit", "github"])

@@ -13,7 +13,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -22,8 +22,7 @@ from registry_tool.errors import InputError, RejectedError, WorldError
 
 LOCK_NAME = ".registry.lock"
 STAGING = ".staging-"  # prefix of every temporary file and folder
-MAX_ENTRIES = 100_000  # of an inventory
-MAX_FOLDERS_DEEP = 32
+MAX_ENTRIES, MAX_FOLDERS_DEEP = 100_000, 32  # of an inventory
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -142,7 +141,9 @@ class Folder(AbstractContextManager["Folder"]):
         """All of a regular file; one that is larger is refused by its size, before anything is read."""
         *parents, name = check_path(path).split("/")
         try:
-            with _descended(self._folder, parents) if parents else nullcontext(self._folder) as folder:
+            if not parents:
+                return _read(path, name, self._folder, max_bytes)
+            with _descended(self._folder, parents) as folder:
                 return _read(path, name, folder, max_bytes)
         except OSError as error:
             _refuse(path, error)
@@ -167,17 +168,17 @@ class Folder(AbstractContextManager["Folder"]):
             where, prefix = "/".join(base) or ".", "".join(f"{name}/" for name in base)
             with _reading(where), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    if _is_reserved(entry.name):
+                    if entry.name[0] == "." and _is_reserved(entry.name):
                         continue
                     if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
                         limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"
                         raise _problem("file-too-many", where, "more", limit)
-                    kind = "file" if entry.is_file(follow_symlinks=False) else "other"
+                    kind = "file"
                     if entry.is_dir(follow_symlinks=False):
                         kind = "folder"
                         pending.append((*base, entry.name))
-                    elif entry.is_symlink():
-                        kind = "symlink"
+                    elif not entry.is_file(follow_symlinks=False):
+                        kind = "symlink" if entry.is_symlink() else "other"
                     path = prefix + entry.name
                     if not path.isascii():
                         path = os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,23 @@ def load(path: Path) -> Loaded:
 
 def read(path: Path, data: bytes) -> Loaded:
     """A registry from the bytes that stand (or stood, at a git revision) at `path`."""
+    with _uncollected():
+        return _read(path, data)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk a large document again and again while it grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(path: Path, data: bytes) -> Loaded:
     try:
         document = parse(data, max_bytes=REGISTRY_MAX_BYTES)
     except JsonProblem as problem:

@@ -92,7 +92,7 @@ class Slices(AbstractContextManager["Slices[Answer]"], Generic[Answer]):
         try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-            gc.freeze()  # what the parent made is shared as long as nobody writes to it
+            gc.freeze()  # what the parent made is not walked again, and shared as long as nobody writes to it
             while number := os.read(queue, 4):
                 try:
                     answer = pickle.dumps((self._work(self._slices[int.from_bytes(number, "little")]),), -1)

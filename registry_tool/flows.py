@@ -160,6 +160,8 @@ def train(
     with locked(path.parent):
         created = not path.exists()
         registry = _check_target(path, entry_id, kind)
+        if (before := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
+            entry = entry.with_fields(demotion=before.document.get("demotion"))
         made = None if (path.parent / folder).exists() else folder
         publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
         registry = registry.with_entry(entry)

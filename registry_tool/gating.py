@@ -1,20 +1,19 @@
-"""gating.py: the stories of promotion: gate, flip, demote, and the gate of a whole change. No click, no printing."""
+"""gating.py: the stories of promotion: gate, flip, demote. No click, no printing."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from registry_tool import store
-from registry_tool.checks import check_entry, open_entry
+from registry_tool.checks import check_entry
 from registry_tool.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.files import FileProblem, Folder, locked, write_atomic
 from registry_tool.flows import find_entry, opened, save_sound, usable
-from registry_tool.gitbase import load_base
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
 from registry_tool.policy import judge
@@ -22,7 +21,7 @@ from registry_tool.probe import Prober
 from registry_tool.promotion import find_beside, is_random, measure
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Severity, Verdict, checked_text
+from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Registry, Severity, Verdict, checked_text
 
 EVIDENCE_MAX_BYTES = 64 * 2**20
 EVIDENCE_MAX_FILES = 1000
@@ -30,11 +29,12 @@ EVIDENCE_MAX_FILES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and the evidence it rests on; why: what made `gate --base` look at the entry."""
+    """A verdict and its evidence. why: what made `gate --base` look at the entry; findings: what it refused."""
 
     verdict: Verdict
     evidence: Evidence | None = None
     why: str = ""
+    findings: tuple[Finding, ...] = ()
 
 
 def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None) -> Judgement:
@@ -46,10 +46,11 @@ def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None
     assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        return _judge(view, loaded.registry, plugins, against)
+        return judge_entry(view, loaded.registry, plugins, against)
 
 
-def _judge(view: OpenEntry, registry: Registry, plugins: Plugins, against: str | None = None) -> Judgement:
+def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, against: str | None = None) -> Judgement:
+    """By the registry's policy and the evidence that the entry pins."""
     policy = registry.policies.get(view.entry.kind, Policy())
     if against is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": against}))
@@ -158,7 +159,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 return Flip(flipped)
             if reason:
                 raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
-            judgement = _judge(view, registry, plugins)
+            judgement = judge_entry(view, registry, plugins)
             if not judgement.verdict.promotes:
                 return Flip(entry, judgement)
             if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
@@ -199,74 +200,3 @@ def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
             "its entries are edited by hand, or move to a registry of version 2"
         )
     return loaded, loaded.registry, entry
-
-
-# ---- gate --base ------------------------------------------------------------------------------------------------
-
-
-def gate_base(path: Path, plugins: Plugins, base: str) -> list[Judgement]:
-    """Judge every entry that turned production, or changed while in production, since `base`; [] where none did.
-
-    Raises RejectedError for a lowered schema_version.
-    """
-    loaded = usable(path)
-    assert loaded.registry is not None
-    old = load_base(base, path)
-    if old is not None and old.registry is None:
-        raise InputError(f"--base {base}: the registry there cannot be read: {old.findings[0]}")
-    before = old.registry if old is not None and old.registry is not None else store.empty()
-    if old is not None and loaded.registry.schema_version < before.schema_version:
-        raise RejectedError(
-            f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
-            f"expected {before.schema_version}: restore it"
-        )
-    judgements = []
-    for index, entry in enumerate(loaded.registry.entries):
-        for why in _why(entry, loaded.registry, before):
-            with Folder(loaded.folder) as folder:
-                view = open_entry(folder, loaded, plugins, entry, index, keep=True)
-                judgement = _judge_now(view, loaded.registry, old, plugins)
-            judgements.append(replace(judgement, why=why))
-    return judgements
-
-
-def _why(entry: Entry, now: Registry, before: Registry) -> Iterator[str]:
-    old = before.entry(entry.id)
-    if entry.smoke:
-        return
-    if old is None or old.smoke:
-        yield "turned production"
-    elif old.document != entry.document:
-        yield "changed while in production"
-    elif now.policies.get(entry.kind) != before.policies.get(entry.kind):
-        yield "its policy changed"
-
-
-def _judge_now(view: OpenEntry, registry: Registry, base: Loaded | None, plugins: Plugins) -> Judgement:
-    entry = view.entry
-    before = base.registry if base is not None and base.registry is not None else store.empty()
-    errors = [f for f in check_entry(view, registry, plugins, Level.FULL) if f.severity is Severity.ERROR]
-    reasons = tuple(f"{f.code}: {f}" for f in errors)
-    policy = registry.policies.get(entry.kind, Policy())
-    kind = plugins.kinds.get(entry.kind)
-    stood = before.policies.get(entry.kind, kind.default_policy if kind else Policy())
-    if registry.schema_version == store.VERSION and policy.is_looser_than(stood):
-        reasons += (f"the policy of kind {entry.kind!r} was loosened in the same change: land the policy first, alone",)
-    promotion = entry.promotion or EMPTY
-    if "imported_from" in promotion and not _was_imported(entry, base):
-        reasons += (f"imported_from: the registry at the base did not have {entry.id} as production: flip it",)
-    if reasons:
-        return Judgement(Verdict(entry.id, "HOLD", policy, EMPTY, reasons, entry.sha256))
-    if "verdict" not in promotion:
-        return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
-    return _judge(view, registry, plugins)
-
-
-def _was_imported(entry: Entry, base: Loaded | None) -> bool:
-    """True where the base is the version-1 registry that the entry came from, or had this very promotion already."""
-    old = base.registry.entry(entry.id) if base is not None and base.registry is not None else None
-    if base is None or base.registry is None or base.document is None or old is None or old.smoke:
-        return False
-    came_from = (entry.promotion or EMPTY).get("imported_from")
-    migrated = base.registry.schema_version < store.VERSION and sha256_of(base.document.data) == came_from
-    return (migrated or old.promotion == entry.promotion) and old.sha256 == entry.sha256

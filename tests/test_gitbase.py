@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,24 @@ from typing import Any
 import pytest
 import tiny_models
 from conftest import Made, Program, Thumbs, with_plugin
+from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
 
-from registry_tool import gating
+from registry_tool import changes, gating
 from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.gitbase import load_base
 from registry_tool.plugins import Plugins, load
 
-
-@pytest.fixture(autouse=True)
-def own_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Git without this machine's settings and with a name of its own."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
-        monkeypatch.setenv(name, value)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "test")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
-
-
-def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def commit(folder: Path, message: str = "change") -> str:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--allow-empty", "-m", message)
-    return git(folder, "rev-parse", "HEAD")
-
-
-def start(folder: Path) -> str:
-    git(folder, "init", "--quiet", "--initial-branch", "main")
-    return commit(folder, "start")
+pytestmark = pytest.mark.usefixtures("own_git")
 
 
 def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
     """(entry, decision, why) of every judgement since `base`."""
-    return [(j.verdict.entry, j.verdict.decision, j.why) for j in gating.gate_base(box.path, plugins or load(), base)]
+    return [(j.verdict.entry, j.verdict.decision, j.why) for j in changes.gate_base(box.path, plugins or load(), base)]
 
 
 def reasons(box: Sandbox, base: str, plugins: Plugins | None = None) -> str:
-    return " | ".join(r for j in gating.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons)
+    return " | ".join(r for j in changes.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons)
 
 
 # ---- changes ----------------------------------------------------------------------------------------------------
@@ -134,13 +108,13 @@ FROM_PRODUCTION: list[Any] = [
     ("flipped again", again, [("tiny", "PROMOTE", "changed while in production")]),
     ("swapped", swap_model, [("tiny", "HOLD", "changed while in production")]),
     ("no promotion", lambda box: box.edit_entry(promotion=None), [("tiny", "HOLD", "changed while in production")]),
-    ("renamed", rename, [("renamed", "HOLD", "turned production")]),
+    ("renamed", rename, [("renamed", "HOLD", "renamed from tiny")]),
     ("loosened", rule("mean_plcc", 0.5), [("tiny", "HOLD", "its policy changed")]),
     ("raised, still met", rule("mean_plcc", 0.96), [("tiny", "PROMOTE", "its policy changed")]),
     ("raised, not met", rule("mean_plcc", 0.99999), [("tiny", "HOLD", "its policy changed")]),
     ("policies removed", unpolicied, [("tiny", "HOLD", "its policy changed")]),
     ("demoted", demote, []),
-    ("removed", remove, []),
+    ("removed", remove, [("tiny", "HOLD", "deleted while in production")]),
 ]  # fmt: skip
 
 
@@ -188,9 +162,8 @@ def test_a_registry_that_is_new_is_judged_whole(production: Sandbox) -> None:
     """Where the base has no registry, every production entry turned production."""
     folder = production.folder.parent
     git(folder, "init", "--quiet", "--initial-branch", "main")
-    base = commit(folder, "before")
-    git(folder, "rm", "-r", "--cached", "--quiet", ".")
-    base = git(folder, "commit-tree", "-m", "nothing", git(folder, "write-tree"))
+    git(folder, "commit", "--quiet", "--allow-empty", "-m", "nothing")
+    base = git(folder, "rev-parse", "HEAD")
     assert judged(production, base) == [("tiny", "PROMOTE", "turned production")]
 
 

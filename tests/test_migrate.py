@@ -19,7 +19,7 @@ from conftest import Program
 from sandbox import Sandbox, to_json, tree
 from tiny_models import ENCODERS, FEATURES, entry, model, sidecar, write
 
-from registry_tool import flows, gating, schemas
+from registry_tool import changes, flows, schemas
 from registry_tool.errors import InputError
 from registry_tool.files import STAGING
 from registry_tool.migrate import Migration, migrate
@@ -166,7 +166,7 @@ def test_a_second_run_gives_the_same_bytes(public: Path, tmp_path: Path) -> None
 def test_the_gate_takes_a_migration_for_what_it_is(public: Path, tmp_path: Path) -> None:
     """Held against the old registry, every imported single model passes."""
     done = run(public, tmp_path / "new")
-    judgements = gating.gate_base(done.new / "registry.json", load(), str(public))
+    judgements = changes.gate_base(done.new / "registry.json", load(), str(public))
     assert {j.verdict.decision for j in judgements} == {"PROMOTE"}
     assert {j.verdict.entry for j in judgements} >= {"fr_regressor_v1", "vmaf_tiny_v2", "transnet_v2"}
 

@@ -15,7 +15,7 @@ import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
-from registry_tool import flows, gating, store
+from registry_tool import changes, flows, gating, store
 from registry_tool.errors import RejectedError
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
@@ -146,8 +146,8 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
     document["models"] = [row | {"smoke": False, "promotion": {"manual": True, "reason": "looks fine"}}]
     tiny_models.write(tmp_path, "old.json", {"schema_version": 2, "policies": {}, "models": []})
     tiny_models.write(tmp_path, "registry.json", document)
-    with patch("registry_tool.gating.load_base", lambda base, path: store.load(tmp_path / base)):
-        (judgement,) = gating.gate_base(tmp_path / "registry.json", plugins, "old.json")
+    with patch("registry_tool.changes.load_base", lambda base, path: store.load(tmp_path / base)):
+        (judgement,) = changes.gate_base(tmp_path / "registry.json", plugins, "old.json")
     assert not judgement.verdict.promotes
     assert "onnx-probe-memory" in " ".join(judgement.verdict.reasons)
 

@@ -59,7 +59,9 @@ def gate(
     if base is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
-        judgements = gating.gate_base(path := find(registry), loaded, base)
+        from registry_tool import changes
+
+        judgements = changes.gate_base(path := find(registry), loaded, base)
         if not judgements and form in ("text", "github"):
             show(f"nothing turned production or changed there since {base}")
     elif evidence is not None:

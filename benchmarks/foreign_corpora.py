@@ -4,7 +4,7 @@ Trains each in a scratch registry with `registry train`, gates it, and prints th
 beside plain VMAF through a logistic curve, and the recipe that clears the gate beside canonical-6. The data is not part
 of the project: give its folder (clips.parquet, frames.parquet). Nothing made from it is kept.
 
-    python benchmarks/foreign_corpora.py ../shared/data/avt-vqdb-uhd-1 [--runs frames,mos-canonical,mos-recipe]
+    python benchmarks/foreign_corpora.py ../shared/data/avt-vqdb-uhd-1 [--runs frames,mos-canonical,...]
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ RECIPE = (
 RUNS = {  # id of the entry -> title, file, options of `registry train`, the entry to compare with
     "frames": ("frames -> vmaf, canonical-6", "frames.parquet", "--target vmaf", None),
     "mos-canonical": ("clips -> mos, canonical-6", "clips.parquet", "--target mos", None),
+    "mos-stopped": (
+        "clips -> mos, canonical-6, early stopping",
+        "clips.parquet",
+        "--target mos --early-stopping 20",
+        "mos-canonical",
+    ),
     "mos-recipe": (f"clips -> mos, {RECIPE}", "clips.parquet", f"--target mos {RECIPE}", "mos-canonical"),
 }
 

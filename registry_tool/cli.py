@@ -74,7 +74,7 @@ for _command in (
     ),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
-    *(audit.migrate,),
+    *(audit.migrate, audit.history),
 ):
     cli.add_command(_command)
 

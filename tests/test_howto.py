@@ -9,6 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
+from sandbox import Sandbox
+
+from registry_tool import gating
+from registry_tool.plugins import load
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -53,3 +60,17 @@ def test_tutorial(tmp_path: Path) -> None:
     ):
         assert words in said
     assert said.splitlines()[-1].split()[:3] == ["vmaf", "fr_ensemble", "smoke"]
+
+
+@pytest.mark.usefixtures("own_git")
+def test_audit(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flip and its day are told as the page says."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-01T12:00:00+0000")
+    start(smoke.folder)
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-02T10:00:00+0000")
+    gating.flip(smoke.path, load(), "tiny")
+    commit(smoke.folder)
+    script = "\n".join(blocks("how-to/audit.md")).replace("my_model", "tiny")
+    said = shell(script, smoke.folder)
+    assert "2026-05-02 10:00  turned production: sha256 " in said
+    assert said.count("tiny: production on 2026-05-02T") == 2

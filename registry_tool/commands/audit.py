@@ -1,4 +1,4 @@
-"""audit.py: where a registry comes from and whether it can be made again: migrate."""
+"""audit.py: where a registry comes from and what happened to it: migrate, history."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from registry_tool.commands.shared import find, format_option, plugins_of, show
+from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode
 
 
@@ -38,3 +38,39 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
     if not done.done:
         click.echo(f"{output}: nothing was written; repair the entries, or leave them out: --skip-broken", err=True)
     ctx.exit(ExitCode.OK if done.done else ExitCode.REJECTED)
+
+
+@click.command()
+@click.argument("entry_id", metavar="[ID]", required=False)
+@click.option("--as-of", "day", metavar="DATE", help="What was production on that day (its end, UTC) or at that time.")
+@registry_option
+@format_option("text", "json")
+@click.pass_context
+def history(ctx: click.Context, entry_id: str | None, day: str | None, registry: str | None, form: str) -> None:
+    """Tell who did what to an entry, from git.
+
+    When it was registered, flipped, demoted or edited, by whom, on which evidence or for which reason. With --as-of:
+    the production model of that day, exit 1 where there was none; without ID: all of them.
+
+    \b
+    Examples:
+      registry history my_model
+      registry history my_model --as-of 2026-05-06
+      registry history --as-of 2026-05-06 --format json | jq -r '.production[].sha256'
+    """
+    from registry_tool import history as past
+    from registry_tool.report import audit, machine
+
+    path = find(registry)
+    if day is not None:
+        then = past.as_of(path, past.moment(day), entry_id)
+        show(machine.render(audit.as_of_document(then)) if form == "json" else audit.as_of(then))
+        ctx.exit(ExitCode.OK if then.rows else ExitCode.REJECTED)
+    if entry_id is None:
+        raise click.UsageError("name an ID, or a day: --as-of DATE")
+    found = past.history(path, entry_id)
+    show(machine.render(audit.history_document(found)) if form == "json" else audit.history(found))
+    if found.shallow:
+        click.echo(
+            "this clone is shallow, so the history may begin earlier: fetch full history (fetch-depth: 0)", err=True
+        )

@@ -1,11 +1,13 @@
-"""audit.py: what `migrate`, `history` and `reproduce` found, for people and as JSON. Prints nothing."""
+"""audit.py: what `migrate` and `history` found, for people and as JSON. Prints nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC
 
 import click
 
+from registry_tool.history import AsOf, History
 from registry_tool.migrate import Migration
 from registry_tool.report import text
 from registry_tool.values import Json
@@ -49,4 +51,59 @@ def migration_document(item: Migration) -> dict[str, Json]:
         "holes": [{**hole.finding.to_dict(), "mended": hole.mended or None} for hole in item.holes],
         "broken": dict(item.broken),
         "left_behind": list(item.left_behind),
+    }
+
+
+def history(item: History) -> Iterator[str]:
+    """One line an event, oldest first: when, what, on which evidence or for which reason, who, in which commit."""
+    for event in item.events:
+        details = event.details
+        said = [
+            f"sha256 {str(details.get('sha256'))[:12]}",
+            f"evidence {details['evidence_sha256'][:12]}" if details.get("evidence_sha256") else "",
+            "its verdict is not the pinned one" if details.get("verdict_holds") is False else "",
+            f"fields {', '.join(details['fields'])}" if event.what == "edited" else "",
+            f"reason: {details['reason']}" if "reason" in details else "",
+        ]
+        merged = f", merged in {event.merge[:12]}" if event.merge else ""
+        when = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+        where = f"{event.author}, {event.commit[:12]}{merged}: {event.subject}"
+        yield text.visible(f"{when}  {event.what}: {'; '.join(filter(None, said))} ({where})")
+
+
+def history_document(item: History) -> dict[str, Json]:
+    """The JSON of `history --format json`; its schema is schemas/history.schema.json."""
+    return {
+        "entry": item.entry,
+        "shallow": item.shallow,
+        "events": [
+            {
+                "what": event.what,
+                "landed": event.landed.isoformat(),
+                "author": event.author,
+                "commit": event.commit,
+                "merge": event.merge,
+                "subject": event.subject,
+                "details": dict(event.details),
+            }
+            for event in item.events
+        ],
+    }
+
+
+def as_of(item: AsOf) -> Iterator[str]:
+    when = item.moment.isoformat(timespec="seconds")
+    for row in item.rows:
+        yield text.visible(f"{row['id']}: production on {when}: sha256 {row.get('sha256')}, commit {item.commit}")
+    if not item.rows:
+        yield f"nothing of that name was production on {when}"
+
+
+def as_of_document(item: AsOf) -> dict[str, Json]:
+    """The JSON of `history --as-of DATE --format json`."""
+    return {
+        "as_of": item.moment.isoformat(),
+        "commit": item.commit,
+        "shallow": item.shallow,
+        "production": [dict(row) for row in item.rows],
     }

@@ -15,7 +15,16 @@ from registry_tool import store
 from registry_tool.checks import check, check_entry, open_entry, unused_runs
 from registry_tool.entries import OpenEntry, pins_of, sha256_of
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
-from registry_tool.files import FileProblem, Folder, check_path, locked, publish_folder
+from registry_tool.files import (
+    LOCK_NAME,
+    STAGING,
+    FileProblem,
+    Folder,
+    check_path,
+    locked,
+    publish_folder,
+    write_atomic,
+)
 from registry_tool.hookspec import (
     Batch,
     EvaluateRequest,
@@ -162,6 +171,8 @@ def train(
         registry = _check_target(path, entry_id, kind)
         if (before := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=before.document.get("demotion"))
+        if created and not (path.parent / ".gitignore").exists():  # `git add` shall leave the lock and staging out
+            write_atomic(path.parent / ".gitignore", f"{LOCK_NAME}\n{STAGING}*\n".encode())
         made = None if (path.parent / folder).exists() else folder
         publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
         registry = registry.with_entry(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,20 @@ def test_a_first_run_makes_the_registry(path: Path) -> None:
     assert json.loads(manifest)["weights"] == {"onnx": "w.onnx", "sha256": sha256(MODEL)}
     assert (path.parent / done.folder / "w.onnx").read_bytes() == MODEL
     assert flows.validate(path, with_plugin(Trainer())).findings == ()
+
+
+def test_git_leaves_lock_and_staging_out(path: Path) -> None:
+    """A new registry's folder has a .gitignore for what is of no commit; one that is there stays as it is."""
+    train(path, Trainer())
+    subprocess.run(["git", "init", "-q", path.parent], check=True)
+    (path.parent / ".staging-1").write_text("x")
+    names = (".registry.lock", ".staging-1")
+    command = ["git", "-C", path.parent, "ls-files", "--others", "--exclude-standard", "--", *names]
+    assert subprocess.run(command, check=True, capture_output=True).stdout == b""
+    path.unlink()
+    (path.parent / ".gitignore").write_text("mine\n")
+    train(path, Trainer(), "other")
+    assert (path.parent / ".gitignore").read_text() == "mine\n"
 
 
 def test_what_a_person_typed_reaches_the_plugin(path: Path, tmp_path: Path) -> None:

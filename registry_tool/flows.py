@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from registry_tool.hookspec import (
     Trained,
     TrainRequest,
 )
+from registry_tool.newfolder import remove_whole
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
 from registry_tool.promotion import find_beside
@@ -249,8 +249,7 @@ def save_sound(
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
         if made is not None:
-            target = path.parent / made
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            remove_whole(path.parent, made)
         raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
     store.save(path, registry)
 
@@ -321,5 +320,5 @@ def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
         with Folder(path.parent) as folder:
             unused = unused_runs(folder.inventory(), loaded.registry)
         for item in unused if not dry_run else ():
-            shutil.rmtree(path.parent / item)
+            remove_whole(path.parent, item)
     return unused

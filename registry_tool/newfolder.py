@@ -1,4 +1,4 @@
-"""newfolder.py: a folder that appears under its name whole or not at all. Knows nothing of what is put into it."""
+"""newfolder.py: a folder that comes, or goes, under its name whole or not at all. Knows nothing of what is in it."""
 
 from __future__ import annotations
 
@@ -67,6 +67,17 @@ class NewFolder(AbstractContextManager["NewFolder"]):
         except OSError as error:
             raise _broken(self.target, error) from error
         return True
+
+
+def remove_whole(root: Path, target: str) -> None:
+    """Remove a file or folder below `root`: first it takes a name that the next writer clears away. Under `locked`."""
+    aside = root / (STAGING + secrets.token_hex(8))
+    try:
+        os.rename(root / target, aside)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+    except OSError as error:
+        what = f"it cannot be removed: {error.strerror}: check who owns the folder; the next run removes the rest"
+        raise WorldError(f"{root / target}: {what}") from error
 
 
 def _broken(target: Path, error: OSError) -> WorldError:

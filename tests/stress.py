@@ -247,19 +247,21 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parts = {part.__name__: part for part in (step, write, kill, mutate)}
+    parser.add_argument("--only", choices=parts, nargs="+", default=list(parts))
     options = parser.parse_args()
     rng, plugins = random.Random(options.seed), load()
-    with tempfile.TemporaryDirectory() as name:
-        base = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch)
         conftest.write_corpus(base / "corpus.csv", 5, 60, seed=1)
         training = ("train", "fr_ensemble", "--id", "tiny", "--corpus", base / "corpus.csv", *conftest.TRAINING)
         conftest.program(*training, "--registry", base / "smoke" / "registry.json")
         shutil.copytree(base / "smoke", base / "production")
         conftest.program("flip", "tiny", "--registry", base / "production")
-        for part in (step, write, kill, mutate):
+        for name in options.only:
             began = time.monotonic()
-            part(base, plugins, rng, options)
-            print(f"{part.__name__}: {time.monotonic() - began:.0f} s", flush=True)
+            parts[name](base, plugins, rng, options)
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     print("all found, nothing lost" if not bad else f"{bad} bad")
     sys.exit(bool(bad))
 

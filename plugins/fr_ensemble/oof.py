@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,9 +128,7 @@ def write_oof(oof: Oof) -> bytes:
             member = io.BytesIO()
             array = np.asarray(values[name], dtype="<" + kind)
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
-            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system, info.external_attr = 3, 0o644 << 16
-            archive.writestr(info, member.getvalue(), zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(_member(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
     return stream.getvalue()
 
 
@@ -168,7 +168,8 @@ def _read_arrays(data: bytes) -> dict[str, Any]:
             size = sum(member.file_size for member in members)
             if size > MAX_BYTES:
                 raise EvidenceProblem(f"oof.npz: found {size} bytes unpacked, expected at most {MAX_BYTES}")
-            return {member.filename[:-4]: _read_array(archive, member) for member in members}
+            _check_container(data, archive)
+            return {member.filename[:-4]: _read_array(data, member) for member in members}
     except EvidenceProblem:
         raise
     # zlib.error, NotImplementedError (compression, encryption), struct.error ...: whatever zipfile meets in bad bytes
@@ -176,11 +177,40 @@ def _read_arrays(data: bytes) -> dict[str, Any]:
         raise EvidenceProblem(f"oof.npz: not a readable archive ({str(error)[:100]}), expected numpy arrays") from None
 
 
-def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Any:
+def _check_container(data: bytes, archive: zipfile.ZipFile) -> None:
+    """Everything around the compressed arrays is what `write_oof` writes, so that nothing hides between them."""
+    at, central = 0, b""
+    for member in archive.infolist():
+        plain = _member(member.filename)
+        plain.CRC, plain.compress_size, plain.file_size = member.CRC, member.compress_size, member.file_size
+        local = plain.FileHeader()
+        if member.header_offset != at or data[at : at + len(local)] != local:
+            what = "found another header, expected the one that training writes"
+            raise EvidenceProblem(f"oof.npz {member.filename}: {what}")
+        # PKWARE APPNOTE 4.3.12: as the local header, then no extra field, no comment, disk 0, attributes, the place.
+        attributes = struct.pack("<4HLL", 0, 0, 0, 0, plain.external_attr, at)
+        central += b"PK\1\2" + bytes([plain.create_version, plain.create_system]) + local[4:28] + attributes
+        central += member.filename.encode()
+        at += len(local) + member.compress_size
+    n = len(archive.infolist())
+    if data[at:] != central + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, n, n, len(central), at, 0):
+        raise EvidenceProblem("oof.npz: found another directory, expected the one that training writes")
+
+
+def _member(filename: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(filename, date_time=(1980, 1, 1, 0, 0, 0))
+    info.create_system, info.external_attr, info.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+    return info
+
+
+def _read_array(archive: bytes, member: zipfile.ZipInfo) -> Any:
     name = member.filename[:-4]
-    kind, dimensions = (ARRAYS | OPTIONAL)[name]
-    with archive.open(member) as file:
-        data = file.read(member.file_size + 1)  # zipfile never gives more than the size in the header
+    kind, dimensions = ARRAYS[name]
+    at = member.header_offset + 30 + len(member.filename)
+    stored = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = stored.decompress(archive[at : at + member.compress_size], member.file_size + 1)
+    if not stored.eof or stored.unused_data or len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise EvidenceProblem(f"oof.npz {name}: found other bytes than its header says, expected one whole array")
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise EvidenceProblem(f"oof.npz {name}: found another version of .npy, expected 1.0")

@@ -22,9 +22,10 @@ def migration(item: Migration) -> Iterator[str]:
         yield f"{name or 'the registry'}: {'left out' if item.skipped else 'cannot be taken over'}: {text.visible(why)}"
     for one in item.joined:
         yield f"joined: {one.entry.id} (smoke) from {one.source} and {', '.join(one.members) or 'no entries'}"
-    if item.left_behind:
+    if item.left_behind and item.done:
         yield f"left behind, since nothing names them: {text.visible(', '.join(item.left_behind))}"
-    yield "pinned: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(item.pinned.items()))
+    if item.done:
+        yield "pinned: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(item.pinned.items()))
     still = sum(not hole.mended for hole in item.holes)
     holes = f"{len(item.holes)} holes, {len(item.holes) - still} mended, {still} still there"
     if not item.done:

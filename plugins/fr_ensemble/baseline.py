@@ -47,7 +47,7 @@ class Curve:
         at = np.array(min(STARTS, key=lambda start: _solve(z, y, np.array(start))[0]))
         cost, linear, jacobian, residual = _solve(z, y, at)
         for _ in range(MOST_STEPS):
-            step = np.linalg.lstsq(jacobian, residual, rcond=None)[0]
+            step = _step(at, jacobian, residual)
             while True:
                 candidate = np.clip(at + step, *BOUNDS.T)
                 found = _solve(z, y, candidate)
@@ -65,6 +65,18 @@ class Curve:
 
 def _sigmoid(t: Float64) -> Float64:
     return 0.5 * (1.0 + np.tanh(0.5 * t))  # no overflow
+
+
+def _step(at: Float64, jacobian: Float64, residual: Float64) -> Float64:
+    """Gauss and Newton's step; a coordinate that stands at its bound and would leave is held there."""
+    free = np.ones(2)
+    for _ in range(3):
+        step: Float64 = np.asarray(np.linalg.lstsq(jacobian * free, residual, rcond=None)[0], np.float64) * free
+        leaves = ((at <= BOUNDS[:, 0]) & (step < 0.0)) | ((at >= BOUNDS[:, 1]) & (step > 0.0))
+        if not leaves.any():
+            break
+        free[leaves] = 0.0
+    return step
 
 
 def _solve(z: Float64, y: Float64, at: Float64) -> tuple[float, Float64, Float64, Float64]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from conftest import FEATURES, Program
-from fr_ensemble.baseline import Curve, against_entry, against_vmaf, vmaf_column
+from fr_ensemble.baseline import BOUNDS, Curve, against_entry, against_vmaf, vmaf_column
 from fr_ensemble.oof import EvidenceProblem, Oof, read_oof, write_oof
 from sandbox import Sandbox
 
@@ -77,6 +77,19 @@ def test_a_degenerate_cloud_gives_a_finite_curve(x: Any, y: Any) -> None:
     fitted = Curve.fit(x, y)(x)
     assert np.isfinite(fitted).all()
     assert np.square(fitted - y).sum() <= np.square(y - y.mean()).sum() + 1e-9
+
+
+def test_at_a_bound_the_curve_is_still_the_best_one_inside() -> None:
+    """An exponential is a logistic whose middle is far away: no curve of a fine grid inside the bounds fits better."""
+    x = points()[0]
+    y = np.exp(x / 40.0) + np.random.default_rng(4).normal(0.0, 0.2, len(x))
+    curve, z = Curve.fit(x, y), (x - x.mean()) / x.std()
+    assert (curve.middle - x.mean()) / x.std() == pytest.approx(BOUNDS[0, 1])
+    costs = []
+    for width in np.exp(np.linspace(*BOUNDS[1], 400)):
+        basis = np.stack([np.ones_like(z), 1.0 / (1.0 + np.exp(-(z - BOUNDS[0, 1]) / width))], axis=1)
+        costs.append(np.square(y - basis @ np.linalg.lstsq(basis, y, rcond=None)[0]).sum())
+    assert np.square(curve(x) - y).sum() <= min(costs)
 
 
 def test_a_source_is_predicted_by_the_others_curve() -> None:

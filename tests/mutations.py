@@ -114,7 +114,7 @@ def _remove_empty(folder: Path, path: Path) -> None:
 def byte_changes(folder: Path, rng: random.Random, each: int, skip: str = "registry.json") -> Iterator[Mutation]:
     """In every file but the registry's: `each` single bytes changed, cuts, additions, and the file gone."""
     for path, data in tree(folder).items():
-        if path == skip:
+        if path == skip or path == ".gitignore":
             continue
         by = pinners(folder, path)
         for _ in range(each):

@@ -46,8 +46,15 @@ def harmless_in_version_1(what: str, at: Place) -> bool:
 def unproven(what: str, at: Place) -> bool:
     """What a manifest claims and nothing in the registry can prove: docs/security.md names each."""
     in_sample = at[:1] == ("eval",) and not str(at[-1]).startswith("loso_")
-    named = {("corpus", "name"), ("target", "name"), ("probe", "codec_block")}  # a slot that no training row had
+    named = {
+        ("corpus", "name"),
+        ("corpus", "record"),
+        ("target", "name"),
+        ("probe", "codec_block"),
+    }  # a slot that no training row had
     ranges = at[:2] == ("intervals", "input_ranges") and at[-1] != "name" and len(at) > 3
+    if at == ("evidence",) and what.endswith("reversed"):
+        return True  # the order of files says nothing
     return in_sample or at[:1] == ("environment",) or at[:2] in named or ranges
 
 

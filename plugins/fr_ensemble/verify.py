@@ -106,6 +106,8 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     yield from _equal(view, "ensemble-seeds", "/members", str(seeds), str(list(recipe.seeds)), "in the recipe")
     named = {pin["path"] for pin in manifest["evidence"]}
     wanted = {OOF_PATH, *(f"evidence/loso_seed{seed}.json" for seed in recipe.seeds)}
+    if len(named) != len(manifest["evidence"]):
+        yield view.finding("evidence-files", "a file is named twice", "/evidence", hint=AGAIN)
     for path in sorted(named ^ wanted):
         what = "is not named" if path in wanted else "belongs to no seed"
         yield view.finding("evidence-files", f"{path} {what}", "/evidence", hint=AGAIN)

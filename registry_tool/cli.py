@@ -62,16 +62,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(
-        inspect.validate,
-        inspect.list_,
-        inspect.show_,
-        inspect.card,
-        inspect.rule,
-        inspect.plugins,
-        inspect.schema,
-        inspect.prune,
-    ),
+    *(inspect.validate, inspect.list_, inspect.show_, inspect.card, inspect.report),
+    *(inspect.rule, inspect.plugins, inspect.schema, inspect.prune),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
     *(audit.migrate, audit.history),

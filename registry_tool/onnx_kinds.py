@@ -13,6 +13,7 @@ Two hooks are enough for a kind that is validated but neither trained nor gated 
 - `registry_verify` is asked about every entry, those of other kinds too: return early for what is not yours. Bytes come
   from `view.read`, and were checked against their pins; there is no folder to open files from. Give each finding a code
   that starts with a word of yours, and a pointer into the manifest; the core fills in the line.
+- `registry_figures` (the third here) adds to the page of `registry report`; it may be left out.
 
 Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
 """
@@ -20,9 +21,10 @@ Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from registry_tool.hookspec import EntryView, Kind, Level, hookimpl
+from registry_tool.errors import InputError
+from registry_tool.hookspec import EntryView, Figure, Kind, Level, Table, hookimpl
 from registry_tool.values import Finding, Json, Severity
 
 KINDS = {
@@ -49,6 +51,24 @@ def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
     if level is Level.FULL:
         findings += _against_onnx(view, view.manifest)
     return findings
+
+
+@hookimpl
+def registry_figures(view: EntryView) -> Sequence[Figure] | None:
+    from registry_tool.onnxfile import OnnxError, inspect_model
+
+    try:
+        graph = inspect_model(view.read(view.entry.onnx or ""))
+    except (KeyError, OnnxError) as error:
+        raise InputError(f"{view.entry.id}: its graph cannot be read ({error}): run `registry validate`") from error
+    rows = [("", "name", "type", "shape")]
+    for side, ports in (("input", graph.inputs), ("output", graph.outputs)):
+        for port in ports:
+            shape = " x ".join("?" if axis is None else str(axis) for axis in port.shape or ()) or "not given"
+            rows.append((side, port.name, port.elem_type, shape))
+    ops = ", ".join(sorted({op for _, op in graph.ops}))
+    caption = f"Operators: {ops}. Nodes: {graph.n_nodes}. Opset: {graph.opsets.get('', 'not given')}."
+    return [Figure("The graph", caption, table=Table(rows))]
 
 
 def _missing(view: EntryView) -> Finding:

@@ -39,6 +39,13 @@ def shell(script: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+def test_read_a_report(tmp_path: Path) -> None:
+    """The report of the project's own production entry is written."""
+    shutil.copytree(ROOT / "model", tmp_path / "model")
+    shell("\n".join(blocks("read-a-report.md")), tmp_path)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
 def test_migrate(tmp_path: Path) -> None:
     """A version-1 registry is migrated, validated and held against the old one."""
     shutil.copytree(ROOT / "tests" / "examples" / "valid" / "version-1-production", tmp_path / "model" / "tiny")

@@ -31,8 +31,10 @@ ROOMS: list[set[str]] = [
     {"registry_tool.gating", "registry_tool.migrate", "registry_tool.history"},
     {"registry_tool.changes"},
     {"registry_tool.report.text", "registry_tool.report.machine", "registry_tool.report.places"},
-    {f"registry_tool.report.{name}" for name in ("card", "audit", "sarif", "junit", "github")}
-    | {"registry_tool.commands.shared"},
+    {f"registry_tool.report.{name}" for name in ("card", "audit", "sarif", "junit", "github", "markup", "style")}
+    | {"registry_tool.commands.shared", "registry_tool.dossier"},
+    {"registry_tool.report.svg"},
+    {"registry_tool.report.html"},
     {
         "registry_tool.commands.audit",
         "registry_tool.commands.gate",
@@ -224,12 +226,12 @@ def test_a_quick_run_loads_no_onnx(production: Sandbox) -> None:
     assert names & {"onnx", "onnxruntime", "torch", "pyarrow", "scipy"} == set()
 
 
-@pytest.mark.parametrize("command", ["gate", "flip"])
+@pytest.mark.parametrize("command", ["gate", "flip", "report"])
 def test_promotion_loads_no_training_library(smoke: Sandbox, command: str) -> None:
-    """The gate runs on the base install."""
+    """The gate, and the page about it, run on the base install."""
     code, names = loaded(command, "tiny", "--registry", str(smoke.path))
     assert code == 0
-    assert names & {"torch", "pyarrow", "scipy"} == set()
+    assert names & {"torch", "pyarrow", "scipy", "matplotlib"} == set()
 
 
 @pytest.mark.parametrize("command", [["--help"], ["train", "fr_ensemble", "--help"], ["plugins"], ["list"]])

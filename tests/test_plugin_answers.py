@@ -10,7 +10,7 @@ import pytest
 from conftest import Program, Thumbs, with_plugin
 from sandbox import Sandbox
 
-from registry_tool.hookspec import Evaluation, Trained, hookimpl
+from registry_tool.hookspec import Evaluation, Table, Trained, hookimpl
 from registry_tool.values import Evidence, Finding, Severity
 
 
@@ -91,6 +91,9 @@ def wrong_types() -> Iterator[Any]:
     )
     yield pytest.param("registry_predict", 7, ("predict", "t", "--corpus", "c"), id="predict-number")
     yield pytest.param("registry_predict", ["text"], ("predict", "t", "--corpus", "c"), id="predict-texts")
+    yield pytest.param("registry_figures", 7, ("report", "t"), id="figures-number")
+    yield pytest.param("registry_figures", ["text"], ("report", "t"), id="figures-texts")
+    yield pytest.param("registry_figures", partial(Table, []), ("report", "t"), id="figures-empty-table")
     yield pytest.param("registry_commands", ["text"], ("thumb-stats",), id="commands-texts")
 
 
@@ -99,7 +102,8 @@ def test_a_plugin_that_gives_the_wrong_thing_is_named(
     thumb: Sandbox, registry: Program, hook: str, answer: Any, arguments: tuple[str, ...]
 ) -> None:
     """What a hook gives against its contract: one line with the plugin's name, exit 3, nothing written."""
-    names = ["self", *{"registry_train": ["request"], "registry_commands": []}.get(hook, ["view", "request"])]
+    arguments_of = {"registry_train": ["request"], "registry_commands": [], "registry_figures": ["view"]}
+    names = ["self", *arguments_of.get(hook, ["view", "request"])]
     scope: dict[str, Any] = {"answer": answer}
     exec(
         f"def hook({', '.join(names)}): return answer() if callable(answer) else answer", scope

@@ -242,6 +242,20 @@ def calibrate(
     return Calibration(method, unit, side, target_range, floor, table, len(y), n, digest.hexdigest())
 
 
+def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
+    """Half-widths of the rows' two-sided intervals (n,), target units, before they are cut to the target's range.
+
+    As for a source nobody has seen: q comes from the other sources (the floor from all). Infinite where those are too
+    few for the level. Raises what `calibrate` raises.
+    """
+    y, mu, sigma, source = _units(oof, "row")
+    k = len(oof.sources)
+    scale = _scale(method, sigma, _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0)
+    scores = _Scores.of(_scores(y, mu, scale, TWO_SIDED), source, method)
+    q = np.array([scores.without(g).quantile(level, TWO_SIDED)[0] for g in range(k)])
+    return np.asarray(q[source] * scale)
+
+
 def warnings_of(method: str) -> list[str]:
     """What a person must know before trusting this method."""
     return [f"--interval split: {NOT_EXCHANGEABLE}"] if method == "split" else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from registry_tool.hookspec import (
     EntryView,
     EvaluateRequest,
     Evaluation,
+    Figure,
     GateRequest,
     Kind,
     Level,
@@ -146,6 +147,13 @@ def registry_predict(view: EntryView, request: PredictRequest) -> Iterable[Batch
     from fr_ensemble.use import predict
 
     return predict(view, request)
+
+
+@hookimpl
+def registry_figures(view: EntryView) -> Sequence[Figure] | None:
+    from fr_ensemble.figures import figures
+
+    return figures(view)
 
 
 @hookimpl

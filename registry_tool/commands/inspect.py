@@ -1,4 +1,4 @@
-"""inspect.py: look at a registry: validate, list, show, card, rule, plugins, schema, prune."""
+"""inspect.py: look at a registry: validate, list, show, card, report, rule, plugins, schema, prune."""
 
 from __future__ import annotations
 
@@ -172,6 +172,32 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
         click.echo(text, nl=False)
     else:
         write_atomic(output, text.encode())
+
+
+@click.command()
+@click.argument("entry_id", metavar="ID")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
+@registry_option
+@click.pass_context
+def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str | None) -> None:
+    """Write one HTML page on an entry.
+
+    Its verdict, judged again; what its evidence shows, as tables and charts; what validate finds; and the chain of
+    digests from the registry down to the data. The page loads nothing and runs no script: mail it, print it, keep it.
+
+    \b
+    Example:
+      registry report my_model -o report.html
+    """
+    from registry_tool import dossier
+    from registry_tool.files import write_atomic
+    from registry_tool.report import html
+
+    page = html.page(dossier.gather(find(registry), plugins_of(ctx), entry_id))
+    if output is None:
+        click.echo(page, nl=False)
+    else:
+        write_atomic(output, page.encode())
 
 
 @click.command()

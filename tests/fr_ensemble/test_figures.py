@@ -1,0 +1,230 @@
+"""test_figures.py: the figures of a report against the predictions they come from. How they are drawn is another's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fr_ensemble import figures as room
+from fr_ensemble.conformal import METHODS, calibrate, held_out_reach
+from fr_ensemble.evidence import Figures
+from fr_ensemble.figures import figures
+from fr_ensemble.oof import Oof, write_oof
+from numpy.typing import NDArray
+
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Chart, EntryView, Figure, Table
+
+
+def make_oof(sources: int = 6, rows: int = 40, seeds: int = 3, spread: float = 1.0) -> Oof:
+    """Targets over 0..100; the errors of a source grow with its number, and members disagree as they err."""
+    rng = np.random.default_rng(sources)
+    source = np.repeat(np.arange(sources), rows)
+    target = rng.uniform(5, 95, len(source))
+    error = spread * (source + 1) * rng.normal(size=len(source))
+    predictions = target + error + 0.3 * np.abs(error) * rng.normal(size=(seeds, len(source)))
+    names = tuple(f"s{i}" for i in range(sources))
+    return Oof(tuple(range(seeds)), names, source, None, None, target, predictions, "r", "c", None)
+
+
+@dataclass
+class View:
+    """As much of an entry as the figures need: a manifest, and predictions."""
+
+    data: bytes
+    manifest: dict[str, Any] | None = None
+
+    @property
+    def entry(self) -> Any:
+        return type("Entry", (), {"id": "e"})()
+
+    def read(self, path: str) -> bytes:
+        return self.data
+
+
+def view(oof: Oof | bytes, method: str = "loso-hcp-t") -> EntryView:
+    stored = {
+        "method": method, "unit": "row", "side": "two-sided", "ddof": 1, "range": [0, 100], "floor": 0, "levels": {},
+        "n": 1, "n_per_source": {}, "sha256": "0" * 64,
+    }  # fmt: skip
+    manifest = {
+        "schema_version": 2, "kind": "fr_ensemble", "target": {"name": "vmaf", "range": [0, 100]},
+        "intervals": {"method": method, "calibrations": [stored], "input_ranges": []},
+    }  # fmt: skip
+    return View(write_oof(oof) if isinstance(oof, Oof) else oof, manifest)  # type: ignore[return-value]  # a part of it
+
+
+def shown(oof: Oof, method: str = "loso-hcp-t") -> dict[str, Figure]:
+    return {figure.title: figure for figure in figures(view(oof, method)) or ()}
+
+
+def table(figure: Figure) -> Table:
+    assert figure.table is not None
+    return figure.table
+
+
+def chart(figure: Figure) -> Chart:
+    assert figure.chart is not None
+    return figure.chart
+
+
+def test_heat_map_is_the_evidence() -> None:
+    """A row a source, the worst on top and named; a column a seed, with its PLCC; means, errors and shares beside."""
+    oof = make_oof()
+    figure = shown(oof)["Leave one source out: PLCC by seed and source"]
+    header, *rows = table(figure).rows
+    truth = Figures.of(oof)
+    assert header[:5] == ["held out", "rows", "seed 0", "seed 1", "seed 2"]
+    assert [row[0] for row in rows] == [f"s{k}" for k in np.argsort(truth.plcc.mean(axis=0))]
+    assert f"on top: {rows[0][0]}" in figure.caption
+    inside = calibrate(oof, levels=(0.8, 0.95)).levels
+    for row in rows:
+        k = truth.folds.index(row[0])
+        means = (truth.plcc[:, k].mean(), truth.srocc[:, k].mean())
+        assert row[1:7] == ["40", *(f"{value:.4f}" for value in (*truth.plcc[:, k], *means))]
+        assert row[7:] == [f"{truth.rmse[:, k].mean():.3f}", *(f"{q.coverage[row[0]] * 100:.1f} %" for q in inside)]
+
+
+def test_shades_say_how_far_from_one() -> None:
+    """None at a PLCC of 0.9999, half on the way in decades, full at 0.9, at -1 and where there is no number."""
+    assert [room._shade(loss) for loss in (0.0, 1e-4, 1e-1, 2.0, float("nan"))] == [0, 0, 1, 1, 1]
+    assert room._shade(10**-2.5) == pytest.approx(0.5)
+
+
+def test_a_source_without_a_correlation_is_the_worst() -> None:
+    """A constant target has no PLCC: `nan`, in the strongest colour, on top."""
+    oof = make_oof()
+    oof = replace(oof, target=np.where(oof.source == 0, 50.0, oof.target))
+    found = table(shown(oof)["Leave one source out: PLCC by seed and source"])
+    assert found.rows[1][0] == "s0"
+    assert found.rows[1][2:6] == ["nan"] * 4
+    assert [found.shades[1, column] for column in range(2, 6)] == [1.0] * 4
+
+
+def test_coverage_below_nominal_is_shaded() -> None:
+    """The shade of a share is the part that is missing to the nominal one; none where nothing is."""
+    found = table(shown(make_oof())["Leave one source out: PLCC by seed and source"])
+    assert found.rows[0][8:] == ["in 80 %", "in 95 %"]
+    for number, row in enumerate(found.rows[1:], start=1):
+        for column, level in ((8, 0.8), (9, 0.95)):
+            share = float(row[column].rstrip(" %")) / 100
+            assert found.shades[number, column] == pytest.approx(max(0.0, (level - share) / level), abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["loso-hcp-t", "gaussian"])
+def test_reliability_is_the_calibration_of_the_others(method: str) -> None:
+    """Each method's curve is the mean over sources of the shares inside, calibrated on the others, with its error."""
+    oof = make_oof()
+    figure = shown(oof, method)["Reliability"]
+    stored, *others = [series for series in chart(figure).series if series.mark == "line"]
+    assert stored.name == f"{method}: as stored"
+    assert {series.name.split(":")[0] for series in others} == {"gaussian", "split"} - {method}
+    inside = np.array([[*q.coverage.values()] for q in calibrate(oof, method=method, levels=room.GRID).levels])
+    assert stored.y == pytest.approx(inside.mean(axis=1))
+    assert stored.bars == pytest.approx(inside.std(axis=1, ddof=1) / np.sqrt(6))
+    assert [row[1] for row in table(figure).rows[1:]] == [f"{share * 100:.1f} %" for share in inside.mean(axis=1)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_reach_covers_what_calibration_says(method: str) -> None:
+    """The share of a source's errors within reach is the coverage that the calibration reports for it."""
+    oof = make_oof(sources=9)
+    error = np.abs(oof.target - oof.mu)
+    for level in (0.5, 0.8):
+        reach = held_out_reach(oof, method, level)
+        found = {
+            name: float(np.mean(error[oof.source == k] <= reach[oof.source == k])) for k, name in enumerate(oof.sources)
+        }
+        assert found == pytest.approx(dict(calibrate(oof, method=method, levels=[level]).at(level).coverage))
+
+
+def test_reach_knows_nothing_of_its_own_source() -> None:
+    """Without sigma in play, a source's reach is the quantile of the others; its own errors do not move it."""
+    oof = make_oof()
+    keep = oof.source != 5
+    others = replace(
+        oof, sources=oof.sources[:5], source=oof.source[keep], target=oof.target[keep],
+        predictions=oof.predictions[:, keep],
+    )  # fmt: skip
+    q = calibrate(others, method="abs", levels=[0.8]).at(0.8).q
+    assert held_out_reach(oof, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
+    worse = replace(oof, target=np.where(keep, oof.target, oof.target + 30))
+    assert held_out_reach(worse, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
+
+
+def test_width_against_error() -> None:
+    """Every row is inside or outside, as its interval says, and the line is the errors' quantile, bin by bin."""
+    oof = make_oof(sources=22)
+    line, guide, outside, inside = chart(shown(oof)["Interval width against error"]).series
+    reach, error = held_out_reach(oof, "loso-hcp-t", 0.95), np.abs(oof.target - oof.mu)
+    assert sorted(outside.y) == pytest.approx(np.sort(error[error > reach]))
+    assert len(inside.x) + len(outside.x) == len(error)
+    assert inside.name == f"inside: {np.mean(error <= reach) * 100:.1f} %"
+    first: NDArray[np.int64] = np.argsort(reach, kind="stable")[: len(error) // 8]
+    assert (line.x[0], line.y[0]) == pytest.approx((reach[first].mean(), np.quantile(error[first], 0.95)))
+    assert guide.x == guide.y
+
+
+def test_width_takes_a_level_the_sources_suffice_for() -> None:
+    """Where others are too few for 95 %, the picture speaks of a lower level instead of infinite widths."""
+    words = shown(make_oof(sources=6), "source-split")["Interval width against error"].caption
+    assert "50 % interval" in words or "80 % interval" in words
+
+
+def test_predicted_against_true_names_the_worst() -> None:
+    """The five sources with the largest errors have a series each, the worst first; all rows are there once."""
+    oof = make_oof(sources=9)
+    true, error = (chart(shown(oof)[name]).series for name in ("Predicted against true", "Error against true"))
+    truth = {f"s{k}": float(np.sqrt(np.mean((oof.mu - oof.target)[oof.source == k] ** 2))) for k in range(9)}
+    worst = sorted(truth, key=truth.__getitem__, reverse=True)[:5]
+    assert [series.name for series in true[1:]] == [*(f"{k}, RMSE {truth[k]:.2g}" for k in worst), "4 other sources"]
+    assert true[-1].muted
+    assert sorted(y for series in true[1:] for y in series.y) == pytest.approx(np.sort(oof.mu))
+    assert sorted(y for series in error[1:] for y in series.y) == pytest.approx(np.sort(oof.mu - oof.target))
+
+
+def test_many_rows_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit a sample is drawn, the same each time, and the caption says how many of how many."""
+    monkeypatch.setattr(room, "MOST_POINTS", 100)
+    oof = make_oof()
+    for title in ("Predicted against true", "Interval width against error"):
+        figure = shown(oof)[title]
+        assert "100 of 240 rows are drawn" in figure.caption
+        assert sum(len(series.x) for series in chart(figure).series if series.mark == "points") == 100
+        assert figure == shown(oof)[title]
+
+
+def test_many_sources_show_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of very many sources holds the worst, and says so."""
+    monkeypatch.setattr(room, "MOST_SOURCES", 4)
+    figure = shown(make_oof())["Leave one source out: PLCC by seed and source"]
+    assert len(table(figure).rows) == 5
+    assert "The 4 worst of 6 are shown." in figure.caption
+
+
+@pytest.mark.parametrize(("sources", "seeds"), [(2, 3), (6, 1)])
+def test_too_few_for_intervals(sources: int, seeds: int) -> None:
+    """Two sources, or one seed, say nothing of intervals; that stands in their place, and the rest is shown."""
+    found = shown(make_oof(sources=sources, seeds=seeds))
+    assert list(found)[1:] == ["Intervals", "Predicted against true", "Error against true"]
+    assert f"Found {sources} sources and {seeds} seeds" in found["Intervals"].caption
+
+
+def test_perfect_predictions_are_shown() -> None:
+    """Errors and widths of exactly zero break no axis."""
+    oof = make_oof(spread=0.0)
+    found = shown(
+        replace(oof, predictions=np.stack([oof.target.astype(np.float32)] * 3), target=oof.target.astype(np.float32))
+    )
+    assert "Predicted against true" in found
+    assert "Interval width against error" not in found
+
+
+def test_no_predictions_no_figures() -> None:
+    """A version-1 manifest has nothing to show; evidence that cannot be read is an error that says so."""
+    assert figures(View(b"", {"ensemble_size": 5})) is None  # type: ignore[arg-type]  # a part of a view
+    assert figures(View(b"", None)) is None  # type: ignore[arg-type]  # a part of a view
+    with pytest.raises(InputError, match="evidence cannot be read"):
+        figures(view(b"no archive"))

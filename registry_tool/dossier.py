@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from registry_tool import gating
 from registry_tool.checks import check_entry, sort
 from registry_tool.entries import OpenEntry
-from registry_tool.errors import InputError, PluginError
+from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.flows import find_entry, opened, usable
-from registry_tool.gating import Judgement
+from registry_tool.gating import Judgement, judge_entry
 from registry_tool.hookspec import Figure, Level
 from registry_tool.plugins import Plugins
 from registry_tool.store import located
@@ -56,10 +55,10 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
             verdict=_verdict(view),
             figures=_figures(view, plugins),
         )
-    try:
-        return replace(dossier, judgement=gating.gate(path, plugins, entry_id))
-    except InputError as error:
-        return replace(dossier, unjudged=str(error))
+        try:
+            return replace(dossier, judgement=judge_entry(view, loaded.registry, plugins))
+        except (InputError, RejectedError) as error:  # rejected: the incumbent it is compared with
+            return replace(dossier, unjudged=str(error))
 
 
 def _verdict(view: OpenEntry) -> Artifact | None:

@@ -42,7 +42,7 @@ def shell(script: str, folder: Path, **environment: str) -> str:
 def test_read_a_report(tmp_path: Path) -> None:
     """The report of the project's own production entry is written."""
     shutil.copytree(ROOT / "model", tmp_path / "model")
-    shell("\n".join(blocks("read-a-report.md")), tmp_path)
+    shell("\n".join(blocks("how-to/read-a-report.md")), tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

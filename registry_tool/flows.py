@@ -145,7 +145,7 @@ def train(
     Raises InputError before training for an id or registry that cannot take the entry, RejectedError for a
     production id.
     """
-    _check_target(path, entry_id, kind)
+    before = _check_target(path, entry_id, kind)
     request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
     trained = plugins.ask_owner("registry_train", kind, Trained, request=request)
     if trained is None:
@@ -154,7 +154,7 @@ def train(
         )
     owner = plugins.owner(kind).name
     try:
-        data = dump(_pinned(trained))
+        data = dump({**_pinned(trained), **store.schema_beside(path, before, kind)})
     except (FileProblem, TypeError, ValueError) as error:
         raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
     if smoke and trained.manifest.get("random_rows") is not True:
@@ -169,8 +169,8 @@ def train(
     with locked(path.parent):
         created = not path.exists()
         registry = _check_target(path, entry_id, kind)
-        if (before := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
-            entry = entry.with_fields(demotion=before.document.get("demotion"))
+        if (old := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
+            entry = entry.with_fields(demotion=old.document.get("demotion"))
         if created and not (path.parent / ".gitignore").exists():  # `git add` shall leave the lock and staging out
             write_atomic(path.parent / ".gitignore", f"{LOCK_NAME}\n{STAGING}*\n".encode())
         made = None if (path.parent / folder).exists() else folder

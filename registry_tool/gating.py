@@ -166,7 +166,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 raise RejectedError(
                     f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
                 )
-            data = dump(judgement.verdict.to_dict())
+            data = dump({**judgement.verdict.to_dict(), **store.schema_beside(path, registry, "verdict")})
             digest = sha256_of(data)
             where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
             made = None if (path.parent / where).exists() else where

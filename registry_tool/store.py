@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import registry_tool.schemas as schemas
 from registry_tool.errors import InputError, WorldError
@@ -157,6 +157,12 @@ def located(findings: list[Finding], documents: Mapping[str, Document]) -> tuple
 
 def empty() -> Registry:
     return Registry(VERSION, ())
+
+
+def schema_beside(path: Path, registry: Registry, kind: str) -> dict[str, Json]:
+    """`$schema` of a new document two folders below the registry, in the folder that the registry's own one names."""
+    where = PurePosixPath(str(registry.extra.get("$schema", ""))).parent / f"{kind}.schema.json"
+    return {"$schema": f"../../{where}"} if not where.is_absolute() and (path.parent / where).is_file() else {}
 
 
 def save(path: Path, registry: Registry) -> None:

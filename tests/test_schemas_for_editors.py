@@ -133,7 +133,7 @@ def test_schemas_are_listed_and_an_unknown_one_is_named(registry: Program) -> No
 
 
 def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tmp_path: Path) -> None:
-    """`-o DIR` writes each, points `$schema` there, changes nothing else; a flip keeps it, and all validates."""
+    """`-o DIR` writes each, points `$schema` there, changes nothing else; what is made then names its own."""
     before = smoke.registry
     ran = registry("schema", "-o", smoke.folder / "schemas", "--registry", smoke.path)
     assert (ran.code, ran.out) == (0, "")
@@ -143,6 +143,11 @@ def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tm
     for name in schemas.names():
         assert json.loads((smoke.folder / "schemas" / f"{name}.schema.json").read_text())["$id"]
     assert check(smoke.folder / "schemas" / "fr_ensemble.schema.json", smoke.run / "manifest.json").returncode == 0
+    registry("train", "fr_ensemble", "--id", "new", "--smoke", "--registry", smoke.path)
+    for pattern, name in (("new/*/manifest.json", "fr_ensemble"), ("tiny/verdicts/*.json", "verdict")):
+        (document,) = smoke.folder.glob(pattern)
+        where = document.parent / json.loads(document.read_bytes())["$schema"]
+        assert where.resolve() == (smoke.folder / "schemas" / f"{name}.schema.json").resolve()
     strict = registry("validate", smoke.path, "--strict")
     assert (strict.code, strict.out.count("\n")) == (0, 1)
     old = tmp_path / "registry.json"

@@ -205,7 +205,7 @@ def _member(filename: str) -> zipfile.ZipInfo:
 
 def _read_array(archive: bytes, member: zipfile.ZipInfo) -> Any:
     name = member.filename[:-4]
-    kind, dimensions = ARRAYS[name]
+    kind, dimensions = (ARRAYS | OPTIONAL)[name]
     at = member.header_offset + 30 + len(member.filename)
     stored = zlib.decompressobj(-zlib.MAX_WBITS)
     data = stored.decompress(archive[at : at + member.compress_size], member.file_size + 1)

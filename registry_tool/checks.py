@@ -29,7 +29,8 @@ def check(
 ) -> list[Finding]:
     """Every finding on a loaded registry, sorted by file and line; those of reading it included.
 
-    An entry that is malformed, or whose digests do not hold, is not looked into any further.
+    An entry that is malformed, or whose digests do not hold, is not looked into any further; one whose id stood before
+    is not opened at all.
     """
     findings, registry = list(loaded.findings), loaded.registry
     if registry is None:
@@ -37,6 +38,8 @@ def check(
     documents = {loaded.name: loaded.document} if loaded.document else {}
     known: set[str] = {loaded.name}
     count = len(registry.entries)
+    repeated = dict(_check_ids(registry, loaded.name))
+    findings += repeated.values()
     with Folder(loaded.folder) as folder, Prober() as prober:
         if level is Level.FULL and registry.entries:
             prober.start()
@@ -46,6 +49,9 @@ def check(
             found: list[Finding] = []
             paths: list[str] = []
             for index in numbers:
+                if index in repeated:
+                    paths.append(registry.entries[index].path)
+                    continue
                 opened = open_entry(folder, loaded, plugins, registry.entries[index], index, keep=level is Level.FULL)
                 if some := check_entry(opened, registry, plugins, level, prober):
                     found += located(some, opened.documents)
@@ -57,7 +63,6 @@ def check(
             progress("entries", 0, count)
         with Slices(look, count, useful(count) if level is Level.QUICK else 1) as slices:
             # Here is time, where other processes look at the entries.
-            findings += _check_ids(registry, loaded.name)
             declared = check_declared(folder, loaded)
             items = _inventory(folder)
             for done, (found, paths) in enumerate(slices, 1):
@@ -167,12 +172,13 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
         )  # fmt: skip
 
 
-def _check_ids(registry: Registry, name: str) -> Iterator[Finding]:
+def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:
+    """A finding on each entry, by its place, whose id stood before."""
     seen: dict[str, str] = {}
     for index, entry in enumerate(registry.entries):
         key = _one_name(entry.id)
         if key in seen:
-            yield Finding(
+            yield index, Finding(
                 "id-duplicate", f"the id {entry.id!r} stands twice", entry=entry.id, file=name,
                 pointer=f"/models/{index}/id", hint="give one of the entries another id",
             )  # fmt: skip

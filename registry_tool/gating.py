@@ -23,7 +23,7 @@ from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Registry, Severity, Verdict, checked_text
 
-EVIDENCE_MAX_BYTES = 64 * 2**20
+EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
 EVIDENCE_MAX_FILES = 1000
 
 
@@ -98,14 +98,24 @@ def _only_gated_kind(plugins: Plugins) -> str:
 def _read_folder(path: Path) -> dict[str, bytes]:
     if not path.is_dir():
         raise InputError(f"{path}: no such folder, expected one with evidence files: check the path")
-    names = sorted(p.name for p in path.iterdir() if stat.S_ISREG(p.lstat().st_mode))
+    names = sorted(p.name for p in path.iterdir() if not stat.S_ISDIR(p.lstat().st_mode))
     if not names or len(names) > EVIDENCE_MAX_FILES:
         raise InputError(f"{path}: found {len(names)} files, expected 1 to {EVIDENCE_MAX_FILES} evidence files")
+    files: dict[str, bytes] = {}
+    room = EVIDENCE_MAX_BYTES
     try:
         with Folder(path) as folder:
-            return {name: folder.read(name, EVIDENCE_MAX_BYTES) for name in names}
+            for name in names:
+                files[name] = folder.read(name, room)
+                room -= len(files[name])
     except FileProblem as problem:
+        if problem.code == "file-too-large":
+            raise InputError(
+                f"{path}: found more than {EVIDENCE_MAX_BYTES} bytes, at {name}, expected at most that in all files "
+                "together: keep only the evidence there"
+            ) from problem
         raise InputError(f"{path}: {problem}") from problem
+    return files
 
 
 def write_verdict(path: Path, verdict: Verdict) -> None:

@@ -189,6 +189,14 @@ def test_names_that_are_one_elsewhere_collide(plain: Path, one: str, other: str)
     assert set(codes(plain)) == {"name-collision"}
 
 
+def test_an_entry_whose_id_stood_before_is_not_opened(plain: Path) -> None:
+    """One finding, and no look at what it pins: ids that stand a hundred times cost no hundred readings."""
+    document = json.loads((plain / "registry.json").read_bytes())
+    again = document["models"][0] | {"sha256": "0" * 64}
+    (plain / "registry.json").write_bytes(to_json(document | {"models": [*document["models"], again]}))
+    assert codes(plain) == ["id-duplicate"]
+
+
 def test_a_file_over_its_limit_is_not_read(plain: Path) -> None:
     """A sparse giant is refused by its size; a policy's max_file_bytes moves the limit, both ways."""
     os.truncate(plain / "m.onnx", 2**40)

@@ -217,7 +217,29 @@ def test_evidence_that_cannot_be_read_is_bad_input(smoke: Sandbox, tmp_path: Pat
             foreign(smoke, folder)
     (folder / "loso_seed0.json").unlink()
     (folder / "loso_seed0.json").symlink_to("/etc/hostname")
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="symbolic link"):
+        foreign(smoke, folder)
+
+
+def test_a_link_among_good_evidence_is_not_passed_over(smoke: Sandbox, summaries: Any) -> None:
+    """What stands there and cannot be read could be a seed that fails."""
+    folder = summaries({})
+    assert foreign(smoke, folder).decision == "PROMOTE"
+    (folder / "loso_seed7.json").symlink_to(folder / "loso_seed0.json")
+    with pytest.raises(InputError, match=r"loso_seed7\.json.*symbolic link"):
+        foreign(smoke, folder)
+
+
+def test_evidence_has_a_limit_on_all_files_together(
+    smoke: Sandbox, summaries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are each below the limit may not exceed it in sum."""
+    folder = summaries({})
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    monkeypatch.setattr(gating, "EVIDENCE_MAX_BYTES", sum(sizes))
+    assert foreign(smoke, folder).decision == "PROMOTE"
+    monkeypatch.setattr(gating, "EVIDENCE_MAX_BYTES", sum(sizes) - 1)
+    with pytest.raises(InputError, match=f"more than {sum(sizes) - 1} bytes"):
         foreign(smoke, folder)
 
 

@@ -6,16 +6,16 @@ Not collected by pytest. Exits with 1 where anything was missed, lost, corrupt o
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -179,18 +179,24 @@ class Fine(AbstractContextManager["Fine"]):
     run = check
 
 
-def turn(path: Path, entry: str, smoke: bool, answers: Connection) -> None:
-    plugins = load()
-    if smoke:
-        with patch("registry_tool.gating.Prober", Fine):
-            gating.flip(path, plugins, entry, reason="stress")
-    else:
-        gating.demote(path, entry, "stress")
-    answers.send(True)
+def turn(path: Path, entry: str, smoke: bool, doom: float | None, answers: Connection) -> None:
+    """One change by one process; doom: the seconds that it lives once it holds the lock. It answers how long it had."""
+    plugins, began = load(), [0.0]
+
+    @contextmanager
+    def held(folder: Path) -> Iterator[None]:
+        with files.locked(folder):
+            began[0] = time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, doom or 0.0)  # nothing handles SIGALRM: the kernel ends the process
+            yield
+
+    with patch("registry_tool.gating.locked", held), patch("registry_tool.gating.Prober", Fine):
+        gating.flip(path, plugins, entry, reason="stress") if smoke else gating.demote(path, entry, "stress")
+    answers.send(time.monotonic() - began[0])
 
 
 def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
-    """Writers each turn an entry of their own to and fro; some are killed. What was acknowledged must stand."""
+    """Writers each turn an entry of their own to and fro; three in ten are killed in the middle of that."""
     global bad
     folder, context = base / "writers", get_context("fork")
     names = [f"m{number}" for number in range(options.writers)]
@@ -202,39 +208,44 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
         to_json({"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": rows})
     )
     acknowledged = killed = lost = failed = reads = refused = 0
-    state, lasts = dict.fromkeys(names, True), 0.2
+    state, lasts, doomed, halfway = dict.fromkeys(names, True), [0.02], 0, 0
     for _ in range(options.rounds):
-        running, began = [], time.monotonic()
+        running = []
         for name in names:
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=turn, args=(path, name, state[name], theirs))
+            # Those who make it to the end in spite of that are made up for: three in ten shall die.
+            doom = (
+                rng.uniform(0.0, statistics.median(lasts)) if rng.random() < 0.3 * (doomed + 9) / (killed + 9) else None
+            )
+            doomed += doom is not None
+            process = context.Process(target=turn, args=(path, name, state[name], doom, theirs))
             process.start()
             theirs.close()
-            doomed = time.monotonic() + rng.uniform(0.0, lasts) if rng.random() < 0.3 else None
-            running.append((name, process, ours, doomed))
-        while any(process.is_alive() for _, process, _, _ in running):
-            for _, process, _, doomed in running:
-                if doomed is not None and time.monotonic() > doomed and process.is_alive():
-                    os.kill(process.pid or 0, signal.SIGKILL)
+            running.append((name, process, ours))
+        while any(process.is_alive() for _, process, _ in running):
             reads += 1
             failed += store.load(path).registry is None
             time.sleep(0.01)
-        registry, lasts = store.load(path).registry, time.monotonic() - began
-        for name, process, ours, _ in running:
+        registry = store.load(path).registry
+        for name, process, ours in running:
             process.join()
             entry = registry.entry(name) if registry else None
             try:
-                done = ours.recv()
+                lasts.append(ours.recv())
+                done = True
             except EOFError:
                 done = False
             acknowledged += done
-            killed += process.exitcode == -signal.SIGKILL
-            refused += process.exitcode not in (0, -signal.SIGKILL)
+            killed += process.exitcode == -signal.SIGALRM
+            halfway += not done and entry is not None and entry.smoke is not state[name]
+            refused += process.exitcode not in (0, -signal.SIGALRM)
             lost += entry is None or (done and entry.smoke is state[name])
             state[name] = entry.smoke if entry else True
     corrupt = len(errors(path, plugins))
-    say("writers", writers=options.writers, rounds=options.rounds, acknowledged=acknowledged, killed=killed, lost=lost,
-        reads=reads, failed_reads=failed, refused=refused, errors_in_the_end=corrupt)  # fmt: skip
+    say(
+        "writers", writers=options.writers, rounds=options.rounds, acknowledged=acknowledged, killed=killed,
+        of_them_done=halfway, lost=lost, reads=reads, failed_reads=failed, refused=refused, errors_in_the_end=corrupt,
+    )  # fmt: skip
     bad += lost + failed + corrupt + refused
 
 

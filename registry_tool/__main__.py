@@ -1,5 +1,5 @@
 """`python -m registry_tool` is the program `registry`."""
 
-from registry_tool.cli import main
+from registry_tool.cli import start
 
-main()
+start()

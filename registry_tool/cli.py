@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
+import threading
 
 import click
 
@@ -76,6 +78,20 @@ def main() -> None:
     sys.exit(_complete() if COMPLETE in os.environ else _run())
 
 
+def start() -> None:
+    """`main` as a process of its own: it ends without freeing object by object what the system frees at once."""
+    try:
+        main()
+    except SystemExit as end:
+        if threading.active_count() > 1:
+            raise  # whoever runs beside us is waited for
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):  # `_run` said it, or nobody reads
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
 def _complete() -> int:
     """What a shell asks for on TAB; `eval "$(_REGISTRY_COMPLETE=bash_source registry)"` turns it on."""
     from click.shell_completion import shell_complete
@@ -120,4 +136,4 @@ def _drop_output() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -29,7 +29,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _open, _write, _fsync, _rename, _mkdir = os.open, os.write, os.fsync, os.rename, os.mkdir  # tests make these fail
-
+_UNOPENED = {errno.ELOOP: stat.S_IFLNK, errno.ENXIO: stat.S_IFSOCK}  # what does not open says what it is
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 _PROBLEMS = {  # code -> message, expected, hint
     "file-escapes": ("the path is refused", "a path inside the registry's folder, like id/model.onnx", "correct it"),
@@ -188,11 +188,10 @@ class Folder(AbstractContextManager["Folder"]):
 
 def _read(path: str, name: str, folder: int, max_bytes: int) -> bytes:
     """A regular file below a folder, with no call too many: a registry is thousands of small files."""
-    _check_kind(path, os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
-    file = _open(name, _READ, dir_fd=folder)
+    file = _open(name, _READ, dir_fd=folder)  # does not wait, whatever it is
     try:
         before = os.fstat(file)
-        _check_kind(path, before)
+        _check_kind(path, before.st_mode)
         if (size := before.st_size) > max_bytes:
             raise _problem("file-too-large", path, f"{size} bytes", f"at most {max_bytes}")
         data = os.read(file, size + 1)  # one more than there should be, to see whether there is
@@ -208,9 +207,8 @@ def _read(path: str, name: str, folder: int, max_bytes: int) -> bytes:
         os.close(file)
 
 
-def _check_kind(path: str, status: os.stat_result, expected: str = "file") -> None:
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "fifo, socket or device")
-    if kind != expected:
+def _check_kind(path: str, mode: int, expected: str = "file") -> None:
+    if (kind := _KINDS.get(stat.S_IFMT(mode), "fifo, socket or device")) != expected:
         code = "file-is-symlink" if kind == "symlink" else "file-not-regular"
         raise _problem(code, path, f"a {kind}", f"a {expected}")
 
@@ -226,8 +224,9 @@ def _reading(path: str) -> Iterator[None]:
 def _refuse(path: str, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise _problem("file-missing", path) from None
-    code = "file-is-symlink" if error.errno == errno.ELOOP else "file-unreadable"
-    raise _problem(code, path, error.strerror) from error
+    if error.errno in _UNOPENED:
+        _check_kind(path, _UNOPENED[error.errno])
+    raise _problem("file-unreadable", path, error.strerror) from error
 
 
 @contextmanager
@@ -252,7 +251,8 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
             try:
                 deeper = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=current)
             except NotADirectoryError:  # also for a symbolic link
-                _check_kind("/".join(parts[:number]), os.stat(part, dir_fd=current, follow_symlinks=False), "folder")
+                status = os.stat(part, dir_fd=current, follow_symlinks=False)
+                _check_kind("/".join(parts[:number]), status.st_mode, "folder")
                 raise
             os.close(current)
             current = deeper
@@ -274,7 +274,7 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
         old = None
         with suppress(FileNotFoundError):
             old = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            _check_kind(name, old)
+            _check_kind(name, old.st_mode)
         try:
             _write_new(temporary, data, folder, old)
             _rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

@@ -108,3 +108,15 @@ def test_two_commands_share_nothing(production: Sandbox, registry: Program) -> N
     plugins = with_plugin(Thumbs())
     assert "thumb" in registry("plugins", plugins=plugins).out
     assert "thumb" not in registry("plugins", plugins=load()).out
+
+
+@pytest.mark.parametrize("beside", ["", "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()"])
+def test_the_short_way_out_loses_nothing(beside: str) -> None:
+    """The end of the process waits for threads, runs what was registered for it, and keeps output and exit code."""
+    script = (
+        "import atexit, sys, threading, time\nfrom registry_tool import cli\n"
+        f"atexit.register(print, 'end')\n{beside}\nsys.argv = ['registry', 'rule', 'nonsense']\ncli.start()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, "nonsense" in ran.stderr) == (2, True)
+    assert ran.stdout.split() == (["thread", "end"] if beside else ["end"])

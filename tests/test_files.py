@@ -205,7 +205,7 @@ def test_a_change_while_reading_is_seen(tmp_path: Path, monkeypatch: pytest.Monk
         assert problem_of(lambda: folder.read("x", 1 << 20)).code == "file-changed-while-reading"
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENXIO])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EPERM])
 def test_unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """A file that the system does not let us read is a problem that says why."""
 

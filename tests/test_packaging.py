@@ -129,7 +129,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     light = {name for name, rest in required if "extra ==" not in rest}
     assert light == {"click", "filelock", "jsonschema", "numpy", "onnx", "onnxruntime", "pluggy"}
     assert {name for name, rest in required if re.search(r"extra == [\"']train[\"']", rest)} == set(HEAVY)
-    assert "registry = registry_tool.cli:main" in entry_points
+    assert "registry = registry_tool.cli:start" in entry_points
     assert "fr_ensemble = fr_ensemble.plugin" in entry_points
 
 

@@ -12,6 +12,7 @@ import click
 
 from registry_tool import __version__
 from registry_tool.commands import audit, gate, inspect, models
+from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
 
@@ -68,7 +69,7 @@ for _command in (
     *(inspect.rule, inspect.plugins, inspect.schema, inspect.prune),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
-    *(audit.migrate, audit.history),
+    *(audit.migrate, audit.history, plugin_group),
 ):
     cli.add_command(_command)
 

@@ -135,9 +135,12 @@ def _codec(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
 
 
 def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
-    from registry_tool.onnxfile import inspect_model
+    from registry_tool.onnxfile import OnnxError, inspect_model
 
-    summary = inspect_model(view.read(view.entry.onnx or ""))
+    try:
+        summary = inspect_model(view.read(view.entry.onnx or ""))
+    except OnnxError:
+        return  # the core says what is wrong with it
     for code, word, values in (
         ("sidecar-inputs", "input", summary.inputs),
         ("sidecar-outputs", "output", summary.outputs),

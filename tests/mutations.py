@@ -22,10 +22,10 @@ from registry_tool import flows
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
+from registry_tool.testing.changes import Place, document_changes
 from registry_tool.values import Severity
 
 Files = dict[str, bytes | None]  # path in the registry's folder -> its new bytes; None: the file goes
-Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -140,64 +140,6 @@ def pinners(folder: Path, path: str) -> frozenset[str]:
 
 
 # ---- documents --------------------------------------------------------------------------------------------------
-
-
-def places(value: Any, at: Place = ()) -> Iterator[Place]:
-    """Every value in a document, the outermost left out."""
-    items: Iterable[tuple[str | int, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, item in items:
-        yield (*at, key)
-        yield from places(item, (*at, key))
-
-
-def look(document: Any, at: Place) -> Any:
-    for key in at:
-        document = document[key]
-    return document
-
-
-def other_values(value: Any) -> Iterator[tuple[str, Any]]:
-    """(what was done, another value): changes that keep the type, then values of other types."""
-    match value:
-        case bool():
-            yield "changed", not value
-        case int():
-            yield from (("changed", value + 1), ("made huge", 10**19))
-        case float():
-            yield from (("changed", value * 1.5 + 0.125), ("made huge", 1e308))
-        case str() if value and value[-1] in "0123456789abcdef":
-            yield "changed", value[:-1] + ("0" if value[-1] != "0" else "1")
-        case str():
-            yield "changed", value + "x"
-        case list():
-            yield "changed", [*value, *value[-1:]] if value else ["x"]
-        case dict():
-            yield "changed", {}
-    if isinstance(value, str | list) and value:
-        yield from (("emptied", value[:0]), ("made long", value * (300 if isinstance(value, str) else 30)))
-        if isinstance(value, list) and value[::-1] != value:
-            yield "reversed", value[::-1]
-    others = {"a text": "x y", "a number": -7.5, "true": True, "null": None, "a list": [[]], "an object": {"x": 1}}
-    for word, item in others.items():
-        if type(item) is not type(value) and not (isinstance(item, float) and isinstance(value, int | float)):
-            yield f"made {word}", item
-
-
-def document_changes(document: Any) -> Iterator[tuple[str, Place, Any]]:
-    """(what was done, where, the changed document) for every value: other values, and the value dropped."""
-    for at in places(document):
-        name = "/" + "/".join(map(str, at))
-        for word, item in other_values(look(document, at)):
-            changed = copy.deepcopy(document)
-            look(changed, at[:-1])[at[-1]] = item
-            yield f"{name} {word}", at, changed
-        changed = copy.deepcopy(document)
-        del look(changed, at[:-1])[at[-1]]
-        yield f"{name} dropped", at, changed
 
 
 def registry_changes(folder: Path, harmless: Callable[[str, Place], bool]) -> Iterator[Mutation]:

@@ -20,6 +20,7 @@ from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
 from registry_tool.hookspec import Hooks
 from registry_tool.plugins import Plugins
+from registry_tool.testing.base import Base
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,15 +76,24 @@ def test_hook_documented(name: str, signature: str) -> None:
 def test_only_hooks_documented() -> None:
     """docs/plugins.md documents no hook that does not exist."""
     named = set(re.findall(r"\bregistry_[a-z]+\b", (DOCS / "plugins.md").read_text()))
-    assert named - {name for name, _ in hooks()} == {"registry_line", "registry_tool"}
+    assert named - {name for name, _ in hooks()} == {"registry_ruler", "registry_thumbs", "registry_tool"}
 
 
-def test_plugin_page_holds_the_plugin() -> None:
-    """The code on docs/plugins.md is the plugin that the tests install."""
-    text = (DOCS / "plugins.md").read_text()
-    for name, language in (("pyproject.toml", "toml"), ("registry_line.py", "python")):
-        code = (DOCS / "examples" / "plugin" / name).read_text()
-        assert f"```{language}\n{code}```\n" in text, f"{name} differs: copy it into docs/plugins.md"
+def test_plugin_page_shows_the_plugin() -> None:
+    """Every piece of Python or TOML on docs/plugins.md stands so in the plugin that the tests install."""
+    text, folder = (DOCS / "plugins.md").read_text(), DOCS / "examples" / "plugin"
+    files = [path.read_text() for pattern in ("*.toml", "src/*/*.py", "tests/*.py") for path in folder.glob(pattern)]
+    pieces = re.findall(r"^```(?:python|toml)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(pieces) >= 5
+    for piece in pieces:
+        assert any(piece in file for file in files), f"it stands nowhere in {folder}:\n{piece}"
+
+
+def test_plugin_page_explains_the_suite() -> None:
+    """What can be set on the conformance suite is what docs/plugins.md has a row for."""
+    settings = {name for name in Base.__annotations__ if not name.startswith("_")}
+    section = (DOCS / "plugins.md").read_text().split("\n## The conformance suite\n", 1)[1].split("\n## ", 1)[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)) == settings
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

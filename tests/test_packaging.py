@@ -28,6 +28,11 @@ PACKAGES = {
     "registry_tool/commands": (Path("registry_tool/commands"), ()),
     "registry_tool/report": (Path("registry_tool/report"), ()),
     "registry_tool/schemas": (Path("schemas"), ("*.json",)),
+    "registry_tool/testing": (Path("registry_tool/testing"), ()),
+    "registry_tool/templates": (Path("docs/examples"), ()),
+    "registry_tool/templates/plugin": (Path("docs/examples/plugin"), ("*.csv", "*.md", "*.toml")),
+    "registry_tool/templates/plugin/src/registry_ruler": (Path("docs/examples/plugin/src/registry_ruler"), ()),
+    "registry_tool/templates/plugin/tests": (Path("docs/examples/plugin/tests"), ()),
     "fr_ensemble": (Path("plugins/fr_ensemble"), ()),
     "fr_ensemble/data": (Path("plugins/fr_ensemble/data"), ("*.parquet", "*.md")),
 }

@@ -123,7 +123,8 @@ def test_plugin_page_commands(place: Place) -> None:
     install = commands("README.md")[0]
     assert "pip install" in install
     said = place.shell("\n".join([install, *commands("docs/plugins.md")]), place.clone)
-    assert "adm_line: PROMOTE" in said
+    assert "first: PROMOTE" in said
+    assert "weak: HOLD" in said
 
 
 def test_make_commands() -> None:

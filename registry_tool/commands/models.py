@@ -25,7 +25,7 @@ class TrainGroup(click.Group):
             raise InputError(f"kind {name!r}: expected one that can be trained: {', '.join(self.list_commands(ctx))}")
         kind = plugins.kinds[name]
         return click.Command(
-            name, callback=_train, short_help=kind.summary, params=[*_TRAIN_OPTIONS, *kind.options],
+            name, callback=_train, short_help=kind.summary, params=[*TRAIN_OPTIONS, *kind.options],
             help=f"""Train an entry of kind {name} ({kind.summary}) and register it with smoke: true.
 
             \b
@@ -36,7 +36,7 @@ class TrainGroup(click.Group):
         )  # fmt: skip
 
 
-_TRAIN_OPTIONS = [
+TRAIN_OPTIONS = [
     click.Option(
         ["--id", "entry_id"], required=True, metavar="NAME", help="Id of the entry; a smoke id may be trained again."
     ),

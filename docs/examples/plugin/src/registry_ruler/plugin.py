@@ -1,0 +1,178 @@
+"""plugin.py: the hooks of kind `ruler`, its schema and options. Heavy imports stay inside the hooks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import click
+
+from registry_ruler import model
+from registry_tool.errors import InputError
+from registry_tool.hookspec import (
+    Batch,
+    EntryView,
+    EvaluateRequest,
+    Evaluation,
+    GateRequest,
+    Kind,
+    Level,
+    PredictRequest,
+    Trained,
+    TrainRequest,
+    hookimpl,
+)
+from registry_tool.values import Evidence, Finding, Policy, Rule
+
+KIND = "ruler"
+MODEL, EVIDENCE = "ruler.onnx", "oof.csv"  # paths in the manifest, relative to its folder
+MIN_SOURCES = 3
+BATCH_ROWS = 4096
+NUMBER = {"type": "number", "minimum": -model.LARGEST, "maximum": model.LARGEST}
+
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "urn:registry-ruler:ruler:1",
+    "type": "object",
+    "required": ["id", "kind", "feature", "target", "slope", "intercept", "n_rows", "random_rows", "model", "evidence"],
+    "properties": {
+        "id": {"type": "string"},
+        "kind": {"const": KIND},
+        "feature": {"type": "string"},
+        "target": {"type": "string"},
+        "slope": NUMBER,
+        "intercept": NUMBER,
+        "n_rows": {"type": "integer", "minimum": 1},
+        "random_rows": {"type": "boolean"},
+        "model": {"type": "object", "required": ["onnx", "sha256"], "properties": {"onnx": {"const": MODEL}}},
+        "evidence": {"type": "object", "required": ["path", "sha256"], "properties": {"path": {"const": EVIDENCE}}},
+    },
+}
+OPTIONS = [
+    click.Option(["--feature"], default="sharpness", show_default=True, help="Column to predict from."),
+    click.Option(["--target"], default="score", show_default=True, help="Column to predict."),
+    click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus."),
+]
+
+
+@hookimpl
+def registry_kinds() -> Iterable[Kind]:
+    policy = Policy((Rule("oof_plcc", ">=", 0.9),))
+    return [Kind(KIND, "a score from one column by a straight line", SCHEMA, OPTIONS, policy)]
+
+
+@hookimpl
+def registry_train(request: TrainRequest) -> Trained:
+    feature, target = request.options["feature"], request.options["target"]
+    rows = model.random_rows() if request.smoke else list(model.read(request.corpus, feature, target))
+    sources = sorted({row.source for row in rows})
+    if len(sources) < MIN_SOURCES:
+        raise InputError(f"{request.corpus}: found {len(sources)} sources, expected {MIN_SOURCES} or more: add clips")
+    folds = []
+    for done, held_out in enumerate(sources):  # every row is predicted by a line that did not see its source
+        request.progress("folds", done, len(sources))
+        line = model.fit([row for row in rows if row.source != held_out], feature)
+        folds += [(row.source, row.target, line.at(row.feature)) for row in rows if row.source == held_out]
+    request.progress("folds", len(sources), len(sources))
+    line = model.fit(rows, feature)
+    return Trained(
+        files={MODEL: model.graph(line), EVIDENCE: model.write_predictions(folds)},
+        manifest={
+            "id": request.entry_id,
+            "kind": KIND,
+            "feature": feature,
+            "target": target,
+            "slope": line.slope,
+            "intercept": line.intercept,
+            "n_rows": len(rows),
+            "random_rows": request.smoke,
+            "model": {"onnx": MODEL},  # a pin: the core writes its sha256
+            "evidence": {"path": EVIDENCE},  # a pin too
+        },
+        entry={"license": request.options["license"]} if request.options["license"] else {},
+        summary=[("line", f"{target} = {line.slope:.6g} * {feature} + {line.intercept:.6g}")],
+    )
+
+
+@hookimpl
+def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
+    if view.entry.kind != KIND or view.manifest is None or level is not Level.FULL:
+        return
+    line = model.Line(view.manifest["slope"], view.manifest["intercept"])
+    if view.read(MODEL) != model.graph(line):
+        hint = "train it again"
+        yield view.finding("ruler-graph", f"{MODEL} does not compute the line of this manifest", "/model", hint=hint)
+
+
+@hookimpl
+def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
+    if request.evidence is not None and EVIDENCE not in request.evidence:
+        raise InputError(f"evidence: found {', '.join(request.evidence)}, expected {EVIDENCE}: name another folder")
+    data = view.read(EVIDENCE) if request.evidence is None else request.evidence[EVIDENCE]
+    folds = model.read_predictions(EVIDENCE, data)
+    problems = []
+    if len({source for source, _, _ in folds}) < MIN_SOURCES:
+        problems.append(f"{EVIDENCE}: fewer than {MIN_SOURCES} sources were held out")
+    if request.evidence is None and view.manifest is not None and len(folds) != view.manifest["n_rows"]:
+        problems.append(f"{EVIDENCE}: found {len(folds)} rows, the manifest says {view.manifest['n_rows']}")
+    plcc = _plcc([y for _, y, _ in folds], [prediction for _, _, prediction in folds])
+    return Evidence({"oof_plcc": plcc}, tuple(problems), sha256=hashlib.sha256(data).hexdigest())
+
+
+@hookimpl
+def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
+    manifest = view.manifest or {}
+    line = model.Line(manifest["slope"], manifest["intercept"])
+    read = model.read(request.corpus, manifest["feature"], manifest["target"]) if not request.smoke else None
+    rows = list(read) if read is not None else model.random_rows()
+    plcc = _plcc([row.target for row in rows], [line.at(row.feature) for row in rows])
+    figures = {"n_rows": len(rows), "plcc": plcc if math.isfinite(plcc) else None}
+    table = [("figure", "value"), *((name, str(value)) for name, value in figures.items())]
+    return Evaluation({"entry": view.entry.id, **figures}, table)
+
+
+@hookimpl
+def registry_predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(view.read(MODEL), providers=["CPUExecutionProvider"])
+    rows, first = model.read(request.corpus, (view.manifest or {})["feature"]), 0
+    while batch := list(islice(rows, BATCH_ROWS)):
+        (scores,) = session.run(None, {"feature": np.array([row.feature for row in batch], dtype=np.float32)})
+        yield Batch({"row": range(first, first + len(batch)), "score": scores.tolist()})
+        first += len(batch)
+
+
+@hookimpl
+def registry_commands() -> Iterable[click.Command]:
+    return [formula]
+
+
+@click.command("ruler-formula")
+@click.argument("entry_id", metavar="ID")
+@click.option("--registry", metavar="PATH", help="The registry.json. Default: as for `registry show`.")
+@click.pass_context
+def formula(ctx: click.Context, entry_id: str, registry: str | None) -> None:
+    """Print the line of an entry.
+
+    \b
+    Example:
+      registry ruler-formula first
+    """
+    with ctx.obj.open(entry_id, registry) as view:
+        manifest = view.manifest or {}
+        if view.entry.kind != KIND:
+            raise InputError(f"{entry_id}: found kind {view.entry.kind!r}, expected {KIND!r}: `registry list`")
+        click.echo("{target} = {slope:g} * {feature} + {intercept:g}".format_map(manifest))
+
+
+def _plcc(targets: list[float], predictions: list[float]) -> float:
+    """Pearson's correlation; NaN, which passes no rule, where it has none: constants, infinities, too few rows."""
+    try:
+        return statistics.correlation(targets, predictions)
+    except (statistics.StatisticsError, ValueError):
+        return math.nan

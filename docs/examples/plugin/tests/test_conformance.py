@@ -1,0 +1,16 @@
+"""test_conformance.py: what registry-tool asks of every plugin, asked of this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from registry_tool.testing import PluginSuite
+
+
+class TestConformance(PluginSuite):
+    """`registry_tool.testing` says what can be set here."""
+
+    plugin = "registry_ruler.plugin"
+    kind = "ruler"
+    corpus = Path(__file__).parents[1] / "rows.csv"
+    arguments = ("--license", "MIT")

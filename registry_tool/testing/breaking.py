@@ -1,0 +1,215 @@
+"""breaking.py: the part of the suite that breaks a good registry, and puts other plugins beside the one under test."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry_tool.errors import PluginError, RegistryError
+from registry_tool.hookspec import EntryView, Level, hookimpl
+from registry_tool.plugins import Plugins
+from registry_tool.probe import Prober
+from registry_tool.strictjson import pointer
+from registry_tool.testing.base import Base, undisturbed
+from registry_tool.testing.bench import NAME, Bench, plugin_of
+from registry_tool.testing.changes import Place, few_changes
+from registry_tool.values import Entry, Finding, Json, Severity
+
+CODE = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*\Z")
+STRANGER = "suite_stranger"  # a kind that the plugin under test does not own
+SHOWN = 10  # names in a failure
+MOST_NEIGHBOURS = 40  # changed documents that are checked beside a broken plugin
+
+
+class Broken:
+    """Fails whenever it looks at an entry."""
+
+    @hookimpl
+    def registry_verify(self, view: EntryView, level: Level) -> list[Finding]:
+        raise RuntimeError("this neighbour is broken on purpose")
+
+
+class ForeignView:
+    """An entry of the stranger's kind. Reading it is none of the tested plugin's business."""
+
+    paths = ("other.bin",)
+
+    def __init__(self, entry: Entry, manifest: Any) -> None:
+        self.entry, self.manifest = entry, manifest
+
+    def read(self, path: str) -> bytes:
+        raise AssertionError(f"read {path} of an entry of kind {STRANGER}: return early for other kinds")
+
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+        return Finding(code, message, entry=self.entry.id, pointer=pointer, **fields)
+
+
+def _foreign_views(document: Json) -> Iterator[ForeignView]:
+    """Entries with a manifest and with one ONNX file, in production and not; documents like ours, empty, none, odd."""
+    for smoke in (True, False):
+        for name in ("manifest", "onnx"):
+            row = {"id": "other", "kind": STRANGER, "smoke": smoke, "sha256": "0" * 64, name: f"other/{name}"}
+            for manifest in (document, {}, None, {"kind": STRANGER, "members": 7, "model": None}):
+                yield ForeignView(Entry.from_dict(row), manifest)
+
+
+class Breaking(Base):
+    """Whatever is broken is found or left alone: nothing makes the plugin fail, and it fails nobody else."""
+
+    def test_every_file_is_pinned(self, good: Bench) -> None:
+        """Each pinned file changed, cut, emptied or gone is an error that names it, before any hook sees it."""
+        entry = good.entry
+        for name in good.pinned(entry.id):
+            path = good.path.parent.joinpath(entry.manifest or "x").parent / name
+            data = path.read_bytes()
+            for what, changed in (("changed", _flipped(data, 0)), ("cut", data[:-1]), ("emptied", b""), ("gone", None)):
+                path.unlink() if changed is None else path.write_bytes(changed)
+                assert any(name in str(f) for f in good.errors(Level.QUICK)), f"{name} {what}: no finding names it"
+                path.write_bytes(data)
+
+    def test_a_file_that_is_replaced_with_its_pins_proves_nothing(self, good: Bench, tmp_path: Path) -> None:
+        """Each pinned file replaced by other bytes, all pins fitting: verify objects, or the gate does not promote."""
+        entry_id, accepted = good.entry.id, []
+        with Prober() as prober:
+            for name in good.pinned(entry_id):
+                with good.view(entry_id) as view:
+                    data = view.read(name)
+                for what, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
+                    bench = self._forged(good, tmp_path, files={name: changed})
+                    with undisturbed(tmp_path, bench.path.parent):
+                        errors = [f for f in bench.check(prober) if f.severity is Severity.ERROR]
+                        promotes = not errors and self._promotes(bench)
+                    _assert_no_failure(errors, f"{name} {what}")
+                    if not errors and (promotes or not hasattr(bench.plugins.loaded[0].module, "registry_gate")):
+                        accepted.append(f"{name} {what}")
+        assert not accepted, f"neither registry_verify nor registry_gate objects: {accepted[:SHOWN]}"
+
+    def test_no_changed_byte_makes_it_fail(self, good: Bench, tmp_path: Path) -> None:
+        """Single bytes of each pinned file changed, all pins fitting: a finding or none, never an exception."""
+        entry_id = good.entry.id
+        with Prober() as prober:
+            for name in good.pinned(entry_id):
+                with good.view(entry_id) as view:
+                    data = view.read(name)
+                for at in sorted({len(data) * part // 8 for part in range(8)}):
+                    bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
+                    errors = [f for f in bench.check(prober) if f.severity is Severity.ERROR]
+                    _assert_no_failure(errors, f"{name}: byte {at} changed")
+                    self._promotes(bench)
+
+    def test_every_field_is_checked(self, good: Bench, tmp_path: Path) -> None:
+        """Each field of the manifest dropped or of another type, all pins fitting, is an error: schema or verify.
+
+        Fields changed within their type may pass; nothing makes the plugin fail.
+        """
+        entry_id, missed = good.entry.id, []
+        document = good.manifest(entry_id)
+        if not document:
+            pytest.skip("the entry has no manifest and no sidecar")
+        with Prober() as prober:
+            for what, at, changed in few_changes(document):
+                bench = self._forged(good, tmp_path, changed)
+                with undisturbed(tmp_path, bench.path.parent):
+                    findings = bench.check(prober)
+                errors = [f for f in findings if f.severity is Severity.ERROR]
+                _assert_no_failure(errors, what)
+                for finding in findings:
+                    _assert_finding(finding)
+                if not errors and not self._may_pass(what, at):
+                    missed.append(what)
+        assert not missed, (
+            f"{len(missed)} changes with no finding, such as {missed[:SHOWN]}: let the schema ask for the field and "
+            "its type, or name it in `optional`"
+        )
+
+    def _may_pass(self, what: str, at: Place) -> bool:
+        """A change within the type, an item of a list less, or a field that the author calls optional."""
+        word = what.rpartition(" ")[2]
+        kept = not (word == "dropped" or " made " in what) or what.endswith((" made huge", " made long"))
+        free = any(pointer(*at) == p or pointer(*at).startswith(f"{p}/") for p in self.optional)
+        return kept or free or (word == "dropped" and isinstance(at[-1], int))
+
+    def test_entries_of_other_kinds_are_left_alone(self, good: Bench, tmp_path: Path) -> None:
+        """Of an entry of another kind it says nothing, reads nothing, and is not confused by its document."""
+        document = good.manifest(good.entry.id)
+        for level, view in itertools.product(Level, _foreign_views(document)):
+            with undisturbed(tmp_path):
+                found = list(good.plugins.ask_each("registry_verify", view=view, level=level))
+            for _, answers in found:
+                assert not isinstance(answers, Exception), f"registry_verify on an entry of another kind: {answers!r}"
+                assert list(answers) == [], f"registry_verify speaks of another kind: {[str(a) for a in answers]}"
+
+    def test_a_broken_neighbour_hides_nothing(self, good: Bench, tmp_path: Path) -> None:
+        """A plugin that fails on an entry, before this one or after it, changes none of this one's findings."""
+        document, asked = good.manifest(good.entry.id), 0
+        changes = itertools.islice(few_changes(document), MOST_NEIGHBOURS)
+        with Prober() as prober:
+            for changed in (document, *(changed for _, _, changed in changes)):
+                bench = self._forged(good, tmp_path, changed)
+                alone = bench.check(prober)
+                for order in ((Broken(), bench), (bench, Broken())):
+                    found = bench.check(prober, plugins=_together(*order))
+                    failed = [f for f in found if f.code == "plugin-failed"]
+                    asked += len(failed)
+                    assert all("neighbour" in f.message for f in failed), f"this plugin failed too: {failed}"
+                    assert [f for f in found if f not in failed] == alone, "a broken neighbour changed the findings"
+        assert asked, "the core never came to ask any plugin"
+
+    def _forged(
+        self,
+        good: Bench,
+        tmp_path: Path,
+        document: Mapping[str, Json] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Bench:
+        """A fresh copy with these changes, in the place of the last one."""
+        shutil.rmtree(tmp_path / "forged", ignore_errors=True)
+        bench = good.copy(tmp_path / "forged")
+        bench.forge(bench.entry.id, document, files)
+        return bench
+
+    def _promotes(self, bench: Bench) -> bool:
+        """The gate's answer; evidence that cannot be read is a no. Any other exception is the plugin's failure."""
+        if not hasattr(bench.plugins.loaded[0].module, "registry_gate"):
+            return False
+        try:
+            return bench.gate(bench.entry.id).promotes
+        except PluginError as error:
+            pytest.fail(str(error))
+        except RegistryError:
+            return False
+
+
+def _together(*members: object) -> Plugins:
+    """Plugins on one manager, in this order; a bench stands for its own."""
+    plugins = Plugins()
+    for member in members:
+        tested = isinstance(member, Bench)
+        plugins.add(plugin_of(member.plugin) if isinstance(member, Bench) else member, NAME if tested else "neighbour")
+    return plugins
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    """The bytes with one of them changed."""
+    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :] if data else b"\0"
+
+
+def _assert_no_failure(findings: list[Finding], what: str) -> None:
+    failed = [str(f) for f in findings if f.code == "plugin-failed"]
+    assert not failed, f"{what}: registry_verify raised, where it should give a finding: {failed[0]}"
+
+
+def _assert_finding(finding: Finding) -> None:
+    """One line with a code like `word-word` and a place: what every report can show."""
+    assert CODE.match(finding.code), f"code {finding.code!r}: expected lower-case words joined by -"
+    assert finding.message.strip(), f"{finding.code}: no message"
+    assert len(str(finding).splitlines()) == 1, f"{finding.code}: {str(finding)!r} is not one line"
+    assert finding.entry, f"{finding.code}: no entry: make it with view.finding"
+    assert finding.file, f"{finding.code}: no file: make it with view.finding"
+    assert (finding.pointer or "/").startswith("/"), f"{finding.code}: pointer {finding.pointer!r}: expected /a/b"

@@ -1,0 +1,95 @@
+"""changes.py: systematic changes to a JSON document, for tests that want each of them found. Writes nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Place = tuple[str | int, ...]
+
+
+def places(value: Any, at: Place = (), *, ends: bool = False) -> Iterator[Place]:
+    """Every value in a document, the outermost left out; ends: of a list the first and the last item alone."""
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+        items = items[:1] + items[1:][-1:] if ends else items
+    for key, item in items:
+        yield (*at, key)
+        yield from places(item, (*at, key), ends=ends)
+
+
+def look(document: Any, at: Place) -> Any:
+    for key in at:
+        document = document[key]
+    return document
+
+
+def other_values(value: Any) -> Iterator[tuple[str, Any]]:
+    """(what was done, another value): changes that keep the type, then values of other types."""
+    match value:
+        case bool():
+            yield "changed", not value
+        case int():
+            yield from (("changed", value + 1), ("made huge", 10**19))
+        case float():
+            yield from (("changed", value * 1.5 + 0.125), ("made huge", 1e308))
+        case str() if value and value[-1] in "0123456789abcdef":
+            yield "changed", value[:-1] + ("0" if value[-1] != "0" else "1")
+        case str():
+            yield "changed", value + "x"
+        case list():
+            yield "changed", [*value, *value[-1:]] if value else ["x"]
+        case dict():
+            yield "changed", {}
+    if isinstance(value, str | list) and value:
+        yield from (("emptied", value[:0]), ("made long", value * (300 if isinstance(value, str) else 30)))
+        if isinstance(value, list) and value[::-1] != value:
+            yield "reversed", value[::-1]
+    yield from other_types(value)
+
+
+def other_types(value: Any) -> Iterator[tuple[str, Any]]:
+    """(what was done, a value of another type)."""
+    others = {"a text": "x y", "a number": -7.5, "true": True, "null": None, "a list": [[]], "an object": {"x": 1}}
+    for word, item in others.items():
+        if type(item) is not type(value) and not (isinstance(item, float) and isinstance(value, int | float)):
+            yield f"made {word}", item
+
+
+def replaced(document: Any, at: Place, item: Any) -> Any:
+    """The document with another value at a place."""
+    changed = copy.deepcopy(document)
+    look(changed, at[:-1])[at[-1]] = item
+    return changed
+
+
+def dropped(document: Any, at: Place) -> Any:
+    """The document without the value at a place."""
+    changed = copy.deepcopy(document)
+    del look(changed, at[:-1])[at[-1]]
+    return changed
+
+
+def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, Place, Any]]:
+    """(what was done, where, the changed document) for every value: other values, and the value dropped."""
+    for at in places(document, ends=ends):
+        name = "/" + "/".join(map(str, at))
+        for word, item in other_values(look(document, at)):
+            yield f"{name} {word}", at, replaced(document, at, item)
+        yield f"{name} dropped", at, dropped(document, at)
+
+
+def few_changes(document: Any) -> Iterator[tuple[str, Place, Any]]:
+    """As `document_changes`, three a value: dropped, changed within its type, of another type, each kind in turn."""
+    for number, at in enumerate(places(document, ends=True)):
+        value, name = look(document, at), "/" + "/".join(map(str, at))
+        others = list(other_types(value))
+        kept = [change for change in other_values(value) if change not in others]
+        for changes in filter(None, (kept, others)):
+            word, item = changes[number % len(changes)]
+            yield f"{name} {word}", at, replaced(document, at, item)
+        yield f"{name} dropped", at, dropped(document, at)

@@ -1,0 +1,227 @@
+"""using.py: the part of the suite that uses a good registry as people do, hook by hook."""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from registry_tool import hookspec, strictjson
+from registry_tool.errors import InputError, RejectedError
+from registry_tool.hookspec import Batch, EntryView, Evaluation, Hooks, Level
+from registry_tool.testing.base import GOOD, HOOKS, Base, tree, undisturbed
+from registry_tool.testing.bench import Bench, options_of
+from registry_tool.values import Evidence, Severity
+
+SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
+
+
+def _hints(hook: str) -> dict[str, Any]:
+    """The types of a hook's arguments and, at `return`, of its answer, from the specification."""
+    return typing.get_type_hints(getattr(Hooks, hook), {**vars(hookspec), "click": click})
+
+
+def _takes_rows(hint: object) -> bool:
+    """Whether a request has to name rows."""
+    fields = dataclasses.fields(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else ()
+    return any(field.name == "corpus" and field.default is dataclasses.MISSING for field in fields)
+
+
+VIEW_HOOKS = tuple(hook for hook in HOOKS if "view" in inspect.signature(getattr(Hooks, hook)).parameters)
+ROW_HOOKS = tuple(hook for hook in VIEW_HOOKS if any(map(_takes_rows, _hints(hook).values())))
+BAD_ROWS = ("no such file", "a folder", "an empty file", "bytes of no format", "text without rows")
+
+
+def _bad_rows(name: str, folder: Path) -> Path:
+    path = folder / "bad_rows.csv"
+    match name:
+        case "a folder":
+            path.mkdir()
+        case "an empty file":
+            path.write_bytes(b"")
+        case "bytes of no format":
+            path.write_bytes(bytes(range(256)) * 8)
+        case "text without rows":
+            path.write_text("not,the,columns\n1,2\n")
+    return path
+
+
+class Using(Base):
+    """What the plugin makes validates; what it is asked, it answers in the form of the specification, undisturbed."""
+
+    @pytest.mark.parametrize("level", list(Level))
+    def test_a_good_registry_validates(self, good: Bench, level: Level, tmp_path: Path) -> None:
+        """No error and no warning on the good entry."""
+        with undisturbed(tmp_path, good.path.parent):
+            findings = [str(f) for f in good.findings(level) if f.severity is not Severity.NOTE]
+        assert findings == []
+
+    def test_what_it_trains_validates(self, rows: Path | None, tmp_path: Path) -> None:
+        """A trained entry has no finding, and its options were left as they were given."""
+        self.need("registry_train")
+        bench = self.bench(tmp_path / "trained")
+        bench.path.parent.mkdir()
+        with undisturbed(tmp_path):
+            done = bench.train(GOOD, rows, self.arguments)
+        assert [str(f) for f in bench.findings() if f.severity is not Severity.NOTE] == []
+        assert done.trained.manifest.get("id") == GOOD, "the manifest names another id than was asked for"
+        assert done.trained.manifest.get("kind") == self.kind, "the manifest names another kind than was asked for"
+        for line in done.trained.summary:
+            assert [type(text) for text in line] == [str, str], f"summary: found {line!r}, expected (name, value)"
+
+    def test_training_twice_gives_the_same_bytes(self, rows: Path | None, tmp_path: Path) -> None:
+        """Two processes, whose sets are ordered differently, train one manifest and so one set of files."""
+        self.need("registry_train")
+        if not self.deterministic:
+            pytest.skip("the plugin does not claim it")
+        order = {"id": GOOD, "corpus": rows, "arguments": list(self.arguments)}
+        answers = [self.ask_process("train", tmp_path / f"{n}" / "registry.json", seed=n, **order) for n in (1, 2)]
+        if answers[0]["sha256"] != answers[1]["sha256"]:
+            one, two = (tree(tmp_path / n / GOOD / a["sha256"][:12]) for n, a in zip("12", answers, strict=True))
+            other = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
+            pytest.fail(f"trained twice, {', '.join(other)} differ: fix the seeds, sort the sets, leave out the time")
+
+    def test_random_rows_train_and_never_flip(self, tmp_path: Path) -> None:
+        """`--smoke` needs no corpus, gives a valid entry that says `random_rows`, and that entry stays smoke."""
+        self.need("registry_train")
+        bench = self.bench(tmp_path / "random")
+        with undisturbed(tmp_path):
+            done = bench.train(GOOD, None, self.arguments, smoke=True)
+        assert done.trained.manifest.get("random_rows") is True
+        assert bench.errors() == []
+        with pytest.raises(RejectedError):
+            bench.flip(GOOD)
+
+    @pytest.mark.parametrize("what", BAD_ROWS)
+    def test_training_names_unusable_rows(self, what: str, tmp_path: Path) -> None:
+        """Rows that cannot be used are an InputError of one line, and nothing is registered."""
+        self.need("registry_train")
+        bench = self.bench(tmp_path / "model")
+        with undisturbed(tmp_path), pytest.raises(InputError) as caught:
+            bench.train(GOOD, _bad_rows(what, tmp_path), self.arguments)
+        _assert_one_line(caught.value)
+        assert not bench.path.exists(), "an entry was registered"
+
+    @pytest.mark.parametrize("hook", ROW_HOOKS)
+    @pytest.mark.parametrize("what", BAD_ROWS)
+    def test_a_hook_names_unusable_rows(self, good: Bench, hook: str, what: str, tmp_path: Path) -> None:
+        """Rows that cannot be used are an InputError of one line."""
+        self.need(hook)
+        with undisturbed(tmp_path, good.path.parent), pytest.raises(InputError) as caught:
+            self._ask_hook(good, hook, _bad_rows(what, tmp_path))
+        _assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("hook", VIEW_HOOKS)
+    def test_a_hook_keeps_its_contract(self, good: Bench, hook: str, rows: Path | None, tmp_path: Path) -> None:
+        """It answers in the form of its specification, the same each time, and changes nothing."""
+        self.need(hook)
+        if rows is None and hook in ROW_HOOKS:
+            pytest.skip("the suite was given no rows")
+        with undisturbed(tmp_path, good.path.parent):
+            one, two = (self._ask_hook(good, hook, rows) for _ in range(2))
+        for item in one if isinstance(one, list) else [one]:
+            _assert_well_formed(item)
+        assert repr(one) == repr(two), f"{hook} answers differently when it is asked again"
+        if one and isinstance(one, list) and isinstance(one[0], Batch):
+            names = {tuple(batch.columns) for batch in one}
+            assert len(names) == 1, f"batches have different columns: {sorted(names)}"
+
+    def test_the_gate_measures_what_the_policy_asks(self, good: Bench) -> None:
+        """Every rule of the default policy has its metric, and the evidence has a digest and no problem."""
+        self.need("registry_gate")
+        evidence = self._ask_hook(good, "registry_gate", None)
+        if evidence is None:
+            pytest.skip("this kind has no gate")
+        assert isinstance(evidence, Evidence)
+        rules = {rule.metric for rule in good.plugins.kinds[self.kind].default_policy.rules}
+        missing = sorted(rules - set(evidence.metrics))
+        assert not missing, f"the default policy asks for {missing}, the gate measures {sorted(evidence.metrics)}"
+        assert evidence.problems == ()
+        assert evidence.sha256 is not None, "without the evidence's sha256 nothing is ever flipped"
+
+    def test_a_good_entry_is_promoted(self, good: Bench) -> None:
+        """gate, flip and validate agree on the good entry."""
+        self.need("registry_gate")
+        if not self.promotes:
+            pytest.skip("the suite was told that the good entry does not clear its gate")
+        entry_id = good.entry.id
+        verdict = good.gate(entry_id)
+        assert verdict.promotes, f"HOLD: {'; '.join(verdict.reasons)}"
+        assert good.flip(entry_id)
+        assert [str(f) for f in good.findings() if f.severity is not Severity.NOTE] == []
+
+    def _ask_hook(self, bench: Bench, hook: str, rows: Path | None) -> Any:
+        """What a hook that takes a view answers, an iterable as a list, held against its specification."""
+        with bench.view(bench.entry.id) as view:
+            hints = _hints(hook)
+            returns = hints.pop("return")
+            arguments = {name: self._argument(bench, name, hint, view, rows) for name, hint in hints.items()}
+            before = copy.deepcopy(view.manifest)
+            if getattr(bench.plugins.manager.hook, hook).spec.opts["firstresult"]:
+                answer = bench.plugins.ask_owner(hook, self.kind, object, **arguments)
+            else:
+                (answer,) = (answers for _, answers in bench.plugins.ask_each(hook, **arguments))
+                assert not isinstance(answer, Exception), f"{hook} raised {answer!r}"
+            held = _held(hook, answer, returns)
+            assert view.manifest == before, f"{hook} changed the manifest that it was given: make a new one"
+            return held
+
+    def _argument(self, bench: Bench, name: str, hint: Any, view: EntryView, rows: Path | None) -> Any:
+        if name == "view":
+            return view
+        if isinstance(hint, type) and issubclass(hint, Enum):
+            return list(hint)[-1]
+        known = {
+            "corpus": rows, "kind": self.kind, "entry_id": view.entry.id, "smoke": False,
+            "options": options_of(bench.plugins, self.kind, self.arguments), "progress": lambda what, done, total: None,
+        }  # fmt: skip
+        needed = [field.name for field in dataclasses.fields(hint) if field.default is dataclasses.MISSING]
+        return hint(**{field: known[field] for field in needed})
+
+
+def _held(hook: str, answer: Any, hint: Any) -> Any:
+    """The answer, an iterable as a list. Fails where the specification gives it another type."""
+    for one in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
+        origin, items = typing.get_origin(one) or one, typing.get_args(one)
+        if origin is collections.abc.Iterable and isinstance(answer, collections.abc.Iterable):
+            listed = list(answer)
+            wrong = next((item for item in listed if not isinstance(item, items[0])), None)
+            assert wrong is None, f"{hook} gave a {type(wrong).__name__}, expected {items[0].__name__}"
+            return listed
+        if isinstance(origin, type) and isinstance(answer, origin):
+            return answer
+    raise AssertionError(f"{hook} gave a {type(answer).__name__}, expected {hint}")
+
+
+def _assert_well_formed(answer: object) -> None:
+    """What the core does with an answer works: JSON can hold it, tables are rectangular."""
+    if isinstance(answer, Batch):
+        _assert_json({name: list(values[:SHOWN_ROWS]) for name, values in answer.columns.items()}, "a batch")
+    elif isinstance(answer, Evaluation):
+        _assert_json(answer.document, "the evaluation's document")
+        assert len({len(row) for row in answer.table}) <= 1, "the evaluation's table has rows of different lengths"
+        cells = {type(cell).__name__ for row in answer.table for cell in row}
+        assert cells <= {"str"}, f"the evaluation's table holds {sorted(cells)}, expected text"
+    elif isinstance(answer, Evidence):
+        _assert_json(answer.details, "the evidence's details")
+
+
+def _assert_json(value: Mapping[str, Any], what: str) -> None:
+    try:
+        strictjson.dump(dict(value))
+    except (TypeError, ValueError) as error:
+        pytest.fail(f"{what}: JSON cannot hold it: {error}")
+
+
+def _assert_one_line(error: Exception) -> None:
+    assert len(str(error).splitlines()) == 1, f"found {str(error)!r}, expected one line"

@@ -16,9 +16,10 @@ from registry_tool.hookspec import EntryView, Level, hookimpl
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
 from registry_tool.strictjson import pointer
-from registry_tool.testing.base import Base, undisturbed
+from registry_tool.testing.base import undisturbed
 from registry_tool.testing.bench import NAME, Bench, plugin_of
 from registry_tool.testing.changes import Place, few_changes
+from registry_tool.testing.using import ROW_HOOKS, VIEW_HOOKS, Using
 from registry_tool.values import Entry, Finding, Json, Severity
 
 CODE = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*\Z")
@@ -59,7 +60,7 @@ def _foreign_views(document: Json) -> Iterator[ForeignView]:
                 yield ForeignView(Entry.from_dict(row), manifest)
 
 
-class Breaking(Base):
+class Breaking(Using):
     """Whatever is broken is found or left alone: nothing makes the plugin fail, and it fails nobody else."""
 
     def test_every_file_is_pinned(self, good: Bench) -> None:
@@ -101,7 +102,7 @@ class Breaking(Base):
                     bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
                     errors = [f for f in bench.check(prober) if f.severity is Severity.ERROR]
                     _assert_no_failure(errors, f"{name}: byte {at} changed")
-                    self._promotes(bench)
+                    self._ask_each_hook(bench)
 
     def test_every_field_is_checked(self, good: Bench, tmp_path: Path) -> None:
         """Each field of the manifest dropped or of another type, all pins fitting, is an error: schema or verify.
@@ -173,6 +174,17 @@ class Breaking(Base):
         bench = good.copy(tmp_path / "forged")
         bench.forge(bench.entry.id, document, files)
         return bench
+
+    def _ask_each_hook(self, bench: Bench) -> None:
+        """The owner's hooks that need no rows: an answer, or an error that their contract allows."""
+        for hook in VIEW_HOOKS:
+            if hook not in ROW_HOOKS and hook != "registry_verify" and hasattr(plugin_of(self.plugin), hook):
+                try:
+                    self.ask_hook(bench, hook, None)
+                except PluginError as error:
+                    pytest.fail(str(error))
+                except RegistryError:
+                    continue
 
     def _promotes(self, bench: Bench) -> bool:
         """The gate's answer; evidence that cannot be read is a no. Any other exception is the plugin's failure."""

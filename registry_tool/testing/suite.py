@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from registry_tool.testing.breaking import Breaking
 from registry_tool.testing.loading import Loading
-from registry_tool.testing.using import Using
 
 
-class PluginSuite(Loading, Using, Breaking):
+class PluginSuite(Loading, Breaking):
     """Whether a plugin keeps the contract of `hookspec`, for one of its kinds. Subclass it once a kind.
 
     plugin: the module with the hooks, or what its entry point says (`package.module`, `package.module:object`).

@@ -118,7 +118,7 @@ class Using(Base):
         """Rows that cannot be used are an InputError of one line."""
         self.need(hook)
         with undisturbed(tmp_path, good.path.parent), pytest.raises(InputError) as caught:
-            self._ask_hook(good, hook, _bad_rows(what, tmp_path))
+            self.ask_hook(good, hook, _bad_rows(what, tmp_path))
         _assert_one_line(caught.value)
 
     @pytest.mark.parametrize("hook", VIEW_HOOKS)
@@ -128,7 +128,7 @@ class Using(Base):
         if rows is None and hook in ROW_HOOKS:
             pytest.skip("the suite was given no rows")
         with undisturbed(tmp_path, good.path.parent):
-            one, two = (self._ask_hook(good, hook, rows) for _ in range(2))
+            one, two = (self.ask_hook(good, hook, rows) for _ in range(2))
         for item in one if isinstance(one, list) else [one]:
             _assert_well_formed(item)
         assert repr(one) == repr(two), f"{hook} answers differently when it is asked again"
@@ -139,7 +139,7 @@ class Using(Base):
     def test_the_gate_measures_what_the_policy_asks(self, good: Bench) -> None:
         """Every rule of the default policy has its metric, and the evidence has a digest and no problem."""
         self.need("registry_gate")
-        evidence = self._ask_hook(good, "registry_gate", None)
+        evidence = self.ask_hook(good, "registry_gate", None)
         if evidence is None:
             pytest.skip("this kind has no gate")
         assert isinstance(evidence, Evidence)
@@ -160,7 +160,7 @@ class Using(Base):
         assert good.flip(entry_id)
         assert [str(f) for f in good.findings() if f.severity is not Severity.NOTE] == []
 
-    def _ask_hook(self, bench: Bench, hook: str, rows: Path | None) -> Any:
+    def ask_hook(self, bench: Bench, hook: str, rows: Path | None) -> Any:
         """What a hook that takes a view answers, an iterable as a list, held against its specification."""
         with bench.view(bench.entry.id) as view:
             hints = _hints(hook)
@@ -193,7 +193,7 @@ def _held(hook: str, answer: Any, hint: Any) -> Any:
     """The answer, an iterable as a list. Fails where the specification gives it another type."""
     for one in typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,):
         origin, items = typing.get_origin(one) or one, typing.get_args(one)
-        if origin is collections.abc.Iterable and isinstance(answer, collections.abc.Iterable):
+        if origin in (collections.abc.Iterable, collections.abc.Sequence) and isinstance(answer, origin):
             listed = list(answer)
             wrong = next((item for item in listed if not isinstance(item, items[0])), None)
             assert wrong is None, f"{hook} gave a {type(wrong).__name__}, expected {items[0].__name__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import click
@@ -13,14 +13,18 @@ import click
 from registry_ruler import model
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
+    Axis,
     Batch,
+    Chart,
     EntryView,
     EvaluateRequest,
     Evaluation,
+    Figure,
     GateRequest,
     Kind,
     Level,
     PredictRequest,
+    Series,
     Trained,
     TrainRequest,
     hookimpl,
@@ -31,6 +35,7 @@ KIND = "ruler"
 MODEL, EVIDENCE = "ruler.onnx", "oof.csv"  # paths in the manifest, relative to its folder
 MIN_SOURCES = 3
 BATCH_ROWS = 4096
+MOST_POINTS = 1000  # of a chart
 NUMBER = {"type": "number", "minimum": -model.LARGEST, "maximum": model.LARGEST}
 
 SCHEMA = {
@@ -145,6 +150,20 @@ def registry_predict(view: EntryView, request: PredictRequest) -> Iterator[Batch
         (scores,) = session.run(None, {"feature": np.array([row.feature for row in batch], dtype=np.float32)})
         yield Batch({"row": range(first, first + len(batch)), "score": scores.tolist()})
         first += len(batch)
+
+
+@hookimpl
+def registry_figures(view: EntryView) -> Sequence[Figure] | None:
+    folds = model.read_predictions(EVIDENCE, view.read(EVIDENCE))
+    rows = [(y, prediction) for _, y, prediction in folds if math.isfinite(y) and math.isfinite(prediction)]
+    if not rows:
+        return None
+    low, high = min(map(min, rows)), max(map(max, rows)) + 1.0
+    shown = rows[:: len(rows) // MOST_POINTS + 1]
+    dots = Series("rows", [y for y, _ in shown], [prediction for _, prediction in shown])
+    guide = Series("as it should be", [low, high], [low, high], "guide")
+    chart = Chart(Axis("true", low, high), Axis("predicted", low, high), [guide, dots])
+    return [Figure("Predicted against true", "Every row is predicted by a line that did not see its source.", chart)]
 
 
 @hookimpl

@@ -185,6 +185,13 @@ def _raise_bar(document: dict[str, Any]) -> None:
     document["policies"]["fr_ensemble"] = {"rules": [{"metric": "n_seeds", "op": ">=", "bound": 50}]}
 
 
+def test_what_a_manifest_says_is_spelt_out(production: Sandbox) -> None:
+    """Corpus, recipe and environment stand in the chain in words; nothing is `null`, and long lists fold away."""
+    text = Parsed(report(production.path, "tiny")).text
+    for words in ("record none", "decoupled_weight_decay false", "epochs 30", "seeds 0, 1, 2", "torch 2."):
+        assert words in text.split("Provenance")[1]
+
+
 def test_random_rows_are_held(random_rows: Sandbox) -> None:
     """A run on random rows has a page that says so."""
     assert "the model was trained on random rows" in Parsed(report(random_rows.path, "tiny")).text

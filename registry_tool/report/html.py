@@ -231,7 +231,11 @@ def _document(document: Mapping[str, Json]) -> Markup:
         if isinstance(value, Mapping) or (isinstance(value, list | tuple) and len(value) > 8):
             facts[name] = _details(f"{len(value)} items", el("pre", el("code", _pretty(value))))
         else:
-            text = ", ".join(map(_plain, value if isinstance(value, list | tuple) else [value]))
+            text = (
+                "none"
+                if value is None
+                else ", ".join(map(_plain, value if isinstance(value, list | tuple) else [value]))
+            )
             facts[name] = el("code", text) if "sha256" in name else text
     return _facts(facts)
 

@@ -46,7 +46,9 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .75rem; text-align: left; vertical-align: baseline; border-bottom: 1px solid var(--rule); }
 thead th { color: var(--soft); font-weight: 600; white-space: nowrap; border-bottom-width: 2px; }
 tbody th { font-weight: 500; }
+figure thead th { white-space: normal; vertical-align: bottom; }
 figure tbody th:first-child, figure thead th:first-child { position: sticky; left: 0; background: var(--page); }
+figure tbody th:first-child { min-width: 6.5rem; max-width: 16rem; overflow-wrap: anywhere; }
 td.number, th.number { text-align: right; }
 td, td code, tbody th code { white-space: nowrap; }
 td.heat { background: rgb(var(--heat) / var(--shade)); print-color-adjust: exact; -webkit-print-color-adjust: exact; }
@@ -56,7 +58,7 @@ td code, tbody th code { font-size: .84rem; }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure.wide { grid-column: 1 / -1; }
 figcaption { max-width: 56rem; margin-bottom: .5rem; font-size: .95rem; }
-.chart { margin: 0 -.2rem; }
+.chart { margin: 0 -.2rem; max-width: 40rem; }
 svg { display: block; width: 100%; height: auto; font: 13px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 svg text { fill: var(--soft); } svg text.label { fill: var(--text); }
 .grid { stroke: var(--rule); stroke-width: 1; opacity: .7; } .axis { fill: none; stroke: var(--soft); }

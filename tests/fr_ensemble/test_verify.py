@@ -151,7 +151,6 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
     ("probe ragged", put("probe", "features", 0, value=[1.0]), "ensemble-probe", "/probe"),
     ("probe's mu too short", put("probe", "mu", value=lambda v: v[:-1]), "ensemble-probe", "/probe/mu"),
     ("a figure polished", put("eval", "loso_mean_plcc", value=0.9999), "evidence-disagrees", "/eval/loso_mean_plcc"),
-    ("a figure as text", put("eval", "loso_mean_plcc", value="0.99"), "schema-type", "/eval/loso_mean_plcc"),
     ("a figure left out", drop("eval", "loso_worst_fold_plcc"), "evidence-disagrees", "/eval/loso_worst_fold_plcc"),
     ("rows' digest", put("corpus", "rows_sha256", value="0" * 64), "evidence-problem", "/evidence"),
     ("corpus's digest", put("corpus", "sha256", value="0" * 64), "evidence-problem", "/evidence"),

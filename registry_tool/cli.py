@@ -69,7 +69,7 @@ for _command in (
     *(inspect.rule, inspect.plugins, inspect.schema, inspect.prune),
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip),
-    *(audit.migrate, audit.history, plugin_group),
+    *(audit.migrate, audit.history, audit.reproduce, plugin_group),
 ):
     cli.add_command(_command)
 

@@ -154,7 +154,7 @@ def train(
         )
     owner = plugins.owner(kind).name
     try:
-        data = dump({**_pinned(trained), **store.schema_beside(path, before, kind)})
+        data = dump({**pinned(trained), **store.schema_beside(path, before, kind)})
     except (FileProblem, TypeError, ValueError) as error:
         raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
     if smoke and trained.manifest.get("random_rows") is not True:
@@ -206,7 +206,7 @@ def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
     return loaded.registry
 
 
-def _pinned(trained: Trained) -> Json:
+def pinned(trained: Trained) -> Json:
     """The manifest with the digest of every file it names. Raises ValueError where files and pins do not match."""
     files = {check_path(name): data for name, data in trained.files.items()}
     named: set[str] = set()

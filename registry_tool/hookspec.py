@@ -178,6 +178,50 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class ReproduceRequest:
+    """corpus: what the entry learned from, None for the one that ships with the plugin. jobs: None for all cores."""
+
+    corpus: Path | None = None
+    jobs: int | None = None
+    device: str = "cpu"
+    progress: Progress = lambda what, done, total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far one output of the new model is from the old one's on the same rows: the largest and the RMS difference.
+
+    tolerance: the most that the RMS may be, for the two to count as one model. unit: what all three are in.
+    """
+
+    name: str
+    largest: float
+    rms: float
+    tolerance: float
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        return self.rms <= self.tolerance  # never for NaN
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """An entry trained again. trained: as `registry_train` gives it; the core compares its bytes with the old ones.
+
+    agreements: how far predictions moved. causes: items of the manifest's `environment` that can have made these
+    differences -> what they decide. follows: pointers into the manifest below which numbers follow from the weights,
+    so that they may differ as far as the predictions do. warnings: what was not checked.
+    """
+
+    trained: Trained
+    agreements: Sequence[Agreement] = ()
+    causes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    follows: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PredictRequest:
     """corpus: rows without a target are fine. levels: nominal coverages of the intervals, in (0, 1)."""
 
@@ -335,6 +379,17 @@ class Hooks:
         raise InputError for a corpus that cannot be used.
 
         Example: `return Evaluation({"entry": view.entry.id, "plcc": 0.98})`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_reproduce(self, view: EntryView, request: ReproduceRequest) -> Reproduction | None:
+        """Train an entry again from its manifest, and measure how far the new model's predictions are from the old's.
+
+        Called by `registry reproduce ID`, on the owner of the kind only, for an entry that validates. None means the
+        kind cannot be reproduced. May raise InputError for another corpus than the entry's, before training, and
+        WorldError. Writes no file and compares no bytes: the core does.
+
+        Example: `return Reproduction(again, [Agreement("score", 0.0, 0.0, 1e-6, "vmaf")], {"numpy": "sums"})`
         """
 
     @hookspec(firstresult=True)

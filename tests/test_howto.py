@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Made
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
@@ -70,14 +71,18 @@ def test_tutorial(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_git")
-def test_audit(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flip and its day are told as the page says."""
+def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flip and its day are told, and the model is trained again, as the page says."""
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-01T12:00:00+0000")
     start(smoke.folder)
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-02T10:00:00+0000")
     gating.flip(smoke.path, load(), "tiny")
     commit(smoke.folder)
-    script = "\n".join(blocks("how-to/audit.md")).replace("my_model", "tiny")
+    script = (
+        "\n".join(blocks("how-to/audit.md")).replace("my_model", "tiny").replace("corpus.parquet", str(made.corpus))
+    )
     said = shell(script, smoke.folder)
     assert "2026-05-02 10:00  turned production: sha256 " in said
     assert said.count("tiny: production on 2026-05-02T") == 2
+    assert said.count("tiny: trained again, to the same bytes") == 2
+    assert (smoke.folder / "again" / "manifest.json").is_file()

@@ -28,7 +28,7 @@ ROOMS: list[set[str]] = [
     {"registry_tool.onnxchecks", "registry_tool.loose", "registry_tool.promotion"},
     {"registry_tool.checks"},
     {"registry_tool.flows"},
-    {"registry_tool.gating", "registry_tool.migrate", "registry_tool.history"},
+    {"registry_tool.gating", "registry_tool.migrate", "registry_tool.history", "registry_tool.reproduce"},
     {"registry_tool.changes", "registry_tool.scaffold"},
     {"registry_tool.report.text", "registry_tool.report.machine", "registry_tool.report.places"},
     {f"registry_tool.report.{name}" for name in ("card", "audit", "sarif", "junit", "github", "markup", "style")}

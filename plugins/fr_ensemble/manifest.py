@@ -61,9 +61,12 @@ def codec_block(codec: Any, conditioning: Float64, n_slots: int) -> Float64:
     return block
 
 
-def environment() -> list[dict[str, str]]:
-    """What the artefacts were made with: recorded, never compared. A list, since a key `onnx` would be a pin."""
-    found = {"machine": platform.machine(), "python": platform.python_version()}
+def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
+    """What the artefacts were made with: recorded, never compared. A list, since a key `onnx` would be a pin.
+
+    arithmetic: what torch computes with; see network.arithmetic.
+    """
+    found = {"machine": platform.machine(), **arithmetic, "python": platform.python_version()}
     for name in RECORDED:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
@@ -99,6 +102,7 @@ def build(
     conformal_q_residual: float | None,
     figures: Mapping[str, Any],
     random_rows: bool,
+    arithmetic: Mapping[str, str],
 ) -> dict[str, Any]:
     """The manifest without digests of files: the core adds those.
 
@@ -136,7 +140,7 @@ def build(
             "sources": list(corpus.sources),
             "record": record_of(corpus),
         },
-        "environment": environment(),
+        "environment": environment(arithmetic),
         "probe": dict(probe),
         "intervals": dict(intervals),
         "confidence": {

@@ -8,7 +8,10 @@ product never runs over fewer than MIN_STACK models (a batch of one takes anothe
 
 from __future__ import annotations
 
+import platform
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,6 +84,16 @@ class Parameters:
             w3=w3[0, :hidden, None].copy(),
             b3=b3[0, :1].copy(),
         )
+
+
+def arithmetic(device: str) -> dict[str, str]:
+    """What decides in which order this machine adds: the processor, the kernels that torch takes for it, the device."""
+    cpu = platform.processor() or "unknown"
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {"cpu": cpu, "cpu_capability": torch.backends.cpu.get_cpu_capability(), "device": name}
 
 
 def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weights:

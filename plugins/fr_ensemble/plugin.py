@@ -20,6 +20,8 @@ from registry_tool.hookspec import (
     Kind,
     Level,
     PredictRequest,
+    ReproduceRequest,
+    Reproduction,
     Trained,
     TrainRequest,
     hookimpl,
@@ -140,6 +142,14 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     from fr_ensemble.use import evaluate
 
     return evaluate(view, request)
+
+
+@hookimpl
+def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
+    _need("torch")
+    from fr_ensemble.reproduce import reproduce
+
+    return reproduce(view, request)
 
 
 @hookimpl

@@ -46,14 +46,25 @@ class Job:
     engine: str = "local"
     checkpoint: Path | None = None
     resume: bool = False
+    corpus_name: str | None = None  # in the documents; None is the file's own
+
+    @property
+    def name(self) -> str:
+        own = "random rows" if self.random else SHIPPED_NAME if self.corpus is None else self.corpus.name
+        return self.corpus_name or own
 
 
 def run(job: Job, progress: Progress) -> Trained:
     """Train and describe an ensemble. Raises InputError for a corpus that cannot be used."""
+    return make(job, read(job, progress), progress)
+
+
+def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
+    """The same with the corpus at hand."""
+    from fr_ensemble.network import arithmetic
     from fr_ensemble.train import train
 
-    corpus, name = _corpus(job, progress)
-    vmaf, lacking = _vmaf(job)
+    name, (vmaf, lacking) = job.name, _vmaf(job)
     try:
         trained = train(
             corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device, engine=job.engine,
@@ -90,6 +101,7 @@ def run(job: Job, progress: Progress) -> Trained:
             **{f"loso_{key}": _finite(value) for key, value in sorted(measured.items())},
         },
         random_rows=job.random,
+        arithmetic=arithmetic(job.device),
     )  # fmt: skip
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     files[document["fused"]["onnx"]] = fused
@@ -101,12 +113,11 @@ def run(job: Job, progress: Progress) -> Trained:
     )
 
 
-def _corpus(job: Job, progress: Progress) -> tuple[Corpus, str]:
+def read(job: Job, progress: Progress) -> Corpus:
+    """The rows that a run learns from."""
     if job.random:
-        return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED), "random rows"
-    path = job.corpus or SHIPPED
-    corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
-    return corpus, SHIPPED_NAME if job.corpus is None else path.name
+        return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
+    return read_corpus(job.corpus or SHIPPED, job.spec, told=lambda done, total: progress("reading", done, total))
 
 
 def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:

@@ -1,4 +1,4 @@
-"""audit.py: where a registry comes from and what happened to it: migrate, history."""
+"""audit.py: where a registry comes from, what happened to it, and whether that is so: migrate, history, reproduce."""
 
 from __future__ import annotations
 
@@ -74,3 +74,44 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
         click.echo(
             "this clone is shallow, so the history may begin earlier: fetch full history (fetch-depth: 0)", err=True
         )
+
+
+@click.command()
+@click.argument("entry_id", metavar="ID")
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE",
+              help="What it learned from.  [default: the corpus that ships with the plugin]")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(1), help="Processor cores to use.  [default: all]")
+@click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
+@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
+@click.option("--exact", is_flag=True, help="Only the same bytes will do: exit 1 within tolerance, too.")
+@registry_option
+@format_option("text", "json")
+@click.pass_context
+def reproduce(
+    ctx: click.Context, entry_id: str, corpus: Path | None, jobs: int | None, device: str, keep: Path | None,
+    exact: bool, registry: str | None, form: str,
+) -> None:  # fmt: skip
+    """Train an entry again and compare bytes.
+
+    Exit 0: the same bytes; or others that a difference of the environments explains, while predictions agree within
+    tolerance. Exit 1: anything else. Takes as long as training did; the registry is not touched.
+
+    \b
+    Examples:
+      registry reproduce my_model --corpus corpus.parquet
+      registry reproduce my_model --corpus corpus.parquet --exact
+      registry reproduce my_model --corpus corpus.parquet --keep again --format json
+    """
+    from registry_tool import progress
+    from registry_tool.hookspec import ReproduceRequest
+    from registry_tool.report import audit, machine
+    from registry_tool.reproduce import Outcome, reproduce
+
+    with progress.shown() as report:
+        request = ReproduceRequest(corpus, jobs, device, report)
+        done = reproduce(find(registry), plugins_of(ctx), entry_id, request, keep)
+    for warning in done.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    show(machine.render(audit.reproduction_document(done)) if form == "json" else audit.reproduction(done))
+    good = {Outcome.IDENTICAL} if exact else {Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE}
+    ctx.exit(ExitCode.OK if done.outcome in good else ExitCode.REJECTED)

@@ -1,8 +1,9 @@
-"""audit.py: what `migrate` and `history` found, for people and as JSON. Prints nothing."""
+"""audit.py: what `migrate`, `history` and `reproduce` found, for people and as JSON. Prints nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC
 
 import click
@@ -10,7 +11,16 @@ import click
 from registry_tool.history import AsOf, History
 from registry_tool.migrate import Migration
 from registry_tool.report import text
+from registry_tool.reproduce import Outcome, Reproduced
 from registry_tool.values import Json
+
+MOST_CHANGES = 10  # shown of a manifest
+OUTCOMES = {
+    Outcome.IDENTICAL: ("green", "trained again, to the same bytes"),
+    Outcome.WITHIN_TOLERANCE: ("yellow", "trained again, to other bytes: predictions agree within tolerance"),
+    Outcome.UNEXPLAINED: ("red", "NOT reproduced: bytes differ, and nothing recorded explains it"),
+    Outcome.BEYOND_TOLERANCE: ("red", "NOT reproduced: predictions differ beyond tolerance"),
+}
 
 
 def migration(item: Migration) -> Iterator[str]:
@@ -107,4 +117,46 @@ def as_of_document(item: AsOf) -> dict[str, Json]:
         "commit": item.commit,
         "shallow": item.shallow,
         "production": [dict(row) for row in item.rows],
+    }
+
+
+def reproduction(item: Reproduced) -> Iterator[str]:
+    """The outcome, each file, what the manifest says otherwise, the environments' differences, the predictions."""
+    colour, words = OUTCOMES[item.outcome]
+    yield f"{item.entry}: {click.style(words, fg=colour, bold=True)}"
+    for name, same in item.files.items():
+        yield f"  {'same   ' if same else 'differs'} {name}"
+    for change in item.changes[:MOST_CHANGES]:
+        why = "follows from the weights, or is rounding" if change.explained else "nothing recorded explains it"
+        yield f"  {text.visible(f'{change.pointer}: then {change.then!r:.60}, now {change.now!r:.60} ({why})')}"
+    if len(item.changes) > MOST_CHANGES:
+        yield f"  and {len(item.changes) - MOST_CHANGES} more values of the manifest: --format json"
+    if item.added:
+        yield f"  not recorded then, so not compared: {text.visible(', '.join(item.added))}"
+    if item.outcome is Outcome.IDENTICAL:
+        return
+    for one in item.environment:
+        what = f"then {one.then or 'not recorded'}, now {one.now or 'not recorded'}"
+        yield f"  {text.visible(f'{one.name}: {what}')}{f': may explain it: {one.decides}' if one.decides else ''}"
+    if not any(one.decides for one in item.environment):
+        yield "  no difference between then and now explains it: other training made these files"
+    header = ["predictions", "largest difference", "RMS", "tolerance", "unit", ""]
+    rows = [
+        [a.name, f"{a.largest:.3g}", f"{a.rms:.3g}", f"{a.tolerance:.3g}", a.unit, "ok" if a.holds else "FAIL"]
+        for a in item.agreements
+    ]
+    yield from text.table([header, *rows])
+
+
+def reproduction_document(item: Reproduced) -> dict[str, Json]:
+    """The JSON of `reproduce --format json`; its schema is schemas/reproduction.schema.json."""
+    return {
+        "entry": item.entry,
+        "outcome": str(item.outcome),
+        "files": dict(item.files),
+        "changes": [asdict(change) for change in item.changes],
+        "added": list(item.added),
+        "environment": [asdict(one) for one in item.environment],
+        "agreements": [{**asdict(one), "holds": one.holds} for one in item.agreements],
+        "warnings": list(item.warnings),
     }

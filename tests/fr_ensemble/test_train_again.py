@@ -1,0 +1,171 @@
+"""test_train_again.py: an ensemble trained again: the same bytes, another environment, forgeries, other corpora."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TRAINING, Made, Program, program
+from fr_ensemble import evidence
+from fr_ensemble.oof import read_oof
+from fr_ensemble.recipe import Recipe
+from sandbox import Sandbox, tree
+
+from registry_tool import flows, schemas
+from registry_tool.plugins import load
+from registry_tool.schema import violations
+
+
+def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
+    """Every file and the manifest are the same on any number of cores; --keep holds the run, --exact is met."""
+    before, keep = production.tree(), tmp_path / "again"
+    ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", production.path, "--format", "json",
+                   "--jobs", 1, "--keep", keep, "--exact")  # fmt: skip
+    document = json.loads(ran.out)
+    assert violations(document, schemas.load("reproduction")) == []
+    assert (ran.code, document["outcome"], document["changes"], document["environment"]) == (0, "identical", [], [])
+    assert set(document["files"]) == {
+        path.relative_to(production.run).as_posix() for path in production.run.rglob("*.*")
+    }
+    assert {agreement["largest"] for agreement in document["agreements"]} == {0.0}
+    assert production.tree() == before
+    assert tree(keep) == tree(production.run)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training with torch's plainest kernels, as another processor takes them: other bytes."""
+    import torch
+
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor takes torch's plainest kernels itself, so there are no others to compare with")
+    path = tmp_path_factory.mktemp("elsewhere") / "registry.json"
+    program("train", "fr_ensemble", "--id", "tiny", "--corpus", made.corpus, *TRAINING, "--registry", path,
+            env=os.environ | {"ATEN_CPU_CAPABILITY": "default"})  # fmt: skip
+    return path.parent
+
+
+def test_another_environment_explains_other_bytes(
+    elsewhere: Path, made: Made, registry: Program, tmp_path: Path
+) -> None:
+    """Predictions agree, the kernels are named as what differs, and only --exact minds."""
+    box = Sandbox.copy(elsewhere, tmp_path / "model")
+    where = ("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path)
+    ran = registry(*where, "--format", "json", "--exact")
+    document = json.loads(ran.out)
+    assert (ran.code, document["outcome"]) == (1, "within-tolerance")
+    assert violations(document, schemas.load("reproduction")) == []
+    [difference] = document["environment"]
+    assert (difference["name"], difference["then"]) == ("cpu_capability", "DEFAULT")
+    assert not document["files"]["tiny_seed0.onnx"]
+    assert all(agreement["largest"] > 0 and agreement["holds"] for agreement in document["agreements"])
+    assert all(change["explained"] for change in document["changes"])
+
+
+def test_other_bytes_without_another_environment_are_refused(
+    elsewhere: Path, made: Made, registry: Program, tmp_path: Path
+) -> None:
+    """As near as the predictions may be: here the same training gives the same bytes."""
+    box = Sandbox.copy(elsewhere, tmp_path / "model")
+    other = Sandbox(made.smoke / "registry.json")
+    box.forge(lambda manifest: manifest.update(environment=other.manifest["environment"]))
+    ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path)
+    assert ran.code == 1
+    assert "NOT reproduced: bytes differ, and nothing recorded explains it" in ran.out
+    assert "no difference between then and now explains it" in ran.out
+
+
+def test_a_manifest_that_tells_another_training_is_refused(smoke: Sandbox, made: Made, registry: Program) -> None:
+    """Weights of thirty epochs under a recipe of one that `validate` has nothing against do not come out again."""
+
+    def forge(manifest: dict[str, Any]) -> None:
+        manifest |= {"recipe": recipe.to_dict(), "recipe_sha256": recipe.sha256}
+        manifest["environment"] = [{"name": "torch", "version": "1.0"}]
+
+    recipe = Recipe.from_dict(smoke.manifest["recipe"] | {"epochs": 1})
+    oof = read_oof((smoke.run / "evidence/oof.npz").read_bytes())
+    object.__setattr__(oof, "recipe_sha256", recipe.sha256)
+    assert smoke.forged(forge, evidence.to_files(oof, smoke.manifest["corpus"]["name"])) == []
+    ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
+    assert (ran.code, "NOT reproduced: predictions differ beyond tolerance" in ran.out) == (1, True)
+    assert "torch: then 1.0, now " in ran.out
+    assert "FAIL" in ran.out
+
+
+def test_an_input_range_is_proved(smoke: Sandbox, made: Made, registry: Program) -> None:
+    """What `validate` cannot know, the corpus does; the older manifest's missing record counts for nothing."""
+
+    def forge(manifest: dict[str, Any]) -> None:
+        manifest["intervals"]["input_ranges"][0]["range"][0] -= 1.0
+        del manifest["corpus"]["record"]
+        manifest["environment"] = [item for item in manifest["environment"] if item["name"] != "cpu"]
+
+    assert smoke.forged(forge) == []
+    ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
+    assert ran.code == 1
+    assert "/intervals/input_ranges/0/range/0: then " in ran.out
+    assert "not recorded then, so not compared: /corpus/record" in ran.out
+
+
+def test_the_same_rows_in_another_file(smoke: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
+    """They give the same bytes, with a warning that the file itself is another one."""
+    lines = made.corpus.read_text().splitlines()
+    (tmp_path / "copy.csv").write_text("\n".join(lines) + "\n\n")
+    ran = registry("reproduce", "tiny", "--corpus", tmp_path / "copy.csv", "--registry", smoke.path)
+    assert (ran.code, "trained again, to the same bytes" in ran.out) == (0, True)
+    assert "another file with the same rows" in ran.err
+
+
+def test_another_corpus_is_refused_before_training(
+    smoke: Sandbox, made: Made, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both digests are named; so is the corpus where none was, since this one does not ship."""
+    monkeypatch.setattr("fr_ensemble.reproduce.make", lambda *given: pytest.fail("it trained"))
+    where = ("reproduce", "tiny", "--registry", smoke.path)
+    ran = registry(*where, "--corpus", made.heldout)
+    assert ran.code == 2
+    for part in ("found rows of sha256 ", f"expected {smoke.manifest['corpus']['rows_sha256']} (corpus.csv, 300 rows)"):
+        assert part in ran.err
+    ran = registry(*where)
+    assert (ran.code, "'corpus.csv', which does not ship" in ran.err) == (2, True)
+    ran = registry(*where, "--corpus", smoke.folder / "none.csv")
+    assert (ran.code, "none.csv" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"trainer_version": 99}, "found trainer_version 99"), ({"momentum": 1}, "unknown field 'momentum'")],
+)
+def test_a_recipe_of_another_program_is_refused(
+    smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch, change: dict[str, int], words: str
+) -> None:
+    """It says which version can tell."""
+    from fr_ensemble.reproduce import reproduce
+
+    from registry_tool.errors import InputError
+    from registry_tool.hookspec import ReproduceRequest
+
+    loaded = flows.usable(smoke.path)
+    with flows.opened(loaded, load(), flows.find_entry(loaded, "tiny")) as view:
+        assert view.manifest is not None
+        view.manifest = {**view.manifest, "recipe": {**view.manifest["recipe"], **change}}
+        with pytest.raises(InputError, match=f"{words}.*the version that trained it"):
+            reproduce(view, ReproduceRequest(made.corpus))
+
+
+def test_random_rows_are_refused(random_rows: Sandbox, registry: Program) -> None:
+    """There is no corpus to train on again."""
+    ran = registry("reproduce", "tiny", "--registry", random_rows.path)
+    assert (ran.code, "trained on random rows" in ran.err) == (2, True)
+
+
+def test_predictions_of_other_rows_are_told(smoke: Sandbox) -> None:
+    """The differences are measured as they are: by hand, of three rows."""
+    from fr_ensemble.reproduce import _agreement
+
+    found = _agreement("mu", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 6.0]), 1.8, "vmaf")
+    assert (found.largest, found.rms, found.holds) == (3.0, pytest.approx(3.0**0.5), True)

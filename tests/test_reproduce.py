@@ -1,0 +1,150 @@
+"""test_reproduce.py: what the core makes of a plugin that trains again, with a plugin of its own. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Program, with_plugin
+from sandbox import Sandbox
+
+from registry_tool import flows
+from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, hookimpl
+from registry_tool.plugins import Plugins
+
+SCHEMA = {"$id": "urn:test:note:1", "type": "object"}
+AGREES = Agreement("score", 0.1, 0.1, 0.2, "vmaf")
+
+
+class Notes:
+    """Kind `note`: a text with a manifest; `again` is what training it again gives."""
+
+    def __init__(self) -> None:
+        self.environment = "1"
+        self.trained = self.make(b"text")
+        self.again: Reproduction | None = Reproduction(self.trained, [AGREES], {"ink": "the colour"}, ["/figure"])
+
+    def make(self, text: bytes, **more: Any) -> Trained:
+        environment = [{"name": "ink", "version": self.environment}]
+        manifest: Mapping[str, Any] = {"id": "n", "note": {"path": "note.txt"}, "figure": {"a": [1.0, 2]}, "title": "x"}
+        return Trained({"note.txt": text}, {**manifest, "environment": environment, **more})
+
+    def train_again(self, text: bytes, **more: Any) -> None:
+        assert self.again is not None
+        self.again = replace(self.again, trained=self.make(text, **more))
+
+    @hookimpl
+    def registry_kinds(self) -> list[Kind]:
+        return [Kind("note", "texts", SCHEMA)]
+
+    @hookimpl
+    def registry_train(self, request: Any) -> Trained:
+        return self.trained
+
+    @hookimpl
+    def registry_reproduce(self, view: EntryView, request: ReproduceRequest) -> Reproduction | None:
+        return self.again
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def with_notes(notes: Notes) -> Plugins:
+    return with_plugin(notes, "notes")
+
+
+@pytest.fixture
+def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
+    """A registry with one note, `n`."""
+    box = Sandbox(tmp_path / "model" / "registry.json", "n")
+    flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
+    return box
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "environment", "code", "words"),
+    [
+        (b"text", {}, "1", 0, "to the same bytes"),
+        (b"text", {}, "2", 0, "to the same bytes"),
+        (b"text", {"later": 1}, "1", 0, "not recorded then, so not compared: /later"),
+        (b"other", {}, "2", 0, "ink: then 1, now 2: may explain it: the colour"),
+        (b"other", {}, "1", 1, "no difference between then and now explains it"),
+        (b"other", {"figure": {"a": [1.5, 2]}}, "2", 0, "/figure/a/0: then 1.0, now 1.5 (follows"),
+        (b"other", {"figure": {"a": [1.0]}}, "2", 0, "/figure/a: then [1.0, 2], now [1.0] (follows"),
+        (b"text", {"title": "y"}, "2", 1, "/title: then 'x', now 'y' (nothing recorded"),
+        (b"text", {"figure": {}}, "1", 1, "/figure/a: then [1.0, 2], now 'nothing'"),
+        (b"text", {"figures": 0, "figure": {"a": [True, 2]}}, "1", 1, "/figure/a/0: then 1.0, now True"),
+    ],
+)  # fmt: skip
+def test_bytes_and_values_are_compared(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program, text: bytes, more: dict[str, Any],
+    environment: str, code: int, words: str,
+) -> None:  # fmt: skip
+    """A difference passes where the environment explains it and it follows from the weights."""
+    notes.environment = environment
+    notes.train_again(text, **more)
+    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    assert (ran.code, words in ran.out) == (code, True), ran.out
+    assert f"  {'same   ' if text == b'text' else 'differs'} note.txt" in ran.out
+
+
+@pytest.mark.parametrize("rms", [0.3, float("nan"), float("inf")])
+def test_predictions_beyond_tolerance_are_refused(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program, rms: float
+) -> None:
+    """Whatever the environment explains; no number is none either."""
+    notes.environment = "2"
+    notes.train_again(b"other")
+    assert notes.again is not None
+    notes.again = replace(notes.again, agreements=[AGREES, replace(AGREES, rms=rms)])
+    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    assert (ran.code, "predictions differ beyond tolerance" in ran.out, ran.out.count("FAIL")) == (1, True, 1)
+
+
+def test_rounding_of_a_value_is_no_other_value(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
+) -> None:
+    """A sum in another order passes where the environment differs, a thousandth does not."""
+    for value, code in ((0.1 + 0.2, 0), (0.3003, 1)):
+        notes.environment, notes.trained = "1", notes.make(b"text", mean=0.3)
+        flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *g: None)
+        notes.environment = "2"
+        notes.train_again(b"text", mean=value)
+        assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == code
+
+
+def test_what_agrees_with_nothing_is_not_reproduced(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
+) -> None:
+    """Other bytes of a plugin that compares no predictions, and files that one side lacks."""
+    notes.environment = "2"
+    notes.again = Reproduction(notes.make(b"other"), (), {"ink": "the colour"})
+    assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == 1
+    trained = notes.make(b"text", more={"path": "more.txt"})
+    notes.again = Reproduction(replace(trained, files={**trained.files, "more.txt": b""}))
+    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    assert (ran.code, "differs more.txt" in ran.out) == (1, True)
+
+
+def test_what_cannot_be_reproduced_is_one_line(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
+) -> None:
+    """A kind without the hook or with None, no such entry, a full --keep, an entry that does not validate."""
+    where = ("reproduce", "n", "--registry", box.path)
+    ran = registry(*where, "--keep", box.folder, plugins=with_notes)
+    assert (ran.code, "expected a new or empty folder" in ran.err) == (2, True)
+    assert registry("reproduce", "m", "--registry", box.path, plugins=with_notes).code == 2
+    notes.again = None
+    ran = registry(*where, plugins=with_notes)
+    assert (ran.code, "the kind 'note' cannot be reproduced" in ran.err) == (2, True)
+    notes.again = Reproduction(Trained({"a.txt": b""}, {}))
+    ran = registry(*where, plugins=with_notes)
+    assert (ran.code, "plugin notes: what it trained cannot be pinned" in ran.err) == (3, True)
+    box.edit_entry(manifest="n/elsewhere.json")
+    assert registry(*where, plugins=with_notes).code == 1

@@ -181,7 +181,7 @@ class Evaluation:
 class ReproduceRequest:
     """corpus: what the entry learned from, None for the one that ships with the plugin. jobs: None for all cores."""
 
-    corpus: Path | None = None
+    corpus: Path | None
     jobs: int | None = None
     device: str = "cpu"
     progress: Progress = lambda what, done, total: None

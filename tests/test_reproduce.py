@@ -119,6 +119,19 @@ def test_rounding_of_a_value_is_no_other_value(
         assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == code
 
 
+def test_what_nothing_explains_is_shown_first(
+    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
+) -> None:
+    """However many values follow from the weights; those are counted."""
+    notes.environment = "2"
+    notes.trained = notes.make(b"text", figure={"a": [0.0] * 20})
+    flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
+    notes.train_again(b"other", figure={"a": [1.0] * 20}, title="y")
+    lines = registry("reproduce", "n", "--registry", box.path, plugins=with_notes).out.splitlines()
+    assert lines[3] == "  /title: then 'x', now 'y' (nothing recorded explains it)"
+    assert "  and 11 more values of the manifest: --format json" in lines
+
+
 def test_what_agrees_with_nothing_is_not_reproduced(
     box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
 ) -> None:

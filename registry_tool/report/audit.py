@@ -126,7 +126,7 @@ def reproduction(item: Reproduced) -> Iterator[str]:
     yield f"{item.entry}: {click.style(words, fg=colour, bold=True)}"
     for name, same in item.files.items():
         yield f"  {'same   ' if same else 'differs'} {name}"
-    for change in item.changes[:MOST_CHANGES]:
+    for change in sorted(item.changes, key=lambda change: change.explained)[:MOST_CHANGES]:
         why = "follows from the weights, or is rounding" if change.explained else "nothing recorded explains it"
         yield f"  {text.visible(f'{change.pointer}: then {change.then!r:.60}, now {change.now!r:.60} ({why})')}"
     if len(item.changes) > MOST_CHANGES:

@@ -19,7 +19,8 @@ from registry_tool.store import Loaded, located
 from registry_tool.values import Entry, Finding, Registry, Severity
 from registry_tool.workers import Slices, useful
 
-MODEL_SUFFIXES = (".onnx", ".data")
+MODEL_SUFFIXES = (".onnx", ".data", ".onnx_data", ".ort")
+SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
 MAX_INVENTORY = 200_000
 
@@ -104,6 +105,12 @@ def check_entry(
             "kind-unknown", f"nobody owns the kind {entry.kind!r}", "kind", found=entry.kind,
             expected=", ".join(sorted(plugins.kinds)), hint="install the plugin that owns it, or correct the kind",
         ))  # fmt: skip
+    elif (plugins.kinds[entry.kind].schema is None) is not (entry.manifest is None):
+        here, there = ("manifest", "onnx") if entry.manifest else ("onnx", "manifest")
+        findings.append(opened.registry_finding(
+            "kind-form", f"an entry of kind {entry.kind!r} names no `{here}`: nobody would look at it", here,
+            found=here, expected=there, hint="correct the kind, or register the model as its kind asks",
+        ))  # fmt: skip
     findings += _check_against_registry(opened, registry)
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
@@ -157,6 +164,12 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
             "sidecar-unpinned", f"nothing pins {opened.sidecar}", "sha256", found="no sidecar_sha256",
             expected="the sidecar's sha256", hint="add `sidecar_sha256` to the entry, or remove the sidecar",
         )  # fmt: skip
+    for field in SINGLE_PINS if entry.manifest is not None else ():
+        if field in entry.document:
+            yield opened.registry_finding(
+                "pin-unread", f"nothing reads `{field}` of an entry with a manifest", field, found=field,
+                expected="pins in the manifest", hint="remove it",
+            )  # fmt: skip
     if manifest is None:
         return
     for field in ("id", "kind"):
@@ -213,7 +226,11 @@ def _check_inventory(items: Sequence[InventoryItem], known: set[str], registry: 
             yield Finding(
                 "folder-unused", "no entry names this run", Severity.NOTE, file=path, hint="`registry prune` removes it"
             )
-        elif owner not in unused and kind != "folder" and (owner in named or path.endswith(MODEL_SUFFIXES)):
+        elif (
+            owner not in unused
+            and kind != "folder"
+            and (owner in named or kind == "symlink" or path.lower().endswith(MODEL_SUFFIXES))
+        ):
             yield Finding(
                 "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=path,
                 hint="register it, or remove it",

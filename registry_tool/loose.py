@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from registry_tool.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
-from registry_tool.files import FileProblem, Folder
+from registry_tool.files import FileProblem, Folder, check_path
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins
 from registry_tool.schema import show
 from registry_tool.store import Loaded, empty, file_finding, json_finding, located
-from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
+from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Finding, Json, Registry, Severity
+
+if TYPE_CHECKING:
+    from registry_tool.onnxfile import OnnxSummary
 
 MAX_INVENTORY = 200_000
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
@@ -54,25 +59,33 @@ def check_loose_manifests(
         return [], set()
     findings: list[Finding] = []
     paths: set[str] = set()
-    sidecars = {f"{stem(entry.onnx)}.json" for entry in registry.entries if entry.onnx}
+    sidecars = {f"{stem(entry.onnx)}.json": entry for entry in registry.entries if entry.onnx}
+    listed: dict[str, set[str]] = {}  # the ids of manifests -> their members' ids and files
+    claims: dict[str, Document] = {}  # sidecars that name an ensemble
     for path in json_files(folder, loaded):
         try:
             data = folder.read(path, JSON_MAX_BYTES)
             document = parse(data)
         except FileProblem as problem:
             findings += [file_finding(problem, path)] if path not in sidecars else []  # its own entry reports it
+            paths.add(path)
             continue
         except JsonProblem as problem:
             findings += [json_finding(problem, path)] if path not in sidecars else []
             continue
         value = document.value if isinstance(document.value, dict) else {}
         members, kind = value.get("members"), plugins.kinds.get(str(value.get("kind")))
+        if path in sidecars and "ensemble_id" in value:
+            claims[path] = document
         found: list[Finding] = []
         if kind is not None and kind.schema is not None:
             smoke = bool(value.get("smoke", True))
             entry = Entry(str(value.get("id")), kind.name, smoke, sha256_of(data), manifest=path)
             opened = OpenEntry(folder, entry, len(registry.entries), loaded.name, ONNX_MAX_BYTES)
             found = _check_manifest(folder, opened.open(kind, keep=True), registry, plugins, level)
+            if entry.id in listed:
+                message = f"a second manifest of the ensemble {entry.id!r}"
+                found.append(Finding("id-duplicate", message, file=path, pointer="/id", hint="remove one of them"))
         elif isinstance(members, list) and any(isinstance(m, dict) and "onnx" in m for m in members):
             found = [Finding(
                 "kind-unknown", "this looks like a manifest, but nobody owns its kind", file=path, pointer="/kind",
@@ -83,8 +96,20 @@ def check_loose_manifests(
             found = _check_verdict(path, value)
         else:
             continue
+        for pin in (pin for key, pin, _ in pins_of(value) if key == "onnx"):
+            names = {str(pin.get("id")), posixpath.join(posixpath.dirname(path), str(pin["onnx"]))}
+            listed.setdefault(str(value.get("id")), set()).update(names)
         findings += located(found, {path: document})
         paths.add(path)
+    for path, document in claims.items():
+        row, name = sidecars[path], str(document.value["ensemble_id"])
+        if registry.entry(name) is None and not {row.id, row.onnx} & listed.get(name, set()):
+            finding = Finding(
+                "loose-member-unlisted", f"no manifest of {name!r} lists {row.id} as its member", entry=row.id,
+                file=path, pointer="/ensemble_id", found=show(name), expected="a manifest beside it that lists it",
+                hint="restore the manifest, or correct the sidecar",
+            )  # fmt: skip
+            findings += located([finding], {path: document})
     return findings, paths
 
 
@@ -157,7 +182,8 @@ def _check_manifest(
             hint="correct what is wrong, or train the ensemble into a registry of version 2",
         )  # fmt: skip
 
-    members = []
+    members: list[Member] = []
+    weights: dict[str, str] = {}  # of the members so far: the digest of their numbers -> id
     by_file = {row.onnx: row for row in registry.entries if row.onnx}
     for _, pin, at in (found for found in pins_of(manifest) if found[0] == "onnx"):
         name, onnx = str(pin.get("id", pin["onnx"])), opened.artifacts[pin["onnx"]].path
@@ -168,10 +194,21 @@ def _check_manifest(
             if row is not None and mine != theirs:
                 message = f"not the {key} of the registry entry {row.id}"
                 findings.append(wrong("loose-member-disagrees", message, f"{at}/{key}", mine, theirs))
-        width = _codec_width(partial(folder.read, onnx, ONNX_MAX_BYTES)) if level is Level.FULL else None
-        member = Member(name, row, _sidecar(partial(folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES)), width)
+        graph = _graph(partial(folder.read, onnx, ONNX_MAX_BYTES)) if level is Level.FULL else None
+        if graph is not None:
+            opset, values = graph.opsets.get(""), _values(folder, onnx, graph)
+            if manifest.get("opset", opset) != opset:
+                findings.append(
+                    wrong("onnx-opset-disagrees", f"not the opset of {name}", "/opset", manifest["opset"], opset)
+                )
+            if values in weights:
+                message = f"{name} and {weights[values]} have the same weights"
+                findings.append(wrong("ensemble-member-twice", message, f"{at}/onnx", onnx, "members that differ"))
+            weights[values] = name
+        sidecar = _sidecar(partial(folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES))
+        member = Member(name, row, sidecar, _codec_width(graph))
         for key, mine, place in (("seed", pin.get("seed"), f"{at}/seed"), ("ensemble_id", manifest.get("id"), "/id")):
-            if member.sidecar.get(key, mine) != mine:
+            if not _same(member.sidecar.get(key, mine), mine):
                 message = f"the sidecar of {name} says another {key}"
                 findings.append(wrong("loose-member-disagrees", message, place, mine, member.sidecar[key]))
         members.append(member)
@@ -186,7 +223,7 @@ def _check_shared(members: Sequence[Member], manifest: Mapping[str, Json], wrong
         yield wrong("loose-smoke-mismatch", message, "/smoke", smoke, not smoke)
     for key, theirs in SHARED:
         mine = manifest.get(key)
-        if differing := [m for m in members if m.sidecar.get(theirs, mine) != mine]:
+        if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
             message = f"not the {theirs} in the sidecars of {_names([m.id for m in differing])}"
             yield wrong("loose-sidecar-disagrees", message, pointer(key), mine, differing[0].sidecar[theirs])
     vocabulary, block = manifest.get("codec_vocab"), manifest.get("codec_block")
@@ -216,7 +253,8 @@ def check_joined(opened: OpenEntry) -> list[Finding]:
         sidecar = pin.get("sidecar")
         path = sidecar.get("path") if isinstance(sidecar, dict) else None
         document = _sidecar(partial(opened.read, path)) if path in opened.artifacts else EMPTY
-        members.append(Member(str(pin.get("id")), None, document, _codec_width(partial(opened.read, pin["onnx"]))))
+        graph = _graph(partial(opened.read, pin["onnx"]))
+        members.append(Member(str(pin.get("id")), None, document, _codec_width(graph)))
 
     def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
         texts = (show(value).strip('"') for value in (found, expected))
@@ -236,14 +274,33 @@ def _sidecar(read: Callable[[], bytes]) -> Mapping[str, Json]:
     return value if isinstance(value, dict) else EMPTY
 
 
-def _codec_width(read: Callable[[], bytes]) -> int | None:
+def _graph(read: Callable[[], bytes]) -> OnnxSummary | None:
     from registry_tool.onnxfile import OnnxError, inspect_model
 
     try:
-        inputs = inspect_model(read()).inputs
+        return inspect_model(read())
     except (FileProblem, OnnxError):
         return None  # the member's own entry reports it
-    shapes = [port.shape for port in inputs if port.name != "features"]
+
+
+def _values(folder: Folder, onnx: str, graph: OnnxSummary) -> str:
+    """One digest of all numbers that a member holds, whatever they are called, in its file and in others."""
+    from registry_tool.onnxfile import stored_values
+
+    parts = stored_values(folder.read(onnx, ONNX_MAX_BYTES))
+    for location in {tensor.location for tensor in graph.external}:
+        with suppress(FileProblem):  # the member's own entry reports it
+            parts.append(folder.read(posixpath.join(posixpath.dirname(onnx), check_path(location)), ONNX_MAX_BYTES))
+    return sha256_of("".join(sorted(map(sha256_of, parts))).encode())
+
+
+def _same(one: Json, other: Json) -> bool:
+    """true is no 1 here."""
+    return one == other and isinstance(one, bool) is isinstance(other, bool)
+
+
+def _codec_width(graph: OnnxSummary | None) -> int | None:
+    shapes = [port.shape for port in graph.inputs if port.name != "features"] if graph else []
     last = shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
     return last if isinstance(last, int) else None
 

@@ -32,7 +32,15 @@ KINDS = {
     "nr": "no-reference quality model: one ONNX file",
     "filter": "pre- or post-processing filter: one ONNX file",
 }
-REPEATED = ("onnx", "sha256", "opset", "quant_mode", "int8_sha256", "license")  # fields a sidecar may repeat
+REPEATED = (
+    "onnx",
+    "sha256",
+    "opset",
+    "quant_mode",
+    "int8_sha256",
+    "external_data",
+    "license",
+)  # fields a sidecar may repeat
 FEATURES = "features"  # the feature input's name in every exporter of these models
 
 
@@ -48,7 +56,7 @@ def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
     if view.manifest is None:
         return [] if view.entry.smoke else [_missing(view)]
     findings = [*_repeated_fields(view, view.manifest), *_statistics(view, view.manifest), *_codec(view, view.manifest)]
-    if level is Level.FULL:
+    if level is Level.FULL and not findings:
         findings += _against_onnx(view, view.manifest)
     return findings
 
@@ -108,7 +116,10 @@ def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Findin
         place, values = _first(sidecar, *names)
         if not place:
             continue
-        if not _are_finite(values) or (word == "std" and min(values, default=1) <= 0):
+        if len({str(sidecar[name]) for name in names if name in sidecar}) > 1:
+            what = f"{' and '.join(names)} are two words for one thing"
+            yield view.finding("sidecar-features", what, place, hint="keep one of them")
+        elif not _are_finite(values) or (word == "std" and min(values, default=1) <= 0):
             what = f"a {word} is a list of {'finite' if word == 'mean' else 'positive, finite'} numbers"
             yield view.finding("sidecar-features", what, place, hint="export it again")
         elif at and len(values) != len(order):
@@ -158,14 +169,15 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
     if FEATURES not in widths:
         return  # pictures, say: nothing here names their columns
     for name, fields in (
-        (FEATURES, ("feature_order", "features")),
+        (FEATURES, ("feature_order", "features", "feature_mean", "input_mean", "feature_std", "input_std")),
         (others[0] if len(others) == 1 else None, ("codec_block_layout", "encoder_vocab")),
     ):
         place, columns = _first(sidecar, *fields)
-        width = widths.get(name or "")
+        width = widths.get(name or "", None if others else 0)
         if isinstance(width, int) and isinstance(columns, list) and len(columns) != width:
+            what = f"the model's input {name!r} has another width" if name else "the model has no codec input"
             yield view.finding(
-                "sidecar-width", f"the model's input {name!r} has another width", place, found=f"{len(columns)} names",
+                "sidecar-width", what, place, found=f"{len(columns)} names",
                 expected=f"{width} columns", hint="write what the model was trained with",
             )  # fmt: skip
 

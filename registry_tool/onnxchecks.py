@@ -175,14 +175,15 @@ def _check_opset(summary: OnnxSummary, opened: OpenEntry, name: str, finding: Ma
                       found=_names(unused), expected="ai.onnx alone", hint="remove the import")  # fmt: skip
     if name.endswith(INT8) and opened.entry.manifest is None:
         return  # the documents' opset is that of the file it was quantised from
-    document = opened.manifest or {}
-    for source, says in (
-        ("the registry", opened.entry.document.get("opset")),
-        (opened.document_file, document.get("opset", document.get("onnx_opset"))),
+    document, entry = opened.manifest or {}, opened.entry.document
+    for source, word, is_, says in (
+        ("the registry", "opset", version, entry.get("opset")),
+        *((opened.document_file, "opset", version, document.get(name)) for name in ("opset", "onnx_opset")),
+        (opened.document_file, "IR version", summary.ir_version, document.get("ir_version")),
     ):
-        if says is not None and says != version:
-            yield finding("onnx-opset-disagrees", f"not the opset that {source} says", found=str(version),
-                          expected=str(says), hint="correct the number, or restore the file")  # fmt: skip
+        if says is not None and says != is_:
+            yield finding("onnx-opset-disagrees", f"not the {word} that {source} says", found=str(is_),
+                          expected=show(says), hint="correct the number, or restore the file")  # fmt: skip
 
 
 def _check_external(

@@ -19,8 +19,7 @@ from registry_tool import protowire
 from registry_tool.protowire import Message, Schema, Tree, WireError
 
 MAX_BYTES = 50 * 2**20
-MAX_RANK = 64  # axes of a tensor, and values of a shape; numpy stops there too
-CHUNK = 2**18  # values looked at together
+MAX_RANK, CHUNK = 64, 2**18  # axes of a tensor, and values of a shape, as in numpy; values looked at together
 LFS_POINTER = b"version https://git-lfs"
 
 # Plain tensor operators: what small networks for video quality and video filters are made of, by use. Each computes
@@ -179,6 +178,11 @@ def holds_non_finite(elem_type: str, payload: bytes | memoryview) -> bool:
     width = (mask.bit_length() + 7) // 8
     bits = np.frombuffer(payload, dtype=f"<u{width}", count=len(payload) // width)
     return any(bool(((bits[at : at + CHUNK] & mask) == pattern).any()) for at in range(0, len(bits), CHUNK))
+
+
+def stored_values(data: bytes) -> list[bytes]:
+    """The values in every tensor of a model that `inspect_model` could read."""
+    return [bytes(message.joined(*DATA_FIELDS)) for message in protowire.parse(data, _schema()).of("TensorProto")]
 
 
 def _summary(tree: Tree) -> OnnxSummary:

@@ -99,7 +99,14 @@ def test_every_code_of_documents_files_and_pins_has_an_example() -> None:
     shown = {name.split("--")[0] for name in INVALID} | MADE_HERE
     # Of a manifest, shown by tests/fr_ensemble/test_verify.py; of the moment, by test_entries.py and test_files.py.
     elsewhere = {"pin-missing", "pin-conflict", "folder-wrong", "file-changed-while-reading", "file-unreadable"}
-    elsewhere |= {"file-too-many", "json-too-large", "promotion-random-rows", "verdict-disagrees", "policy-not-met"}
+    elsewhere |= {
+        "pin-unread",
+        "file-too-many",
+        "json-too-large",
+        "promotion-random-rows",
+        "verdict-disagrees",
+        "policy-not-met",
+    }
     groups = (
         "json-",
         "schema-",

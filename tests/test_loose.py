@@ -229,7 +229,8 @@ def test_licence_and_signature_bundle_are_looked_for(tmp_path: Path) -> None:
     for outside in ("a/../../m.sigstore.json", "link/m.sigstore.json"):
         (tmp_path / "link").unlink(missing_ok=True)
         (tmp_path / "link").symlink_to("/etc")
-        (found_,) = findings(tmp_path, row | {"license": "MIT", "sigstore_bundle": outside})
+        found_here = findings(tmp_path, row | {"license": "MIT", "sigstore_bundle": outside})
+        (found_,) = (f for f in found_here if f.file != "link")
         assert (found_.code, found_.severity) in {
             ("file-escapes", Severity.ERROR),
             ("file-is-symlink", Severity.ERROR),

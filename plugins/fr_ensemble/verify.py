@@ -13,6 +13,7 @@ from fr_ensemble.vocabulary import VOCABULARIES
 from registry_tool.hookspec import EntryView, Level
 from registry_tool.values import Finding
 
+Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
 AGAIN = "train again, or restore the files"
 
 
@@ -54,6 +55,11 @@ def _check_document(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
                 "ensemble-scale", "a feature's deviation is not positive", f"/feature_std/{index}", found=repr(value),
                 expected="a finite number > 0", hint=AGAIN,
             )  # fmt: skip
+    confidence = manifest.get("confidence", CONFIDENCE)
+    covered = math.erf(confidence["gaussian_z"] / math.sqrt(2.0))
+    if abs(covered - confidence["nominal_coverage"]) > Z_ROUNDING:
+        where, expected = "/confidence/gaussian_z", f"the z of {confidence['nominal_coverage']:g}"
+        yield from _equal(view, "ensemble-constant", where, confidence["gaussian_z"], expected)
     yield from _check_vocabulary(view, manifest)
     if is_current(manifest):
         yield from _check_recipe(view, manifest)

@@ -253,4 +253,7 @@ def test_a_version_1_manifest_is_held_to_what_it_says(smoke: Sandbox) -> None:
             del manifest[name]
 
     assert smoke.forged(downgrade) == []
+    wrong = smoke.forged(lambda manifest: manifest["confidence"].update(gaussian_z=0.1))
+    assert wrong == [("ensemble-constant", "/confidence/gaussian_z")]
+    assert smoke.forged(lambda manifest: manifest["confidence"].update(gaussian_z=1.96)) == []
     assert ("ensemble-size", "/ensemble_size") in smoke.forged(put("ensemble_size", value=5))

@@ -92,7 +92,7 @@ def check_loose_manifests(
                 found=show(value.get("kind")), expected=", ".join(sorted(plugins.kinds)),
                 hint="install the plugin that owns it, or correct the kind",
             )]  # fmt: skip
-        elif value.get("verdict") in ("PROMOTE", "HOLD"):
+        elif str(value.get("verdict")).strip().upper() in ("PROMOTE", "HOLD"):
             found = _check_verdict(path, value)
         else:
             continue
@@ -153,12 +153,14 @@ def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
 def _check_verdict(path: str, verdict: Mapping[str, Json]) -> list[Finding]:
     corpus = verdict.get("corpus")
     corpus = corpus if isinstance(corpus, dict) else {}
-    if corpus.get("sha256") or verdict.get("evidence_sha256"):
-        return []
+    digest = corpus.get("sha256") or verdict.get("evidence_sha256")
+    what = (
+        "nothing pins the verdict, nor holds its digests" if digest else "the verdict names no digest of what it judged"
+    )
     return [Finding(
-        "loose-verdict", "summary only: the verdict names no digest of what it judged", Severity.WARNING, file=path,
-        pointer="/corpus/sha256" if "sha256" in corpus else "/verdict", found="no digest",
-        expected="digests of data and weights", hint="`registry flip` writes a verdict that can be checked",
+        "loose-verdict", f"summary only: {what}", Severity.WARNING, file=path,
+        pointer="/corpus/sha256" if "sha256" in corpus else "/verdict", found=show(digest) if digest else "no digest",
+        expected="a verdict that an entry pins", hint="`registry flip` writes a verdict that can be checked",
     )]  # fmt: skip
 
 

@@ -258,7 +258,7 @@ R("loose-codec-width", ERROR, "The vocabulary does not fill the members' codec i
   "The documented query fails in the runtime.", "Write what the members were trained with.", "6 encoders, 14 columns"),
 R("loose-smoke-mismatch", ERROR, "A manifest and its members' entries disagree on smoke",
   "Whoever reads the other one ships, or does not.", "Correct it: the registry decides.", "smoke: true, rows false"),
-R("loose-verdict", WARNING, "A verdict names no digest of what it judged",
+R("loose-verdict", WARNING, "A verdict that nothing pins, or that names no digest of what it judged",
   "It fits any model: it is summary only, and promotes nothing.", "`registry flip` writes one that can be checked.",
   '"sha256": null'),
 ),

@@ -125,9 +125,22 @@ def literal(word: bytes) -> Callable[[Sandbox], dict[str, Any]]:
     return changed
 
 
+def roughened(smoke: Sandbox) -> dict[str, Any]:
+    """Copies again, each figure moved by less than it is rounded to."""
+    files = {}
+    for seed in range(5):
+        document = load_seed(smoke, 0) | {"seed": seed}
+        for row in document["folds"]:
+            row["plcc"] -= seed * 1e-10
+            row["rmse"] += seed * 1e-10
+        files[f"loso_seed{seed}.json"] = to_json(consistent(document))
+    return files
+
+
 FRAUDS: list[tuple[str, Callable[[Sandbox], dict[str, Any]], str]] = [
     ("five copies of one seed", copied, "seed"),
     ("five copies, relabelled", relabelled, "same figures"),
+    ("five copies, roughened", roughened, "same figures"),
     ("one seed twice", repeated, "seed 0"),
     ("one seed alone", one_seed, "at least 2"),
     ("PLCC 1.3", fold(plcc=1.3), "from -1 to 1"),
@@ -179,6 +192,12 @@ def test_evidence_of_another_run_is_hold(smoke: Sandbox, summaries: Any, made: M
     verdict = foreign(smoke, summaries(changed), "tiny", made.corpus)
     assert verdict.decision == "HOLD"
     assert any(field in line for line in verdict.reasons), verdict.reasons
+
+
+def test_evidence_of_another_corpus_is_hold_without_the_corpus(smoke: Sandbox, summaries: Any) -> None:
+    """The entry's manifest knows the digest of the file."""
+    changed = {f"loso_seed{n}.json": to_json(load_seed(smoke, n) | {"corpus_sha256": "0" * 64}) for n in range(3)}
+    assert any("corpus_sha256" in line for line in foreign(smoke, summaries(changed), "tiny").reasons)
 
 
 def test_evidence_of_other_members_is_hold(smoke: Sandbox, summaries: Any) -> None:

@@ -206,13 +206,15 @@ def test_a_plugin_judges_loose_manifests_too(tmp_path: Path) -> None:
 
 
 def test_a_verdict_without_digests_is_summary_only(tmp_path: Path) -> None:
-    """A verdict file that names no data is a warning; one that names a corpus digest is fine."""
+    """A verdict file that names no data is a warning, and so is one whose digests nothing holds, however it spells."""
     rows = Rows(tmp_path)
     write(tmp_path, "e_PROMOTE.json", {"verdict": "PROMOTE", "corpus": {"sha256": None}})
     (found,) = rows.findings()
     assert (found.code, found.severity, found.pointer) == ("loose-verdict", Severity.WARNING, "/corpus/sha256")
-    write(tmp_path, "e_PROMOTE.json", {"verdict": "PROMOTE", "corpus": {"sha256": "0" * 64}})
-    assert rows.findings() == []
+    for word in ("PROMOTE", "promote", "HOLD "):
+        write(tmp_path, "e_PROMOTE.json", {"verdict": word, "corpus": {"sha256": "0" * 64}})
+        (found,) = rows.findings()
+        assert (found.code, found.found) == ("loose-verdict", f'"{"0" * 64}"')
 
 
 def test_licence_and_signature_bundle_are_looked_for(tmp_path: Path) -> None:

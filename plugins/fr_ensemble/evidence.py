@@ -182,13 +182,14 @@ def measure_summaries(
     *,
     seeds: Sequence[int] | None = None,
     corpus: Corpus | None = None,
+    corpus_sha256: str | None = None,
     recipe_sha256: str | None = None,
     onnx_sha256: Mapping[int, str] | None = None,
 ) -> Measured:
     """Foreign evidence without predictions: what its `loso_seed{N}.json` files say, as far as it holds together.
 
-    corpus: its sources must be exactly the folds, with as many rows. Its digests, recipe_sha256 and onnx_sha256 (of the
-    members, by seed) must be those of the files, where the files carry any.
+    corpus: its sources must be exactly the folds, with as many rows. Its digests (without it, corpus_sha256),
+    recipe_sha256 and onnx_sha256 (of the members, by seed) must be those of the files, where the files carry any.
     Raises InputError where there is no summary, or one that is not JSON.
     """
     documents, misnamed = read_summaries(files)
@@ -198,6 +199,7 @@ def measure_summaries(
     for seed, document in documents.items():
         problems += summary_problems(seed, document)
         digests = {"recipe_sha256": recipe_sha256, "onnx_sha256": (onnx_sha256 or {}).get(seed)}
+        digests |= {"corpus_sha256": corpus_sha256}
         if corpus is not None:
             problems += corpus_problems(seed, document, corpus)
             digests |= {"corpus_sha256": corpus.sha256, "rows_sha256": corpus.rows_sha256}
@@ -227,7 +229,8 @@ def _agreement_problems(oof: Oof) -> list[str]:
     problems = []
     n = np.bincount(oof.source, minlength=len(oof.sources))
     for i, j in combinations(range(len(oof.seeds)), 2):
-        equal = np.bincount(oof.source, weights=oof.predictions[i] == oof.predictions[j], minlength=len(n)) == n
+        near = np.abs(oof.predictions[i] - oof.predictions[j]) <= COLLAPSED_SIGMA * np.std(oof.target)
+        equal = np.bincount(oof.source, weights=near, minlength=len(n)) == n
         pair = f"seeds {oof.seeds[i]} and {oof.seeds[j]}"
         if equal.all():
             problems.append(

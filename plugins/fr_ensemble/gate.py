@@ -135,6 +135,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -
         files,
         seeds=[member["seed"] for member in members] or None,
         corpus=held,
+        corpus_sha256=manifest["corpus"]["sha256"] if manifest else None,
         recipe_sha256=manifest["recipe_sha256"] if manifest else None,
         onnx_sha256={member["seed"]: member["sha256"] for member in members} or None,
     )

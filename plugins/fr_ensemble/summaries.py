@@ -130,8 +130,10 @@ def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
         counts = [{source: fold.get("n_val") for source, fold in folds.items()} for folds in (one, other)]
         if counts[0] != counts[1]:
             problems.append(f"seeds {a} and {b}: found different folds, expected the same held-out sources and rows")
-        figures = [{s: (f.get("plcc"), f.get("rmse")) for s, f in folds.items()} for folds in (one, other)]
-        if figures[0] == figures[1]:
+        figures = [
+            {s: [number(f.get(k)) for k in ("plcc", "rmse")] for s, f in folds.items()} for folds in (one, other)
+        ]
+        if not differences("", *figures):
             problems.append(f"seeds {a} and {b}: found the same figures, expected two trainings: one file was copied")
     return problems
 

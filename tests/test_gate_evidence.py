@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Made, write_corpus
+from conftest import Made, Program, write_corpus
 from sandbox import Sandbox, to_json
 
 from registry_tool import gating
@@ -271,6 +271,14 @@ def test_evidence_needs_a_kind_or_an_entry_that_is_there(smoke: Sandbox, summari
         gating.gate_foreign(None, load(), None, "thumb", folder, None)
     with pytest.raises(InputError, match="found no registry"):
         gating.gate_foreign(None, load(), "tiny", None, folder, None)
+
+
+@pytest.mark.parametrize("option", [("--corpus", "gone.parquet"), ("--kind", "fr_ensemble")])
+def test_options_of_foreign_evidence_are_not_passed_over(smoke: Sandbox, registry: Program, option: Any) -> None:
+    """An entry's own evidence is held against its own corpus: to name another would look as if it had been."""
+    ran = registry("gate", "tiny", *option, "--registry", smoke.path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--evidence" in ran.err
 
 
 def test_a_raised_bar_holds_foreign_evidence_too(smoke: Sandbox, summaries: Any) -> None:

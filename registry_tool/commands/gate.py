@@ -56,6 +56,8 @@ def gate(
     loaded, path = plugins_of(ctx), None
     if against is not None and (entry_id is None or base is not None or evidence is not None):
         raise click.UsageError("--against compares an entry's own evidence: name its ID, without --base and --evidence")
+    if evidence is None and (corpus or kind):
+        raise click.UsageError("--corpus and --kind say what --evidence is held against: name its folder too")
     if base is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")

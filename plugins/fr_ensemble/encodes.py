@@ -25,6 +25,7 @@ from .ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
 __all__ = ["ENCODERS", "Built", "Plan", "Progress", "Source", "build", "find_ffmpeg"]
 
 _BATCH = 65_536  # rows of one parquet row group
+LOCK_SECONDS = 2.0  # a killed build's last child may hold the lock until it has become ffmpeg
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -98,7 +99,7 @@ def build(plan: Plan, ffmpeg: FFmpeg, output: Path, cache: Path, listen: Listene
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".lock", timeout=0):
+        with FileLock(cache / ".lock", timeout=LOCK_SECONDS):
             shop = Workshop(ffmpeg, cache)
             try:
                 return _build(plan, shop, output, listen)

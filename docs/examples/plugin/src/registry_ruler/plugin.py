@@ -24,6 +24,8 @@ from registry_tool.hookspec import (
     Kind,
     Level,
     PredictRequest,
+    ReproduceRequest,
+    Reproduction,
     Series,
     Trained,
     TrainRequest,
@@ -137,6 +139,18 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     figures = {"n_rows": len(rows), "plcc": plcc if math.isfinite(plcc) else None}
     table = [("figure", "value"), *((name, str(value)) for name, value in figures.items())]
     return Evaluation({"entry": view.entry.id, **figures}, table)
+
+
+@hookimpl
+def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
+    manifest = view.manifest or {}
+    options = {"feature": manifest["feature"], "target": manifest["target"], "license": None}
+    n_rows = sum(1 for _ in model.read(request.corpus, options["feature"], options["target"]))
+    if n_rows != manifest["n_rows"]:
+        raise InputError(f"{request.corpus}: found {n_rows} rows, expected {manifest['n_rows']}: name its own corpus")
+    return Reproduction(
+        registry_train(TrainRequest(KIND, view.entry.id, request.corpus, False, options, request.progress))
+    )
 
 
 @hookimpl

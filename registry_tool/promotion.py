@@ -143,6 +143,11 @@ def _check_verdict(
             "verdict-disagrees", f"the verdict's figures are not those of the evidence: {line}", "/metrics",
             file=path, hint=hint,
         ))  # fmt: skip
+    if verdict.policy != policy:
+        for reason in judge(verdict.policy, evidence, entry).reasons:
+            findings.append(wrong(
+                "verdict-disagrees", "the verdict's own policy promotes nothing here", "/policy", reason, "PROMOTE"
+            ))  # fmt: skip
     for reason in judge(policy, evidence, entry).reasons:
         findings.append(opened.registry_finding(
             "policy-not-met", f"the evidence does not clear the policy: {reason}", "smoke",

@@ -116,6 +116,8 @@ COMPUTED: list[Any] = [  # found where the evidence is computed again
     ("folds made up", forged_metric("n_folds", lambda value: value + 1), "verdict-disagrees"),
     ("policy raised", set_policy({"rules": [*rules()["rules"], *STRICT["rules"]]}), "policy-not-met"),
     ("no rule in both", no_rules, "policy-not-met"),
+    ("verdict by no rules", forged(policy={"rules": []}), "verdict-disagrees"),
+    ("verdict by hand", forged(policy={"rules": [], "gate": "manual"}), "verdict-disagrees"),
     ("unknown metric asked", set_policy({"rules": [*rules()["rules"], UNKNOWN]}), "policy-not-met"),
 ]
 

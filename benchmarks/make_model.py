@@ -6,6 +6,7 @@ which its gate holds and which stays smoke. Production entries never change: rem
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,10 @@ def main() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not (path := Path(REGISTRY)).exists():
+        path.parent.mkdir(exist_ok=True)
+        empty = {"$schema": "../schemas/registry.schema.json", "schema_version": 2, "policies": {}, "models": []}
+        path.write_text(json.dumps(empty))
     train(PRODUCTION, "VMAF from libvmaf's canonical six features and the encoder, with a calibrated interval.")
     registry("flip", PRODUCTION, "--registry", REGISTRY)
     with tempfile.TemporaryDirectory() as scratch:

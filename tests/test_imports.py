@@ -19,7 +19,7 @@ ROOMS: list[set[str]] = [
     {"registry_tool", "registry_tool.schemas", "registry_tool.report", "registry_tool.commands"},
     {"registry_tool.errors"},
     {"registry_tool.values", "registry_tool.protowire", "registry_tool.probe", "registry_tool.probe_child"}
-    | {"registry_tool.workers"},
+    | {"registry_tool.workers", "registry_tool.figures"},
     {"registry_tool.strictjson", "registry_tool.files", "registry_tool.policy", "registry_tool.hookspec"},
     {"registry_tool.rules"},
     {"registry_tool.schema", "registry_tool.onnxfile", "registry_tool.progress", "registry_tool.report.rows"},

@@ -314,7 +314,7 @@ def test_an_evaluation_as_json_has_the_fields_of_the_design(smoke: Sandbox, regi
 
 
 def test_predictions_are_csv_or_json_lines(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
-    """The same rows in both forms and in a file; lower <= mu <= upper in each."""
+    """The same rows in both forms and in a file, whose ending says the form; lower <= mu <= upper in each."""
     where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
     text = registry(*where).out
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -324,6 +324,10 @@ def test_predictions_are_csv_or_json_lines(smoke: Sandbox, registry: Program, ma
     assert [{key: str(value) for key, value in line.items()} for line in lines] == rows
     ran = registry(*where, "-o", tmp_path / "out.csv")
     assert (ran.code, ran.out, (tmp_path / "out.csv").read_text()) == (0, "", text)
+    registry(*where, "-o", tmp_path / "out.JSONL")
+    assert [strict(line) for line in (tmp_path / "out.JSONL").read_text().splitlines()] == lines
+    registry(*where, "--format", "csv", "-o", tmp_path / "csv.jsonl")
+    assert (tmp_path / "csv.jsonl").read_text() == text
     several = registry(*where, "--levels", "0.5,0.95").out.splitlines()[0].split(",")
     assert several[-4:] == ["lower_50", "upper_50", "lower_95", "upper_95"]
 

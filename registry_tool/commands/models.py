@@ -11,6 +11,8 @@ import click
 from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import InputError
 
+FORMATS = ("csv", "jsonl", "parquet")  # of predictions, and how their files end
+
 
 class TrainGroup(click.Group):
     """`registry train KIND`: one command a kind that can be trained, with the kind's own options."""
@@ -172,11 +174,13 @@ def _levels(text: str) -> Sequence[float]:
 )
 @click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
-@format_option("csv", "jsonl", "parquet")
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: as FILE ends, else csv]"
+)
 @registry_option
 @click.pass_context
 def predict(
-    ctx: click.Context, entry_id: str, corpus: Path, levels: str, output: str, form: str, registry: str | None
+    ctx: click.Context, entry_id: str, corpus: Path, levels: str, output: str, form: str | None, registry: str | None
 ) -> None:
     """Predict rows: mu, sigma, lower, upper.
 
@@ -185,13 +189,15 @@ def predict(
     \b
     Examples:
       registry predict my_model --corpus rows.csv
-      registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl -o scores.jsonl
-      registry predict my_model --corpus rows.parquet --format parquet -o scores.parquet
+      registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl
+      registry predict my_model --corpus rows.parquet -o scores.parquet
     """
     from registry_tool import flows
     from registry_tool.hookspec import PredictRequest
     from registry_tool.report import rows, text
 
+    ending = Path(output).suffix.lower().removeprefix(".")
+    form = form or (ending if ending in FORMATS else FORMATS[0])
     batches = flows.predict(find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels)))
     for warning, count in sorted(rows.write(batches, form, output).items()):
         click.echo(f"warning: {text.visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

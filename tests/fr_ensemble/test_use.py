@@ -75,7 +75,7 @@ def test_parquet_holds_the_same_rows(
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (50, ()))
     where = ("predict", "tiny", "--corpus", made.heldout, "--levels", "0.5,0.95", "--registry", smoke.path)
-    ran = registry(*where, "--format", "parquet", "-o", tmp_path / "out.parquet")
+    ran = registry(*where, "-o", tmp_path / "out.parquet")
     file = parquet.ParquetFile(tmp_path / "out.parquet")
     assert (ran.code, ran.out, file.num_row_groups) == (0, "", 3)
     rows: list[dict[str, Any]] = file.read().to_pylist()

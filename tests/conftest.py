@@ -109,6 +109,19 @@ def program(*arguments: object, timeout: float = 120, **options: object) -> subp
 
 
 @pytest.fixture
+def public_documents(tmp_path: Path) -> Path:
+    """A scratch copy of the public registry's JSON files; its models are not public."""
+    public = Path(__file__).parents[2] / "shared" / "data" / "public-registry-v1"
+    if not public.is_dir():
+        pytest.skip("the public registry's JSON files are not beside this checkout")
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for path in public.glob("*.json"):
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture
 def smoke(made: Made, tmp_path: Path) -> Sandbox:
     """A registry of one trained smoke entry, `tiny`, that clears its gate."""
     return Sandbox.copy(made.smoke, tmp_path / "model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from registry_tool.plugins import load as load_plugins
 from registry_tool.store import load
 from registry_tool.values import Finding, Severity
 
-PUBLIC = Path(__file__).parents[2] / "shared" / "data" / "public-registry-v1"
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "crf_norm"]
 
@@ -243,14 +241,9 @@ def test_licence_and_signature_bundle_are_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Path:
+def public(public_documents: Path) -> Path:
     """A scratch copy of the public registry with five small members of the public shape: 14 codec columns."""
-    if not PUBLIC.is_dir():
-        pytest.skip("the public registry's JSON files are not beside this checkout")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for path in PUBLIC.glob("*.json"):
-        shutil.copyfile(path, folder / path.name)
+    folder = public_documents
     registry = json.loads((folder / "registry.json").read_text(encoding="utf-8"))
     for row in registry["models"]:
         if row["id"].startswith(ENSEMBLE):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from registry_tool.plugins import load
 from registry_tool.schema import violations
 from registry_tool.values import Severity
 
-PUBLIC = Path(__file__).parents[2] / "shared" / "data" / "public-registry-v1"
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 
 
@@ -62,14 +60,9 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Path:
+def public(public_documents: Path) -> Path:
     """The public registry with a small model for every row; members of the public shape, weights beside them."""
-    if not PUBLIC.is_dir():
-        pytest.skip("the public registry's JSON files are not beside this checkout")
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for path in PUBLIC.glob("*.json"):
-        shutil.copyfile(path, folder / path.name)
+    folder = public_documents
     document = json.loads((folder / "registry.json").read_bytes())
     first = json.loads((folder / f"{ENSEMBLE}_seed0.json").read_bytes())
     for number, row in enumerate(document["models"]):

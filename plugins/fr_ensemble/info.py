@@ -6,7 +6,6 @@ The file streams through; a row leaves 8 bytes (a hash of its numbers) and 4 (it
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -283,6 +282,8 @@ def draw(document: Mapping[str, Any]) -> bytes:
     """PNG: how the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
     from matplotlib.figure import Figure
 
+    from fr_ensemble.plot import png
+
     target, sources = document["target"], document["sources"]
     odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
     odd |= {name for group in document["similar_names"] for name in group}
@@ -302,13 +303,7 @@ def draw(document: Mapping[str, Any]) -> bytes:
     _rungs(ladder, "Sources (red: shares rows or a name)", shown, sources, odd, target)
     _rungs(encoders, "Encoders (red: no slot of its own)", list(document["encoders"]), document["encoders"],
            {name for name, about in document["encoders"].items() if not about["known"]}, target)  # fmt: skip
-    for axes in (spread, ladder, encoders):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png(figure, spread, ladder, encoders)
 
 
 def _rungs(

@@ -6,7 +6,6 @@ the lower one of the calibration for clips (see conformal.py).
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -243,6 +242,8 @@ def draw(document: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    from fr_ensemble.plot import png
+
     target, cost = document["target"], document["cost"]["column"]
     sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MOST_PANELS]
     wide = min(len(sources), 3)
@@ -278,6 +279,4 @@ def draw(document: Mapping[str, Any]) -> bytes:
         f"{document['entry']} on {document['corpus']}: mu down to the {document['confidence'] * 100:g} % lower bound; "
         "star: recommended" + (f" ({more} more sources)" if more else ""), fontsize=10,
     )  # fmt: skip
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    return png(figure)

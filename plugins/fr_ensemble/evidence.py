@@ -153,6 +153,7 @@ def measure(
     oof: Oof,
     summaries: Mapping[int, Mapping[str, Any]],
     *,
+    figures: Figures | None = None,
     seeds: Sequence[int] | None = None,
     rows_sha256: str | None = None,
     recipe_sha256: str | None = None,
@@ -160,9 +161,10 @@ def measure(
 ) -> Measured:
     """Every figure from the predictions; the summaries (by the seed in their name) must say the same.
 
-    seeds, rows_sha256, recipe_sha256, corpus_sha256: what the manifest says, where it is known.
+    figures: of these predictions, where they are measured already. seeds, rows_sha256, recipe_sha256, corpus_sha256:
+    what the manifest says, where it is known.
     """
-    figures = Figures.of(oof)
+    figures = figures or Figures.of(oof)
     problems = figures.problems() + _agreement_problems(oof)
     problems += _seed_problems(oof.seeds, summaries, seeds)
     expected = {"rows_sha256": rows_sha256, "recipe_sha256": recipe_sha256, "corpus_sha256": corpus_sha256}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.conformal import Intervals, calibrate, held_out_reach
-from fr_ensemble.evidence import Figures
-from fr_ensemble.manifest import OOF_PATH, is_current
+from fr_ensemble.manifest import is_current
 from fr_ensemble.metrics import group_means, standard_error
-from fr_ensemble.oof import Oof, read_oof
+from fr_ensemble.oof import Oof
+from fr_ensemble.pinned import Predictions, predictions
 from fr_ensemble.weights import Float64, Int64
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
@@ -33,20 +33,21 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
     if manifest is None or not is_current(manifest):
         return None
     try:
-        oof = read_oof(view.read(OOF_PATH))
+        measured = predictions(view)
         method = Intervals.from_dict(manifest["intervals"]).of().method
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
-    return [*_held_out(oof, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
+    oof = measured.oof
+    return [*_held_out(measured, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
 
 
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
 
 
-def _held_out(oof: Oof, method: str) -> Iterator[Figure]:
+def _held_out(measured: Predictions, method: str) -> Iterator[Figure]:
     """The LOSO heat map, the worst source first, with each source's other figures."""
-    table = Figures.of(oof)
+    oof, table = measured.oof, measured.figures
     mean = table.plcc.mean(axis=0)
     order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MOST_SOURCES]
     covered = _covered(oof, method)

@@ -15,10 +15,10 @@ from fr_ensemble import evidence
 from fr_ensemble.baseline import Comparison, against_entry, against_vmaf
 from fr_ensemble.conformal import LEVELS, Calibration, Intervals, calibrate
 from fr_ensemble.corpus import ColumnSpec, read_corpus
-from fr_ensemble.evidence import Figures
 from fr_ensemble.manifest import OOF_PATH, is_current, spec_of, summary_path
 from fr_ensemble.metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, bootstrap_interval, standard_error
-from fr_ensemble.oof import EvidenceProblem, Oof, read_oof
+from fr_ensemble.oof import EvidenceProblem, Oof
+from fr_ensemble.pinned import Predictions, predictions
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.values import Evidence
@@ -34,12 +34,12 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     together = [frozenset(metrics)]
     try:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).of()
-        wider = over_sources(read_oof(view.read(OOF_PATH)), calibration)
+        wider = over_sources(predictions(view), calibration)
         together.append(frozenset(wider))
         metrics |= wider
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
-    compared, lacking = _comparisons(read_oof(view.read(OOF_PATH)), request.against)
+    compared, lacking = _comparisons(predictions(view).oof, request.against)
     for name, comparison in compared.items():
         together.append(frozenset(comparison.metrics(name)))
         metrics |= comparison.metrics(name)
@@ -59,13 +59,13 @@ def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Compa
         return compared, ()
     try:
         _, problems, _ = measure_pinned(incumbent)
-        compared["incumbent"] = against_entry(oof, read_oof(incumbent.read(OOF_PATH)))
+        compared["incumbent"] = against_entry(oof, predictions(incumbent).oof)
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)
     return compared, tuple(f"against {incumbent.entry.id}: {problem}" for problem in problems)
 
 
-def over_sources(oof: Oof, calibration: Calibration) -> dict[str, float]:
+def over_sources(measured: Predictions, calibration: Calibration) -> dict[str, float]:
     """What a policy may ask beyond the seeds' PLCC: how far it can be trusted on the next source.
 
     mean_plcc_low, mean_plcc_high: 95 % bootstrap interval over sources of the folds' mean PLCC. sigma_ratio: median
@@ -74,7 +74,7 @@ def over_sources(oof: Oof, calibration: Calibration) -> dict[str, float]:
     standard errors over sources (below nominal: the claim is refuted at 5 %); coverage_80_worst, the worst source.
     What cannot be computed (coverage below 3 sources) is absent, so that a rule on it fails.
     """
-    figures = Figures.of(oof)
+    oof, figures = measured.oof, measured.figures
     low, high = bootstrap_interval(figures.plcc.mean(axis=0))
     metrics = {"mean_plcc_low": low, "mean_plcc_high": high}
     spread = float(np.std(oof.target))
@@ -104,24 +104,25 @@ def measure_pinned(view: EntryView) -> evidence.Measured:
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
     seeds = [member["seed"] for member in manifest["members"]]
     try:
-        oof = read_oof(view.read(OOF_PATH))
+        found = predictions(view)
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    oof, figures = found.oof, found.figures
     summaries, misnamed = evidence.read_summaries(files)
     corpus = manifest["corpus"]
     metrics, problems, details = evidence.measure(
-        oof, summaries, seeds=seeds, rows_sha256=corpus["rows_sha256"], corpus_sha256=corpus["sha256"],
-        recipe_sha256=manifest["recipe_sha256"],
+        oof, summaries, figures=figures, seeds=seeds, rows_sha256=corpus["rows_sha256"],
+        corpus_sha256=corpus["sha256"], recipe_sha256=manifest["recipe_sha256"],
     )  # fmt: skip
-    for what, found, expected in (
+    for what, is_, says in (
         ("number of rows", len(oof.target), corpus["n_rows"]),
         ("set of sources", list(oof.sources), corpus["sources"]),
         ("corpus file", bool(oof.corpus_sha256), bool(corpus["sha256"])),  # two digests that differ are found above
         ("corpus", {summary.get("corpus") for summary in summaries.values()}, {corpus["name"]}),
     ):
-        if found != expected:
-            problems += (f"evidence of another {what}: found {found}, the manifest says {expected}",)
+        if is_ != says:
+            problems += (f"evidence of another {what}: found {is_}, the manifest says {says}",)
     return evidence.Measured(metrics, (*misnamed, *problems), details)
 
 

@@ -183,12 +183,12 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     from fr_ensemble.conformal import KINDS, LEVELS, Intervals, residual_quantile
     from fr_ensemble.gate import measure_pinned
-    from fr_ensemble.oof import read_oof
+    from fr_ensemble.pinned import predictions
     from registry_tool.errors import InputError
 
     try:
         metrics, problems, _ = measure_pinned(view)
-        oof = read_oof(view.read(OOF_PATH))
+        oof = predictions(view).oof
     except InputError as error:
         yield view.finding("evidence-unusable", str(error), "/evidence", hint=AGAIN)
         return

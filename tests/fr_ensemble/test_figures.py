@@ -29,7 +29,7 @@ def make_oof(sources: int = 6, rows: int = 40, seeds: int = 3, spread: float = 1
     return Oof(tuple(range(seeds)), names, source, None, None, target, predictions, "r", "c", None)
 
 
-@dataclass
+@dataclass(eq=False)
 class View:
     """As much of an entry as the figures need: a manifest, and predictions."""
 

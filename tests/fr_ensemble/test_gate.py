@@ -13,6 +13,7 @@ from fr_ensemble.conformal import calibrate
 from fr_ensemble.gate import over_sources
 from fr_ensemble.metrics import bootstrap_interval
 from fr_ensemble.oof import Oof
+from fr_ensemble.pinned import Predictions
 from sandbox import Sandbox
 
 K, ROWS = 12, 40
@@ -30,7 +31,7 @@ def make_oof(k: int = K, wild: int | None = None, spread: float = 1.0) -> Oof:
 
 
 def measured(oof: Oof) -> dict[str, float]:
-    return over_sources(oof, calibrate(oof, target_range=(0.0, 100.0)))
+    return over_sources(Predictions.of(oof), calibrate(oof, target_range=(0.0, 100.0)))
 
 
 def test_a_source_unlike_the_others_is_the_worst() -> None:

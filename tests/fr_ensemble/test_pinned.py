@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Made
+from fr_ensemble.evidence import Figures
 from fr_ensemble.gate import evidence_sha256, gate, measure_pinned
-from fr_ensemble.oof import read_oof
+from fr_ensemble.oof import Oof, read_oof, write_oof
+from fr_ensemble.pinned import _known, predictions
 from sandbox import Sandbox
 
-from registry_tool import flows
+from registry_tool import flows, gating
 from registry_tool.errors import InputError
 from registry_tool.hookspec import GateRequest
 from registry_tool.plugins import load
@@ -147,3 +151,46 @@ def test_foreign_files_leave_the_pinned_ones_alone(view: Any, made: Made, tmp_pa
     assert evidence.sha256 not in (None, pinned.sha256)
     for name, value in evidence.metrics.items():
         assert value == pytest.approx(pinned.metrics[name], abs=TOLERANCE)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Oof]:
+    """The predictions whose LOSO figures were computed, each time they were."""
+    seen: list[Oof] = []
+    compute = Figures.of
+    monkeypatch.setattr(Figures, "of", lambda oof: (seen.append(oof), compute(oof))[1])
+    return seen
+
+
+@pytest.mark.parametrize("run", [flows.validate, lambda path, plugins: gating.flip(path, plugins, "tiny")])
+def test_a_run_measures_an_entrys_evidence_once(
+    smoke: Sandbox, measured: list[Oof], run: Callable[[Path, Any], object]
+) -> None:
+    """Whoever asks, of whichever opening of the entry: its plugin's check, the gate, the check of what flip wrote."""
+    gating.flip(smoke.path, load(), "tiny") if run is flows.validate else None
+    gc.collect()
+    measured.clear()
+    run(smoke.path, load())
+    assert len(measured) == 1
+    assert smoke.entry["smoke"] is False
+    gc.collect()
+    assert not [*_known]  # nothing outlives its entry
+
+
+def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, measured: list[Oof]) -> None:
+    """A reading that gives other bytes is measured anew, from the same view too; the first bytes again are not."""
+    data = view.read("evidence/oof.npz")
+    oof = read_oof(data)
+    target = oof.target.copy()
+    target[0] += 1e-9
+    forged = write_oof(replace(oof, target=target))
+    changing = Other(view, view.manifest)
+    answers = []
+    for given in (data, forged, data, bytes(bytearray(forged))):
+        changing.read = lambda path, given=given: given if path == "evidence/oof.npz" else view.read(path)
+        answers.append(predictions(changing))
+        assert answers[-1].oof.target[0] == read_oof(given).target[0]
+        np.testing.assert_array_equal(answers[-1].figures.rmse, Figures.of(read_oof(given)).rmse)
+    assert answers[0] is answers[2] is not answers[1] is answers[3]
+    with pytest.raises(ValueError, match="read-only"):
+        answers[0].oof.target[0] = 0.0

@@ -110,6 +110,12 @@ class Calibration:
         upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER else np.clip(mu + half, low, high)
         return np.clip(mu - half, low, high), upper
 
+    def unbounded(self, levels: Sequence[float]) -> list[str]:
+        """Words on each of these levels whose q is infinite."""
+        said = f"the {{}} % interval of a {self.unit} is the target's whole range: no q is finite ({{}})"
+        known = [(level, self.at(level)) for level in levels]
+        return [said.format(percent(level), found.rule) for level, found in known if math.isinf(found.q)]
+
     def to_dict(self) -> dict[str, Any]:
         """As in the manifest, with what the method implies written out."""
         miss = "mu - y" if self.side == LOWER else "abs(y - mu)"
@@ -254,6 +260,11 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     scores = _Scores.of(_scores(y, mu, scale, TWO_SIDED), source, method)
     q = np.array([scores.without(g).quantile(level, TWO_SIDED)[0] for g in range(k)])
     return np.asarray(q[source] * scale)
+
+
+def percent(level: float) -> str:
+    """A level as people write it: 95 or 99.9; levels that differ by 1e-10 or more differ here."""
+    return f"{level * 100:.10g}"
 
 
 def warnings_of(method: str) -> list[str]:

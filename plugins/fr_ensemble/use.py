@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble import metrics
 from fr_ensemble.baseline import COLUMN, Comparison, Curve, vmaf_column
-from fr_ensemble.conformal import Calibration, Intervals, calibrate
+from fr_ensemble.conformal import Calibration, Intervals, calibrate, percent
 from fr_ensemble.corpus import ColumnSpec, Corpus, Rows, random_corpus, read_batches, read_corpus
 from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.oof import read_oof
@@ -23,6 +24,7 @@ from registry_tool.hookspec import Batch, EntryView, EvaluateRequest, Evaluation
 
 SMOKE_ROWS = 100
 FIGURES = ("plcc", "srocc", "rmse", "crps")
+OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table
 OUTSIDE = "out_of_distribution"
 
 
@@ -87,6 +89,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if against := _against(view, request, corpus, mu):
         document["against"] = against
     warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    for unit in ("row", "clip") if document["clips"] else ("row",):
+        warnings += stored.of(unit).unbounded(request.levels)
     picture = None
     if request.plot:
         from fr_ensemble.plot import GRID, draw
@@ -94,7 +98,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         grid = sorted({*request.levels, *GRID})
         drawn = {f"stored: {stored.of().method}": _intervals(view, grid).of(), **_methods(view, stored.of(), grid)}
         picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
-    return Evaluation(document, _table(document, request.levels), warnings, picture)
+    return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, picture)
 
 
 def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
@@ -135,20 +139,24 @@ def _over_sources(
     corpus: Corpus, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]
 ) -> dict[str, Any]:
     """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has."""
-    n = len(corpus.sources)
+    rows = [corpus.source == g for g in range(len(corpus.sources))]
+    each = [_figures(corpus.target[r], mu[r], sigma[r], stored, levels) for r in rows]
     of_levels = []
-    for level in levels:
-        lower, upper = stored.interval(mu, sigma, level)
-        inside = metrics.group_means((lower <= corpus.target) & (corpus.target <= upper), corpus.source, n)
-        width = metrics.group_means(upper - lower, corpus.source, n)
-        worst = int(inside.argmin())
-        of_levels.append({
-            "level": level,
-            "coverage": float(inside.mean()), "coverage_se": _finite(metrics.standard_error(inside)),
-            "width": float(width.mean()), "width_se": _finite(metrics.standard_error(width)),
-            "worst_source": corpus.sources[worst], "worst_coverage": float(inside[worst]),
-        })  # fmt: skip
-    return {"n_sources": n, "levels": of_levels}
+    for place, level in enumerate(levels):
+        at = [figures["levels"][place] for figures in each]
+        worst = min(range(len(at)), key=lambda g: at[g]["coverage"])
+        named = {"worst_source": corpus.sources[worst], "worst_coverage": at[worst]["coverage"]}
+        of_levels.append({"level": level, **_means(at, OF_LEVEL), **named})
+    return {"n_sources": len(rows), **_means(each, FIGURES), "levels": of_levels}
+
+
+def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
+    """NAME and NAME_se: mean and standard error over sources; None where a source lacks the figure."""
+    found: dict[str, float | None] = {}
+    for name in names:
+        values = np.array([figures[name] for figures in each], np.float64)
+        found |= {name: _finite(float(values.mean())), f"{name}_se": _finite(metrics.standard_error(values))}
+    return found
 
 
 def _clips(
@@ -197,25 +205,22 @@ def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[
     }
 
 
-def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[str]]:
+def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) -> list[list[str]]:
     header = ["rows", "n", *FIGURES]
-    header += [text for level in levels for text in (f"cover {level * 100:g}%", f"width {level * 100:g}%")]
-    rows = [header, _row("all", document, document["n_rows"])]
+    header += [f"{text} {percent(level)}%" for level in levels for text in OF_LEVEL.values()]
+    rows = [header, _row(f"all, {method} (stored)", document, document["n_rows"])]
     for name, levels_ in document["baselines"].items():
         rows.append(_row(f"all, {name}", {**document, "levels": levels_}, document["n_rows"]))
     if document["clips"]:
         rows.append(_row("clip means", document["clips"], document["clips"]["n_clips"]))
     over = document["over_sources"]
-    for label, names in (
-        ("sources, mean", ("coverage", "width")),
-        ("sources, standard error", ("coverage_se", "width_se")),
-        ("sources, worst", ("worst_coverage", "worst_source")),
-    ):
-        cells = [_cell(item[name], 3) for item in over["levels"] for name in names]
-        rows.append([label, str(over["n_sources"]), *[""] * len(FIGURES), *cells])
+    rows.append(_row("sources, mean", over, over["n_sources"]))
+    rows.append(_row("sources, standard error", over, over["n_sources"], "_se"))
+    worst = [[f"{item['worst_coverage']:.3f} {item['worst_source']}", "", ""] for item in over["levels"]]
+    rows.append(["sources, worst", str(over["n_sources"]), *[""] * len(FIGURES), *chain.from_iterable(worst)])
     for name, compared in document.get("against", {}).items():
         for label, key in (("", "difference"), (", 95 % low", "difference_low"), (", 95 % high", "difference_high")):
-            what = f"rmse less that of {compared.get('entry', name)}, mean over sources{label}"
+            what = f"rmse less {compared.get('entry', name)}'s, over sources{label}"
             figures_ = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in FIGURES]
             row = [what, str(over["n_sources"]), *figures_]
             rows.append(row + [""] * (len(header) - len(row)))
@@ -224,13 +229,13 @@ def _table(document: Mapping[str, Any], levels: Sequence[float]) -> list[list[st
     return rows
 
 
-def _row(label: str, figures: Mapping[str, Any], n: int) -> list[str]:
-    intervals = [_cell(item[name], 3) for item in figures["levels"] for name in ("coverage", "width")]
-    return [label, str(n), *(_cell(figures[name], 4) for name in FIGURES), *intervals]
+def _row(label: str, figures: Mapping[str, Any], n: int, end: str = "") -> list[str]:
+    intervals = [_cell(item[name + end], 3) for item in figures["levels"] for name in OF_LEVEL]
+    return [label, str(n), *(_cell(figures[name + end], 4) for name in FIGURES), *intervals]
 
 
-def _cell(value: float | str | None, digits: int) -> str:
-    return "-" if value is None else value if isinstance(value, str) else f"{value:.{digits}f}"
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
@@ -243,6 +248,7 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
     for rows in read_batches(request.corpus, spec):
         columns = _columns(rows, spec, ensemble, stored, request.levels)
         warnings = {_unknown(name): count for name, count in rows.unknown_encoders.items()}
+        warnings |= dict.fromkeys(stored.of().unbounded(request.levels), len(rows))
         if outside := sum(columns[OUTSIDE]):
             warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
         yield Batch(columns, warnings)
@@ -264,6 +270,6 @@ def _columns(
     columns |= {"mu": mu.tolist(), "sigma": sigma.tolist(), OUTSIDE: outside.tolist()}
     for level in levels:
         lower, upper = stored.interval(mu, sigma, level)
-        suffix = "" if len(levels) == 1 else f"_{level * 100:g}"
+        suffix = "" if len(levels) == 1 else f"_{percent(level)}"
         columns |= {f"lower{suffix}": lower.tolist(), f"upper{suffix}": upper.tolist()}
     return columns

@@ -123,8 +123,9 @@ def evaluate(
 ) -> None:
     """Measure an entry on rows it has not seen.
 
-    PLCC, SROCC, RMSE, CRPS; coverage and width of its intervals, beside those of other methods; standard errors over
-    sources, since rows of one source are not independent; the worst source of each level.
+    PLCC, SROCC, RMSE, CRPS; coverage, width and score (Winkler's, lower is better) of its intervals, beside those of
+    other methods; standard errors over sources, since rows of one source are not independent; the worst source of each
+    level.
 
     \b
     Examples:
@@ -140,7 +141,7 @@ def evaluate(
 
     if smoke == (corpus is not None):
         raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
-    columns = tuple(name for name in by.split(",") if name)
+    columns = tuple(name.strip() for name in by.split(",") if name.strip())
     with progress.shown() as report:
         request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report, plot is not None)
         result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
@@ -157,7 +158,7 @@ def evaluate(
 
 def _levels(text: str) -> Sequence[float]:
     try:
-        levels = tuple(float(level) for level in text.split(","))
+        levels = tuple(dict.fromkeys(float(level) for level in text.split(",")))
     except ValueError:
         levels = ()
     if not levels or not all(0 < level < 1 for level in levels):

@@ -277,6 +277,6 @@ def test_evaluate_pairs_two_entries_on_new_rows(registry: Program, sandbox: Sand
     assert violations(document, schemas.load("evaluation")) == []
     assert document["against"]["incumbent"]["entry"] == "poor"
     assert document["against"]["incumbent"]["difference_high"] < 0.0 > document["against"]["vmaf"]["difference_high"]
-    assert "rmse less that of poor, mean over sources" in registry(*arguments, "--against", "poor").out
+    assert "rmse less poor's, over sources" in registry(*arguments, "--against", "poor").out
     assert "incumbent" not in json.loads(registry(*arguments, "--format", "json").out)["against"]
     assert registry("evaluate", "good", "--smoke", "--against", "poor", "--registry", sandbox.path).code == 2

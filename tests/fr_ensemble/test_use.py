@@ -136,14 +136,72 @@ def test_errors_are_over_sources(
     document = evaluated(registry, smoke, "--corpus", write(tmp_path / "r.csv", rows), "--levels", "0.5,0.8")
     groups = document["by"]["src"]
     assert [group["n_rows"] for group in groups.values()] == [5, 40, 40]
+
+    def check(found: dict[str, Any], each: list[dict[str, Any]], *names: str) -> None:
+        for name in names:
+            values = np.array([figures[name] for figures in each])
+            assert found[name] == pytest.approx(values.mean())
+            assert found[f"{name}_se"] == pytest.approx(values.std(ddof=1) / 3**0.5)
+
+    check(document["over_sources"], list(groups.values()), "plcc", "srocc", "rmse", "crps")
     for place, over in enumerate(document["over_sources"]["levels"]):
-        for figure in ("coverage", "width"):
-            values = np.array([group["levels"][place][figure] for group in groups.values()])
-            assert over[figure] == pytest.approx(values.mean())
-            assert over[f"{figure}_se"] == pytest.approx(values.std(ddof=1) / 3**0.5)
+        check(over, [group["levels"][place] for group in groups.values()], "coverage", "width", "interval_score")
         lowest = min(groups, key=lambda name: groups[name]["levels"][place]["coverage"])
         assert over["worst_coverage"] == groups[lowest]["levels"][place]["coverage"]
         assert groups[over["worst_source"]]["levels"][place]["coverage"] == over["worst_coverage"]
+
+
+def test_the_table_holds_the_figures(smoke: Sandbox, registry: Program, made: Made) -> None:
+    """As text: coverage, width and interval score a level for the stored method beside others, by source, over sources
+    with standard errors, and the worst source by name."""
+    where = ("--corpus", made.heldout, "--levels", "0.8,0.95")
+    document = evaluated(registry, smoke, *where)
+    lines = registry("evaluate", "tiny", *where, "--registry", smoke.path).out.splitlines()
+    assert lines[0].split() == [
+        "rows", "n", "plcc", "srocc", "rmse", "crps",
+        "cover", "80%", "width", "80%", "score", "80%", "cover", "95%", "width", "95%", "score", "95%",
+    ]  # fmt: skip
+    rows = {line.split("  ")[0]: line.split("  ", 1)[1].split() for line in lines[1:]}
+    over = document["over_sources"]
+
+    def cells(n: int, figures: dict[str, Any], levels: list[dict[str, Any]], end: str = "") -> list[str]:
+        ours = [f"{figures[name + end]:.4f}" for name in ("plcc", "srocc", "rmse", "crps")]
+        names = ("coverage", "width", "interval_score")
+        return [str(n), *ours, *(f"{item[name + end]:.3f}" for item in levels for name in names)]
+
+    assert rows["all, loso-hcp-t (stored)"] == cells(120, document, document["levels"])
+    for name, levels in document["baselines"].items():
+        assert rows[f"all, {name}"] == cells(120, document, levels)
+    assert rows["sources, mean"] == cells(3, over, over["levels"])
+    assert rows["sources, standard error"] == cells(3, over, over["levels"], "_se")
+    worst = [[f"{item['worst_coverage']:.3f}", item["worst_source"]] for item in over["levels"]]
+    assert rows["sources, worst"] == ["3", *worst[0], *worst[1]]
+    for name, figures in document["by"]["src"].items():
+        assert rows[f"src={name}"] == cells(40, figures, figures["levels"])
+
+
+def test_an_interval_without_a_finite_quantile_says_so(registry: Program, made: Made, tmp_path: Path) -> None:
+    """The whole range is no statement about a row: evaluate and predict name the level, and no other."""
+    path = tmp_path / "registry.json"
+    options = ("--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT", "--interval", "source-split")
+    where = ("--corpus", made.corpus, "--registry", path)
+    assert registry("train", "fr_ensemble", "--id", "tiny", *where, *options).code == 0
+    said = "warning: the 95 % interval of a row is the target's whole range: no q is finite (source-split-conformal)"
+    where = ("tiny", "--corpus", made.heldout, "--registry", path, "--levels", "0.5,0.95")
+    assert registry("evaluate", *where).err == f"{said}\n"
+    ran = registry("predict", *where)
+    assert f"{said}: 120 rows" in ran.err.splitlines()
+    assert "50 %" not in ran.err
+    assert {(row["lower_95"], row["upper_95"]) for row in table(ran.out)} == {("0.0", "100.0")}
+
+
+def test_levels_that_differ_have_columns_of_their_own(smoke: Sandbox, registry: Program, made: Made) -> None:
+    """However near they are; the same level twice is one."""
+    where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path, "--levels")
+    names = list(table(registry(*where, "0.95,0.9500001,0.9999999").out)[0])
+    ends = ("95", "95.00001", "99.99999")
+    assert names[-6:] == [f"{side}_{end}" for end in ends for side in ("lower", "upper")]
+    assert registry(*where, "0.8,0.80").out == registry(*where, "0.8").out
 
 
 def test_one_source_has_no_standard_error(

@@ -149,6 +149,8 @@ OPTIONS: list[tuple[tuple[str, ...], str]] = [
     (("--target-range", "low,high"), "--target-range"),
     (("--target-range", "100,0"), "range"),
     (("--target-range", "0,inf"), "range"),
+    (("--target-range", ""), "--target-range"),
+    (("--features", ""), "column ''"),
     (("--features", "adm2,adm2"), "adm2"),
     (("--features", "vmaf"), "vmaf"),
     (("--features", "adm3"), "adm3"),

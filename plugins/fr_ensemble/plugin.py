@@ -190,12 +190,12 @@ def _job(request: TrainRequest) -> Any:
 
     options = request.options
     given = options["target_range"]
-    bounds = _numbers("--target-range", given, float) if given else None
+    bounds = _numbers("--target-range", given, float) if given is not None else None
     if bounds is not None and len(bounds) != 2:
         raise InputError(f"--target-range: found {given!r}, expected LOW,HIGH such as 0,100")
     features = options["features"]
     spec = ColumnSpec(
-        features=tuple(name.strip() for name in features.split(",")) if features else CANONICAL_6,
+        features=tuple(name.strip() for name in features.split(",")) if features is not None else CANONICAL_6,
         target=options["target"],
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],

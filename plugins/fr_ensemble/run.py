@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +115,19 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
 
 
 def read(job: Job, progress: Progress) -> Corpus:
-    """The rows that a run learns from."""
+    """The rows that a run learns from. Raises InputError for a source whose rows no gate could judge."""
     if job.random:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
-    return read_corpus(job.corpus or SHIPPED, job.spec, told=lambda done, total: progress("reading", done, total))
+    path = job.corpus or SHIPPED
+    corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
+    for number, name in enumerate(corpus.sources):
+        target = corpus.target[corpus.source == number]
+        if math.isnan(metrics.plcc(target, target)):
+            raise InputError(
+                f"{path}, column {job.spec.target}: found one value in all {len(target)} rows of source {name!r}, "
+                "expected a target that varies within each source, as a correlation needs: leave the source out"
+            )
+    return corpus
 
 
 def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:

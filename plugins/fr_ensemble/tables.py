@@ -18,6 +18,7 @@ from registry_tool.errors import InputError, WorldError
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
 Told = Callable[[int, int], None]  # (done, total) of a file: rows of a parquet, bytes of text
 RECORD_KEY = b"fr_ensemble.corpus"  # of a parquet's schema metadata: how the corpus was made, as JSON
+LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma takes squares of what layers multiply
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
 
 
@@ -287,8 +288,9 @@ def _is_number_text(value: str) -> bool:
 
 
 def _finite(values: Float64, column: str, place: Place) -> Float64:
-    good = np.isfinite(values)
+    good = np.abs(values) <= LARGEST  # false for NaN
     if not good.all():
         index = int(np.argmin(good))
-        raise bad_cell(place(index), column, str(values[index]), "a finite number")
+        expected = f"at most {LARGEST:g} in size (float32)" if np.isfinite(values[index]) else "a finite number"
+        raise bad_cell(place(index), column, str(values[index]), expected)
     return values

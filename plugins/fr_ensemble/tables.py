@@ -18,7 +18,7 @@ from registry_tool.errors import InputError, WorldError
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
 Told = Callable[[int, int], None]  # (done, total) of a file: rows of a parquet, bytes of text
 RECORD_KEY = b"fr_ensemble.corpus"  # of a parquet's schema metadata: how the corpus was made, as JSON
-LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma takes squares of what layers multiply
+LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
 
 

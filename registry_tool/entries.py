@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry_tool.errors import PluginError
-from registry_tool.files import FileProblem, Folder, check_path
+from registry_tool.files import Contents, FileProblem, Folder, check_path
 from registry_tool.hookspec import Kind
 from registry_tool.store import file_finding, json_finding, schema_findings
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
@@ -56,7 +56,7 @@ class OpenEntry:
         self.artifacts: dict[str, Artifact] = {}
         self.sidecar: str | None = None
         self._folder = folder
-        self._bytes: dict[str, bytes] = {}
+        self._contents: dict[str, Contents] = {}
         self._checked: set[str] = set()
         self._room = FILES_AT_MOST * max_bytes
         self._registry_name = registry_name
@@ -79,13 +79,13 @@ class OpenEntry:
     def read(self, path: str) -> bytes:
         if path not in self.artifacts:
             raise KeyError(f"{path}: nothing in entry {self.entry.id} pins it")
-        if path not in self._bytes:
+        if path not in self._contents:
             artifact = self.artifacts[path]
-            data = self._folder.read(artifact.path, self._max_bytes)
-            if sha256_of(data) != artifact.sha256:
+            contents = self._folder.contents(artifact.path, self._max_bytes)
+            if contents.sha256 != artifact.sha256:
                 raise FileProblem("file-changed-while-reading", f"{artifact.path}: its bytes changed while it was read")
-            self._bytes[path] = data
-        return self._bytes[path]
+            self._contents[path] = contents
+        return self._contents[path].data
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         file = fields.pop("file", self.document_file)
@@ -105,8 +105,8 @@ class OpenEntry:
     def pinned_document(self, path: str, sha256: str, *field: str) -> Document | None:
         """A JSON document that the registry pins next to the entry (its verdict); None, with findings, if it fails."""
         artifact = Artifact(path, sha256, None, self._registry_name, self._at + pointer(*field))
-        data = self._check(path, artifact, False, JSON_MAX_BYTES)
-        return self._parse(path, data) if data is not None else None
+        contents = self._check(path, artifact, JSON_MAX_BYTES)
+        return self._parse(path, contents) if contents is not None else None
 
     def beside(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
         """Another entry of the same registry, opened too."""
@@ -122,14 +122,15 @@ class OpenEntry:
             self._pin_single_model()
         for name, artifact in self.artifacts.items():
             if name not in self._checked:
-                self._check(name, artifact, keep)
+                self._check(name, artifact, keep=keep, hashed=not keep)
         return self
 
     def _open_manifest(self, kind: Kind | None) -> None:
         path = self.entry.manifest or ""
-        self.artifacts[posixpath.basename(path)] = self._artifact(path, self.entry.sha256, "sha256")
-        data = self._check(posixpath.basename(path), self.artifacts[posixpath.basename(path)], True, JSON_MAX_BYTES)
-        document = self._parse(path, data) if data is not None else None
+        name = posixpath.basename(path)
+        self.artifacts[name] = self._artifact(path, self.entry.sha256, "sha256")
+        contents = self._check(name, self.artifacts[name], JSON_MAX_BYTES, keep=True)
+        document = self._parse(path, contents) if contents is not None else None
         if document is None or not self.sound:
             return
         if not isinstance(document.value, dict):
@@ -176,13 +177,13 @@ class OpenEntry:
         sidecar = f"{stem(onnx)}.json"
         if "sidecar_sha256" in document:
             self._pin(self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256"))
-            data = self._check(sidecar, self.artifacts[sidecar], True, JSON_MAX_BYTES)
+            contents = self._check(sidecar, self.artifacts[sidecar], JSON_MAX_BYTES, keep=True)
         else:
             before = len(self.findings)
-            data = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
+            contents = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
             if any(f.code in ("file-missing", "file-escapes") for f in self.findings[before:]):
                 del self.findings[before:]  # the kind says whether it has to be there; the model's own pin, where it is
-        parsed = self._parse(sidecar, data) if data is not None else None
+        parsed = self._parse(sidecar, contents) if contents is not None else None
         if parsed is not None and isinstance(parsed.value, dict):
             self.manifest, self.sidecar = parsed.value, sidecar
         elif parsed is not None:
@@ -202,18 +203,20 @@ class OpenEntry:
     def _artifact(self, path: str, digest: str, field: str) -> Artifact:
         return Artifact(path, digest, None, self._registry_name, f"{self._at}/{field}")
 
-    def _parse(self, path: str, data: bytes) -> Document | None:
+    def _parse(self, path: str, contents: Contents) -> Document | None:
         try:
-            self.documents[path] = parse(data)
+            self.documents[path] = parse(contents.data)
         except JsonProblem as problem:
             self.findings.append(json_finding(problem, path, self.entry.id))
             return None
         return self.documents[path]
 
-    def _read(self, path: str, max_bytes: int, place: Mapping[str, str | None]) -> bytes | None:
+    def _read(
+        self, path: str, max_bytes: int, place: Mapping[str, str | None], hashed: bool = False
+    ) -> Contents | None:
         limit = min(max_bytes, self._room)
         try:
-            data = self._folder.read(path, limit)
+            contents = self._folder.contents(path, limit, hashed=hashed)
         except FileProblem as problem:
             finding = replace(file_finding(problem, path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
             if problem.code == "file-too-large" and limit < max_bytes:
@@ -224,30 +227,34 @@ class OpenEntry:
                 )  # fmt: skip
             self.findings.append(finding)
             return None
-        self._room -= len(data)
-        return data
+        self._room -= contents.size
+        return contents
 
-    def _check(self, name: str, artifact: Artifact, keep: bool, max_bytes: int | None = None) -> bytes | None:
-        """Read one pinned file and compare its digest and size; a finding points at the pin."""
+    def _check(
+        self, name: str, artifact: Artifact, max_bytes: int | None = None, *, keep: bool = False, hashed: bool = False
+    ) -> Contents | None:
+        """Read one pinned file and compare its digest and size; a finding points at the pin.
+
+        keep: for `read`. hashed: nobody wants the data.
+        """
         self._checked.add(name)
         place = {"file": artifact.document, "pointer": artifact.pointer}
-        data = self._read(artifact.path, max_bytes or self._max_bytes, place)
-        if data is None:
+        contents = self._read(artifact.path, max_bytes or self._max_bytes, place, hashed)
+        if contents is None:
             return None
-        digest = sha256_of(data)
-        if digest != artifact.sha256:
+        if contents.sha256 != artifact.sha256:
             self.findings.append(self.finding(
                 "digest-mismatch", f"the sha256 of {artifact.path} is not the pinned one", artifact.pointer,
-                file=artifact.document, found=digest, expected=artifact.sha256,
+                file=artifact.document, found=contents.sha256, expected=artifact.sha256,
                 hint="restore the file, or train or pin it again",
             ))  # fmt: skip
             return None
-        if artifact.size is not None and artifact.size != len(data):
+        if artifact.size is not None and artifact.size != contents.size:
             self.findings.append(self.finding(
                 "size-mismatch", f"the size of {artifact.path} is not the pinned one", artifact.pointer,
-                file=artifact.document, found=f"{len(data)} bytes", expected=f"{artifact.size} bytes",
+                file=artifact.document, found=f"{contents.size} bytes", expected=f"{artifact.size} bytes",
                 hint="correct the number",
             ))  # fmt: skip
         if keep:
-            self._bytes[name] = data
-        return data
+            self._contents[name] = contents
+        return contents

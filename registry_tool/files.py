@@ -1,4 +1,4 @@
-"""files.py: bytes in and out of a registry's folder: containment, digests, atomic writes, the lock. Parses nothing.
+"""files.py: bytes in and out of a registry's folder: containment, digests, atomic writes. Parses nothing.
 
 Reading never follows a symbolic link below the folder, never blocks on a fifo, and reads a file once. Writing leaves
 the old content or the new one, whatever happens in between.
@@ -7,10 +7,12 @@ the old content or the new one, whatever happens in between.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
 import stat
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,6 +25,8 @@ from registry_tool.errors import InputError, RejectedError, WorldError
 LOCK_NAME = ".registry.lock"
 STAGING = ".staging-"  # prefix of every temporary file and folder
 MAX_ENTRIES, MAX_FOLDERS_DEEP = 100_000, 32  # of an inventory
+LARGE, HELD_AT_MOST = 1 << 18, 64 << 20  # bytes of a file worth remembering; of such files held, all together
+SETTLED = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -114,12 +118,30 @@ def _is_reserved(name: str) -> bool:
 
 
 def _problem(code: str, path: str, found: str | None = None, expected: str | None = None) -> FileProblem:
-    return FileProblem(code, f"{_shown(path)}: {_PROBLEMS[code][0]}", found, expected)
+    return FileProblem(code, f"{shown(path)}: {_PROBLEMS[code][0]}", found, expected)
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     path = path if len(path) <= 200 else path[:200] + "..."
     return path if path and path.isprintable() else ascii(path)
+
+
+class Contents:
+    """What a file held when it was read. sha256: computed when somebody asks for it, once."""
+
+    __slots__ = ("_sha256", "data", "size")
+
+    def __init__(self, data: bytes, size: int, sha256: str = "") -> None:
+        self.data, self.size, self._sha256 = data, size, sha256
+
+    @property
+    def sha256(self) -> str:
+        self._sha256 = self._sha256 or hashlib.sha256(self.data).hexdigest()
+        return self._sha256
+
+
+# A file in one state: its path, and what fstat said when it was opened: device, inode, size, mtime and ctime in ns.
+State = tuple[str, int, int, int, int, int]
 
 
 class Folder(AbstractContextManager["Folder"]):
@@ -127,26 +149,70 @@ class Folder(AbstractContextManager["Folder"]):
 
     Not detected: hard links and bind mounts (a file is what it holds), and a change while reading that keeps size and
     modification time; the digest is of the bytes handed out in any case, never of a second reading.
+
+    A large file that many entries name is read and hashed once, as long as its State stays and is older than SETTLED:
+    its digest is remembered, and the last such files are held, so that who wants bytes gets those that were hashed.
     """
 
     def __init__(self, path: Path) -> None:
         """The path itself may be a link: the caller chose it."""
         with _reading(str(path)):
             self._folder = os.open(path, _FOLDER)
+        self._digests: dict[State, str] = {}
+        self._held: dict[State, Contents] = {}  # the one used last is the last
 
     def __exit__(self, *_: object) -> None:
         os.close(self._folder)
 
     def read(self, path: str, max_bytes: int) -> bytes:
         """All of a regular file; one that is larger is refused by its size, before anything is read."""
+        return self.contents(path, max_bytes).data
+
+    def contents(self, path: str, max_bytes: int, *, hashed: bool = False) -> Contents:
+        """The same as `read`. hashed: size and sha256 are all that is wanted; `data` is empty where they are known."""
         *parents, name = check_path(path).split("/")
         try:
             if not parents:
-                return _read(path, name, self._folder, max_bytes)
+                return self._read(path, name, self._folder, max_bytes, hashed)
             with _descended(self._folder, parents) as folder:
-                return _read(path, name, folder, max_bytes)
+                return self._read(path, name, folder, max_bytes, hashed)
         except OSError as error:
             _refuse(path, error)
+
+    def _read(self, path: str, name: str, folder: int, max_bytes: int, hashed: bool) -> Contents:
+        """A regular file below a folder, with no call too many: a registry is thousands of small files."""
+        file = _open(name, _READ, dir_fd=folder)  # does not wait, whatever it is
+        try:
+            before = os.fstat(file)
+            _check_kind(path, before.st_mode)
+            if (size := before.st_size) > max_bytes:
+                raise _problem("file-too-large", path, f"{size} bytes", f"at most {max_bytes}")
+            if large := size >= LARGE:
+                state = (path, before.st_dev, before.st_ino, size, before.st_mtime_ns, before.st_ctime_ns)
+                if hashed and state in self._digests:
+                    return Contents(b"", size, self._digests[state])
+                if held := self._held.pop(state, None):
+                    self._held[state] = held
+                    return held
+                large = time.time_ns() - before.st_ctime_ns > SETTLED
+            data = os.read(file, size + 1)  # one more than there should be, to see whether there is
+            while len(data) < size and (more := os.read(file, size + 1 - len(data))):
+                data += more
+            if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
+                raise _problem("file-lfs-pointer", path, "a pointer")
+            after = os.fstat(file)
+            if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
+                raise _problem("file-changed-while-reading", path)
+        finally:
+            os.close(file)
+        contents = Contents(data, size)
+        if large and hashed:
+            self._digests[state] = contents.sha256
+        elif large:
+            self._held[state] = contents
+            while sum(held.size for held in self._held.values()) > HELD_AT_MOST:
+                del self._held[next(iter(self._held))]
+        return contents
 
     def exists(self, path: str) -> bool:
         """Whether anything, of whatever kind, has this name. A link among its parents is a FileProblem."""
@@ -184,27 +250,6 @@ class Folder(AbstractContextManager["Folder"]):
                         path = os.fsencode(path).decode("utf-8", "backslashreplace")
                     items.append(InventoryItem(path, kind))
         return sorted(items)
-
-
-def _read(path: str, name: str, folder: int, max_bytes: int) -> bytes:
-    """A regular file below a folder, with no call too many: a registry is thousands of small files."""
-    file = _open(name, _READ, dir_fd=folder)  # does not wait, whatever it is
-    try:
-        before = os.fstat(file)
-        _check_kind(path, before.st_mode)
-        if (size := before.st_size) > max_bytes:
-            raise _problem("file-too-large", path, f"{size} bytes", f"at most {max_bytes}")
-        data = os.read(file, size + 1)  # one more than there should be, to see whether there is
-        while len(data) < size and (more := os.read(file, size + 1 - len(data))):
-            data += more
-        if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
-            raise _problem("file-lfs-pointer", path, "a pointer")
-        after = os.fstat(file)
-        if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
-            raise _problem("file-changed-while-reading", path)
-        return data
-    finally:
-        os.close(file)
 
 
 def _check_kind(path: str, mode: int, expected: str = "file") -> None:
@@ -270,7 +315,7 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
     """
     *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
     temporary = STAGING + os.urandom(8).hex()
-    with _writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
+    with writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
         old = None
         with suppress(FileNotFoundError):
             old = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -292,7 +337,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
     """
     *parents, name = check_path(target).split("/")
     staging = STAGING + os.urandom(8).hex()
-    with _writing(root / target), _opened(root) as top, Folder(root) as folder:
+    with writing(root / target), _opened(root) as top, Folder(root) as folder:
         if folder.exists(target):
             if not _holds(folder, target, files):
                 raise RejectedError(f"{root / target}: it exists and holds other files: restore it or move it away")
@@ -314,19 +359,6 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True, dir_fd=top)
             raise
-
-
-def clean_staging(root: Path) -> None:
-    """Remove what killed runs left: staging folders and temporary files, two folders deep. `locked` does it."""
-    with _writing(root):
-        for where, folders, files, folder in os.fwalk(root):  # follows no link
-            for name in folders + files:
-                if name.startswith(STAGING) and name in folders:
-                    shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
-                elif name.startswith(STAGING):
-                    os.unlink(name, dir_fd=folder)
-            deep = len(Path(where).relative_to(root).parts) >= 2
-            folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
 
 
 def _holds(folder: Folder, target: str, files: Mapping[str, bytes]) -> bool:
@@ -359,42 +391,9 @@ def _fsync_folder(folder: int) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and run it again")
-        raise WorldError(f"{_shown(str(path))}: it cannot be written: {reason}") from error
-
-
-@contextmanager
-def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
-    """Hold the registry's lock, a kernel lock: it ends with its process, so a killed holder blocks nobody.
-
-    What killed runs left is removed first. A child forked while it is held shares it. WorldError after `timeout` s.
-    """
-    import filelock  # only writers need it
-
-    path = root / LOCK_NAME
-    lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)  # a soft lock would outlive its holder
-    with _writing(path):
-        root.stat()  # filelock would make a missing folder
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
-            raise WorldError(f"{_shown(str(path))}: {who}") from None
-    try:
-        clean_staging(root)
-        yield
-    finally:
-        lock.release()
-
-
-def _holder(path: Path) -> str:
-    """Who holds the lock, as far as Linux tells: `number: FLOCK ADVISORY WRITE pid major:minor:inode ...`."""
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text("ascii").splitlines():
-            if found := re.match(rf".* FLOCK .* (\d+) \S+:{path.stat().st_ino} ", line):
-                return f"process {found[1]}"
-    return "another process"
+        raise WorldError(f"{shown(str(path))}: it cannot be written: {reason}") from error

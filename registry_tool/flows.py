@@ -20,7 +20,6 @@ from registry_tool.files import (
     FileProblem,
     Folder,
     check_path,
-    locked,
     publish_folder,
     write_atomic,
 )
@@ -34,6 +33,7 @@ from registry_tool.hookspec import (
     Trained,
     TrainRequest,
 )
+from registry_tool.lock import locked
 from registry_tool.newfolder import remove_whole
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober

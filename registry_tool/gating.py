@@ -12,9 +12,10 @@ from registry_tool import store
 from registry_tool.checks import check_entry
 from registry_tool.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.files import FileProblem, Folder, locked, write_atomic
+from registry_tool.files import FileProblem, Folder, write_atomic
 from registry_tool.flows import find_entry, opened, save_sound, usable
 from registry_tool.hookspec import GateRequest, Level
+from registry_tool.lock import locked
 from registry_tool.plugins import Plugins
 from registry_tool.policy import judge
 from registry_tool.probe import Prober

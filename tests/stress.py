@@ -30,7 +30,7 @@ from mutations import Forger, Mutation, Tally
 from sandbox import Sandbox, to_json
 from test_mutations import harmless, harmless_in_version_1, unproven, unproven_words
 
-from registry_tool import files, flows, gating, store
+from registry_tool import flows, gating, lock, store
 from registry_tool.hookspec import Level
 from registry_tool.plugins import Plugins, load
 from registry_tool.probe import Prober
@@ -132,7 +132,7 @@ def kill(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
             again = conftest.program(*arguments, "--registry", target, check=False)
             done += again.returncode == 1  # refused: the killed run had done it all
             corrupt += again.returncode not in (0, 1) or bool(errors(target / "registry.json", plugins))
-            left += any(path.name.startswith(files.STAGING) for path in target.rglob("*"))
+            left += any(path.name.startswith(lock.STAGING) for path in target.rglob("*"))
         say(f"killed: {name}", runs=options.kills, killed=killed, of_them_done=done, corrupt=corrupt, leftovers=left)
         bad += corrupt + left
 
@@ -185,7 +185,7 @@ def turn(path: Path, entry: str, smoke: bool, doom: float | None, answers: Conne
 
     @contextmanager
     def held(folder: Path) -> Iterator[None]:
-        with files.locked(folder):
+        with lock.locked(folder):
             began[0] = time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, doom or 0.0)  # nothing handles SIGALRM: the kernel ends the process
             yield

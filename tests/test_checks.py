@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import tiny_models
 from conftest import SHARED_DATA, Program, Thumbs, with_plugin
 from sandbox import Sandbox, to_json, tree
 
-from registry_tool import flows, rules
+from registry_tool import files, flows, rules
 from registry_tool.checks import sort
 from registry_tool.hookspec import Level, hookimpl
 from registry_tool.plugins import load
@@ -360,3 +361,20 @@ def test_the_public_registry_without_its_models_names_each(public: Path) -> None
         path.unlink()
     missing = [f for f in findings(public) if f.code == "file-missing" and f.file == "registry.json"]
     assert len([f for f in missing if str(f.pointer).endswith("/sha256")]) == 24
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_a_file_that_many_entries_name_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level
+) -> None:
+    """One run, either level; each entry's pin is compared nevertheless, and a wrong one is found."""
+    hashed: list[int] = []
+    monkeypatch.setattr(files, "SETTLED", -(10**18))
+    monkeypatch.setattr(files, "LARGE", 1)
+    row = tiny_models.entry(tmp_path, tiny_models.model(), opset=17)
+    monkeypatch.setattr(files.hashlib, "sha256", lambda data: (hashed.append(len(data)), sha256(data))[1])
+    rows = [row | {"id": f"m{number}"} for number in range(5)]
+    rows[3]["sha256"] = "0" * 64
+    found = tiny_models.findings(tmp_path, *rows, level=level)
+    assert [(f.code, f.entry) for f in found if f.severity is Severity.ERROR] == [("digest-mismatch", "m3")]
+    assert hashed.count((tmp_path / "m.onnx").stat().st_size) == 1

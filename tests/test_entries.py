@@ -13,7 +13,7 @@ import tiny_models
 from sandbox import sha256, to_json
 
 from registry_tool.entries import OpenEntry, pins_of
-from registry_tool.files import FileProblem, Folder
+from registry_tool.files import Contents, FileProblem, Folder
 from registry_tool.hookspec import Kind
 from registry_tool.values import Entry
 
@@ -110,13 +110,13 @@ def test_a_file_pinned_by_several_objects_is_read_once(tmp_path: Path, monkeypat
     """Two pins of one file with one digest are one artefact."""
     entry = with_manifest(tmp_path, {"id": "t", "a": [pin("a.onnx", b"A")] * 3}, **{"a.onnx": b"A"})
     reads: list[str] = []
-    read = Folder.read
+    read = Folder.contents
 
-    def noted(self: Folder, path: str, max_bytes: int) -> bytes:
+    def noted(self: Folder, path: str, max_bytes: int, *, hashed: bool = False) -> Contents:
         reads.append(path)
-        return read(self, path, max_bytes)
+        return read(self, path, max_bytes, hashed=hashed)
 
-    monkeypatch.setattr(Folder, "read", noted)
+    monkeypatch.setattr(Folder, "contents", noted)
     with opened(tmp_path, entry) as view:
         assert view.sound
     assert sorted(reads) == ["t/run/a.onnx", "t/run/manifest.json"]

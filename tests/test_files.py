@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,86 @@ def test_unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) ->
         monkeypatch.setattr(files, "_open", refuse)
         problem = problem_of(lambda: folder.read("id/model.onnx", 9))
     assert (problem.code, problem.found) == ("file-unreadable", os.strerror(number))
+
+
+# ---- a large file that many name --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what was read, each time something was; files are settled as soon as they are written."""
+    sizes: list[int] = []
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, size: (sizes.append(size - 1), read(file, size))[1])
+    monkeypatch.setattr(files, "SETTLED", -(10**18))
+    return sizes
+
+
+def write_again(path: Path, data: bytes) -> None:
+    """Other bytes in the same file, with the modification time of the old ones."""
+    before = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_it(path: Path, data: bytes) -> None:
+    """Another file of that name, with the modification time of the old one."""
+    before = path.stat()
+    path.with_name("new").write_bytes(data)
+    os.utime(path.with_name("new"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_a_large_file_is_read_and_hashed_once(tmp_path: Path, opened: list[int], hashed: bool) -> None:
+    """However often it is asked for; a small one is not remembered, and never are bytes given that were not hashed."""
+    large, small = b"x" * files.LARGE, b"x" * (files.LARGE - 1)
+    (tmp_path / "large").write_bytes(large)
+    (tmp_path / "small").write_bytes(small)
+    with Folder(tmp_path) as folder:
+        for name, data in (("large", large), ("small", small)) * 3:
+            contents = folder.contents(name, 1 << 20, hashed=hashed)
+            assert (contents.size, contents.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert opened == [len(large), *[len(small)] * 3]
+        assert folder.read("large", 1 << 20) == large  # the digest alone was kept where nobody wanted the bytes
+        assert problem_of(lambda: folder.contents("large", 9, hashed=hashed)).code == "file-too-large"
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+@pytest.mark.parametrize("change", [write_again, replace_it])
+def test_a_large_file_that_changed_is_read_again(
+    tmp_path: Path, opened: list[int], change: Callable[[Path, bytes], None], hashed: bool
+) -> None:
+    """The same path, size and modification time are not enough."""
+    size = files.LARGE
+    (tmp_path / "f").write_bytes(b"x" * size)
+    with Folder(tmp_path) as folder:
+        assert folder.contents("f", size, hashed=hashed).sha256 == hashlib.sha256(b"x" * size).hexdigest()
+        time.sleep(0.02)  # more than a tick of the clock that files are stamped by
+        change(tmp_path / "f", b"y" * size)
+        assert folder.contents("f", size, hashed=hashed).sha256 == hashlib.sha256(b"y" * size).hexdigest()
+        assert folder.read("f", size) == b"y" * size
+
+
+def test_a_young_file_is_not_remembered(tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change within a tick of the clock that it is stamped by, so every reading is a reading."""
+    monkeypatch.setattr(files, "SETTLED", 10**18)
+    (tmp_path / "f").write_bytes(b"x" * files.LARGE)
+    with Folder(tmp_path) as folder:
+        for hashed in (True, True, False, False):
+            folder.contents("f", files.LARGE, hashed=hashed)
+    assert len(opened) == 4
+
+
+def test_large_files_are_held_up_to_a_limit(tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three, two have room: the one asked for longest ago goes."""
+    monkeypatch.setattr(files, "HELD_AT_MOST", 2 * files.LARGE)
+    for name in "abc":
+        (tmp_path / name).write_bytes(name.encode() * files.LARGE)
+    with Folder(tmp_path) as folder:
+        for name, readings in (("a", 1), ("b", 2), ("a", 2), ("c", 3), ("a", 3), ("b", 4)):
+            assert folder.read(name, files.LARGE) == name.encode() * files.LARGE
+            assert len(opened) == readings
 
 
 def test_inventory(tree: Path) -> None:

@@ -22,7 +22,8 @@ ROOMS: list[set[str]] = [
     | {"registry_tool.workers", "registry_tool.figures"},
     {"registry_tool.strictjson", "registry_tool.files", "registry_tool.policy", "registry_tool.hookspec"},
     {"registry_tool.rules"},
-    {"registry_tool.schema", "registry_tool.onnxfile", "registry_tool.progress", "registry_tool.report.rows"},
+    {"registry_tool.schema", "registry_tool.onnxfile", "registry_tool.progress", "registry_tool.report.rows"}
+    | {"registry_tool.lock"},
     {"registry_tool.store", "registry_tool.onnx_kinds", "registry_tool.newfolder"},
     {"registry_tool.entries", "registry_tool.gitbase", "registry_tool.plugins"},
     {"registry_tool.onnxchecks", "registry_tool.loose", "registry_tool.promotion"},

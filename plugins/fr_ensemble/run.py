@@ -75,6 +75,10 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
+    proof = evidence.to_files(oof, name)
+    measured, problems, _ = evidence.measure(oof, evidence.read_summaries(proof)[0])
+    if problems:  # members that collapsed: nothing could judge them
+        raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
     n_features, n_slots = len(job.spec.features), job.spec.n_slots
     members = [member_model(weights, n_features) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, n_features, n_slots)
@@ -84,8 +88,6 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     scores = member_scores(members, *inputs)
     _check_export(trained.members, inputs, scores, mu, sigma, job.spec.bounds)
 
-    proof = evidence.to_files(oof, name)
-    measured, _, _ = evidence.measure(oof, evidence.read_summaries(proof)[0])
     probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     document = build(
         job.entry_id, corpus, name, job.recipe, trained.scaler,

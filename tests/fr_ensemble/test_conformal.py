@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -89,6 +90,44 @@ def test_parametric_quantile_is_at_least_the_last_conformal_one():
     levels = [0.4, 0.5, 0.6, 0.9]
     q = [calibrate(make_oof(y, 0.0, 1.0, rows), method="abs", levels=levels).at(level).q for level in levels]
     assert q == sorted(q)
+
+
+@pytest.mark.parametrize("side", ["two-sided", LOWER])
+@pytest.mark.parametrize("k", [3, 9, 20])
+def test_uneven_sources_agree_with_exact_arithmetic(k, side):
+    """Sources of 1 to 30 rows, masses as fractions, scipy's t: floor, q and conformal q are those of the definition."""
+    stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle")
+    rng = np.random.default_rng(k)
+    n = rng.integers(1, 31, k)
+    source = np.repeat(np.arange(k), n)
+    oof = make_oof(rng.normal(size=len(source)) * 3, 0.3, rng.uniform(0.1, 2.0, len(source)), source.tolist())
+    found = calibrate(oof, side=side)
+    residual, weight = np.abs(oof.target - oof.mu), 1 / (k * n[source])
+
+    def loss(floor):
+        scale = np.hypot(oof.sigma, floor)
+        return np.sum(weight * np.log(scale)) + 0.5 * np.log(np.sum(weight * (residual / scale) ** 2))
+
+    floor = min((np.median(oof.sigma) * factor for factor in np.geomspace(0.02, 30, 61)), key=loss)
+    assert found.floor == pytest.approx(floor)
+    z = (residual if side == "two-sided" else oof.mu - oof.target) / np.hypot(oof.sigma, floor)
+
+    def conformal(level):
+        reached = Fraction(0)
+        for place in np.argsort(z):
+            reached += Fraction(1, (k + 1) * int(n[source[place]]))
+            if reached >= level:
+                return z[place]
+        return math.inf
+
+    for level in (Fraction(1, 2), Fraction(4, 5), Fraction(9, 10), Fraction(19, 20), Fraction(99, 100)):
+        q = conformal(level)
+        assert found.at(float(level)).q_conformal == pytest.approx(q)
+        if (k + 1) * (1 - level) < Fraction(3, 2):
+            t = stats.t.ppf(float((1 + level) / 2 if side == "two-sided" else level), k - 1)
+            square = np.mean([np.mean(z[source == g] ** 2) for g in range(k)])
+            q = max(conformal(1 - Fraction(3, 2) / (k + 1)), t * math.sqrt((1 + 1 / k) * square))
+        assert found.at(float(level)).q == pytest.approx(q)
 
 
 def test_sources_weigh_alike_whatever_their_rows():

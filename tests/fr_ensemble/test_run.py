@@ -284,6 +284,13 @@ def test_a_run_that_diverges_is_one_line(corpus: Path) -> None:
         run(job(corpus, recipe=replace(QUICK, learning_rate=1e30, epochs=4)), quiet)
 
 
+def test_members_that_learn_nothing_are_one_line(corpus: Path) -> None:
+    """Under a weight decay that leaves no weights, predictions have no correlation: bad input, not a broken plugin."""
+    recipe = replace(QUICK, weight_decay=1e4, learning_rate=0.02, epochs=60)
+    with pytest.raises(InputError, match=r"seed 0, fold s40: found the PLCC nan.*less weight decay"):
+        run(job(corpus, recipe=recipe), quiet)
+
+
 @pytest.mark.parametrize("changed", [{"device": "tpu"}, {"engine": "abacus"}])
 def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str, Any]) -> None:
     """Devices and engines are named before anything is trained."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import add_summary, deliver, find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
     if output is None or output == "-":
         show(lines)
     else:
-        from registry_tool.files import write_atomic
-
-        write_atomic(Path(output), "".join(f"{line}\n" for line in lines).encode())
+        deliver("".join(f"{line}\n" for line in lines), Path(output))
 
 
 @click.command("list")
@@ -157,7 +155,6 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
       registry card my_model -o docs/models/my_model.md
     """
     from registry_tool import flows, gating
-    from registry_tool.files import write_atomic
     from registry_tool.report.card import card as render
     from registry_tool.values import Policy
 
@@ -167,11 +164,7 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
         manifest = view.manifest or {}
     policy = loaded.registry.policies.get(entry.kind, Policy()) if loaded.registry else Policy()
     judgement = gating.gate(loaded.path, plugins, entry_id) if policy.rules else None
-    text = "\n".join(render(entry, manifest, policy, judgement)) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomic(output, text.encode())
+    deliver("\n".join(render(entry, manifest, policy, judgement)) + "\n", output)
 
 
 @click.command()
@@ -190,14 +183,9 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
       registry report my_model -o report.html
     """
     from registry_tool import dossier
-    from registry_tool.files import write_atomic
     from registry_tool.report import html
 
-    page = html.page(dossier.gather(find(registry), plugins_of(ctx), entry_id))
-    if output is None:
-        click.echo(page, nl=False)
-    else:
-        write_atomic(output, page.encode())
+    deliver(html.page(dossier.gather(find(registry), plugins_of(ctx), entry_id)), output)
 
 
 @click.command()

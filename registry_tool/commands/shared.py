@@ -71,6 +71,16 @@ def show(lines: str | Iterable[str]) -> None:
         click.echo(line, color=colour)
 
 
+def deliver(page: str, output: Path | None) -> None:
+    """Print a document, or write it to a file: whole, or the old one stays."""
+    if output is None:
+        click.echo(page, nl=False)
+        return
+    from registry_tool.files import write_atomic
+
+    write_atomic(output, page.encode())
+
+
 def add_summary(lines: Iterable[str]) -> None:
     """Append Markdown to the summary of a GitHub step; nothing where this is none."""
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):

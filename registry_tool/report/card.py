@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from registry_tool.gating import Judgement
-from registry_tool.report.text import table
+from registry_tool.report.text import part, plain, table
 from registry_tool.values import Entry, Json, Policy
 
 NOTHING = "not recorded"
 
 
 def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None) -> Iterator[str]:
-    """The lines of a card; front matter as the Hugging Face hub reads it."""
-    corpus = _object(manifest, "corpus", "name", "n_rows", "sources", "rows_sha256")
-    target = _object(manifest, "target", "name", "range")
+    """The lines of a card; front matter as the Hugging Face hub reads it.
+
+    A manifest's fields are its plugin's own: what has another shape than the card knows is not recorded.
+    """
+    corpus = part(manifest, "corpus", name=str, n_rows=int, sources=list, rows_sha256=str)
+    target = part(manifest, "target", name=str, range=list)
     yield from ("---", f"license: {_license(entry)}", "library_name: onnx", "tags:", f"- {entry.kind}")
     yield from ("- model-registry", f"model_name: {entry.id}", "---", "", f"# {entry.id}", "")
     state = "smoke: a load-path probe, not for use" if entry.smoke else "production"
@@ -26,9 +29,9 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         "Licence": entry.document.get("license", NOTHING),
         "Pinned file": f"`{entry.path}`",
         "sha256": f"`{entry.sha256}`",
-        "Target": f"`{target['name']}`, {target['range'][0]:g} to {target['range'][1]:g}" if target else NOTHING,
-        "Inputs": ", ".join(f"`{name}`" for name in manifest.get("feature_order", ())) or NOTHING,
-        "Encoders": ", ".join(f"`{name}`" for name in manifest.get("codec_vocab", ())) or NOTHING,
+        "Target": f"`{target['name']}`, {' to '.join(map(plain, target['range']))}" if target.get("range") else NOTHING,
+        "Inputs": _names(manifest, "feature_order"),
+        "Encoders": _names(manifest, "codec_vocab"),
         "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"
         if corpus
         else NOTHING,
@@ -51,7 +54,8 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
     if isinstance(recipe := manifest.get("recipe"), Mapping):
         yield from ("", "## How it was made", "", "| | |", "| --- | --- |")
         yield from (f"| {name} | {value} |" for name, value in sorted(recipe.items()))
-        made = ", ".join(f"{item['name']} {item['version']}" for item in manifest.get("environment", ()))
+        packages = [item for item in _list(manifest, "environment") if isinstance(item, Mapping)]
+        made = ", ".join(f"{item['name']} {item['version']}" for item in packages if {"name", "version"} <= item.keys())
         yield from ("", f"Environment: {made or NOTHING}.")
     yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
 
@@ -64,7 +68,10 @@ def _license(entry: Entry) -> str:
     )
 
 
-def _object(manifest: Mapping[str, Json], name: str, *fields: str) -> Mapping[str, Json]:
-    """A part of the manifest, where it has the shape that the card knows; a manifest's fields are its plugin's own."""
-    part = manifest.get(name)
-    return part if isinstance(part, Mapping) and all(field in part for field in fields) else {}
+def _list(manifest: Mapping[str, Json], name: str) -> Sequence[Json]:
+    found = manifest.get(name)
+    return found if isinstance(found, list) else ()
+
+
+def _names(manifest: Mapping[str, Json], name: str) -> str:
+    return ", ".join(f"`{plain(item)}`" for item in _list(manifest, name)) or NOTHING

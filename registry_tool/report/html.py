@@ -13,6 +13,7 @@ from registry_tool.hookspec import Figure, Table
 from registry_tool.report import svg
 from registry_tool.report.markup import Markup, el, escape, join
 from registry_tool.report.style import STYLE
+from registry_tool.report.text import part, plain
 from registry_tool.values import Artifact, Json, Severity, Verdict
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -56,15 +57,15 @@ def _summary(dossier: Dossier) -> Iterator[Markup]:
     yield el("ul", *(el("li", text, class_=tone) for text, tone in badges), class_="badges")
     if description := entry.document.get("description"):
         yield el("p", description, class_="lead")
-    target, corpus = _object(manifest, "target", name=str, range=list), _object(manifest, "corpus", sources=list)
+    target, corpus = part(manifest, "target", name=str, range=list), part(manifest, "corpus", sources=list)
     facts: dict[str, object] = {"Kind": el("code", entry.kind)}
     facts["Licence"] = entry.document.get("license", "not recorded")
-    if target:
-        facts["Predicts"] = f"{target['name']}, {' to '.join(map(_plain, target['range']))}"
+    if target.get("range"):
+        facts["Predicts"] = f"{target['name']}, {' to '.join(map(plain, target['range']))}"
     if isinstance(members := manifest.get("members"), list):
         facts["Members"] = len(members)
     if corpus:
-        facts["Trained on"] = f"{_plain(corpus.get('n_rows'))} rows of {len(corpus['sources'])} sources"
+        facts["Trained on"] = f"{plain(corpus.get('n_rows'))} rows of {len(corpus['sources'])} sources"
     yield _facts(facts)
 
 
@@ -110,9 +111,9 @@ def _verdict(dossier: Dossier) -> Iterator[Markup]:
 
 def _right(dossier: Dossier) -> Markup:
     """By what right the entry is what the registry says it is."""
-    entry, promotion = dossier.entry, _object(dossier.entry.document, "promotion")
+    entry, promotion = dossier.entry, part(dossier.entry.document, "promotion")
     if entry.smoke:
-        if reason := _object(entry.document, "demotion").get("reason"):
+        if reason := part(entry.document, "demotion").get("reason"):
             return join("It was production and was taken back: ", el("q", reason))
         return join("Smoke: it is registered and checked, and no runtime should use it.")
     if promotion.get("manual"):
@@ -199,9 +200,9 @@ def _chain(dossier: Dossier) -> Iterator[Markup]:
         links.append(_link(f"{len(others)} pinned file{'s' * (len(others) != 1)}", *where, _files(others, folder)))
     if dossier.judgement is not None and (digest := dossier.judgement.verdict.evidence_sha256):
         links.append(_link("The evidence, as one digest", _digest(digest)))
-    if corpus := _object(manifest, "corpus"):
+    if corpus := part(manifest, "corpus"):
         links.append(_link("The corpus", _document(corpus)))
-    if recipe := _object(manifest, "recipe"):
+    if recipe := part(manifest, "recipe"):
         digest = manifest.get("recipe_sha256")
         links.append(_link("The recipe", *([_digest(digest)] if isinstance(digest, str) else []), _document(recipe)))
     if isinstance(made := manifest.get("environment"), list) and all(isinstance(item, Mapping) for item in made):
@@ -234,7 +235,7 @@ def _document(document: Mapping[str, Json]) -> Markup:
             text = (
                 "none"
                 if value is None
-                else ", ".join(map(_plain, value if isinstance(value, list | tuple) else [value]))
+                else ", ".join(map(plain, value if isinstance(value, list | tuple) else [value]))
             )
             facts[name] = el("code", text) if "sha256" in name else text
     return _facts(facts)
@@ -242,17 +243,6 @@ def _document(document: Mapping[str, Json]) -> Markup:
 
 def _pretty(value: Json) -> Markup:
     return Markup("\n".join(escape(line) for line in json.dumps(value, indent=2, ensure_ascii=False).split("\n")))
-
-
-def _plain(value: Json) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
-
-
-def _object(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[str, Json]:
-    """A part of a document, where it is an object whose fields have these types; else an empty one."""
-    part = document.get(name)
-    fits = isinstance(part, Mapping) and all(isinstance(part.get(field), kind) for field, kind in fields.items())
-    return part if isinstance(part, Mapping) and fits else {}
 
 
 # ---- parts --------------------------------------------------------------------------------------------------------

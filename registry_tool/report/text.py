@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -90,3 +91,15 @@ def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name}: {', '.join(map(str, value))}"
         else:
             yield f"{indent}{name}: {visible(str(value))}"
+
+
+def plain(value: Json) -> str:
+    """A text as it is, a number without what says nothing, anything else as JSON."""
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[str, Json]:
+    """A part of a document, where it is an object whose fields have these types; else an empty one."""
+    found = document.get(name)
+    fits = isinstance(found, Mapping) and all(isinstance(found.get(field), kind) for field, kind in fields.items())
+    return found if isinstance(found, Mapping) and fits else {}

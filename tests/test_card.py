@@ -1,0 +1,66 @@
+"""test_card.py: the model card of `registry card`, and the report, on manifests of any shape."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Program, Thumbs, with_plugin
+from sandbox import Sandbox, sha256, to_json
+
+FIELDS = ("corpus", "target", "feature_order", "codec_vocab", "recipe", "environment", "members")
+SHAPES: list[Any] = [
+    None, 7, "text", True, [], ["a", 1, None, {"x": [1]}], {}, {"name": 1, "range": 2, "n_rows": "x", "sources": 3},
+    {"name": "n", "range": [], "n_rows": 1, "sources": [], "rows_sha256": None},
+    {"name": "n", "range": ["low", None, {}]},
+    [{"name": "numpy"}, {"version": 1}, 3],
+]  # fmt: skip
+
+
+def put(thumb: Sandbox, fields: dict[str, Any]) -> None:
+    """Give the entry a sidecar with these fields and pin it; a person decides about its kind."""
+    sidecar = to_json({"id": "t", "kind": "thumb", **fields})
+    (thumb.folder / "t.json").write_bytes(sidecar)
+    document = thumb.registry
+    document["policies"] = {"thumb": {"gate": "manual", "rules": []}}
+    document["models"][0]["sidecar_sha256"] = sha256(sidecar)
+    thumb.path.write_bytes(to_json(document))
+
+
+def rows(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: json.dumps(shape)[:30])
+@pytest.mark.parametrize("command", ["card", "report"])
+def test_a_manifest_of_any_shape_gives_a_page(thumb: Sandbox, registry: Program, command: str, shape: Any) -> None:
+    """Its fields are its plugin's own: what the card does not know is not recorded, and nothing is a traceback."""
+    for fields in (dict.fromkeys(FIELDS, shape), *({field: shape} for field in FIELDS)):
+        put(thumb, fields)
+        ran = registry(command, "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+        assert (ran.code, ran.err) == (0, "")
+        assert "thumb" in ran.out
+        if command == "card":
+            shown = rows(ran.out)
+            assert shown["Kind"] == "`thumb`"
+            assert shown["Trained on"] == "not recorded"
+
+
+def test_a_shape_that_the_card_knows_is_shown(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
+    """Of any kind: target, inputs, corpus, recipe and environment; -o writes what is printed otherwise."""
+    put(thumb, {
+        "target": {"name": "clicks", "range": [0, 1.5]}, "feature_order": ["a", "b"], "recipe": {"epochs": 3},
+        "corpus": {"name": "c.csv", "n_rows": 9, "sources": ["x", "y"], "rows_sha256": "1" * 64},
+        "environment": [{"name": "numpy", "version": "2.1"}, {"name": "python"}],
+    })  # fmt: skip
+    ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+    shown = rows(ran.out)
+    assert (shown["Target"], shown["Inputs"]) == ("`clicks`, 0 to 1.5", "`a`, `b`")
+    assert (shown["Trained on"], shown["Encoders"]) == ("c.csv: 9 rows, 2 sources", "not recorded")
+    assert shown["epochs"] == "3"
+    assert "\nEnvironment: numpy 2.1.\n" in ran.out
+    to = registry("card", "t", "-o", tmp_path / "t.md", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+    assert (to.code, to.out, (tmp_path / "t.md").read_text()) == (0, "", ran.out)

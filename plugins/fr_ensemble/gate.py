@@ -71,7 +71,9 @@ def over_sources(measured: Predictions, calibration: Calibration) -> dict[str, f
     mean_plcc_low, mean_plcc_high: 95 % bootstrap interval over sources of the folds' mean PLCC. sigma_ratio: median
     sigma by the target's deviation; near 0 the ensemble has collapsed. For each level, in percent: coverage_80, the
     mean over sources of the share of rows inside where the other sources calibrate; coverage_80_upper, that plus 1.64
-    standard errors over sources (below nominal: the claim is refuted at 5 %); coverage_80_worst, the worst source.
+    standard errors over sources (below nominal: the claim is refuted at 5 %); coverage_80_worst, the worst source. An
+    upper above 1 stays as it is: no nominal level is above 1, so clipped it would decide nothing else, and a verdict
+    that stores it would no longer agree.
     What cannot be computed (coverage below 3 sources) is absent, so that a rule on it fails.
     """
     oof, figures = measured.oof, measured.figures

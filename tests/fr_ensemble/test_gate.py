@@ -45,6 +45,15 @@ def test_a_source_unlike_the_others_is_the_worst() -> None:
     assert wild["coverage_80_worst"] == values.min()
 
 
+def test_an_upper_coverage_above_one_is_not_clipped() -> None:
+    """It is mean plus 1.64 standard errors as it stands, in every verdict."""
+    metrics = measured(make_oof(wild=3))
+    values = np.array([*calibrate(make_oof(wild=3)).at(0.99).coverage.values()])
+    expected = values.mean() + 1.64 * values.std(ddof=1) / K**0.5
+    assert metrics["coverage_99_upper"] == pytest.approx(expected)
+    assert expected > 1.0 >= metrics["coverage_99"]
+
+
 def test_coverage_needs_three_sources() -> None:
     """With two, no source can be left out of a calibration: the metrics are absent, so a rule on them fails."""
     assert not [name for name in measured(make_oof(2)) if name.startswith("coverage")]

@@ -4,9 +4,10 @@ Each source of AVT-VQDB-UHD-1 is held out once. On the others the whole procedur
 calibration, refit. Its rows are then predicted and their intervals counted; every figure is a mean over sources with
 its standard error. Beside it the public recipe: 30 epochs, raw target, |y - mu| / sigma on a random fifth of the rows.
 For MOS also plain VMAF through a logistic fit. `with distance` is an experiment, no method of the product: the default,
-with a scale that grows with the distance of a row's inputs from those trained on. Nothing made from the data is kept.
+with a scale that grows with the distance of a row's inputs from those trained on. Nothing made from the data is kept,
+but predictions where --cache says so. `frames` takes two hours of a core (`--thin 25`: minutes), `unlike` ten minutes.
 
-    python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 [--runs clips,clips-canonical,frames] [--thin 25]
+    python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 [--runs clips,clips-canonical,frames,unlike]
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ import argparse
 import platform
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 from fr_ensemble.baseline import Curve
 from fr_ensemble.conformal import DEFAULT_METHOD, calibrate
 from fr_ensemble.corpus import ColumnSpec, Condition, Corpus, read_corpus
 from fr_ensemble.manifest import codec_block
-from fr_ensemble.metrics import bootstrap_interval, coverage, mean_width, plcc, rmse, standard_error
+from fr_ensemble.metrics import bootstrap_interval, coverage, interval_scores, mean_width, plcc, rmse, standard_error
 from fr_ensemble.network import predict
 from fr_ensemble.oof import Oof
+from fr_ensemble.patterns import OUTLIER, PATTERNS
 from fr_ensemble.predict import standardise
 from fr_ensemble.recipe import Recipe
+from fr_ensemble.run import SHIPPED
 from fr_ensemble.train import train
 from fr_ensemble.weights import Float64, TrainingData
 from torch import nn
@@ -42,14 +51,27 @@ DISTANCE = "with distance"
 STEPS = np.append(0.0, np.geomspace(0.02, 30.0, 31))  # of the distance's part and of the floor, times the median sigma
 PUBLIC_EPOCHS, PUBLIC_SHARE = 30, 0.2  # share of the training rows that calibrates
 MOS = (Condition("bitrate_kbps", "log2"), Condition("height"))
-REGULARISED = {"input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True}
+REGULARISED = {"input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True, "epochs": 60}
+AVT_CLIPS, AVT_FRAMES = "clips.parquet", "frames.parquet"
 RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
-    "clips": ("clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3", "clips.parquet",
+    "clips": ("clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3, 60 epochs", AVT_CLIPS,
               ColumnSpec(("vmaf",), "mos", MOS), REGULARISED),
-    "clips-canonical": ("clips -> mos: canonical-6", "clips.parquet", ColumnSpec(target="mos"), {}),
-    "frames": ("frames -> vmaf: canonical-6", "frames.parquet", ColumnSpec(target="vmaf"), {}),
+    "clips-canonical": ("clips -> mos: canonical-6", AVT_CLIPS, ColumnSpec(target="mos"), {}),
+    "frames": ("frames -> vmaf: canonical-6", AVT_FRAMES, ColumnSpec(target="vmaf"), {}),
+    "unlike": ("shipped, one source of each pair, and the outlier -> vmaf: canonical-6", "",
+               ColumnSpec(target="vmaf"), {}),
 }  # fmt: skip
 Bounds = dict[tuple[str, float], tuple[Float64, Float64]]  # (method, level) -> lower, upper of the held-out rows
+
+
+def rows_of(name: str, data: Path, scratch: Path) -> Path:
+    """The run's file. The shipped sources come in pairs; `unlike` takes one of each, so that every source is alone."""
+    if RUNS[name][1]:
+        return data / RUNS[name][1]
+    table = pa.concat_tables([pq.read_table(SHIPPED), pq.read_table(SHIPPED.with_name("outlier.parquet"))])
+    sources = [*list(PATTERNS)[::2], *OUTLIER]
+    pq.write_table(table.filter(pc.field("src").isin(sources)), scratch / "unlike.parquet")
+    return scratch / "unlike.parquet"
 
 
 def without(corpus: Corpus, held_out: int, thin: int) -> TrainingData:
@@ -60,18 +82,54 @@ def without(corpus: Corpus, held_out: int, thin: int) -> TrainingData:
     return TrainingData(*data, corpus.target[rows], source, len(corpus.sources) - 1)
 
 
-def ours(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int) -> tuple[Float64, Bounds]:
-    """mu of the held-out source, and its bounds by every method from the same out-of-fold predictions."""
+@dataclass(frozen=True)
+class Split:
+    """What the models of one held-out source predict. Saved by --cache, so that methods can be compared anew."""
+
+    oof: Float64  # (M, n): the other sources' rows, each by models that did not see its source
+    scores: Float64  # (M, m): the held-out source's rows, by the models of all other sources
+    public_lower: Float64  # (L, m): the public recipe's bounds at LEVELS
+    public_upper: Float64
+    public_mu: Float64  # (m,)
+
+
+def split_of(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int) -> Split:
+    """Trains on the other sources, ours and the public recipe's."""
     data = without(corpus, held_out, thin)
     trained = train(data, recipe, jobs=jobs)
-    names = tuple(name for g, name in enumerate(corpus.sources) if g != held_out)
-    oof = Oof(recipe.seeds, names, data.source, None, None, data.target, trained.oof, "", "", None)
     rows = corpus.source == held_out
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
     inputs = np.concatenate(standardise(corpus.features[rows], block, trained.scaler, corpus.spec.n_slots), axis=1)
     scores = np.stack([predict(weights, inputs).astype(np.float64) for weights in trained.members])
-    mu, sigma = scores.mean(axis=0), scores.std(axis=0, ddof=1)
+    mu, bounds = public(corpus, recipe, held_out, thin)
+    lower, upper = (np.stack([bounds[PUBLIC, level][side] for level in LEVELS]) for side in (0, 1))
+    return Split(trained.oof, scores, lower, upper, mu)
+
+
+def cached(path: Path | None, make: Callable[[], Split]) -> Split:
+    """The split kept at path, else a new one, which is kept there."""
+    if path is not None and path.is_file():
+        with np.load(path) as arrays:
+            return Split(**arrays)
+    made = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".tmp").open("wb") as stream:
+            np.savez(stream, **vars(made))
+        path.with_suffix(".tmp").replace(path)
+    return made
+
+
+def bounds_of(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, split: Split) -> Bounds:
+    """Bounds of the held-out source by every method, from the same out-of-fold predictions."""
+    data = without(corpus, held_out, thin)
+    names = tuple(name for g, name in enumerate(corpus.sources) if g != held_out)
+    oof = Oof(recipe.seeds, names, data.source, None, None, data.target, split.oof, "", "", None)
+    rows = corpus.source == held_out
+    mu, sigma = split.scores.mean(axis=0), split.scores.std(axis=0, ddof=1)
     bounds: Bounds = {}
+    for at, level in enumerate(LEVELS):
+        bounds[PUBLIC, level] = split.public_lower[at], split.public_upper[at]
     for method in METHODS:
         calibration = calibrate(oof, "row", method, LEVELS, target_range=corpus.spec.bounds)
         bounds |= {(method, level): calibration.interval(mu, sigma, level) for level in LEVELS}
@@ -84,8 +142,7 @@ def ours(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int) ->
     twins = oof.mu + np.array([[-1.0], [1.0]]) * spread / np.sqrt(2.0)
     twin_oof = replace(oof, seeds=(0, 1), predictions=twins)
     wider = calibrate(twin_oof, "row", DEFAULT_METHOD, LEVELS, target_range=corpus.spec.bounds)
-    bounds |= {(DISTANCE, level): wider.interval(mu, new_spread, level) for level in LEVELS}
-    return mu, bounds
+    return bounds | {(DISTANCE, level): wider.interval(mu, new_spread, level) for level in LEVELS}
 
 
 def distance(known: Float64, rows: Float64) -> Float64:
@@ -93,7 +150,8 @@ def distance(known: Float64, rows: Float64) -> Float64:
     centred = known - known.mean(axis=0)
     covariance = centred.T @ centred / len(known) + 1e-6 * np.diag(known.var(axis=0))
     apart = rows - known.mean(axis=0)
-    return np.sqrt(np.einsum("ij,ij->i", apart @ np.linalg.inv(covariance), apart))
+    squared: Float64 = np.einsum("ij,ij->i", apart @ np.linalg.inv(covariance), apart)
+    return np.sqrt(squared)
 
 
 def spreads(oof: Oof, sigma: Float64, apart: Float64, new_apart: Float64) -> tuple[Float64, Float64]:
@@ -167,7 +225,7 @@ def logistic(path: Path, corpus: Corpus, held_out: int) -> Float64:
 
 
 def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) -> None:
-    """The tables: correlation and error; coverage and width, means over sources."""
+    """The tables: correlation and error; coverage, width and interval (Winkler) score, means over sources."""
     k = len(corpus.sources)
     targets = [corpus.target[corpus.source == g] for g in range(k)]
     errors = {}
@@ -181,7 +239,7 @@ def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) 
         difference = errors["ensemble"] - errors["vmaf, logistic"]
         low, high = bootstrap_interval(difference)
         print(f"RMSE less that of plain VMAF, paired: {difference.mean():+.4f} (95 % {low:+.4f}..{high:+.4f})")
-    header = "".join(f" | {level:>5.0%} cover    se  width  worst source" + " " * 15 for level in LEVELS)
+    header = "".join(f" | {level:>5.0%} cover    se  width  score  worst source" + " " * 15 for level in LEVELS)
     print(f"\n{'method':<14}{header}")
     for method in (*METHODS, DISTANCE, PUBLIC):
         line = f"{method:<14}"
@@ -189,8 +247,9 @@ def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) 
             pairs = [bounds[g][method, level] for g in range(k)]
             inside = np.array([coverage(targets[g], *pairs[g]) for g in range(k)])
             width = np.mean([mean_width(*pair) for pair in pairs])
+            score = np.mean([interval_scores(targets[g], *pairs[g], level).mean() for g in range(k)])
             worst = int(inside.argmin())
-            line += f" | {inside.mean():>11.3f} {standard_error(inside):>5.3f} {width:>6.3f}  "
+            line += f" | {inside.mean():>11.3f} {standard_error(inside):>5.3f} {width:>6.3f} {score:>6.3f}  "
             line += f"{inside[worst]:.3f} {corpus.sources[worst]:<21.21}"
         print(line)
 
@@ -199,10 +258,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", default="clips,clips-canonical", help=f"of {', '.join(RUNS)}")
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, help="instead of the runs' own: 60 for clips, 200 for the others")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--thin", type=int, default=25, help="frames: train on every n-th row (all are predicted)")
+    parser.add_argument("--thin", type=int, default=1, help="frames: train on every n-th row (all are predicted)")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--cache", type=Path, help="keep predictions here: another run then compares without training")
     options = parser.parse_args()
     chosen = options.runs.split(",")
     if unknown := [name for name in chosen if name not in RUNS]:
@@ -212,26 +272,34 @@ def main() -> None:
     torch.set_num_threads(1)
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("registry-tool", "torch", "numpy"))
     print(f"Python {platform.python_version()}, {versions}, {platform.machine()}; {options}")
-    for name in chosen:
-        title, file, spec, extra = RUNS[name]
-        recipe = Recipe(seeds=tuple(range(options.seeds)), epochs=options.epochs, **extra)
-        corpus = read_corpus(options.data / file, spec)
-        thin = options.thin if name == "frames" else 1
-        began = time.perf_counter()
-        mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
-        bounds: list[Bounds] = []
-        for held_out in range(len(corpus.sources)):
-            mu, of_ours = ours(corpus, recipe, held_out, thin, options.jobs)
-            public_mu, of_public = public(corpus, recipe, held_out, thin)
-            mus["ensemble"].append(mu)
-            mus[PUBLIC].append(public_mu)
-            if spec.target == "mos":
-                mus.setdefault("vmaf, logistic", []).append(logistic(options.data / file, corpus, held_out))
-            bounds.append(of_ours | of_public)
-            print(f"  {corpus.sources[held_out]}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        every = f"one in {thin} trained on" if thin > 1 else "all trained on"
-        print(f"\n== {title} ({corpus.n_rows} rows, {every}, {len(corpus.sources)} sources) ==")
-        report(corpus, mus, bounds)
+    with TemporaryDirectory() as scratch:
+        for name in chosen:
+            nested_loso(name, options, rows_of(name, options.data, Path(scratch)))
+
+
+def nested_loso(name: str, options: argparse.Namespace, file: Path) -> None:
+    """One run: each source held out once, then the tables."""
+    title, _, spec, extra = RUNS[name]
+    asked = {} if options.epochs is None else {"epochs": options.epochs}
+    recipe = Recipe(**{**extra, **asked, "seeds": tuple(range(options.seeds))})
+    corpus = read_corpus(file, spec)
+    thin = options.thin if name == "frames" else 1
+    began = time.perf_counter()
+    mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
+    bounds: list[Bounds] = []
+    for held_out, source in enumerate(corpus.sources):
+        key = f"{name}-{thin}-{recipe.sha256[:12]}-{held_out}.npz"
+        path = options.cache and options.cache / key
+        split = cached(path, partial(split_of, corpus, recipe, held_out, thin, options.jobs))
+        mus["ensemble"].append(split.scores.mean(axis=0))
+        mus[PUBLIC].append(split.public_mu)
+        if spec.target == "mos":
+            mus.setdefault("vmaf, logistic", []).append(logistic(file, corpus, held_out))
+        bounds.append(bounds_of(corpus, recipe, held_out, thin, split))
+        print(f"  {source}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    every = f"one in {thin} trained on" if thin > 1 else "all trained on"
+    print(f"\n== {title} ({corpus.n_rows} rows, {every}, {len(corpus.sources)} sources) ==")
+    report(corpus, mus, bounds)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def nested() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
 
@@ -71,13 +72,16 @@ def test_plain_vmaf_is_fitted_on_the_other_sources(nested: Any, data: Path) -> N
 
 
 def test_every_run_prints_its_table(
-    nested: Any, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    nested: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line a method with coverage, width and worst source; the versions first; the comparison for MOS alone."""
-    few = ["--epochs", "1", "--seeds", "2", "--thin", "2"]
+    few = ["--epochs", "1", "--seeds", "2", "--thin", "2", "--cache", str(tmp_path / "kept")]
     monkeypatch.setattr(sys, "argv", ["nested_loso.py", str(data), "--runs", "clips,frames", *few])
     nested.main()
     out = capsys.readouterr().out
+    monkeypatch.setattr(nested, "train", None)  # a second run trains nothing
+    nested.main()
+    assert capsys.readouterr().out == out
     assert out.startswith("Python ")
     for method in (*nested.METHODS, nested.DISTANCE, nested.PUBLIC):
         assert sum(line.startswith(f"{method} ") and line.count(" s") >= 3 for line in out.splitlines()) == 2
@@ -93,6 +97,14 @@ def test_a_wrong_word_is_one_line(
     monkeypatch.setattr(sys, "argv", ["nested_loso.py", str(tmp_path), *more])
     with pytest.raises(SystemExit, match=words):
         nested.main()
+
+
+def test_unlike_takes_one_source_of_each_pair(nested: Any, tmp_path: Path) -> None:
+    """And the outlier: twelve sources without a like."""
+    corpus = nested.read_corpus(nested.rows_of("unlike", tmp_path, tmp_path), nested.ColumnSpec(target="vmaf"))
+    assert (len(corpus.sources), corpus.n_rows) == (12, 12 * 240)
+    assert "life-flicker" in corpus.sources
+    assert sum(name.startswith("perlin") for name in corpus.sources) == 1
 
 
 def test_a_far_combination_is_far_though_each_column_is_inside(nested: Any) -> None:

@@ -25,6 +25,12 @@ RECIPE = (
 )
 RUNS = {  # id of the entry -> title, file, options of `registry train`, the entry to compare with
     "frames": ("frames -> vmaf, canonical-6", "frames.parquet", "--target vmaf", None),
+    "frames-sharp": (
+        "frames -> vmaf, canonical-6, no dropout, 60 epochs",
+        "frames.parquet",
+        "--target vmaf --dropout 0 --epochs 60",
+        "frames",
+    ),
     "mos-canonical": ("clips -> mos, canonical-6", "clips.parquet", "--target mos", None),
     "mos-stopped": (
         "clips -> mos, canonical-6, early stopping",

@@ -5,7 +5,8 @@ calibration, refit. Its rows are then predicted and their intervals counted; eve
 its standard error. Beside it the public recipe: 30 epochs, raw target, |y - mu| / sigma on a random fifth of the rows.
 For MOS also plain VMAF through a logistic fit. `with distance` is an experiment, no method of the product: the default,
 with a scale that grows with the distance of a row's inputs from those trained on. Nothing made from the data is kept,
-but predictions where --cache says so. `frames` takes two hours of a core (`--thin 25`: minutes), `unlike` ten minutes.
+but predictions where --cache says so. `frames` takes half an hour of a core, `frames-default` two hours (less with
+--thin), `unlike` ten minutes, the runs on clips one each.
 
     python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 [--runs clips,clips-canonical,frames,unlike]
 """
@@ -57,7 +58,9 @@ RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
     "clips": ("clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3, 60 epochs", AVT_CLIPS,
               ColumnSpec(("vmaf",), "mos", MOS), REGULARISED),
     "clips-canonical": ("clips -> mos: canonical-6", AVT_CLIPS, ColumnSpec(target="mos"), {}),
-    "frames": ("frames -> vmaf: canonical-6", AVT_FRAMES, ColumnSpec(target="vmaf"), {}),
+    "frames": ("frames -> vmaf: canonical-6, no dropout, 60 epochs", AVT_FRAMES,
+               ColumnSpec(target="vmaf"), {"dropout": 0.0, "epochs": 60}),
+    "frames-default": ("frames -> vmaf: canonical-6, the default recipe", AVT_FRAMES, ColumnSpec(target="vmaf"), {}),
     "unlike": ("shipped, one source of each pair, and the outlier -> vmaf: canonical-6", "",
                ColumnSpec(target="vmaf"), {}),
 }  # fmt: skip
@@ -258,9 +261,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", default="clips,clips-canonical", help=f"of {', '.join(RUNS)}")
-    parser.add_argument("--epochs", type=int, help="instead of the runs' own: 60 for clips, 200 for the others")
+    parser.add_argument("--epochs", type=int, help="instead of the runs' own, 60 or 200")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--thin", type=int, default=1, help="frames: train on every n-th row (all are predicted)")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--thin", type=int, default=1, help="VMAF: train on every n-th row (all are predicted)")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--cache", type=Path, help="keep predictions here: another run then compares without training")
     options = parser.parse_args()
@@ -281,9 +285,9 @@ def nested_loso(name: str, options: argparse.Namespace, file: Path) -> None:
     """One run: each source held out once, then the tables."""
     title, _, spec, extra = RUNS[name]
     asked = {} if options.epochs is None else {"epochs": options.epochs}
-    recipe = Recipe(**{**extra, **asked, "seeds": tuple(range(options.seeds))})
+    recipe = Recipe(**{**extra, **asked, "seeds": tuple(range(options.first_seed, options.first_seed + options.seeds))})
     corpus = read_corpus(file, spec)
-    thin = options.thin if name == "frames" else 1
+    thin = options.thin if spec.target == "vmaf" else 1
     began = time.perf_counter()
     mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
     bounds: list[Bounds] = []

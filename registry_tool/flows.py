@@ -284,6 +284,10 @@ def evaluate(
         answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
     if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
+    compared = answer.document.get("against")
+    if against is not None and not (isinstance(compared, Mapping) and "incumbent" in compared):
+        what = f"found no comparison with {against}, expected a kind whose plugin compares entries"
+        raise InputError(f"--against: {what}: leave it out")
     return answer
 
 

@@ -152,7 +152,8 @@ class GateRequest:
 class EvaluateRequest:
     """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
 
-    plot: whether a picture is asked for. against: another entry of the kind, to be compared on the same rows.
+    plot: whether a picture is asked for. against: another entry of the kind, to be compared on the same rows; the
+    document then says how they compare at `against`, `incumbent`.
     """
 
     corpus: Path | None
@@ -300,7 +301,8 @@ class Hooks:
         """Measure an entry on data it has not seen.
 
         Called by `registry evaluate ID`, on the owner of the kind only. None means the kind cannot be evaluated. May
-        raise InputError for a corpus that cannot be used.
+        raise InputError for a corpus that cannot be used. A document without the comparison that `request.against` asks
+        for is refused by the core, so that nobody takes it for one.
 
         Example: `return Evaluation({"entry": view.entry.id, "plcc": 0.98})`
         """

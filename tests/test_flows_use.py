@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Made, Thumbs, with_plugin
+from conftest import Made, Program, Thumbs, with_plugin
 from sandbox import Sandbox, to_json, tree
 from sketches import Trainer, train
 
@@ -75,6 +75,36 @@ def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
     assert document == {"entry": "t", "levels": [0.5, 0.8, 0.95], "bytes": size}
     batches = list(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
     assert [b.columns for b in batches] == [{"row": [row], "mu": [size]} for row in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "compared"),
+    [
+        ({}, False),
+        ({"against": None}, False),
+        ({"against": {"vmaf": {}}}, False),
+        ({"against": {"incumbent": {}}}, True),
+    ],
+)
+def test_a_kind_that_does_not_compare_says_so(
+    thumb: Sandbox, registry: Program, answer: dict[str, Any], compared: bool
+) -> None:
+    """`evaluate --against` on a plugin that leaves the other entry out is bad input, in one line."""
+
+    class Alone(Thumbs):
+        @hookimpl
+        def registry_evaluate(self, view: Any, request: EvaluateRequest) -> Evaluation:
+            return Evaluation({"entry": view.entry.id, **answer}, [("figure", "value")])
+
+    plugins, where = with_plugin(Alone()), ("--smoke", "--registry", thumb.path)
+    ran = registry("evaluate", "t", *where, "--against", "t", plugins=plugins)
+    assert ran.code == (0 if compared else 2)
+    expected = (
+        "" if compared else "registry: --against: found no comparison with t, expected a kind whose plugin compares"
+    )
+    assert ran.err.startswith(expected)
+    assert ran.err.count("\n") == (not compared)
+    assert registry("evaluate", "t", *where, plugins=plugins).code == 0
 
 
 def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,14 @@ def test_schemas_are_listed_and_an_unknown_one_is_named(registry: Program) -> No
     ran = registry("schema", "thumb")
     assert (ran.code, "fr_ensemble" in ran.err) == (2, True)
     assert registry("schema", "registry", "-o", "x").code == 2
+
+
+def test_a_fresh_registry_names_no_schema_and_new_users_are_told(smoke: Sandbox) -> None:
+    """What `train` makes has no `$schema` of its own accord; the first pages one reads say how to get it."""
+    assert "$schema" not in smoke.registry
+    assert "$schema" not in smoke.manifest
+    for page in ("README.md", "docs/tutorial.md", "docs/formats.md", "docs/how-to/ci.md"):
+        assert re.search(r"registry schema\b.*-o (DIR|model/schemas)", (ROOT / page).read_text()), page
 
 
 def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 from fr_ensemble.conformal import LOWER, Calibration, Intervals
 from fr_ensemble.corpus import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.info import columns
-from fr_ensemble.manifest import OOF_PATH, codec_block, is_current, scaler_of, spec_of
-from fr_ensemble.oof import read_oof
+from fr_ensemble.manifest import codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.predict import member_scores, standardise
 from fr_ensemble.tables import Told, missing_column, silent
+from fr_ensemble.use import intervals_of
 from fr_ensemble.weights import Float64
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
@@ -85,9 +85,7 @@ def recommend(view: EntryView, question: Question, told: Told = silent) -> tuple
     if not (low <= question.target <= high and 0.0 < question.confidence < 1.0):
         found = f"--target {question.target:g} --confidence {question.confidence:g}"
         raise InputError(f"{found}: expected a target in {low:g}..{high:g} and a confidence between 0 and 1")
-    stored = Intervals.from_dict(manifest["intervals"])
-    stored.of("clip", LOWER)  # says at once where clips are not known
-    stored = stored.with_levels([question.confidence], lambda: read_oof(view.read(OOF_PATH)))
+    stored = intervals_of(view, [question.confidence])
     calibration = stored.of("clip", LOWER)
     cost = _cost(question, spec)
     clips, warnings = _read(view, question.corpus, spec, stored, cost, told)

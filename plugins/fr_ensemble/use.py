@@ -39,7 +39,7 @@ def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
 
 
-def _intervals(view: EntryView, levels: Sequence[float]) -> Intervals:
+def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
     """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
     try:
         stored = Intervals.from_dict((view.manifest or {})["intervals"])
@@ -64,7 +64,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)
     mu, sigma = ensemble.predict(corpus.features, block)
     groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
-    stored = _intervals(view, request.levels)
+    stored = intervals_of(view, request.levels)
     methods = _methods(view, stored.of(), request.levels)
     document = {
         "entry": view.entry.id,
@@ -96,7 +96,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         from fr_ensemble.plot import GRID, draw
 
         grid = sorted({*request.levels, *GRID})
-        drawn = {f"stored: {stored.of().method}": _intervals(view, grid).of(), **_methods(view, stored.of(), grid)}
+        drawn = {f"stored: {stored.of().method}": intervals_of(view, grid).of(), **_methods(view, stored.of(), grid)}
         picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
     return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, picture)
 
@@ -244,7 +244,7 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
     if request.corpus is None:
         raise InputError("--corpus: found none, expected rows to predict: name a file")
     spec = spec_of(manifest, target=False)
-    stored = _intervals(view, request.levels)
+    stored = intervals_of(view, request.levels)
     for rows in read_batches(request.corpus, spec):
         columns = _columns(rows, spec, ensemble, stored, request.levels)
         warnings = {_unknown(name): count for name, count in rows.unknown_encoders.items()}

@@ -228,6 +228,14 @@ def test_an_entry_without_clips_is_refused(registry: Program, smoke: Sandbox, cl
     assert (ran.code, "no entry 'none'" in ran.err) == (2, True)
 
 
+def test_intervals_that_mean_nothing_are_one_line(registry: Program, smoke: Sandbox, clips: Sandbox) -> None:
+    """A range upside down, though every pin fits, is exit 2 that says to validate, no traceback."""
+    smoke.forge(lambda manifest: manifest["intervals"]["calibrations"][0].update(range=[9, 0]))
+    where = ["--corpus", clips.folder.parent / ROWS, "--registry", smoke.path, "--target", 80]
+    ran = registry("fr-ensemble", "recommend", "tiny", *where)
+    assert (ran.code, ran.err.count("\n"), "run `registry validate`" in ran.err) == (2, 1, True)
+
+
 def test_changed_bytes_are_refused(registry: Program, smoke: Sandbox, clips: Sandbox) -> None:
     """A command of a plugin opens an entry as every other does: a member that is not the pinned one is rejected."""
     member = smoke.run / smoke.manifest["members"][0]["onnx"]

@@ -37,6 +37,9 @@ def drop(*path: str | int) -> Change:
     return change
 
 
+CALIBRATION = ("intervals", "calibrations", 0)
+
+
 def swap_members(manifest: Manifest) -> None:
     """Member 0's file under member 1's name and the other way round."""
     a, b = manifest["members"][:2]
@@ -135,6 +138,12 @@ DOCUMENTS: list[tuple[str, Change, str, str]] = [  # found in documents alone, s
     ("one source", put("corpus", "sources", value=["a"]), "schema-value", "/corpus/sources"),
     ("a source twice", put("corpus", "sources", value=lambda v: [v[0], *v[:-1]]), "schema-value", "/corpus/sources"),
     ("no intervals", drop("intervals"), "schema-required", ""),
+    ("intervals of nothing", put("intervals", value={}), "schema-required", "/intervals"),
+    ("another side", put(*CALIBRATION, "side", value="upper"), "schema-value", "/intervals/calibrations/0/side"),
+    ("another ddof", put(*CALIBRATION, "ddof", value=0), "schema-value", "/intervals/calibrations/0/ddof"),
+    ("a floor below 0", put(*CALIBRATION, "floor", value=-1), "schema-value", "/intervals/calibrations/0/floor"),
+    ("no floor", drop(*CALIBRATION, "floor"), "schema-required", "/intervals/calibrations/0"),
+    ("n as text", put(*CALIBRATION, "n", value="9"), "schema-type", "/intervals/calibrations/0/n"),
     ("no probe", drop("probe"), "schema-required", ""),
     ("random rows as text", put("random_rows", value="false"), "schema-type", "/random_rows"),
 ]  # fmt: skip
@@ -160,8 +169,7 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
     ("narrower intervals", narrower, "intervals-disagree", "/intervals"),
     ("a better guarantee", guaranteed, "intervals-disagree", "/intervals"),
     ("another floor", put("intervals", "calibrations", 0, "floor", value=1.0), "intervals-disagree", "/intervals"),
-    ("another side", put("intervals", "calibrations", 0, "side", value="upper"), "intervals-unusable", "/intervals"),
-    ("intervals of nothing", put("intervals", value={}), "intervals-unusable", "/intervals"),
+    ("another method", put(*CALIBRATION, "method", value="guess"), "intervals-unusable", "/intervals"),
     ("a range turned", put("intervals", "calibrations", 0, "range", value=[9, 0]), "intervals-unusable", "/intervals"),
 ]  # fmt: skip
 CLAIMS: list[tuple[str, Change]] = [  # claims that pinned bytes can bear out or not

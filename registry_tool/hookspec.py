@@ -140,7 +140,8 @@ class GateRequest:
     """evidence: None means the evidence that the manifest pins; else foreign files, name -> bytes.
 
     corpus: a corpus file to hold foreign evidence against, or None. against: an entry of the same kind to compare with,
-    named by the policy or by a person; an entry that cannot be compared is a problem of the evidence.
+    named by the policy or by a person; an entry that cannot be compared is a problem of the evidence. The details say
+    how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
     """
 
     evidence: Mapping[str, bytes] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import registry_tool.schemas as schemas
 from registry_tool.entries import OpenEntry
@@ -17,13 +18,22 @@ FLIP_HINT = "set smoke to true and run `registry flip {id}`"
 
 
 def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Evidence:
-    """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate."""
+    """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate.
+
+    An incumbent that its plugin says nothing of is a problem: nobody should take silence for a comparison.
+    """
     evidence = plugins.ask_owner("registry_gate", opened.entry.kind, Evidence, view=opened, request=request)
     if evidence is None:
         raise InputError(
             f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
+    compared = evidence.details.get("against")
+    silent = not (isinstance(compared, Mapping) and "incumbent" in compared)
+    if request.against is not None and silent and not evidence.problems:
+        what = f"against {request.against.entry.id}: found no comparison"
+        problem = f"{what}, expected a kind whose plugin compares entries: leave it out"
+        evidence = replace(evidence, problems=(problem,))
     return evidence
 
 

@@ -13,8 +13,9 @@ from sketches import Trainer, train
 
 from registry_tool import flows
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.hookspec import Batch, EvaluateRequest, Evaluation, PredictRequest, hookimpl
+from registry_tool.hookspec import Batch, EvaluateRequest, Evaluation, GateRequest, PredictRequest, hookimpl
 from registry_tool.plugins import Plugins, load
+from registry_tool.values import Evidence
 
 
 @pytest.fixture
@@ -89,12 +90,16 @@ def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
 def test_a_kind_that_does_not_compare_says_so(
     thumb: Sandbox, registry: Program, answer: dict[str, Any], compared: bool
 ) -> None:
-    """`evaluate --against` on a plugin that leaves the other entry out is bad input, in one line."""
+    """Where a plugin leaves the other entry out, `evaluate --against` is bad input, and the gate says so."""
 
     class Alone(Thumbs):
         @hookimpl
         def registry_evaluate(self, view: Any, request: EvaluateRequest) -> Evaluation:
             return Evaluation({"entry": view.entry.id, **answer}, [("figure", "value")])
+
+        @hookimpl
+        def registry_gate(self, view: Any, request: GateRequest) -> Evidence:
+            return Evidence({"plcc": 1.0}, sha256="0" * 64, details=answer)
 
     plugins, where = with_plugin(Alone()), ("--smoke", "--registry", thumb.path)
     ran = registry("evaluate", "t", *where, "--against", "t", plugins=plugins)
@@ -105,6 +110,9 @@ def test_a_kind_that_does_not_compare_says_so(
     assert ran.err.startswith(expected)
     assert ran.err.count("\n") == (not compared)
     assert registry("evaluate", "t", *where, plugins=plugins).code == 0
+    beside, alone = (registry("gate", "t", *where[1:], *more, plugins=plugins) for more in (("--against", "t"), ()))
+    assert ("against t: found no comparison" in beside.out) == (not compared)
+    assert "found no comparison" not in alone.out
 
 
 def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> None:

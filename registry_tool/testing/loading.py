@@ -111,7 +111,8 @@ class Loading(Base):
             assert command.name, "a command has no name"
             assert command.name not in cli.cli.commands, f"`registry {command.name}` is the core's"
             assert command.help, f"`registry {command.name}` has no help"
-            assert command.help.splitlines()[0] in command.get_help(click.Context(command, info_name=command.name))
+            context = click.Context(command, info_name=command.name, **cli.cli.context_settings)  # click keeps its -h
+            assert command.help.splitlines()[0] in command.get_help(context)
 
     def _commands(self) -> list[click.Command]:
         commands: Callable[[], Any] | None = getattr(plugin_of(self.plugin), "registry_commands", None)

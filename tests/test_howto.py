@@ -29,8 +29,9 @@ def shell(script: str, folder: Path, **environment: str) -> str:
     """Run a script with this program as `registry`; it stops at the first command that fails. What it printed."""
     tools = folder / ".tools"
     tools.mkdir(exist_ok=True)
-    (tools / "registry").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m registry_tool "$@"\n')
-    (tools / "registry").chmod(0o755)
+    for name, program in (("registry", f'"{sys.executable}" -m registry_tool'), ("python", f'"{sys.executable}"')):
+        (tools / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        (tools / name).chmod(0o755)
     own = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
         ["bash", "-e", "-u", "-o", "pipefail", "-c", script], cwd=folder, env=os.environ | own | environment, text=True,
@@ -68,6 +69,21 @@ def test_tutorial(tmp_path: Path) -> None:
     ):
         assert words in said
     assert said.splitlines()[-1].split()[:3] == ["vmaf", "fr_ensemble", "smoke"]
+
+
+def test_train(tmp_path: Path) -> None:
+    """Whole sources are set aside; two recipes are trained, compared by their gates and on what was set aside."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pq.read_table(ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
+    pq.write_table(table.take(list(range(0, len(table), 10))), tmp_path / "corpus.parquet")
+    script = "\n".join(blocks("how-to/train.md")).replace(" --epochs 60", "").replace("MIT", "MIT --epochs 3")
+    said = shell(script, tmp_path)
+    aside, train = (set(pq.read_table(tmp_path / f"{name}.parquet")["src"].to_pylist()) for name in ("aside", "train"))
+    assert (len(aside), len(train), aside & train) == (5, 17, set())
+    assert said.count("HOLD") == 2
+    assert "rmse_vs_incumbent_high" in said
+    assert all(f"src={name}" in said for name in aside)
+    assert (tmp_path / "sharp.html").is_file()
 
 
 @pytest.mark.usefixtures("own_git")

@@ -89,6 +89,10 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if against := _against(view, request, corpus, mu):
         document["against"] = against
     warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
+    if known:
+        share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
+        warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
     for unit in ("row", "clip") if document["clips"] else ("row",):
         warnings += stored.of(unit).unbounded(request.levels)
     picture = None

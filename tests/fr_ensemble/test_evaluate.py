@@ -39,6 +39,19 @@ def targets(corpus: Path) -> np.ndarray[Any, Any]:
         return np.array([float(row["vmaf"]) for row in csv.DictReader(file)])
 
 
+def test_rows_it_was_trained_on_are_told(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """Sources that the manifest names are counted in a warning; where there are none, nothing is said."""
+    header, *rows = made.heldout.read_text().splitlines()
+    trained = next(csv.DictReader(made.corpus.open(newline="")))["src"]
+    mixed = tmp_path / "mixed.csv"
+    old = rows[0].split(",")[header.split(",").index("src")]
+    mixed.write_text("\n".join([header, *(row.replace(old, trained) for row in rows)]))
+    for corpus, says in ((made.heldout, ""), (mixed, f"warning: 1 of 3 sources ({trained}): it was trained on")):
+        ran = registry("evaluate", "tiny", "--corpus", corpus, "--registry", smoke.path)
+        assert (ran.code, ran.err.count("\n")) == (0, bool(says))
+        assert ran.err.startswith(says)
+
+
 def test_figures_are_those_of_the_predictions(smoke: Sandbox, registry: Program, made: Made) -> None:
     """PLCC, RMSE, CRPS, coverage, width and interval score, from `predict` and the file, by their definitions."""
     y, columns = targets(made.heldout), predicted(registry, smoke, made.heldout)

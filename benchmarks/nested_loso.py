@@ -104,8 +104,7 @@ def split_of(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
     inputs = np.concatenate(standardise(corpus.features[rows], block, trained.scaler, corpus.spec.n_slots), axis=1)
     scores = np.stack([predict(weights, inputs).astype(np.float64) for weights in trained.members])
-    mu, bounds = public(corpus, recipe, held_out, thin)
-    lower, upper = (np.stack([bounds[PUBLIC, level][side] for level in LEVELS]) for side in (0, 1))
+    lower, upper, mu = public(corpus, recipe, held_out, thin)
     return Split(trained.oof, scores, lower, upper, mu)
 
 
@@ -176,8 +175,8 @@ def spreads(oof: Oof, sigma: Float64, apart: Float64, new_apart: Float64) -> tup
     return first, second
 
 
-def public(corpus: Corpus, recipe: Recipe, held_out: int, thin: int) -> tuple[Float64, Bounds]:
-    """The same by the public recipe: a plain loop over seeds, Adam on the raw target, a row split."""
+def public(corpus: Corpus, recipe: Recipe, held_out: int, thin: int) -> tuple[Float64, Float64, Float64]:
+    """Bounds (L, m) at LEVELS and mu by the public recipe: a loop over seeds, Adam on the raw target, a row split."""
     data = without(corpus, held_out, thin)
     numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
     known = np.concatenate([data.features, data.conditioning], axis=1)
@@ -212,12 +211,12 @@ def public(corpus: Corpus, recipe: Recipe, held_out: int, thin: int) -> tuple[Fl
     scores = np.sort(np.abs(data.target[calibrating.numpy()] - mu) / sigma)
     mu, sigma = np.mean(at_new, axis=0), np.std(at_new, axis=0, ddof=1)
     low, high = corpus.spec.bounds
-    bounds: Bounds = {}
-    for level in LEVELS:
+    half = np.full((len(LEVELS), len(mu)), np.inf)
+    for at, level in enumerate(LEVELS):
         rank = int(np.ceil((len(scores) + 1) * level))
-        half = scores[rank - 1] * sigma if rank <= len(scores) else np.full(len(mu), np.inf)
-        bounds[PUBLIC, level] = np.clip(mu - half, low, high), np.clip(mu + half, low, high)
-    return mu, bounds
+        if rank <= len(scores):
+            half[at] = scores[rank - 1] * sigma
+    return np.clip(mu - half, low, high), np.clip(mu + half, low, high), mu
 
 
 def logistic(path: Path, corpus: Corpus, held_out: int) -> Float64:

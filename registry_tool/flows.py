@@ -37,7 +37,7 @@ from registry_tool.lock import locked
 from registry_tool.newfolder import remove_whole
 from registry_tool.plugins import Plugins
 from registry_tool.probe import Prober
-from registry_tool.promotion import find_beside
+from registry_tool.promotion import compares, find_beside
 from registry_tool.store import Loaded
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Finding, Json, Registry, Severity
@@ -284,8 +284,7 @@ def evaluate(
         answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
     if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
-    compared = answer.document.get("against")
-    if against is not None and not (isinstance(compared, Mapping) and "incumbent" in compared):
+    if against is not None and not compares(answer.document):
         what = f"found no comparison with {against}, expected a kind whose plugin compares entries"
         raise InputError(f"--against: {what}: leave it out")
     return answer

@@ -12,7 +12,7 @@ from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins import Plugins
 from registry_tool.policy import disagreements, judge
 from registry_tool.store import VERSION, schema_findings
-from registry_tool.values import Evidence, Finding, Policy, Registry, Verdict
+from registry_tool.values import Evidence, Finding, Json, Policy, Registry, Verdict
 
 FLIP_HINT = "set smoke to true and run `registry flip {id}`"
 
@@ -28,13 +28,17 @@ def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Eviden
             f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
-    compared = evidence.details.get("against")
-    silent = not (isinstance(compared, Mapping) and "incumbent" in compared)
-    if request.against is not None and silent and not evidence.problems:
+    if request.against is not None and not evidence.problems and not compares(evidence.details):
         what = f"against {request.against.entry.id}: found no comparison"
         problem = f"{what}, expected a kind whose plugin compares entries: leave it out"
         evidence = replace(evidence, problems=(problem,))
     return evidence
+
+
+def compares(answer: Mapping[str, Json]) -> bool:
+    """Whether a plugin's answer says how the entry compares with an incumbent."""
+    against = answer.get("against")
+    return isinstance(against, Mapping) and "incumbent" in against
 
 
 def find_beside(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_id: str | None) -> OpenEntry | None:

@@ -33,8 +33,8 @@ def run(*arguments: str) -> str:
 def write_rows() -> None:
     """A few rows of the shipped corpus, as somebody's own CSV would have them."""
     import pyarrow.parquet as pq
-    from fr_ensemble.run import SHIPPED
-    from fr_ensemble.vocabulary import CANONICAL_6
+    from fr_ensemble.corpus.vocabulary import CANONICAL_6
+    from fr_ensemble.hooks.train import SHIPPED
 
     table = pq.read_table(SHIPPED, columns=["src", "encoder", "quality", *CANONICAL_6, "vmaf"])
     rows = table.to_pylist()[:: table.num_rows // 5][:5]

@@ -22,9 +22,9 @@ from functools import partial
 import numpy as np
 import onnx
 import onnxruntime
-from fr_ensemble.export import GELU, LAYERS, fused_model, member_model
-from fr_ensemble.predict import CHUNK, Ensemble, member_scores, standardise
-from fr_ensemble.weights import Float32, Float64, Scaler, Weights
+from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
+from fr_ensemble.artifacts.graphs import GELU, LAYERS, fused_model, member_model
+from fr_ensemble.artifacts.runtime import CHUNK, Ensemble, member_scores, standardise
 from onnx import helper, numpy_helper
 
 BATCHES = ((1, 100, 4.0), (32, 50, 2.3), (100_000, 1, 1.3))  # rows, runs in a block, target

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from fr_ensemble.encoders import ENCODERS
-from fr_ensemble.vocabulary import CANONICAL_6
+from fr_ensemble.corpus.encoders import ENCODERS
+from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from pyarrow import csv, parquet
 
 BATCH = 250_000

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fr_ensemble.run import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED
 
 REGISTRY = "model/registry.json"
 PRODUCTION, HELD = "fr_vmaf_ensemble_v1", "fr_vmaf_outlier_v1"

@@ -30,19 +30,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from fr_ensemble.baseline import Curve
-from fr_ensemble.conformal import DEFAULT_METHOD, calibrate
-from fr_ensemble.corpus import ColumnSpec, Condition, Corpus, read_corpus
-from fr_ensemble.manifest import codec_block
-from fr_ensemble.metrics import bootstrap_interval, coverage, interval_scores, mean_width, plcc, rmse, standard_error
-from fr_ensemble.network import predict
-from fr_ensemble.oof import Oof
-from fr_ensemble.patterns import OUTLIER, PATTERNS
-from fr_ensemble.predict import standardise
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.run import SHIPPED
-from fr_ensemble.train import train
-from fr_ensemble.weights import Float64, TrainingData
+from fr_ensemble.arrays import Float64, TrainingData
+from fr_ensemble.artifacts.manifest import codec_block
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.runtime import standardise
+from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.evidence.comparisons import Curve
+from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate
+from fr_ensemble.evidence.metrics import (
+    bootstrap_interval,
+    coverage,
+    interval_scores,
+    mean_width,
+    plcc,
+    rmse,
+    standard_error,
+)
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.training.network import predict
+from fr_ensemble.training.trainer import train
 from torch import nn
 
 LEVELS = (0.5, 0.8, 0.95)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fr_ensemble import train as trainer
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.weights import TrainingData
+from fr_ensemble.arrays import TrainingData
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training import trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 TARGETS = {1: 25.0, 2: 45.0}

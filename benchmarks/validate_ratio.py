@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fr_ensemble.export import member_model
-from fr_ensemble.weights import Weights
+from fr_ensemble.arrays import Weights
+from fr_ensemble.artifacts.graphs import member_model
 
 PLAIN = """
 import hashlib, json, sys

@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 from fr_ensemble import plugin
 
-from registry_tool import onnx_kinds
 from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
-from registry_tool.plugins import Plugins
+from registry_tool.plugins import single_models
+from registry_tool.plugins.manager import Plugins
 
 PAGE = Path(__file__).with_name("cli.md")
 TYPES = {"integer": "N", "integer range": "N", "float": "X", "float range": "X", "path": "PATH", "filename": "FILE"}
@@ -41,7 +41,7 @@ What is asked for goes to standard output, words about it to standard error.
 def render() -> str:
     """The page: built-in commands and those of the plugin that ships, whatever else is installed."""
     plugins = Plugins()
-    plugins.add(onnx_kinds, "onnx_kinds")
+    plugins.add(single_models, "onnx_kinds")
     plugins.add(plugin, "fr_ensemble")
     context = click.Context(cli, info_name="registry", obj=Context(plugins), **cli.context_settings)
     commands = list(_commands(context))

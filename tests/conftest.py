@@ -28,7 +28,7 @@ from sandbox import Sandbox, to_json  # noqa: E402
 
 from registry_tool import cli  # noqa: E402
 from registry_tool.hookspec import Kind, hookimpl  # noqa: E402
-from registry_tool.plugins import Plugins, load  # noqa: E402
+from registry_tool.plugins.manager import Plugins, load  # noqa: E402
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
@@ -162,7 +162,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Program:
         with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setattr(sys, "argv", ["registry", *map(str, arguments)])
             if plugins is not None:
-                patch.setattr("registry_tool.plugins.load", lambda: plugins)
+                patch.setattr("registry_tool.plugins.manager.load", lambda: plugins)
             with pytest.raises(SystemExit) as exit:
                 cli.main()
         return Ran(int(exit.value.code or 0), out.getvalue(), err.getvalue())

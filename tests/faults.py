@@ -20,13 +20,18 @@ import mutations
 import tiny_models
 from sandbox import tree
 
-from registry_tool import files, flows, gating
 from registry_tool.errors import RegistryError, RejectedError
 from registry_tool.hookspec import GateRequest, Kind, Trained, TrainRequest, hookimpl
-from registry_tool.migrate import migrate
-from registry_tool.plugins import Plugins, load
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import Plugins, load
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage import files
 from registry_tool.values import Evidence, Policy, Rule, Severity
+from registry_tool.workflows import promote as promote_workflow
+from registry_tool.workflows import train as train_workflow
+from registry_tool.workflows.housekeeping import prune
+from registry_tool.workflows.migrate import migrate
+from registry_tool.workflows.promote import demote
+from registry_tool.workflows.validate import validate
 
 WRITES: dict[str, tuple[tuple[Any, str], ...]] = {  # operation -> the calls that do it
     "open": ((files, "_open"),),
@@ -112,7 +117,7 @@ class Bench:
 
     def probing(self) -> ExitStack:
         stack = ExitStack()
-        for room in ("checks", "gating"):
+        for room in ("checks.registry", "workflows.promote"):
             stack.enter_context(patch(f"registry_tool.{room}.Prober", lambda: nullcontext(self.prober)))
         return stack
 
@@ -207,7 +212,7 @@ class Bench:
         with self.probing():
             for path in folder.rglob("registry.json"):
                 if not any(part.startswith(files.STAGING) for part in path.relative_to(folder).parts):
-                    found = flows.validate(path, self.plugins).findings
+                    found = validate(path, self.plugins).findings
                     yield from (str(f) for f in found if f.severity is Severity.ERROR)
 
 
@@ -242,13 +247,13 @@ def _actions(base: Path, plugins: Plugins) -> Sequence[Action]:
 
     def train(name: str, seed: int) -> Callable[[Path], object]:
         options = {"seed": seed}
-        return lambda folder: flows.train(
+        return lambda folder: train_workflow.train(
             folder / "registry.json", plugins, "light", name, corpus=None, smoke=False, options=options,
             progress=lambda *_: None,
         )  # fmt: skip
 
     def flip(name: str, reason: str | None = None) -> Callable[[Path], object]:
-        return lambda folder: gating.flip(folder / "registry.json", plugins, name, reason)
+        return lambda folder: promote_workflow.flip(folder / "registry.json", plugins, name, reason)
 
     none, one, production, two = (base / name for name in ("none", "one", "production", "two"))
     none.mkdir()
@@ -266,7 +271,7 @@ def _actions(base: Path, plugins: Plugins) -> Sequence[Action]:
         Action("train first", none, train("one", 1)),
         Action("flip", one, flip("one")),
         Action("flip by hand", hand, flip("external", "looked at")),
-        Action("demote", production, lambda folder: gating.demote(folder / "registry.json", "one", "stress")),
-        Action("prune", two, lambda folder: flows.prune(folder / "registry.json", dry_run=False)),
+        Action("demote", production, lambda folder: demote(folder / "registry.json", "one", "stress")),
+        Action("prune", two, lambda folder: prune(folder / "registry.json", dry_run=False)),
         Action("migrate", base / "old", _migrated(plugins)),
     ]

@@ -18,12 +18,12 @@ import tiny_models
 from onnx import TensorProto, numpy_helper
 from sandbox import Sandbox, pins, sha256, to_json, tree
 
-from registry_tool import flows
 from registry_tool.hookspec import Level
-from registry_tool.plugins import Plugins
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
 from registry_tool.testing.changes import Place, document_changes
 from registry_tool.values import Severity
+from registry_tool.workflows.validate import validate
 
 Files = dict[str, bytes | None]  # path in the registry's folder -> its new bytes; None: the file goes
 
@@ -62,7 +62,7 @@ TIME_OUT = 10.0  # seconds of processor time; a mutation takes milliseconds
 
 def run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: Level = Level.FULL) -> Tally:
     """Write each mutation into the folder, validate, and put the files back. One child probes for all of them."""
-    with Prober() as prober, patch("registry_tool.checks.Prober", lambda: nullcontext(prober)):
+    with Prober() as prober, patch("registry_tool.checks.registry.Prober", lambda: nullcontext(prober)):
         return _run(folder, plugins, mutations, level)
 
 
@@ -73,7 +73,7 @@ def _run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: L
         _write(folder, mutation.files)
         began = time.process_time()
         try:
-            findings = flows.validate(folder / "registry.json", plugins, level).findings
+            findings = validate(folder / "registry.json", plugins, level).findings
         except Exception:
             tally.tracebacks.append(f"{mutation.name}: {traceback.format_exc()}")
         else:

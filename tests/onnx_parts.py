@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from registry_tool.onnxfile import OnnxSummary, inspect_model
+from registry_tool.sandbox.onnxfile import OnnxSummary, inspect_model
 
 FLOAT = TensorProto.FLOAT
 

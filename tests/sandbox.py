@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry_tool import flows
 from registry_tool.hookspec import Level
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Finding, Severity
+from registry_tool.workflows.validate import validate
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -130,7 +130,7 @@ class Sandbox:
         return [(f.code, f.pointer) for f in self.findings() if f.severity is Severity.ERROR]
 
     def findings(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> tuple[Finding, ...]:
-        return flows.validate(self.path, plugins or load(), level).findings
+        return validate(self.path, plugins or load(), level).findings
 
     def codes(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[str]:
         """The codes of the error findings, sorted, each once."""

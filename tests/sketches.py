@@ -9,10 +9,11 @@ from typing import Any
 import tiny_models
 from conftest import with_plugin
 
-from registry_tool import flows
 from registry_tool.hookspec import Kind, Trained, TrainRequest, hookimpl
-from registry_tool.plugins import Plugins
+from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Policy, Rule
+from registry_tool.workflows import train as train_workflow
+from registry_tool.workflows.train import Registered
 
 MODEL = tiny_models.model().SerializeToString()
 DEFAULT = Policy((Rule("score", ">=", 0.5),))
@@ -38,8 +39,6 @@ class Trainer:
         return Trained({"w.onnx": self.model}, manifest, {"license": "MIT", "of_the_plugin": 1})
 
 
-def train(
-    path: Path, trainer: Any, entry_id: str = "s", plugins: Plugins | None = None, **more: Any
-) -> flows.Registered:
+def train(path: Path, trainer: Any, entry_id: str = "s", plugins: Plugins | None = None, **more: Any) -> Registered:
     arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None, **more}
-    return flows.train(path, plugins or with_plugin(trainer), "sketch", entry_id, **arguments)
+    return train_workflow.train(path, plugins or with_plugin(trainer), "sketch", entry_id, **arguments)

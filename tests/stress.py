@@ -30,11 +30,14 @@ from mutations import Forger, Mutation, Tally
 from sandbox import Sandbox, to_json
 from test_mutations import harmless, harmless_in_version_1, unproven, unproven_words
 
-from registry_tool import flows, gating, lock, store
+from registry_tool.documents import store
 from registry_tool.hookspec import Level
-from registry_tool.plugins import Plugins, load
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import Plugins, load
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage import lock
 from registry_tool.values import Severity
+from registry_tool.workflows import promote as promote_workflow
+from registry_tool.workflows import validate as validate_workflow
 
 bad = 0  # what must be nothing, added up
 
@@ -55,7 +58,7 @@ def count(name: str, tally: Tally) -> None:
 
 
 def errors(path: Path, plugins: Plugins, level: Level = Level.FULL) -> list[str]:
-    return [str(f) for f in flows.validate(path, plugins, level).findings if f.severity is Severity.ERROR]
+    return [str(f) for f in validate_workflow.validate(path, plugins, level).findings if f.severity is Severity.ERROR]
 
 
 # ---- mutations --------------------------------------------------------------------------------------------------
@@ -73,7 +76,7 @@ def mutate(base: Path, plugins: Plugins, rng: random.Random, options: argparse.N
         boxes[f"ensemble {name}"] = (base / f"ensemble-{name}", harmless)
     for name, (folder, known) in boxes.items():
         for level in Level:
-            alarms += len(flows.validate(folder / "registry.json", plugins, level).findings)
+            alarms += len(validate_workflow.validate(folder / "registry.json", plugins, level).findings)
 
         def go(what: str, every: Iterable[Mutation], name: str = name, folder: Path = folder) -> None:
             chosen = list(every)
@@ -190,8 +193,10 @@ def turn(path: Path, entry: str, smoke: bool, doom: float | None, answers: Conne
             signal.setitimer(signal.ITIMER_REAL, doom or 0.0)  # nothing handles SIGALRM: the kernel ends the process
             yield
 
-    with patch("registry_tool.gating.locked", held), patch("registry_tool.gating.Prober", Fine):
-        gating.flip(path, plugins, entry, reason="stress") if smoke else gating.demote(path, entry, "stress")
+    with patch("registry_tool.workflows.promote.locked", held), patch("registry_tool.workflows.promote.Prober", Fine):
+        promote_workflow.flip(path, plugins, entry, reason="stress") if smoke else promote_workflow.demote(
+            path, entry, "stress"
+        )
     answers.send(time.monotonic() - began[0])
 
 

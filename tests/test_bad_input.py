@@ -342,7 +342,7 @@ def test_a_folder_that_is_read_only(smoke: Sandbox, registry: Program) -> None:
 
 def test_a_read_only_disk(smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system refuses every new file, what writes exits with 3 and what reads goes on."""
-    from registry_tool import files
+    from registry_tool.storage import files
 
     real = files._open
 

@@ -13,12 +13,15 @@ from conftest import Program, Thumbs, with_plugin
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
 
-from registry_tool import changes, flows, gating
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Kind, Trained, TrainRequest, hookimpl
-from registry_tool.migrate import migrate
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Policy
+from registry_tool.workflows import compare_with_base
+from registry_tool.workflows import promote as promote_workflow
+from registry_tool.workflows import train as train_workflow
+from registry_tool.workflows.migrate import migrate
+from registry_tool.workflows.promote import demote
 
 pytestmark = pytest.mark.usefixtures("own_git")
 NOTHING: list[tuple[str, str, str]] = []
@@ -26,16 +29,16 @@ FLIPPED = [("tiny", "PROMOTE", "turned production")]
 
 
 def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
-    found = changes.gate_base(box.path, plugins or load(), base)
+    found = compare_with_base.gate_base(box.path, plugins or load(), base)
     return [(j.verdict.entry, j.verdict.decision, j.why) for j in found]
 
 
 def codes(box: Sandbox, base: str) -> set[str]:
-    return {f.code for j in changes.gate_base(box.path, load(), base) for f in j.findings}
+    return {f.code for j in compare_with_base.gate_base(box.path, load(), base) for f in j.findings}
 
 
 def flip(box: Sandbox) -> None:
-    gating.flip(box.path, load(), box.id)
+    promote_workflow.flip(box.path, load(), box.id)
 
 
 # ---- production that goes ---------------------------------------------------------------------------------------
@@ -44,7 +47,7 @@ def flip(box: Sandbox) -> None:
 def test_a_deleted_production_entry_is_refused(production: Sandbox) -> None:
     """It is named, with what to do; deleted after a demotion in an earlier change it is nobody's business."""
     base = start(production.folder)
-    gating.demote(production.path, "tiny", "drifts")
+    demote(production.path, "tiny", "drifts")
     demoted = commit(production.folder)
     production.edit(lambda document: document["models"].clear())
     assert judged(production, base) == [("tiny", "HOLD", "deleted while in production")]
@@ -104,16 +107,16 @@ def test_a_demoted_entry_may_be_trained_again_in_one_change(tmp_path: Path) -> N
 
     def train() -> None:
         options: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}}
-        flows.train(box.path, plugins, "lines", "l", progress=lambda what, done, total: None, **options)
+        train_workflow.train(box.path, plugins, "lines", "l", progress=lambda what, done, total: None, **options)
 
     train()
-    gating.flip(box.path, plugins, "l", "by eye")
+    promote_workflow.flip(box.path, plugins, "l", "by eye")
     base = start(box.folder)
-    gating.demote(box.path, "l", "drifts")
+    demote(box.path, "l", "drifts")
     train()
     assert box.entry["demotion"]["reason"] == "drifts"
     assert judged(box, base, plugins) == NOTHING
-    gating.flip(box.path, plugins, "l", "by eye again")
+    promote_workflow.flip(box.path, plugins, "l", "by eye again")
     assert judged(box, base, plugins) == [("l", "PROMOTE", "changed while in production")]
     assert "demotion" not in box.entry
 
@@ -126,7 +129,7 @@ def test_a_renamed_single_model_stays_production(thumb: Sandbox) -> None:
     plugins = with_plugin(Thumbs())
     policy = {"thumb": {"gate": "manual", "rules": []}}
     thumb.edit(lambda document: document.update(policies=policy))
-    gating.flip(thumb.path, plugins, "t", "compared by eye")
+    promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     base = start(thumb.folder)
     thumb.edit_entry(id="u")
     assert judged(Sandbox(thumb.path, "u"), base, plugins) == [("u", "PROMOTE", "renamed from t")]
@@ -136,7 +139,7 @@ def test_a_copy_is_no_rename(thumb: Sandbox) -> None:
     """The same bytes under a second id, the first still there, turned production by itself."""
     plugins = with_plugin(Thumbs())
     thumb.edit(lambda document: document.update(policies={"thumb": {"gate": "manual", "rules": []}}))
-    gating.flip(thumb.path, plugins, "t", "compared by eye")
+    promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     base = start(thumb.folder)
     thumb.edit(lambda document: document["models"].append({**document["models"][0], "id": "u"}))
     assert judged(thumb, base, plugins) == [("u", "PROMOTE", "turned production")]

@@ -15,11 +15,13 @@ import tiny_models
 from conftest import SHARED_DATA, Program, Thumbs, with_plugin
 from sandbox import Sandbox, to_json, tree
 
-from registry_tool import files, flows, rules
-from registry_tool.checks import sort
+from registry_tool.checks import rules
+from registry_tool.checks.registry import sort
 from registry_tool.hookspec import Level, hookimpl
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
+from registry_tool.storage import files
 from registry_tool.values import Finding, Severity
+from registry_tool.workflows.validate import validate
 
 EXAMPLES = Path(__file__).parent / "examples"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((EXAMPLES / "expected.json").read_text())
@@ -34,7 +36,7 @@ PLUGINS = load()
 
 
 def findings(folder: Path, level: Level = Level.FULL) -> tuple[Finding, ...]:
-    return flows.validate(folder / "registry.json", PLUGINS, level).findings
+    return validate(folder / "registry.json", PLUGINS, level).findings
 
 
 @pytest.mark.parametrize("level", list(Level))
@@ -237,7 +239,7 @@ def test_no_plugin_sees_an_entry_that_is_not_sound(tmp_path: Path) -> None:
     rows[1]["kind"] = "unheard_of"
     (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": rows}))
     watcher = Watcher()
-    found = flows.validate(tmp_path / "registry.json", with_plugin(watcher), Level.QUICK).findings
+    found = validate(tmp_path / "registry.json", with_plugin(watcher), Level.QUICK).findings
     assert [(f.entry, f.code) for f in found] == [("a", "digest-mismatch"), ("b", "kind-unknown")]
     assert watcher.seen == [("c", Level.QUICK)]
 
@@ -297,7 +299,7 @@ def test_findings_are_sorted_and_told_once() -> None:
 def test_every_entry_ticks(production: Sandbox) -> None:
     """Progress says how many entries there are and ends with all of them."""
     ticks: list[tuple[str, int, int]] = []
-    flows.validate(production.path, load(), progress=lambda *tick: ticks.append(tick))
+    validate(production.path, load(), progress=lambda *tick: ticks.append(tick))
     assert ticks == [("entries", 0, 1), ("entries", 1, 1)]
 
 

@@ -13,9 +13,9 @@ import tiny_models
 from sandbox import Sandbox, to_json
 from test_loose import Rows
 
-from registry_tool import flows
-from registry_tool.plugins import Plugins
+from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Finding, Severity
+from registry_tool.workflows.validate import validate
 
 Found = set[tuple[str, str | None]]
 
@@ -40,13 +40,13 @@ def singles(tmp_path: Path) -> Path:
 def test_models_under_any_spelling_are_unregistered(singles: Path, plugins: Plugins, name: str) -> None:
     """A suffix that differs by case, and those that exporters give to weights and runtimes to models."""
     tiny_models.write(singles, name, b"x")
-    assert warnings(flows.validate(singles / "registry.json", plugins).findings) == {("file-unregistered", name)}
+    assert warnings(validate(singles / "registry.json", plugins).findings) == {("file-unregistered", name)}
 
 
 def test_a_link_that_nobody_names_is_unregistered(singles: Path, plugins: Plugins) -> None:
     """It is not followed, so nobody knows which models it leads to."""
     (singles / "more").symlink_to("/etc")
-    assert warnings(flows.validate(singles / "registry.json", plugins).findings) == {("file-unregistered", "more")}
+    assert warnings(validate(singles / "registry.json", plugins).findings) == {("file-unregistered", "more")}
 
 
 # ---- entries ----------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_a_kind_without_a_schema_has_no_manifest(singles: Path, plugins: Plugins
     for field in ("onnx", "sidecar_sha256", "opset"):
         del row[field]
     (singles / "registry.json").write_bytes(to_json(document))
-    assert errors(flows.validate(singles / "registry.json", plugins).findings) == {("kind-form", "registry.json")}
+    assert errors(validate(singles / "registry.json", plugins).findings) == {("kind-form", "registry.json")}
 
 
 def test_a_kind_with_a_schema_is_not_one_file(tmp_path: Path, plugins: Plugins) -> None:
@@ -85,7 +85,7 @@ def test_a_kind_with_a_schema_is_not_one_file(tmp_path: Path, plugins: Plugins) 
     row = tiny_models.entry(tmp_path, tiny_models.model(), kind="fr_ensemble")
     document = {"schema_version": 2, "models": [row], "policies": {"fr_ensemble": {"rules": []}}}
     (tmp_path / "registry.json").write_bytes(to_json(document))
-    assert errors(flows.validate(tmp_path / "registry.json", plugins).findings) == {("kind-form", "registry.json")}
+    assert errors(validate(tmp_path / "registry.json", plugins).findings) == {("kind-form", "registry.json")}
 
 
 SIDECARS: list[tuple[str, dict[str, Any]]] = [
@@ -109,7 +109,7 @@ def test_a_sidecar_says_no_more_than_holds(singles: Path, plugins: Plugins, code
     kept = {name: value for name, value in changed.items() if value is not None}
     row["sidecar_sha256"] = tiny_models.write(singles, "external.json", kept)
     (singles / "registry.json").write_bytes(to_json(document))
-    (found,) = (f for f in flows.validate(singles / "registry.json", plugins).findings if f.severity is Severity.ERROR)
+    (found,) = (f for f in validate(singles / "registry.json", plugins).findings if f.severity is Severity.ERROR)
     assert (found.code, found.entry) == (code, "external")
 
 
@@ -118,7 +118,7 @@ def test_a_reason_of_spaces_is_none(singles: Path, plugins: Plugins) -> None:
     document = json.loads((singles / "registry.json").read_bytes())
     document["models"][0]["promotion"] = {"manual": True, "reason": " "}
     (singles / "registry.json").write_bytes(to_json(document))
-    assert errors(flows.validate(singles / "registry.json", plugins).findings) != set()
+    assert errors(validate(singles / "registry.json", plugins).findings) != set()
 
 
 # ---- version 1 --------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from sandbox import Sandbox, to_json
 from registry_tool import __version__, schemas
 from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
+from registry_tool.documents.schema import violations
 from registry_tool.errors import ExitCode
-from registry_tool.schema import violations
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -175,7 +175,7 @@ def test_a_finding_fails_validation(name: str, registry: Program) -> None:
 
 def test_every_error_of_the_world_is_3(smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes nothing: one line on stderr that says where and what to do, nothing written."""
-    from registry_tool import files
+    from registry_tool.storage import files
 
     def full(*arguments: Any, **options: Any) -> Any:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,7 @@ from sandbox import Sandbox
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, hookimpl
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
 
 # ---- the ways in which a run can end ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from sandbox import to_json
 from registry_tool.testing import PluginSuite
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "docs" / "examples" / "plugin"
+EXAMPLE = ROOT / "registry_tool" / "plugins" / "template"
 sys.path.append(str(EXAMPLE / "src"))  # the suite's own processes get this path too
 
 
@@ -48,7 +48,7 @@ class TestFrEnsemble(PluginSuite):
 class OnnxKinds(PluginSuite):
     """The built-in kinds train nothing: a model with a sidecar, and its int8 variant, stands in."""
 
-    plugin = "registry_tool.onnx_kinds"
+    plugin = "registry_tool.plugins.manager.single_models"
     # A sidecar says what its exporter knew: every field may be missing.
     optional = tuple(f"/{name}" for name in (*tiny_models.sidecar({"id": "", "kind": "", "onnx": "", "sha256": ""}),))
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import click
 import pytest
 
-from registry_tool import onnx_kinds
 from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
 from registry_tool.hookspec import Hooks
-from registry_tool.plugins import Plugins
+from registry_tool.plugins import single_models
+from registry_tool.plugins.manager import Plugins
 from registry_tool.testing.base import Base
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def test_only_hooks_documented() -> None:
 
 def test_plugin_page_shows_the_plugin() -> None:
     """Every piece of Python or TOML on docs/plugins.md stands so in the plugin that the tests install."""
-    text, folder = (DOCS / "plugins.md").read_text(), DOCS / "examples" / "plugin"
+    text, folder = (DOCS / "plugins.md").read_text(), ROOT / "registry_tool" / "plugins" / "template"
     files = [path.read_text() for pattern in ("*.toml", "src/*/*.py", "tests/*.py") for path in folder.glob(pattern)]
     pieces = re.findall(r"^```(?:python|toml)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     assert len(pieces) >= 5
@@ -101,7 +101,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     from fr_ensemble import plugin
 
     plugins = Plugins()
-    plugins.add(onnx_kinds, "onnx_kinds")
+    plugins.add(single_models, "onnx_kinds")
     plugins.add(plugin, "fr_ensemble")
     queue: list[tuple[str, click.Group, click.Context]] = [
         ("registry", cli, click.Context(cli, info_name="registry", obj=Context(plugins), **cli.context_settings))

@@ -12,9 +12,9 @@ import pytest
 import tiny_models
 from sandbox import sha256, to_json
 
-from registry_tool.entries import OpenEntry, pins_of
-from registry_tool.files import Contents, FileProblem, Folder
+from registry_tool.documents.entries import OpenEntry, pins_of
 from registry_tool.hookspec import Kind
+from registry_tool.storage.files import Contents, FileProblem, Folder
 from registry_tool.values import Entry
 
 KIND = Kind("thumb", "thumbnail rankers", schema={"type": "object", "required": ["id"]})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from faults import FAULTS, Bench, Outcome
 
-from registry_tool.probe import Prober
+from registry_tool.sandbox.prober import Prober
 
 NAMES = ["train", "train again", "train first", "flip", "flip by hand", "demote", "prune", "migrate"]
 

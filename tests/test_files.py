@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry_tool import files
-from registry_tool.files import FileProblem, Folder, InventoryItem, check_path
+from registry_tool.storage import files
+from registry_tool.storage.files import FileProblem, Folder, InventoryItem, check_path
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from registry_tool import files
 from registry_tool.errors import RejectedError, WorldError
-from registry_tool.files import FileProblem, publish_folder, write_atomic
-from registry_tool.lock import clean_staging, locked
+from registry_tool.storage import files
+from registry_tool.storage.files import FileProblem, publish_folder, write_atomic
+from registry_tool.storage.lock import clean_staging, locked
 
 OLD, NEW = b'{"old": 1}\n', b'{"new": 2}\n' * 50
 TREE = {"manifest.json": b"{}", "members/seed0.onnx": b"0" * 3000, "members/deep/er/x.bin": b"1"}

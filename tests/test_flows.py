@@ -13,12 +13,15 @@ from conftest import FEATURES, with_plugin
 from sandbox import Sandbox, sha256, to_json, tree
 from sketches import MODEL, Trainer, train
 
-from registry_tool import files, flows, store
+from registry_tool.documents import store
 from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
 from registry_tool.hookspec import (
     hookimpl,
 )
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
+from registry_tool.storage import files
+from registry_tool.workflows import train as train_workflow
+from registry_tool.workflows.validate import validate
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def test_a_first_run_makes_the_registry(path: Path) -> None:
     assert sha256(manifest) == digest
     assert json.loads(manifest)["weights"] == {"onnx": "w.onnx", "sha256": sha256(MODEL)}
     assert (path.parent / done.folder / "w.onnx").read_bytes() == MODEL
-    assert flows.validate(path, with_plugin(Trainer())).findings == ()
+    assert validate(path, with_plugin(Trainer())).findings == ()
 
 
 def test_git_leaves_lock_and_staging_out(path: Path) -> None:
@@ -94,7 +97,7 @@ def test_a_smoke_entry_is_trained_again(path: Path) -> None:
     assert [m["sha256"] for m in document["models"]] == [new.entry.sha256]
     assert document["policies"]["sketch"]["rules"][0]["bound"] == 0.9
     assert document["of_another_version"] == 1
-    found = flows.validate(path, with_plugin(Trainer())).findings
+    found = validate(path, with_plugin(Trainer())).findings
     assert [(f.code, f.file, str(f.severity)) for f in found] == [("folder-unused", old.folder, "note")]
 
 
@@ -124,7 +127,7 @@ def test_a_production_id_is_refused_before_training(production: Sandbox) -> None
     before = production.tree()
     arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
     with pytest.raises(RejectedError, match=r"tiny is production.*new --id"):
-        flows.train(production.path, load(), "fr_ensemble", "tiny", **arguments)
+        train_workflow.train(production.path, load(), "fr_ensemble", "tiny", **arguments)
     assert production.tree() == before
 
 
@@ -177,9 +180,9 @@ def test_an_unknown_kind_cannot_be_trained(path: Path) -> None:
     """Neither can one whose plugin does not train."""
     arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
     with pytest.raises(InputError, match="'unheard_of'"):
-        flows.train(path, load(), "unheard_of", "a", **arguments)
+        train_workflow.train(path, load(), "unheard_of", "a", **arguments)
     with pytest.raises(InputError, match=r"'fr'.*cannot be trained"):
-        flows.train(path, load(), "fr", "a", **arguments)
+        train_workflow.train(path, load(), "fr", "a", **arguments)
     assert not path.parent.exists()
 
 
@@ -215,7 +218,7 @@ def test_a_refused_run_takes_nothing_that_is_registered_with_it(path: Path) -> N
     plugins.add(Broken(), "broken")
     with pytest.raises(PluginError, match="broken"):
         train(path, None, plugins=plugins)
-    assert flows.validate(path, with_plugin(Trainer())).findings == ()
+    assert validate(path, with_plugin(Trainer())).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from conftest import Made, Program, Thumbs, with_plugin
 from sandbox import Sandbox, to_json, tree
 from sketches import Trainer, train
 
-from registry_tool import flows
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import Batch, EvaluateRequest, Evaluation, GateRequest, PredictRequest, hookimpl
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Evidence
+from registry_tool.workflows.evaluate import evaluate, predict
+from registry_tool.workflows.housekeeping import prune
+from registry_tool.workflows.validate import validate
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def path(tmp_path: Path) -> Path:
 def test_an_unknown_id_says_which_there_are(smoke: Sandbox) -> None:
     """No entry of that name: the ones there are, and the command that lists them."""
     with pytest.raises(InputError, match=r"no entry 'timy', expected one of: tiny.*registry list"):
-        flows.evaluate(smoke.path, load(), "timy", EvaluateRequest(None, True))
+        evaluate(smoke.path, load(), "timy", EvaluateRequest(None, True))
     (smoke.folder / "empty.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": []}))
     with pytest.raises(InputError, match=r"\(none\)"):
-        flows.evaluate(smoke.folder / "empty.json", load(), "tiny", EvaluateRequest(None, True))
+        evaluate(smoke.folder / "empty.json", load(), "tiny", EvaluateRequest(None, True))
 
 
 def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None:
@@ -40,8 +42,8 @@ def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None
     path = smoke.run / "tiny.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for use in (
-        lambda: flows.evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),
-        lambda: next(flows.predict(smoke.path, load(), "tiny", PredictRequest(made.heldout))),
+        lambda: evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),
+        lambda: next(predict(smoke.path, load(), "tiny", PredictRequest(made.heldout))),
     ):
         with pytest.raises(RejectedError, match=r"sha256.*registry validate"):
             use()
@@ -51,9 +53,9 @@ def test_a_kind_without_a_hook_cannot_be_used(thumb: Sandbox) -> None:
     """Evaluate and predict say that the kind has none."""
     plugins = with_plugin(Thumbs())
     with pytest.raises(InputError, match="'thumb' cannot be evaluated"):
-        flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True))
+        evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True))
     with pytest.raises(InputError, match="'thumb' cannot predict"):
-        next(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
+        next(predict(thumb.path, plugins, "t", PredictRequest(None)))
 
 
 def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
@@ -72,9 +74,9 @@ def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
                 yield Batch({"row": [row], "mu": [len(view.read("t.onnx"))]})
 
     plugins, size = with_plugin(Useful()), len((thumb.folder / "t.onnx").read_bytes())
-    document = flows.evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True)).document
+    document = evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True)).document
     assert document == {"entry": "t", "levels": [0.5, 0.8, 0.95], "bytes": size}
-    batches = list(flows.predict(thumb.path, plugins, "t", PredictRequest(None)))
+    batches = list(predict(thumb.path, plugins, "t", PredictRequest(None)))
     assert [b.columns for b in batches] == [{"row": [row], "mu": [size]} for row in range(3)]
 
 
@@ -128,9 +130,9 @@ def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> No
         return with_plugin(Failing())
 
     with pytest.raises(PluginError, match=r"extra.*ZeroDivisionError"):
-        list(flows.predict(thumb.path, predictor(ZeroDivisionError("x")), "t", PredictRequest(None)))
+        list(predict(thumb.path, predictor(ZeroDivisionError("x")), "t", PredictRequest(None)))
     with pytest.raises(InputError, match="row 3"):
-        list(flows.predict(thumb.path, predictor(InputError("row 3")), "t", PredictRequest(None)))
+        list(predict(thumb.path, predictor(InputError("row 3")), "t", PredictRequest(None)))
 
 
 # ---- prune ------------------------------------------------------------------------------------------------------
@@ -144,12 +146,12 @@ def test_prune_removes_runs_that_no_entry_names(path: Path) -> None:
     verdicts.mkdir()
     (verdicts / "HOLD-0123456789ab.json").write_text("{}")
     before = tree(path.parent)
-    assert flows.prune(path, dry_run=True) == [old.folder]
+    assert prune(path, dry_run=True) == [old.folder]
     assert tree(path.parent) == before
-    assert flows.prune(path, dry_run=False) == [old.folder]
+    assert prune(path, dry_run=False) == [old.folder]
     assert set(tree(path.parent)) == {name for name in before if not name.startswith(old.folder)}
     assert (path.parent / new.folder).is_dir()
-    assert flows.prune(path, dry_run=False) == []
+    assert prune(path, dry_run=False) == []
 
 
 def test_prune_never_removes_what_an_entry_pins(tmp_path: Path) -> None:
@@ -157,9 +159,9 @@ def test_prune_never_removes_what_an_entry_pins(tmp_path: Path) -> None:
     folder = "nr/0123456789ab"
     row = tiny_models.entry(tmp_path, tiny_models.model(), f"{folder}/m", id="m", kind="nr")
     (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 2, "policies": {}, "models": [row]}))
-    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
-    assert flows.prune(tmp_path / "registry.json", dry_run=False) == []
-    assert flows.validate(tmp_path / "registry.json", load()).findings == ()
+    assert validate(tmp_path / "registry.json", load()).findings == ()
+    assert prune(tmp_path / "registry.json", dry_run=False) == []
+    assert validate(tmp_path / "registry.json", load()).findings == ()
 
 
 def test_prune_removes_runs_alone(path: Path) -> None:
@@ -168,7 +170,7 @@ def test_prune_removes_runs_alone(path: Path) -> None:
     notes = path.parent / "notes" / "0123456789ab"
     notes.mkdir(parents=True)
     (notes / "diary.txt").write_text("dear diary")
-    flows.prune(path, dry_run=False)
+    prune(path, dry_run=False)
     assert (notes / "diary.txt").exists()
 
 
@@ -177,5 +179,5 @@ def test_prune_refuses_a_broken_registry(smoke: Sandbox) -> None:
     smoke.path.write_bytes(b"{")
     before = smoke.tree()
     with pytest.raises(InputError):
-        flows.prune(smoke.path, dry_run=False)
+        prune(smoke.path, dry_run=False)
     assert smoke.tree() == before

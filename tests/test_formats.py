@@ -21,14 +21,14 @@ import xmlschema
 from conftest import SHARED_DATA, Program
 from sandbox import Sandbox
 
-from registry_tool import flows
-from registry_tool.gating import Judgement
+from registry_tool.checks.rules import RULES, explain, markdown
+from registry_tool.documents.store import Loaded
 from registry_tool.hookspec import Level
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
 from registry_tool.report import github, junit, machine, sarif
-from registry_tool.rules import RULES, explain, markdown
-from registry_tool.store import Loaded
 from registry_tool.values import Finding, Policy, Rule, Severity, Verdict
+from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.validate import Validation, validate
 
 EXAMPLES = Path(__file__).parent / "examples"
 FOREIGN = Path(__file__).parent / "data" / "foreign"
@@ -38,18 +38,18 @@ HOSTILE = 'a"b<c>]]>&%\r\n::error::x\x1b[31m,|`#@‮'
 
 
 @pytest.fixture(scope="module")
-def results() -> list[flows.Validation]:
+def results() -> list[Validation]:
     """Every invalid example and a valid one, looked at quickly."""
     plugins = load()
     folders = sorted(p for p in (EXAMPLES / "invalid").iterdir() if p.is_dir())
     paths = [folder / "registry.json" for folder in [*folders, EXAMPLES / "valid" / "smoke"]]
-    return [flows.validate(path, plugins, Level.QUICK) for path in paths if path.exists()]
+    return [validate(path, plugins, Level.QUICK) for path in paths if path.exists()]
 
 
-def hostile(tmp_path: Path, *more: Finding) -> flows.Validation:
+def hostile(tmp_path: Path, *more: Finding) -> Validation:
     """A validation whose texts try everything that ends a string somewhere."""
     finding = Finding("plugin-code", HOSTILE, Severity.WARNING, HOSTILE, HOSTILE, found=HOSTILE, expected=HOSTILE)
-    return flows.Validation(Loaded(tmp_path / "registry.json", None, None), Level.FULL, (finding, *more))
+    return Validation(Loaded(tmp_path / "registry.json", None, None), Level.FULL, (finding, *more))
 
 
 def runs(log: dict[str, Any]) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def runs(log: dict[str, Any]) -> list[dict[str, Any]]:
 # ---- SARIF ------------------------------------------------------------------------------------------------------
 
 
-def test_sarif_is_valid_by_the_official_schema(results: list[flows.Validation], tmp_path: Path) -> None:
+def test_sarif_is_valid_by_the_official_schema(results: list[Validation], tmp_path: Path) -> None:
     """Findings of every kind, none at all, and hostile texts, held against the schema of OASIS."""
     assert len(results) > 80
     for given in (results, [], [hostile(tmp_path)]):
@@ -72,7 +72,7 @@ def test_sarif_is_valid_by_the_official_schema(results: list[flows.Validation], 
     assert list(SARIF.iter_errors(broken))
 
 
-def test_sarif_points_at_the_value(results: list[flows.Validation]) -> None:
+def test_sarif_points_at_the_value(results: list[Validation]) -> None:
     """Line and column, counted in characters from 1, are where the key or the value that is wrong stands."""
     seen = 0
     for result in results:
@@ -93,11 +93,11 @@ def test_sarif_points_at_the_value(results: list[flows.Validation]) -> None:
 def test_sarif_places_a_syntax_error(tmp_path: Path) -> None:
     """Where the parser stopped, in characters: what stands before it on the line may be wider in bytes."""
     (tmp_path / "registry.json").write_text('{\n  "é": 1,, "models": []}')
-    (shown,) = runs(sarif.log([flows.validate(tmp_path / "registry.json", load())]))
+    (shown,) = runs(sarif.log([validate(tmp_path / "registry.json", load())]))
     assert shown["locations"][0]["physicalLocation"]["region"] == {"startLine": 2, "startColumn": 10}
 
 
-def test_sarif_explains_each_rule_once(results: list[flows.Validation]) -> None:
+def test_sarif_explains_each_rule_once(results: list[Validation]) -> None:
     """A rule a code found, with the texts of the table; its Markdown stands in docs/findings.md."""
     log = sarif.log(results)
     rules = log["runs"][0]["tool"]["driver"]["rules"]
@@ -111,7 +111,7 @@ def test_sarif_explains_each_rule_once(results: list[flows.Validation]) -> None:
 
 def fingerprints(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for result in runs(sarif.log([flows.validate(path, load(), Level.QUICK)])):
+    for result in runs(sarif.log([validate(path, load(), Level.QUICK)])):
         found.setdefault(result["ruleId"], []).append(result["partialFingerprints"]["primaryLocationLineHash"])
     return {code: sorted(prints) for code, prints in found.items()}
 
@@ -139,7 +139,7 @@ def test_sarif_names_files_from_the_root_of_the_repository(production: Sandbox) 
     member = next(production.run.glob("*_seed0.onnx"))
     member.write_bytes(b"?")
     (production.folder / "a b#.onnx").write_bytes(b"?")
-    log = machine.render(sarif.log([flows.validate(production.path, load())]))
+    log = machine.render(sarif.log([validate(production.path, load())]))
     assert str(top) not in log
     shown = {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]: r for r in runs(json.loads(log))}
     assert "model/a%20b%23.onnx" in shown
@@ -167,7 +167,7 @@ def cases(text: str) -> dict[str, Any]:
     return found
 
 
-def test_junit_is_valid_by_the_schema_of_jenkins(results: list[flows.Validation], tmp_path: Path) -> None:
+def test_junit_is_valid_by_the_schema_of_jenkins(results: list[Validation], tmp_path: Path) -> None:
     """Findings of every kind, none at all, and hostile texts."""
     for given in (results, [], [hostile(tmp_path)]):
         for strict in (False, True):
@@ -221,7 +221,7 @@ def annotations(text: str) -> Iterator[tuple[str, dict[str, str], str]]:
             yield found[1], {name: plain(value) for name, value in pairs}, plain(found[3])
 
 
-def test_annotations_name_file_line_and_code(results: list[flows.Validation]) -> None:
+def test_annotations_name_file_line_and_code(results: list[Validation]) -> None:
     """One a finding, errors first, with a path from the repository's root."""
     shown = list(annotations("\n".join(github.findings(results))))
     findings = [finding for result in results for finding in result.findings]
@@ -246,7 +246,7 @@ def test_annotations_cannot_be_ended_from_within(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_a_table_that_text_cannot_leave(
-    tmp_path: Path, results: list[flows.Validation], registry: Program, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, results: list[Validation], registry: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Appended to the step's file; every row has its columns, whatever a name holds; a long list is cut, saying so."""
     rows = list(github.summary_of_findings([hostile(tmp_path)]))
@@ -372,7 +372,7 @@ def test_a_quick_text_run_loads_no_renderer(production: Sandbox) -> None:
 def test_a_code_of_a_plugin_is_a_rule() -> None:
     """A code that no table explains is still a rule in SARIF."""
     finding = Finding("of-a-plugin", "odd")
-    result = flows.Validation(Loaded(Path("registry.json"), None, None), Level.FULL, (finding,))
+    result = Validation(Loaded(Path("registry.json"), None, None), Level.FULL, (finding,))
     (rule,) = sarif.log([result])["runs"][0]["tool"]["driver"]["rules"]
     assert rule["id"] == "of-a-plugin"
     assert "help" not in rule

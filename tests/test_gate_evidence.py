@@ -11,10 +11,10 @@ import pytest
 from conftest import Made, Program, write_corpus
 from sandbox import Sandbox, to_json
 
-from registry_tool import gating
 from registry_tool.errors import InputError
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
 from registry_tool.values import Verdict
+from registry_tool.workflows.gate import gate_foreign
 
 # ---- gate --evidence --------------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def consistent(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def foreign(box: Sandbox, folder: Path, entry: str | None = None, corpus: Path | None = None) -> Verdict:
-    return gating.gate_foreign(box.path, load(), entry, "fr_ensemble", folder, corpus).verdict
+    return gate_foreign(box.path, load(), entry, "fr_ensemble", folder, corpus).verdict
 
 
 def test_public_summaries_are_judged_and_marked(smoke: Sandbox, summaries: Any, made: Made) -> None:
@@ -65,7 +65,7 @@ def test_public_summaries_are_judged_and_marked(smoke: Sandbox, summaries: Any, 
     for entry, corpus in ((None, None), ("tiny", None), (None, made.corpus), ("tiny", made.corpus)):
         verdict = foreign(smoke, folder, entry, corpus)
         assert (verdict.reasons, verdict.promotes, verdict.summary_only) == ((), True, True)
-    judgement = gating.gate_foreign(None, load(), None, None, folder, None)
+    judgement = gate_foreign(None, load(), None, None, folder, None)
     assert judgement.verdict.promotes
     assert judgement.verdict.manifest_sha256 is None
     assert judgement.verdict.policy == load().kinds["fr_ensemble"].default_policy
@@ -255,9 +255,9 @@ def test_evidence_has_a_limit_on_all_files_together(
     """Files that are each below the limit may not exceed it in sum."""
     folder = summaries({})
     sizes = [path.stat().st_size for path in folder.iterdir()]
-    monkeypatch.setattr(gating, "EVIDENCE_MAX_BYTES", sum(sizes))
+    monkeypatch.setattr("registry_tool.workflows.gate.EVIDENCE_MAX_BYTES", sum(sizes))
     assert foreign(smoke, folder).decision == "PROMOTE"
-    monkeypatch.setattr(gating, "EVIDENCE_MAX_BYTES", sum(sizes) - 1)
+    monkeypatch.setattr("registry_tool.workflows.gate.EVIDENCE_MAX_BYTES", sum(sizes) - 1)
     with pytest.raises(InputError, match=f"more than {sum(sizes) - 1} bytes"):
         foreign(smoke, folder)
 
@@ -268,9 +268,9 @@ def test_evidence_needs_a_kind_or_an_entry_that_is_there(smoke: Sandbox, summari
     with pytest.raises(InputError, match="no entry 'timy'"):
         foreign(smoke, folder, "timy")
     with pytest.raises(InputError, match="'thumb'"):
-        gating.gate_foreign(None, load(), None, "thumb", folder, None)
+        gate_foreign(None, load(), None, "thumb", folder, None)
     with pytest.raises(InputError, match="found no registry"):
-        gating.gate_foreign(None, load(), "tiny", None, folder, None)
+        gate_foreign(None, load(), "tiny", None, folder, None)
 
 
 @pytest.mark.parametrize("option", [("--corpus", "gone.parquet"), ("--kind", "fr_ensemble")])

@@ -15,12 +15,15 @@ import tiny_models
 from conftest import Thumbs, with_plugin
 from sandbox import Sandbox, sha256, to_json
 
-from registry_tool import files, gating, schemas
+from registry_tool import schemas
+from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RegistryError, RejectedError, WorldError
 from registry_tool.hookspec import hookimpl
-from registry_tool.plugins import Plugins
-from registry_tool.schema import violations
+from registry_tool.plugins.manager import Plugins
+from registry_tool.storage import files
 from registry_tool.values import Evidence, Verdict
+from registry_tool.workflows.gate import gate, write_verdict
+from registry_tool.workflows.promote import demote, flip
 
 DEFAULT = {"mean_plcc", "plcc_spread", "min_seed_plcc"}
 
@@ -55,7 +58,7 @@ def gated(**evidence: Any) -> Plugins:
 def test_a_sound_ensemble_is_promoted(smoke: Sandbox, plugins: Plugins) -> None:
     """The verdict names the manifest, the policy in full and every metric; nothing is written."""
     before = smoke.tree()
-    verdict = gating.gate(smoke.path, plugins, "tiny").verdict
+    verdict = gate(smoke.path, plugins, "tiny").verdict
     assert (verdict.decision, verdict.entry, verdict.summary_only) == ("PROMOTE", "tiny", False)
     assert verdict.manifest_sha256 == smoke.entry["sha256"]
     assert set(verdict.metrics) >= DEFAULT
@@ -66,7 +69,7 @@ def test_a_sound_ensemble_is_promoted(smoke: Sandbox, plugins: Plugins) -> None:
 
 def test_the_gate_is_deterministic(smoke: Sandbox, plugins: Plugins) -> None:
     """Two runs give the same bytes: a verdict has no clock in it."""
-    one, two = (to_json(gating.gate(smoke.path, plugins, "tiny").verdict.to_dict()) for _ in range(2))
+    one, two = (to_json(gate(smoke.path, plugins, "tiny").verdict.to_dict()) for _ in range(2))
     assert one == two
 
 
@@ -74,7 +77,7 @@ def test_the_gate_is_deterministic(smoke: Sandbox, plugins: Plugins) -> None:
 def test_a_bar_that_is_not_reached_is_hold(smoke: Sandbox, plugins: Plugins, metric: str, value: float) -> None:
     """Each rule of the policy holds an entry by itself, and the reason names it."""
     smoke.edit(bound(metric, value))
-    verdict = gating.gate(smoke.path, plugins, "tiny").verdict
+    verdict = gate(smoke.path, plugins, "tiny").verdict
     assert verdict.decision == "HOLD"
     assert [reason.split()[0] for reason in verdict.reasons] == [metric]
 
@@ -83,14 +86,14 @@ def test_a_bar_that_is_not_reached_is_hold(smoke: Sandbox, plugins: Plugins, met
 def test_a_policy_that_asks_nothing_is_hold(smoke: Sandbox, plugins: Plugins, policy: Any) -> None:
     """No policy, no rules, a manual one: evidence promotes nothing by them."""
     smoke.edit(lambda document: document.update(policies={} if policy is None else {"fr_ensemble": policy}))
-    assert gating.gate(smoke.path, plugins, "tiny").verdict.decision == "HOLD"
+    assert gate(smoke.path, plugins, "tiny").verdict.decision == "HOLD"
 
 
 def test_random_rows_are_hold(random_rows: Sandbox, plugins: Plugins) -> None:
     """However good the figures of random rows look, the first reason says what they are."""
     random_rows.edit(lambda document: document.update(policies={"fr_ensemble": {"rules": [
         {"metric": "n_rows", "op": ">=", "bound": 1}]}}))  # fmt: skip
-    verdict = gating.gate(random_rows.path, plugins, "tiny").verdict
+    verdict = gate(random_rows.path, plugins, "tiny").verdict
     assert verdict.decision == "HOLD"
     assert "random rows" in verdict.reasons[0]
 
@@ -100,13 +103,13 @@ def test_bytes_that_do_not_hold_are_not_judged(smoke: Sandbox, plugins: Plugins)
     path = smoke.run / "evidence" / "oof.npz"
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(RejectedError, match="sha256"):
-        gating.gate(smoke.path, plugins, "tiny")
+        gate(smoke.path, plugins, "tiny")
 
 
 def test_a_kind_without_a_gate_cannot_be_judged(thumb: Sandbox) -> None:
     """That is neither PROMOTE nor HOLD: exit code 2, and how such a kind is flipped."""
     with pytest.raises(InputError, match=r"no gate.*manual.*--reason"):
-        gating.gate(thumb.path, with_plugin(Thumbs()), "t")
+        gate(thumb.path, with_plugin(Thumbs()), "t")
 
 
 # ---- flip -------------------------------------------------------------------------------------------------------
@@ -118,7 +121,7 @@ def test_a_flip_changes_the_entry_and_writes_its_verdict(smoke: Sandbox, plugins
     smoke.edit(lambda document: document["policies"]["fr_ensemble"].update(of_another_version=2))
     smoke.edit_entry(of_another_version=[3])
     before, entry, document = smoke.tree(), smoke.entry, smoke.registry
-    done = gating.flip(smoke.path, plugins, "tiny")
+    done = flip(smoke.path, plugins, "tiny")
     assert (done.done, done.entry.smoke) == (True, False)
     after = smoke.tree()
     assert set(after) - set(before) == {done.verdict_path}
@@ -137,7 +140,7 @@ def test_a_second_flip_is_refused(production: Sandbox, plugins: Plugins) -> None
     """An entry that is production has nothing to flip; not a byte changes."""
     before = production.tree()
     with pytest.raises(RejectedError, match="production already"):
-        gating.flip(production.path, plugins, "tiny")
+        flip(production.path, plugins, "tiny")
     assert production.tree() == before
 
 
@@ -145,7 +148,7 @@ def test_a_hold_flips_nothing(smoke: Sandbox, plugins: Plugins) -> None:
     """No verdict is written, the entry stays smoke."""
     smoke.edit(bound("mean_plcc", 0.99999))
     before = smoke.tree()
-    done = gating.flip(smoke.path, plugins, "tiny")
+    done = flip(smoke.path, plugins, "tiny")
     assert (done.done, done.verdict_path) == (False, None)
     assert smoke.tree() == before
 
@@ -158,7 +161,7 @@ def test_random_rows_flip_nothing(random_rows: Sandbox, plugins: Plugins) -> Non
         random_rows.path.write_bytes(to_json({**random_rows.registry, "policies": {"fr_ensemble": policy}}))
         before = random_rows.tree()
         with pytest.raises(RejectedError, match="random rows"):
-            gating.flip(random_rows.path, plugins, "tiny", reason)
+            flip(random_rows.path, plugins, "tiny", reason)
         assert random_rows.tree() == before
 
 
@@ -172,11 +175,11 @@ def test_an_entry_that_does_not_validate_is_not_flipped(smoke: Sandbox, plugins:
 
     before = smoke.tree()
     with pytest.raises(RejectedError, match="not today"):
-        gating.flip(smoke.path, with_plugin(Strict()), "tiny")
+        flip(smoke.path, with_plugin(Strict()), "tiny")
     assert smoke.tree() == before
     (smoke.run / "tiny_seed0.onnx").write_bytes(b"x")
     with pytest.raises(RejectedError, match="sha256"):
-        gating.flip(smoke.path, plugins, "tiny")
+        flip(smoke.path, plugins, "tiny")
 
 
 def test_summary_only_evidence_flips_nothing(thumb: Sandbox) -> None:
@@ -184,14 +187,14 @@ def test_summary_only_evidence_flips_nothing(thumb: Sandbox) -> None:
     before = thumb.tree()
     for evidence in ({"summary_only": True}, {"sha256": None}):
         with pytest.raises(RejectedError):
-            gating.flip(thumb.path, gated(**evidence), "t")
+            flip(thumb.path, gated(**evidence), "t")
     assert thumb.tree() == before
 
 
 def test_another_plugins_kind_is_flipped(thumb: Sandbox) -> None:
     """A single model whose plugin has a gate is flipped like an ensemble, and validates afterwards."""
     plugins = gated()
-    done = gating.flip(thumb.path, plugins, "t")
+    done = flip(thumb.path, plugins, "t")
     assert (done.done, thumb.entry["smoke"]) == (True, False)
     assert thumb.codes(plugins=plugins) == []
 
@@ -199,12 +202,12 @@ def test_another_plugins_kind_is_flipped(thumb: Sandbox) -> None:
 def test_a_reason_decides_only_where_the_policy_lets_it(thumb: Sandbox) -> None:
     """A manual policy needs a reason; a policy of rules takes none."""
     with pytest.raises(InputError, match="--reason"):
-        gating.flip(thumb.path, gated(), "t", "because")
+        flip(thumb.path, gated(), "t", "because")
     manual(thumb)
     for reason in (None, ""):
         with pytest.raises(InputError, match="--reason"):
-            gating.flip(thumb.path, gated(), "t", reason)
-    gating.flip(thumb.path, gated(), "t", "compared by eye")
+            flip(thumb.path, gated(), "t", reason)
+    flip(thumb.path, gated(), "t", "compared by eye")
     assert thumb.entry["promotion"] == {"manual": True, "reason": "compared by eye"}
     assert thumb.codes(plugins=gated()) == []
 
@@ -215,12 +218,12 @@ def test_a_reason_that_no_registry_can_hold_is_refused(thumb: Sandbox, reason: s
     manual(thumb)
     before = thumb.tree()
     with pytest.raises(InputError, match="--reason"):
-        gating.flip(thumb.path, gated(), "t", reason)
+        flip(thumb.path, gated(), "t", reason)
     assert thumb.tree() == before
-    gating.flip(thumb.path, gated(), "t", "fine")
+    flip(thumb.path, gated(), "t", "fine")
     before = thumb.tree()
     with pytest.raises(InputError, match="--reason"):
-        gating.demote(thumb.path, "t", reason)
+        demote(thumb.path, "t", reason)
     assert thumb.tree() == before
 
 
@@ -231,7 +234,7 @@ def test_nothing_is_written_through_a_link(smoke: Sandbox, plugins: Plugins, tmp
     (smoke.folder / "tiny" / "verdicts").symlink_to(outside)
     before = smoke.path.read_bytes()
     with pytest.raises((RejectedError, InputError, WorldError)):
-        gating.flip(smoke.path, plugins, "tiny")
+        flip(smoke.path, plugins, "tiny")
     assert (list(outside.iterdir()), smoke.path.read_bytes()) == ([], before)
 
 
@@ -240,7 +243,7 @@ def test_an_id_that_stands_twice_is_not_flipped(thumb: Sandbox) -> None:
     thumb.edit(lambda document: document["models"].append(dict(document["models"][0])))
     before = thumb.tree()
     with pytest.raises((RejectedError, InputError), match="twice"):
-        gating.flip(thumb.path, gated(), "t")
+        flip(thumb.path, gated(), "t")
     assert thumb.tree() == before
 
 
@@ -266,7 +269,7 @@ def test_a_flip_on_a_failing_disk_is_all_or_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(files, operation, fail)
         try:
-            gating.flip(smoke.path, plugins, "tiny")
+            flip(smoke.path, plugins, "tiny")
         except RegistryError:
             failed = True
     assert failed or not smoke.entry["smoke"]
@@ -290,12 +293,12 @@ def test_a_demotion_says_why_and_can_be_undone(production: Sandbox, plugins: Plu
     """smoke again, the reason and the manifest it speaks of in the entry; a later flip takes it away."""
     production.edit_entry(of_another_version=[3])
     entry = production.entry
-    gating.demote(production.path, "tiny", "drifts on screen content")
+    demote(production.path, "tiny", "drifts on screen content")
     expected = {key: value for key, value in entry.items() if key != "promotion"} | {"smoke": True}
     demotion = {"reason": "drifts on screen content", "manifest_sha256": entry["sha256"]}
     assert production.entry == {**expected, "demotion": demotion}
     assert production.codes() == []
-    assert gating.flip(production.path, plugins, "tiny").done
+    assert flip(production.path, plugins, "tiny").done
     assert production.entry == entry
     assert production.codes() == []
 
@@ -305,39 +308,39 @@ def test_a_demotion_needs_a_reason(production: Sandbox, reason: str) -> None:
     """Nothing, blanks or a novel: refused, nothing written."""
     before = production.tree()
     with pytest.raises(InputError, match="--reason"):
-        gating.demote(production.path, "tiny", reason)
+        demote(production.path, "tiny", reason)
     assert production.tree() == before
 
 
 def test_a_smoke_entry_cannot_be_demoted(smoke: Sandbox) -> None:
     """There is nothing to take back."""
     with pytest.raises(RejectedError, match="smoke already"):
-        gating.demote(smoke.path, "tiny", "x")
+        demote(smoke.path, "tiny", "x")
 
 
 def test_a_broken_entry_can_be_demoted(production: Sandbox) -> None:
     """Taking a model out of production needs none of its files."""
     for path in production.run.glob("*.onnx"):
         path.unlink()
-    gating.demote(production.path, "tiny", "its files are gone")
+    demote(production.path, "tiny", "its files are gone")
     assert production.entry["smoke"]
 
 
 def test_unknown_ids_and_old_registries_are_bad_input(smoke: Sandbox, plugins: Plugins, tmp_path: Path) -> None:
     """Flip and demote name what is there; version 1 has no promotions."""
-    for call in (lambda: gating.flip(smoke.path, plugins, "timy"), lambda: gating.demote(smoke.path, "timy", "x")):
+    for call in (lambda: flip(smoke.path, plugins, "timy"), lambda: demote(smoke.path, "timy", "x")):
         with pytest.raises(InputError, match="expected one of: tiny"):
             call()
     row = tiny_models.entry(tmp_path, tiny_models.model())
     (tmp_path / "registry.json").write_bytes(to_json({"schema_version": 1, "models": [row]}))
     with pytest.raises(InputError, match="expected 2"):
-        gating.flip(tmp_path / "registry.json", plugins, "m")
+        flip(tmp_path / "registry.json", plugins, "m")
 
 
 def test_a_verdict_can_be_written_for_people(smoke: Sandbox, tmp_path: Path, plugins: Plugins) -> None:
     """write_verdict writes what `flip` would pin, and says so where it cannot."""
-    verdict = gating.gate(smoke.path, plugins, "tiny").verdict
-    gating.write_verdict(tmp_path / "v.json", verdict)
+    verdict = gate(smoke.path, plugins, "tiny").verdict
+    write_verdict(tmp_path / "v.json", verdict)
     assert Verdict.from_dict(json.loads((tmp_path / "v.json").read_bytes())) == verdict
     with pytest.raises(WorldError):
-        gating.write_verdict(tmp_path / "no" / "v.json", verdict)
+        write_verdict(tmp_path / "no" / "v.json", verdict)

@@ -14,28 +14,34 @@ from conftest import Made, Program, Thumbs, with_plugin
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
 
-from registry_tool import changes, gating
 from registry_tool.errors import InputError, RejectedError, WorldError
-from registry_tool.gitbase import load_base
-from registry_tool.plugins import Plugins, load
+from registry_tool.git.revisions import load_base
+from registry_tool.plugins.manager import Plugins, load
+from registry_tool.workflows import compare_with_base
+from registry_tool.workflows import promote as promote_workflow
 
 pytestmark = pytest.mark.usefixtures("own_git")
 
 
 def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
     """(entry, decision, why) of every judgement since `base`."""
-    return [(j.verdict.entry, j.verdict.decision, j.why) for j in changes.gate_base(box.path, plugins or load(), base)]
+    return [
+        (j.verdict.entry, j.verdict.decision, j.why)
+        for j in compare_with_base.gate_base(box.path, plugins or load(), base)
+    ]
 
 
 def reasons(box: Sandbox, base: str, plugins: Plugins | None = None) -> str:
-    return " | ".join(r for j in changes.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons)
+    return " | ".join(
+        r for j in compare_with_base.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons
+    )
 
 
 # ---- changes ----------------------------------------------------------------------------------------------------
 
 
 def flip(box: Sandbox) -> None:
-    gating.flip(box.path, load(), "tiny")
+    promote_workflow.flip(box.path, load(), "tiny")
 
 
 def note(box: Sandbox) -> None:
@@ -62,7 +68,7 @@ def flip_loosened(box: Sandbox) -> None:
 def flip_without_policy(box: Sandbox) -> None:
     """Production by a policy that a person decides, in one change."""
     box.edit(lambda document: document.update(policies={"fr_ensemble": {"gate": "manual", "rules": []}}))
-    gating.flip(box.path, load(), "tiny", "trust me")
+    promote_workflow.flip(box.path, load(), "tiny", "trust me")
 
 
 def swap_model(box: Sandbox) -> None:
@@ -77,7 +83,7 @@ def rename(box: Sandbox) -> None:
 
 
 def demote(box: Sandbox) -> None:
-    gating.demote(box.path, "tiny", "drifts")
+    promote_workflow.demote(box.path, "tiny", "drifts")
 
 
 def remove(box: Sandbox) -> None:
@@ -187,7 +193,7 @@ def test_a_persons_decision_is_seen_and_passes(thumb: Sandbox) -> None:
     plugins = with_plugin(Thumbs())
     thumb.edit(lambda document: document.update(policies=MANUAL))
     base = start(thumb.folder)
-    gating.flip(thumb.path, plugins, "t", "compared by eye")
+    promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     assert judged(thumb, base, plugins) == [("t", "PROMOTE", "turned production")]
 
 

@@ -10,11 +10,13 @@ from conftest import Program
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
-from registry_tool import gating, schemas
+from registry_tool import schemas
+from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError
-from registry_tool.history import as_of, history, moment
-from registry_tool.plugins import load
-from registry_tool.schema import violations
+from registry_tool.git.history import as_of, history, moment
+from registry_tool.plugins.manager import load
+from registry_tool.workflows import promote as promote_workflow
+from registry_tool.workflows.promote import demote
 
 pytestmark = pytest.mark.usefixtures("own_git")
 
@@ -27,7 +29,7 @@ def on(monkeypatch: pytest.MonkeyPatch, day: str, who: str = "Ann") -> None:
 
 
 def flip(box: Sandbox) -> None:
-    gating.flip(box.path, load(), box.id)
+    promote_workflow.flip(box.path, load(), box.id)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def past(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     flip(smoke)
     commit(smoke.folder, "Ship tiny")
     on(monkeypatch, "2026-05-03", "Cai")
-    gating.demote(smoke.path, "tiny", "drifts on screen content")
+    demote(smoke.path, "tiny", "drifts on screen content")
     commit(smoke.folder, "Back")
     on(monkeypatch, "2026-05-04")
     smoke.edit(lambda document: document["models"].append({**document["models"][0], "id": "other"}))

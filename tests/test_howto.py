@@ -14,8 +14,8 @@ from conftest import Made
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
-from registry_tool import gating
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
+from registry_tool.workflows.promote import flip
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,7 +92,7 @@ def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-01T12:00:00+0000")
     start(smoke.folder)
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-02T10:00:00+0000")
-    gating.flip(smoke.path, load(), "tiny")
+    flip(smoke.path, load(), "tiny")
     commit(smoke.folder)
     script = (
         "\n".join(blocks("how-to/audit.md")).replace("my_model", "tiny").replace("corpus.parquet", str(made.corpus))

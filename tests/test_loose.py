@@ -10,10 +10,10 @@ import pytest
 from tiny_models import ENCODERS, FEATURES, codes, entry, findings, model, sidecar, write
 
 from registry_tool import schemas
-from registry_tool.checks import check
+from registry_tool.checks.registry import check
+from registry_tool.documents.store import load
 from registry_tool.hookspec import Kind, Level, hookimpl
-from registry_tool.plugins import load as load_plugins
-from registry_tool.store import load
+from registry_tool.plugins.manager import load as load_plugins
 from registry_tool.values import Finding, Severity
 
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"

@@ -15,11 +15,13 @@ from conftest import Program
 from sandbox import Sandbox, to_json, tree
 from tiny_models import ENCODERS, FEATURES, entry, model, sidecar, write
 
-from registry_tool import changes, flows, schemas
-from registry_tool.migrate import Migration, migrate
-from registry_tool.plugins import load
-from registry_tool.schema import violations
+from registry_tool import schemas
+from registry_tool.documents.schema import violations
+from registry_tool.plugins.manager import load
 from registry_tool.values import Severity
+from registry_tool.workflows import compare_with_base
+from registry_tool.workflows.migrate import Migration, migrate
+from registry_tool.workflows.validate import validate
 
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 
@@ -52,7 +54,7 @@ def holes(done: Migration) -> dict[str, str]:
 
 
 def errors(folder: Path) -> list[str]:
-    return [str(f) for f in flows.validate(folder / "registry.json", load()).findings if f.severity is Severity.ERROR]
+    return [str(f) for f in validate(folder / "registry.json", load()).findings if f.severity is Severity.ERROR]
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -137,7 +139,7 @@ def test_every_hole_of_the_public_registry_is_said(public: Path, tmp_path: Path)
         assert found[code], code
     assert (found["sidecar-missing"], found["bundle-missing"]) == ("", "")
     open_ = {hole.finding.code for hole in done.holes if not hole.mended}
-    assert {f.code for f in flows.validate(done.new / "registry.json", load()).findings} <= open_
+    assert {f.code for f in validate(done.new / "registry.json", load()).findings} <= open_
     assert done.left_behind == ("registry.schema.json",)
 
 
@@ -153,7 +155,7 @@ def test_a_second_run_gives_the_same_bytes(public: Path, tmp_path: Path) -> None
 def test_the_gate_takes_a_migration_for_what_it_is(public: Path, tmp_path: Path) -> None:
     """Held against the old registry, every imported single model passes."""
     done = run(public, tmp_path / "new")
-    judgements = changes.gate_base(done.new / "registry.json", load(), str(public))
+    judgements = compare_with_base.gate_base(done.new / "registry.json", load(), str(public))
     assert {j.verdict.decision for j in judgements} == {"PROMOTE"}
     assert {j.verdict.entry for j in judgements} >= {"fr_regressor_v1", "vmaf_tiny_v2", "transnet_v2"}
 
@@ -298,7 +300,7 @@ def test_what_nobody_can_decide_stays_a_warning(tmp_path: Path) -> None:
     done = run(path, tmp_path / "new")
     assert errors(done.new) == []
     assert holes(done)["loose-codec-width"] == ""
-    found = {f.code: f.severity for f in flows.validate(done.new / "registry.json", load()).findings}
+    found = {f.code: f.severity for f in validate(done.new / "registry.json", load()).findings}
     assert found == {"loose-codec-width": Severity.WARNING}
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from registry_tool import flows, gating
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Registry
+from registry_tool.workflows.gate import gate
+from registry_tool.workflows.opening import opened, usable
+from registry_tool.workflows.validate import validate
 
 ROOT = Path(__file__).parent.parent
 REGISTRY = ROOT / "model" / "registry.json"
@@ -21,21 +23,21 @@ def plugins() -> Plugins:
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    found = flows.usable(REGISTRY).registry
+    found = usable(REGISTRY).registry
     assert found is not None
     return found
 
 
 def test_it_validates(plugins: Plugins) -> None:
     """Nothing is wrong with it, not even a warning."""
-    assert [str(finding) for finding in flows.validate(REGISTRY, plugins).findings] == []
+    assert [str(finding) for finding in validate(REGISTRY, plugins).findings] == []
 
 
 def test_one_is_production_and_one_is_held(plugins: Plugins, registry: Registry) -> None:
     """The gate promotes what is production and holds what is not, for a reason it names."""
     assert len(registry.entries) == 2
     for entry in registry.entries:
-        verdict = gating.gate(REGISTRY, plugins, entry.id).verdict
+        verdict = gate(REGISTRY, plugins, entry.id).verdict
         assert verdict.promotes is entry.is_production
         assert bool(verdict.reasons) is entry.smoke
         assert not verdict.summary_only
@@ -43,12 +45,12 @@ def test_one_is_production_and_one_is_held(plugins: Plugins, registry: Registry)
 
 def test_production_was_trained_on_the_shipped_corpus(plugins: Plugins, registry: Registry) -> None:
     """The production manifest names the rows that ship with the plugin."""
-    from fr_ensemble.corpus import ColumnSpec, read_corpus
-    from fr_ensemble.run import SHIPPED
+    from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+    from fr_ensemble.hooks.train import SHIPPED
 
     (entry,) = (entry for entry in registry.entries if entry.is_production)
     corpus = read_corpus(SHIPPED, ColumnSpec())
-    with flows.opened(flows.usable(REGISTRY), plugins, entry) as view:
+    with opened(usable(REGISTRY), plugins, entry) as view:
         assert view.manifest is not None
         assert view.manifest["corpus"]["sha256"] == corpus.sha256
         assert view.manifest["corpus"]["rows_sha256"] == corpus.rows_sha256

@@ -14,9 +14,9 @@ import pytest
 from mutations import Forger, Mutation, Place, Tally, run
 from sandbox import Sandbox, to_json
 
-from registry_tool import flows
 from registry_tool.hookspec import Level
-from registry_tool.plugins import Plugins
+from registry_tool.plugins.manager import Plugins
+from registry_tool.workflows.validate import validate
 
 SEED = 7
 # Fields of registry.json that nothing else speaks of: words for people, and bars that `gate --base` guards.
@@ -78,7 +78,7 @@ def assert_all_found(tally: Tally) -> None:
 def test_no_change_to_single_models_goes_unseen(tmp_path: Path, plugins: Plugins, version: int, level: Level) -> None:
     """Fields, texts and bytes of a registry of single models; the registry itself has no finding."""
     folder = mutations.singles(tmp_path, version)
-    assert flows.validate(folder / "registry.json", plugins, level).findings == ()
+    assert validate(folder / "registry.json", plugins, level).findings == ()
     known = harmless if version == 2 else harmless_in_version_1
     fields = list(mutations.registry_changes(folder, known))
     if level is Level.QUICK:  # only the graph knows its opset and its external data
@@ -128,5 +128,5 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, plugins: Plugins, value
     document = Sandbox(folder / "registry.json").registry
     document["policies"]["fr"]["max_file_bytes"] = value
     (folder / "registry.json").write_bytes(to_json(document))
-    findings = flows.validate(folder / "registry.json", plugins).findings
+    findings = validate(folder / "registry.json", plugins).findings
     assert [f.pointer for f in findings] == ["/policies/fr/max_file_bytes"]

@@ -14,8 +14,8 @@ from test_migrate import errors, old, run
 from tiny_models import entry, model, write
 
 from registry_tool.errors import InputError
-from registry_tool.files import STAGING
-from registry_tool.newfolder import NewFolder
+from registry_tool.storage.files import STAGING
+from registry_tool.storage.staging import NewFolder
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tiny_models import ENCODERS, FEATURES, codes, entry, findings, model, sidecar, write
 
-from registry_tool import onnx_kinds
 from registry_tool.hookspec import Hooks, Level
+from registry_tool.plugins import single_models
 from registry_tool.values import Finding
 
 LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "preset_norm", "crf_norm"]
@@ -29,10 +29,10 @@ def run(folder: Path, level: Level = Level.FULL, codec: int | None = None, **fie
 
 def test_it_uses_only_public_hooks() -> None:
     """Every hook it implements is one of the specifications, and it names the three kinds of single models."""
-    hooks = {name for name in vars(onnx_kinds) if name.startswith("registry_")}
+    hooks = {name for name in vars(single_models) if name.startswith("registry_")}
     assert hooks == {"registry_kinds", "registry_verify", "registry_figures"}
     assert all(hasattr(Hooks, name) for name in hooks)
-    kinds = {kind.name: kind for kind in onnx_kinds.registry_kinds()}
+    kinds = {kind.name: kind for kind in single_models.registry_kinds()}
     assert set(kinds) == {"fr", "nr", "filter"}
     assert all(kind.summary and kind.schema is None for kind in kinds.values())
 

@@ -14,10 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_models import FLOAT, codes, entry, findings, model, sidecar, write
 
-from registry_tool.checks import check
+from registry_tool.checks.registry import check
+from registry_tool.documents.store import load
 from registry_tool.hookspec import Hooks, Kind, hookimpl
-from registry_tool.plugins import Plugins
-from registry_tool.store import load
+from registry_tool.plugins import single_models
+from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Finding, Severity
 
 INT64 = TensorProto.INT64
@@ -269,10 +270,9 @@ def test_pinned_external_data_is_read_and_checked(tmp_path: Path, version: int) 
 
 
 def check_again(folder: Path) -> list[Finding]:
-    from registry_tool import onnx_kinds
 
     plugins = Plugins()
-    plugins.add(onnx_kinds, "onnx_kinds")
+    plugins.add(single_models, "onnx_kinds")
     return check(load(folder / "registry.json"), plugins)
 
 

@@ -31,7 +31,7 @@ from onnx_parts import (
     typed,
 )
 
-from registry_tool.onnxfile import (
+from registry_tool.sandbox.onnxfile import (
     ALLOWED_OPS,
     ExternalTensor,
     Initializer,

@@ -26,8 +26,8 @@ from onnx_parts import (
     varint,
 )
 
-from registry_tool import protowire
-from registry_tool.onnxfile import OnnxError, inspect_model
+from registry_tool.sandbox import protowire
+from registry_tool.sandbox.onnxfile import OnnxError, inspect_model
 
 ODD = {
     "an unknown field": (PLAIN + field(99, b"hidden"), "ModelProto: unknown field 99"),

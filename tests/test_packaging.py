@@ -24,16 +24,20 @@ HEAVY = ("torch", "pyarrow", "scipy")
 BUILD = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index")
 # The folder of each package in the project, and the files besides modules that it ships.
 PACKAGES = {
+    **{
+        str(folder.relative_to(base)): (folder.relative_to(ROOT), ())
+        for base, name in ((ROOT, "registry_tool"), (ROOT / "plugins", "fr_ensemble"))
+        for folder in sorted({path.parent for path in (base / name).rglob("__init__.py")})
+        if "template" not in folder.parts
+    },
     "registry_tool": (Path("registry_tool"), ("py.typed",)),
-    "registry_tool/commands": (Path("registry_tool/commands"), ()),
-    "registry_tool/report": (Path("registry_tool/report"), ()),
     "registry_tool/schemas": (Path("schemas"), ("*.json",)),
-    "registry_tool/testing": (Path("registry_tool/testing"), ()),
-    "registry_tool/templates": (Path("docs/examples"), ()),
-    "registry_tool/templates/plugin": (Path("docs/examples/plugin"), ("*.csv", "*.md", "*.toml")),
-    "registry_tool/templates/plugin/src/registry_ruler": (Path("docs/examples/plugin/src/registry_ruler"), ()),
-    "registry_tool/templates/plugin/tests": (Path("docs/examples/plugin/tests"), ()),
-    "fr_ensemble": (Path("plugins/fr_ensemble"), ()),
+    "registry_tool/plugins/template": (Path("registry_tool/plugins/template"), ("*.csv", "*.md", "*.toml")),
+    "registry_tool/plugins/template/src/registry_ruler": (
+        Path("registry_tool/plugins/template/src/registry_ruler"),
+        (),
+    ),
+    "registry_tool/plugins/template/tests": (Path("registry_tool/plugins/template/tests"), ()),
     "fr_ensemble/data": (Path("plugins/fr_ensemble/data"), ("*.parquet", "*.md")),
 }
 

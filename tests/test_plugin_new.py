@@ -16,12 +16,12 @@ import pytest
 from conftest import Program, program
 from sandbox import tree
 
-from registry_tool import scaffold
 from registry_tool.errors import InputError
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins import scaffold
+from registry_tool.plugins.manager import Plugins, load
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "docs" / "examples" / "plugin"
+EXAMPLE = ROOT / "registry_tool" / "plugins" / "template"
 REAL = ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"
 LEFT_BEHIND = ("__pycache__", "build", "*.egg-info", ".pytest_cache", ".mypy_cache", ".ruff_cache")
 PIP = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
@@ -148,7 +148,7 @@ def test_its_own_tests_pass(project: Path) -> None:
 
 
 def test_the_template_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/examples/plugin is what the program makes for its name, file by file, and nothing of it stays behind."""
+    """The template is what the program makes for its name, file by file, and nothing of it stays behind."""
     monkeypatch.setattr(scaffold, "find_spec", lambda name: None)  # other tests of this process import the example
     scaffold.new_plugin("ruler", tmp_path / "ruler", Plugins())
     example = shutil.copytree(EXAMPLE, tmp_path / "example", ignore=shutil.ignore_patterns(*LEFT_BEHIND))

@@ -10,10 +10,10 @@ import pytest
 from conftest import Program, Thumbs, with_plugin
 from sandbox import Sandbox
 
-from registry_tool import plugins as room
 from registry_tool.errors import InputError, PluginError, WorldError
 from registry_tool.hookspec import Hooks, Kind, Level, hookimpl
-from registry_tool.plugins import Plugins, load
+from registry_tool.plugins import manager as room
+from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Evidence, Finding
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_tool.policy import METRIC_TOLERANCE, disagreements, judge
+from registry_tool.checks.policy import METRIC_TOLERANCE, disagreements, judge
 from registry_tool.values import Entry, Evidence, Policy, Rule
 
 ENTRY = Entry("tiny", "fr_ensemble", True, "a" * 64)

@@ -15,11 +15,14 @@ import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
-from registry_tool import changes, flows, gating, store
+from registry_tool.documents import store
 from registry_tool.errors import RejectedError
 from registry_tool.hookspec import Level
-from registry_tool.plugins import Plugins
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.workflows import compare_with_base
+from registry_tool.workflows.promote import flip
+from registry_tool.workflows.validate import validate
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -119,8 +122,8 @@ def test_onnxs_checker_runs_in_the_child(prober: Prober, tmp_path: Path, plugins
     assert prober.check(b"no model")[0] == "onnx-invalid"
     folder = mutations.singles(tmp_path, 1)
     dying = Prober((sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), 11)"))
-    with dying, patch("registry_tool.checks.Prober", lambda: nullcontext(dying)):
-        found = flows.validate(folder / "registry.json", plugins).findings
+    with dying, patch("registry_tool.checks.registry.Prober", lambda: nullcontext(dying)):
+        found = validate(folder / "registry.json", plugins).findings
     assert {f.code for f in found} == {"onnx-probe-crashed"}
     assert {f.file for f in found} == {"plain.onnx", "external.onnx", "quantised.onnx", "quantised.int8.onnx"}
 
@@ -141,13 +144,13 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
     tiny_models.write(tmp_path, "registry.json", document)
     before = (tmp_path / "registry.json").read_bytes()
     with pytest.raises(RejectedError, match="more memory"):
-        gating.flip(tmp_path / "registry.json", plugins, "greedy", "looks fine")
+        flip(tmp_path / "registry.json", plugins, "greedy", "looks fine")
     assert (tmp_path / "registry.json").read_bytes() == before
     document["models"] = [row | {"smoke": False, "promotion": {"manual": True, "reason": "looks fine"}}]
     tiny_models.write(tmp_path, "old.json", {"schema_version": 2, "policies": {}, "models": []})
     tiny_models.write(tmp_path, "registry.json", document)
-    with patch("registry_tool.changes.load_base", lambda base, path: store.load(tmp_path / base)):
-        (judgement,) = changes.gate_base(tmp_path / "registry.json", plugins, "old.json")
+    with patch("registry_tool.workflows.compare_with_base.load_base", lambda base, path: store.load(tmp_path / base)):
+        (judgement,) = compare_with_base.gate_base(tmp_path / "registry.json", plugins, "old.json")
     assert not judgement.verdict.promotes
     assert "onnx-probe-memory" in " ".join(judgement.verdict.reasons)
 
@@ -159,7 +162,7 @@ def test_a_flip_that_would_not_validate_is_refused(tmp_path: Path, plugins: Plug
     tiny_models.write(tmp_path, "registry.json", document)
     before = (tmp_path / "registry.json").read_bytes()
     with pytest.raises(RejectedError, match="no sidecar"):
-        gating.flip(tmp_path / "registry.json", plugins, "bare", "looks fine")
+        flip(tmp_path / "registry.json", plugins, "bare", "looks fine")
     assert (tmp_path / "registry.json").read_bytes() == before
 
 
@@ -168,7 +171,7 @@ def test_validate_probes_what_passed_all_else(tmp_path: Path, plugins: Plugins, 
     """At --level full a model that loads nowhere is found at its file; sound models, weights elsewhere too, are not."""
     folder = mutations.singles(tmp_path, version)
     path = folder / "registry.json"
-    assert flows.validate(path, plugins).findings == ()
+    assert validate(path, plugins).findings == ()
     reshape = helper.make_node("Reshape", ["score", "shape"], ["flat"], name="never")
     model = tiny_models.model([reshape], [constant("shape", [3, 7])])
     del model.graph.input[0].type.tensor_type.shape.dim[0]
@@ -176,14 +179,14 @@ def test_validate_probes_what_passed_all_else(tmp_path: Path, plugins: Plugins, 
     row = tiny_models.entry(tmp_path / "other", with_output(model, "flat", [3, 7]))
     document = {"schema_version": 1, "models": [row]}
     tiny_models.write(tmp_path / "other", "registry.json", document)
-    found = flows.validate(tmp_path / "other" / "registry.json", plugins).findings
+    found = validate(tmp_path / "other" / "registry.json", plugins).findings
     assert [f.file for f in found] == ["m.onnx"]
-    assert flows.validate(tmp_path / "other" / "registry.json", plugins, Level.QUICK).findings == ()
+    assert validate(tmp_path / "other" / "registry.json", plugins, Level.QUICK).findings == ()
 
 
 def test_greedy_and_endless_models_are_found_by_validate(tmp_path: Path, plugins: Plugins) -> None:
     """They pass every look at their content: only running them shows what they are."""
     row = tiny_models.entry(tmp_path, greedy(), "greedy")
     tiny_models.write(tmp_path, "registry.json", {"schema_version": 1, "models": [row]})
-    (found,) = flows.validate(tmp_path / "registry.json", plugins).findings
+    (found,) = validate(tmp_path / "registry.json", plugins).findings
     assert (found.code, found.file) == ("onnx-probe-memory", "greedy.onnx")

@@ -95,7 +95,7 @@ def place(tmp_path: Path) -> Place:
 
 def videos(folder: Path) -> Path:
     """Four clips of a few frames each: what the README takes for a person's own."""
-    from fr_ensemble.ffmpeg import find_ffmpeg
+    from fr_ensemble.corpus.build.ffmpeg import find_ffmpeg
 
     folder.mkdir()
     size = "s=128x96:r=12"

@@ -14,12 +14,14 @@ import pytest
 from conftest import Program, Thumbs, program, with_plugin
 from sandbox import Sandbox
 
-from registry_tool import dossier, flows, gating
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table, hookimpl
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
 from registry_tool.report.html import page
 from registry_tool.values import Evidence
+from registry_tool.workflows import overview
+from registry_tool.workflows.gate import gate
+from registry_tool.workflows.opening import find_entry, opened, usable
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model" / "registry.json"
@@ -67,11 +69,11 @@ class Parsed(HTMLParser):
 
 
 def report(path: Path, entry_id: str, plugins: Any = None) -> str:
-    return page(dossier.gather(path, plugins or load(), entry_id))
+    return page(overview.gather(path, plugins or load(), entry_id))
 
 
 def shipped() -> list[Any]:
-    registry = flows.usable(MODEL).registry
+    registry = usable(MODEL).registry
     assert registry is not None
     return [pytest.param(MODEL, entry.id, id=entry.id) for entry in registry.entries]
 
@@ -79,7 +81,7 @@ def shipped() -> list[Any]:
 def examples() -> list[Any]:
     found = []
     for path in sorted(VALID.glob("*/registry.json")):
-        registry = flows.usable(path).registry
+        registry = usable(path).registry
         assert registry is not None
         found += [pytest.param(path, entry.id, id=path.parent.name) for entry in registry.entries]
     return found
@@ -122,9 +124,9 @@ def test_a_page_serves_those_who_do_not_see_it(path: Path, entry_id: str) -> Non
 def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
     """State, verdict, each rule with its figure, each reason, and each digest of the chain stand on the page."""
     text = Parsed(report(path, entry_id)).text
-    loaded = flows.usable(path)
-    entry = flows.find_entry(loaded, entry_id)
-    verdict = gating.gate(path, load(), entry_id).verdict
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    verdict = gate(path, load(), entry_id).verdict
     assert ("production" in text.split("Verdict")[0]) is entry.is_production
     assert ("✓ PROMOTE" in text, "✕ HOLD" in text) == (verdict.promotes, not verdict.promotes)
     for rule in verdict.policy.rules:
@@ -132,7 +134,7 @@ def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
         assert f"{rule.metric} {verdict.metrics[rule.metric]:.6f} {rule.op} {rule.bound:g} {met}" in text
     for reason in verdict.reasons:
         assert reason in text
-    with flows.opened(loaded, load(), entry) as view:
+    with opened(loaded, load(), entry) as view:
         files = {name: (artifact.sha256, len(view.read(name))) for name, artifact in view.artifacts.items()}
         corpus = (view.manifest or {})["corpus"]
     for name, (digest, size) in files.items():

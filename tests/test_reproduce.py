@@ -11,9 +11,9 @@ import pytest
 from conftest import Program, with_plugin
 from sandbox import Sandbox
 
-from registry_tool import flows
 from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, hookimpl
-from registry_tool.plugins import Plugins
+from registry_tool.plugins.manager import Plugins
+from registry_tool.workflows.train import train
 
 SCHEMA = {"$id": "urn:test:note:1", "type": "object"}
 AGREES = Agreement("score", 0.1, 0.1, 0.2, "vmaf")
@@ -63,7 +63,7 @@ def with_notes(notes: Notes) -> Plugins:
 def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
     """A registry with one note, `n`."""
     box = Sandbox(tmp_path / "model" / "registry.json", "n")
-    flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
+    train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
     return box
 
 
@@ -113,7 +113,7 @@ def test_rounding_of_a_value_is_no_other_value(
     """A sum in another order passes where the environment differs, a thousandth does not."""
     for value, code in ((0.1 + 0.2, 0), (0.3003, 1)):
         notes.environment, notes.trained = "1", notes.make(b"text", mean=0.3)
-        flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *g: None)
+        train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *g: None)
         notes.environment = "2"
         notes.train_again(b"text", mean=value)
         assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == code
@@ -125,7 +125,7 @@ def test_what_nothing_explains_is_shown_first(
     """However many values follow from the weights; those are counted."""
     notes.environment = "2"
     notes.trained = notes.make(b"text", figure={"a": [0.0] * 20})
-    flows.train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
+    train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
     notes.train_again(b"other", figure={"a": [1.0] * 20}, title="y")
     lines = registry("reproduce", "n", "--registry", box.path, plugins=with_notes).out.splitlines()
     assert lines[3] == "  /title: then 'x', now 'y' (nothing recorded explains it)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from registry_tool import rules
+from registry_tool.checks import rules
 from registry_tool.errors import InputError
 from registry_tool.values import Severity
 

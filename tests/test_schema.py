@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_tool import schemas
-from registry_tool.schema import MAX_SHOWN, MAX_VIOLATIONS, show, violations
+from registry_tool.documents.schema import MAX_SHOWN, MAX_VIOLATIONS, show, violations
 
 REGISTRY = schemas.load("registry")
 ENTRY = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}

@@ -10,7 +10,7 @@ import registry_tool.schemas as schemas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry_tool import schema
+from registry_tool.documents import schema
 
 pytest.importorskip("jsonschema_rs", reason="the extra `fast` is not installed")
 

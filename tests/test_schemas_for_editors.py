@@ -15,8 +15,8 @@ from conftest import Program, Thumbs, with_plugin
 from sandbox import Sandbox
 
 from registry_tool import schemas
+from registry_tool.documents.schema import violations
 from registry_tool.hookspec import Kind, hookimpl
-from registry_tool.schema import violations
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "model"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox import to_json
 
-from registry_tool import store
+from registry_tool.documents import store
 from registry_tool.errors import InputError, WorldError
-from registry_tool.files import FileProblem, Folder
+from registry_tool.storage.files import FileProblem, Folder
 from registry_tool.values import Entry, Policy, Registry
 
 ENTRY: dict[str, Any] = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}

@@ -306,7 +306,7 @@ def test_a_new_hook_is_covered(good_folder: Path, tmp_path: Path, monkeypatch: p
             """None means no title."""
 
     Wider.registry_title.__annotations__ = {"view": "EntryView", "request": "PredictRequest", "return": "str | None"}
-    monkeypatch.setattr("registry_tool.plugins.Hooks", Wider)
+    monkeypatch.setattr("registry_tool.plugins.manager.Hooks", Wider)
     monkeypatch.setattr(using, "Hooks", Wider)
     good, wrong = (hookimpl(lambda view, request, answer=answer: answer) for answer in ("a title", 7))
     for hook, fails in ((good, False), (wrong, True)):

@@ -17,10 +17,13 @@ import pytest
 import tiny_models
 from sandbox import to_json
 
-from registry_tool import checks, plugins, store, workers
+from registry_tool.checks import workers
+from registry_tool.checks.registry import check
+from registry_tool.checks.workers import FEWEST, Slices, useful
+from registry_tool.documents import store
 from registry_tool.errors import WorldError
 from registry_tool.hookspec import Level
-from registry_tool.workers import FEWEST, Slices, useful
+from registry_tool.plugins import manager
 
 ITEMS = 1000
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
@@ -184,9 +187,9 @@ def test_as_many_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.Mon
     for processes in (1, 2):
         forks: list[int] = []
         fork = os.fork
-        monkeypatch.setattr(checks, "useful", lambda items, processes=processes: processes)
+        monkeypatch.setattr("registry_tool.checks.registry.useful", lambda items, processes=processes: processes)
         monkeypatch.setattr(os, "fork", lambda forks=forks, fork=fork: forks.append(1) or fork())
-        found.append(checks.check(loaded, plugins.load(), Level.QUICK))
+        found.append(check(loaded, manager.load(), Level.QUICK))
         monkeypatch.setattr(os, "fork", fork)
         assert len(forks) == (processes if processes > 1 else 0)
     assert found[0] == found[1]

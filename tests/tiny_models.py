@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from registry_tool import onnx_kinds, plugins
-from registry_tool.checks import check
+from registry_tool.checks.registry import check
+from registry_tool.documents.store import load
 from registry_tool.hookspec import Level
-from registry_tool.store import load
+from registry_tool.plugins import manager, single_models
 from registry_tool.values import Finding
 
 FLOAT = TensorProto.FLOAT
@@ -93,8 +93,8 @@ def findings(
     if version == 2:
         document["policies"] = {"fr": {"gate": "manual", "rules": []}}
     write(folder, "registry.json", document)
-    loaded = plugins.Plugins()
-    loaded.add(onnx_kinds, "onnx_kinds")
+    loaded = manager.Plugins()
+    loaded.add(single_models, "onnx_kinds")
     for index, plugin in enumerate(more):
         loaded.add(plugin, f"more{index}")
     return check(load(folder / "registry.json"), loaded, level)

@@ -121,7 +121,7 @@ def import_(logs: Sequence[Path], meta: Path | None, pattern: str | None, output
           --pattern "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json"
       registry fr-ensemble corpus import a.xml b.csv --meta table.csv -o corpus.csv
     """
-    from fr_ensemble.logs import Row, fields_of_pattern, fields_of_table, find_logs, import_logs
+    from fr_ensemble.corpus.imports.logs import Row, fields_of_pattern, fields_of_table, find_logs, import_logs
 
     if meta is None and pattern is None:
         raise InputError("source and encoder of the logs are not known: give --pattern, --meta, or both")
@@ -202,8 +202,8 @@ def build_(
           --encoders libx264,libvpx-vp9 --crf 18,28,38 --crf libvpx-vp9=25,37,50 --preset libx264=fast
       registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 30 -o patterns.parquet
     """
-    from fr_ensemble.encodes import Plan, Progress, Source, build, find_ffmpeg
-    from fr_ensemble.patterns import FRAMES, PATTERNS
+    from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
+    from fr_ensemble.corpus.build.patterns import FRAMES, PATTERNS
 
     names = list(dict.fromkeys(name.strip() for name in encoders.split(",") if name.strip()))
     if output.suffix.lower() != ".parquet":
@@ -280,7 +280,7 @@ def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
       registry fr-ensemble corpus info clips.csv --target mos --format json
       registry fr-ensemble corpus info corpus.parquet --plot corpus.png
     """
-    from fr_ensemble.info import describe, draw, lines
+    from fr_ensemble.corpus.info import describe, draw, lines
 
     _need_matplotlib(plot)
     with _bar("reading") as told:

@@ -105,7 +105,7 @@ def registry_train(request: TrainRequest) -> Trained:
     from dataclasses import replace
 
     _need("torch")
-    from fr_ensemble.run import run
+    from fr_ensemble.hooks.train import run
 
     job = _job(request)
     for name, most in (("license", 128), ("description", 256)):
@@ -125,21 +125,21 @@ def registry_train(request: TrainRequest) -> Trained:
 def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
     if view.entry.kind != KIND:
         return []
-    from fr_ensemble.verify import verify
+    from fr_ensemble.hooks.verify import verify
 
     return list(verify(view, level))
 
 
 @hookimpl
 def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
-    from fr_ensemble.gate import gate
+    from fr_ensemble.hooks.gate import gate
 
     return gate(view, request)
 
 
 @hookimpl
 def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
-    from fr_ensemble.use import evaluate
+    from fr_ensemble.hooks.evaluate import evaluate
 
     return evaluate(view, request)
 
@@ -147,21 +147,21 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
 @hookimpl
 def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     _need("torch")
-    from fr_ensemble.reproduce import reproduce
+    from fr_ensemble.hooks.reproduce import reproduce
 
     return reproduce(view, request)
 
 
 @hookimpl
 def registry_predict(view: EntryView, request: PredictRequest) -> Iterable[Batch]:
-    from fr_ensemble.use import predict
+    from fr_ensemble.hooks.predict import predict
 
     return predict(view, request)
 
 
 @hookimpl
 def registry_figures(view: EntryView) -> Sequence[Figure] | None:
-    from fr_ensemble.figures import figures
+    from fr_ensemble.hooks.figures import figures
 
     return figures(view)
 
@@ -182,11 +182,11 @@ def _need(module: str) -> None:
 
 def _job(request: TrainRequest) -> Any:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
-    from fr_ensemble.conformal import METHODS
-    from fr_ensemble.corpus import ColumnSpec, Condition
-    from fr_ensemble.recipe import Recipe
-    from fr_ensemble.run import Job
-    from fr_ensemble.vocabulary import CANONICAL_6
+    from fr_ensemble.artifacts.recipe import Recipe
+    from fr_ensemble.corpus.rows import ColumnSpec, Condition
+    from fr_ensemble.corpus.vocabulary import CANONICAL_6
+    from fr_ensemble.evidence.intervals import METHODS
+    from fr_ensemble.hooks.train import Job
 
     options = request.options
     given = options["target_range"]

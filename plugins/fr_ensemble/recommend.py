@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from fr_ensemble.conformal import LOWER, Calibration, Intervals
-from fr_ensemble.corpus import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
-from fr_ensemble.info import columns
-from fr_ensemble.manifest import codec_block, is_current, scaler_of, spec_of
-from fr_ensemble.predict import member_scores, standardise
-from fr_ensemble.tables import Told, missing_column, silent
-from fr_ensemble.use import intervals_of
-from fr_ensemble.weights import Float64
+from fr_ensemble.arrays import Float64
+from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.runtime import member_scores, standardise
+from fr_ensemble.corpus.info import columns
+from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
+from fr_ensemble.corpus.tables import Told, missing_column, silent
+from fr_ensemble.evidence.intervals import LOWER, Calibration, Intervals
+from fr_ensemble.hooks.opening import intervals_of
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 
@@ -240,7 +240,7 @@ def draw(document: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from fr_ensemble.plot import png
+    from fr_ensemble.png import png
 
     target, cost = document["target"], document["cost"]["column"]
     sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MOST_PANELS]

@@ -28,11 +28,11 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
       registry migrate model/tiny/registry.json -o model2
       registry migrate model/tiny/registry.json -o model2 --format json | jq '.holes[].code'
     """
-    from registry_tool import progress
-    from registry_tool.migrate import migrate
+    from registry_tool import toolkit
     from registry_tool.report import audit, machine
+    from registry_tool.workflows.migrate import migrate
 
-    with progress.shown() as report:
+    with toolkit.shown() as report:
         done = migrate(find(old), output, plugins_of(ctx), skip_broken=skip_broken, progress=report)
     show(machine.render(audit.migration_document(done)) if form == "json" else audit.migration(done))
     if not done.done:
@@ -58,7 +58,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
       registry history my_model --as-of 2026-05-06
       registry history --as-of 2026-05-06 --format json | jq -r '.production[].sha256'
     """
-    from registry_tool import history as past
+    from registry_tool.git import history as past
     from registry_tool.report import audit, machine
 
     path = find(registry)
@@ -102,12 +102,12 @@ def reproduce(
       registry reproduce my_model --corpus corpus.parquet --exact
       registry reproduce my_model --corpus corpus.parquet --keep again --format json
     """
-    from registry_tool import progress
+    from registry_tool import toolkit
     from registry_tool.hookspec import ReproduceRequest
     from registry_tool.report import audit, machine
-    from registry_tool.reproduce import Outcome, reproduce
+    from registry_tool.workflows.reproduce import Outcome, reproduce
 
-    with progress.shown() as report:
+    with toolkit.shown() as report:
         request = ReproduceRequest(corpus, jobs, device, report)
         done = reproduce(find(registry), plugins_of(ctx), entry_id, request, keep)
     for warning in done.warnings:

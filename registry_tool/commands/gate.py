@@ -13,7 +13,7 @@ from registry_tool.commands.shared import add_summary, find, format_option, plug
 from registry_tool.errors import ExitCode
 
 if TYPE_CHECKING:
-    from registry_tool.gating import Judgement
+    from registry_tool.workflows.gate import Judgement
 
 
 @click.command()
@@ -51,7 +51,8 @@ def gate(
       registry gate --base origin/main --format junit > gate.xml
       registry gate --evidence runs/loso          public loso_seed*.json files
     """
-    from registry_tool import gating
+    from registry_tool.workflows import gate as gate_workflow
+    from registry_tool.workflows.gate import gate_foreign, write_verdict
 
     loaded, path = plugins_of(ctx), None
     if against is not None and (entry_id is None or base is not None or evidence is not None):
@@ -61,20 +62,20 @@ def gate(
     if base is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
-        from registry_tool import changes
+        from registry_tool.workflows import compare_with_base
 
-        judgements = changes.gate_base(path := find(registry), loaded, base)
+        judgements = compare_with_base.gate_base(path := find(registry), loaded, base)
         if not judgements and form in ("text", "github"):
             show(f"nothing turned production or changed there since {base}")
     elif evidence is not None:
         path = None if entry_id is None and registry is None and "REGISTRY_JSON" not in os.environ else find(registry)
-        judgements = [gating.gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
+        judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
     elif entry_id is not None:
-        judgements = [gating.gate(path := find(registry), loaded, entry_id, against)]
+        judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, against)]
     else:
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:
-        gating.write_verdict(output, judgements[0].verdict)
+        write_verdict(output, judgements[0].verdict)
     if form in ("text", "json"):
         _render(judgements, form, single=base is None)
     else:
@@ -94,13 +95,13 @@ def _render(judgements: Sequence[Judgement], form: str, *, single: bool, details
 
 
 def _render_for_ci(judgements: Sequence[Judgement], form: str, path: Path | None, title: str) -> None:
-    from registry_tool import flows
     from registry_tool.report import github, junit, places
+    from registry_tool.workflows.opening import usable
 
     if form == "junit":
         show(junit.judgements(judgements, places.from_root(path, None) if path else "evidence"))
         return
-    show(github.verdicts(judgements, flows.usable(path) if path else None))
+    show(github.verdicts(judgements, usable(path) if path else None))
     add_summary(github.summary_of_verdicts(judgements, title))
 
 
@@ -122,16 +123,16 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
       registry flip my_model
       registry flip my_model --demote --reason "drifts on screen content"
     """
-    from registry_tool import gating
+    from registry_tool.workflows import promote as promote_workflow
 
     path = find(registry)
     if demote:
         if reason is None:
             raise click.UsageError('--demote needs --reason TEXT: say why, as in --reason "drifts on screen content"')
-        gating.demote(path, entry_id, reason)
+        promote_workflow.demote(path, entry_id, reason)
         show(f"{entry_id}: demoted to smoke: {reason}")
         return
-    done = gating.flip(path, plugins_of(ctx), entry_id, reason)
+    done = promote_workflow.flip(path, plugins_of(ctx), entry_id, reason)
     if done.judgement is not None:
         _render([done.judgement], form, single=True, details=False)
     if not done.done:

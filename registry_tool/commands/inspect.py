@@ -13,7 +13,7 @@ from registry_tool.commands.shared import add_summary, deliver, find, format_opt
 from registry_tool.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
-    from registry_tool.flows import Validation
+    from registry_tool.workflows.validate import Validation
 
 
 @click.command()
@@ -41,18 +41,20 @@ def validate(
       registry validate --format json | jq '.findings[].code'
       registry validate --format sarif -o registry.sarif
     """
-    from registry_tool import flows, progress
+    from registry_tool import toolkit
     from registry_tool.hookspec import Level
     from registry_tool.values import Severity
+    from registry_tool.workflows import validate as validate_workflow
+    from registry_tool.workflows.validate import touched
 
     if changed:
-        paths = flows.touched(registries, Path.cwd(), os.environ)
+        paths = touched(registries, Path.cwd(), os.environ)
     else:
         paths = [find(registry) for registry in registries or (None,)]
     if form == "json" and len(paths) != 1:
         raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
-    with progress.shown() as report:
-        results = [flows.validate(path, plugins_of(ctx), Level(level), report) for path in paths]
+    with toolkit.shown() as report:
+        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), report) for path in paths]
     _deliver(results, form, output, strict=strict)
     failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
     ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
@@ -100,10 +102,10 @@ def list_(registry: str | None, form: str) -> None:
     Example:
       registry list --format json | jq -r '.[].id'
     """
-    from registry_tool import flows
     from registry_tool.report import machine, text
+    from registry_tool.workflows.opening import usable
 
-    loaded = flows.usable(find(registry))
+    loaded = usable(find(registry))
     entries = loaded.registry.entries if loaded.registry else ()
     if form == "json":
         show(machine.render([entry.to_dict() for entry in entries]))
@@ -128,12 +130,12 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
     Example:
       registry show my_model --format json
     """
-    from registry_tool import flows
     from registry_tool.report import machine, text
+    from registry_tool.workflows.opening import find_entry, opened, usable
 
-    loaded = flows.usable(find(registry))
-    entry = flows.find_entry(loaded, entry_id)
-    with flows.opened(loaded, plugins_of(ctx), entry) as view:
+    loaded = usable(find(registry))
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins_of(ctx), entry) as view:
         files = {name: artifact.sha256 for name, artifact in view.artifacts.items()}
     policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
@@ -154,16 +156,17 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
     Example:
       registry card my_model -o docs/models/my_model.md
     """
-    from registry_tool import flows, gating
     from registry_tool.report.card import card as render
     from registry_tool.values import Policy
+    from registry_tool.workflows.gate import gate
+    from registry_tool.workflows.opening import find_entry, opened, usable
 
-    loaded, plugins = flows.usable(find(registry)), plugins_of(ctx)
-    entry = flows.find_entry(loaded, entry_id)
-    with flows.opened(loaded, plugins, entry) as view:
+    loaded, plugins = usable(find(registry)), plugins_of(ctx)
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
         manifest = view.manifest or {}
     policy = loaded.registry.policies.get(entry.kind, Policy()) if loaded.registry else Policy()
-    judgement = gating.gate(loaded.path, plugins, entry_id) if policy.rules else None
+    judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None
     deliver("\n".join(render(entry, manifest, policy, judgement)) + "\n", output)
 
 
@@ -182,10 +185,10 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
     Example:
       registry report my_model -o report.html
     """
-    from registry_tool import dossier
     from registry_tool.report import html
+    from registry_tool.workflows import overview
 
-    deliver(html.page(dossier.gather(find(registry), plugins_of(ctx), entry_id)), output)
+    deliver(html.page(overview.gather(find(registry), plugins_of(ctx), entry_id)), output)
 
 
 @click.command()
@@ -200,7 +203,7 @@ def rule(code: str | None) -> None:
       registry rule
       registry rule digest-mismatch
     """
-    from registry_tool import rules
+    from registry_tool.checks import rules
 
     show(rules.explain(code) if code else rules.listing())
 
@@ -246,9 +249,10 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
       registry schema fr_ensemble > fr_ensemble.schema.json
       registry schema -o model/schemas
     """
-    from registry_tool import flows, schemas
-    from registry_tool.files import write_atomic
+    from registry_tool import schemas
     from registry_tool.report import machine, text
+    from registry_tool.storage.files import write_atomic
+    from registry_tool.workflows.housekeeping import name_schema
 
     kinds = {name: kind.schema for name, kind in plugins_of(ctx).kinds.items() if kind.schema is not None}
     found = {name: schemas.bundled(s) for name, s in {**kinds, **{n: schemas.load(n) for n in schemas.names()}}.items()}
@@ -267,7 +271,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
         output.mkdir(parents=True, exist_ok=True)
         for name, document in found.items():
             write_atomic(output / f"{name}.schema.json", f"{machine.render(document)}\n".encode())
-        where = flows.name_schema(path, output)
+        where = name_schema(path, output)
         click.echo(f"{len(found)} schemas in {output}; {path}: $schema is {where}", err=True)
 
 
@@ -283,9 +287,9 @@ def prune(registry: str | None, dry_run: bool) -> None:
     Example:
       registry prune --dry-run
     """
-    from registry_tool import flows
+    from registry_tool.workflows import housekeeping as housekeeping_workflow
 
-    removed = flows.prune(find(registry), dry_run=dry_run)
+    removed = housekeeping_workflow.prune(find(registry), dry_run=dry_run)
     for path in removed:
         show(path)
     click.echo(f"{len(removed)} folder(s) {'would be ' if dry_run else ''}removed", err=True)

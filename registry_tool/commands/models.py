@@ -73,14 +73,15 @@ def train() -> None:
 def _train(
     ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: Any
 ) -> None:
-    from registry_tool import flows, progress
+    from registry_tool import toolkit
+    from registry_tool.workflows import train as train_workflow
 
     if smoke and corpus is not None:
         raise click.UsageError("--smoke trains on random rows, so it takes no --corpus: leave one of them out")
     kind = ctx.info_name or ""
     path = find(registry)
-    with progress.shown() as report:
-        done = flows.train(
+    with toolkit.shown() as report:
+        done = train_workflow.train(
             path, plugins_of(ctx), kind, entry_id, corpus=corpus, smoke=smoke, options=options, progress=report
         )
     for warning in done.trained.warnings:
@@ -134,17 +135,19 @@ def evaluate(
       registry evaluate my_model --corpus heldout.parquet --plot coverage.png
       registry evaluate my_model --corpus heldout.parquet --against my_incumbent
     """
-    from registry_tool import files, flows, progress
+    from registry_tool import toolkit
     from registry_tool.errors import InputError
     from registry_tool.hookspec import EvaluateRequest
     from registry_tool.report import machine, text
+    from registry_tool.storage import files
+    from registry_tool.workflows import evaluate as evaluate_workflow
 
     if smoke == (corpus is not None):
         raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
-    with progress.shown() as report:
+    with toolkit.shown() as report:
         request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report, plot is not None)
-        result = flows.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
+        result = evaluate_workflow.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     if plot is not None and result.plot is None:
@@ -193,12 +196,14 @@ def predict(
       registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl
       registry predict my_model --corpus rows.parquet -o scores.parquet
     """
-    from registry_tool import flows
     from registry_tool.hookspec import PredictRequest
     from registry_tool.report import rows, text
+    from registry_tool.workflows import evaluate as evaluate_workflow
 
     ending = Path(output).suffix.lower().removeprefix(".")
     form = form or (ending if ending in FORMATS else FORMATS[0])
-    batches = flows.predict(find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels)))
+    batches = evaluate_workflow.predict(
+        find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels))
+    )
     for warning, count in sorted(rows.write(batches, form, output).items()):
         click.echo(f"warning: {text.visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

@@ -35,7 +35,7 @@ def new(ctx: click.Context, name: str, output: Path | None) -> None:
       registry plugin new thumbs
       registry plugin new thumbs -o plugins/thumbs
     """
-    from registry_tool import scaffold
+    from registry_tool.plugins import scaffold
 
     folder, made = scaffold.new_plugin(name, output, plugins_of(ctx))
     show(f"made {folder}: kind {name}" if made else f"{folder}: is there already, and nothing was changed")

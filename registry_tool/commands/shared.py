@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView
-    from registry_tool.plugins import Plugins
+    from registry_tool.plugins.manager import Plugins
 
 
 class Context:
@@ -24,7 +24,7 @@ class Context:
     @property
     def plugins(self) -> Plugins:
         if self._plugins is None:
-            from registry_tool.plugins import load
+            from registry_tool.plugins.manager import load
 
             self._plugins = load()
         return self._plugins
@@ -32,10 +32,10 @@ class Context:
     @contextmanager
     def open(self, entry_id: str, registry: str | None = None) -> Iterator[EntryView]:
         """An entry with verified bytes, for the commands of plugins: see `hookspec.Door`."""
-        from registry_tool import flows
+        from registry_tool.workflows.opening import find_entry, opened, usable
 
-        loaded = flows.usable(find(registry))
-        with flows.opened(loaded, self.plugins, flows.find_entry(loaded, entry_id)) as view:
+        loaded = usable(find(registry))
+        with opened(loaded, self.plugins, find_entry(loaded, entry_id)) as view:
             yield view
 
 
@@ -45,7 +45,7 @@ def plugins_of(ctx: click.Context) -> Plugins:
 
 def find(registry: str | None) -> Path:
     """The registry that the option, the environment or the folder names."""
-    from registry_tool import store
+    from registry_tool.documents import store
 
     return store.find(registry, os.environ, Path.cwd())
 
@@ -76,7 +76,7 @@ def deliver(page: str, output: Path | None) -> None:
     if output is None:
         click.echo(page, nl=False)
         return
-    from registry_tool.files import write_atomic
+    from registry_tool.storage.files import write_atomic
 
     write_atomic(output, page.encode())
 

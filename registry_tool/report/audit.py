@@ -8,11 +8,11 @@ from datetime import UTC
 
 import click
 
-from registry_tool.history import AsOf, History
-from registry_tool.migrate import Migration
+from registry_tool.git.history import AsOf, History
 from registry_tool.report import text
-from registry_tool.reproduce import Outcome, Reproduced
 from registry_tool.values import Json
+from registry_tool.workflows.migrate import Migration
+from registry_tool.workflows.reproduce import Outcome, Reproduced
 
 MOST_CHANGES = 10  # shown of a manifest
 OUTCOMES = {

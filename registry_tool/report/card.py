@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry_tool.gating import Judgement
 from registry_tool.report.text import part, plain, table
 from registry_tool.values import Entry, Json, Policy
+from registry_tool.workflows.gate import Judgement
 
 NOTHING = "not recorded"
 

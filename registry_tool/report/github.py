@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from registry_tool.flows import Validation
-from registry_tool.gating import Judgement
+from registry_tool.documents.store import Loaded
 from registry_tool.report import text
 from registry_tool.report.places import from_root, of_entry
-from registry_tool.store import Loaded
 from registry_tool.values import Severity
+from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.validate import Validation
 
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 MOST_ROWS, MOST_TEXT = 200, 400  # a step's summary ends at 1 MiB, with an error

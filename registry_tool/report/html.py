@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from registry_tool import __version__
-from registry_tool.dossier import Dossier
 from registry_tool.hookspec import Figure, Table
 from registry_tool.report import svg
 from registry_tool.report.markup import Markup, el, escape, join
 from registry_tool.report.style import STYLE
 from registry_tool.report.text import part, plain
 from registry_tool.values import Artifact, Json, Severity, Verdict
+from registry_tool.workflows.overview import Dossier
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 MARKS = {"good": "✓ ", "bad": "✕ ", "note": ""}

@@ -7,11 +7,11 @@ from xml.etree import ElementTree as ET
 
 import click
 
-from registry_tool.flows import Validation
-from registry_tool.gating import Judgement
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.values import Finding, Severity
+from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.validate import Validation
 
 Case = tuple[list[str], list[str]]  # the lines that fail it, the lines that do not
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from registry_tool.flows import Validation
-from registry_tool.gating import Judgement
 from registry_tool.values import Json, Severity
+from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.validate import Validation
 
 
 def render(document: Json) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from registry_tool.store import Loaded
+from registry_tool.documents.store import Loaded
 
 
 def from_root(registry: Path, file: str | None) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.flows import Validation
 from registry_tool.values import Finding, Json, Severity
+from registry_tool.workflows.validate import Validation
 
 if TYPE_CHECKING:
-    from registry_tool.gating import Judgement
+    from registry_tool.workflows.gate import Judgement
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 

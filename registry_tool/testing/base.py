@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from registry_tool.hookspec import Hooks
-from registry_tool.plugins import LoadedPlugin
+from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.testing import child
 from registry_tool.testing.bench import Bench, plugin_of
 

@@ -14,14 +14,21 @@ from typing import Any
 
 import click
 
-from registry_tool import flows, gating, store
-from registry_tool.checks import check_entry, open_entry
-from registry_tool.entries import OpenEntry, pins_of, sha256_of, stem
-from registry_tool.files import Folder
+from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.documents import store
+from registry_tool.documents.entries import OpenEntry, pins_of, sha256_of, stem
 from registry_tool.hookspec import Level
-from registry_tool.plugins import GROUP, Plugins
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import GROUP, Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import Folder
 from registry_tool.values import Entry, Finding, Json, Severity, Verdict
+from registry_tool.workflows import gate as gate_workflow
+from registry_tool.workflows import opening as opening_workflow
+from registry_tool.workflows import promote as promote_workflow
+from registry_tool.workflows import train as train_workflow
+from registry_tool.workflows.opening import find_entry, usable
+from registry_tool.workflows.train import Registered
+from registry_tool.workflows.validate import validate
 
 NAME = "tested"  # of the plugin under test
 
@@ -54,27 +61,27 @@ class Bench:
 
     def train(
         self, entry_id: str, corpus: Path | None = None, arguments: Sequence[str] = (), *, smoke: bool = False
-    ) -> flows.Registered:
+    ) -> Registered:
         """`registry train KIND --id ENTRY_ID --corpus CORPUS ARGUMENTS...`"""
         options = options_of(self.plugins, self.kind, arguments)
-        return flows.train(
+        return train_workflow.train(
             self.path, self.plugins, self.kind, entry_id, corpus=corpus, smoke=smoke, options=options,
             progress=lambda what, done, total: None,
         )  # fmt: skip
 
     def findings(self, level: Level = Level.FULL) -> Sequence[Finding]:
         """What `registry validate` finds."""
-        return flows.validate(self.path, self.plugins, level).findings
+        return validate(self.path, self.plugins, level).findings
 
     def errors(self, level: Level = Level.FULL) -> list[Finding]:
         return [finding for finding in self.findings(level) if finding.severity is Severity.ERROR]
 
     def gate(self, entry_id: str) -> Verdict:
-        return gating.gate(self.path, self.plugins, entry_id).verdict
+        return gate_workflow.gate(self.path, self.plugins, entry_id).verdict
 
     def flip(self, entry_id: str) -> bool:
         """Whether the entry is production now."""
-        return gating.flip(self.path, self.plugins, entry_id).done
+        return promote_workflow.flip(self.path, self.plugins, entry_id).done
 
     # ---- looked at ----------------------------------------------------------------------------------------------
 
@@ -97,8 +104,8 @@ class Bench:
     @contextmanager
     def view(self, entry_id: str) -> Iterator[OpenEntry]:
         """What a hook is given. Raises RejectedError where a document or a digest does not hold."""
-        loaded = flows.usable(self.path)
-        with flows.opened(loaded, self.plugins, flows.find_entry(loaded, entry_id)) as view:
+        loaded = usable(self.path)
+        with opening_workflow.opened(loaded, self.plugins, find_entry(loaded, entry_id)) as view:
             yield view
 
     def pinned(self, entry_id: str) -> list[str]:

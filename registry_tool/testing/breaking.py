@@ -13,8 +13,8 @@ import pytest
 
 from registry_tool.errors import PluginError, RegistryError
 from registry_tool.hookspec import EntryView, Level, hookimpl
-from registry_tool.plugins import Plugins
-from registry_tool.probe import Prober
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
 from registry_tool.strictjson import pointer
 from registry_tool.testing.base import undisturbed
 from registry_tool.testing.bench import NAME, Bench, plugin_of

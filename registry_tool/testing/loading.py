@@ -15,7 +15,7 @@ import pytest
 from registry_tool import cli
 from registry_tool.commands.models import TRAIN_OPTIONS
 from registry_tool.hookspec import PROJECT, Hooks
-from registry_tool.plugins import LoadedPlugin
+from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.testing.base import HOOKS, Base
 from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from fr_ensemble.encodes import Plan, Source
-from fr_ensemble.ffmpeg import FFmpeg
+from fr_ensemble.corpus.build.encodes import Plan, Source
+from fr_ensemble.corpus.build.ffmpeg import FFmpeg
 
 MOVING = "testsrc2=s=160x96:r=12"
 FRAMES = 8

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from conftest import FEATURES, Program
-from fr_ensemble.baseline import BOUNDS, Curve, against_entry, against_vmaf, vmaf_column
-from fr_ensemble.oof import EvidenceProblem, Oof, read_oof, write_oof
+from fr_ensemble.evidence.comparisons import BOUNDS, Curve, against_entry, against_vmaf, vmaf_column
+from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof, write_oof
 from sandbox import Sandbox
 
+from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError
-from registry_tool.schema import violations
 
 K, ROWS = 6, 30
 TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "8", "--learning-rate", "0.02", "--license", "MIT")

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.train import train
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training.trainer import train
 from training_corpus import digest, make_corpus
 
 from registry_tool.errors import InputError, WorldError

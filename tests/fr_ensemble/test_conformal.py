@@ -10,7 +10,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from fr_ensemble.conformal import (
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
+from fr_ensemble.evidence.intervals import (
     FLOORS,
     LOWER,
     METHODS,
@@ -21,9 +22,8 @@ from fr_ensemble.conformal import (
     residual_quantile,
     warnings_of,
 )
-from fr_ensemble.corpus import ColumnSpec, Condition, random_corpus
-from fr_ensemble.metrics import student_t_quantile
-from fr_ensemble.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.metrics import student_t_quantile
+from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 
 from registry_tool.errors import InputError
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fr_ensemble.corpus import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
-from fr_ensemble.vocabulary import CANONICAL_6, VOCABULARIES, encode, vocabulary
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, vocabulary
 
 from registry_tool.errors import InputError, WorldError
 
@@ -122,7 +122,7 @@ def test_digest_of_rows_depends_on_rows_alone(tmp_path):
     for changed in changes:
         seen.add(read_corpus(write(tmp_path / "b.csv", changed), ColumnSpec()).rows_sha256)
     assert len(seen) == 6
-    from fr_ensemble.corpus import RowsDigest
+    from fr_ensemble.corpus.rows import RowsDigest
 
     for batch_rows in (1, 5, 100):
         again = RowsDigest()

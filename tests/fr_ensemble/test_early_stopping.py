@@ -12,12 +12,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 from conftest import TRAINING, Made, Program  # noqa: E402  # after the check that torch is there
-from fr_ensemble.blocks import start  # noqa: E402
-from fr_ensemble.folds import FINAL, ModelKey, prepare  # noqa: E402
-from fr_ensemble.network import predict  # noqa: E402
-from fr_ensemble.recipe import Recipe  # noqa: E402
-from fr_ensemble.train import train, train_block  # noqa: E402
-from fr_ensemble.weights import Weights  # noqa: E402
+from fr_ensemble.arrays import Weights  # noqa: E402
+from fr_ensemble.artifacts.recipe import Recipe  # noqa: E402
+from fr_ensemble.training.blocks import start  # noqa: E402
+from fr_ensemble.training.folds import FINAL, ModelKey, prepare  # noqa: E402
+from fr_ensemble.training.network import predict  # noqa: E402
+from fr_ensemble.training.trainer import train, train_block  # noqa: E402
 from training_corpus import digest, make_corpus  # noqa: E402
 
 from registry_tool.errors import InputError  # noqa: E402

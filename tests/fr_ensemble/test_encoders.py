@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from encoding import FRAMES, plan, wrapped
-from fr_ensemble.encodes import ENCODERS, build, find_ffmpeg
-from fr_ensemble.ffmpeg import FFmpeg
-from fr_ensemble.vocabulary import vocabulary
+from fr_ensemble.corpus.build.encodes import ENCODERS, build, find_ffmpeg
+from fr_ensemble.corpus.build.ffmpeg import FFmpeg
+from fr_ensemble.corpus.vocabulary import vocabulary
 
 from registry_tool.errors import InputError
 

@@ -17,11 +17,11 @@ import pytest
 from encoding import FRAMES, MOVING, pattern, plan, wrapped
 from filelock import FileLock
 from fr_ensemble import shipped
-from fr_ensemble.cells import FEATURES, SCORES, SELF_CHECK
-from fr_ensemble.encodes import ENCODERS, Plan, Progress, Source, build, find_ffmpeg
-from fr_ensemble.ffmpeg import FFmpeg
-from fr_ensemble.patterns import OUTLIER, PATTERNS
-from fr_ensemble.tables import RECORD_KEY
+from fr_ensemble.corpus.build.cells import FEATURES, SCORES, SELF_CHECK
+from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.ffmpeg import FFmpeg
+from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
+from fr_ensemble.corpus.tables import RECORD_KEY
 
 from registry_tool.errors import InputError, WorldError
 

@@ -14,10 +14,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
-from fr_ensemble import engines
-from fr_ensemble import train as trainer
-from fr_ensemble.engines import Result
-from fr_ensemble.recipe import Recipe
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training import engines, trainer
+from fr_ensemble.training.engines import Result
 from training_corpus import digest, make_corpus
 
 from registry_tool.errors import InputError, WorldError

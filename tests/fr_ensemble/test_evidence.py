@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fr_ensemble import oof as oof_room
-from fr_ensemble.corpus import ColumnSpec, random_corpus
-from fr_ensemble.evidence import EvidenceProblem, Oof, measure, read_oof, read_summaries, to_files
-from fr_ensemble.metrics import plcc, rmse, srocc
+from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
+from fr_ensemble.evidence import oof as oof_room
+from fr_ensemble.evidence.measure import EvidenceProblem, Oof, measure, read_oof, read_summaries, to_files
+from fr_ensemble.evidence.metrics import plcc, rmse, srocc
 
 CORPUS = random_corpus(160, ColumnSpec(), 1)
 RECIPE = "ab" * 32

@@ -14,9 +14,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from fr_ensemble.export import LAYERS, fused_model, member_model, read_weights, same_weights
-from fr_ensemble.predict import Ensemble, member_scores, standardise
-from fr_ensemble.weights import Float32, Float64, Scaler, Weights
+from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
+from fr_ensemble.artifacts.graphs import LAYERS, fused_model, member_model, read_weights, same_weights
+from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

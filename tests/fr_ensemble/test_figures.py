@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fr_ensemble import figures as room
-from fr_ensemble.conformal import METHODS, calibrate, held_out_reach
-from fr_ensemble.evidence import Figures
-from fr_ensemble.figures import figures
-from fr_ensemble.oof import Oof, write_oof
+from fr_ensemble.evidence.intervals import METHODS, calibrate, held_out_reach
+from fr_ensemble.evidence.measure import Figures
+from fr_ensemble.evidence.oof import Oof, write_oof
+from fr_ensemble.hooks import figures as room
+from fr_ensemble.hooks.figures import figures
 from numpy.typing import NDArray
 
 from registry_tool.errors import InputError

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Program
-from fr_ensemble.conformal import calibrate
-from fr_ensemble.gate import over_sources
-from fr_ensemble.metrics import bootstrap_interval
-from fr_ensemble.oof import Oof
-from fr_ensemble.pinned import Predictions
+from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.metrics import bootstrap_interval
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.pinned import Predictions
+from fr_ensemble.hooks.gate import over_sources
 from sandbox import Sandbox
 
 K, ROWS = 12, 40

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import FEATURES, SHARED_DATA, Program
-from fr_ensemble import info, shipped
+from fr_ensemble import shipped
+from fr_ensemble.corpus import info
 
 from registry_tool import schemas
-from registry_tool.schema import violations
+from registry_tool.documents.schema import violations
 
 INFO = ("fr-ensemble", "corpus", "info")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, program
-from fr_ensemble import info
-from fr_ensemble.corpus import ColumnSpec, read_batches, read_corpus
+from fr_ensemble.corpus import info
+from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
 
 ROOT = Path(__file__).parents[2]
 BATCH, FEW, MANY = 1_000, 4_000, 20_000
@@ -65,7 +65,7 @@ def test_a_description_keeps_a_hash_a_row(files: tuple[Path, Path], monkeypatch:
 
 def test_a_corpus_in_memory_is_its_numbers(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer's reader holds float64 and indexes of a row, and no second copy of them all on the way."""
-    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (BATCH, ()))
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
     assert growth(lambda file: read_corpus(file, ColumnSpec()), files) / (MANY - FEW) < 130
 
 
@@ -82,7 +82,7 @@ def test_a_recommendation_streams(
     registry: Program, clipped: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """recommend keeps sums a clip: as many rows of the same clips as there are take the same memory."""
-    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (BATCH, ()))
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
 
     def work(file: Path) -> None:
         ran = registry("fr-ensemble", "recommend", "big", "--corpus", file, "--registry", clipped, "--target", "50")

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED_DATA, Program
-from fr_ensemble.corpus import ColumnSpec, read_corpus
-from fr_ensemble.logs import SCORES, read_log
-from fr_ensemble.tables import RECORD_KEY
+from fr_ensemble.corpus.imports.logs import SCORES, read_log
+from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.tables import RECORD_KEY
 
 from registry_tool.errors import InputError
 

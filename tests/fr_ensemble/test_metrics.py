@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from fr_ensemble import metrics
+from fr_ensemble.evidence import metrics
 
 EXACT = 1e-12  # float64 sums in another order
 

@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Made
-from fr_ensemble.evidence import Figures
-from fr_ensemble.gate import evidence_sha256, gate, measure_pinned
-from fr_ensemble.oof import Oof, read_oof, write_oof
-from fr_ensemble.pinned import _known, predictions
+from fr_ensemble.evidence.measure import Figures
+from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
+from fr_ensemble.evidence.pinned import _known, predictions
+from fr_ensemble.hooks.gate import evidence_sha256, gate, measure_pinned
 from sandbox import Sandbox
 
-from registry_tool import flows, gating
 from registry_tool.errors import InputError
 from registry_tool.hookspec import GateRequest
-from registry_tool.plugins import load
+from registry_tool.plugins.manager import load
+from registry_tool.workflows import opening as opening_workflow
+from registry_tool.workflows.opening import find_entry, usable
+from registry_tool.workflows.promote import flip
+from registry_tool.workflows.validate import validate
 
 TOLERANCE = 1e-9  # another summation order
 
@@ -30,8 +33,8 @@ TOLERANCE = 1e-9  # another summation order
 @pytest.fixture
 def view(smoke: Sandbox) -> Iterator[Any]:
     """The trained entry as a hook sees it."""
-    loaded = flows.usable(smoke.path)
-    with flows.opened(loaded, load(), flows.find_entry(loaded, "tiny")) as opened:
+    loaded = usable(smoke.path)
+    with opening_workflow.opened(loaded, load(), find_entry(loaded, "tiny")) as opened:
         yield opened
 
 
@@ -162,12 +165,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Oof]:
     return seen
 
 
-@pytest.mark.parametrize("run", [flows.validate, lambda path, plugins: gating.flip(path, plugins, "tiny")])
+@pytest.mark.parametrize("run", [validate, lambda path, plugins: flip(path, plugins, "tiny")])
 def test_a_run_measures_an_entrys_evidence_once(
     smoke: Sandbox, measured: list[Oof], run: Callable[[Path, Any], object]
 ) -> None:
     """Whoever asks, of whichever opening of the entry: its plugin's check, the gate, the check of what flip wrote."""
-    gating.flip(smoke.path, load(), "tiny") if run is flows.validate else None
+    flip(smoke.path, load(), "tiny") if run is validate else None
     gc.collect()
     measured.clear()
     run(smoke.path, load())

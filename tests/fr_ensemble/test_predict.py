@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fr_ensemble.export import fused_model, member_model
-from fr_ensemble.predict import CHUNK, Ensemble, member_scores, standardise
-from fr_ensemble.weights import Float32, Float64, Scaler, Weights
+from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
+from fr_ensemble.artifacts.graphs import fused_model, member_model
+from fr_ensemble.artifacts.runtime import CHUNK, Ensemble, member_scores, standardise
 
 N_FEATURES, N_SLOTS, N_CONDITIONING = 3, 4, 1
 ONE_STEP = 2.0**-17  # of float32 from 64 to 128: another kernel may add in another order

@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 from conftest import FEATURES, TRAINING, Program, program
 from filelock import FileLock
-from fr_ensemble.vocabulary import vocabulary
+from fr_ensemble.corpus.vocabulary import vocabulary
 from sandbox import Sandbox
 
 from registry_tool import schemas
-from registry_tool.schema import violations
+from registry_tool.documents.schema import violations
 
 ENCODERS = ("libx264", "libsvtav1")
 QUALITIES = (20, 27, 34, 41)
@@ -153,7 +153,7 @@ def test_a_quality_number_is_a_cost(registry: Program, clips: Sandbox, tmp_path:
 def test_batches_do_not_matter(registry: Program, clips: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip whose rows come in several batches has the figures of all its rows."""
     whole = asked(registry, clips, "--target", 70)
-    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (3, ()))
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (3, ()))
     cut = asked(registry, clips, "--target", 70)
     for one, other in zip(whole["groups"], cut["groups"], strict=True):
         assert one["recommended"] == other["recommended"]

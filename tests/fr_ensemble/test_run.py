@@ -15,13 +15,13 @@ from conftest import FEATURES, write_corpus
 
 pytest.importorskip("torch", reason="a run needs the extra `train`")
 
-from fr_ensemble import run as room
-from fr_ensemble.corpus import ColumnSpec, Condition, read_corpus
-from fr_ensemble.export import read_weights
-from fr_ensemble.oof import read_oof
-from fr_ensemble.predict import Ensemble
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.run import Job, run
+from fr_ensemble.artifacts.graphs import read_weights
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, read_corpus
+from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.hooks import train as room
+from fr_ensemble.hooks.train import Job, run
 
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Trained
@@ -273,7 +273,7 @@ def test_a_source_without_a_correlation_is_refused_before_training(
     corpus: Path, change: Callable[[Any], None], source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A constant target or a single row: no gate can judge the fold, so one line names the source and what to do."""
-    monkeypatch.setattr("fr_ensemble.train.train", pytest.fail)
+    monkeypatch.setattr("fr_ensemble.training.trainer.train", pytest.fail)
     with pytest.raises(InputError, match=f"vmaf: found one value in all .* of source '{source}'.*leave the source out"):
         run(job(changed_corpus(corpus, change)), quiet)
 
@@ -300,7 +300,7 @@ def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str
 
 def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where onnxruntime gives other numbers than torch, nothing is returned to be registered."""
-    from fr_ensemble import network
+    from fr_ensemble.training import network
 
     real = network.predict
     monkeypatch.setattr(network, "predict", lambda weights, rows: real(weights, rows) + 1e-3)

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from fr_ensemble.evidence import measure, measure_summaries
+from fr_ensemble.evidence.measure import measure, measure_summaries
 from test_evidence import CORPUS, FILES, OOF, RECIPE, SEEDS, set_fold, summaries
 
 from registry_tool.errors import InputError

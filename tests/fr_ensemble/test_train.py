@@ -14,12 +14,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the trainer needs the extra `train`")
 
 # ruff: noqa: E402 (what follows imports torch)
-from fr_ensemble.blocks import start
-from fr_ensemble.folds import FINAL, ModelKey, Role, prepare
-from fr_ensemble.network import DROPPED, Parameters, Stack, initial_weights, predict
-from fr_ensemble.recipe import Recipe
-from fr_ensemble.train import available_memory, draw_dropout, drop_threshold, plan_blocks, train
-from fr_ensemble.weights import TrainingData
+from fr_ensemble.arrays import TrainingData
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training.blocks import start
+from fr_ensemble.training.folds import FINAL, ModelKey, Role, prepare
+from fr_ensemble.training.network import DROPPED, Parameters, Stack, initial_weights, predict
+from fr_ensemble.training.trainer import available_memory, draw_dropout, drop_threshold, plan_blocks, train
 from torch import Tensor
 from training_corpus import digest, make_corpus
 

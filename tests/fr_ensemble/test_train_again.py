@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TRAINING, Made, Program, program
-from fr_ensemble import evidence
-from fr_ensemble.oof import read_oof
-from fr_ensemble.recipe import Recipe
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.evidence import measure
+from fr_ensemble.evidence.oof import read_oof
 from sandbox import Sandbox, tree
 
-from registry_tool import flows, schemas
-from registry_tool.plugins import load
-from registry_tool.schema import violations
+from registry_tool import schemas
+from registry_tool.documents.schema import violations
+from registry_tool.plugins.manager import load
+from registry_tool.workflows.opening import find_entry, opened, usable
 
 
 def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_manifest_that_tells_another_training_is_refused(smoke: Sandbox, made:
     recipe = Recipe.from_dict(smoke.manifest["recipe"] | {"epochs": 1})
     oof = read_oof((smoke.run / "evidence/oof.npz").read_bytes())
     object.__setattr__(oof, "recipe_sha256", recipe.sha256)
-    assert smoke.forged(forge, evidence.to_files(oof, smoke.manifest["corpus"]["name"])) == []
+    assert smoke.forged(forge, measure.to_files(oof, smoke.manifest["corpus"]["name"])) == []
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
     assert (ran.code, "NOT reproduced: predictions differ beyond tolerance" in ran.out) == (1, True)
     assert "torch: then 1.0, now " in ran.out
@@ -124,7 +125,7 @@ def test_another_corpus_is_refused_before_training(
     smoke: Sandbox, made: Made, registry: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both digests are named; so is the corpus where none was, since this one does not ship."""
-    monkeypatch.setattr("fr_ensemble.reproduce.make", lambda *given: pytest.fail("it trained"))
+    monkeypatch.setattr("fr_ensemble.hooks.reproduce.make", lambda *given: pytest.fail("it trained"))
     where = ("reproduce", "tiny", "--registry", smoke.path)
     ran = registry(*where, "--corpus", made.heldout)
     assert ran.code == 2
@@ -144,13 +145,13 @@ def test_a_recipe_of_another_program_is_refused(
     smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch, change: dict[str, int], words: str
 ) -> None:
     """It says which version can tell."""
-    from fr_ensemble.reproduce import reproduce
+    from fr_ensemble.hooks.reproduce import reproduce
 
     from registry_tool.errors import InputError
     from registry_tool.hookspec import ReproduceRequest
 
-    loaded = flows.usable(smoke.path)
-    with flows.opened(loaded, load(), flows.find_entry(loaded, "tiny")) as view:
+    loaded = usable(smoke.path)
+    with opened(loaded, load(), find_entry(loaded, "tiny")) as view:
         assert view.manifest is not None
         view.manifest = {**view.manifest, "recipe": {**view.manifest["recipe"], **change}}
         with pytest.raises(InputError, match=f"{words}.*the version that trained it"):
@@ -165,7 +166,7 @@ def test_random_rows_are_refused(random_rows: Sandbox, registry: Program) -> Non
 
 def test_predictions_of_other_rows_are_told(smoke: Sandbox) -> None:
     """The differences are measured as they are: by hand, of three rows."""
-    from fr_ensemble.reproduce import _agreement
+    from fr_ensemble.hooks.reproduce import _agreement
 
     found = _agreement("mu", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 6.0]), 1.8, "vmaf")
     assert (found.largest, found.rms, found.holds) == (3.0, pytest.approx(3.0**0.5), True)

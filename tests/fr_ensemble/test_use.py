@@ -15,7 +15,7 @@ from conftest import Made, Program, program
 from sandbox import Sandbox
 
 from registry_tool import schemas
-from registry_tool.schema import violations
+from registry_tool.documents.schema import violations
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_unknown_encoders_are_counted_over_all_batches(
     smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One warning an encoder, however many batches its rows come in, and words about rows go to stderr alone."""
-    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (2, ()))
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (2, ()))
     rows = [heldout[0] | {"encoder": name} for name in ("h267", "libx264", "h267", "h267", "dirac")]
     ran = registry("predict", "tiny", "--corpus", write(tmp_path / "r.csv", rows), "--registry", smoke.path)
     lines = [line for line in ran.err.splitlines() if "encoder" in line]
@@ -73,7 +73,7 @@ def test_parquet_holds_the_same_rows(
 ) -> None:
     """Every column and row of the JSON lines, with types, batch by batch; nothing on standard output."""
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("fr_ensemble.corpus.read_batches.__defaults__", (50, ()))
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (50, ()))
     where = ("predict", "tiny", "--corpus", made.heldout, "--levels", "0.5,0.95", "--registry", smoke.path)
     ran = registry(*where, "-o", tmp_path / "out.parquet")
     file = parquet.ParquetFile(tmp_path / "out.parquet")
@@ -258,7 +258,7 @@ def test_a_picture_without_its_library_is_one_line(
     smoke: Sandbox, registry: Program, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 2, said before anything is measured, with the extra to install."""
-    monkeypatch.setattr("fr_ensemble.use.find_spec", lambda name: None)
+    monkeypatch.setattr("fr_ensemble.hooks.evaluate.find_spec", lambda name: None)
     where = ("evaluate", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
     ran = registry(*where, "--plot", tmp_path / "x.png")
     assert (ran.code, ran.out, ran.err.count("\n"), "registry-tool[plot]" in ran.err) == (2, "", 1, True)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tiny_models
 from conftest import FEATURES, Made
-from fr_ensemble import evidence
-from fr_ensemble.export import fused_model, member_model, read_weights
-from fr_ensemble.manifest import scaler_of
-from fr_ensemble.oof import Oof, read_oof, write_oof
+from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
+from fr_ensemble.artifacts.manifest import scaler_of
+from fr_ensemble.evidence import measure
+from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from sandbox import Sandbox, to_json
 
 # ---- graphs -----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_a_changed_byte_names_its_file(smoke: Sandbox, name: str, place: float) 
 def changed_oof(box: Sandbox, change: Callable[[Oof], Oof], *, summaries: bool) -> dict[str, bytes]:
     """Evidence files with other predictions; summaries: made to fit them."""
     oof = change(read_oof((box.run / "evidence/oof.npz").read_bytes()))
-    return evidence.to_files(oof, "corpus.csv") if summaries else {"evidence/oof.npz": write_oof(oof)}
+    return measure.to_files(oof, "corpus.csv") if summaries else {"evidence/oof.npz": write_oof(oof)}
 
 
 def better(oof: Oof) -> Oof:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
-from fr_ensemble.weights import Trained, TrainingData, Weights
+from fr_ensemble.arrays import Trained, TrainingData, Weights
 
 
 def make_corpus(rows: Sequence[int], conditioning: int = 0, seed: int = 0) -> TrainingData:

@@ -1,0 +1,134 @@
+"""make_corpora.py: makes the corpora that ship with the plugin: `python benchmarks/make_corpora.py CACHE [JOBS]`.
+
+It encodes the test patterns with five software encoders at six qualities, scores them, and writes into `data/`:
+corpus.parquet (sources in pairs), outlier.parquet (one source like no other) and a README.md that says how.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.patterns import FRAMES, OUTLIER, PATTERNS
+from fr_ensemble.corpus.tables import RECORD_KEY
+
+DATA = Path(__file__).parents[1] / "plugins" / "fr_ensemble" / "data"
+EVERY = 6  # frames 0, 6, ..., 42 of 48
+QUALITIES = MappingProxyType(
+    {
+        "libx264": (10, 20, 27, 33, 39, 46),
+        "libx265": (10, 20, 27, 33, 39, 46),
+        "libsvtav1": (15, 30, 41, 50, 57, 63),
+        "libvpx-vp9": (10, 25, 37, 47, 55, 63),
+        "libvvenc": (15, 25, 32, 38, 44, 51),
+    }
+)
+
+
+def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None:
+    """Builds `data/NAME.parquet` and ends the program when a cell failed: the shipped corpus has no holes."""
+
+    def tell(step: Progress) -> None:
+        if step.message or step.done % 30 == 0:
+            print(f"{step.done}/{step.total} {step.name} {step.state} {step.message}", file=sys.stderr)
+
+    sources = tuple(Source(pattern, graph=graph, frames=FRAMES) for pattern, graph in patterns.items())
+    plan = Plan(sources, QUALITIES, every=EVERY, jobs=jobs, normalised=False)
+    built = build(plan, find_ffmpeg(), DATA / f"{name}.parquet", cache, tell)
+    if built.failed or built.skipped:
+        sys.exit(f"{name}: not complete: {dict(built.failed)} {dict(built.skipped)}")
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """What `encodes.build` recorded in the parquet's schema metadata, and the number of rows."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(file)
+    return {**json.loads(schema.metadata[RECORD_KEY]), "rows": pq.read_metadata(file).num_rows}
+
+
+_README = """# The shipped corpora
+
+Real encodes by real encoders, scored frame by frame by real libvmaf. Made by `python benchmarks/make_corpora.py` from
+ffmpeg's own generators, so that nothing here has another licence. This file is written by the same command; the same
+facts are in each parquet's schema metadata as JSON, under `fr_ensemble.corpus`.
+
+- `corpus.parquet`: {rows} rows, {n_sources} sources. Every character of source comes at least in pairs, so that a
+  model that never saw one of them has seen its like.
+- `outlier.parquet`: {outlier_rows} rows of one source far outside the others; added to the corpus it makes an
+  ensemble that a gate should hold.
+
+ffmpeg {ffmpeg}, libvmaf {libvmaf}, model {model}.
+Every frame is encoded and scored; the rows are every {every}th frame, from frame 0.
+
+## Columns
+
+`src`, `encoder`, `quality` (the number given to the encoder), `clip` (one encode: src, encoder and quality),
+`frame_index`, `fps`, `height` (pixels), `preset`, `bitrate_kbps` (packets of the encode, without its container),
+`adm2`, `vif_scale0`, `vif_scale1`, `vif_scale2`, `vif_scale3`, `motion2` (libvmaf's features), `vmaf` (0..100).
+
+## How a cell is made
+
+Encode with the options below, decode, and score against the source. Both pass the same filter, so that frame k meets
+frame k whatever the container's clock says (PIXELS is the encoder's pixel format, RATE the source's frame rate):
+`{frame_filter}`.
+A source is refused when its near-lossless encode scores 95 or less.
+
+{encoder_table}
+
+## Sources of corpus.parquet
+
+{source_table}
+
+## Source of outlier.parquet
+
+{outlier_table}
+"""
+
+
+def describe(corpus: Mapping[str, Any], outlier: Mapping[str, Any]) -> str:
+    """The text of data/README.md, from the two files' own records."""
+    encoders = [
+        (name, e["preset"], ", ".join(map(str, e["qualities"])), f"`{' '.join(e['options'])}`", e["pixels"])
+        for name, e in sorted(corpus["encoders"].items())
+    ]
+    return _README.format(
+        **corpus,
+        n_sources=len(corpus["sources"]),
+        outlier_rows=outlier["rows"],
+        encoder_table=_table(("encoder", "preset", "qualities", "options", "pixels"), encoders),
+        source_table=_source_table(corpus),
+        outlier_table=_source_table(outlier),
+    )
+
+
+def _source_table(record: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{s['width']}x{s['height']}", s["rate"], s["frames"], f"{s['self_check_vmaf']:.2f}", f"`{s['graph']}`")
+        for name, s in record["sources"].items()
+    ]
+    return _table(("source", "size", "rate", "frames", "self-check VMAF", "graph"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def main(arguments: list[str]) -> None:
+    """Makes both files and the README; a second run with the same cache makes no encode again."""
+    cache, jobs = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
+    make("corpus", PATTERNS, cache, jobs)
+    make("outlier", OUTLIER, cache, jobs)
+    text = describe(read_record(DATA / "corpus.parquet"), read_record(DATA / "outlier.parquet"))
+    (DATA / "README.md").write_text(text)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python benchmarks/make_corpora.py CACHE [JOBS]")
+    main(sys.argv[1:])

@@ -1,1 +1,0 @@
-"""templates: the projects that `registry plugin new` copies; docs/plugins.md walks through them."""

@@ -1,0 +1,1 @@
+"""artifacts: recipe, ONNX graphs, manifest and runtime of an ensemble."""

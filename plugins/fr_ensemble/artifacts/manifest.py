@@ -1,0 +1,179 @@
+"""manifest.py: the manifest of an ensemble, written and read: what every file in the entry is and how rows enter it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Scaler
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
+from fr_ensemble.corpus.vocabulary import vocabulary
+from registry_tool.strictjson import dump
+
+KIND = "fr_ensemble"
+VERSION = 2
+SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "features", "frame_filter", "every", "encoders")  # of a record
+MOST_SETTINGS = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
+OOF_PATH = "evidence/oof.npz"
+# Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
+# 1e-6 of the target's range; a hundred times that is another model, not rounding.
+MU_TOLERANCE = 1e-4  # of the target's range
+CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
+RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool", "torch")  # packages in `environment`
+
+
+def summary_path(seed: int) -> str:
+    return f"evidence/loso_seed{seed}.json"
+
+
+def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
+    """The second input's columns: one-hot slots, then conditioning columns with their mean and deviation."""
+    slots = [
+        {"name": name, "transform": "onehot", "mean": 0.0, "std": 1.0} for name in vocabulary(corpus.vocabulary_version)
+    ]
+    at = len(corpus.features)
+    return slots + [
+        {
+            "name": c.column,
+            "transform": c.transform,
+            "mean": float(scaler.mean[at + i]),
+            "std": float(scaler.std[at + i]),
+        }
+        for i, c in enumerate(corpus.conditioning)
+    ]
+
+
+def codec_block(codec: Any, conditioning: Float64, n_slots: int) -> Float64:
+    """Slots (n,) and conditioning columns (n, K) -> the fused graph's second input, float64 (n, V + K), unscaled."""
+    block = np.zeros((len(codec), n_slots + conditioning.shape[1]))
+    block[np.arange(len(codec)), codec] = 1.0
+    block[:, n_slots:] = conditioning
+    return block
+
+
+def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
+    """What the artefacts were made with: recorded, never compared. A list, since a key `onnx` would be a pin.
+
+    arithmetic: what torch computes with; see network.arithmetic.
+    """
+    found = {"machine": platform.machine(), **arithmetic, "python": platform.python_version()}
+    for name in RECORDED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return [{"name": name, "version": version} for name, version in found.items()]
+
+
+def record_of(corpus: Corpus) -> dict[str, Any] | None:
+    """How the corpus was made, as its file says: versions and settings, and the digest of the whole record.
+
+    What grows with sources and logs stays in the file, and so do settings that no manifest can hold. None for a corpus
+    without a record.
+    """
+    if corpus.record is None:
+        return None
+    text = json.dumps(corpus.record, sort_keys=True, separators=(",", ":"))
+    settings = {name: corpus.record[name] for name in SETTINGS if name in corpus.record}
+    try:
+        settings = settings if len(dump(settings)) <= MOST_SETTINGS else {}
+    except ValueError:
+        settings = {}
+    return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
+
+
+def build(
+    entry_id: str,
+    corpus: Corpus,
+    corpus_name: str,
+    recipe: Recipe,
+    scaler: Scaler,
+    *,
+    probe: Mapping[str, Any],
+    intervals: Mapping[str, Any],
+    conformal_q_residual: float | None,
+    figures: Mapping[str, Any],
+    random_rows: bool,
+    arithmetic: Mapping[str, str],
+) -> dict[str, Any]:
+    """The manifest without digests of files: the core adds those.
+
+    conformal_q_residual: infinite and unknown are both null, as public readers expect.
+    """
+    spec, n_features = corpus.spec, len(corpus.spec.features)
+    finite = conformal_q_residual is not None and math.isfinite(conformal_q_residual)
+    return {
+        "schema_version": VERSION,
+        "id": entry_id,
+        "kind": KIND,
+        "ensemble_size": len(recipe.seeds),
+        "members": [
+            {"id": f"{entry_id}_seed{seed}", "onnx": f"{entry_id}_seed{seed}.onnx", "seed": seed}
+            for seed in recipe.seeds
+        ],
+        "feature_order": list(spec.features),
+        "feature_mean": scaler.mean[:n_features].tolist(),
+        "feature_std": scaler.std[:n_features].tolist(),
+        "codec_vocab": list(vocabulary(spec.vocabulary_version)),
+        "codec_vocab_version": spec.vocabulary_version,
+        "codec_block": codec_columns(spec, scaler),
+        "target": {"name": spec.target, "range": list(spec.bounds)},
+        "inputs": [FEATURES, CODEC],
+        "outputs": [SCORE],
+        "opset": OPSET,
+        "fused": {"onnx": f"{entry_id}.onnx", "inputs": [FEATURES, CODEC], "outputs": [MU, SIGMA]},
+        "recipe": recipe.to_dict(),
+        "recipe_sha256": recipe.sha256,
+        "corpus": {
+            "name": corpus_name,
+            "sha256": corpus.sha256,
+            "rows_sha256": corpus.rows_sha256,
+            "n_rows": corpus.n_rows,
+            "sources": list(corpus.sources),
+            "record": record_of(corpus),
+        },
+        "environment": environment(arithmetic),
+        "probe": dict(probe),
+        "intervals": dict(intervals),
+        "confidence": {
+            **CONFIDENCE,
+            "conformal_q_residual": conformal_q_residual if finite else None,
+        },
+        "eval": dict(figures),
+        "evidence": [{"path": OOF_PATH}, *({"path": summary_path(seed)} for seed in recipe.seeds)],
+        "random_rows": random_rows,
+    }
+
+
+def is_current(manifest: Mapping[str, Any]) -> bool:
+    """False for a public version-1 manifest, which has no codec block, no fused graph and no evidence."""
+    return manifest.get("schema_version") == VERSION
+
+
+def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
+    """The columns that the ensemble reads; target=False for rows to predict."""
+    conditions = [Condition(c["name"], c["transform"]) for c in manifest["codec_block"] if c["transform"] != "onehot"]
+    low, high = manifest["target"]["range"]
+    return ColumnSpec(
+        features=tuple(manifest["feature_order"]),
+        target=manifest["target"]["name"] if target else None,
+        conditioning=tuple(conditions),
+        vocabulary_version=manifest["codec_vocab_version"],
+        target_range=(float(low), float(high)),
+    )
+
+
+def scaler_of(manifest: Mapping[str, Any]) -> Scaler:
+    """Mean and deviation of the numeric columns, float64 (F + K,)."""
+    conditions = [c for c in manifest["codec_block"] if c["transform"] != "onehot"]
+    mean: Sequence[float] = [*manifest["feature_mean"], *(c["mean"] for c in conditions)]
+    std: Sequence[float] = [*manifest["feature_std"], *(c["std"] for c in conditions)]
+    return Scaler(np.asarray(mean, np.float64), np.asarray(std, np.float64))

@@ -1,0 +1,1 @@
+"""corpus: rows to learn from."""

@@ -1,0 +1,261 @@
+"""cells.py: opens one source, makes one cell (encode, decode, score), and keeps both in a cache. Plans nothing.
+
+Memory does not grow with the clip: frames live inside ffmpeg, rows are read and written one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+from registry_tool.errors import InputError
+
+from fr_ensemble.corpus.encoders import Encoder
+from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner
+
+ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
+FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
+SCORES = (*FEATURES, "vmaf")
+_COUNT = ("-pix_fmt", "yuv420p", "-c:v", "wrapped_avframe", "-f", "framecrc")  # a line a frame, without its pixels
+SELF_CHECK = 95.0  # VMAF points; a near-lossless encode scores 96 to 100, misaligned frames of a moving source far less
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A video file, or a test pattern: an ffmpeg filter graph that is rendered for `frames` frames."""
+
+    name: str
+    path: Path | None = None
+    graph: str | None = None
+    frames: int = 48  # of a pattern; a file is read to its end
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.graph is None):
+            raise ValueError(f"source {self.name}: found {self.path} and {self.graph}, expected a path or a graph")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A source that was opened and passed the self-check."""
+
+    name: str
+    key: str  # sha256 of what decides its frames
+    file: Path
+    rate: Fraction  # frames per second
+    width: int
+    height: int
+    frames: int
+    sha256: str  # of the file, or of the rendered pattern (y4m)
+    self_check: float  # mean VMAF of a near-lossless encode
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One encode to make: `options` are the encoder's, in the order of the command line."""
+
+    source: str
+    encoder: Encoder
+    quality: int
+    preset: str
+
+    @property
+    def clip(self) -> str:
+        return f"{self.source}.{self.encoder.name}.{self.quality}"
+
+
+def frames_filter(rate: Fraction, pixels: str) -> str:
+    """Even sides, one pixel format, and frame k at time k / rate, whatever the container's clock says."""
+    even = "crop=trunc(iw/2)*2:trunc(ih/2)*2"
+    return f"{even},format=yuv420p,format={pixels},settb={rate.denominator}/{rate.numerator},setpts=N"
+
+
+def _encode(
+    run: Runner, reference: Path, rate: Fraction, options: Sequence[str], folder: Path, encoder: Encoder | None = None
+) -> None:
+    """Writes encode.mkv into `folder`."""
+    pixels, upload, device = (encoder.pixels, encoder.upload, encoder.device) if encoder else ("yuv420p", "", ())
+    graph = ("-vf", frames_filter(rate, pixels) + upload, "-fps_mode", "passthrough", "-abort_on", "empty_output")
+    run.run(*device, "-i", f"file:{reference}", "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
+
+
+def _score(run: Runner, reference: Path, rate: Fraction, pixels: str, frames: int, folder: Path) -> None:
+    """Scores encode.mkv in `folder`: scores.csv a frame a line, packets.txt with the size of every packet.
+
+    libvmaf pairs frames by timestamp, and containers change the time base (Matroska: milliseconds), so both inputs
+    get the same one, and frame k of the one meets frame k of the other. Where one input ends early its last frame is
+    repeated without a word, so the frames of the encode are counted apart.
+    """
+    same = frames_filter(rate, pixels)
+    vmaf = f"libvmaf=model=version={MODEL}:n_threads=1:log_fmt=csv:log_path=scores.csv"
+    graph = f"[0:v:0]{same},split[encode][count];[1:v:0]{same}[source];[encode][source]{vmaf}[out]"
+    run.run(
+        *("-i", "encode.mkv", "-i", f"file:{reference}", "-filter_complex", graph, "-fps_mode", "passthrough"),
+        *("-map", "[out]", "-f", "null", "-"),
+        *("-map", "[count]", *_COUNT, "decoded.txt"),
+        *("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "packets.txt"),
+        folder=folder,
+    )
+    with open(folder / "decoded.txt") as decoded:
+        found = sum(not line.startswith("#") for line in decoded)
+    if found != frames:
+        raise FFmpegError(f"the encode decodes to {found} frames, the source has {frames}")
+
+
+def score_rows(log: IO[str]) -> Iterator[tuple[float, ...]]:
+    """The SCORES of every frame in a libvmaf CSV log, whose columns are `adm2` or, newer, `integer_adm2`."""
+    names = log.readline().strip().split(",")
+    at = []
+    for name in SCORES:
+        known = [i for i, column in enumerate(names) if column in (name, f"integer_{name}")]
+        if not known:
+            raise FFmpegError(f"libvmaf's log lacks {name}: it has {names}")
+        at.append(known[0])
+    for number, line in enumerate(log):
+        cells = line.split(",")
+        try:
+            yield tuple(float(cells[i]) for i in at)
+        except (ValueError, IndexError):
+            raise FFmpegError(f"libvmaf's log ends within frame {number}: is the disk full?") from None
+
+
+def _packet_bytes(packets: IO[str]) -> int:
+    """The sum of packet sizes in ffmpeg's framecrc format: stream, dts, pts, duration, size, checksum."""
+    return sum(int(line.split(",")[4]) for line in packets if not line.startswith("#"))
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([ENGINE, *parts], sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: expected a video file") from None
+
+
+class Workshop:
+    """A cache folder and an ffmpeg: opens sources, makes cells, and makes nothing twice.
+
+    `sources/KEY.json` and `cells/KEY.csv` are named by what decides their content and appear whole or not at all;
+    `work/` holds what is under way and is emptied before and after.
+    """
+
+    def __init__(self, ffmpeg: FFmpeg, cache: Path) -> None:
+        self.run = Runner(ffmpeg)
+        self.engine = (ffmpeg.version, ffmpeg.libvmaf, MODEL)
+        self.cache = cache
+        self.work = cache / "work"
+        shutil.rmtree(self.work, ignore_errors=True)
+        for folder in (self.work, cache / "sources", cache / "cells"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def source_key(self, source: Source) -> str:
+        if source.path is not None:
+            return _digest("file", _file_digest(source.path))
+        return _digest("graph", source.graph, source.frames, *self.engine)
+
+    def cell_file(self, key: str, cell: Cell) -> Path:
+        options = cell.encoder.options(cell.quality, cell.preset)
+        return self.cache / "cells" / f"{_digest(key, options, cell.encoder.pixels, *self.engine)}.csv"
+
+    def open(self, source: Source, key: str, needed: bool) -> Reference:
+        """The source's facts; its frames too when `needed`. FFmpegError when it cannot be read or fails the check."""
+        facts = self.cache / "sources" / f"{_digest(key, SELF_CHECK, *self.engine)}.json"
+        known = json.loads(facts.read_text()) if facts.exists() else None
+        file = source.path.absolute() if source.path is not None else self.work / f"{key}.y4m"
+        with tempfile.TemporaryDirectory(dir=self.work) as name:
+            folder = Path(name)
+            if source.graph is not None and (needed or known is None):
+                self._render(source, file, known and known["sha256"], folder)
+            if known is None:
+                known = self._facts(file, folder)
+                (folder / "facts").write_text(json.dumps(known))
+                os.replace(folder / "facts", facts)
+        return Reference(source.name, key, file, Fraction(known.pop("rate")), **known)
+
+    def _render(self, source: Source, file: Path, sha256: str | None, folder: Path) -> None:
+        """Writes a pattern's frames; FFmpegError unless they are those of `sha256` or, without one, of a second try."""
+        for target in (file,) if sha256 else (folder / "first.y4m", file):
+            shape = ("-frames:v", str(source.frames), "-pix_fmt", "yuv420p", str(target))
+            self.run.run("-f", "lavfi", "-i", str(source.graph), *shape, folder=folder)
+        if _file_digest(file) != (sha256 or _file_digest(folder / "first.y4m")):
+            raise FFmpegError("the pattern gives other frames each time: give its generators seeds and colours")
+
+    def _facts(self, file: Path, folder: Path) -> dict[str, Any]:
+        """Rate, size and number of frames, by decoding once; then the self-check."""
+        self.run.run("-i", f"file:{file}", "-map", "0:v:0", "-fps_mode", "passthrough", *_COUNT, "f.txt", folder=folder)
+        about: dict[str, str] = {}
+        frames, first, last = 0, 0, 0
+        with open(folder / "f.txt") as lines:
+            for line in lines:
+                if line.startswith("#"):
+                    name, _, value = line.partition(":")
+                    about[name] = value.strip()
+                else:
+                    frames, last = frames + 1, int(line.split(",")[2])
+                    first = last if frames == 1 else first
+        if frames < 2 or last <= first:
+            raise FFmpegError(f"found {frames} video frames, expected at least 2")
+        rate = Fraction(frames - 1, last - first) / Fraction(about["#tb 0"])  # the mean, where it varies
+        width, height = (int(side) // 2 * 2 for side in about["#dimensions 0"].split("x"))
+        mean = self._self_check(file, rate, frames, folder)
+        if not mean > SELF_CHECK:
+            raise FFmpegError(
+                f"self-check: a near-lossless encode scores a mean VMAF of {mean:.2f}, expected more than "
+                f"{SELF_CHECK:g}: frames of this source do not pair with their encodes"
+            )
+        about_pictures = {"rate": str(rate), "width": width, "height": height, "frames": frames}
+        return {**about_pictures, "sha256": _file_digest(file), "self_check": round(mean, 3)}
+
+    def _self_check(self, file: Path, rate: Fraction, frames: int, folder: Path) -> float:
+        """Mean VMAF of a near-lossless encode, made and scored the way every cell is."""
+        x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "4", "-threads", "1")
+        codec = x264 if "libx264" in self.run.ffmpeg.encoders else ("-c:v", "ffv1")
+        _encode(self.run, file, rate, codec, folder)
+        _score(self.run, file, rate, "yuv420p", frames, folder)
+        with open(folder / "scores.csv") as log:
+            return sum(row[-1] for row in score_rows(log)) / frames
+
+    def make(self, reference: Reference, cell: Cell) -> None:
+        """Encodes, scores, and puts the cell's file into the cache."""
+        with tempfile.TemporaryDirectory(dir=self.work) as name:
+            folder = Path(name)
+            options = cell.encoder.options(cell.quality, cell.preset)
+            _encode(self.run, reference.file, reference.rate, options, folder, cell.encoder)
+            _score(self.run, reference.file, reference.rate, cell.encoder.pixels, reference.frames, folder)
+            with open(folder / "packets.txt") as packets:
+                size = _packet_bytes(packets)
+            with open(folder / "scores.csv") as log, open(folder / "cell.csv", "w") as made:
+                made.write(f"{size}\n")
+                scored = 0
+                for row in score_rows(log):
+                    scored += made.write(",".join(f"{x:.9g}" for x in row) + "\n") > 0
+            if scored != reference.frames:
+                raise FFmpegError(f"libvmaf scored {scored} frames, the source has {reference.frames}")
+            os.replace(folder / "cell.csv", self.cell_file(reference.key, cell))
+
+    def usable(self, encoder: Encoder) -> str:
+        """An empty string, or one line that says why this ffmpeg or machine cannot use the encoder."""
+        if encoder.name not in self.run.ffmpeg.encoders:
+            return "this ffmpeg was built without it"
+        if not encoder.hardware:
+            return ""
+        test = ("-f", "lavfi", "-i", "testsrc2=s=320x192:r=24", "-frames:v", "4")
+        probe = (*encoder.device, *test, "-vf", f"format={encoder.pixels}{encoder.upload}")
+        try:
+            with tempfile.TemporaryDirectory(dir=self.work) as name:
+                options = encoder.options(sum(encoder.scale) // 2, encoder.preset)
+                self.run.run(*probe, *options, "probe.mkv", folder=Path(name))
+        except FFmpegError as error:
+            return str(error)
+        return ""

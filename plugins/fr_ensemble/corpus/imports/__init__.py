@@ -1,0 +1,1 @@
+"""imports: a corpus made of other tools' logs."""

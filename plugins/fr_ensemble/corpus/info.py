@@ -1,0 +1,333 @@
+"""info.py: what a corpus holds and what is odd about it: counts, ranges, duplicates, leakage. Trains nothing.
+
+The file streams through; a row leaves 8 bytes (a hash of its numbers) and 4 (its source) behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fr_ensemble.arrays import Float64
+from fr_ensemble.corpus import vocabulary
+from fr_ensemble.corpus.tables import Columns, Text, Told, missing_column, read_record, read_table, silent
+from fr_ensemble.corpus.vocabulary import CANONICAL_6
+from registry_tool.errors import InputError
+
+BATCH_ROWS = 65_536
+DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
+FIGURES = ("min", "mean", "max")
+SHOWN = 20  # pairs of sources in the table
+MOST_BARS = 64  # of the target's histogram
+MOST_SOURCES = 40  # of a picture: the suspicious ones first, then those with the most rows
+BLUE, GREY, RED = "#1f5f99", "#7a7a7a", "#b3261e"
+
+
+class _Numbers:
+    """Count, least, greatest and mean of a stream of numbers."""
+
+    def __init__(self) -> None:
+        self.n, self.low, self.high, self.total = 0, np.inf, -np.inf, 0.0
+
+    def update(self, values: Float64) -> None:
+        if len(values):
+            self.n, self.total = self.n + len(values), self.total + float(values.sum())
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+
+    def to_dict(self) -> dict[str, float]:
+        return {"min": self.low, "mean": self.total / self.n, "max": self.high}
+
+
+class _Histogram:
+    """Counts in bars of one width, a power of two that doubles while the numbers span more than MOST_BARS of them.
+
+    A bar of 2 w is two bars of w, so that the result is the same whatever batches the numbers come in.
+    """
+
+    def __init__(self) -> None:
+        self.width, self.bars = 2.0**-40, Counter[int]()
+
+    def update(self, values: Float64) -> None:
+        ends = [float(values.min()), float(values.max()), *(self.width * bar for bar in self.bars)]
+        while not self._fits(np.floor(min(ends) / self.width), np.floor(max(ends) / self.width)):
+            merged = Counter[int]()
+            for bar, count in self.bars.items():
+                merged[bar // 2] += count
+            self.width, self.bars = 2 * self.width, merged
+        bars, counts = np.unique(np.floor(values / self.width), return_counts=True)
+        self.bars.update(dict(zip(bars.astype(int).tolist(), counts.tolist(), strict=True)))
+
+    @staticmethod
+    def _fits(first: float, last: float) -> bool:
+        return abs(first) < 2**53 and abs(last) < 2**53 and last - first < MOST_BARS
+
+    def to_dict(self) -> dict[str, Any]:
+        first, last = min(self.bars), max(self.bars)
+        counts = [self.bars[bar] for bar in range(first, last + 1)]
+        return {"from": first * self.width, "width": self.width, "counts": counts}
+
+
+def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str, Any]:
+    """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
+
+    told: of rows read. target: its column, described where it is there. Two rows are one where encoder, features and
+    target agree to DECIMALS; such rows within a source are duplicates, in two sources they make one video stand in
+    two folds.
+    """
+    names: list[str] = []
+    numeric: list[str] = []
+
+    def pick(found: Sequence[str]) -> Columns:
+        encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
+        for name in ("src", encoder):
+            if name not in found:
+                raise missing_column(path, name, found)
+        names.extend(found)
+        numeric.extend(name for name in (*CANONICAL_6, target) if name in found)
+        return Columns(tuple(numeric), tuple(name for name in found if name not in numeric))
+
+    numbers: dict[str, _Numbers] = {}
+    encoders = Counter[str]()
+    first: dict[str, str] = {}  # text of a column that is no number, and those that have another one too
+    varied: set[str] = set()
+    of_source: dict[str, dict[str, Any]] = {}
+    of_encoder: dict[str, _Numbers] = {}
+    histogram = _Histogram()
+    sources: dict[str, int] = {}
+    hashes: list[NDArray[np.uint64]] = []
+    owners: list[NDArray[np.int32]] = []
+    n = 0
+    for batch in read_table(path, pick, BATCH_ROWS, told=told):
+        n += batch.n
+        for name in numeric:
+            numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
+        for name, text in batch.texts.items():
+            counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
+            used = {t: c for t, c in zip(text.names, counts, strict=True) if c}
+            if name in ("encoder", "codec"):
+                encoders.update(used)
+            first.setdefault(name, next(iter(used)))
+            varied |= {name} if used.keys() != {first[name]} else set()
+        source, encoder = batch.texts["src"], batch.texts.get("encoder") or batch.texts["codec"]
+        for code in np.unique(source.codes):
+            rows, label = source.codes == code, source.names[code]
+            sources.setdefault(label, len(sources))
+            about = of_source.setdefault(label, {"n_rows": 0, "encoders": set(), "clips": set(), "target": _Numbers()})
+            about["n_rows"] += int(rows.sum())
+            about["encoders"] |= _names(encoder, rows)
+            about["clips"] |= _names(batch.texts["clip"], rows) if "clip" in batch.texts else set()
+            if target in numeric:
+                about["target"].update(batch.numbers[target][rows])
+        if target in numeric:
+            histogram.update(batch.numbers[target])
+            for code in np.unique(encoder.codes):
+                label = encoder.names[code]
+                of_encoder.setdefault(label, _Numbers()).update(batch.numbers[target][encoder.codes == code])
+        if numeric:
+            hashes.append(_hashes([batch.numbers[name] for name in numeric], encoder))
+            owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
+    if not n:
+        raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
+    duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
+    _, unknown = vocabulary.encode(encoders)
+    constant = [name for name, figures in numbers.items() if figures.low == figures.high]
+    constant += [name for name in first if name not in varied]
+    return {
+        "corpus": path.name,
+        "n_rows": n,
+        "columns": names,
+        "missing_features": [name for name in CANONICAL_6 if name not in names],
+        "target": {"name": target, **numbers[target].to_dict(), "histogram": histogram.to_dict()}
+        if target in numbers
+        else None,
+        "features": {name: numbers[name].to_dict() for name in numeric if name != target},
+        "sources": {label: _source(of_source[label], target in numbers) for label in sorted(of_source)},
+        "encoders": {
+            name: {"n_rows": encoders[name], "known": name not in unknown, "target": _of(of_encoder.get(name))}
+            for name in sorted(encoders)
+        },
+        "constant_columns": [name for name in names if name in constant],
+        "duplicate_rows": duplicates,
+        "shared_rows": shared,
+        "similar_names": _similar(list(sources)),
+        "record": read_record(path),
+    }
+
+
+def _names(text: Text, rows: NDArray[np.bool_]) -> set[str]:
+    return {text.names[code] for code in np.unique(text.codes[rows])}
+
+
+def _source(about: Mapping[str, Any], targeted: bool) -> dict[str, Any]:
+    return {
+        "n_rows": about["n_rows"],
+        "n_clips": len(about["clips"]) or None,
+        "encoders": sorted(about["encoders"]),
+        "target": _of(about["target"] if targeted else None),
+    }
+
+
+def _of(numbers: _Numbers | None) -> dict[str, float] | None:
+    return numbers.to_dict() if numbers else None
+
+
+def _hashes(columns: Sequence[Float64], encoder: Text) -> NDArray[np.uint64]:
+    """64 bits a row, of the rounded numbers and the encoder's name (splitmix64, column after column)."""
+    seeds = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in encoder.names]
+    state = np.array(seeds, np.uint64)[encoder.codes]
+    for column in columns:
+        state = state + np.uint64(0x9E3779B97F4A7C15) ^ (np.round(column, DECIMALS) + 0.0).view(np.uint64)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return state
+
+
+def _shared(
+    hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]
+) -> tuple[int, list[dict[str, Any]]]:
+    """Rows that repeat another of their source; and the pairs of sources with rows in common, the largest share first.
+
+    share: of the rows of the smaller source, each different row counted once.
+    """
+    order = np.lexsort((owners, hashes))
+    hashes, owners = hashes[order], owners[order]
+    new = np.ones(len(hashes), bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    duplicates = int((~new).sum())
+    hashes, owners = hashes[new], owners[new]
+    sizes = np.bincount(owners, minlength=len(names))
+    starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+    lengths = np.diff(np.r_[starts, len(hashes)])
+    pairs: Counter[tuple[int, int]] = Counter()
+    for start, length in zip(starts[lengths > 1].tolist(), lengths[lengths > 1].tolist(), strict=True):
+        group = owners[start : start + length].tolist()
+        pairs.update((a, b) for place, a in enumerate(group) for b in group[place + 1 :])
+    found = [
+        {"sources": sorted((names[a], names[b])), "rows": rows, "share": rows / int(min(sizes[a], sizes[b]))}
+        for (a, b), rows in pairs.items()
+    ]
+    return duplicates, sorted(found, key=lambda pair: (-pair["share"], pair["sources"]))
+
+
+def _similar(names: Sequence[str]) -> list[list[str]]:
+    """Source names that differ in case or separators alone."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(re.sub(r"[\W_]", "", name).casefold(), []).append(name)
+    return [group for group in alike.values() if len(group) > 1]
+
+
+def lines(document: Mapping[str, Any]) -> list[str]:
+    """The document for people."""
+    target, record = document["target"], document["record"] or {}
+    said = [
+        f"{document['corpus']}: {document['n_rows']} rows, {len(document['sources'])} sources, "
+        f"{len(document['encoders'])} encoders",
+        f"target: {_figures(target)} {target['name']}" if target else "target: no such column",
+    ]
+    if "ffmpeg" in record:
+        said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
+    elif "logs" in record:
+        said.append(f"made of: {len(record['logs'])} logs")
+    said += ["", *columns(["source", "rows", "clips", "encoders", "target min/mean/max"], [
+        [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
+        for name, s in document["sources"].items()
+    ])]  # fmt: skip
+    said += ["", *columns(["encoder", "rows", "slot", "target min/mean/max"], [
+        [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _figures(e["target"])]
+        for name, e in document["encoders"].items()
+    ])]  # fmt: skip
+    features = [[name, _figures(figures)] for name, figures in document["features"].items()]
+    said += ["", *columns(["feature", "min/mean/max"], features), ""]
+    odd = []
+    if document["missing_features"]:
+        odd.append(f"missing features: {', '.join(document['missing_features'])}")
+    if len(document["sources"]) < 2:
+        odd.append("one source: leave-one-source-out needs at least two")
+    if document["constant_columns"]:
+        odd.append(f"constant columns: {', '.join(document['constant_columns'])}")
+    if document["duplicate_rows"]:
+        odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
+    for pair in document["shared_rows"][:SHOWN]:
+        first, second = pair["sources"]
+        odd.append(
+            f"leakage: {first} and {second} have {pair['rows']} rows in common, {pair['share']:.0%} of the smaller: "
+            "is it one video under two names?"
+        )
+    if more := len(document["shared_rows"]) - SHOWN:
+        odd += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []
+    odd += [f"leakage: are {' and '.join(group)} one source?" for group in document["similar_names"]]
+    return [*said, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
+
+
+def _figures(figures: Mapping[str, float] | None) -> str:
+    return "/".join(f"{figures[name]:.4g}" for name in FIGURES) if figures else "-"
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]
+    table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
+    return [line.rstrip() for line in table]
+
+
+def draw(document: Mapping[str, Any]) -> bytes:
+    """PNG: how the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
+    from matplotlib.figure import Figure
+
+    from fr_ensemble.png import png
+
+    target, sources = document["target"], document["sources"]
+    odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
+    odd |= {name for group in document["similar_names"] for name in group}
+    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MOST_SOURCES]
+    figure = Figure(figsize=(15.0, max(4.6, 1.9 + 0.24 * len(shown))), dpi=120, layout="constrained")
+    spread, ladder, encoders = figure.subplots(1, 3, width_ratios=(1.0, 1.4, 1.0))
+    more = f", {len(sources) - len(shown)} of them not shown" if len(sources) > len(shown) else ""
+    figure.suptitle(f"{document['corpus']}: {document['n_rows']} rows, {len(sources)} sources{more}", fontsize=13)
+    if target is None:
+        spread.set_title("no target", fontsize=11)
+    else:
+        bars = target["histogram"]
+        at = bars["from"] + bars["width"] * (np.arange(len(bars["counts"])) + 0.5)
+        spread.bar(at, bars["counts"], width=bars["width"], color=BLUE)
+        spread.set_title("Rows by target", fontsize=11)
+        spread.set(xlabel=target["name"], ylabel="rows")
+    _rungs(ladder, "Sources (red: shares rows or a name)", shown, sources, odd, target)
+    _rungs(encoders, "Encoders (red: no slot of its own)", list(document["encoders"]), document["encoders"],
+           {name for name, about in document["encoders"].items() if not about["known"]}, target)  # fmt: skip
+    return png(figure, spread, ladder, encoders)
+
+
+def _rungs(
+    axes: Any,
+    title: str,
+    names: Sequence[str],
+    about: Mapping[str, Any],
+    red: set[str],
+    target: Mapping[str, Any] | None,
+) -> None:
+    """A rung a name, the first on top: least to greatest target with its mean, or the number of rows without one."""
+    for place, name in enumerate(reversed(names)):
+        colour = RED if name in red else BLUE
+        if target is None:
+            axes.barh(place, about[name]["n_rows"], height=0.7, color=colour)
+        else:
+            figures = about[name]["target"]
+            axes.plot([figures["min"], figures["max"]], [place, place], color=colour, linewidth=1.6)
+            axes.plot([figures["mean"]], [place], marker="o", color=colour, markersize=5)
+    words = [f"{_without_math(name)[:26]}  {about[name]['n_rows']}" for name in reversed(names)]
+    axes.set_yticks(range(len(names)), words, fontsize=8)
+    axes.set_xlabel(f"{target['name']}: least, mean, greatest" if target else "rows")
+    axes.set_title(title, fontsize=11)
+
+
+def _without_math(name: str) -> str:
+    return name.replace("$", r"\$")  # matplotlib reads what stands between two as a formula

@@ -1,0 +1,391 @@
+"""corpus.py: rows of a corpus as checked arrays, streamed or whole, and their digest. Knows no file format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Int64, TrainingData
+from fr_ensemble.corpus import vocabulary
+from fr_ensemble.corpus.tables import (
+    Batch,
+    Columns,
+    Growing,
+    Place,
+    Text,
+    Told,
+    bad_cell,
+    missing_column,
+    read_record,
+    read_table,
+    silent,
+)
+from fr_ensemble.corpus.vocabulary import CANONICAL_6
+from registry_tool.errors import InputError
+
+KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
+# What tells two encodes of one source by one encoder apart, where no `clip` column does: all of these that are there.
+QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A numeric column that enters the codec block beside the one-hot slots. transform: `none` or `log2`."""
+
+    column: str
+    transform: str = "none"
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """`cq` or `log2:bitrate_kbps`. Raises InputError for another transform or no column."""
+        transform, separator, column = text.rpartition(":")
+        if (separator and transform not in ("none", "log2")) or not column:
+            raise InputError(f"condition {text!r}: expected COLUMN or log2:COLUMN: correct the option")
+        return cls(column, transform or "none")
+
+    def __str__(self) -> str:
+        return self.column if self.transform == "none" else f"{self.transform}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """Which columns of a corpus mean what. Raises InputError for columns that cannot go together.
+
+    target: None for rows to predict. target_range: filled in for `vmaf` and `mos`; any other target must give it.
+    """
+
+    features: tuple[str, ...] = CANONICAL_6
+    target: str | None = "vmaf"
+    conditioning: tuple[Condition, ...] = ()
+    vocabulary_version: int = vocabulary.DEFAULT_VERSION
+    target_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        vocabulary.vocabulary(self.vocabulary_version)
+        numeric = [*self.features, *(condition.column for condition in self.conditioning)]
+        if not self.features:
+            raise InputError("features: found none, expected at least one numeric column: name one")
+        if twice := [name for name, count in Counter(numeric).items() if count > 1]:
+            raise InputError(f"column {twice[0]!r}: found twice among features and conditions, expected once: drop one")
+        if self.target in numeric:
+            raise InputError(f"column {self.target!r}: found as the target and as an input: drop it from the inputs")
+        if self.target is None:
+            return
+        if self.target_range is None:
+            if self.target not in KNOWN_RANGES:
+                known = ", ".join(f"{name} {low:g}..{high:g}" for name, (low, high) in KNOWN_RANGES.items())
+                hint = "give --target-range LOW,HIGH"
+                raise InputError(f"target {self.target!r}: its range is not known (known: {known}): {hint}")
+            object.__setattr__(self, "target_range", KNOWN_RANGES[self.target])
+        low, high = self.bounds
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise InputError(f"target range: found {low:g}..{high:g}, expected two finite numbers, the lower one first")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The target's range; (-inf, inf) without a target."""
+        return self.target_range or (-math.inf, math.inf)
+
+    @property
+    def n_slots(self) -> int:
+        return len(vocabulary.vocabulary(self.vocabulary_version))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some consecutive rows of a corpus, checked: every number is finite and inside its range.
+
+    n rows, F features, K conditions. raw: the digested columns as the file has them, in digest order.
+    """
+
+    first: int  # 0-based number of the first row
+    features: Float64  # (n, F)
+    codec: Int64  # (n,), slot of the vocabulary
+    conditioning: Float64  # (n, K), transformed
+    target: Float64 | None  # (n,)
+    source: Text | None  # None only where no target is asked for and the file names no sources
+    encoder: Text
+    clip: Text | None
+    values: Mapping[str, list[Any]]  # further columns asked for, as the file has them
+    unknown_encoders: Counter[str]
+    raw: Mapping[str, Float64 | Text] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.codec)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A whole corpus in memory: n rows, F features, K conditions, S sources, C clips.
+
+    groups: `encoder` and the other columns asked for, by name. sha256: of the file; None for random rows.
+    rows_sha256: see RowsDigest. record: how it was made, where the file says so.
+    unknown_encoders: how many rows each name without a slot has.
+    """
+
+    spec: ColumnSpec
+    features: Float64  # (n, F)
+    codec: Int64  # (n,)
+    conditioning: Float64  # (n, K)
+    target: Float64  # (n,)
+    source: Int64  # (n,), index into sources
+    sources: tuple[str, ...]  # sorted
+    clip: Int64 | None  # (n,), index into clips; a clip belongs to one source
+    clips: tuple[str, ...] | None
+    groups: Mapping[str, Text]
+    unknown_encoders: Mapping[str, int]
+    sha256: str | None
+    rows_sha256: str
+    record: Mapping[str, Any] | None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.target)
+
+    def training_data(self) -> TrainingData:
+        data = (self.features, self.codec, self.spec.n_slots, self.conditioning, self.target)
+        return TrainingData(*data, self.source, len(self.sources))
+
+
+class RowsDigest:
+    """A digest of what the rows say, in their order, whatever file format or batch size they came in.
+
+    One sha256 a column: numbers as little-endian float64 before any transform (-0.0 as 0.0); texts as little-endian
+    uint32 indexes by first appearance, then the JSON list of the texts in that order. The digest is the sha256 of the
+    JSON list of [column, its hex digest] in the order src, encoder, clip (if the file has it), features, conditions,
+    target, without spaces.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: dict[str, Any] = {}
+        self._texts: dict[str, dict[str, int]] = {}
+
+    def update(self, raw: Mapping[str, Float64 | Text]) -> None:
+        for name, column in raw.items():
+            digest = self._hashes.setdefault(name, hashlib.sha256())
+            if isinstance(column, Text):
+                digest.update(_codes(column, self._texts.setdefault(name, {})).astype("<u4").tobytes())
+            else:
+                digest.update((column + 0.0).astype("<f8").tobytes())
+
+    def hexdigest(self) -> str:
+        columns = []
+        for name, digest in self._hashes.items():
+            whole = digest.copy()
+            if name in self._texts:
+                whole.update(json.dumps(list(self._texts[name]), separators=(",", ":")).encode())
+            columns.append([name, whole.hexdigest()])
+        return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_batches(
+    path: Path, spec: ColumnSpec, batch_rows: int = BATCH_ROWS, keep: Sequence[str] | None = (), *, told: Told = silent
+) -> Iterator[Rows]:
+    """Checked rows in file order, at most `batch_rows` in memory; keep: further columns, None for every column.
+
+    Raises InputError (where, found, expected, what to do) for a file that cannot be used or has no rows.
+    """
+    first = 0
+    for batch in read_table(path, lambda found: _columns(path, spec, keep, found), batch_rows, told=told):
+        yield _rows(batch, spec, first)
+        first += batch.n
+    if not first:
+        raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
+
+
+def read_corpus(
+    path: Path, spec: ColumnSpec, keep: Sequence[str] = (), min_sources: int = 2, *, told: Told = silent
+) -> Corpus:
+    """The whole corpus. keep: columns to group by. min_sources: 1 is enough to evaluate, LOSO needs 2.
+
+    Raises InputError for a file that cannot be used, and for fewer sources than `min_sources`.
+    """
+    if spec.target is None:
+        raise ValueError("read_corpus needs a target; rows to predict come from read_batches")
+    batches = read_batches(path, spec, keep=[name for name in keep if name not in ("src", "encoder")], told=told)
+    corpus = _gather(batches, spec)
+    if len(corpus.sources) < min_sources:
+        message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
+        raise InputError(
+            f"{message}, expected at least {min_sources}: leave-one-source-out needs rows of other sources"
+        )
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return replace(corpus, sha256=sha256, record=read_record(path))
+
+
+def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) -> Corpus:
+    """Random rows whose target follows their features a little: a probe of the code path, evidence of nothing."""
+    rng = np.random.default_rng(seed)
+    if spec.target is None:
+        raise ValueError("random rows need a target")
+    low, high = spec.bounds
+    names = vocabulary.vocabulary(spec.vocabulary_version)
+    numbers: dict[str, Float64] = {name: rng.random(rows) for name in spec.features}
+    signal = np.mean([numbers[name] for name in spec.features], axis=0)
+    numbers |= {condition.column: rng.uniform(1.0, 64.0, rows) for condition in spec.conditioning}
+    numbers[spec.target] = low + (high - low) * np.clip(0.8 * signal + 0.2 * rng.random(rows), 0.0, 1.0)
+    texts = {
+        "src": Text.of([f"random{i % n_sources}" for i in range(rows)]),
+        "encoder": Text(rng.integers(0, len(names), rows), names),
+        "clip": Text.of([f"random{i % n_sources}-{i // n_sources % 3}" for i in range(rows)]),
+    }
+    return _gather([_rows(Batch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
+
+
+def _columns(path: Path, spec: ColumnSpec, keep: Sequence[str] | None, found: Sequence[str]) -> Columns:
+    """The columns to read of those found; raises InputError for one that is missing."""
+    numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
+    encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
+    values = tuple(found if keep is None else keep)
+    source = ("src",) if spec.target is not None or "src" in found else ()
+    for name in (*source, encoder, *numbers, *values):
+        if name not in found:
+            raise missing_column(path, name, found)
+    clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and source)
+    return Columns(numbers, (*source, encoder, *clip), values)
+
+
+def _rows(batch: Batch, spec: ColumnSpec, first: int) -> Rows:
+    numbers, texts = batch.numbers, batch.texts
+    source = texts.get("src")
+    for name, text in texts.items():
+        _require_names(text, name, batch.place)
+    encoder = texts["encoder"] if "encoder" in texts else texts["codec"]
+    slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
+    counts = np.bincount(encoder.codes, minlength=len(encoder.names))
+    conditions = [_transform(numbers[c.column], c, batch.place) for c in spec.conditioning]
+    target = None if spec.target is None else _in_range(numbers[spec.target], spec, batch.place)
+    named = {"src": source, "encoder": encoder, "clip": texts.get("clip")}
+    return Rows(
+        first=first,
+        features=np.stack([numbers[name] for name in spec.features], axis=1),
+        codec=slots[encoder.codes],
+        conditioning=np.stack(conditions, axis=1) if conditions else np.empty((batch.n, 0)),
+        target=target,
+        source=source,
+        encoder=encoder,
+        clip=texts.get("clip") or _encodes(source, encoder, [texts[name] for name in QUALITY_COLUMNS if name in texts]),
+        values=batch.values,
+        unknown_encoders=Counter(
+            {name: count for name in unknown if (count := int(counts[encoder.names.index(name)]))}
+        ),
+        raw={name: text for name, text in named.items() if text is not None} | dict(numbers),
+    )
+
+
+def _require_names(text: Text, column: str, place: Place) -> None:
+    """Names are printable, and a source or a clip has one: they go into documents that people read."""
+    bad = [i for i, name in enumerate(text.names) if not name.isprintable() or (not name and column in ("src", "clip"))]
+    rows = np.isin(text.codes, bad)
+    if rows.any():
+        index = int(np.argmax(rows))
+        name = text.names[text.codes[index]]
+        raise bad_cell(place(index), column, f"{name!r:.80}" if name else "nothing", "a name in visible characters")
+
+
+def _transform(values: Float64, condition: Condition, place: Place) -> Float64:
+    if condition.transform == "none":
+        return values
+    if not (values > 0).all():
+        index = int(np.argmin(values > 0))
+        found = f"{values[index]:g}"
+        raise bad_cell(place(index), condition.column, found, "a positive number (log2)", "drop the row or the log2")
+    return np.log2(values)
+
+
+def _in_range(values: Float64, spec: ColumnSpec, place: Place) -> Float64:
+    low, high = spec.bounds
+    inside = (values >= low) & (values <= high)
+    if not inside.all():
+        index = int(np.argmin(inside))
+        expected = f"{low:g}..{high:g}"
+        hint = "correct the row or give --target-range"
+        raise bad_cell(place(index), str(spec.target), f"{values[index]:g}", expected, hint)
+    return values
+
+
+def _encodes(source: Text | None, encoder: Text, qualities: Sequence[Text]) -> Text | None:
+    """One clip an encode, where the rows tell encodes apart: source, encoder and every quality column."""
+    if source is None or not qualities:
+        return None
+    parts = (source, encoder, *qualities)
+    rows, codes = np.unique(np.stack([part.codes for part in parts], axis=1), axis=0, return_inverse=True)
+    names = tuple("|".join(part.names[code] for part, code in zip(parts, row, strict=True)) for row in rows)
+    return Text(codes.reshape(-1), names)
+
+
+def _codes(text: Text, names: dict[str, int]) -> Int64:
+    """The text's rows as indexes into `names`, which grows by first appearance."""
+    used, first = np.unique(text.codes, return_index=True)
+    mapping = np.zeros(len(text.names), np.int64)
+    for code in used[np.argsort(first)]:
+        mapping[code] = names.setdefault(text.names[code], len(names))
+    return mapping[text.codes]
+
+
+def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
+    digest, unknown = RowsDigest(), Counter[str]()
+    arrays: dict[str, Growing] = {}
+    names: dict[str, dict[str, int]] = {}
+    for rows in batches:
+        digest.update(rows.raw)
+        unknown.update(rows.unknown_encoders)
+        numbers = {
+            "features": rows.features,
+            "codec": rows.codec,
+            "conditioning": rows.conditioning,
+            "target": rows.target,
+        }
+        texts = {"\0src": rows.source, "\0clip": rows.clip, "encoder": rows.encoder}  # \0: no column is called so
+        texts |= {name: Text.of(values) for name, values in rows.values.items()}
+        for name, column in numbers.items():
+            arrays.setdefault(name, Growing()).add(column)
+        for name, text in texts.items():
+            if text is not None:
+                arrays.setdefault(name, Growing()).add(_codes(text, names.setdefault(name, {})).astype(np.int32))
+    whole = {name: arrays.pop(name).whole() for name in list(arrays)}
+    groups = {name: Text(whole.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
+    source, clip = groups.pop("\0src"), groups.pop("\0clip", None)
+    sources, source_index = _sorted(source)
+    clip_index, clips = (None, None) if clip is None else _clips(source_index, sources, clip)
+    return Corpus(
+        spec=spec, source=source_index, sources=sources, clip=clip_index, clips=clips,
+        groups=MappingProxyType(groups), unknown_encoders=MappingProxyType(dict(unknown)),
+        sha256=None, record=None, rows_sha256=digest.hexdigest(), **whole,
+    )  # fmt: skip  # one field a line says no more
+
+
+def _sorted(text: Text) -> tuple[tuple[str, ...], Int64]:
+    names = tuple(sorted(text.names))
+    order = {name: index for index, name in enumerate(names)}
+    return names, np.array([order[name] for name in text.names], np.int64)[text.codes]
+
+
+def _clips(source: Int64, sources: tuple[str, ...], clip: Text) -> tuple[Int64, tuple[str, ...]]:
+    """One clip a (source, name): two sources' clips of one name are two clips, told apart by the source's name."""
+
+    def pairs_of(part: slice) -> Int64:
+        pair: Int64 = source[part] * len(clip.names) + clip.codes[part]
+        return pair
+
+    parts = [slice(start, start + BATCH_ROWS) for start in range(0, len(source), BATCH_ROWS)]  # sorting all takes twice
+    pairs = np.unique(np.concatenate([np.unique(pairs_of(part)) for part in parts]))
+    index = np.concatenate([np.searchsorted(pairs, pairs_of(part)) for part in parts])
+    names = [clip.names[pair % len(clip.names)] for pair in pairs]
+    often = Counter(names)
+    labels = (
+        name if often[name] == 1 else f"{sources[pair // len(clip.names)]}/{name}"
+        for name, pair in zip(names, pairs, strict=True)
+    )
+    return index.astype(np.int64, copy=False), tuple(labels)

@@ -1,0 +1,1 @@
+"""evidence: OOF predictions and what they show: metrics, intervals, comparisons."""

@@ -1,0 +1,384 @@
+"""conformal.py: intervals calibrated on sources, from out-of-fold predictions. Knows no model and no file.
+
+Quantiles: Lee, Barber & Willett 2023 (hierarchical conformal prediction); Dunn, Wasserman & Ramdas 2022 (pooled CDFs,
+one draw a source); Lei et al. 2018 (split). Where the sources are too few: Student's t, Higgins et al. 2009.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.metrics import group_means, normal_quantile, student_t_quantile
+from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from registry_tool.errors import InputError
+
+DEFAULT_METHOD = "loso-hcp-t"
+METHODS = (DEFAULT_METHOD, "gaussian", "split", "source-split", "pooled-cdf", "abs")
+FLOORED = (DEFAULT_METHOD, "source-split", "pooled-cdf")  # methods whose scale is sqrt(sigma^2 + floor^2)
+HIERARCHICAL = (DEFAULT_METHOD, "abs")  # methods with the hierarchical quantile and the t rule above its reach
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+TWO_SIDED, LOWER = "two-sided", "lower"
+KINDS = (("row", TWO_SIDED), ("row", LOWER), ("clip", TWO_SIDED), ("clip", LOWER))  # unit and side
+FLOORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
+FEWEST = 1.5  # (K + 1) alpha below which the conformal quantile is infinite or one source's worst row
+RANK_TOLERANCE = 1e-9  # sums of masses against a level: 0.9 of 10 sources is 9 sources, whatever float64 makes of it
+DRAW_SEED = 0  # of the one row a source that `source-split` draws
+NOT_EXCHANGEABLE = "rows of one source are not exchangeable with a new source's: expect less coverage than nominal"
+
+RULES: Mapping[str, tuple[str, str]] = {  # method -> the rule behind q, and what it guarantees
+    **dict.fromkeys(
+        HIERARCHICAL,
+        ("hierarchical-conformal", "1 - alpha if no calibration source was trained on; after a full refit approximate"),
+    ),
+    "gaussian": ("gaussian", "none"),
+    "split": ("split-conformal", "1 - alpha for exchangeable rows; none for a new source"),
+    "source-split": ("source-split-conformal", "as hierarchical-conformal, for one row of a new source"),
+    "pooled-cdf": ("pooled-cdf", "1 - alpha in the limit of many sources"),
+}
+T_RULE = ("parametric-t", "none: assumes that sources differ normally")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """How many scales an interval of nominal coverage `level` reaches; infinite: the target's whole range.
+
+    q_conformal: what the conformal rule alone gives; differs from q where the rule is parametric.
+    coverage: by source, the share of its units inside where q comes from the other sources (the floor from all);
+    empty below 3 sources.
+    """
+
+    level: float
+    q: float
+    q_conformal: float
+    rule: str
+    guarantee: str
+    coverage: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"q": _finite(self.q), "q_conformal": _finite(self.q_conformal)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Quantile:
+        fields = {name: document[name] for name in cls.__slots__}
+        return cls(**fields | {name: _number(document[name]) for name in ("level", "q", "q_conformal")})
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One calibrated interval: for rows or clip means, two-sided or below; all that inference needs.
+
+    n units of K sources. floor: target units, added to sigma in squares. sha256: of the numbers it was made from.
+    """
+
+    method: str
+    unit: str  # row or clip
+    side: str  # two-sided or lower
+    range: tuple[float, float]  # of the target
+    floor: float
+    levels: tuple[Quantile, ...]
+    n: int
+    n_per_source: Mapping[str, int]
+    sha256: str
+
+    def at(self, level: float) -> Quantile:
+        """Raises InputError for a level that was not calibrated."""
+        for quantile in self.levels:
+            if math.isclose(quantile.level, level, abs_tol=RANK_TOLERANCE):
+                return quantile
+        known = ", ".join(f"{quantile.level:g}" for quantile in self.levels)
+        raise InputError(f"level: found {level:g}, expected one of {known}")
+
+    def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
+        """Lower and upper bounds (n,), inside the target's range.
+
+        mu, sigma (ddof 1 over members) of single rows, or of clips: of the members' clip means. NaN stays NaN.
+        """
+        low, high = self.range
+        q = self.at(level).q
+        if math.isinf(q):
+            return np.where(np.isnan(mu), mu, low), np.where(np.isnan(mu), mu, high)
+        half = q * _scale(self.method, sigma, self.floor)
+        upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER else np.clip(mu + half, low, high)
+        return np.clip(mu - half, low, high), upper
+
+    def unbounded(self, levels: Sequence[float]) -> list[str]:
+        """Words on each of these levels whose q is infinite."""
+        said = f"the {{}} % interval of a {self.unit} is the target's whole range: no q is finite ({{}})"
+        known = [(level, self.at(level)) for level in levels]
+        return [said.format(percent(level), found.rule) for level, found in known if math.isinf(found.q)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the manifest, with what the method implies written out."""
+        miss = "mu - y" if self.side == LOWER else "abs(y - mu)"
+        score = miss if self.method == "abs" else f"({miss}) / sqrt(sigma^2 + floor^2)"
+        implied = {"score": score, "ddof": 1, "group": "src", "n_sources": len(self.n_per_source)}
+        levels = {f"{quantile.level:g}": quantile.to_dict() for quantile in self.levels}
+        return asdict(self) | implied | {"range": list(self.range), "levels": levels}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
+        """Raises ValueError, KeyError or TypeError for a document that `to_dict` did not write."""
+        levels = tuple(map(Quantile.from_dict, document["levels"].values()))
+        low, high, floor = map(_number, (*document["range"], document["floor"]))
+        what = (document["method"], document["unit"], document["side"])
+        if what[0] not in METHODS or what[1:] not in KINDS or document["ddof"] != 1:
+            raise ValueError(
+                f"intervals: found {' '.join(map(str, what))}, expected a method, unit and side known here"
+            )
+        if not (low < high and 0.0 <= floor < math.inf and all(0.0 < quantile.level < 1.0 for quantile in levels)):
+            raise ValueError(
+                f"intervals: found range {low:g}..{high:g}, floor {floor:g}, expected an interval's numbers"
+            )
+        return cls(*what, (low, high), floor, levels, document["n"], document["n_per_source"], document["sha256"])
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """All calibrations of an ensemble, and the ranges of its numeric inputs in training; the manifest's `intervals`."""
+
+    calibrations: tuple[Calibration, ...]
+    input_ranges: Mapping[str, tuple[float, float]]  # features, then transformed conditions, in input order
+
+    def of(self, unit: str = "row", side: str = TWO_SIDED) -> Calibration:
+        """Raises InputError where clips are not known, so that there is no calibration for them."""
+        for calibration in self.calibrations:
+            if (calibration.unit, calibration.side) == (unit, side):
+                return calibration
+        raise InputError(f"intervals: found no {side} calibration for a {unit}: train on a corpus that names its clips")
+
+    def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
+        """Two-sided bounds for single rows; see Calibration.interval."""
+        return self.of().interval(mu, sigma, level)
+
+    def with_levels(self, levels: Sequence[float], read: Callable[[], Oof]) -> Intervals:
+        """A copy that knows these levels too, calibrated by the same rule; reads the predictions only if it must."""
+        known = [quantile.level for quantile in self.of().levels]
+        new = [level for level in levels if not any(math.isclose(level, k, abs_tol=RANK_TOLERANCE) for k in known)]
+        return self.recalibrated(read(), [*known, *new]) if new else self
+
+    def recalibrated(self, oof: Oof, levels: Sequence[float] | None = None) -> Intervals:
+        """The same calibrations computed afresh from predictions: equal to self where these are self's predictions."""
+        again = (
+            calibrate(oof, c.unit, c.method, levels or [q.level for q in c.levels], c.side, c.range)
+            for c in self.calibrations
+        )
+        return replace(self, calibrations=tuple(again))
+
+    def outside(self, numeric: Float64) -> Any:
+        """True for rows (n,) with a numeric input (n, F + K) outside what training saw: out of distribution."""
+        low, high = np.array([*self.input_ranges.values()]).T
+        return ((numeric < low) | (numeric > high)).any(axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "method": self.calibrations[0].method,
+            "calibrations": [calibration.to_dict() for calibration in self.calibrations],
+            "input_ranges": [{"name": name, "range": list(bounds)} for name, bounds in self.input_ranges.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Intervals:
+        """Raises ValueError for a document that `to_dict` did not write."""
+        try:
+            ranges = {r["name"]: (float(r["range"][0]), float(r["range"][1])) for r in document["input_ranges"]}
+            calibrations = tuple(map(Calibration.from_dict, document["calibrations"]))
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"intervals: {type(error).__name__}: {error}, expected what training writes") from error
+        if not calibrations:
+            raise ValueError("intervals: found no calibrations, expected one or more")
+        return cls(calibrations, ranges)
+
+
+def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:
+    """For rows and, where clips are known, clip means: two-sided, and below."""
+    kinds = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
+    names = [*corpus.spec.features, *map(str, corpus.spec.conditioning)]
+    numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
+    ranges = zip(numeric.min(axis=0).tolist(), numeric.max(axis=0).tolist(), strict=True)
+    calibrations = (calibrate(oof, unit, method, LEVELS, side, corpus.spec.bounds) for unit, side in kinds)
+    return Intervals(tuple(calibrations), dict(zip(names, ranges, strict=True)))
+
+
+def calibrate(
+    oof: Oof,
+    unit: str = "row",
+    method: str = DEFAULT_METHOD,
+    levels: Sequence[float] = LEVELS,
+    side: str = TWO_SIDED,
+    target_range: tuple[float, float] = (-math.inf, math.inf),
+) -> Calibration:
+    """Quantiles of the out-of-fold scores of rows or clip means, so that a new source's are inside at each level.
+
+    Raises InputError for an unknown method, a level outside (0, 1), or clips that are not known; EvidenceProblem for
+    fewer than two sources or two members.
+    """
+    if method not in METHODS or (unit, side) not in KINDS:
+        raise InputError(f"interval: found {method} for {unit} {side}, expected one of {', '.join(METHODS)}")
+    if bad := [level for level in levels if not 0.0 < level < 1.0]:
+        raise InputError(f"level: found {bad[0]:g}, expected a number between 0 and 1")
+    y, mu, sigma, source = _units(oof, unit)
+    k = len(oof.sources)
+    floor = _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0
+    z = _scores(y, mu, _scale(method, sigma, floor), side)
+    scores = _Scores.of(z, source, method)
+    others = [scores.without(g) for g in range(k)] if k > 2 else []
+
+    def quantile(level: float) -> Quantile:
+        q, rule = scores.quantile(level, side)
+        inside = {
+            name: float(np.mean(z[source == g] <= others[g].quantile(level, side)[0])) if others else math.nan
+            for g, name in enumerate(oof.sources)
+        }
+        return Quantile(level, q, scores.conformal(level), *rule, inside if others else {})
+
+    digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
+    for column in (y, mu, sigma, source):
+        digest.update(column.astype("<f8").tobytes())
+    n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
+    table = tuple(quantile(level) for level in sorted(set(levels)))
+    return Calibration(method, unit, side, target_range, floor, table, len(y), n, digest.hexdigest())
+
+
+def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
+    """Half-widths of the rows' two-sided intervals (n,), target units, before they are cut to the target's range.
+
+    As for a source nobody has seen: q comes from the other sources (the floor from all). Infinite where those are too
+    few for the level. Raises what `calibrate` raises.
+    """
+    y, mu, sigma, source = _units(oof, "row")
+    k = len(oof.sources)
+    scale = _scale(method, sigma, _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0)
+    scores = _Scores.of(_scores(y, mu, scale, TWO_SIDED), source, method)
+    q = np.array([scores.without(g).quantile(level, TWO_SIDED)[0] for g in range(k)])
+    return np.asarray(q[source] * scale)
+
+
+def percent(level: float) -> str:
+    """A level as people write it: 95 or 99.9; levels that differ by 1e-10 or more differ here."""
+    return f"{level * 100:.10g}"
+
+
+def warnings_of(method: str) -> list[str]:
+    """What a person must know before trusting this method."""
+    return [f"--interval split: {NOT_EXCHANGEABLE}"] if method == "split" else []
+
+
+def residual_quantile(oof: Oof, level: float = 0.95) -> float:
+    """q for readers who compute mu -+ q sigma: the default rule on |y - mu| / sigma, no floor; may be infinite."""
+    y, mu, sigma, source = _units(oof, "row")
+    z = _scores(y, mu, sigma, TWO_SIDED)
+    return _Scores.of(z, source, DEFAULT_METHOD).quantile(level, TWO_SIDED)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Sorted scores, and by method their masses; what is missing to 1 stands for the new source, at infinity."""
+
+    z: Float64  # (n,), ascending
+    source: Int64  # (n,)
+    reach: Float64  # (n,), mass of this score and all below
+    n_sources: int
+    method: str
+
+    @classmethod
+    def of(cls, z: Float64, source: Int64, method: str) -> _Scores:
+        if method == "source-split":  # one row a source, drawn once
+            order = np.random.default_rng(DRAW_SEED).permutation(len(z))
+            _, first = np.unique(source[order], return_index=True)
+            z, source = z[order[first]], source[order[first]]
+        order = np.argsort(z, kind="stable")
+        z, source = z[order], source[order]
+        counts = np.bincount(source)[source]
+        k = len(np.unique(source))
+        if method == "split":  # rank ceil((n + 1) level)
+            mass = np.full(len(z), 1.0 / (len(z) + 1))
+        else:  # a source's rows share its mass; pooled CDFs leave none to the new source
+            mass = 1.0 / ((k if method == "pooled-cdf" else k + 1) * counts)
+        return cls(z, source, np.cumsum(mass), k, method)
+
+    def without(self, source: int) -> _Scores:
+        keep = self.source != source
+        return _Scores.of(self.z[keep], self.source[keep], self.method)
+
+    def conformal(self, level: float) -> float:
+        """The smallest score at or below which the masses reach the level; infinite where they do not."""
+        place = int(np.searchsorted(self.reach, level - RANK_TOLERANCE))
+        return float(self.z[place]) if place < len(self.z) and self.method != "gaussian" else math.inf
+
+    def quantile(self, level: float, side: str) -> tuple[float, tuple[str, str]]:
+        """q, and its rule with the guarantee."""
+        k, alpha = self.n_sources, 1.0 - level
+        if self.method == "gaussian":
+            return normal_quantile(level if side == LOWER else (1.0 + level) / 2.0), RULES["gaussian"]
+        if self.method not in HIERARCHICAL or (k + 1) * alpha >= FEWEST - RANK_TOLERANCE:
+            return self.conformal(level), RULES[self.method]
+        # At least the last level that the sources reach, so that q grows with the level.
+        reached = self.conformal(1.0 - FEWEST / (k + 1))
+        t = student_t_quantile(level if side == LOWER else 1.0 - alpha / 2.0, k - 1)
+        mean_square = float(np.mean(group_means(self.z**2, np.unique(self.source, return_inverse=True)[1], k)))
+        return max(reached, t * math.sqrt((1.0 + 1.0 / k) * mean_square)), T_RULE
+
+
+def _units(oof: Oof, unit: str) -> tuple[Float64, Float64, Float64, Int64]:
+    """Target, mu, sigma and source of what is calibrated: rows, or clips by their members' means."""
+    if len(oof.sources) < 2 or len(oof.seeds) < 2:
+        found = f"{len(oof.sources)} sources and {len(oof.seeds)} members"
+        raise EvidenceProblem(f"out-of-fold predictions: found {found}, expected at least 2 of each to calibrate")
+    if unit == "row":
+        return oof.target, oof.mu, oof.sigma, oof.source
+    if oof.clip is None or oof.clips is None:
+        raise InputError("interval for clips: found no clips in the corpus, expected a `clip` column: add one")
+    n = len(oof.clips)
+    members = np.stack([group_means(member, oof.clip, n) for member in oof.predictions])
+    source = np.zeros(n, np.int64)
+    source[oof.clip] = oof.source
+    return group_means(oof.target, oof.clip, n), members.mean(axis=0), members.std(axis=0, ddof=1), source
+
+
+def _scale(method: str, sigma: Float64, floor: float) -> Float64:
+    """What a score is measured in, target units."""
+    return np.ones_like(sigma) if method == "abs" else np.sqrt(np.square(sigma) + floor * floor)
+
+
+def _scores(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:
+    """How many scales the target misses mu by: either way, or below."""
+    miss = mu - y if side == LOWER else np.abs(y - mu)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((scale == 0.0) & (miss <= 0.0), 0.0, miss / scale)
+
+
+def _floor(residual: Float64, sigma: Float64, source: Int64, n_sources: int) -> float:
+    """The floor that makes the residuals most likely under N(0, c (sigma^2 + floor^2)), every source weighing alike."""
+    weight = 1.0 / (n_sources * np.bincount(source, minlength=n_sources)[source])
+    unit = float(np.median(sigma)) or math.sqrt(float(weight @ np.square(residual)))
+    if unit == 0.0:
+        return 0.0
+
+    def loss(floor: float) -> float:
+        scale = np.sqrt(np.square(sigma) + floor * floor)
+        square = float(weight @ np.square(residual / scale))
+        return float(weight @ np.log(scale)) + 0.5 * math.log(square) if square else -math.inf
+
+    return float(min(unit * FLOORS, key=loss))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    """A stored quantile: null is infinite, 0 is a number."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"intervals: found q {value!r}, expected a number or null")
+    return float(value)

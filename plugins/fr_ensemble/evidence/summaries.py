@@ -1,0 +1,180 @@
+"""summaries.py: LOSO summaries, `loso_seed{N}.json`: read, and held against themselves, a corpus and each other."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.corpus.rows import Corpus
+from registry_tool.errors import InputError
+from registry_tool.strictjson import JsonProblem, parse
+
+SUMMARY_NAME = re.compile(r"(?:.*/)?loso_seed(\d{1,10})\.json\Z")
+FAKES = ("json-not-finite", "json-duplicate-key")  # can be read, and says what no honest run says
+FIGURE_TOLERANCE = 1e-6  # absolute and relative: summation order moves a figure by 1e-12, a gate bounds 0.005
+
+
+def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+    """The summaries among some files, by the seed in their name, in order; and what is wrong with names and keys.
+
+    Raises InputError for a summary that is not a JSON object.
+    """
+    documents: dict[int, dict[str, Any]] = {}
+    problems: list[str] = []
+    for name in sorted(files):
+        match = SUMMARY_NAME.match(name)
+        if match is None:
+            continue
+        seed = int(match[1])
+        if seed in documents or match[1] != str(seed):
+            problems.append(f"{name}: found seed {seed} under this name, expected one loso_seed{seed}.json a seed")
+            continue
+        documents[seed] = _load(name, files[name], problems)
+    return dict(sorted(documents.items())), tuple(problems)
+
+
+def _load(name: str, data: bytes, problems: list[str]) -> dict[str, Any]:
+    try:
+        document = parse(data).value
+    except JsonProblem as problem:
+        if problem.code not in FAKES:
+            raise InputError(f"{name}: {problem}") from None
+        problems.append(f"{name}: {problem}")
+        return {}
+    if not isinstance(document, dict):
+        raise InputError(f"{name}: found {type(document).__name__}, expected a JSON object: make the evidence again")
+    return document
+
+
+def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
+    """What is wrong with one summary by itself: types, ranges, sums, leaks."""
+    name = f"loso_seed{seed}.json"
+    problems = []
+    if differences("", document.get("seed"), seed):
+        problems.append(f"{name} seed: found {document.get('seed')!r}, expected {seed}: a file under another's name?")
+    if document.get("note") == "dry-run" or document.get("random_rows"):
+        problems.append(f"{name}: found a dry run, expected a trained ensemble's figures")
+    folds = document.get("folds")
+    if not isinstance(folds, list) or not folds or not all(isinstance(fold, Mapping) for fold in folds):
+        return [*problems, f"{name} folds: found {short(folds)}, expected a list of folds"]
+    if differences("", document.get("n_folds"), len(folds)):
+        problems.append(f"{name} n_folds: found {document.get('n_folds')!r}, expected {len(folds)}")
+    for source, times in Counter(short(fold.get("held_out")) for fold in folds).items():
+        if times > 1:
+            problems.append(f"{name} folds: found {source} held out {times} times, expected each source once")
+    total = sum(fold["n_val"] for fold in folds if is_count(fold.get("n_val")))
+    for fold in folds:
+        where = f"{name} fold {short(fold.get('held_out'))}"
+        if not isinstance(fold.get("held_out"), str) or not fold["held_out"]:
+            problems.append(f"{where}: expected the name of the held-out source")
+        for figure, low, high in (("plcc", -1.0, 1.0), ("srocc", -1.0, 1.0), ("rmse", 0.0, math.inf)):
+            value = fold.get(figure)
+            if not low <= number(value) <= high or not math.isfinite(number(value)):
+                problems.append(f"{where} {figure}: found {short(value)}, expected a number from {low:g} to {high:g}")
+        counts = [fold.get("n_train"), fold.get("n_val")]
+        if not all(map(is_count, counts)):
+            problems.append(f"{where}: found n_train, n_val {short(counts)}, expected two counts of rows")
+        elif sum(counts) != total:
+            expected = f"{total - counts[1]} of {total} rows: is a source in its own training fold?"
+            problems.append(f"{where} n_train: found {counts[0]}, expected {expected}")
+    for figure in ("plcc", "srocc", "rmse"):
+        mean = math.fsum(number(fold.get(figure)) for fold in folds) / len(folds)
+        said = document.get(f"mean_{figure}")
+        if not close(said, mean) and (figure == "plcc" or said is not None):
+            problems.append(f"{name} mean_{figure}: found {short(said)}, expected the mean of its folds, {mean:.9g}")
+    spread = float(np.std([number(fold.get("plcc")) for fold in folds], ddof=1)) if len(folds) > 1 else math.nan
+    if document.get("std_plcc") is not None and not close(document["std_plcc"], spread):
+        found = short(document["std_plcc"])
+        problems.append(f"{name} std_plcc: found {found}, expected that of its folds (ddof 1), {spread:.9g}")
+    return problems
+
+
+def corpus_problems(seed: int, document: Mapping[str, Any], corpus: Corpus) -> list[str]:
+    """Where a summary cannot come from this corpus."""
+    name = f"loso_seed{seed}.json"
+    n = np.bincount(corpus.source, minlength=len(corpus.sources)).tolist()
+    known = dict(zip(corpus.sources, n, strict=True))
+    said = folds_of(document)
+    problems = [f"{name} folds: found no fold for the source {source}" for source in sorted(known.keys() - said.keys())]
+    problems += [f"{name} fold {source}: no source of the corpus" for source in sorted(said.keys() - known.keys())]
+    for source in sorted(known.keys() & said.keys()):
+        if said[source].get("n_val") != known[source]:
+            found = short(said[source].get("n_val"))
+            problems.append(f"{name} fold {source} n_val: found {found}, expected the corpus's {known[source]} rows")
+    return problems
+
+
+def digest_problems(seed: int, document: Mapping[str, Any], expected: Mapping[str, str | None]) -> list[str]:
+    """Where a summary carries a digest that is known to be another."""
+    return [
+        f"loso_seed{seed}.json {key}: found {short(document[key])}, expected {digest}: evidence of something else"
+        for key, digest in expected.items()
+        if digest is not None and document.get(key) not in (None, digest)
+    ]
+
+
+def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """What summaries of one run cannot do: differ in corpus, recipe or folds, or agree in every figure."""
+    problems = []
+    for key in ("corpus", "corpus_sha256", "rows_sha256", "recipe_sha256"):
+        if len({short(document.get(key)) for document in documents.values()}) > 1:
+            problems.append(f"{key}: found different ones in the seeds' files, expected one run's")
+    for (a, first), (b, second) in combinations(documents.items(), 2):
+        one, other = folds_of(first), folds_of(second)
+        counts = [{source: fold.get("n_val") for source, fold in folds.items()} for folds in (one, other)]
+        if counts[0] != counts[1]:
+            problems.append(f"seeds {a} and {b}: found different folds, expected the same held-out sources and rows")
+        figures = [
+            {s: [number(f.get(k)) for k in ("plcc", "rmse")] for s, f in folds.items()} for folds in (one, other)
+        ]
+        if not differences("", *figures):
+            problems.append(f"seeds {a} and {b}: found the same figures, expected two trainings: one file was copied")
+    return problems
+
+
+def differences(name: str, found: Any, expected: Any) -> list[str]:
+    """Where a JSON value says something else than the expected one; keys that are not expected are let be."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return [line for key in expected for line in differences(f"{name} {key}", found.get(key), expected[key])]
+    if isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        return [
+            line
+            for index, (one, other) in enumerate(zip(found, expected, strict=True))
+            for line in differences(f"{name}[{index}]", one, other)
+        ]
+    return [] if close(found, expected) else [f"{name}: found {short(found)}, the predictions give {short(expected)}"]
+
+
+def folds_of(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Its folds by held-out source, as far as they are folds."""
+    folds = document.get("folds")
+    folds = [fold for fold in folds if isinstance(fold, Mapping)] if isinstance(folds, list) else []
+    return {fold["held_out"]: fold for fold in folds if isinstance(fold.get("held_out"), str)}
+
+
+def close(found: Any, expected: Any) -> bool:
+    """True where a JSON value is the expected one: a float within FIGURE_TOLERANCE, else the same value and type."""
+    if isinstance(expected, float):
+        return math.isclose(number(found), expected, rel_tol=FIGURE_TOLERANCE, abs_tol=FIGURE_TOLERANCE)
+    return type(found) is type(expected) and bool(found == expected)
+
+
+def is_count(value: Any) -> bool:
+    """True for a whole number above 0; true is none."""
+    return type(value) is int and value > 0
+
+
+def number(value: Any) -> float:
+    """A JSON number; NaN for anything else, true and false too."""
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan
+
+
+def short(value: Any) -> str:
+    """A JSON value, short enough for one line."""
+    return f"{value:.9g}" if isinstance(value, float) else repr(value)[:80]

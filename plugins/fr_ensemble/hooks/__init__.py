@@ -1,0 +1,1 @@
+"""hooks: one file a hook."""

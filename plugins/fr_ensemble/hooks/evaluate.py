@@ -1,0 +1,223 @@
+"""evaluate.py: an ensemble measured on labelled rows. Opens no file of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64
+from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, scaler_of, spec_of
+from fr_ensemble.artifacts.runtime import member_scores, standardise
+from fr_ensemble.corpus.rows import Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.tables import Text
+from fr_ensemble.evidence import metrics
+from fr_ensemble.evidence.comparisons import COLUMN, Comparison, Curve, vmaf_column
+from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
+from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.hooks.opening import intervals_of, open_ensemble
+from fr_ensemble.hooks.predict import _unknown
+from registry_tool.errors import InputError
+from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation
+
+SMOKE_ROWS = 100
+FIGURES = ("plcc", "srocc", "rmse", "crps")
+OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table
+
+
+def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
+    """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
+    if request.plot and find_spec("matplotlib") is None:
+        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
+    manifest, ensemble = open_ensemble(view)
+    spec = spec_of(manifest, target=True)
+    if request.smoke:
+        corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
+    elif request.corpus is not None:
+        told = partial(request.progress, "reading")
+        corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1, told=told), request.corpus.name
+    else:
+        raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
+    block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)
+    mu, sigma = ensemble.predict(corpus.features, block)
+    groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
+    stored = intervals_of(view, request.levels)
+    methods = _methods(view, stored.of(), request.levels)
+    document = {
+        "entry": view.entry.id,
+        "corpus": name,
+        "n_rows": corpus.n_rows,
+        **_figures(corpus.target, mu, sigma, stored.of(), request.levels),
+        "over_sources": _over_sources(corpus, mu, sigma, stored.of(), request.levels),
+        "clips": _clips(view, corpus, block, stored, request.levels),
+        "by": {
+            column: {
+                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored.of(), request.levels)
+                | {"n_rows": int(rows.sum())}
+                for label, rows in labelled.items()
+            }
+            for column, labelled in groups.items()
+        },
+        "baselines": {
+            name: [_interval(corpus.target, *other.interval(mu, sigma, level), level) for level in request.levels]
+            for name, other in methods.items()
+        },
+    }
+    if against := _against(view, request, corpus, mu):
+        document["against"] = against
+    warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
+    if known:
+        share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
+        warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
+    for unit in ("row", "clip") if document["clips"] else ("row",):
+        warnings += stored.of(unit).unbounded(request.levels)
+    picture = None
+    if request.plot:
+        from fr_ensemble.evidence.plot import GRID, draw
+
+        grid = sorted({*request.levels, *GRID})
+        drawn = {f"stored: {stored.of().method}": intervals_of(view, grid).of(), **_methods(view, stored.of(), grid)}
+        picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
+    return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, picture)
+
+
+def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
+    """Errors beside plain VMAF's, by a curve fitted on the evidence's rows, and beside another entry's."""
+    found: dict[str, Any] = {}
+    if request.corpus is None:
+        if request.against is not None:
+            raise InputError("--against: found random rows, expected rows that both entries can read: name a --corpus")
+        return found
+
+    def compare(other: Float64) -> dict[str, Any]:
+        return Comparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
+
+    seen = read_oof(view.read(OOF_PATH))
+    column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
+    if seen.vmaf is not None and column is not None:
+        found[COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
+    if request.against is not None:
+        manifest, ensemble = open_ensemble(request.against)
+        spec = spec_of(manifest, target=True)
+        if spec.target != corpus.spec.target:
+            what = f"{request.against.entry.id} predicts {spec.target}"
+            raise InputError(f"--against: {what}, expected {corpus.spec.target} as {view.entry.id}: name another entry")
+        rows = read_corpus(request.corpus, spec, min_sources=1)
+        block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
+        found["incumbent"] = {"entry": request.against.entry.id, **compare(ensemble.predict(rows.features, block)[0])}
+    return found
+
+
+def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
+    """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim."""
+    oof = read_oof(view.read(OOF_PATH))
+    named = (("gaussian", "gaussian"), ("row-split", "split"))
+    return {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
+
+
+def _over_sources(
+    corpus: Corpus, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]
+) -> dict[str, Any]:
+    """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has."""
+    rows = [corpus.source == g for g in range(len(corpus.sources))]
+    each = [_figures(corpus.target[r], mu[r], sigma[r], stored, levels) for r in rows]
+    of_levels = []
+    for place, level in enumerate(levels):
+        at = [figures["levels"][place] for figures in each]
+        worst = min(range(len(at)), key=lambda g: at[g]["coverage"])
+        named = {"worst_source": corpus.sources[worst], "worst_coverage": at[worst]["coverage"]}
+        of_levels.append({"level": level, **_means(at, OF_LEVEL), **named})
+    return {"n_sources": len(rows), **_means(each, FIGURES), "levels": of_levels}
+
+
+def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
+    """NAME and NAME_se: mean and standard error over sources; None where a source lacks the figure."""
+    found: dict[str, float | None] = {}
+    for name in names:
+        values = np.array([figures[name] for figures in each], np.float64)
+        found |= {name: _finite(float(values.mean())), f"{name}_se": _finite(metrics.standard_error(values))}
+    return found
+
+
+def _clips(
+    view: EntryView, corpus: Corpus, block: Float64, stored: Intervals, levels: Sequence[float]
+) -> dict[str, Any] | None:
+    """The figures of clip means, by the clips' own calibration; None where either side knows no clips."""
+    if corpus.clip is None or corpus.clips is None or all(c.unit != "clip" for c in stored.calibrations):
+        return None
+    manifest, n = view.manifest or {}, len(corpus.clips)
+    inputs = standardise(corpus.features, block, scaler_of(manifest), corpus.spec.n_slots)
+    scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
+    means = np.stack([metrics.group_means(member, corpus.clip, n) for member in scores])
+    y, mu, sigma = metrics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
+    return {"n_clips": n, **_figures(y, mu, sigma, stored.of("clip"), levels)}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
+    if column == "src":
+        return {label: corpus.source == index for index, label in enumerate(corpus.sources)}
+    if column not in corpus.groups:
+        raise InputError(f"--by: found the column {column!r}, expected src, encoder or a column of the corpus")
+    text: Text = corpus.groups[column]
+    return {label: text.codes == code for code, label in enumerate(text.names)}
+
+
+def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
+    return {
+        "plcc": _finite(metrics.plcc(mu, y)),
+        "srocc": _finite(metrics.srocc(mu, y)),
+        "rmse": metrics.rmse(mu, y),
+        "crps": float(metrics.gaussian_crps(y, mu, sigma).mean()),
+        "levels": [_interval(y, *stored.interval(mu, sigma, level), level) for level in levels],
+    }
+
+
+def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[str, float]:
+    return {
+        "level": level,
+        "coverage": metrics.coverage(y, lower, upper),
+        "width": metrics.mean_width(lower, upper),
+        "interval_score": float(metrics.interval_scores(y, lower, upper, level).mean()),
+    }
+
+
+def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) -> list[list[str]]:
+    header = ["rows", "n", *FIGURES]
+    header += [f"{text} {percent(level)}%" for level in levels for text in OF_LEVEL.values()]
+    rows = [header, _row(f"all, {method} (stored)", document, document["n_rows"])]
+    for name, levels_ in document["baselines"].items():
+        rows.append(_row(f"all, {name}", {**document, "levels": levels_}, document["n_rows"]))
+    if document["clips"]:
+        rows.append(_row("clip means", document["clips"], document["clips"]["n_clips"]))
+    over = document["over_sources"]
+    rows.append(_row("sources, mean", over, over["n_sources"]))
+    rows.append(_row("sources, standard error", over, over["n_sources"], "_se"))
+    worst = [[f"{item['worst_coverage']:.3f} {item['worst_source']}", "", ""] for item in over["levels"]]
+    rows.append(["sources, worst", str(over["n_sources"]), *[""] * len(FIGURES), *chain.from_iterable(worst)])
+    for name, compared in document.get("against", {}).items():
+        for label, key in (("", "difference"), (", 95 % low", "difference_low"), (", 95 % high", "difference_high")):
+            what = f"rmse less {compared.get('entry', name)}'s, over sources{label}"
+            figures_ = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in FIGURES]
+            row = [what, str(over["n_sources"]), *figures_]
+            rows.append(row + [""] * (len(header) - len(row)))
+    for column, groups in document["by"].items():
+        rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
+    return rows
+
+
+def _row(label: str, figures: Mapping[str, Any], n: int, end: str = "") -> list[str]:
+    intervals = [_cell(item[name + end], 3) for item in figures["levels"] for name in OF_LEVEL]
+    return [label, str(n), *(_cell(figures[name + end], 4) for name in FIGURES), *intervals]
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,232 @@
+"""figures.py: what the pinned out-of-fold predictions show, as tables and charts for a report. Draws nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.artifacts.manifest import is_current
+from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
+from fr_ensemble.evidence.metrics import group_means, standard_error
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.pinned import Predictions, predictions
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
+
+GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # nominal coverages of the reliability curve
+LEVELS = (0.95, 0.9, 0.8, 0.5)  # of the interval whose width is shown: the first that the sources suffice for
+METHODS = {"gaussian": "gaussian: sigma taken at its word", "split": "split: rows taken for independent"}
+MOST_POINTS, DRAW_SEED = 6000, 0  # rows of a scatter; beyond that, drawn at random
+MOST_SOURCES = 200  # of the table: the worst
+NAMED = 5  # sources with a colour of their own
+FEWEST = 3  # sources from which intervals can be held against a source they have not seen
+WORST_LOSS, BEST_LOSS = 1e-1, 1e-4  # 1 - PLCC where the shade is full, and where it is none
+
+
+def figures(view: EntryView) -> Sequence[Figure] | None:
+    """None for a version-1 manifest, which pins no predictions. Raises InputError for evidence that cannot be read."""
+    manifest = view.manifest
+    if manifest is None or not is_current(manifest):
+        return None
+    try:
+        measured = predictions(view)
+        method = Intervals.from_dict(manifest["intervals"]).of().method
+    except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
+        raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
+    target = manifest["target"]
+    oof = measured.oof
+    return [*_held_out(measured, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
+
+
+# ---- sources x seeds ----------------------------------------------------------------------------------------------
+
+
+def _held_out(measured: Predictions, method: str) -> Iterator[Figure]:
+    """The LOSO heat map, the worst source first, with each source's other figures."""
+    oof, table = measured.oof, measured.figures
+    mean = table.plcc.mean(axis=0)
+    order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MOST_SOURCES]
+    covered = _covered(oof, method)
+    header = ["held out", "rows", *(f"seed {seed}" for seed in table.seeds), "mean PLCC", "mean SROCC", "mean RMSE"]
+    rows, shades = [[*header, *(f"in {level * 100:g} %" for level in covered)]], {}
+    for number, k in enumerate(order.tolist(), start=1):
+        for column, value in enumerate([*table.plcc[:, k], mean[k]], start=2):
+            shades[number, column] = _shade(1.0 - value)
+        shown = [*table.plcc[:, k], mean[k], table.srocc[:, k].mean(), table.rmse[:, k].mean()]
+        shares = [f"{share[k] * 100:.1f} %" for share in covered.values()]
+        rows.append([table.folds[k], str(table.n[k]), *(f"{v:.4f}" for v in shown[:-1]), f"{shown[-1]:.3f}", *shares])
+        for column, (level, share) in enumerate(covered.items(), start=len(header)):
+            shades[number, column] = float(np.clip((level - share[k]) / level, 0.0, 1.0))
+    first = order[0]
+    left_out = f" The {len(order)} worst of {len(table.folds)} are shown." if len(order) < len(table.folds) else ""
+    right = (
+        " On the right, the share of its rows inside their interval, calibrated on the other sources; shaded where it "
+        "is below the nominal share."
+    )
+    yield Figure(
+        "Leave one source out: PLCC by seed and source",
+        f"Each source as predicted by models that never saw it. The worst stands on top: {table.folds[first]}, with a "
+        f"mean PLCC of {mean[first]:.4f}.{left_out} The stronger the colour, the "
+        f"further from 1, on a logarithmic scale.{right if covered else ''}",
+        table=Table(rows, shades, [(f"PLCC {1 - loss:g}", _shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),
+    )
+
+
+def _shade(loss: float) -> float:
+    """1 - PLCC on a logarithmic scale; what is not a number is as bad as can be."""
+    if not math.isfinite(loss):
+        return 1.0
+    part = math.log(max(loss, 1e-12) / BEST_LOSS) / math.log(WORST_LOSS / BEST_LOSS)
+    return min(max(part, 0.0), 1.0)
+
+
+def _covered(oof: Oof, method: str) -> dict[float, Float64]:
+    """By level, each source's share of rows inside, (K,); empty where there are too few sources or members."""
+    if len(oof.sources) < FEWEST or len(oof.seeds) < 2:
+        return {}
+    again = calibrate(oof, "row", method, (0.8, 0.95))
+    return {q.level: np.array([q.coverage[name] for name in oof.sources]) for q in again.levels}
+
+
+# ---- intervals ----------------------------------------------------------------------------------------------------
+
+
+def _intervals(oof: Oof, method: str, target: str) -> Iterator[Figure]:
+    if len(oof.sources) < FEWEST or len(oof.seeds) < 2:
+        found = f"{len(oof.sources)} sources and {len(oof.seeds)} seeds"
+        yield Figure(
+            "Intervals",
+            f"Found {found}: to hold an interval against a source it has not seen takes {FEWEST} sources and 2 seeds.",
+        )
+        return
+    yield _reliability(oof, method)
+    yield from _width(oof, method, target)
+
+
+def _reliability(oof: Oof, method: str) -> Figure:
+    """Coverage against the nominal one, for the stored method and the two that people reach for first."""
+    names = {method: f"{method}: as stored", **{name: text for name, text in METHODS.items() if name != method}}
+    diagonal = Series("as claimed", (0, 1), (0, 1), "guide")
+    series, rows = [diagonal], [["nominal"]]
+    rows += [[f"{level * 100:g} %"] for level in GRID]
+    for name, text in names.items():
+        inside = np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, GRID).levels])  # (levels, K)
+        errors = [standard_error(shares) for shares in inside]
+        series.append(Series(text, GRID, inside.mean(axis=1).tolist(), "line", errors))
+        rows[0] += [name, "± SE"]
+        for row, share, error in zip(rows[1:], inside.mean(axis=1), errors, strict=True):
+            row += [f"{share * 100:.1f} %", f"{error * 100:.1f} %"]
+    return Figure(
+        "Reliability",
+        f"The share of rows inside the interval against the share it claims: means over {len(oof.sources)} sources, "
+        "each predicted and calibrated without itself; bars are one standard error over sources. Below the dotted line "
+        "an interval promises too much.",
+        Chart(Axis("nominal coverage", 0, 1), Axis("coverage, mean over sources", 0, 1), series),
+        Table(rows),
+    )
+
+
+def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
+    """Each row's error against the half-width of its interval; above the line the interval misses."""
+    level, reach = next(
+        ((level, reach) for level in LEVELS if np.isfinite(reach := held_out_reach(oof, method, level)).all()),
+        (0.0, np.zeros(0)),
+    )
+    if not len(reach) or not reach.max() > 0.0:
+        return
+    error = np.abs(oof.target - oof.mu)
+    missed = error > reach
+    across = Axis(f"half-width of the {level * 100:g} % interval", *_decades(reach), log=True)
+    up = Axis(f"|{target} - mu|", *_decades(error), log=True)
+    rows = _drawn(len(error))
+    dots = [
+        Series(f"{name}: {mask.mean() * 100:.1f} %", *_xy(reach, error, rows[mask[rows]]), muted=name == "inside")
+        for name, mask in (("outside", missed), ("inside", ~missed))
+    ]
+    line = Series(f"{level * 100:g} % of the errors are below", *_binned(reach, error, level), "line")
+    yield Figure(
+        "Interval width against error",
+        f"Each row's error |{target} - mu| against the half-width of its {level * 100:g} % interval, calibrated "
+        f"without its source; on the dotted line they are equal. Where intervals know what they do not know, the line "
+        f"of the errors climbs with them.{_left_out(len(error), rows)}",
+        Chart(across, up, [line, _diagonal("error = half-width", across, up), *dots]),
+    )
+
+
+def _binned(reach: Float64, error: Float64, level: float) -> tuple[list[float], list[float]]:
+    """In eight bins of equally many rows: the mean half-width, and the error's quantile at the level."""
+    parts = [part for part in np.array_split(np.argsort(reach, kind="stable"), 8) if len(part)]
+    return (
+        [float(reach[part].mean()) for part in parts],
+        [float(np.quantile(error[part], level)) for part in parts],
+    )
+
+
+def _decades(values: Float64) -> tuple[float, float]:
+    """Bounds of a logarithmic axis: all but the smallest values, which are drawn at the edge."""
+    top = float(values.max()) or 1.0
+    return max(float(np.quantile(values, 0.01)), top * 1e-5) / 1.3, top * 1.3
+
+
+def _diagonal(name: str, x: Axis, y: Axis) -> Series:
+    """Where both axes show the same value; nothing where they never do."""
+    ends = (max(x.low, y.low), min(x.high, y.high))
+    return Series(name, ends, ends, "guide") if ends[0] < ends[1] else Series(name, (), (), "guide")
+
+
+# ---- predicted against true ---------------------------------------------------------------------------------------
+
+
+def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
+    """mu and its error against the target; the sources with the largest errors have colours, the others are grey."""
+    name, (low, high) = target["name"], target["range"]
+    error = oof.mu - oof.target
+    rows = _drawn(len(error))
+    square = group_means(error**2, oof.source, len(oof.sources))
+    worst = np.argsort(-square, kind="stable")[:NAMED].tolist()
+    reach = 1.08 * float(np.abs(error).max()) or 1.0
+    words = (
+        f"Every row by the mean of the models that did not see its source. The {len(worst)} sources with the largest "
+        f"RMSE of that mean have colours.{_left_out(len(error), rows)}"
+    )
+    across = Axis(f"{name}, true", min(low, oof.target.min()), max(high, oof.target.max()))
+    up = Axis(f"{name}, predicted", min(low, oof.mu.min()), max(high, oof.mu.max()))
+    dots = list(_by_source(oof, oof.mu, rows, worst, square))
+    yield Figure("Predicted against true", words, Chart(across, up, [_diagonal("predicted = true", across, up), *dots]))
+    up = Axis(f"predicted less true, {name}", -reach, reach)
+    nothing = Series("no error", (across.low, across.high), (0, 0), "guide")
+    yield Figure(
+        "Error against true",
+        "The same rows and colours, with what the picture beside it is too small to show: above the dotted line the "
+        "prediction is too high.",
+        Chart(across, up, [nothing, *_by_source(oof, error, rows, worst, square)]),
+    )
+
+
+def _by_source(oof: Oof, y: Float64, rows: Int64, worst: list[int], square: Float64) -> Iterator[Series]:
+    """The worst first, on top; the others in grey below."""
+    for k in worst:
+        label = f"{oof.sources[k]}, RMSE {math.sqrt(square[k]):.2g}"
+        yield Series(label, *_xy(oof.target, y, rows[oof.source[rows] == k]))
+    if others := len(oof.sources) - len(worst):
+        words = f"{others} other source{'s' * (others != 1)}"
+        yield Series(words, *_xy(oof.target, y, rows[~np.isin(oof.source[rows], worst)]), muted=True)
+
+
+def _xy(x: Float64, y: Float64, rows: Any) -> tuple[list[float], list[float]]:
+    return x[rows].tolist(), y[rows].tolist()
+
+
+def _drawn(n: int) -> Int64:
+    """The rows to draw, ascending. RandomState, since its stream is frozen (NEP 19)."""
+    if n <= MOST_POINTS:
+        return np.arange(n)
+    return np.sort(np.random.RandomState(DRAW_SEED).permutation(n)[:MOST_POINTS]).astype(np.int64)
+
+
+def _left_out(n: int, rows: Int64) -> str:
+    return f" {len(rows)} of {n} rows are drawn, chosen at random." if len(rows) < n else ""

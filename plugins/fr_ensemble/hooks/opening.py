@@ -1,0 +1,33 @@
+"""opening.py: an open entry as the runtime and the intervals that hooks use. Reads pinned bytes only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fr_ensemble.artifacts.manifest import OOF_PATH, is_current
+from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.evidence.intervals import Intervals
+from fr_ensemble.evidence.oof import read_oof
+from registry_tool.errors import InputError
+from registry_tool.hookspec import EntryView
+
+
+def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+    """The manifest and the fused graph, loaded. Raises InputError for a version-1 manifest, which has none."""
+    manifest = view.manifest
+    if manifest is None or not is_current(manifest):
+        raise InputError(f"{view.entry.id}: its manifest has no fused graph, expected schema_version 2: train it again")
+    try:
+        return manifest, Ensemble(view.read(manifest["fused"]["onnx"]))
+    except ValueError as error:
+        raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+
+
+def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
+    """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+    try:
+        stored = Intervals.from_dict((view.manifest or {})["intervals"])
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{view.entry.id}: the intervals cannot be read ({error}): run `registry validate`") from error
+    return stored.with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))

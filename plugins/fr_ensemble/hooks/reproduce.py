@@ -1,0 +1,126 @@
+"""reproduce.py: trains an ensemble again from its manifest and measures how far it moved. Compares no bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64
+from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, spec_of
+from fr_ensemble.artifacts.recipe import TRAINER_VERSION, Recipe
+from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.intervals import METHODS
+from fr_ensemble.evidence.oof import EvidenceProblem, read_oof
+from fr_ensemble.hooks.opening import open_ensemble
+from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
+
+# Share of the RMS sigma that predictions may move (RMS). Measured, docs/how-to/audit.md: torch's plainest kernels in
+# place of AVX-512 move them by 1e-5 of it, one target of 300 that is one point lower by 2e-2, one epoch less by 0.6.
+TOLERANCE = 1e-3
+FOLLOWS = ("/probe", "/intervals/calibrations", "/confidence/conformal_q_residual", "/eval")
+ADDS = "the order in which training adds numbers"
+TRAINING = {
+    "torch": "the kernels of training",
+    "cpu": ADDS,
+    "cpu_capability": ADDS,
+    "machine": ADDS,
+    "device": ADDS,
+    "numpy": "random streams and sums",
+    "registry-tool": "the trainer",
+}
+WRITING = {"onnx": "how graphs are written", "onnxruntime": "the last bits of mu and sigma"}
+
+
+def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
+    """Raises InputError for an entry that nothing can be trained from and, before training, for another corpus."""
+    manifest, ensemble = open_ensemble(view)
+    if manifest["random_rows"]:
+        raise InputError(f"{view.entry.id}: trained on random rows, expected a corpus: there is nothing to reproduce")
+    job = _job(view.entry.id, manifest, request)
+    corpus = read(job, request.progress)
+    found, expected = corpus.rows_sha256, manifest["corpus"]["rows_sha256"]
+    if found != expected:
+        where, name = job.corpus or SHIPPED, manifest["corpus"]["name"]
+        what = f"found rows of sha256 {found}, expected {expected} ({name}, {manifest['corpus']['n_rows']} rows)"
+        raise InputError(f"{where}: {what}: name the corpus that {view.entry.id} learned from: --corpus FILE")
+    warnings, file_sha256 = [], manifest["corpus"]["sha256"]
+    if corpus.sha256 != file_sha256:
+        what = f"found another file with the same rows, sha256 {corpus.sha256}, the manifest says {file_sha256}"
+        warnings.append(f"{job.corpus or SHIPPED}: {what}: what it says of the file itself was not checked")
+        corpus = replace(corpus, sha256=file_sha256)
+    trained = make(job, corpus, request.progress)
+    if warnings:
+        trained = replace(trained, manifest={**trained.manifest, "corpus": manifest["corpus"]})
+    try:
+        agreements = tuple(_agreements(view, manifest, ensemble, trained, corpus))
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+    moved = any(agreement.largest != 0.0 for agreement in agreements)
+    return Reproduction(trained, agreements, TRAINING if moved else TRAINING | WRITING, FOLLOWS, warnings)
+
+
+def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) -> Job:
+    """The run that the manifest describes."""
+    try:
+        recipe = Recipe.from_dict(dict(manifest["recipe"]))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{entry_id}: {error}: reproduce it with the version that trained it") from error
+    if recipe.trainer_version != TRAINER_VERSION:
+        what = f"found trainer_version {recipe.trainer_version}, this program is version {TRAINER_VERSION}"
+        raise InputError(f"{entry_id}, recipe: {what}: reproduce it with the version that trained it")
+    if (method := manifest["intervals"].get("method")) not in METHODS:
+        raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(METHODS)}")
+    name, path = manifest["corpus"]["name"], request.corpus
+    if name == SHIPPED_NAME and path is not None and _sha256(path) == _sha256(SHIPPED):
+        path = None
+    if name != SHIPPED_NAME and path is None:
+        raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
+    spec = spec_of(manifest, target=True)
+    jobs, device = request.jobs, request.device
+    return Job(entry_id, path, spec, recipe, False, method, jobs=jobs, device=device, corpus_name=name)
+
+
+def _sha256(path: Any) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None  # reading it says why
+
+
+def _agreements(
+    view: EntryView, manifest: Mapping[str, Any], old: Ensemble, trained: Trained, corpus: Corpus
+) -> Iterator[Agreement]:
+    """Both graphs on the corpus, run by the same engine, and both sets of out-of-fold predictions.
+
+    The scale is the new model's sigma, since nobody could have written it larger.
+    """
+    new = Ensemble(trained.files[trained.manifest["fused"]["onnx"]])
+    unit = manifest["target"]["name"]
+    block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
+    (mu, sigma), (old_mu, old_sigma) = new.predict(corpus.features, block), old.predict(corpus.features, block)
+    most = TOLERANCE * _rms(sigma)
+    yield _agreement("mu", old_mu, mu, most, unit)
+    yield _agreement("sigma", old_sigma, sigma, most, unit)
+    before, after = read_oof(view.read(OOF_PATH)), read_oof(trained.files[OOF_PATH])
+    rows = ("seeds", "sources", "source", "clips", "clip", "target")
+    if different := [name for name in rows if not np.array_equal(getattr(before, name), getattr(after, name))]:
+        raise EvidenceProblem(f"{OOF_PATH}: found other {different[0]} than those of the corpus")
+    most = TOLERANCE * _rms(after.sigma)
+    yield _agreement("mu of held-out sources", before.mu, after.mu, most, unit)
+    yield _agreement("sigma of held-out sources", before.sigma, after.sigma, most, unit)
+
+
+def _agreement(name: str, old: Float64, new: Float64, tolerance: float, unit: str) -> Agreement:
+    return Agreement(name, float(np.abs(new - old).max()), _rms(new - old), tolerance, unit)
+
+
+def _rms(values: Float64) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,185 @@
+"""run.py: one training run from corpus to finished files: train, export, check, measure, describe. Writes no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Weights
+from fr_ensemble.artifacts.graphs import fused_model, member_model
+from fr_ensemble.artifacts.manifest import build, codec_block
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
+from fr_ensemble.corpus.rows import ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.evidence import measure, metrics
+from fr_ensemble.evidence.comparisons import vmaf_column
+from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
+from fr_ensemble.evidence.oof import Oof
+from registry_tool.errors import InputError, WorldError
+from registry_tool.hookspec import Progress, Trained
+
+SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
+SHIPPED_NAME = "shipped"
+SMOKE_ROWS, SMOKE_SEED = 100, 0
+PROBE_ROWS = 4
+# Torch and onnxruntime add the same float32 numbers in another order; measured differences stay below 1e-5 target
+# units, so ten times that is a broken export, not rounding.
+EXPORT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run is asked for. corpus: None is the shipped one; random: rows of no meaning, one epoch."""
+
+    entry_id: str
+    corpus: Path | None
+    spec: ColumnSpec
+    recipe: Recipe
+    random: bool
+    interval: str = DEFAULT_METHOD
+    jobs: int | None = None
+    device: str = "cpu"
+    engine: str = "local"
+    checkpoint: Path | None = None
+    resume: bool = False
+    corpus_name: str | None = None  # in the documents; None is the file's own
+
+    @property
+    def name(self) -> str:
+        own = "random rows" if self.random else SHIPPED_NAME if self.corpus is None else self.corpus.name
+        return self.corpus_name or own
+
+
+def run(job: Job, progress: Progress) -> Trained:
+    """Train and describe an ensemble. Raises InputError for a corpus that cannot be used."""
+    return make(job, read(job, progress), progress)
+
+
+def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
+    """The same with the corpus at hand."""
+    from fr_ensemble.training.network import arithmetic
+    from fr_ensemble.training.trainer import train
+
+    name, (vmaf, lacking) = job.name, _vmaf(job)
+    try:
+        trained = train(
+            corpus.training_data(), job.recipe, jobs=job.jobs, device=job.device, engine=job.engine,
+            checkpoint=job.checkpoint, resume=job.resume,
+            progress=lambda done, total: progress("training (model-epochs)", done, total),
+        )  # fmt: skip
+        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
+    except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
+        raise InputError(str(error)) from error
+    proof = measure.to_files(oof, name)
+    measured, problems, _ = measure.measure(oof, measure.read_summaries(proof)[0])
+    if problems:  # members that collapsed: nothing could judge them
+        raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
+    n_features, n_slots = len(job.spec.features), job.spec.n_slots
+    members = [member_model(weights, n_features) for weights in trained.members]
+    fused = fused_model(trained.members, trained.scaler, n_features, n_slots)
+    block = codec_block(corpus.codec, corpus.conditioning, n_slots)
+    mu, sigma = Ensemble(fused).predict(corpus.features, block)
+    inputs = standardise(corpus.features, block, trained.scaler, n_slots)
+    scores = member_scores(members, *inputs)
+    _check_export(trained.members, inputs, scores, mu, sigma, job.spec.bounds)
+
+    probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
+    document = build(
+        job.entry_id, corpus, name, job.recipe, trained.scaler,
+        probe={
+            "features": corpus.features[probe_at].tolist(), "codec_block": block[probe_at].tolist(),
+            "mu": mu[probe_at].tolist(), "sigma": sigma[probe_at].tolist(),
+        },
+        intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
+        conformal_q_residual=residual_quantile(oof, 0.95),
+        figures={
+            "in_sample_plcc": _finite(metrics.plcc(mu, corpus.target)),
+            "in_sample_rmse": metrics.rmse(mu, corpus.target),
+            "mean_sigma_train": float(sigma.mean()),
+            **{f"loso_{key}": _finite(value) for key, value in sorted(measured.items())},
+        },
+        random_rows=job.random,
+        arithmetic=arithmetic(job.device),
+    )  # fmt: skip
+    files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
+    files[document["fused"]["onnx"]] = fused
+    return Trained(
+        files | proof,
+        document,
+        summary=_summary(corpus, name, measured),
+        warnings=[*_warnings(corpus), *lacking, *warnings_of(job.interval)],
+    )
+
+
+def read(job: Job, progress: Progress) -> Corpus:
+    """The rows that a run learns from. Raises InputError for a source whose rows no gate could judge."""
+    if job.random:
+        return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
+    path = job.corpus or SHIPPED
+    corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
+    for number, name in enumerate(corpus.sources):
+        target = corpus.target[corpus.source == number]
+        if math.isnan(metrics.plcc(target, target)):
+            raise InputError(
+                f"{path}, column {job.spec.target}: found one value in all {len(target)} rows of source {name!r}, "
+                "expected a target that varies within each source, as a correlation needs: leave the source out"
+            )
+    return corpus
+
+
+def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
+    """Plain VMAF, which the gate compares an ensemble of another target with; a column with holes is not used."""
+    if job.random or job.corpus is None:
+        return None, []
+    try:
+        return vmaf_column(job.corpus, job.spec.target), []
+    except InputError as error:
+        return None, [f"no comparison with plain VMAF: {error}"]
+
+
+def _check_export(
+    members: tuple[Weights, ...], inputs: Any, scores: Float64, mu: Float64, sigma: Float64, bounds: tuple[float, float]
+) -> None:
+    """The ONNX files give what torch gives. Raises WorldError where they do not: a broken engine, not bad data."""
+    from fr_ensemble.training.network import predict
+
+    rows = np.concatenate(inputs, axis=1)
+    for place, weights in enumerate(members):
+        _close(predict(weights, rows), scores[place], f"members/{place}", bounds)
+    _close(mu, scores.mean(axis=0), "fused mu", bounds)
+    _close(sigma, scores.std(axis=0, ddof=1), "fused sigma", bounds)
+
+
+def _close(one: Any, other: Float64, what: str, bounds: tuple[float, float]) -> None:
+    tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
+    worst = float(np.abs(one - other).max())
+    if not worst <= tolerance:
+        raise WorldError(
+            f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it"
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _summary(corpus: Corpus, name: str, measured: Mapping[str, float]) -> list[tuple[str, str]]:
+    figures = [
+        f"{key} {measured[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in measured
+    ]
+    return [
+        ("corpus", f"{name}: {corpus.n_rows} rows, {len(corpus.sources)} sources"),
+        ("leave-one-source-out", ", ".join(figures)),
+    ]
+
+
+def _warnings(corpus: Corpus) -> list[str]:
+    return [
+        f"encoder {name!r} has no slot in vocabulary {corpus.spec.vocabulary_version}: {count} rows count as unknown"
+        for name, count in sorted(corpus.unknown_encoders.items())
+    ]

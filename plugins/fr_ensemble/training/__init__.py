@@ -1,0 +1,1 @@
+"""training: the network and its trainers."""

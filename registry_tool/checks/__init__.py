@@ -1,0 +1,1 @@
+"""checks: everything that `registry validate` can find."""

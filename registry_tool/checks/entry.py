@@ -1,0 +1,124 @@
+"""entry.py: opens one entry and finds what is wrong with it: core checks first, then plugins. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from posixpath import dirname
+
+from registry_tool.checks.promotion import check_promotion
+from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry
+from registry_tool.documents.schema import show
+from registry_tool.documents.store import Loaded
+from registry_tool.hookspec import Level
+from registry_tool.legacy.manifests import check_joined
+from registry_tool.plugins.manager import LoadedPlugin, Plugins
+from registry_tool.sandbox.prober import HINT, MESSAGES, Prober
+from registry_tool.storage.files import Folder
+from registry_tool.values import Entry, Finding, Registry, Severity
+
+SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
+
+
+def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool) -> OpenEntry:
+    """The entry with its bytes verified; `index` is its place in the document."""
+    policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
+    cap = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES) if policy else ONNX_MAX_BYTES
+    return OpenEntry(folder, entry, index, loaded.name, cap).open(plugins.kinds.get(entry.kind), keep=keep)
+
+
+def check_entry(
+    opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level, prober: Prober | None = None
+) -> list[Finding]:
+    """The findings on one opened entry; core checks first, then every plugin's.
+
+    prober: one that lives on. At Level.FULL it checks every model, and runs a single one that passed all else; a
+    manifest's graphs are its owner's to prove.
+    """
+    if prober is None:
+        with Prober() as prober:
+            return check_entry(opened, registry, plugins, level, prober)
+    entry = opened.entry
+    findings = list(opened.findings)
+    if entry.kind not in plugins.kinds:
+        findings.append(opened.registry_finding(
+            "kind-unknown", f"nobody owns the kind {entry.kind!r}", "kind", found=entry.kind,
+            expected=", ".join(sorted(plugins.kinds)), hint="install the plugin that owns it, or correct the kind",
+        ))  # fmt: skip
+    elif (plugins.kinds[entry.kind].schema is None) is not (entry.manifest is None):
+        here, there = ("manifest", "onnx") if entry.manifest else ("onnx", "manifest")
+        findings.append(opened.registry_finding(
+            "kind-form", f"an entry of kind {entry.kind!r} names no `{here}`: nobody would look at it", here,
+            found=here, expected=there, hint="correct the kind, or register the model as its kind asks",
+        ))  # fmt: skip
+    findings += _check_against_registry(opened, registry)
+    if any(f.severity is Severity.ERROR for f in findings):
+        return findings
+    whole: dict[str, bytes] = {}
+    if level is Level.FULL:
+        from registry_tool.checks.onnx import check_models
+
+        findings += check_models(opened, plugins.kinds[entry.kind], prober, registry.schema_version, whole)
+        findings += check_joined(opened) if entry.manifest else []
+    findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
+    for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
+        findings += _answers(opened, plugin, answers)
+    if entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
+        for path, data in whole.items():
+            code, seen = prober.run(data)
+            if code:
+                findings.append(Finding(code, MESSAGES[code], entry=entry.id, file=path, found=seen, hint=HINT))
+    return findings
+
+
+def _answers(opened: OpenEntry, plugin: LoadedPlugin, answers: Iterable[object] | Exception) -> Iterator[Finding]:
+    if isinstance(answers, Exception):
+        text = " ".join(f"{type(answers).__name__}: {answers}".split())
+        yield opened.registry_finding(
+            "plugin-failed", f"plugin {plugin.name} failed on this entry: {text}", "id",
+            hint=f"report it to the author of {plugin.name} {plugin.version}",
+        )  # fmt: skip
+        return
+    for answer in answers:
+        if isinstance(answer, Finding):
+            yield answer
+        else:
+            yield opened.registry_finding(
+                "plugin-failed", f"plugin {plugin.name} gave a {type(answer).__name__}, expected a Finding", "id",
+                hint=f"report it to the author of {plugin.name} {plugin.version}",
+            )  # fmt: skip
+
+
+def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[Finding]:
+    """What an entry and its manifest say twice must be the same; and where artefacts must stand."""
+    entry, manifest = opened.entry, opened.manifest
+    if entry.manifest is not None and registry.schema_version >= 2:
+        expected = f"{entry.id}/{entry.sha256[:12]}"
+        if dirname(entry.manifest) != expected:
+            yield opened.registry_finding(
+                "folder-wrong", "an entry's artefacts stand in the folder of its id and digest", "manifest",
+                found=entry.manifest, expected=f"{expected}/manifest.json", hint="train again, or restore the folder",
+            )  # fmt: skip
+    if registry.schema_version >= 2 and opened.sidecar is not None and "sidecar_sha256" not in entry.document:
+        yield opened.registry_finding(
+            "sidecar-unpinned", f"nothing pins {opened.sidecar}", "sha256", found="no sidecar_sha256",
+            expected="the sidecar's sha256", hint="add `sidecar_sha256` to the entry, or remove the sidecar",
+        )  # fmt: skip
+    for field in SINGLE_PINS if entry.manifest is not None else ():
+        if field in entry.document:
+            yield opened.registry_finding(
+                "pin-unread", f"nothing reads `{field}` of an entry with a manifest", field, found=field,
+                expected="pins in the manifest", hint="remove it",
+            )  # fmt: skip
+    if manifest is None:
+        return
+    for field in ("id", "kind"):
+        if field in manifest and manifest[field] != getattr(entry, field):
+            yield opened.finding(
+                "entry-disagrees", f"the registry and this document name another {field}", f"/{field}",
+                found=str(manifest[field]), expected=getattr(entry, field), hint="correct the one that is wrong",
+            )  # fmt: skip
+    if "smoke" in manifest and manifest["smoke"] is not entry.smoke:
+        yield opened.finding(
+            "entry-disagrees", "this document and the registry disagree on smoke", "/smoke",
+            found=show(manifest["smoke"]), expected=show(entry.smoke), hint="remove it: the registry alone says so",
+        )  # fmt: skip

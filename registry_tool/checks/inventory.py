@@ -1,0 +1,68 @@
+"""inventory.py: what lies in the folder: unregistered files, colliding names, unused runs. Writes nothing."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from posixpath import dirname
+
+from registry_tool.storage.files import FileProblem, Folder, InventoryItem
+from registry_tool.values import Finding, Registry, Severity
+
+MODEL_SUFFIXES = (".onnx", ".data", ".onnx_data", ".ort")
+ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
+MAX_INVENTORY = 200_000
+
+
+def list_files(folder: Folder) -> list[InventoryItem] | Finding:
+    try:
+        return folder.inventory(MAX_INVENTORY)
+    except FileProblem as problem:
+        return Finding(problem.code, problem.message, file=".", hint=problem.hint)
+
+
+def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: Registry) -> Iterator[Finding]:
+    """What lies in the registry's folder and should not: models that nothing pins, names that collide, old runs."""
+    named = {dirname(e.manifest) for e in registry.entries if e.manifest}
+    unused = set(unused_runs(items, registry)) if registry.schema_version >= 2 else set()
+    seen: dict[str, str] = {}
+    for path, kind in items:
+        key = one_name(path)
+        if key in seen:
+            yield Finding(
+                "name-collision", f"{path!r} and {seen[key]!r} are one name on other file systems", file=path,
+                hint="rename one",
+            )  # fmt: skip
+        seen[key] = path
+        if path in known and path not in unused:
+            continue
+        run = "/".join(path.split("/", 2)[:2])
+        owner = run if ARTIFACT_FOLDER.match(run) else None
+        if path in unused:
+            yield Finding(
+                "folder-unused", "no entry names this run", Severity.NOTE, file=path, hint="`registry prune` removes it"
+            )
+        elif (
+            owner not in unused
+            and kind != "folder"
+            and (owner in named or kind == "symlink" or path.lower().endswith(MODEL_SUFFIXES))
+        ):
+            yield Finding(
+                "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=path,
+                hint="register it, or remove it",
+            )  # fmt: skip
+
+
+def one_name(text: str) -> str:
+    """What a file system that ignores case or Unicode forms takes for the same name."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def unused_runs(items: Iterable[InventoryItem], registry: Registry) -> list[str]:
+    """Artefact folders (ID/DIGEST with a manifest.json in it) in which no entry pins anything."""
+    paths = {item.path for item in items}
+    used = {dirname(entry.path) for entry in registry.entries}
+    used |= {dirname(pin["path"]) for entry in registry.entries for pin in entry.document.get("external_data", ())}
+    runs = [path for path in sorted(paths) if ARTIFACT_FOLDER.match(path) and f"{path}/manifest.json" in paths]
+    return [run for run in runs if not any(folder == run or folder.startswith(f"{run}/") for folder in used)]

@@ -1,0 +1,91 @@
+"""registry.py: everything that can be wrong with a registry, as sorted findings. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from posixpath import normpath
+
+from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.checks.inventory import check_inventory, list_files, one_name
+from registry_tool.checks.workers import Slices, useful
+from registry_tool.documents.store import Loaded, located
+from registry_tool.hookspec import Level, Progress
+from registry_tool.legacy.manifests import check_declared, check_loose_manifests
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import Folder
+from registry_tool.values import Finding, Registry
+
+
+def check(
+    loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None
+) -> list[Finding]:
+    """Every finding on a loaded registry, sorted by file and line; those of reading it included.
+
+    An entry that is malformed, or whose digests do not hold, is not looked into any further; one whose id stood before
+    is not opened at all.
+    """
+    findings, registry = list(loaded.findings), loaded.registry
+    if registry is None:
+        return sort(findings)
+    documents = {loaded.name: loaded.document} if loaded.document else {}
+    known: set[str] = {loaded.name}
+    count = len(registry.entries)
+    repeated = dict(_check_ids(registry, loaded.name))
+    findings += repeated.values()
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        if level is Level.FULL and registry.entries:
+            prober.start()
+
+        def look(numbers: range) -> tuple[list[Finding], list[str]]:
+            """The findings on some entries, and the files that these account for."""
+            found: list[Finding] = []
+            paths: list[str] = []
+            for index in numbers:
+                if index in repeated:
+                    paths.append(registry.entries[index].path)
+                    continue
+                opened = open_entry(folder, loaded, plugins, registry.entries[index], index, keep=level is Level.FULL)
+                if some := check_entry(opened, registry, plugins, level, prober):
+                    found += located(some, opened.documents)
+                paths += [a.path if "/" not in a.path else normpath(a.path) for a in opened.artifacts.values()]
+                paths += opened.documents
+            return found, paths
+
+        if progress:
+            progress("entries", 0, count)
+        with Slices(look, count, useful(count) if level is Level.QUICK else 1) as slices:
+            # Here is time, where other processes look at the entries.
+            declared = check_declared(folder, loaded)
+            items = list_files(folder)
+            for done, (found, paths) in enumerate(slices, 1):
+                findings += found
+                known.update(paths)
+                if progress:
+                    progress("entries", done * count // len(slices), count)
+        if registry.schema_version < 2:
+            loose, seen = check_loose_manifests(folder, loaded, plugins, level)
+            findings += loose
+            known |= seen
+        findings += declared
+        findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
+    return sort(located(findings, documents))
+
+
+def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:
+    """A finding on each entry, by its place, whose id stood before."""
+    seen: dict[str, str] = {}
+    for index, entry in enumerate(registry.entries):
+        key = one_name(entry.id)
+        if key in seen:
+            yield index, Finding(
+                "id-duplicate", f"the id {entry.id!r} stands twice", entry=entry.id, file=name,
+                pointer=f"/models/{index}/id", hint="give one of the entries another id",
+            )  # fmt: skip
+        seen[key] = entry.id
+
+
+def sort(findings: Iterable[Finding]) -> list[Finding]:
+    """By file, line and code; equal findings once."""
+    unique = dict.fromkeys(findings)
+    return sorted(unique, key=lambda f: (f.file or "", f.line or 0, f.pointer or "", f.code, f.message))

@@ -1,0 +1,1 @@
+"""documents: bytes <-> documents: registry.json, entries, JSON Schema."""

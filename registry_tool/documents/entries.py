@@ -1,0 +1,260 @@
+"""entries.py: opens an entry: its documents, its pins, and its verified bytes. Judges no content."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from registry_tool.documents.store import file_finding, json_finding, schema_findings
+from registry_tool.errors import PluginError
+from registry_tool.hookspec import Kind
+from registry_tool.storage.files import Contents, FileProblem, Folder, check_path
+from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
+from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json
+
+ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
+FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
+PIN_KEYS = ("onnx", "path")  # in a manifest, an object with one of these and `sha256` pins that file
+
+
+def pins_of(manifest: Json, at: str = "") -> Iterator[tuple[str, Mapping[str, Json], str]]:
+    """Every pin of a manifest: (key that names the file, the pinning object, its pointer), in document order."""
+    if isinstance(manifest, Mapping):
+        for key in PIN_KEYS:
+            if isinstance(manifest.get(key), str):
+                yield key, manifest, at
+        for name, value in manifest.items():
+            yield from pins_of(value, at + pointer(name))
+    elif isinstance(manifest, list | tuple):
+        for index, value in enumerate(manifest):
+            yield from pins_of(value, at + pointer(index))
+
+
+def stem(onnx: str) -> str:
+    return onnx.removesuffix(".onnx")
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class OpenEntry:
+    """An entry whose pinned files were read once, hashed, and compared; implements `hookspec.EntryView`.
+
+    findings: everything that was wrong on the way. `sound` is False where a document or a digest does not hold: then
+    no hook sees the entry. documents: parsed JSON by file, for the positions of findings.
+    """
+
+    def __init__(self, folder: Folder, entry: Entry, index: int, registry_name: str, max_bytes: int) -> None:
+        self.entry = entry
+        self.manifest: Mapping[str, Json] | None = None
+        self.findings: list[Finding] = []
+        self.documents: dict[str, Document] = {}
+        self.artifacts: dict[str, Artifact] = {}
+        self.sidecar: str | None = None
+        self._folder = folder
+        self._contents: dict[str, Contents] = {}
+        self._checked: set[str] = set()
+        self._room = FILES_AT_MOST * max_bytes
+        self._registry_name = registry_name
+        self._at = f"/models/{index}"
+        self._max_bytes = max_bytes
+
+    @property
+    def sound(self) -> bool:
+        return not any(f.severity == "error" for f in self.findings)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        return tuple(self.artifacts)
+
+    @property
+    def document_file(self) -> str:
+        """The file that `finding` points into: the manifest, the sidecar, else the registry."""
+        return self.entry.manifest or self.sidecar or self._registry_name
+
+    def read(self, path: str) -> bytes:
+        if path not in self.artifacts:
+            raise KeyError(f"{path}: nothing in entry {self.entry.id} pins it")
+        if path not in self._contents:
+            artifact = self.artifacts[path]
+            contents = self._folder.contents(artifact.path, self._max_bytes)
+            if contents.sha256 != artifact.sha256:
+                raise FileProblem("file-changed-while-reading", f"{artifact.path}: its bytes changed while it was read")
+            self._contents[path] = contents
+        return self._contents[path].data
+
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+        file = fields.pop("file", self.document_file)
+        if file == self._registry_name and not pointer.startswith(self._at):
+            pointer = self._at + pointer  # a plugin speaks of its entry, not of the whole registry
+        return Finding(code, message, **{"entry": self.entry.id, "file": file, "pointer": pointer, **fields})
+
+    def registry_finding(self, code: str, message: str, field: str = "", **fields: Any) -> Finding:
+        """A finding on a field of the entry in the registry itself."""
+        place = self._at + (pointer(field) if field else "")
+        return self.finding(code, message, place, **{"file": self._registry_name, **fields})
+
+    def read_unpinned(self, path: str) -> bytes:
+        """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
+        return self._folder.read(check_path(path), self._max_bytes)
+
+    def pinned_document(self, path: str, sha256: str, *field: str) -> Document | None:
+        """A JSON document that the registry pins next to the entry (its verdict); None, with findings, if it fails."""
+        artifact = Artifact(path, sha256, None, self._registry_name, self._at + pointer(*field))
+        contents = self._check(path, artifact, JSON_MAX_BYTES)
+        return self._parse(path, contents) if contents is not None else None
+
+    def beside(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
+        """Another entry of the same registry, opened too."""
+        return OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes).open(kind, keep=True)
+
+    # ---- opening ------------------------------------------------------------------------------------------------
+
+    def open(self, kind: Kind | None, *, keep: bool) -> OpenEntry:
+        """Read the documents and check every digest. keep: hold the bytes for `read`, so no file is opened twice."""
+        if self.entry.manifest is not None:
+            self._open_manifest(kind)
+        else:
+            self._pin_single_model()
+        for name, artifact in self.artifacts.items():
+            if name not in self._checked:
+                self._check(name, artifact, keep=keep, hashed=not keep)
+        return self
+
+    def _open_manifest(self, kind: Kind | None) -> None:
+        path = self.entry.manifest or ""
+        name = posixpath.basename(path)
+        self.artifacts[name] = self._artifact(path, self.entry.sha256, "sha256")
+        contents = self._check(name, self.artifacts[name], JSON_MAX_BYTES, keep=True)
+        document = self._parse(path, contents) if contents is not None else None
+        if document is None or not self.sound:
+            return
+        if not isinstance(document.value, dict):
+            self.findings.append(self.finding("schema-type", "wrong type", found="not an object", expected="object"))
+            return
+        if kind is not None and kind.schema is not None:
+            try:
+                self.findings += schema_findings(document, kind.schema, path, self.entry.id)
+            except PluginError as error:
+                raise PluginError(f"kind {kind.name!r}: {error}") from error
+        self.manifest = document.value
+        if self.sound:
+            self._pin_manifest(posixpath.dirname(path), path, document.value)
+
+    def _pin_manifest(self, base: str, path: str, manifest: Mapping[str, Json]) -> None:
+        for key, pin, at in pins_of(manifest):
+            name, digest = pin[key], pin.get("sha256")
+            if not isinstance(digest, str) or not SHA256_PATTERN.match(digest):
+                self.findings.append(
+                    self.finding(
+                        "pin-missing", f"{name} is named but not pinned", at + pointer(key), hint="add its sha256"
+                    )
+                )
+                continue
+            artifact = Artifact(posixpath.join(base, name), digest, None, path, at + pointer("sha256"))
+            known = self.artifacts.get(name)
+            if known is not None and known.sha256 != digest:
+                self.findings.append(self.finding(
+                    "pin-conflict", f"{name} is pinned twice with different digests", at + pointer("sha256"),
+                    found=digest, expected=known.sha256, hint="train again",
+                ))  # fmt: skip
+            elif known is None:
+                self.artifacts[name] = artifact
+
+    def _pin_single_model(self) -> None:
+        document, onnx = self.entry.document, self.entry.onnx or ""
+        self.artifacts[onnx] = self._artifact(onnx, self.entry.sha256, "sha256")
+        if "int8_sha256" in document:
+            int8 = f"{stem(onnx)}.int8.onnx"
+            self._pin(self._artifact(int8, document["int8_sha256"], "int8_sha256"))
+        for index, pin in enumerate(document.get("external_data", ())):
+            at = self._at + pointer("external_data", index, "sha256")
+            self._pin(Artifact(pin["path"], pin["sha256"], pin["bytes"], self._registry_name, at))
+        sidecar = f"{stem(onnx)}.json"
+        if "sidecar_sha256" in document:
+            self._pin(self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256"))
+            contents = self._check(sidecar, self.artifacts[sidecar], JSON_MAX_BYTES, keep=True)
+        else:
+            before = len(self.findings)
+            contents = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
+            if any(f.code in ("file-missing", "file-escapes") for f in self.findings[before:]):
+                del self.findings[before:]  # the kind says whether it has to be there; the model's own pin, where it is
+        parsed = self._parse(sidecar, contents) if contents is not None else None
+        if parsed is not None and isinstance(parsed.value, dict):
+            self.manifest, self.sidecar = parsed.value, sidecar
+        elif parsed is not None:
+            self.findings.append(self.finding(
+                "schema-type", "wrong type", file=sidecar, found="not an object", expected="object", hint="correct it"
+            ))  # fmt: skip
+
+    def _pin(self, artifact: Artifact) -> None:
+        """A second pin of one file takes nothing over from the first: it is a finding."""
+        known = self.artifacts.setdefault(artifact.path, artifact)
+        if known is not artifact:
+            self.findings.append(self.finding(
+                "pin-conflict", f"{artifact.path} is pinned twice in this entry", artifact.pointer,
+                file=artifact.document, found=artifact.sha256, expected=known.sha256, hint="keep the pin that is right",
+            ))  # fmt: skip
+
+    def _artifact(self, path: str, digest: str, field: str) -> Artifact:
+        return Artifact(path, digest, None, self._registry_name, f"{self._at}/{field}")
+
+    def _parse(self, path: str, contents: Contents) -> Document | None:
+        try:
+            self.documents[path] = parse(contents.data)
+        except JsonProblem as problem:
+            self.findings.append(json_finding(problem, path, self.entry.id))
+            return None
+        return self.documents[path]
+
+    def _read(
+        self, path: str, max_bytes: int, place: Mapping[str, str | None], hashed: bool = False
+    ) -> Contents | None:
+        limit = min(max_bytes, self._room)
+        try:
+            contents = self._folder.contents(path, limit, hashed=hashed)
+        except FileProblem as problem:
+            finding = replace(file_finding(problem, path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
+            if problem.code == "file-too-large" and limit < max_bytes:
+                finding = replace(
+                    finding, code="entry-too-large", message=f"{path}: the entry's files are too large together",
+                    found=None, expected=f"at most {FILES_AT_MOST * self._max_bytes} bytes",
+                    hint="make it smaller, or raise `max_file_bytes` in the policy of its kind",
+                )  # fmt: skip
+            self.findings.append(finding)
+            return None
+        self._room -= contents.size
+        return contents
+
+    def _check(
+        self, name: str, artifact: Artifact, max_bytes: int | None = None, *, keep: bool = False, hashed: bool = False
+    ) -> Contents | None:
+        """Read one pinned file and compare its digest and size; a finding points at the pin.
+
+        keep: for `read`. hashed: nobody wants the data.
+        """
+        self._checked.add(name)
+        place = {"file": artifact.document, "pointer": artifact.pointer}
+        contents = self._read(artifact.path, max_bytes or self._max_bytes, place, hashed)
+        if contents is None:
+            return None
+        if contents.sha256 != artifact.sha256:
+            self.findings.append(self.finding(
+                "digest-mismatch", f"the sha256 of {artifact.path} is not the pinned one", artifact.pointer,
+                file=artifact.document, found=contents.sha256, expected=artifact.sha256,
+                hint="restore the file, or train or pin it again",
+            ))  # fmt: skip
+            return None
+        if artifact.size is not None and artifact.size != contents.size:
+            self.findings.append(self.finding(
+                "size-mismatch", f"the size of {artifact.path} is not the pinned one", artifact.pointer,
+                file=artifact.document, found=f"{contents.size} bytes", expected=f"{artifact.size} bytes",
+                hint="correct the number",
+            ))  # fmt: skip
+        if keep:
+            self._contents[name] = contents
+        return contents

@@ -1,0 +1,170 @@
+"""store.py: registry.json <-> Registry, all versions. Judges only whether the document can be read at all."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import registry_tool.schemas as schemas
+from registry_tool.documents.schema import show, violations
+from registry_tool.errors import InputError, WorldError
+from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.strictjson import Document, JsonProblem, dump, parse
+from registry_tool.values import Finding, Json, Registry
+
+REGISTRY_MAX_BYTES = 64 * 2**20
+NAMES = ("model/registry.json", "registry.json")
+VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A registry as read: `registry` is None where the document cannot be used, and `findings` says why."""
+
+    path: Path
+    document: Document | None
+    registry: Registry | None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
+    """The registry to work on: the argument, REGISTRY_JSON, or one here or in a parent folder.
+
+    A name that does not end in .json is a folder and stands for the registry.json in it.
+    Raises InputError where there is none.
+    """
+    if argument == "":
+        raise InputError("registry: found an empty path, expected a registry.json: name one, or leave the option out")
+    named = os.fspath(argument) if argument is not None else environment.get("REGISTRY_JSON")
+    if named:
+        path = Path(named)
+        return path if path.suffix == ".json" and not path.is_dir() else path / "registry.json"
+    for folder in (here, *here.parents):
+        for name in NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    raise InputError(
+        f"{here}: found no registry, expected {' or '.join(NAMES)} here or in a parent folder: "
+        "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON"
+    )
+
+
+def load(path: Path) -> Loaded:
+    """Read a registry. Raises InputError where there is no such file, WorldError where it may not be read."""
+    if not path.parent.is_dir() or not os.path.lexists(path):
+        raise InputError(f"{path}: no such file, expected a registry: check the path, or `registry train` makes one")
+    try:
+        with Folder(path.parent) as folder:
+            data = folder.read(path.name, REGISTRY_MAX_BYTES)
+    except FileProblem as problem:
+        if problem.code == "file-unreadable":
+            raise WorldError(f"{path}: {problem}") from problem
+        return Loaded(path, None, None, (file_finding(problem, path.name),))
+    return read(path, data)
+
+
+def read(path: Path, data: bytes) -> Loaded:
+    """A registry from the bytes that stand (or stood, at a git revision) at `path`."""
+    with _uncollected():
+        return _read(path, data)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk a large document again and again while it grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(path: Path, data: bytes) -> Loaded:
+    try:
+        document = parse(data, max_bytes=REGISTRY_MAX_BYTES)
+    except JsonProblem as problem:
+        return Loaded(path, None, None, (json_finding(problem, path.name),))
+    value = document.value
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, VERSION):
+        finding = Finding(
+            "registry-version", "unknown schema_version", file=path.name, pointer="/schema_version",
+            found=show(version), expected="0, 1 or 2", hint="use a registry-tool that knows it, or correct the number",
+        )  # fmt: skip
+        return Loaded(path, document, None, located([finding], {path.name: document}))
+    broken = schema_findings(document, schema_of(version), path.name)
+    registry = None
+    if not broken:
+        registry = Registry.from_dict(value)
+    return Loaded(path, document, registry, located(broken, {path.name: document}))
+
+
+def schema_of(version: int) -> dict[str, Json]:
+    document: dict[str, Json] = schemas.load("registry" if version == VERSION else "registry-v1")
+    return document
+
+
+def schema_findings(
+    document: Document, schema: Mapping[str, Json], file: str, entry: str | None = None
+) -> list[Finding]:
+    """The violations of a document as findings on `file`."""
+    return [
+        Finding(
+            v.code, v.message, entry=entry, file=file, pointer=v.pointer,
+            found=v.found, expected=v.expected, hint=v.hint,
+        )
+        for v in violations(document.value, schema)
+    ]  # fmt: skip
+
+
+def file_finding(problem: FileProblem, file: str, entry: str | None = None, pointer: str | None = None) -> Finding:
+    return Finding(
+        problem.code, problem.message, entry=entry, file=file, pointer=pointer,
+        found=problem.found, expected=problem.expected, hint=problem.hint,
+    )  # fmt: skip
+
+
+def json_finding(problem: JsonProblem, file: str, entry: str | None = None) -> Finding:
+    return Finding(
+        problem.code, problem.message, entry=entry, file=file, line=problem.line, column=problem.column,
+        found=problem.found, expected=problem.expected, hint=problem.hint,
+    )  # fmt: skip
+
+
+def located(findings: list[Finding], documents: Mapping[str, Document]) -> tuple[Finding, ...]:
+    """The findings with line and column filled in where their file is one of these documents."""
+    return tuple(
+        f.at(*documents[f.file].position(f.pointer))
+        if f.line is None and f.pointer is not None and f.file is not None and f.file in documents
+        else f
+        for f in findings
+    )
+
+
+def empty() -> Registry:
+    return Registry(VERSION, ())
+
+
+def schema_beside(path: Path, registry: Registry, kind: str) -> dict[str, Json]:
+    """`$schema` of a new document two folders below the registry, in the folder that the registry's own one names."""
+    where = PurePosixPath(str(registry.extra.get("$schema", ""))).parent / f"{kind}.schema.json"
+    return {"$schema": f"../../{where}"} if not where.is_absolute() and (path.parent / where).is_file() else {}
+
+
+def save(path: Path, registry: Registry) -> None:
+    """Replace the registry in one step; entries sorted by id, keys sorted. Raises WorldError, changing nothing."""
+    write_atomic(path, dump(registry.to_dict()))

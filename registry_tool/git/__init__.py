@@ -1,0 +1,1 @@
+"""git: the registry at other revisions, and its history."""

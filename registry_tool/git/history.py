@@ -1,0 +1,220 @@
+"""history.py: what happened to an entry, as git tells it: who did what, when, on which evidence. Writes nothing.
+
+The line that HEAD's first parents make is what was in force; a merge is dated by itself and signed by the commit that
+it brought in. One `git log`, one `git cat-file`, and one `git log` more for each merge that changed the entry.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from pathlib import Path
+
+from registry_tool.documents.entries import sha256_of
+from registry_tool.errors import InputError
+from registry_tool.git.revisions import FETCH, Blob, blobs, git, is_shallow, path_in_repository
+from registry_tool.values import EMPTY, Json
+
+FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%s"
+Row = Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One commit that changed the registry: `old` and `new` are the file's blobs, all zeros where there is none."""
+
+    commit: str
+    parents: tuple[str, ...]
+    date: datetime
+    author: str
+    subject: str
+    old: str
+    new: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one commit did to an entry. landed: when it came into force; merge: the commit that brought it in.
+
+    details: sha256 of what the entry pins, and verdict, evidence_sha256, reason, fields, where there are any.
+    """
+
+    what: str
+    commit: str
+    landed: datetime
+    author: str
+    subject: str
+    merge: str | None = None
+    details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The events of one entry, oldest first; shallow: the clone does not hold all there ever was."""
+
+    entry: str
+    events: tuple[Event, ...]
+    shallow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """The production entries of a moment, and the commit that was in force; None before the registry began."""
+
+    moment: datetime
+    commit: str | None
+    rows: tuple[Row, ...]
+    shallow: bool
+
+
+def history(path: Path, entry_id: str) -> History:
+    """Every change to an entry. Raises InputError outside a repository, and for an id that never was."""
+    folder = path.resolve().parent
+    steps = _steps(path)
+    with blobs(folder) as blob:
+        rows = _Rows(blob)
+        events = []
+        for step in steps:
+            old, new = rows.of(step.old).get(entry_id), rows.of(step.new).get(entry_id)
+            if old != new:
+                events.append(_event(step, old, new, entry_id, folder, rows))
+    shallow = is_shallow(folder)
+    if not events:
+        where = f"the history here is shallow: {FETCH}" if shallow else "check the id"
+        raise InputError(f"{path}: no entry {entry_id!r} in any commit, expected one that was committed: {where}")
+    return History(entry_id, tuple(events), shallow)
+
+
+def as_of(path: Path, moment: datetime, entry_id: str | None = None) -> AsOf:
+    """What was production at a moment: of one id, or of all. Raises InputError where a shallow clone cannot know."""
+    folder = path.resolve().parent
+    shallow = is_shallow(folder)
+    step = next((step for step in reversed(_steps(path)) if step.date <= moment), None)
+    if step is None:
+        if shallow:
+            raise InputError(f"{path}: this shallow clone does not reach back to {moment.isoformat()}: {FETCH}")
+        return AsOf(moment, None, (), shallow)
+    with blobs(folder) as blob:
+        rows = _Rows(blob).of(step.new).values()
+    found = (row for row in rows if not row.get("smoke", False) and entry_id in (None, row["id"]))
+    return AsOf(moment, step.commit, tuple(found), shallow)
+
+
+def moment(text: str) -> datetime:
+    """A day (its end) or a time of ISO 8601, UTC where it says no zone. Raises InputError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--as-of: found {text!r}, expected a day like 2026-05-06, or an ISO 8601 time") from None
+    if len(text) <= len("2026-05-06"):
+        found = datetime.combine(found.date(), time.max)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _steps(path: Path) -> list[Step]:
+    """The commits of HEAD's first-parent line that changed the file, oldest first; renames of the file are followed."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: no such folder, expected a registry in a git repository: check the path")
+    inside = git(folder, "rev-parse", "--is-inside-work-tree")
+    if inside.returncode != 0 or inside.stdout.strip() != b"true":
+        raise InputError(f"{path}: it lies in no git repository, which alone remembers: run it in a clone")
+    if git(folder, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0:
+        raise InputError(f"{path}: its repository has no commit yet, so there is no history: commit it first")
+    name = path_in_repository(path)
+    return _log(folder, "--first-parent", "-m", "--follow", "HEAD", "--", f":(top,literal){name}")
+
+
+def _log(folder: Path, *arguments: str) -> list[Step]:
+    said = git(folder, "-c", "core.quotePath=off", "log", "--raw", "--no-abbrev", "-M", FORMAT, *arguments)
+    if said.returncode != 0:
+        raise InputError(f"git log: {' '.join(said.stderr.decode(errors='replace').split())[:300]}: check the clone")
+    steps = []
+    for block in said.stdout.decode(errors="replace").split("\x01")[1:]:
+        head, _, rest = block.partition("\n")
+        commit, parents, date, author, subject = head.split("\0", 4)
+        for line in rest.splitlines():
+            if line.startswith(":"):
+                fields, *paths = line.split("\t")
+                old, new = fields.split(" ")[2:4]
+                when = datetime.fromisoformat(date)
+                steps.append(Step(commit, tuple(parents.split()), when, author, subject, old, new, tuple(paths)))
+    return steps[::-1]
+
+
+class _Rows:
+    """The entries of a registry by id, for each of its blobs: read leniently, since old commits may hold anything."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob, self._known = blob, dict[str, dict[str, Row]]()
+
+    def of(self, name: str) -> dict[str, Row]:
+        if name not in self._known:
+            data = None if set(name) == {"0"} else self.blob(name)
+            try:
+                document = json.loads(data or b"{}")
+            except (ValueError, RecursionError):
+                document = {}
+            models = document.get("models") if isinstance(document, dict) else None
+            rows = [row for row in models if isinstance(row, dict)] if isinstance(models, list) else []
+            self._known[name] = {row["id"]: row for row in rows if isinstance(row.get("id"), str)}
+        return self._known[name]
+
+
+def _event(step: Step, old: Row | None, new: Row | None, entry_id: str, folder: Path, rows: _Rows) -> Event:
+    source = step
+    if len(step.parents) > 1:  # the commit that the merge brought in; the newest that made the entry what it is
+        inside = f"{step.parents[0]}..{step.commit}"
+        for one in _log(folder, "--no-merges", inside, "--", *(f":(top,literal){p}" for p in step.paths)):
+            was, became = rows.of(one.old).get(entry_id), rows.of(one.new).get(entry_id)
+            source = one if became == new != was else source
+    merge = step.commit if source is not step else None
+    details = dict(_details(step, old, new, rows.blob))
+    return Event(_what(old, new), source.commit, step.date, source.author, source.subject, merge, details)
+
+
+def _what(old: Row | None, new: Row | None) -> str:
+    if new is None:
+        return "removed from production" if old and not old.get("smoke", False) else "removed"
+    smoke, was_smoke = new.get("smoke", False), old.get("smoke", False) if old else True
+    if old is None or (was_smoke and not smoke):
+        imported = "imported_from" in _object(new, "promotion")
+        return "registered as smoke" if smoke else "imported as production" if imported else "turned production"
+    if smoke and not was_smoke:
+        return "demoted"
+    if old.get("sha256") != new.get("sha256"):
+        return "trained again" if smoke else "other bytes in production"
+    return "edited"
+
+
+def _object(row: Row | None, key: str) -> Mapping[str, Json]:
+    value = row.get(key) if row else None
+    return value if isinstance(value, dict) else EMPTY
+
+
+def _details(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, Json]]:
+    yield "sha256", (new or old or EMPTY).get("sha256")
+    if old and new:
+        yield "fields", sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    promotion = _object(new, "promotion")
+    if promotion and promotion != _object(old, "promotion"):
+        for key in ("verdict", "imported_from"):
+            if key in promotion:
+                yield key, promotion[key]
+        if "verdict" in promotion:
+            folder = posixpath.dirname(step.paths[-1])
+            data = blob(f"{step.commit}:{posixpath.join(folder, str(promotion['verdict']))}")
+            holds = data is not None and sha256_of(data) == promotion.get("sha256")
+            yield "verdict_holds", holds
+            try:
+                verdict = json.loads(data) if holds and data else {}
+            except (ValueError, RecursionError):
+                verdict = {}
+            yield "evidence_sha256", verdict.get("evidence_sha256") if isinstance(verdict, dict) else None
+    reason = promotion.get("reason") or _object(new, "demotion").get("reason")
+    if reason and (promotion != _object(old, "promotion") or _object(new, "demotion") != _object(old, "demotion")):
+        yield "reason", reason

@@ -1,0 +1,74 @@
+"""scaffold.py: a new plugin's project, made from the template that ships. Knows the template's name, and no kind.
+
+The template is a project that works: `template/`, whose kind is called `ruler`. What is made is the same text
+with another name, so that whatever holds for one holds for the other.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from registry_tool.errors import InputError
+from registry_tool.hookspec import KIND_NAME
+from registry_tool.plugins.manager import Plugins
+from registry_tool.storage.staging import NewFolder
+
+TEMPLATE = "ruler"
+FILES = (
+    "README.md",
+    "pyproject.toml",
+    "rows.csv",
+    "src/registry_ruler/__init__.py",
+    "src/registry_ruler/model.py",
+    "src/registry_ruler/plugin.py",
+    "tests/test_conformance.py",
+    "tests/test_model.py",
+)
+
+
+def new_plugin(name: str, output: Path | None, plugins: Plugins) -> tuple[Path, bool]:
+    """(the folder, whether it was made: False where it holds this very project already).
+
+    output: None is registry-NAME here. Raises InputError for a name that no kind can have or another plugin's has, and
+    for a folder that holds anything else.
+    """
+    if not KIND_NAME.match(name):
+        raise InputError(f"{name!r}: no name for a kind, expected lower-case letters, digits and _, a letter first")
+    if name in plugins.kinds:
+        raise InputError(f"{name}: plugin {plugins.owner(name).name} owns this kind already: choose another name")
+    if find_spec(f"registry_{name}") is not None:
+        raise InputError(f"{name}: found a package registry_{name} already: choose another name")
+    template = files("registry_tool.plugins").joinpath("template")
+    folder = output if output is not None else Path(f"registry-{_dashed(name)}")
+    with NewFolder(folder) as made:
+        for source in FILES:
+            target = made.path / named(source, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = template.joinpath(*source.split("/")).read_text(encoding="utf-8")
+            target.write_text(named(text, name), encoding="utf-8")
+        return folder, made.publish()
+
+
+def named(text: str, name: str) -> str:
+    """The template's text with another name; beside a dash (`registry-ruler`, `ruler-graph`) its words take dashes."""
+    dashed = re.sub(rf"(?<=-){TEMPLATE}|{TEMPLATE}(?=-)", _dashed(name), text)
+    return dashed.replace(TEMPLATE, name)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def next_steps(folder: Path, name: str) -> Sequence[str]:
+    """What a person types next."""
+    return [
+        f"cd {shlex.quote(str(folder))}",
+        "pip install -e '.[test]'",
+        "pytest",
+        f"registry train {name} --id first --corpus rows.csv",
+    ]

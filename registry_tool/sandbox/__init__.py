@@ -1,0 +1,1 @@
+"""sandbox: untrusted models and parsers in a child process with limits."""

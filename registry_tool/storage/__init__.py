@@ -1,0 +1,1 @@
+"""storage: containment, digests, atomic writes, lock, staging."""

@@ -1,0 +1,58 @@
+"""evaluate.py: an entry on rows: evaluate and predict. No click, no printing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from registry_tool.checks.promotion import compares, find_beside
+from registry_tool.errors import InputError, PluginError, RegistryError
+from registry_tool.hookspec import (
+    Batch,
+    EvaluateRequest,
+    Evaluation,
+    PredictRequest,
+)
+from registry_tool.plugins.manager import Plugins
+from registry_tool.workflows.opening import find_entry, opened, usable
+
+
+def evaluate(
+    path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest, against: str | None = None
+) -> Evaluation:
+    """Measure an entry on new data, beside another one where `against` names it."""
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    assert loaded.registry is not None
+    with opened(loaded, plugins, entry) as view:
+        request = replace(request, against=find_beside(view, loaded.registry, plugins, against))
+        answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
+    if answer is None:
+        raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
+    if against is not None and not compares(answer.document):
+        what = f"found no comparison with {against}, expected a kind whose plugin compares entries"
+        raise InputError(f"--against: {what}: leave it out")
+    return answer
+
+
+def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest) -> Iterator[Batch]:
+    """Predict rows, batch by batch."""
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
+        expects: type[Iterable[Any]] = Iterable  # type: ignore[type-abstract]  # isinstance takes an ABC
+        batches = plugins.ask_owner("registry_predict", entry.kind, expects, view=view, request=request)
+        if batches is None:
+            raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot predict: `registry plugins` tells which can")
+        try:
+            for batch in batches:
+                if not isinstance(batch, Batch):
+                    raise TypeError(f"it gave a {type(batch).__name__}, expected Batch")
+                yield batch
+        except RegistryError:
+            raise
+        except Exception as error:
+            name = plugins.owner(entry.kind).name
+            raise PluginError(f"plugin {name}: registry_predict failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,118 @@
+"""gate.py: the story of `registry gate`: evidence measured and judged, nothing written. No click, no printing."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from registry_tool.checks.policy import judge
+from registry_tool.checks.promotion import find_beside, is_random, measure
+from registry_tool.documents.entries import OpenEntry
+from registry_tool.errors import InputError
+from registry_tool.hookspec import GateRequest
+from registry_tool.plugins.manager import Plugins
+from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.strictjson import dump
+from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Registry, Verdict
+from registry_tool.workflows.opening import find_entry, opened, usable
+
+EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
+EVIDENCE_MAX_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and its evidence. why: what made `gate --base` look at the entry; findings: what it refused."""
+
+    verdict: Verdict
+    evidence: Evidence | None = None
+    why: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None) -> Judgement:
+    """Judge an entry by its registry's policy and its own pinned evidence; writes nothing.
+
+    against: another incumbent than the policy's to compare with; the verdict then says so in its policy.
+    """
+    loaded = usable(path)
+    assert loaded.registry is not None
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
+        return judge_entry(view, loaded.registry, plugins, against)
+
+
+def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, against: str | None = None) -> Judgement:
+    """By the registry's policy and the evidence that the entry pins."""
+    policy = registry.policies.get(view.entry.kind, Policy())
+    if against is not None:
+        policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": against}))
+    incumbent = find_beside(view, registry, plugins, policy.against)
+    evidence = measure(view, plugins, GateRequest(against=incumbent))
+    if is_random(view):
+        evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
+    return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
+
+
+def gate_foreign(
+    path: Path | None, plugins: Plugins, entry_id: str | None, kind: str | None, evidence: Path, corpus: Path | None
+) -> Judgement:
+    """Judge evidence that stands in a folder, for an entry or for none; such a verdict flips nothing.
+
+    Without an entry the policy is the registry's for `kind`, or the kind's default.
+    """
+    files = _read_folder(evidence)
+    loaded = usable(path) if path is not None else None
+    request = GateRequest(files, corpus)
+    if entry_id is not None:
+        if loaded is None:
+            raise InputError(f"{entry_id}: found no registry, expected one with this entry: name it with --registry")
+        entry = find_entry(loaded, entry_id)
+        with opened(loaded, plugins, entry) as view:
+            found = measure(view, plugins, request)
+    else:
+        entry = Entry("evidence", kind or _only_gated_kind(plugins), True, "0" * 64)
+        with Folder(evidence) as folder:
+            found = measure(OpenEntry(folder, entry, 0, "", EVIDENCE_MAX_BYTES), plugins, request)
+        entry = replace(entry, sha256="")
+    policies: Mapping[str, Policy] = loaded.registry.policies if loaded and loaded.registry else EMPTY
+    policy = policies.get(entry.kind, plugins.kinds[entry.kind].default_policy)
+    verdict = judge(policy, found, entry, plugins.versions)
+    return Judgement(replace(verdict, manifest_sha256=entry.sha256 or None), found)
+
+
+def _only_gated_kind(plugins: Plugins) -> str:
+    gated = sorted(name for name, kind in plugins.kinds.items() if kind.default_policy.rules)
+    if len(gated) != 1:
+        raise InputError(f"--kind: found none, expected one of {', '.join(gated) or '(no kind has a gate)'}: name it")
+    return gated[0]
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder, expected one with evidence files: check the path")
+    names = sorted(p.name for p in path.iterdir() if not stat.S_ISDIR(p.lstat().st_mode))
+    if not names or len(names) > EVIDENCE_MAX_FILES:
+        raise InputError(f"{path}: found {len(names)} files, expected 1 to {EVIDENCE_MAX_FILES} evidence files")
+    files: dict[str, bytes] = {}
+    room = EVIDENCE_MAX_BYTES
+    try:
+        with Folder(path) as folder:
+            for name in names:
+                files[name] = folder.read(name, room)
+                room -= len(files[name])
+    except FileProblem as problem:
+        if problem.code == "file-too-large":
+            raise InputError(
+                f"{path}: found more than {EVIDENCE_MAX_BYTES} bytes, at {name}, expected at most that in all files "
+                "together: keep only the evidence there"
+            ) from problem
+        raise InputError(f"{path}: {problem}") from problem
+    return files
+
+
+def write_verdict(path: Path, verdict: Verdict) -> None:
+    write_atomic(path, dump(verdict.to_dict()))

@@ -1,0 +1,82 @@
+"""opening.py: opens a registry and one of its entries for a workflow, and saves it only when it validates. No click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.documents import store
+from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.store import Loaded
+from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.hookspec import (
+    Level,
+)
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import (
+    Folder,
+)
+from registry_tool.storage.staging import remove_whole
+from registry_tool.strictjson import dump
+from registry_tool.values import Entry, Registry, Severity
+
+
+def usable(path: Path) -> Loaded:
+    """The registry, or InputError with the first thing that is wrong with its document."""
+    loaded = store.load(path)
+    if loaded.registry is None:
+        raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`")
+    return loaded
+
+
+def find_entry(loaded: Loaded, entry_id: str) -> Entry:
+    """The entry of this id. Raises InputError where there is none, or more than one."""
+    if loaded.registry is not None:
+        refuse_duplicate(loaded.path, loaded.registry, entry_id)
+    entry = loaded.registry.entry(entry_id) if loaded.registry else None
+    if entry is None:
+        known = ", ".join(e.id for e in loaded.registry.entries) if loaded.registry else ""
+        raise InputError(f"{loaded.path}: no entry {entry_id!r}, expected one of: {known or '(none)'}: `registry list`")
+    return entry
+
+
+def refuse_duplicate(path: Path, registry: Registry, entry_id: str) -> None:
+    if sum(entry.id == entry_id for entry in registry.entries) > 1:
+        raise InputError(f"{path}: {entry_id!r} stands twice, expected one entry an id: run `registry validate {path}`")
+
+
+@contextmanager
+def opened(loaded: Loaded, plugins: Plugins, entry: Entry) -> Iterator[OpenEntry]:
+    """The entry with verified bytes. Raises RejectedError where a document or a digest does not hold."""
+    assert loaded.registry is not None
+    index = next(i for i, e in enumerate(loaded.registry.entries) if e.id == entry.id)
+    with Folder(loaded.folder) as folder:
+        view = open_entry(folder, loaded, plugins, entry, index, keep=True)
+        if not view.sound:
+            raise RejectedError(f"{entry.id}: {view.findings[0]}: run `registry validate {loaded.path}`")
+        yield view
+
+
+def save_sound(
+    path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str | None, prober: Prober | None = None
+) -> None:
+    """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
+
+    made: a file or folder relative to the registry's folder, None where it stood there before. Raises PluginError.
+    """
+    loaded = store.read(path, dump(registry.to_dict()))
+    findings = list(loaded.findings)
+    if loaded.registry is not None:
+        index = [e.id for e in loaded.registry.entries].index(entry.id)
+        with Folder(path.parent) as folder:
+            view = open_entry(folder, loaded, plugins, entry, index, keep=True)
+            findings = check_entry(view, loaded.registry, plugins, Level.FULL, prober)
+    errors = [f for f in findings if f.severity is Severity.ERROR]
+    if errors:
+        if made is not None:
+            remove_whole(path.parent, made)
+        raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
+    store.save(path, registry)

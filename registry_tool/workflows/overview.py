@@ -1,0 +1,88 @@
+"""dossier.py: everything the registry knows about one entry, gathered for a page. Renders nothing, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from registry_tool.checks.entry import check_entry
+from registry_tool.checks.registry import sort
+from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.store import located
+from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.hookspec import Figure, Level
+from registry_tool.plugins.manager import Plugins
+from registry_tool.values import EMPTY, Artifact, Entry, Finding, Json, Policy
+from registry_tool.workflows.gate import Judgement, judge_entry
+from registry_tool.workflows.opening import find_entry, opened, usable
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """One entry: what it pins (with sizes), how its evidence is judged now, what validate finds, what its kind shows.
+
+    judgement: None where nothing can be judged, and `unjudged` says why. verdict: the pinned verdict file.
+    """
+
+    entry: Entry
+    policy: Policy
+    manifest: Mapping[str, Json]
+    artifacts: tuple[Artifact, ...]
+    findings: tuple[Finding, ...]
+    plugins: Mapping[str, str]
+    judgement: Judgement | None = None
+    unjudged: str = ""
+    verdict: Artifact | None = None
+    figures: tuple[Figure, ...] = ()
+
+
+def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
+    """The dossier of an entry whose documents and digests hold. Raises RejectedError for one that is not."""
+    loaded = usable(path)
+    assert loaded.registry is not None
+    entry = find_entry(loaded, entry_id)
+    with opened(loaded, plugins, entry) as view:
+        findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+        documents = view.documents | ({loaded.name: loaded.document} if loaded.document else {})
+        dossier = Dossier(
+            entry,
+            loaded.registry.policies.get(entry.kind, Policy()),
+            view.manifest or EMPTY,
+            tuple(replace(pin, size=len(view.read(name))) for name, pin in view.artifacts.items()),
+            tuple(sort(located(findings, documents))),
+            plugins.versions,
+            verdict=_verdict(view),
+            figures=_figures(view, plugins),
+        )
+        try:
+            return replace(dossier, judgement=judge_entry(view, loaded.registry, plugins))
+        except (InputError, RejectedError) as error:  # rejected: the incumbent it is compared with
+            return replace(dossier, unjudged=str(error))
+
+
+def _verdict(view: OpenEntry) -> Artifact | None:
+    """The pinned verdict file, where there is one and its digest holds; check_entry says what is wrong with it."""
+    promotion = view.entry.promotion
+    if not isinstance(promotion, Mapping) or "verdict" not in promotion:
+        return None
+    path, digest = promotion["verdict"], promotion["sha256"]
+    document = view.pinned_document(path, digest, "promotion", "sha256")
+    return Artifact(path, digest, len(document.data)) if document else None
+
+
+def _figures(view: OpenEntry, plugins: Plugins) -> tuple[Figure, ...]:
+    kind = view.entry.kind
+    if kind not in plugins.kinds:
+        return ()
+    expects: type[Sequence[Any]] = Sequence  # type: ignore[type-abstract]  # isinstance takes an ABC
+    try:
+        answer = plugins.ask_owner("registry_figures", kind, expects, view=view) or ()
+    except InputError as error:
+        return (Figure("Evidence", f"It cannot be shown: {error}"),)
+    for figure in answer:
+        if not isinstance(figure, Figure):
+            name = plugins.owner(kind).name
+            raise PluginError(f"plugin {name}: registry_figures gave a {type(figure).__name__}, expected Figure")
+    return tuple(answer)

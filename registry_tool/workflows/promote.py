@@ -1,0 +1,109 @@
+"""promote.py: the stories of flip and demote. No click, no printing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_tool.checks.entry import check_entry
+from registry_tool.checks.promotion import is_random
+from registry_tool.documents import store
+from registry_tool.documents.entries import sha256_of
+from registry_tool.documents.store import Loaded
+from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.hookspec import Level
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import write_atomic
+from registry_tool.storage.lock import locked
+from registry_tool.strictjson import dump
+from registry_tool.values import Entry, Policy, Registry, Severity, checked_text
+from registry_tool.workflows.gate import Judgement, judge_entry
+from registry_tool.workflows.opening import find_entry, opened, save_sound, usable
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """What `flip` did: the verdict (None under a manual policy) and the path of its file, relative to the registry."""
+
+    entry: Entry
+    judgement: Judgement | None = None
+    verdict_path: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.judgement is None or self.judgement.verdict.promotes
+
+
+def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None) -> Flip:
+    """smoke -> production, on evidence judged now; nothing is written unless the verdict is PROMOTE.
+
+    Raises RejectedError for an entry that is production already, does not validate, or holds random rows.
+    """
+    usable(path)
+    with locked(path.parent):
+        loaded, registry, entry = _writable(path, entry_id)
+        if entry.is_production:
+            raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
+        with Prober() as prober, opened(loaded, plugins, entry) as view:
+            findings = check_entry(view, registry, plugins, Level.FULL, prober)
+            if errors := [f for f in findings if f.severity is Severity.ERROR]:
+                raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
+            if is_random(view):
+                raise RejectedError(
+                    f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it"
+                )
+            policy = registry.policies.get(entry.kind, Policy())
+            if policy.gate == "manual":
+                if not reason:
+                    raise InputError(f"{entry_id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
+                checked_text("--reason", reason, 512)
+                flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
+                try:
+                    save_sound(path, registry.with_entry(flipped), flipped, plugins, None, prober)
+                except PluginError as error:
+                    raise RejectedError(str(error)) from error
+                return Flip(flipped)
+            if reason:
+                raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
+            judgement = judge_entry(view, registry, plugins)
+            if not judgement.verdict.promotes:
+                return Flip(entry, judgement)
+            if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
+                raise RejectedError(
+                    f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
+                )
+            data = dump({**judgement.verdict.to_dict(), **store.schema_beside(path, registry, "verdict")})
+            digest = sha256_of(data)
+            where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
+            made = None if (path.parent / where).exists() else where
+            write_atomic(path.parent / where, data, root=path.parent)
+            flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
+            save_sound(path, registry.with_entry(flipped), flipped, plugins, made, prober)
+            return Flip(flipped, judgement, where)
+
+
+def demote(path: Path, entry_id: str, reason: str) -> Entry:
+    """production -> smoke, with a reason that stays in the entry."""
+    checked_text("--reason", reason, 512)
+    usable(path)
+    with locked(path.parent):
+        _, registry, entry = _writable(path, entry_id)
+        if entry.smoke:
+            raise RejectedError(f"{entry_id}: it is smoke already, expected a production entry: nothing to demote")
+        demotion = {"reason": reason, "manifest_sha256": entry.sha256}
+        demoted = entry.with_fields(smoke=True, promotion=None, demotion=demotion)
+        store.save(path, registry.with_entry(demoted))
+        return demoted
+
+
+def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
+    loaded = usable(path)
+    assert loaded.registry is not None
+    entry = find_entry(loaded, entry_id)
+    if loaded.registry.schema_version != store.VERSION:
+        raise InputError(
+            f"{path}: schema_version {loaded.registry.schema_version} has no promotions, expected 2: "
+            "its entries are edited by hand, or move to a registry of version 2"
+        )
+    return loaded, loaded.registry, entry

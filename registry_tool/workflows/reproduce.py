@@ -1,0 +1,164 @@
+"""reproduce.py: an entry trained again and held against the old one, byte by byte. Trains nothing, prints nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from registry_tool.checks.entry import check_entry
+from registry_tool.documents.entries import PIN_KEYS
+from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.hookspec import Agreement, EntryView, Level, ReproduceRequest, Reproduction
+from registry_tool.plugins.manager import Plugins
+from registry_tool.storage.files import FileProblem, write_atomic
+from registry_tool.storage.staging import NewFolder
+from registry_tool.strictjson import dump, parse, pointer
+from registry_tool.values import Json, Severity
+from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.train import pinned
+
+ENVIRONMENT = "environment"  # the manifest's list of {name, version}: recorded, not compared
+DOCUMENT = "manifest.json"
+ABSENT = "nothing"  # stands for a value that is not there, told apart by identity
+ROUNDING = 1e-9  # relative: sums of float64 in another order move less, and no figure of a manifest means so little
+
+
+class Outcome(StrEnum):
+    """Same bytes; other bytes as the environment explains, and predictions agree; or no reproduction."""
+
+    IDENTICAL = "identical"
+    WITHIN_TOLERANCE = "within-tolerance"
+    UNEXPLAINED = "unexplained"
+    BEYOND_TOLERANCE = "beyond-tolerance"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A value of the manifest that differs. then: as registered; now: as trained again. explained: it may follow."""
+
+    pointer: str
+    then: Json
+    now: Json
+    explained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An item of the environment that differs; None where it is not recorded. decides: what it may have changed."""
+
+    name: str
+    then: str | None
+    now: str | None
+    decides: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduced:
+    """What training again showed. files: path -> whether the bytes are the same; the manifest without environment.
+
+    added: pointers of values that the old manifest does not have yet, which count for nothing.
+    """
+
+    entry: str
+    files: Mapping[str, bool]
+    changes: Sequence[Change]
+    added: Sequence[str]
+    environment: Sequence[Difference]
+    agreements: Sequence[Agreement]
+    warnings: Sequence[str]
+
+    @property
+    def outcome(self) -> Outcome:
+        if all(self.files.values()):
+            return Outcome.IDENTICAL
+        if not all(agreement.holds for agreement in self.agreements):
+            return Outcome.BEYOND_TOLERANCE
+        known = any(item.decides for item in self.environment) and all(change.explained for change in self.changes)
+        return Outcome.WITHIN_TOLERANCE if known and self.agreements else Outcome.UNEXPLAINED
+
+
+def reproduce(
+    path: Path, plugins: Plugins, entry_id: str, request: ReproduceRequest, keep: Path | None = None
+) -> Reproduced:
+    """Train the entry again and compare; the registry is not touched. keep: a new or empty folder for what was made.
+
+    Raises RejectedError for an entry that does not validate: what `validate` recomputes is not compared again here.
+    """
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    if keep is not None and keep.is_dir() and any(keep.iterdir()):
+        raise InputError(f"{keep}: found files, expected a new or empty folder: name another")
+    with opened(loaded, plugins, entry) as view:
+        assert loaded.registry is not None
+        findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+        if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
+            raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to reproduce: {error}")
+        made = plugins.ask_owner("registry_reproduce", entry.kind, Reproduction, view=view, request=request)
+        if made is None:
+            known = "`registry plugins` tells which can"
+            raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be reproduced: {known}")
+        try:
+            named = {key: value for key, value in (view.manifest or {}).items() if key == "$schema"}  # the core's own
+            data = dump({**pinned(made.trained), **named})
+        except (FileProblem, TypeError, ValueError) as problem:
+            what = f"what it trained cannot be pinned: {problem}: report it"
+            raise PluginError(f"plugin {plugins.owner(entry.kind).name}: {what}") from problem
+        if keep is not None:
+            with NewFolder(keep) as folder:
+                for name, content in {**made.trained.files, DOCUMENT: data}.items():
+                    (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(folder.path / name, content)
+                folder.publish()
+        return compare(view, made, parse(data).value)
+
+
+def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -> Reproduced:
+    """manifest: the new one, with its pins."""
+    old = view.manifest or {}
+    names = {path for path in view.paths if path != DOCUMENT} | set(made.trained.files)
+    files = {
+        name: name in view.paths and name in made.trained.files and view.read(name) == made.trained.files[name]
+        for name in sorted(names)
+    }
+    leaves = list(_differences(old, manifest))
+    changes = [
+        Change(at, then, now, _rounded(then, now) or any(f"{at}/".startswith(f"{start}/") for start in made.follows))
+        for at, then, now in leaves
+        if then is not ABSENT
+    ]
+    then, now = _items(old), _items(manifest)
+    environment = [
+        Difference(name, then.get(name), now.get(name), made.causes.get(name))
+        for name in sorted({**then, **now})
+        if then.get(name) != now.get(name)
+    ]
+    return Reproduced(
+        view.entry.id, {DOCUMENT: not changes, **files}, changes, [at for at, value, _ in leaves if value is ABSENT],
+        environment, made.agreements, made.warnings,
+    )  # fmt: skip
+
+
+def _items(manifest: Mapping[str, Json]) -> dict[str, str]:
+    items = manifest.get(ENVIRONMENT)
+    return {str(i["name"]): str(i["version"]) for i in items} if isinstance(items, list) else {}
+
+
+def _rounded(then: Json, now: Json) -> bool:
+    numbers = isinstance(then, float) and isinstance(now, float)
+    return numbers and math.isclose(then, now, rel_tol=ROUNDING)
+
+
+def _differences(then: Json, now: Json, at: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """(pointer, old value, new value) of everything that differs, but for the digests of pins and the environment."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        own = {"sha256"} if any(isinstance(now.get(key), str) for key in PIN_KEYS) else set()
+        for name in sorted({*then, *now} - own - ({ENVIRONMENT} if at == "" else set())):
+            yield from _differences(then.get(name, ABSENT), now.get(name, ABSENT), at + pointer(name))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for index, (one, other) in enumerate(zip(then, now, strict=True)):
+            yield from _differences(one, other, at + pointer(index))
+    elif type(then) is not type(now) or then != now:
+        yield at, then, now

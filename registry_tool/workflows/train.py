@@ -1,0 +1,146 @@
+"""train.py: the story of `registry train`: train, pin, publish, register. No click, no printing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry_tool.documents import store
+from registry_tool.documents.entries import pins_of, sha256_of
+from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.hookspec import (
+    Progress,
+    Trained,
+    TrainRequest,
+)
+from registry_tool.plugins.manager import Plugins
+from registry_tool.storage.files import (
+    LOCK_NAME,
+    STAGING,
+    FileProblem,
+    check_path,
+    publish_folder,
+    write_atomic,
+)
+from registry_tool.storage.lock import locked
+from registry_tool.strictjson import dump
+from registry_tool.values import Entry, Json, Registry
+from registry_tool.workflows.opening import refuse_duplicate, save_sound, usable
+
+ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What `train` wrote."""
+
+    entry: Entry
+    folder: str
+    created_registry: bool
+    trained: Trained
+
+
+def train(
+    path: Path,
+    plugins: Plugins,
+    kind: str,
+    entry_id: str,
+    *,
+    corpus: Path | None,
+    smoke: bool,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> Registered:
+    """Train an entry and register it as smoke; the registry is the old one until the last step.
+
+    Raises InputError before training for an id or registry that cannot take the entry, RejectedError for a
+    production id.
+    """
+    before = _check_target(path, entry_id, kind)
+    request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
+    trained = plugins.ask_owner("registry_train", kind, Trained, request=request)
+    if trained is None:
+        raise InputError(
+            f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
+        )
+    owner = plugins.owner(kind).name
+    try:
+        data = dump({**pinned(trained), **store.schema_beside(path, before, kind)})
+    except (FileProblem, TypeError, ValueError) as error:
+        raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
+    if smoke and trained.manifest.get("random_rows") is not True:
+        raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
+    digest = sha256_of(data)
+    folder = f"{entry_id}/{digest[:12]}"
+    entry = Entry.from_dict({
+        **trained.entry, "id": entry_id, "kind": kind, "manifest": f"{folder}/manifest.json", "sha256": digest,
+        "smoke": True,
+    })  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        created = not path.exists()
+        registry = _check_target(path, entry_id, kind)
+        if (old := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
+            entry = entry.with_fields(demotion=old.document.get("demotion"))
+        if created and not (path.parent / ".gitignore").exists():  # `git add` shall leave the lock and staging out
+            write_atomic(path.parent / ".gitignore", f"{LOCK_NAME}\n{STAGING}*\n".encode())
+        made = None if (path.parent / folder).exists() else folder
+        publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
+        registry = registry.with_entry(entry)
+        if kind not in registry.policies:
+            registry = registry.with_policy(kind, plugins.kinds[kind].default_policy)
+        save_sound(path, registry, entry, plugins, made)
+    return Registered(entry, folder, created, trained)
+
+
+def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
+    """The registry that is to take the entry, an empty one where there is none yet."""
+    if not ID.match(entry_id):
+        raise InputError(
+            f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
+        )
+    if not path.exists():
+        return store.empty()
+    loaded = usable(path)
+    assert loaded.registry is not None
+    if loaded.registry.schema_version != store.VERSION:
+        raise InputError(
+            f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "
+            "train into a registry of version 2"
+        )
+    refuse_duplicate(path, loaded.registry, entry_id)
+    old = loaded.registry.entry(entry_id)
+    if old is not None and old.is_production:
+        raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")
+    if old is not None and old.kind != kind:
+        raise InputError(f"{path}: {entry_id} is of kind {old.kind!r}, not {kind!r}: take another --id")
+    return loaded.registry
+
+
+def pinned(trained: Trained) -> Json:
+    """The manifest with the digest of every file it names. Raises ValueError where files and pins do not match."""
+    files = {check_path(name): data for name, data in trained.files.items()}
+    named: set[str] = set()
+
+    def fill(value: Json) -> Json:
+        if isinstance(value, Mapping):
+            document = {key: fill(item) for key, item in value.items()}
+            for key, _, at in pins_of(value):
+                if at == "":
+                    name = document[key]
+                    if name not in files:
+                        raise ValueError(f"the manifest names {name}, but no such file was made")
+                    named.add(name)
+                    document["sha256"] = sha256_of(files[name])
+            return document
+        return [fill(item) for item in value] if isinstance(value, list | tuple) else value
+
+    if "smoke" in trained.manifest:
+        raise ValueError("the manifest says `smoke`, which the registry alone says")
+    manifest = fill(trained.manifest)
+    if unpinned := sorted(set(files) - named):
+        raise ValueError(f"{unpinned[0]} was made, but the manifest does not name it")
+    return manifest

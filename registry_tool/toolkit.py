@@ -1,4 +1,4 @@
-"""progress.py: progress of long work on a terminal, silence in a pipe."""
+"""toolkit.py: progress of long work on a terminal, silence in a pipe."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TestFrEnsemble(PluginSuite):
 class OnnxKinds(PluginSuite):
     """The built-in kinds train nothing: a model with a sidecar, and its int8 variant, stands in."""
 
-    plugin = "registry_tool.plugins.manager.single_models"
+    plugin = "registry_tool.plugins.single_models"
     # A sidecar says what its exporter knew: every field may be missing.
     optional = tuple(f"/{name}" for name in (*tiny_models.sidecar({"id": "", "kind": "", "onnx": "", "sha256": ""}),))
 

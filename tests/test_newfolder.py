@@ -63,7 +63,7 @@ def test_an_empty_folder_will_do(simple: Path, tmp_path: Path) -> None:
 def test_a_killed_run_leaves_nothing_by_that_name(simple: Path, tmp_path: Path) -> None:
     """Killed before the last step there is no folder of that name; the next run clears up and makes it."""
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom registry_tool.newfolder import NewFolder\n"
+        "import sys, time\nfrom pathlib import Path\nfrom registry_tool.storage.staging import NewFolder\n"
         f"with NewFolder(Path({str(tmp_path / 'new')!r})) as made:\n"
         "    (made.path / 'half').write_text('x')\n    print('here', flush=True)\n    time.sleep(60)\n"
     )

@@ -349,7 +349,9 @@ def test_the_list_is_of_standard_operators() -> None:
 
 def test_importing_the_reader_loads_neither_numpy_nor_onnx() -> None:
     """The quick checks may import this room without paying for a graph library."""
-    program = "import sys, registry_tool.onnxfile; print({'numpy', 'onnx', 'google.protobuf'} & set(sys.modules))"
+    program = (
+        "import sys, registry_tool.sandbox.onnxfile; print({'numpy', 'onnx', 'google.protobuf'} & set(sys.modules))"
+    )
     path = ":".join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, text=True, capture_output=True, check=True

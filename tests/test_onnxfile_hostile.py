@@ -166,7 +166,7 @@ COSTLY = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from onnx_parts import PLAIN, field, in_graph
-from registry_tool.onnxfile import inspect_model
+from registry_tool.sandbox.onnxfile import inspect_model
 inspect_model(PLAIN)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for payload in (

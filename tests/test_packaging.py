@@ -19,7 +19,7 @@ from conftest import Made
 from sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "build", "*.egg-info")
+LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "*.egg-info")
 HEAVY = ("torch", "pyarrow", "scipy")
 BUILD = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index")
 # The folder of each package in the project, and the files besides modules that it ships.
@@ -124,8 +124,8 @@ def test_packages_are_listed() -> None:
     roots = {Path("registry_tool"): "registry_tool", Path("plugins/fr_ensemble"): "fr_ensemble"}
     for folder, package in roots.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_dir() and path.name != "__pycache__":
-                assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in PACKAGES
+            if path.suffix == ".py" or path.parent.name == "data":
+                assert f"{package}/{path.relative_to(ROOT / folder).parent.as_posix()}".removesuffix("/.") in PACKAGES
 
 
 def test_wheel_metadata(wheel: Path) -> None:

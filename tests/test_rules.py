@@ -15,7 +15,8 @@ from registry_tool.errors import InputError
 from registry_tool.values import Severity
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*(ROOT / "registry_tool").rglob("*.py"), *(ROOT / "plugins" / "fr_ensemble").rglob("*.py")])
+PACKAGES = (ROOT / "registry_tool", ROOT / "plugins" / "fr_ensemble")
+SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py") if "template" not in path.parts)
 CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 GIVERS = {
     "Finding",

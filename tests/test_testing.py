@@ -329,7 +329,7 @@ def test_the_suite_looks_at_every_hook() -> None:
 def test_nothing_of_it_loads_with_the_core() -> None:
     """Importing registry_tool, and running the program, imports neither the suite nor pytest."""
     script = (
-        "import sys, registry_tool, registry_tool.cli, registry_tool.plugins as p; p.load()\n"
+        "import sys, registry_tool, registry_tool.cli, registry_tool.plugins.manager as p; p.load()\n"
         "print([n for n in sys.modules if n.startswith(('pytest', '_pytest', 'registry_tool.testing'))])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -100,7 +100,7 @@ def test_leaving_ends_the_workers() -> None:
 def test_an_orphan_ends_by_itself() -> None:
     """Where the parent is killed outright, its workers end with their next answer."""
     script = (
-        "import os, time\nfrom registry_tool.workers import Slices\n"
+        "import os, time\nfrom registry_tool.checks.workers import Slices\n"
         "def work(numbers):\n    time.sleep(0.2)\n    return bytes(100_000)\n"
         "with Slices(work, 1000, 2) as slices:\n"
         "    print(*slices._workers.values(), flush=True)\n    os.kill(os.getpid(), 9)\n"
@@ -204,12 +204,12 @@ def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
     """`registry validate` whose worker is killed says so and exits 3; it never says valid."""
     path = damaged(tmp_path, 600)
     script = (
-        "import os, signal, sys\nfrom registry_tool import checks, cli\n"
-        "os.sched_getaffinity = lambda _: {0, 1}\nhere, look = os.getpid(), checks.check_entry\n"
+        "import os, signal, sys\nfrom registry_tool import cli\nfrom registry_tool.checks import registry as entry\n"
+        "os.sched_getaffinity = lambda _: {0, 1}\nhere, look = os.getpid(), entry.check_entry\n"
         "def deadly(opened, *rest):\n"
         "    if opened.entry.id == 'm0303':\n        assert os.getpid() != here\n        os.kill(os.getpid(), 9)\n"
         "    return look(opened, *rest)\n"
-        "checks.check_entry = deadly\n"
+        "entry.check_entry = deadly\n"
         "sys.argv = ['registry', 'validate', '--level', 'quick', sys.argv[1]]\ncli.main()\n"
     )
     ran = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)

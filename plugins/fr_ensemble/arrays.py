@@ -1,4 +1,4 @@
-"""weights.py: what goes into training and what comes out, as plain numpy arrays. No torch, no onnx."""
+"""arrays.py: what goes into training and what comes out, as plain numpy arrays. No torch, no onnx."""
 
 from __future__ import annotations
 

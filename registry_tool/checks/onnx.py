@@ -1,4 +1,4 @@
-"""onnxchecks.py: judges what an entry's ONNX files say about themselves. Runs no model, opens nothing unpinned.
+"""onnx.py: judges what an entry's ONNX files say about themselves. Runs no model, opens nothing unpinned.
 
 The order fails closed: facts from the bytes first, then external data, and only on what survived onnx's own checker. It
 runs in the prober's child and never sees a file name: external tensors are put in from the bytes whose digest holds.

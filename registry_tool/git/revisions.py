@@ -1,4 +1,4 @@
-"""gitbase.py: the registry as it stood at a git revision, or in an older file. Reads, never writes."""
+"""revisions.py: the registry as it stood at a git revision, or in an older file. Reads, never writes."""
 
 from __future__ import annotations
 

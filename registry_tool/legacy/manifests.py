@@ -1,4 +1,4 @@
-"""loose.py: what lies unpinned beside a registry, held against its entries. Knows no kind by name."""
+"""manifests.py: what lies unpinned beside a registry, held against its entries. Knows no kind by name."""
 
 from __future__ import annotations
 

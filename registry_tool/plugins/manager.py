@@ -1,4 +1,4 @@
-"""plugins.py: builds the plugin manager of a run and dispatches to owners. Knows no kind by name."""
+"""manager.py: builds the plugin manager of a run and dispatches to owners. Knows no kind by name."""
 
 from __future__ import annotations
 

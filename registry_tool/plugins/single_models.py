@@ -1,4 +1,4 @@
-"""onnx_kinds.py: the built-in plugin for single-model kinds (fr, nr, filter). Uses only the public hooks.
+"""single_models.py: the built-in plugin for single-model kinds (fr, nr, filter). Uses only the public hooks.
 
 It is also the smallest complete example for a plugin author. A plugin is a module (or an object) with functions marked
 `@hookimpl`; it is found through the entry point group `registry_tool`:

@@ -1,4 +1,4 @@
-"""probe_child.py: a process of its own that checks and runs ONNX models from its standard input. Imports no room.
+"""child.py: a process of its own that checks and runs ONNX models from its standard input. Imports no room.
 
 Started by `probe.py` as `python -P probe_child.py CPU MEMORY`. In, one by one: `c` to check or `r` to run, 8 bytes of
 length, the model with all its weights. Out: a line for each, `ok`, or a finding code and what was seen. Its limits end

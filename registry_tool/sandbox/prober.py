@@ -1,4 +1,4 @@
-"""probe.py: hands models to a child process with limits: onnx's checker, and one run. Opens no file, judges no output.
+"""prober.py: hands models to a child process with limits: onnx's checker, and one run. Opens no file, judges no output.
 
 One child serves a whole run and is started anew where a model ends it. It gets verified bytes, never a path: weights
 of other files are inside them by then. It imports nothing of this package (see `probe_child.py`).

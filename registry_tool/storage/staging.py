@@ -1,4 +1,4 @@
-"""newfolder.py: a folder that comes, or goes, under its name whole or not at all. Knows nothing of what is in it."""
+"""staging.py: a folder that comes, or goes, under its name whole or not at all. Knows nothing of what is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""changes.py: the gate of a whole change: what it does to production is judged, or refused. No click, no printing."""
+"""compare_with_base.py: the gate of a whole change: what it does to production is judged, or refused. No printing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""dossier.py: everything the registry knows about one entry, gathered for a page. Renders nothing, writes nothing."""
+"""overview.py: everything the registry knows about one entry, gathered for a page. Renders nothing, writes nothing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 CHILD = """
 import sys
 from pathlib import Path
-from fr_ensemble.train import train
+from fr_ensemble.training.trainer import train
 from test_checkpoint import DATA, RECIPE
 train(DATA, RECIPE, jobs=2, stack=4, checkpoint=Path(sys.argv[1]), checkpoint_seconds=0.0)
 """

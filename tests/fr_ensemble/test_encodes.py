@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from encoding import FRAMES, MOVING, pattern, plan, wrapped
 from filelock import FileLock
-from fr_ensemble import shipped
 from fr_ensemble.corpus.build.cells import FEATURES, SCORES, SELF_CHECK
 from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, Progress, Source, build, find_ffmpeg
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
@@ -147,7 +146,7 @@ def test_one_video_under_two_names_is_refused(ffmpeg: FFmpeg, tmp_path: Path) ->
 KILLED = """
 import sys
 from pathlib import Path
-from fr_ensemble.encodes import Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
 plan = Plan((Source("moving", graph=sys.argv[2], frames=int(sys.argv[3])),), {"libx264": (10, 20, 30, 40, 50)})
 build(plan, find_ffmpeg(), Path(sys.argv[1], "c.parquet"), Path(sys.argv[1], "cache"))
 """
@@ -292,7 +291,8 @@ def test_an_ffmpeg_without_libvmaf_is_refused(ffmpeg: FFmpeg, tmp_path: Path) ->
 
 def test_importing_the_engine_is_light() -> None:
     """numpy, pyarrow and imageio-ffmpeg are not imported before they are used."""
-    code = "import sys, fr_ensemble.encodes; print({'numpy', 'pyarrow', 'imageio_ffmpeg', 'torch'} & set(sys.modules))"
+    heavy = {"numpy", "pyarrow", "imageio_ffmpeg", "torch"}
+    code = f"import sys, fr_ensemble.corpus.build.encodes; print({heavy} & set(sys.modules))"
     paths = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
     ran = subprocess.run(
         [sys.executable, "-c", code],
@@ -306,22 +306,25 @@ def test_importing_the_engine_is_light() -> None:
 
 def test_the_shipped_corpora_are_what_their_readme_says() -> None:
     """Both files are complete (source, encoder, quality, frame), small, and described by the README beside them."""
-    files = [shipped.DATA / "corpus.parquet", shipped.DATA / "outlier.parquet"]
+    sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+    import make_corpora
+
+    files = [make_corpora.DATA / "corpus.parquet", make_corpora.DATA / "outlier.parquet"]
     for file, patterns in zip(files, (PATTERNS, OUTLIER), strict=True):
         table = pq.read_table(file)
         assert table.column_names == [*COLUMNS, *SCORES]
         rows = table.to_pylist()
-        frames = range(0, 48, shipped.EVERY)
+        frames = range(0, 48, make_corpora.EVERY)
         assert {(r["src"], r["encoder"], r["quality"], r["frame_index"]) for r in rows} == {
             (s, e, q, f)
             for s in patterns
-            for e, qualities in shipped.QUALITIES.items()
+            for e, qualities in make_corpora.QUALITIES.items()
             for q in qualities
             for f in frames
         }
         assert len(rows) == len(patterns) * 30 * len(frames)
         assert all(0 <= r["vmaf"] <= 100 for r in rows)
-        assert {s: facts["graph"] for s, facts in shipped.read_record(file)["sources"].items()} == patterns
+        assert {s: facts["graph"] for s, facts in make_corpora.read_record(file)["sources"].items()} == patterns
     assert len(PATTERNS) >= 20
     assert sum(file.stat().st_size for file in files) < 500_000
-    assert (shipped.DATA / "README.md").read_text() == shipped.describe(*map(shipped.read_record, files))
+    assert (make_corpora.DATA / "README.md").read_text() == make_corpora.describe(*map(make_corpora.read_record, files))

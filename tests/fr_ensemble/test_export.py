@@ -170,7 +170,8 @@ def test_onnxruntime_fuses_both_gelus(model: bytes, tmp_path: Path) -> None:
 def test_the_same_weights_give_the_same_bytes_in_every_process() -> None:
     """Two interpreters with other hash seeds write the same files, and torch is not loaded for it."""
     program = (
-        "import hashlib, sys, numpy as np; from fr_ensemble.export import *; from fr_ensemble.weights import *\n"
+        "import hashlib, sys, numpy as np\n"
+        "from fr_ensemble.artifacts.graphs import *; from fr_ensemble.arrays import *\n"
         "shapes = dict(w1=(18, 64), b1=(64,), w2=(64, 64), b2=(64,), w3=(64, 1), b3=(1,))\n"
         "def member(m): return Weights(**{k: (np.arange(np.prod(s)).reshape(s) % (97 + m) / 97 - 0.5)"
         ".astype(np.float32) for k, s in shapes.items()})\n"

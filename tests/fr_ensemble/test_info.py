@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import FEATURES, SHARED_DATA, Program
-from fr_ensemble import shipped
 from fr_ensemble.corpus import info
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
 
+DATA = Path(__file__).parents[2] / "plugins" / "fr_ensemble" / "data"
 INFO = ("fr-ensemble", "corpus", "info")
 
 
@@ -136,7 +136,7 @@ def plain(document: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_shipped_corpus(registry: Program) -> None:
     """The shipped corpus: its record is shown, its sources are counted, and none is another's copy."""
-    path = shipped.DATA / "corpus.parquet"
+    path = DATA / "corpus.parquet"
     document = asked(registry, path)
     table = pq.read_table(path)
     assert {n: s["n_rows"] for n, s in document["sources"].items()} == Counter(table["src"].to_pylist())
@@ -204,7 +204,7 @@ def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.Monkey
     path = write(tmp_path / "c.csv", rows)
     bare = write(tmp_path / "bare.csv", [{k: v for k, v in item.items() if k != "vmaf"} for item in rows])
     pictures = set()
-    for file in (path, bare, shipped.DATA / "corpus.parquet"):
+    for file in (path, bare, DATA / "corpus.parquet"):
         ran = registry(*INFO, file, "--plot", tmp_path / "p.png")
         assert (ran.code, ran.err, ran.out) == (0, "", registry(*INFO, file).out)
         pictures.add((tmp_path / "p.png").read_bytes())

@@ -194,7 +194,7 @@ def test_rows_of_another_shape_are_refused(n: int, width: int, m: int, block: in
 
 def test_importing_is_cheap() -> None:
     """Neither torch nor onnx nor onnxruntime is loaded before a model is."""
-    program = "import sys, fr_ensemble.predict; print({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))"
+    program = "import sys, fr_ensemble.artifacts.runtime; print({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))"
     path = ":".join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": path}, text=True, capture_output=True, check=True

@@ -1,4 +1,4 @@
-"""export.py: weights <-> ONNX bytes, both ways bit for bit. Trains nothing, runs nothing, imports no torch.
+"""graphs.py: weights <-> ONNX bytes, both ways bit for bit. Trains nothing, runs nothing, imports no torch.
 
 Two graphs, one per use: `member_model` is one seed's network behind standardised inputs; `fused_model` is the whole
 ensemble behind raw inputs and gives mu and sigma. Bytes depend on the weights and the shapes only: no time, no path, no

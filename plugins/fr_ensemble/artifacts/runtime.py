@@ -1,4 +1,4 @@
-"""predict.py: runs ONNX bytes with onnxruntime: mu and sigma of an ensemble, scores of members. Opens no files."""
+"""runtime.py: runs ONNX bytes with onnxruntime: mu and sigma of an ensemble, scores of members. Opens no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""corpus.py: rows of a corpus as checked arrays, streamed or whole, and their digest. Knows no file format."""
+"""rows.py: rows of a corpus as checked arrays, streamed or whole, and their digest. Knows no file format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""baseline.py: what an ensemble is compared with, source by source: plain VMAF, or another entry. Judges nothing."""
+"""comparisons.py: what an ensemble is compared with, source by source: plain VMAF, or another entry. Judges nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""conformal.py: intervals calibrated on sources, from out-of-fold predictions. Knows no model and no file.
+"""intervals.py: intervals calibrated on sources, from out-of-fold predictions. Knows no model and no file.
 
 Quantiles: Lee, Barber & Willett 2023 (hierarchical conformal prediction); Dunn, Wasserman & Ramdas 2022 (pooled CDFs,
 one draw a source); Lei et al. 2018 (split). Where the sources are too few: Student's t, Higgins et al. 2009.

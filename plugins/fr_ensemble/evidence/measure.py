@@ -1,4 +1,4 @@
-"""evidence.py: what out-of-fold predictions and LOSO summaries show, recomputed. Judges nothing, opens no file."""
+"""measure.py: what out-of-fold predictions and LOSO summaries show, recomputed. Judges nothing, opens no file."""
 
 from __future__ import annotations
 

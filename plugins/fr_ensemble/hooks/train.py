@@ -1,4 +1,4 @@
-"""run.py: one training run from corpus to finished files: train, export, check, measure, describe. Writes no file."""
+"""train.py: one training run from corpus to finished files: train, export, check, measure, describe. Writes no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train.py: trains every (seed, fold) model and every final member as stacks. Reads no corpus and judges nothing.
+"""trainer.py: trains every (seed, fold) model and every final member as stacks. Reads no corpus and judges nothing.
 
 A model's bytes depend on the data, the recipe and its own (seed, fold) alone: not on the other models of its stack,
 their order, the stack's size or the number of workers. Each model draws from streams of its own (`ModelKey.stream`),

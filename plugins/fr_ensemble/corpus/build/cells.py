@@ -16,10 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
-from registry_tool.errors import InputError
-
-from fr_ensemble.corpus.encoders import Encoder
 from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner
+from fr_ensemble.corpus.encoders import Encoder
+from registry_tool.errors import InputError
 
 ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")

@@ -16,11 +16,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from registry_tool.errors import InputError, WorldError
-
 from fr_ensemble.corpus.build.cells import ENGINE, FEATURES, SCORES, Cell, Reference, Source, Workshop, frames_filter
-from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
+from fr_ensemble.corpus.encoders import ENCODERS
+from registry_tool.errors import InputError, WorldError
 
 __all__ = ["ENCODERS", "Built", "Plan", "Progress", "Source", "build", "find_ffmpeg"]
 

@@ -1,0 +1,1 @@
+"""build: a corpus made of real encodes."""

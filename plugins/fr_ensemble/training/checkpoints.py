@@ -1,0 +1,106 @@
+"""checkpoints.py: the folder that keeps a long run's state: `run.json`, and a file a model. Trains nothing.
+
+Files are written whole or not at all, and hold numpy arrays alone, no pickles. A finished model's file holds its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training.compiling import has_fma
+from fr_ensemble.training.model import Model
+from fr_ensemble.training.table import FINAL, Table
+from registry_tool.errors import InputError, WorldError
+
+ARRAYS = ("p", "m", "v", "powers", "streams", "best")  # of a model, copied in place
+NUMBERS = ("epoch", "best_loss", "best_epoch")
+
+
+def run_digest(table: Table, recipe: Recipe) -> str:
+    """What a run computes: its data, its recipe, and how this machine multiplies and adds."""
+    sha = hashlib.sha256(f"{recipe.sha256} {has_fma()} {table.n_features} {table.n_slots}".encode())
+    scaler = table.scales[FINAL].scaler
+    for array in (table.rows, table.source, scaler.mean, scaler.std):
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder with the state of one run's models."""
+
+    folder: Path
+    seconds: float  # the least time between two saves of a model that is not finished
+
+    def begin(self, digest: str, resume: bool) -> None:
+        """Say what run the folder is of, or with `resume` check that it is of this one.
+
+        Raises InputError where the folder holds a run and `resume` is off, or another run, WorldError for a bad disk.
+        """
+        path = self.folder / "run.json"
+        try:
+            if path.exists() or (self.folder / "plan.json").exists():  # the latter: of release 0.1.0
+                if not resume:
+                    raise InputError(f"{path}: found a run's checkpoint, expected none: add --resume or remove it")
+                if not path.exists() or json.loads(path.read_text("utf-8"))["run"] != digest:
+                    raise InputError(
+                        f"{path}: found the checkpoint of other data, another recipe or another trainer, expected "
+                        "this run's: choose another folder"
+                    )
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, lambda file: file.write(json.dumps({"run": digest}).encode()))
+        except OSError as error:
+            raise WorldError(f"{path}: {error.strerror}, expected a folder that can be written to") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: found no description of a run, expected one: remove the folder") from error
+
+    def path(self, model: Model) -> Path:
+        fold = "final" if model.key.fold == FINAL else f"fold{model.key.fold}"
+        return self.folder / f"{fold}-seed{model.key.seed}.npz"
+
+    def save(self, model: Model) -> None:
+        """Write a model's state. Raises WorldError for a bad disk."""
+        path = self.path(model)
+        arrays: dict[str, Any] = {name: getattr(model, name) for name in (*ARRAYS, *NUMBERS)}
+        try:
+            write_atomic(path, lambda file: np.savez(file, **arrays))
+        except OSError as error:
+            raise WorldError(f"{path}: {error.strerror}, expected room for a checkpoint") from error
+
+    def load(self, model: Model) -> None:
+        """Bring a fresh model to its saved state, where there is one. Raises InputError for a file that is not one."""
+        path = self.path(model)
+        if not path.exists():
+            return
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in ARRAYS:
+                    target, source = getattr(model, name), arrays[name]
+                    if source.shape != target.shape or source.dtype != target.dtype:
+                        raise ValueError(f"{name}: another shape")
+                    target[...] = source
+                for name in NUMBERS:
+                    setattr(model, name, arrays[name].item())
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: found no state of this model, expected one: remove the file") from error
+
+
+def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".part")
+    with temporary.open("wb") as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

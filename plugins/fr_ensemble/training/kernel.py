@@ -1,0 +1,227 @@
+"""kernel.py: one model's epochs, and one model's scores, as compiled functions over flat float32 arrays.
+
+H hidden units, B rows a batch, K input columns: all padded, with zeros that stay zeros. Every product is a fused
+multiply-add, every sum has one order, every function is a polynomial of our own, and no fast-math flag lets the
+compiler change any of it: the bits depend on neither the processor nor its neighbours. docs/explanation/kernel.md.
+"""
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# numba infers the types of compiled functions.
+
+from __future__ import annotations
+
+import numpy as np
+
+from fr_ensemble.training.compiling import compiled, compiled_and_kept
+from fr_ensemble.training.draws import BLOCK, gaussians, shuffle, words
+from fr_ensemble.training.tile import at, dot, fma, product, transpose
+
+F = np.float32
+ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
+TINY = F(1e-30)  # what is nearer to zero is zero: denormal numbers cost a hundred cycles each
+BETA1, BETA2, EPSILON = 0.9, 0.999, F(1e-8)  # torch.optim.Adam's defaults
+KEEP2, NEW1, NEW2 = F(BETA2), F(1.0 - BETA1), F(1.0 - BETA2)
+ROOT_HALF, ROOT_TWO_PI = F(0.70710678), F(0.39894228)  # 1 / sqrt(2), 1 / sqrt(2 pi)
+
+# e^x = 2^n e^r (Cephes expf): n by adding 1.5 * 2^23, r with ln 2 in two parts
+LOG2E, LN2_HIGH, LN2_LOW, MAGIC, LEAST = F(1.44269504), F(-0.693359375), F(2.12194440e-4), F(12582912.0), F(-87.0)
+E1, E2, E3, E4, E5 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3), F(4.1665795894e-2), F(1.6666665459e-1)
+
+# 1 - erf(a) = t (A5 + t (A4 + ...)) e^(-a^2), t = 1 / (1 + A0 a): Abramowitz & Stegun 7.1.26, within 1.5e-7
+A0, A1, A2, A3, A4, A5 = F(0.3275911), F(1.061405429), F(-1.453152027), F(1.421413741), F(-0.284496736), F(0.254829592)
+
+
+@compiled
+def exp(x):
+    """e^x for -87 <= x <= 0, to a unit or two in the last place."""
+    n = fma(x, LOG2E, MAGIC)
+    shift = np.float32(n).view(np.int32) << np.int32(23)
+    n = n - MAGIC
+    r = fma(n, LN2_LOW, fma(n, LN2_HIGH, x))
+    p = fma(fma(fma(fma(fma(E1, r, E2), r, E3), r, E4), r, E5), r, HALF)
+    p = fma(p, r * r, r + ONE)
+    return np.int32(np.float32(p).view(np.int32) + shift).view(np.float32)
+
+
+@compiled
+def activate(z, bias, h, slope, bits, drop, scale):
+    """h = gelu(z + bias), slope = gelu'(z + bias), row by row; both 0 for units that are out, else times scale.
+
+    A unit is out where its 16 random bits are below drop.
+    """
+    width = len(bias)
+    for i in range(0, len(z), width):
+        zi, hi, si, bi = z[i : i + width], h[i : i + width], slope[i : i + width], bits[i : i + width]
+        for j in range(width):
+            x = zi[j] + bias[j]
+            a = abs(x) * ROOT_HALF
+            e = exp(max(-a * a, LEAST))
+            t = ONE / fma(a, A0, ONE)
+            tail = HALF * (fma(fma(fma(fma(A1, t, A2), t, A3), t, A4), t, A5) * t) * e
+            phi = tail if x < ZERO else ONE - tail
+            s = scale if bi[j] >= drop else ZERO
+            hi[j] = x * phi * s
+            si[j] = fma(x * ROOT_TWO_PI, e, phi) * s
+
+
+@compiled
+def gelu(z, bias):
+    """z = gelu(z + bias), row by row, as `activate` computes it."""
+    width = len(bias)
+    for i in range(0, len(z), width):
+        zi = z[i : i + width]
+        for j in range(width):
+            x = zi[j] + bias[j]
+            a = abs(x) * ROOT_HALF
+            e = exp(max(-a * a, LEAST))
+            t = ONE / fma(a, A0, ONE)
+            tail = HALF * (fma(fma(fma(fma(A1, t, A2), t, A3), t, A4), t, A5) * t) * e
+            zi[j] = x * (tail if x < ZERO else ONE - tail)
+
+
+@compiled
+def adam(p, g, m, v, size, root, decay, shrink):
+    """One step of Adam. size: learning rate / (1 - beta1^t); root: 1 / sqrt(1 - beta2^t).
+
+    decay: Adam's L2 term; shrink: what AdamW multiplies weights with (Loshchilov & Hutter 2019), 1 for Adam.
+    """
+    for i in range(len(p)):
+        pi = p[i]
+        gi = fma(pi, decay, g[i])
+        mi = fma(NEW1, gi - m[i], m[i])
+        vi = fma(NEW2, gi * gi, v[i] * KEEP2)
+        mi = ZERO if abs(mi) <= TINY else mi  # written so that NaN stays NaN
+        vi = ZERO if vi <= TINY else vi
+        pi = fma(pi, shrink, -(size * mi / fma(np.sqrt(vi), root, EPSILON)))
+        m[i] = mi
+        v[i] = vi
+        p[i] = ZERO if abs(pi) <= TINY else pi
+
+
+@compiled
+def head(h2, slope2, w3, errors, gw3, gb2):
+    """From the rows' errors: the gradients of w3 and b2, and slope2 becomes the gradient of z2."""
+    width = len(w3)
+    for j in range(width):
+        gw3[j] = ZERO
+        gb2[j] = ZERO
+    for r in range(len(errors)):
+        e = errors[r]
+        h, s = h2[r * width : (r + 1) * width], slope2[r * width : (r + 1) * width]
+        for j in range(width):
+            gw3[j] = fma(e, h[j], gw3[j])
+        for j in range(width):
+            s[j] *= e * w3[j]
+        for j in range(width):
+            gb2[j] += s[j]
+
+
+@compiled
+def times(a, b):
+    for i in range(len(a)):
+        a[i] *= b[i]
+
+
+@compiled
+def read_row(row, mean, std, n_features, n_slots, x):
+    """x = [standardised features, one-hot slots, standardised conditioning, 1, 0 ...]; the standardised target.
+
+    row: numeric columns, slot, target; mean, std: of the numeric columns, then of the target.
+    """
+    n = len(mean) - 1
+    for i in range(len(x)):
+        x[i] = ZERO
+    for i in range(n):
+        x[i if i < n_features else i + n_slots] = (row[i] - mean[i]) / std[i]
+    x[n_features + np.int64(row[n])] = ONE
+    x[n + n_slots] = ONE
+    return (row[n + 1] - mean[n]) / std[n]
+
+
+@compiled_and_kept
+def train_epochs(rows, source, fold, stops, scale, shape, rates, streams, powers, p, g, m, v, order, work, epochs):
+    """Train one model for some epochs: on the rows that are neither of source `fold` nor marked in `stops`.
+
+    rows: (n, C), see Table. scale: (2, F + K + 1), mean and deviation. shape: F, V, rows of a batch, B, H, threshold of
+    dropout in 2^-16. rates: learning rate, decay, decoupled decay, input noise. streams: (3, 32), of order, dropout,
+    noise. powers: beta1^t, beta2^t after t steps. p, g, m, v: w1 (K, H), w2 (H, H), b2, w3 (H), b3; gradients, moments.
+    """
+    n_features, n_slots, batch, B, H, drop = shape[0], shape[1], shape[2], shape[3], shape[4], np.uint16(shape[5])
+    rate, decay, decoupled, noise = rates[0], F(rates[1]), rates[2], F(rates[3])
+    mean, std = scale[0], scale[1]
+    n_numeric = len(mean) - 1
+    K = (n_numeric + n_slots + 4) // 4 * 4
+    ow2 = K * H
+    ob2, ow3, ob3 = ow2 + H * H, ow2 + H * H + H, ow2 + H * H + 2 * H
+    n = B * H
+    z, h1, s1, h2, s2 = work[:n], work[n : 2 * n], work[2 * n : 3 * n], work[3 * n : 4 * n], work[4 * n : 5 * n]
+    w2t, x = work[5 * n : 5 * n + H * H], work[5 * n + H * H : 5 * n + H * H + B * K]
+    errors, none = work[5 * n + H * H + B * K :][:B], work[5 * n + H * H + B * K + B :][:H]
+    b2, w3, gb2, gw3 = p[ob2:ow3], p[ow3:ob3], g[ob2:ow3], g[ow3:ob3]
+    raw = np.zeros(n // 2, np.uint64)
+    bits = raw.view(np.uint16)
+    jitter, room = np.zeros(batch * n_numeric, F), np.zeros((batch * n_numeric + 7) // 8 * 8, np.uint64)
+    place = np.zeros(BLOCK, np.uint64)
+    keep = F(1.0 / (1.0 - drop / 65536.0))
+    shrink = F(1.0 - rate * decoupled)
+    for _ in range(epochs):
+        count = 0
+        for i in range(len(source)):
+            if source[i] != fold and not stops[i]:
+                order[count] = i
+                count += 1
+        shuffle(streams[0], order[:count], place)
+        for first in range(0, count, batch):
+            nb = min(batch, count - first)
+            for r in range(nb):
+                errors[r] = read_row(rows[order[first + r]], mean, std, n_features, n_slots, x[r * K : (r + 1) * K])
+            x[nb * K :] = ZERO
+            if noise > ZERO:
+                gaussians(streams[2], jitter, room)
+                for r in range(nb):
+                    for i in range(n_numeric):
+                        column = r * K + (i if i < n_features else i + n_slots)
+                        x[column] = fma(jitter[r * n_numeric + i], noise, x[column])
+            if drop > 0:
+                words(streams[1], raw)
+            product(x, 0, K, 1, p, 0, z, 0, B, K, H)  # z1 (B, H)
+            activate(z, none, h1, s1, bits[:n], drop, keep)
+            product(h1, 0, H, 1, p, ow2, z, 0, B, H, H)  # z2 (B, H)
+            activate(z, b2, h2, s2, bits[n:], drop, keep)
+            weight, total = TWO / F(nb), ZERO
+            for r in range(nb):
+                score = dot(at(h2, r * H), at(w3, 0), H) + p[ob3]
+                errors[r] = (score - errors[r]) * weight
+                total += errors[r]
+            errors[nb:] = ZERO
+            g[ob3] = total
+            head(h2, s2, w3, errors, gw3, gb2)  # s2 is now the gradient of z2
+            product(h1, 0, 1, H, s2, 0, g, ow2, H, B, H)  # of w2 (H, H)
+            transpose(p, ow2, w2t, H)
+            product(s2, 0, H, 1, w2t, 0, z, 0, B, H, H)  # of h1 (B, H)
+            times(z, s1)
+            product(x, 0, 1, K, z, 0, g, 0, K, B, H)  # of w1 (K, H)
+            powers[0] *= BETA1
+            powers[1] *= BETA2
+            adam(p, g, m, v, F(rate / (1.0 - powers[0])), F(1.0 / np.sqrt(1.0 - powers[1])), decay, shrink)
+
+
+@compiled_and_kept
+def scores(rows, chosen, scale, n_features, n_slots, p, H, out):
+    """Standardised scores of the chosen rows, float32, without dropout. p as `train_epochs` leaves it."""
+    B = 64
+    mean, std = scale[0], scale[1]
+    n_numeric = len(mean) - 1
+    K = (n_numeric + n_slots + 4) // 4 * 4
+    ow2 = K * H
+    ob2, ow3, ob3 = ow2 + H * H, ow2 + H * H + H, ow2 + H * H + 2 * H
+    x, z1, z2, none = np.zeros(B * K, F), np.zeros(B * H, F), np.zeros(B * H, F), np.zeros(H, F)
+    for first in range(0, len(chosen), B):
+        nb = min(B, len(chosen) - first)
+        for r in range(nb):
+            read_row(rows[chosen[first + r]], mean, std, n_features, n_slots, x[r * K : (r + 1) * K])
+        product(x, 0, K, 1, p, 0, z1, 0, B, K, H)
+        gelu(z1, none)
+        product(z1, 0, H, 1, p, ow2, z2, 0, B, H, H)
+        gelu(z2, p[ob2:ow3])
+        for r in range(nb):
+            out[first + r] = dot(at(z2, r * H), at(p, ow3), H) + p[ob3]

@@ -1,0 +1,250 @@
+"""model.py: one model in flat arrays, from its first weights to its last: the loop around the kernel. No workers.
+
+model = Model.begin(table, recipe, key)
+weights, scores = train_model(table, recipe, key)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fr_ensemble.arrays import Float32, Float64, Int64, Weights
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.evidence.metrics import group_means
+from fr_ensemble.training import draws, kernel
+from fr_ensemble.training.compiling import aligned
+from fr_ensemble.training.table import ModelKey, Role, Table
+from fr_ensemble.training.tile import COLUMNS, ROWS
+from registry_tool.errors import InputError
+
+STEPS_A_CALL = 4096  # of the kernel, some 60 ms: between two calls a model hears of an interrupt and may be saved
+DRAWN = (Role.ORDER, Role.DROPOUT, Role.NOISE)
+
+
+class Result(NamedTuple):
+    """A trained model in target units, and its scores of the rows that it held out, float64 (rows,), ascending."""
+
+    key: ModelKey
+    weights: Weights
+    scores: Float64
+
+
+class Keeper(Protocol):
+    """Where a model's state is kept between two runs; see checkpoints.py."""
+
+    @property
+    def seconds(self) -> float: ...
+
+    def save(self, model: Model) -> None: ...
+
+    def load(self, model: Model) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a model's weights stand in one flat array: w1 with b1 below it (K, H), w2 (H, H), b2 (H), w3 (H), b3.
+
+    D inputs; K and H are padded to what the tile takes. All that is padding is zero and stays zero.
+    """
+
+    inputs: int  # D
+    hidden: int
+
+    @property
+    def k(self) -> int:
+        return -(-(self.inputs + 1) // ROWS) * ROWS
+
+    @property
+    def h(self) -> int:
+        return -(-self.hidden // COLUMNS) * COLUMNS
+
+    @property
+    def size(self) -> int:
+        return self.k * self.h + self.h * self.h + 3 * self.h  # b3 has a row of its own, which keeps the end aligned
+
+    def views(self, flat: Float32) -> Weights:
+        """The parts that are not padding, as views: writing to them writes to `flat`."""
+        h, d, n = self.h, self.inputs, self.hidden
+        first, second, rest = np.split(flat, [self.k * h, self.k * h + h * h])
+        w1, w2, (b2, w3, b3) = first.reshape(self.k, h), second.reshape(h, h), rest.reshape(3, h)
+        return Weights(w1[:d, :n], w1[d, :n], w2[:n, :n], b2[:n], w3[:n, None], b3[:1])
+
+    def pack(self, weights: Weights) -> Float32:
+        flat = aligned(self.size)
+        for target, source in zip(_arrays(self.views(flat)), _arrays(weights), strict=True):
+            target[...] = source
+        return flat
+
+    def unpack(self, flat: Float32) -> Weights:
+        return Weights(*(np.array(part) for part in _arrays(self.views(flat))))
+
+
+def _arrays(weights: Weights) -> Iterator[Float32]:
+    return (getattr(weights, field.name) for field in fields(weights))
+
+
+@dataclass(slots=True)
+class Model:
+    """A model between two epochs: everything that a checkpoint holds."""
+
+    key: ModelKey
+    layout: Layout
+    epoch: int  # epochs done
+    p: Float32  # weights
+    m: Float32  # Adam's moments
+    v: Float32
+    powers: Float64  # beta1^t and beta2^t after t steps
+    streams: draws.UInt64  # (3, 4 * LANES), of DRAWN
+    best: Float32  # with early stopping: the weights of the best epoch, its loss and number
+    best_loss: float = np.inf
+    best_epoch: int = 0
+
+    @classmethod
+    def begin(cls, table: Table, recipe: Recipe, key: ModelKey) -> Model:
+        """Before the first epoch."""
+        layout = Layout(table.inputs, recipe.hidden)
+        p = layout.pack(initial_weights(key.generator(Role.INIT), table.inputs, recipe.hidden))
+        streams = np.stack([draws.stream(key.entropy(role)).reshape(-1) for role in DRAWN])
+        return cls(key, layout, 0, p, aligned(layout.size), aligned(layout.size), np.ones(2), streams, p.copy())
+
+    def is_done(self, recipe: Recipe) -> bool:
+        """Whether the last epoch is over, or patience ran out."""
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= recipe.epochs or 0 < recipe.early_stopping <= waited
+
+
+def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weights:
+    """Weights as torch.nn.Linear starts: uniform within +-1/sqrt(fan_in), weight before bias, layer by layer."""
+
+    def uniform(fan_in: int, *shape: int) -> Float32:
+        bound = 1.0 / np.sqrt(fan_in)
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+    return Weights(
+        w1=uniform(inputs, inputs, hidden),
+        b1=uniform(inputs, hidden),
+        w2=uniform(hidden, hidden, hidden),
+        b2=uniform(hidden, hidden),
+        w3=uniform(hidden, hidden, 1),
+        b3=uniform(hidden, 1),
+    )
+
+
+def drop_threshold(dropout: float) -> int:
+    """The dropout rate in units of 1 / RESOLUTION: a unit is out where 16 random bits are below it."""
+    return min(round(dropout * draws.RESOLUTION), draws.RESOLUTION - 1)
+
+
+class Steps:
+    """What the kernel needs to go on with one model: the table, the recipe, and room to work in."""
+
+    def __init__(self, table: Table, recipe: Recipe, model: Model) -> None:
+        key, layout, batch = model.key, model.layout, recipe.batch_size
+        self.stops = table.stops(key, recipe.stopping_share)
+        padded = -(-batch // ROWS) * ROWS
+        self.order = np.empty(np.count_nonzero((table.source != key.fold) & ~self.stops), np.int32)
+        k, h = layout.k, layout.h
+        self.work = aligned(padded * (5 * h + k + 1) + h * h + h + ROWS * COLUMNS)
+        self.gradient = aligned(layout.size)
+        self.scale = table.scales[key.fold].columns
+        self.shape = np.array([table.n_features, table.n_slots, batch, padded, h, drop_threshold(recipe.dropout)])
+        decays = (0.0, recipe.weight_decay) if recipe.decoupled_weight_decay else (recipe.weight_decay, 0.0)
+        self.rates = np.array([recipe.learning_rate, *decays, recipe.input_noise])
+        self.table, self.model = table, model
+        self.epochs_a_call = max(1, STEPS_A_CALL * batch // len(self.order)) if not recipe.early_stopping else 1
+
+    def take(self, most: int) -> None:
+        """Train for some epochs, at most `most`."""
+        epochs, model = min(most, self.epochs_a_call), self.model
+        kernel.train_epochs(
+            self.table.rows, self.table.source, model.key.fold, self.stops, self.scale, self.shape, self.rates,
+            model.streams, model.powers, model.p, self.gradient, model.m, model.v, self.order, self.work, epochs,
+        )  # fmt: skip
+        model.epoch += epochs
+
+
+def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64) -> None:
+    """After an epoch: keep the weights if the model was never better on its stopping rows.
+
+    The loss is a mean over sources, each weighing alike. group: of each row, its source among those.
+    """
+    mean, std = table.scales[model.key.fold].columns[:, -1]
+    target = (table.rows[stops, table.n_numeric + 1] - mean) / std
+    squares = np.square(scores_of(table, model.key, model.layout, model.p, stops) - target)
+    loss = float(group_means(squares, group, int(group.max()) + 1).mean())
+    if loss < model.best_loss:
+        model.best_loss, model.best_epoch = loss, model.epoch
+        model.best[...] = model.p
+
+
+def scores_of(table: Table, key: ModelKey, layout: Layout, p: Float32, chosen: NDArray[np.int32]) -> Float64:
+    """Scores of rows of the table, float64 (rows,), in the units that the weights p give."""
+    out = np.empty(len(chosen), np.float32)
+    scale = table.scales[key.fold].columns
+    kernel.scores(table.rows, chosen, scale, table.n_features, table.n_slots, p, layout.h, out)
+    return out.astype(np.float64)
+
+
+def in_target_units(table: Table, recipe: Recipe, key: ModelKey, standard: Weights) -> Weights:
+    """A model that gives a standardised target, as one that gives the target. Raises InputError where it diverged."""
+    fit = table.scales[key.fold]
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is seen below
+        weights = replace(
+            standard,
+            w3=(standard.w3 * np.float64(fit.target_std)).astype(np.float32),
+            b3=(standard.b3 * np.float64(fit.target_std) + fit.target_mean).astype(np.float32),
+        )
+    if not all(np.isfinite(part).all() for part in _arrays(weights)):
+        raise diverged(recipe, key)
+    return weights
+
+
+def diverged(recipe: Recipe, key: ModelKey) -> InputError:
+    return InputError(
+        f"learning_rate: found {recipe.learning_rate}, with which a model of seed {key.seed} diverged, "
+        "expected a smaller one"
+    )
+
+
+def train_model(
+    table: Table,
+    recipe: Recipe,
+    key: ModelKey,
+    keeper: Keeper | None = None,
+    tick: Callable[[ModelKey, int], None] = lambda key, done: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Result | None:
+    """Train one model to its end, from its checkpoint if there is one; None where it was `stopped` before.
+
+    tick(key, epochs done): after each call of the kernel.
+    """
+    model = Model.begin(table, recipe, key)
+    if keeper:
+        keeper.load(model)
+    steps, saved = Steps(table, recipe, model), time.monotonic()
+    stops = np.flatnonzero(steps.stops).astype(np.int32)
+    group = np.unique(table.source[stops], return_inverse=True)[1]
+    while not model.is_done(recipe):
+        if stopped():
+            return None
+        steps.take(recipe.epochs - model.epoch)
+        if recipe.early_stopping:
+            note_best(table, model, stops, group)
+        done = model.is_done(recipe)
+        if keeper and (done or time.monotonic() - saved >= keeper.seconds):
+            keeper.save(model)
+            saved = time.monotonic()
+        tick(key, recipe.epochs if done else model.epoch)
+    tick(key, recipe.epochs)
+    if recipe.early_stopping and not np.isfinite(model.best_loss):
+        raise diverged(recipe, key)
+    standard = model.layout.unpack(model.best if recipe.early_stopping else model.p)
+    weights = in_target_units(table, recipe, key, standard)
+    held = np.flatnonzero(table.source == key.fold).astype(np.int32)
+    return Result(key, weights, scores_of(table, key, model.layout, model.layout.pack(weights), held))

@@ -1,0 +1,181 @@
+"""tile.py: what numba does not write well by itself, as LLVM: fused multiply-adds, a product's inner tile, a dot
+product, a transposition. Knows no network.
+
+Each number that comes out is one sum in one order: c[r, j] adds its k products from the first to the last, whatever the
+tile's shape. So the bits are the same for every processor with a fused multiply-add, and the shape is free to follow
+the registers. docs/explanation/kernel.md has the picture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from fr_ensemble.training.compiling import compiled, has_fma, has_wide_registers, intrinsic
+
+LANES = 8  # floats of an AVX register; the parts in which `dot` adds
+COLUMNS = 16  # a product's width is a multiple: the narrow tile's columns
+ROWS = 4  # a product's height is a multiple
+NARROW = (4, 2, 8)  # rows, vectors a row, lanes a vector: 8 sums in 8 of 16 AVX registers
+WIDE = (4, 4, 16)  # 16 sums in 16 of 32 AVX-512 registers
+WIDE_COLUMNS = 64 if has_wide_registers() else COLUMNS
+POINTER = types.CPointer(types.float32)
+I64 = ir.IntType(64)
+FLOAT = ir.FloatType()
+
+
+def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z, rounded once; twice where the processor has no such instruction."""
+    if not has_fma():
+        return b.fadd(b.fmul(x, y), z)
+    suffix = f"v{x.type.count}f32" if isinstance(x.type, ir.VectorType) else "f32"
+    name = f"llvm.fma.{suffix}"
+    return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(x.type, [x.type] * 3), name), [x, y, z])
+
+
+def _vector(b: Any, base: Any, offset: Any, kind: ir.VectorType) -> Any:
+    return b.bitcast(b.gep(base, [offset]), kind.as_pointer())
+
+
+def _spread(b: Any, scalar: Any, kind: ir.VectorType) -> Any:
+    one = b.insert_element(kind(ir.Undefined), scalar, ir.IntType(32)(0))
+    zeros = ir.VectorType(ir.IntType(32), kind.count)([0] * kind.count)
+    return b.shuffle_vector(one, kind(ir.Undefined), zeros)
+
+
+@intrinsic
+def fma(ctx: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z of three float32."""
+
+    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        return _fused(b, *args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic
+def at(ctx: Any, array: Any, offset: Any) -> Any:
+    """The address of array[offset], for a contiguous float32 array."""
+
+    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        return b.gep(cx.make_array(sig.args[0])(cx, b, args[0]).data, [args[1]])
+
+    return POINTER(array, types.intp), generate
+
+
+def _tile(rows: int, vectors: int, lanes: int) -> Any:
+    @intrinsic
+    def tile(ctx: Any, a: Any, row: Any, step: Any, w: Any, width: Any, c: Any, k: Any) -> Any:
+        """c[r * width + j] = sum over i below k of a[r * row + i * step] * w[i * width + j]."""
+        signature = types.void(POINTER, types.intp, types.intp, POINTER, types.intp, POINTER, types.intp)
+
+        def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+            a, row, step, w, width, c, k = args
+            kind = ir.VectorType(FLOAT, lanes)
+            before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
+            b.branch(loop)
+            b.position_at_end(loop)
+            i = b.phi(I64)
+            i.add_incoming(I64(0), before)
+            sums = [[b.phi(kind) for _ in range(vectors)] for _ in range(rows)]
+            line = b.mul(i, width)
+            right = [b.load(_vector(b, w, b.add(line, I64(j * lanes)), kind), align=4) for j in range(vectors)]
+            for r, mine in enumerate(sums):
+                left = _spread(b, b.load(b.gep(a, [b.add(b.mul(i, step), b.mul(row, I64(r)))])), kind)
+                for j, total in enumerate(mine):
+                    total.add_incoming(kind([0.0] * lanes), before)
+                    mine[j] = _fused(b, left, right[j], total)
+                    total.add_incoming(mine[j], loop)
+            following = b.add(i, I64(1))
+            i.add_incoming(following, loop)
+            b.cbranch(b.icmp_signed("<", following, k), loop, after)
+            b.position_at_end(after)
+            for r, mine in enumerate(sums):
+                for j, total in enumerate(mine):
+                    b.store(total, _vector(b, c, b.add(b.mul(width, I64(r)), I64(j * lanes)), kind), align=4)
+            return cx.get_dummy_value()
+
+        return signature, generate
+
+    return tile
+
+
+narrow, wide = _tile(*NARROW), _tile(*(WIDE if has_wide_registers() else NARROW))
+
+
+@intrinsic
+def dot(ctx: Any, a: Any, b_: Any, n: Any) -> Any:
+    """Sum of a[i] * b[i], n a multiple of LANES: eight sums, one a lane, added in halves (4 + 4, 2 + 2, 1 + 1)."""
+
+    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        left, right, n = args
+        kind = ir.VectorType(FLOAT, LANES)
+        before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
+        b.branch(loop)
+        b.position_at_end(loop)
+        i, total = b.phi(I64), b.phi(kind)
+        i.add_incoming(I64(0), before)
+        total.add_incoming(kind([0.0] * LANES), before)
+        x, y = (b.load(_vector(b, base, i, kind), align=4) for base in (left, right))
+        new, following = _fused(b, x, y, total), b.add(i, I64(LANES))
+        i.add_incoming(following, loop)
+        total.add_incoming(new, loop)
+        b.cbranch(b.icmp_signed("<", following, n), loop, after)
+        b.position_at_end(after)
+        half = LANES // 2
+        while half:
+            places = [*range(half, 2 * half), *[0] * (LANES - half)]
+            other = b.shuffle_vector(new, kind(ir.Undefined), ir.VectorType(ir.IntType(32), LANES)(places))
+            new, half = b.fadd(new, other), half // 2
+        return b.extract_element(new, ir.IntType(32)(0))
+
+    return types.float32(POINTER, POINTER, types.intp), generate
+
+
+@intrinsic
+def turn(ctx: Any, a: Any, row: Any, c: Any, column: Any) -> Any:
+    """c[j * column + i] = a[i * row + j], i and j below LANES: a square block, turned by swaps."""
+
+    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        a, row, c, column = args
+        kind, places = ir.VectorType(FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
+        x = [b.load(_vector(b, a, b.mul(row, I64(i)), kind), align=4) for i in range(LANES)]
+        for s in (4, 2, 1):
+            low = places([LANES + lane - s if lane & s else lane for lane in range(LANES)])
+            high = places([LANES + lane if lane & s else lane + s for lane in range(LANES)])
+            for i in range(LANES):
+                if not i & s:
+                    x[i], x[i + s] = b.shuffle_vector(x[i], x[i + s], low), b.shuffle_vector(x[i], x[i + s], high)
+        for i in range(LANES):
+            b.store(x[i], _vector(b, c, b.mul(column, I64(i)), kind), align=4)
+        return cx.get_dummy_value()
+
+    return types.void(POINTER, types.intp, POINTER, types.intp), generate
+
+
+@compiled
+def transpose(a, a0, c, n):  # type: ignore[no-untyped-def]  # numba infers them
+    """C (n, n) = A (n, n) turned; A begins at a[a0], C at c[0]; n a multiple of LANES."""
+    for r in range(0, n, LANES):
+        for j in range(0, n, LANES):
+            turn(at(a, a0 + r * n + j), n, at(c, j * n + r), n)
+
+
+@compiled
+def product(a, a0, row, step, w, w0, c, c0, n, k, width):  # type: ignore[no-untyped-def]  # numba infers them
+    """C (n, width) = A (n, k) W (k, width), parts of flat arrays that begin at a0, w0, c0.
+
+    A[r, i] = a[a0 + r * row + i * step]: a transposed A is the same array with other strides.
+    """
+    j = 0
+    while j + WIDE_COLUMNS <= width:
+        for r in range(0, n, ROWS):
+            wide(at(a, a0 + r * row), row, step, at(w, w0 + j), width, at(c, c0 + r * width + j), k)
+        j += WIDE_COLUMNS
+    while j < width:
+        for r in range(0, n, ROWS):
+            narrow(at(a, a0 + r * row), row, step, at(w, w0 + j), width, at(c, c0 + r * width + j), k)
+        j += COLUMNS

@@ -1,0 +1,30 @@
+"""corpora.py: small learnable corpora for tests of the trainers, and the digest of what was trained on one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+from fr_ensemble.arrays import Trained, TrainingData, Weights
+
+
+def make_corpus(rows: Sequence[int], conditioning: int = 0, seed: int = 0) -> TrainingData:
+    """A learnable corpus; rows: how many each source has."""
+    rng = np.random.default_rng(seed)
+    source = np.repeat(np.arange(len(rows)), rows)
+    features = rng.normal(size=(len(source), 6)) * [0.1, 0.2, 0.2, 0.2, 0.1, 5] + [0.8, 0.5, 0.7, 0.8, 0.9, 6]
+    codec = rng.integers(0, 3, len(source))
+    extra = rng.normal(20.0, 3.0, (len(source), conditioning))
+    z = (features - features.mean(0)) / features.std(0)
+    target = 60 + 15 * np.tanh(z @ [0.5, 0.3, 0.2, 0.3, 0.4, -0.2]) + codec + extra.sum(1) + z[:, 0] * z[:, 1]
+    return TrainingData(features, codec, 5, extra, target, source, len(rows))
+
+
+def digest(trained: Trained, seed_index: int | None = None) -> str:
+    """sha256 over every array of a run, or of one seed of it."""
+    chosen = range(len(trained.members)) if seed_index is None else [seed_index]
+    arrays = [getattr(trained.members[i], f.name) for i in chosen for f in fields(Weights)]
+    arrays += [trained.oof[i] for i in chosen] + [trained.scaler.mean, trained.scaler.std]
+    return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()

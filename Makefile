@@ -1,5 +1,6 @@
 # make demo   from a fresh clone to a validated production ensemble
 # make test   the tests
+# make golden what every command prints, written anew: tests/golden
 # make stress the totals of what the tests sample, as figures (some ten minutes)
 # All make their own virtual environment in .venv and install what they need.
 
@@ -7,13 +8,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test stress lint clean
+.PHONY: demo test golden stress lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+golden: .venv/dev.stamp
+	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)
 
 stress: .venv/dev.stamp
 	$(BIN)/python tests/stress.py $(ARGS)

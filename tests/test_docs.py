@@ -41,7 +41,7 @@ def files() -> list[Path]:
         names[:] = [
             n for n in names if (n[0] != "." or n == ".ci") and n not in SKIPPED_FOLDERS and "egg-info" not in n
         ]
-        found += [Path(folder, name) for name in here]
+        found += [Path(folder, name) for name in here if name != ".git"]  # a file, in a worktree
     return sorted(found)
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 INSTALL, JUDGE = ACTION["runs"]["steps"]
-LEFT_OUT = (".*", "__pycache__", "build", "*.egg-info", "model", "tests", "benchmarks")
+LEFT_OUT = (".*", "__pycache__", "*.egg-info", "model", "tests", "benchmarks")
 
 
 def blocks(language: str) -> list[str]:

@@ -30,7 +30,7 @@ FORBIDDEN = {
     "the number of an issue": re.compile(r"\bissue[s]?\s+#?\d", re.IGNORECASE),
     "the host of a package registry": re.compile(r"pypi\.or[g]|pythonhosted\.or[g]|download\.pytorch\.or[g]"),
 }
-SKIPPED_FOLDERS = {"build", "dist", "__pycache__"}
+SKIPPED_FOLDERS = {"dist", "__pycache__"}
 
 
 @cache

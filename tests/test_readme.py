@@ -18,7 +18,7 @@ from conftest import Made
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "bash", "console")
-LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "build", "*.egg-info")
+LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "*.egg-info")
 
 
 def blocks(page: str, *languages: str) -> list[str]:

@@ -15,22 +15,17 @@ from typing import Protocol
 
 import numpy as np
 import pytest
+import tiny_models
 from filelock import FileLock
+from places import SHARED_DATA
+from sandbox import Sandbox, to_json
 
-# `tests/fr_ensemble` is on the path too and must not stand in for the package of that name.
-_PATH, sys.path[:] = list(sys.path), [p for p in sys.path if Path(p).name not in ("tests", "fr_ensemble")]
-import fr_ensemble  # noqa: E402, F401 (the path first)
+from registry_tool import cli
+from registry_tool.hookspec import Kind, hookimpl
+from registry_tool.plugins.manager import Plugins, load
 
-sys.path[:] = _PATH
+sys.modules.setdefault("conftest", sys.modules[__name__])  # what tests import from here is this module, once
 
-import tiny_models  # noqa: E402
-from sandbox import Sandbox, to_json  # noqa: E402
-
-from registry_tool import cli  # noqa: E402
-from registry_tool.hookspec import Kind, hookimpl  # noqa: E402
-from registry_tool.plugins.manager import Plugins, load  # noqa: E402
-
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
 ENCODERS = ("libx264", "libx265", "libsvtav1")
 TRAINING = ("--seeds", "0,1,2", "--epochs", "30", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT")
@@ -111,7 +106,7 @@ def program(*arguments: object, timeout: float = 120, **options: object) -> subp
 @pytest.fixture
 def public_documents(tmp_path: Path) -> Path:
     """A scratch copy of the public registry's JSON files; its models are not public."""
-    public = Path(__file__).parents[2] / "shared" / "data" / "public-registry-v1"
+    public = SHARED_DATA / "public-registry-v1"
     if not public.is_dir():
         pytest.skip("the public registry's JSON files are not beside this checkout")
     folder = tmp_path / "tiny"

@@ -26,9 +26,8 @@ import conftest
 import mutations
 import tiny_models
 from faults import FAULTS, Bench, Outcome
-from mutations import Forger, Mutation, Tally
+from mutations import Forger, Mutation, Tally, harmless, harmless_in_version_1, unproven, unproven_words
 from sandbox import Sandbox, to_json
-from test_mutations import harmless, harmless_in_version_1, unproven, unproven_words
 
 from registry_tool.documents import store
 from registry_tool.hookspec import Level

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from conftest import Made, Program, program
+from places import EXAMPLES
 from sandbox import Sandbox, to_json
 
 from registry_tool import __version__, schemas
@@ -20,9 +21,6 @@ from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
 from registry_tool.documents.schema import violations
 from registry_tool.errors import ExitCode
-
-EXAMPLES = Path(__file__).parent / "examples"
-
 
 # ---- help -------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from sandbox import Sandbox
 
-ROOT = Path(__file__).parents[1]
 CORE, PLUGIN = ROOT / "registry_tool", ROOT / "plugins" / "fr_ensemble"
 ROOMS = {"registry_tool": CORE, "fr_ensemble": PLUGIN}
 # Floors from the ground up: a module of a floor imports only floors below its own and its own room, in functions too.

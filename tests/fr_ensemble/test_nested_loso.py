@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("torch")
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "nested_loso.py"
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
 N, SOURCES = 96, 4
 
 
 @pytest.fixture(scope="module")
 def nested() -> Any:
-    spec = importlib.util.spec_from_file_location("nested_loso", SCRIPT)
+    spec = importlib.util.spec_from_file_location("nested_loso", ROOT / "benchmarks" / "nested_loso.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

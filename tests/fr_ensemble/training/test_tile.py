@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import TESTS
 
 numba = pytest.importorskip("numba", reason="the compiled trainer needs the extra `train`")
 
@@ -145,7 +146,7 @@ for function in (kernel.train_epochs, kernel.scores):
 
 def test_nothing_lets_the_compiler_change_a_bit(tmp_path: Path) -> None:
     """The LLVM of the whole kernel has no fast-math flag, calls no maths library, and is compiled once."""
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(TESTS / "helpers")}
     ran = subprocess.run([sys.executable, "-c", DUMP], env=env, capture_output=True, text=True, check=True)
     lines = ran.stdout.splitlines()
     numbers = re.compile(r"= (tail )?(fadd|fsub|fmul|fdiv|call.*@llvm\.(fma|sqrt))\b")

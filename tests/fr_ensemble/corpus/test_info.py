@@ -1,0 +1,236 @@
+"""test_info.py: `registry fr-ensemble corpus info`: what a corpus holds, and what is odd about it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import FEATURES, SHARED_DATA, Program
+from fr_ensemble.corpus import info
+from places import ROOT
+
+from registry_tool import schemas
+from registry_tool.documents.schema import violations
+
+INFO = ("fr-ensemble", "corpus", "info")
+
+
+def row(source: str, place: int, encoder: str = "libx264", **more: Any) -> dict[str, Any]:
+    """A row whose numbers are those of `place` alone."""
+    numbers = {name: round(0.9 - 0.001 * place - 0.01 * i, 6) for i, name in enumerate(FEATURES)}
+    return {
+        "src": source,
+        "encoder": encoder,
+        "clip": f"{source}-{place // 4}",
+        **numbers,
+        "vmaf": 90.0 - place,
+        **more,
+    }
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def asked(registry: Program, path: Path, *arguments: str) -> dict[str, Any]:
+    ran = registry(*INFO, path, "--format", "json", *arguments)
+    assert (ran.code, ran.err) == (0, "")
+    document: dict[str, Any] = json.loads(ran.out)
+    assert violations(document, schemas.load("corpus_info")) == []
+    return document
+
+
+def test_a_sound_corpus(registry: Program, tmp_path: Path) -> None:
+    """Counts, ranges and sources are those of the rows, and nothing is odd."""
+    encoders = ("libx264", "x265", "wonder")
+    rows = [row("ab"[i // 8], i, encoders[i % 3], crf=20 + i % 2) for i in range(16)]
+    path = write(tmp_path / "c.csv", rows)
+    document = asked(registry, path)
+    assert (document["corpus"], document["n_rows"]) == ("c.csv", 16)
+    bars = document["target"].pop("histogram")
+    assert document["target"] == {"name": "vmaf", "min": 75.0, "mean": 82.5, "max": 90.0}
+    assert bars == {"from": 75.0, "width": 0.25, "counts": ([1, 0, 0, 0] * 16)[:61]}
+    assert document["features"]["adm2"]["max"] == 0.9
+    assert document["sources"]["b"] == {
+        "n_rows": 8, "n_clips": 2, "encoders": ["libx264", "wonder", "x265"],
+        "target": {"min": 75.0, "mean": 78.5, "max": 82.0},
+    }  # fmt: skip
+    assert document["encoders"]["wonder"] == {
+        "n_rows": 5, "known": False, "target": {"min": 76.0, "mean": 82.0, "max": 88.0},
+    }  # fmt: skip
+    assert document["encoders"]["x265"]["known"]
+    odd = ("missing_features", "constant_columns", "duplicate_rows", "shared_rows", "similar_names", "record")
+    assert not any(document[name] for name in odd)
+    text = registry(*INFO, path).out
+    assert text.startswith("c.csv: 16 rows, 2 sources, 3 encoders\ntarget: 75/82.5/90 vmaf\n")
+    assert text.endswith("nothing odd: no duplicates, no constant columns, no rows in two sources\n")
+
+
+def test_one_video_under_two_names(registry: Program, tmp_path: Path) -> None:
+    """Rows that two sources share are counted with their share, also where one copy was rounded."""
+    rows = [row("a", i) for i in range(8)] + [row("b", i + 6) for i in range(4)] + [row("c", i + 20) for i in range(4)]
+    rows[8]["adm2"] = round(rows[8]["adm2"] + 0.000004, 6)
+    document = asked(registry, write(tmp_path / "c.csv", rows))
+    assert document["shared_rows"] == [{"sources": ["a", "b"], "rows": 2, "share": 0.5}]
+    assert document["duplicate_rows"] == 0
+    text = registry(*INFO, tmp_path / "c.csv").out
+    assert "leakage: a and b have 2 rows in common, 50% of the smaller" in text
+
+
+def test_rows_of_another_encoder_are_not_the_same(registry: Program, tmp_path: Path) -> None:
+    """Two encoders that give the same scores are no leak and no duplicate."""
+    rows = [row("a", i) for i in range(4)] + [row("a", i, "libx265") for i in range(4)] + [row("b", 0, "libsvtav1")]
+    document = asked(registry, write(tmp_path / "c.csv", rows))
+    assert (document["shared_rows"], document["duplicate_rows"]) == ([], 0)
+
+
+def test_oddities_are_named(registry: Program, tmp_path: Path) -> None:
+    """Duplicates, constant columns, missing features and names alike are each one line."""
+    rows = [row(source, i % 3, motion2=1.5, preset="fast") for source in ("My_clip", "my clip") for i in range(4)]
+    for item in rows:
+        del item["vif_scale1"]
+    document = asked(registry, write(tmp_path / "c.csv", rows))
+    assert document["duplicate_rows"] == 2
+    assert document["constant_columns"] == ["encoder", "motion2", "preset"]
+    assert document["missing_features"] == ["vif_scale1"]
+    assert document["similar_names"] == [["My_clip", "my clip"]]
+    text = registry(*INFO, tmp_path / "c.csv").out
+    for line in (
+        "missing features: vif_scale1",
+        "constant columns: encoder, motion2, preset",
+        "duplicate rows: 2 repeat another row of their source",
+        "leakage: are My_clip and my clip one source?",
+    ):
+        assert line in text
+
+
+def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that comes in many batches is described as in one, whichever its format."""
+    rows = [row("abc"[i % 3], i // 2, ("libx264", "libx265")[i % 5 == 0]) for i in range(30)]
+    path = write(tmp_path / "c.csv", rows)
+    whole = plain(info.describe(path))
+    assert whole["shared_rows"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    monkeypatch.setattr(info, "BATCH_ROWS", 4)
+    for other in (path, tmp_path / "c.parquet"):
+        assert plain(info.describe(other)) | {"corpus": "c.csv"} == whole
+
+
+def plain(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its numbers to nine digits: sums in another order differ in the last one."""
+    rounded: dict[str, Any] = json.loads(json.dumps(document), parse_float=lambda text: round(float(text), 9))
+    return rounded
+
+
+def test_the_shipped_corpus(registry: Program) -> None:
+    """The shipped corpus: its record is shown, its sources are counted, and none is another's copy."""
+    path = ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"
+    document = asked(registry, path)
+    table = pq.read_table(path)
+    assert {n: s["n_rows"] for n, s in document["sources"].items()} == Counter(table["src"].to_pylist())
+    assert document["record"]["libvmaf"] in registry(*INFO, path).out
+    assert not [pair for pair in document["shared_rows"] if pair["share"] > 0.1]
+    assert document["similar_names"] == []
+
+
+def test_a_real_corpus(registry: Program) -> None:
+    """A public database's clips with a subjective target: no leak among its sources."""
+    path = SHARED_DATA / "avt-vqdb-uhd-1" / "clips.parquet"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    document = asked(registry, path, "--target", "mos")
+    assert (document["n_rows"], len(document["sources"]), len(document["encoders"])) == (564, 9, 3)
+    assert 1 <= document["target"]["min"] < document["target"]["max"] <= 5
+    assert document["shared_rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("src,vmaf\na,1\n", "no column 'encoder'"),
+        ("encoder,vmaf\na,1\n", "no column 'src'"),
+        ("src,encoder,vmaf\n", "found no rows"),
+        ("src,encoder,vmaf\na,b,c\n", "c.csv:2, column vmaf: found 'c', expected a number"),
+    ],
+)
+def test_what_is_no_corpus_is_refused(text: str, message: str, registry: Program, tmp_path: Path) -> None:
+    """A file that cannot be a corpus is one line and exit 2."""
+    (tmp_path / "c.csv").write_text(text)
+    ran = registry(*INFO, tmp_path / "c.csv")
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+def test_a_corpus_without_a_target(registry: Program, tmp_path: Path) -> None:
+    """Rows to predict have no target and are described all the same."""
+    rows = [{k: v for k, v in row("a", i).items() if k != "vmaf"} for i in range(3)]
+    assert asked(registry, write(tmp_path / "c.csv", rows))["target"] is None
+    assert "target: no such column" in registry(*INFO, tmp_path / "c.csv").out
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[3.0], [-1e308, 1e308], [0.1, 0.1], [-5.5, 2.25, 100.0], list(np.random.default_rng(0).normal(0, 30, 99))],
+)
+def test_a_histogram_holds_every_row(values: list[float]) -> None:
+    """Each number is counted in the bar it lies in, whatever its size, and batches of one give the same bars."""
+    whole, cut = info._Histogram(), info._Histogram()
+    whole.update(np.array(values))
+    for value in values:
+        cut.update(np.array([value]))
+    bars = whole.to_dict()
+    assert bars == cut.to_dict()
+    assert len(bars["counts"]) <= info.MOST_BARS
+    expected = Counter(math.floor(value / bars["width"]) - round(bars["from"] / bars["width"]) for value in values)
+    assert {place: count for place, count in enumerate(bars["counts"]) if count} == expected
+
+
+def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--plot draws a PNG beside the same words, of odd names and without a target too; it needs matplotlib."""
+    pytest.importorskip("matplotlib")
+    rows = [row(source, i) for source in ("a$^{", "A$^{", "b") for i in range(4)]
+    path = write(tmp_path / "c.csv", rows)
+    bare = write(tmp_path / "bare.csv", [{k: v for k, v in item.items() if k != "vmaf"} for item in rows])
+    pictures = set()
+    for file in (path, bare, ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"):
+        ran = registry(*INFO, file, "--plot", tmp_path / "p.png")
+        assert (ran.code, ran.err, ran.out) == (0, "", registry(*INFO, file).out)
+        pictures.add((tmp_path / "p.png").read_bytes())
+    assert len(pictures) == 3
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
+    ran = registry(*INFO, path, "--plot", tmp_path / "q.png")
+    assert (ran.code, ran.out, "--plot: drawing needs matplotlib" in ran.err) == (2, "", True)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.parquet"])
+def test_what_is_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading tells how much of the file is done after each batch, and at the end all of it."""
+    rows = [row("ab"[i % 2], i) for i in range(10)]
+    path = tmp_path / name
+    if name == "c.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "c.csv":
+        write(path, rows)
+    else:
+        path.write_text("".join(json.dumps(item) + "\n" for item in rows))
+    monkeypatch.setattr(info, "BATCH_ROWS", 3)
+    told: list[tuple[int, int]] = []
+    info.describe(path, told=lambda done, total: told.append((done, total)))
+    total = 10 if name == "c.parquet" else path.stat().st_size
+    assert len(told) == 4
+    assert {of for _, of in told} == {total}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (total, total)

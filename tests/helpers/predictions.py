@@ -1,0 +1,32 @@
+"""predictions.py: OOF predictions on random rows, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
+from fr_ensemble.evidence.measure import Oof, read_summaries, to_files
+
+CORPUS = random_corpus(160, ColumnSpec(), 1)
+RECIPE = "ab" * 32
+SEEDS = (0, 1, 2)
+
+
+def make_oof(**changes):
+    noise = np.random.default_rng(2).normal(size=(3, 160))
+    return replace(Oof.of(CORPUS, SEEDS, CORPUS.target + noise, RECIPE), **changes)
+
+
+OOF = make_oof()
+FILES = to_files(OOF, "corpus.parquet")
+
+
+def summaries(files=FILES):
+    found, problems = read_summaries(files)
+    assert not problems
+    return found
+
+
+def set_fold(index, **values):
+    return lambda document: document["folds"][index].update(values)

@@ -1,0 +1,217 @@
+"""test_plugin_new.py: `registry plugin new`: what it makes is installed and used through the program, on real rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+from conftest import Program, program
+from places import ROOT
+from sandbox import tree
+
+from registry_tool.errors import InputError
+from registry_tool.plugins import scaffold
+from registry_tool.plugins.manager import Plugins, load
+
+EXAMPLE = ROOT / "registry_tool" / "plugins" / "template"
+REAL = ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"
+LEFT_BEHIND = ("__pycache__", "build", "*.egg-info", ".pytest_cache", ".mypy_cache", ".ruff_cache")
+PIP = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project of a kind `my_thumbs`, as the program makes it."""
+    folder = tmp_path_factory.mktemp("new") / "thumbs"
+    program("plugin", "new", "my_thumbs", "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def site(project: Path) -> Path:
+    """A folder with the plugin installed by pip from its project, offline."""
+    source = shutil.copytree(project, project.parent / "source")  # building leaves files beside it
+    command = [sys.executable, "-m", "pip", "install", *PIP, "--target", str(project.parent / "site"), str(source)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return project.parent / "site"
+
+
+@pytest.fixture(scope="session")
+def real_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of real encodes, scored by libvmaf, as CSV: every twentieth of the corpus that ships."""
+    path = tmp_path_factory.mktemp("real") / "rows.csv"
+    table = parquet.read_table(REAL, columns=["src", "quality", "adm2", "vmaf"]).to_pylist()[::20]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    return path
+
+
+@pytest.fixture
+def run(site: Path, tmp_path: Path) -> Run:
+    """The program with the plugin installed, working on a registry of its own."""
+    environment = os.environ | {"PYTHONPATH": str(site), "REGISTRY_JSON": str(tmp_path / "model" / "registry.json")}
+
+    def registry(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return registry
+
+
+def test_installed_plugin_is_listed(run: Run) -> None:
+    """The plugin, its version, its kind and its hooks are listed, and its options are in the help."""
+    listed = {row["plugin"]: row for row in json.loads(run("plugins", "--format", "json").stdout)}
+    assert (listed["my_thumbs"]["version"], listed["my_thumbs"]["kinds"]) == ("0.1.0", "my_thumbs")
+    assert {"registry_train", "registry_gate", "registry_predict"} <= set(listed["my_thumbs"]["hooks"].split(", "))
+    assert "--feature" in run("train", "my_thumbs", "--help").stdout
+
+
+def test_whole_chain_on_real_rows(run: Run, real_rows: Path, tmp_path: Path) -> None:
+    """Real rows are trained on, validated, gated, flipped, predicted and evaluated; a weak feature is held."""
+    columns = ("--corpus", real_rows, "--target", "vmaf", "--license", "MIT")
+    run("train", "my_thumbs", "--id", "adm", *columns, "--feature", "adm2")
+    run("validate", "--strict")
+    assert "PROMOTE" in run("gate", "adm").stdout
+    run("flip", "adm")
+    run("validate", "--strict")
+    (entry,) = json.loads(run("list", "--format", "json").stdout)
+    assert (entry["kind"], entry["smoke"], entry["license"]) == ("my_thumbs", False, "MIT")
+    manifest = json.loads((tmp_path / "model" / entry["manifest"]).read_text())
+    with real_rows.open(newline="") as file:
+        expected = [manifest["slope"] * float(row["adm2"]) + manifest["intercept"] for row in csv.DictReader(file)]
+    rows = list(csv.DictReader(run("predict", "adm", "--corpus", real_rows).stdout.splitlines()))
+    assert [float(row["score"]) for row in rows] == pytest.approx(expected, rel=1e-5, abs=1e-4)  # the graph is float32
+    assert json.loads(run("evaluate", "adm", "--corpus", real_rows, "--format", "json").stdout)["n_rows"] == len(rows)
+    assert run("my-thumbs-formula", "adm").stdout.startswith("vmaf = ")
+    run("train", "my_thumbs", "--id", "weak", *columns, "--feature", "quality")
+    assert "oof_plcc >= 0.9: found" in run("gate", "weak", code=1).stdout
+    run("flip", "weak", code=1)
+
+
+def test_foreign_evidence(run: Run, real_rows: Path, tmp_path: Path) -> None:
+    """Evidence in a folder is judged without an entry; a folder without it cannot be judged."""
+    run("train", "my_thumbs", "--id", "adm", "--corpus", real_rows, "--feature", "adm2", "--target", "vmaf")
+    (evidence,) = (tmp_path / "model" / "adm").glob("*/oof.csv")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(evidence, tmp_path / "folder")
+    assert "PROMOTE" in run("gate", "--evidence", tmp_path / "folder", "--kind", "my_thumbs").stdout
+    (tmp_path / "folder" / "oof.csv").rename(tmp_path / "folder" / "other.csv")
+    assert "expected oof.csv" in run("gate", "--evidence", tmp_path / "folder", "--kind", "my_thumbs", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        ("src,target,prediction\na,1,1\na,2,2\nb,3,3\n", "fewer than 3 sources"),
+        ("src,target,prediction\na,1,1\nb,2,nan\nc,3,3\n", "oof_plcc"),
+        ("src,target,prediction\na,1,inf\nb,2,-inf\nc,3,3\n", "oof_plcc"),
+        ("src,target,prediction\na,1,5\nb,2,5\nc,3,5\n", "oof_plcc"),
+    ],
+)
+def test_unfit_evidence_is_held(run: Run, tmp_path: Path, evidence: str, reason: str) -> None:
+    """Too few sources, a number that is not finite and constant predictions promote nothing."""
+    run("train", "my_thumbs", "--id", "probe", "--smoke")  # a registry to take the policy from
+    (tmp_path / "oof.csv").write_text(evidence)
+    assert reason in run("gate", "--evidence", tmp_path, "--kind", "my_thumbs", code=1).stdout
+
+
+def test_without_the_plugin(run: Run, tmp_path: Path) -> None:
+    """An entry whose plugin is not installed is an error, never skipped."""
+    run("train", "my_thumbs", "--id", "probe", "--smoke")
+    done = program("validate", tmp_path / "model", check=False)
+    assert done.returncode == 1
+    assert "kind-unknown" in done.stdout
+
+
+def test_its_own_tests_pass(project: Path) -> None:
+    """The project's tests, the conformance suite among them, pass as they are made."""
+    folder = shutil.copytree(project, project.parent / "tested")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout.splitlines()[-1], "the template offers every hook that the suite asks for"
+
+
+def test_the_template_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template is what the program makes for its name, file by file, and nothing of it stays behind."""
+    monkeypatch.setattr(scaffold, "find_spec", lambda name: None)  # other tests of this process import the example
+    scaffold.new_plugin("ruler", tmp_path / "ruler", Plugins())
+    example = shutil.copytree(EXAMPLE, tmp_path / "example", ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+    assert tree(tmp_path / "ruler") == tree(example)
+
+
+def test_no_word_of_the_template_is_left(project: Path) -> None:
+    """Under another name nothing speaks of the template's; words joined by dashes take dashes."""
+    made = tree(project)
+    assert not [path for path, data in made.items() if b"ruler" in data or "ruler" in path]
+    assert 'name = "registry-my-thumbs"' in made["pyproject.toml"].decode()
+    assert 'my_thumbs = "registry_my_thumbs.plugin"' in made["pyproject.toml"].decode()
+
+
+@pytest.mark.parametrize("name", ["Thumbs", "9thumbs", "thumbs-up", "", "..", "a" * 65, "fr", "fr_ensemble", "tool"])
+def test_unusable_names_are_refused(registry: Program, tmp_path: Path, name: str) -> None:
+    """A name that no kind can have, or that is taken, is one line, exit 2, and nothing is made."""
+    ran = registry("plugin", "new", "-o", tmp_path / "new", "--", name)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link"])
+def test_what_is_there_is_kept(registry: Program, tmp_path: Path, what: str) -> None:
+    """A folder that holds anything, a file or a link is refused in one line and left as it was."""
+    target = tmp_path / "new"
+    if what == "folder":
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+    elif what == "file":
+        target.write_text("mine")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        target.symlink_to(tmp_path / "elsewhere")
+    before = tree(tmp_path)
+    ran = registry("plugin", "new", "thumbs", "-o", target)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert tree(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"new", "elsewhere"}
+
+
+def test_making_it_again_changes_nothing(registry: Program, tmp_path: Path) -> None:
+    """The same command over its own work says so; over work that went on it refuses."""
+    (tmp_path / "new").mkdir()  # empty, and so no obstacle
+    assert registry("plugin", "new", "thumbs", "-o", tmp_path / "new").code == 0
+    assert "nothing was changed" in registry("plugin", "new", "thumbs", "-o", tmp_path / "new").out
+    (tmp_path / "new" / "README.md").write_text("mine")
+    assert registry("plugin", "new", "thumbs", "-o", tmp_path / "new").code == 2
+    assert (tmp_path / "new" / "README.md").read_text() == "mine"
+
+
+def test_it_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing breaks off, neither the folder nor what it was made in is left."""
+    monkeypatch.setattr(scaffold, "FILES", (*scaffold.FILES, "no/such/file.txt"))
+    with pytest.raises(FileNotFoundError):
+        scaffold.new_plugin("thumbs", tmp_path / "new", load())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_named_after_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without -o it is registry-NAME here."""
+    monkeypatch.chdir(tmp_path)
+    assert scaffold.new_plugin("my_thumbs", None, Plugins()) == (Path("registry-my-thumbs"), True)
+    with pytest.raises(InputError):
+        scaffold.new_plugin("My", None, Plugins())
+    assert [path.name for path in tmp_path.iterdir()] == ["registry-my-thumbs"]

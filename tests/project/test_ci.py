@@ -1,0 +1,319 @@
+"""Tests of what CI systems and hooks run: action.yml, .pre-commit-hooks.yaml, and the examples of docs/how-to/ci.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+from conftest import Made
+from places import ROOT
+from sandbox import Sandbox
+
+PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+INSTALL, JUDGE = ACTION["runs"]["steps"]
+LEFT_OUT = (".*", "__pycache__", "*.egg-info", "model", "tests", "benchmarks")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def example(name: str) -> Any:
+    (text,) = (block for block in blocks("yaml") if block.startswith(f"# {name}\n"))
+    return yaml.safe_load(text)
+
+
+def check(schema: str, path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+class Checkout:
+    """A repository of models in git, with `registry` on the path, and on `change` whatever a test does."""
+
+    def __init__(self, base: Path, models: Path) -> None:
+        self.base, self.top = base, base / "work"
+        shutil.copytree(models, self.top / "model", ignore=shutil.ignore_patterns("*.lock"))
+        self.box = Sandbox(self.top / "model" / "registry.json")
+        tools = base / "tools"
+        tools.mkdir()
+        (tools / "registry").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m registry_tool "$@"\n')
+        (tools / "registry").chmod(0o755)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "PRE_COMMIT", "GIT_"))}
+        self.environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
+        self.git("init", "-q", "-b", "main")
+        self.commit("models")
+        self.git("update-ref", "refs/remotes/origin/main", "main")
+
+    def git(self, *arguments: str, folder: Path | None = None) -> str:
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        command, where = ["git", *who, *arguments], folder or self.top
+        done = subprocess.run(command, cwd=where, env=self.environment, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+
+    def shell(self, script: str, code: int = 0, **environment: str) -> str:
+        """As runners start bash; returns what it printed."""
+        command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, cwd=self.top, env=self.environment | environment, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout[-4000:]
+        return done.stdout
+
+    def flip(self) -> None:
+        self.shell("registry flip tiny")
+
+
+@pytest.fixture
+def checkout(made: Made, tmp_path: Path) -> Checkout:
+    """main has a smoke entry, `tiny`, that clears its gate."""
+    return Checkout(tmp_path, made.smoke)
+
+
+def offline(base: Path) -> dict[str, str]:
+    """pip and what it installs find the packages of these tests, this project aside, and no network."""
+    packages = base / "packages"
+    packages.mkdir()
+    for item in Path(sysconfig.get_path("purelib")).iterdir():
+        if not re.match(r"pip\b|pip-|registry|__|.*\.pth$", item.name):
+            (packages / item.name).symlink_to(item)
+    for line in (line for path in Path(sysconfig.get_path("purelib")).glob("*.pth") for line in path.open()):
+        shared = Path(line.strip())
+        for item in shared.iterdir() if shared.name == "site-packages" and shared.is_dir() else ():
+            if not re.match(r"pip\b|pip-|registry|__|.*\.pth$", item.name) and not (packages / item.name).exists():
+                (packages / item.name).symlink_to(item)
+    names = ("PIP_NO_INDEX", "PIP_NO_DEPS", "PIP_DISABLE_PIP_VERSION_CHECK")
+    settings = {"PYTHONPATH": str(packages), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_BUILD_ISOLATION": "0"}
+    return settings | dict.fromkeys(names, "1")  # pip reads NO_BUILD_ISOLATION=0 as: no isolation
+
+
+def project(base: Path) -> Path:
+    return shutil.copytree(ROOT, base / "registry-tool", ignore=lambda folder, names: [
+        name for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names) if name != ".pre-commit-hooks.yaml"
+    ])  # fmt: skip
+
+
+# ---- action.yml -------------------------------------------------------------------------------------------------
+
+
+def act(checkout: Checkout, code: int, base_ref: str = "main", **inputs: str) -> tuple[str, str, str]:
+    """Run the action's judging step as GitHub does; (log, step summary, outputs)."""
+    given = {name: str(field.get("default", "")) for name, field in ACTION["inputs"].items()} | inputs
+    base = given["base"] or (f"origin/{base_ref}" if base_ref else "")
+    environment = {}
+    for name, value in JUDGE["env"].items():
+        plain = re.fullmatch(r"\$\{\{ inputs\.(\w+) \}\}", value)
+        environment[name] = given[plain[1]] if plain else base
+        assert plain or name == "BASE"
+    files = {name: checkout.base / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    for path in files.values():
+        path.write_text("")
+    environment |= {name: str(path) for name, path in files.items()} | {"RUNNER_TEMP": str(checkout.base)}
+    log = checkout.shell(JUDGE["run"], code, **environment)
+    return log, *(path.read_text() for path in files.values())  # type: ignore[return-value]  # two files
+
+
+def test_the_action_is_an_action() -> None:
+    """By GitHub's schema; every input is explained; no expression stands in a script, where it would be run."""
+    check("vendor.github-actions", ROOT / "action.yml")
+    for name, field in ACTION["inputs"].items():
+        assert field["description"], name
+        assert f"`{name}`" in PAGE
+    for step in ACTION["runs"]["steps"]:
+        assert "${{" not in step["run"]
+        assert step["shell"] == "bash"
+    assert {f"${{{{ inputs.{name} }}}}" for name in ("registry", "level", "strict", "format", "sarif")} <= set(
+        JUDGE["env"].values()
+    )
+
+
+def test_the_action_passes_a_flip_and_refuses_a_forgery(checkout: Checkout) -> None:
+    """A flip: findings and the gate table in the summary, SARIF on the side. A byte changed: annotated, exit 1."""
+    checkout.flip()
+    checkout.commit("flip")
+    log, summary, outputs = act(checkout, 0, sarif="out.sarif")
+    assert "::error" not in log
+    assert "| tiny | **PROMOTE** |" in summary
+    assert "registry.json: 1 entry: valid" in summary
+    assert outputs == "sarif=out.sarif\n"
+    assert json.loads((checkout.top / "out.sarif").read_text())["runs"][0]["results"] == []
+    next(checkout.box.run.glob("*_seed0.onnx")).write_bytes(b"?")
+    log, summary, _ = act(checkout, 1, sarif="out.sarif")
+    assert re.search(r"^::error file=model/tiny/\w+/manifest\.json,line=\d+,", log, flags=re.MULTILINE)
+    assert "| tiny | **HOLD** |" in summary
+    (result,) = json.loads((checkout.top / "out.sarif").read_text())["runs"][0]["results"]
+    assert result["ruleId"] == "digest-mismatch"
+
+
+def test_the_action_gates_by_its_inputs(checkout: Checkout) -> None:
+    """A lowered bar is held; outside a pull request nothing is gated; registry, level, strict and format arrive."""
+    checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
+    checkout.flip()
+    log, summary, _ = act(checkout, 1)
+    assert re.search(r"^::error file=model/registry\.json,line=\d+,col=\d+,title=tiny is held::", log, re.MULTILINE)
+    assert "loosened" in summary
+    _, summary, _ = act(checkout, 0, base_ref="")
+    assert "HOLD" not in summary
+    (checkout.top / "model" / "stray.onnx").write_bytes(b"?")
+    assert "0 errors" not in act(checkout, 0, base_ref="", registry="model", level="quick")[0]
+    log, summary, _ = act(checkout, 1, base_ref="", strict="true", format="text")
+    assert ("warning[file-unregistered]" in log, summary) == (True, "")
+    act(checkout, 2, base_ref="", registry="no/such")
+    act(checkout, 2, base="no-such-revision", base_ref="")
+
+
+def test_the_action_installs_itself(checkout: Checkout) -> None:
+    """Into an environment of its own, which it puts on the path of the next step."""
+    path, temporary = checkout.base / "path", checkout.base / "runner"
+    path.write_text("")
+    temporary.mkdir()
+    action = {
+        "GITHUB_ACTION_PATH": str(project(checkout.base)),
+        "RUNNER_TEMP": str(temporary),
+        "GITHUB_PATH": str(path),
+    }
+    checkout.shell(INSTALL["run"], **offline(checkout.base), **action)
+    assert path.read_text().strip() == str(temporary / "registry-tool" / "bin")
+    packages = str(checkout.base / "packages")
+    said = checkout.shell(
+        f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick", PYTHONPATH=packages
+    )
+    assert "1 entry: valid" in said
+
+
+# ---- .pre-commit-hooks.yaml -------------------------------------------------------------------------------------
+
+
+def test_the_hook_runs_in_pre_commit(checkout: Checkout) -> None:
+    """Installed by pre-commit from a clone, by the example of the page: passes what holds, refuses what does not."""
+    source = project(checkout.base)
+    environment = offline(checkout.base) | {"PRE_COMMIT_HOME": str(checkout.base / "cache")}
+    checkout.git("init", "-q", folder=source)
+    checkout.git("add", "-A", folder=source)
+    checkout.git("commit", "-q", "-m", "tool", folder=source)
+    config = example(".pre-commit-config.yaml")
+    config["repos"][0] |= {"repo": str(source), "rev": checkout.git("rev-parse", "HEAD", folder=source)}
+    (checkout.top / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config))
+    run = f'"{sys.executable}" -m pre_commit run -v'
+    (checkout.top / "README.md").write_text("models\n")
+    checkout.git("add", "-A")
+    said = checkout.shell(run, **environment)
+    assert re.search(r"registry validate\.+Passed", said)
+    assert "entr" not in said.partition("duration")[2], "no registry was touched"
+    checkout.box.edit(lambda document: document["models"][0].update(description="another"))
+    checkout.git("add", "-A")
+    assert "1 entry: valid" in checkout.shell(run, **environment)
+    member = next(checkout.box.run.glob("*_seed0.onnx"))
+    member.write_bytes(b"?")
+    checkout.git("add", "-A")
+    assert "error[digest-mismatch]" in checkout.shell(run, 1, **environment)
+    checkout.git("rm", "-q", "-f", str(member))
+    assert "error[file-missing]" in checkout.shell(run, 1, **environment)
+    assert "error[file-missing]" in checkout.shell(f"{run} --all-files", 1, **environment)
+
+
+def test_the_hook_file_is_one() -> None:
+    """By pre-commit's own check, and the id is the one on the page."""
+    path = ROOT / ".pre-commit-hooks.yaml"
+    subprocess.run([sys.executable, "-m", "pre_commit", "validate-manifest", path], check=True)
+    (hook,) = yaml.safe_load(path.read_text())
+    assert example(".pre-commit-config.yaml")["repos"][0]["hooks"] == [{"id": hook["id"]}]
+
+
+# ---- docs/how-to/ci.md ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [(".github/workflows/registry.yml", "vendor.github-workflows"), (".gitlab-ci.yml", "vendor.gitlab-ci")],
+)
+def test_examples_are_what_their_hosts_take(name: str, schema: str, tmp_path: Path) -> None:
+    """By the schemas of GitHub and GitLab."""
+    (text,) = (block for block in blocks("yaml") if block.startswith(f"# {name}\n"))
+    (tmp_path / "ci.yml").write_text(text)
+    check(schema, tmp_path / "ci.yml")
+
+
+def test_the_workflow_uses_the_action() -> None:
+    """With inputs that it has, history to compare with, and the SARIF file that it wrote."""
+    steps = example(".github/workflows/registry.yml")["jobs"]["registry"]["steps"]
+    assert steps[0]["with"] == {"fetch-depth": 0, "submodules": True}
+    assert steps[2]["uses"] == "./registry-tool"
+    assert set(steps[2]["with"]) <= set(ACTION["inputs"])
+    assert steps[3]["with"]["sarif_file"] == steps[2]["with"]["sarif"]
+
+
+def test_the_gitlab_job(checkout: Checkout) -> None:
+    """Its commands after the install run in bash, and leave the reports that it names, for a flip and for a forgery."""
+    job = example(".gitlab-ci.yml")["registry"]
+    install, *script = job["script"]
+    assert install == "pip install ./registry-tool"
+    base = checkout.git("rev-parse", "HEAD")
+    checkout.flip()
+    checkout.shell("\n".join(script), CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+    assert 'name="tiny"' in (checkout.top / "gate.xml").read_text()
+    checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
+    checkout.shell("\n".join(script), 1, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+    reports = [checkout.top / name for name in job["artifacts"]["reports"]["junit"]]
+    assert all(path.exists() for path in reports)
+    assert "<failure" in reports[0].read_text()
+
+
+def test_commands_of_the_page(checkout: Checkout) -> None:
+    """Every command of the page runs, in order."""
+    said = checkout.shell("\n".join(blocks("sh")))
+    assert "model/registry.json: $schema is schemas/registry.schema.json" in said
+    assert (checkout.top / "registry.sarif").exists()
+
+
+# ---- completion -------------------------------------------------------------------------------------------------
+
+
+def test_bash_completes(checkout: Checkout) -> None:
+    """Sourced in a bash: commands, options and choices; `registry` itself is unchanged by it."""
+    script = """
+eval "$(_REGISTRY_COMPLETE=bash_source registry)"
+function=$(complete -p registry | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); "$function" registry; echo "${COMPREPLY[*]}"; }
+try registry val
+try registry validate --for
+try registry validate --format s
+try registry train fr_
+try registry gate --r
+registry validate --level quick
+"""
+    *words, last = checkout.shell(script).splitlines()
+    assert words == ["validate", "--format", "sarif", "fr_ensemble", "--registry"]
+    assert "model/registry.json: 1 entry: valid" in last
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_complete(checkout: Checkout, shell: str) -> None:
+    """The script of the shell names the program, and what it asks for is answered; sourced where the shell is here."""
+    script = checkout.shell(f"_REGISTRY_COMPLETE={shell}_source registry")
+    assert f"_REGISTRY_COMPLETE={shell}_complete" in script
+    asked = {
+        "COMP_WORDS": "registry val" if shell == "zsh" else "registry",
+        "COMP_CWORD": "1" if shell == "zsh" else "val",
+    }
+    said = checkout.shell("registry", _REGISTRY_COMPLETE=f"{shell}_complete", **asked)
+    assert "validate" in said.replace(",", "\n").split()
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,103 @@
+"""test_howto.py: runs what docs/how-to and the tutorial tell people to type, in a folder like theirs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Made
+from places import ROOT
+from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
+from sandbox import Sandbox
+
+from registry_tool.plugins.manager import load
+from registry_tool.workflows.promote import flip
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def shell(script: str, folder: Path, **environment: str) -> str:
+    """Run a script with this program as `registry`; it stops at the first command that fails. What it printed."""
+    tools = folder / ".tools"
+    tools.mkdir(exist_ok=True)
+    for name, program in (("registry", f'"{sys.executable}" -m registry_tool'), ("python", f'"{sys.executable}"')):
+        (tools / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        (tools / name).chmod(0o755)
+    own = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", script], cwd=folder, env=os.environ | own | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+def test_read_a_report(tmp_path: Path) -> None:
+    """The report of the project's own production entry is written."""
+    shutil.copytree(ROOT / "model", tmp_path / "model")
+    shell("\n".join(blocks("how-to/read-a-report.md")), tmp_path)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_migrate(tmp_path: Path) -> None:
+    """A version-1 registry is migrated, validated and held against the old one."""
+    shutil.copytree(ROOT / "tests" / "examples" / "valid" / "version-1-production", tmp_path / "model" / "tiny")
+    said = shell("\n".join(blocks("how-to/migrate.md")), tmp_path)
+    assert re.search(r"^model2/registry\.json: 1 entries; ", said, flags=re.MULTILINE)
+    assert "PROMOTE" in said
+
+
+def test_tutorial(tmp_path: Path) -> None:
+    """The tutorial's reader trains, flips, predicts, sees both ways of cheating named, and demotes."""
+    said = shell("\n".join(blocks("tutorial.md")), tmp_path)
+    assert said.count("exit code 1\n") == 3
+    for words in (
+        "vmaf: production",
+        "lower_80,upper_80",
+        "error[policy-looser]",
+        "error[digest-mismatch]",
+        "vmaf: demoted",
+    ):
+        assert words in said
+    assert said.splitlines()[-1].split()[:3] == ["vmaf", "fr_ensemble", "smoke"]
+
+
+def test_train(tmp_path: Path) -> None:
+    """Whole sources are set aside; two recipes are trained, compared by their gates and on what was set aside."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pq.read_table(ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
+    pq.write_table(table.take(list(range(0, len(table), 10))), tmp_path / "corpus.parquet")
+    script = "\n".join(blocks("how-to/train.md")).replace(" --epochs 60", "").replace("MIT", "MIT --epochs 3")
+    said = shell(script, tmp_path)
+    aside, train = (set(pq.read_table(tmp_path / f"{name}.parquet")["src"].to_pylist()) for name in ("aside", "train"))
+    assert (len(aside), len(train), aside & train) == (5, 17, set())
+    assert said.count("HOLD") == 2
+    assert "rmse_vs_incumbent_high" in said
+    assert all(f"src={name}" in said for name in aside)
+    assert (tmp_path / "sharp.html").is_file()
+
+
+@pytest.mark.usefixtures("own_git")
+def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flip and its day are told, and the model is trained again, as the page says."""
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-01T12:00:00+0000")
+    start(smoke.folder)
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-05-02T10:00:00+0000")
+    flip(smoke.path, load(), "tiny")
+    commit(smoke.folder)
+    script = (
+        "\n".join(blocks("how-to/audit.md")).replace("my_model", "tiny").replace("corpus.parquet", str(made.corpus))
+    )
+    said = shell(script, smoke.folder)
+    assert "2026-05-02 10:00  turned production: sha256 " in said
+    assert said.count("tiny: production on 2026-05-02T") == 2
+    assert said.count("tiny: trained again, to the same bytes") == 2
+    assert (smoke.folder / "again" / "manifest.json").is_file()

@@ -1,0 +1,58 @@
+"""test_conformance.py: the first-party plugins and the example keep the contract that any plugin is held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny_models
+from conftest import TRAINING, Made
+from sandbox import to_json
+
+from registry_tool.testing import PluginSuite
+
+
+class TestFrEnsemble(PluginSuite):
+    """The ensemble that ships, on the one that a run of the tests trains anyway."""
+
+    plugin = "fr_ensemble.plugin"
+    kind = "fr_ensemble"
+    arguments = TRAINING
+    # Recorded and never compared; null where constant predictions have no correlation; and a manifest without
+    # schema_version is the public form, which has no evidence and so is never promoted.
+    optional = ("/environment", "/corpus/record", "/eval/in_sample_plcc", "/schema_version")
+
+    @pytest.fixture
+    def rows(self, made: Made) -> Path:
+        return made.corpus
+
+    @pytest.fixture
+    def good_registry(self, made: Made) -> Path:
+        return made.smoke
+
+
+class OnnxKinds(PluginSuite):
+    """The built-in kinds train nothing: a model with a sidecar, and its int8 variant, stands in."""
+
+    plugin = "registry_tool.plugins.single_models"
+    # A sidecar says what its exporter knew: every field may be missing.
+    optional = tuple(f"/{name}" for name in (*tiny_models.sidecar({"id": "", "kind": "", "onnx": "", "sha256": ""}),))
+
+    def make_registry(self, folder: Path, rows: Path | None) -> None:
+        row = tiny_models.entry(folder, tiny_models.model(), kind=self.kind)
+        row["sidecar_sha256"] = tiny_models.write(folder, "m.json", tiny_models.sidecar(row))
+        policies = {self.kind: {"gate": "manual", "rules": []}}
+        document = {"schema_version": 2, "policies": policies, "models": [row]}
+        (folder / "registry.json").write_bytes(to_json(document))
+
+
+class TestFr(OnnxKinds):
+    kind = "fr"
+
+
+class TestNr(OnnxKinds):
+    kind = "nr"
+
+
+class TestFilter(OnnxKinds):
+    kind = "filter"

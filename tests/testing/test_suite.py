@@ -1,0 +1,373 @@
+"""test_testing.py: the conformance suite finds each way to break a plugin's contract."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+from template import EXAMPLE, TestExample
+
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Batch, Evaluation, Level, Trained, hookimpl, hookspec
+from registry_tool.hookspec import Hooks as Specification
+from registry_tool.testing import Bench, PluginSuite
+from registry_tool.testing import base as rooms
+from registry_tool.testing.loading import HEAVY
+from registry_tool.values import Evidence, Finding
+
+from registry_ruler import plugin as sound  # isort: skip  (on the path by test_conformance)
+
+del TestExample  # it is run in its own file
+FAILURE = (AssertionError, pytest.fail.Exception)
+HOOKS = [name for name in dir(sound) if name.startswith("registry_")]
+CLOCK = iter(range(10**6))
+
+
+def broken(**hooks: Any) -> ModuleType:
+    """The example's plugin with other hooks; None leaves one out."""
+    module, members = ModuleType("broken"), {name: getattr(sound, name) for name in HOOKS} | hooks
+    vars(module).update({name: hook for name, hook in members.items() if hook is not None})
+    return module
+
+
+def kinds(**fields: Any) -> Any:
+    """registry_kinds of the example with other fields of its kind."""
+    (kind,) = sound.registry_kinds()
+    return hookimpl(lambda: [replace(kind, **fields)])
+
+
+def trained(change: Callable[[Trained], Trained]) -> Any:
+    return hookimpl(lambda request: change(sound.registry_train(request)))
+
+
+@hookimpl
+def verify_prints(view: Any, level: Level) -> list[Finding]:
+    print("looking at", view.entry.id)
+    return []
+
+
+@hookimpl
+def verify_writes(view: Any, level: Level) -> list[Finding]:
+    Path("cache.bin").write_bytes(b"")
+    return []
+
+
+@hookimpl
+def verify_sets_a_variable(view: Any, level: Level) -> list[Finding]:
+    os.environ["OMP_NUM_THREADS_OF_MINE"] = str(next(CLOCK))
+    return []
+
+
+@hookimpl
+def verify_seeds(view: Any, level: Level) -> list[Finding]:
+    random.seed(next(CLOCK))
+    return []
+
+
+@hookimpl
+def verify_trusts(view: Any, level: Level) -> Iterator[Finding]:
+    """Raises where a pinned file is not what it wrote."""
+    if view.entry.kind == "ruler" and level is Level.FULL:
+        view.read("oof.csv").decode("ascii").splitlines()[1]
+    return iter(())
+
+
+@hookimpl
+def verify_is_nosy(view: Any, level: Level) -> list[Finding]:
+    return [view.finding("ruler-odd", "no slope")] if "slope" not in (view.manifest or {}) else []
+
+
+@hookimpl
+def verify_speaks_loosely(view: Any, level: Level) -> list[Finding]:
+    return [view.finding("Bad Code", "text")] if view.entry.kind == "ruler" and view.manifest["n_rows"] != 48 else []
+
+
+@hookimpl
+def verify_edits(view: Any, level: Level) -> list[Finding]:
+    view.manifest["seen"] = True
+    return []
+
+
+@hookimpl
+def gate_without_metric(view: Any, request: Any) -> Evidence:
+    return Evidence({"plcc": 1.0}, sha256="0" * 64)
+
+
+@hookimpl
+def gate_of_the_clock(view: Any, request: Any) -> Evidence:
+    return Evidence({"oof_plcc": next(CLOCK) / 1e6}, sha256="0" * 64)
+
+
+@hookimpl
+def gate_believes(view: Any, request: Any) -> Evidence:
+    return Evidence({"oof_plcc": 0.99}, sha256="0" * 64)
+
+
+@hookimpl
+def gate_raises(view: Any, request: Any) -> Evidence:
+    return Evidence({"oof_plcc": float(view.read("oof.csv").decode("ascii").splitlines()[9][-1])}, sha256="0" * 64)
+
+
+@hookimpl
+def predict_lists(view: Any, request: Any) -> Any:
+    return [{"row": 1}]
+
+
+@hookimpl
+def predict_raises(view: Any, request: Any) -> Iterator[Batch]:
+    yield Batch({"row": [len(request.corpus.read_text())]})
+
+
+@hookimpl
+def evaluate_objects(view: Any, request: Any) -> Evaluation:
+    return Evaluation({"entry": object()})
+
+
+@hookimpl
+def train_anything(request: Any) -> Trained:
+    return sound.registry_train(replace(request, smoke=True))
+
+
+def misspelt(view: Any, level: Level) -> list[Finding]:
+    return []
+
+
+def wraps(view: Any, level: Level) -> Iterator[Any]:
+    return (yield)
+
+
+async def asynchronous(view: Any, level: Level) -> list[Finding]:
+    return []
+
+
+# What is wrong -> (the plugin, words in the name of the test that fails, words in its message).
+CASES: dict[str, tuple[ModuleType, str, str]] = {
+    "a misspelt hook": (broken(registry_verfy=misspelt), "its_names_are_hooks", "did you mean registry_verify"),
+    "a hook without its mark": (broken(registry_verify=misspelt), "matches", "lacks @hookimpl"),
+    "a wrapper": (
+        broken(registry_verify=hookimpl(wrapper=True)(wraps)), "matches", "use a plain @hookimpl"),
+    "an async hook": (broken(registry_verify=hookimpl(asynchronous)), "matches", "is async"),
+    "no summary": (broken(registry_kinds=kinds(summary=" ")), "well_formed", "no summary"),
+    "no schema": (broken(registry_kinds=kinds(schema={"type": 7})), "well_formed", "no JSON Schema"),
+    "an old draft": (
+        broken(registry_kinds=kinds(schema={"$schema": "http://json-schema.org/draft-07/schema#"})),
+        "well_formed", "draft-07"),
+    "rules without a gate": (broken(registry_gate=None), "well_formed", "no registry_gate"),
+    "a taken option": (
+        broken(registry_kinds=kinds(options=[click.Option(["--smoke"], help="x")])),
+        "options_collide", "--smoke"),
+    "an option twice": (
+        broken(registry_kinds=kinds(options=[click.Option([name, "x"], help="x") for name in ("--a", "--b")])),
+        "options_collide", "x"),
+    "a required option": (
+        broken(registry_kinds=kinds(options=[click.Option(["--need"], required=True, help="x")])),
+        "options_have_defaults", "--need"),
+    "a taken command": (
+        broken(registry_commands=hookimpl(lambda: [click.Command("validate", help="x")])),
+        "commands_collide", "is the core's"),
+    "a command without help": (
+        broken(registry_commands=hookimpl(lambda: [click.Command("ruler-x")])), "commands_collide", "no help"),
+    "printing": (broken(registry_verify=verify_prints), "good_registry", "printed 'looking at good"),
+    "writing": (broken(registry_verify=verify_writes), "good_registry_validates", "wrote into the current folder"),
+    "an environment": (broken(registry_verify=verify_sets_a_variable), "good_registry_validates", "environment"),
+    "a seed": (broken(registry_verify=verify_seeds), "good_registry_validates", "random state"),
+    "another id": (
+        broken(registry_train=trained(lambda t: replace(t, manifest={**t.manifest, "id": "x"}))),
+        "what_it_trains", "it would not validate"),
+    "no mark of random rows": (
+        broken(registry_train=trained(lambda t: replace(t, manifest={**t.manifest, "random_rows": False}))),
+        "random_rows_train", "random_rows: true"),
+    "any rows": (broken(registry_train=train_anything), "training_names", "DID NOT RAISE"),
+    "rows that raise": (broken(registry_predict=predict_raises), "a_hook_names", "No such file"),
+    "batches that are none": (broken(registry_predict=predict_lists), "keeps_its_contract", "gave a dict"),
+    "a document that JSON cannot hold": (
+        broken(registry_evaluate=evaluate_objects), "keeps_its_contract", "JSON cannot hold it"),
+    "an edited manifest": (broken(registry_verify=verify_edits), "keeps_its_contract", "changed the manifest"),
+    "a moving figure": (broken(registry_gate=gate_of_the_clock), "keeps_its_contract", "answers differently"),
+    "a metric that is never measured": (broken(registry_gate=gate_without_metric), "gate_measures", "oof_plcc"),
+    "a good entry that is held": (broken(registry_gate=gate_of_the_clock), "is_promoted", "HOLD: oof_plcc >= 0.9"),
+    "belief": (broken(registry_gate=gate_believes), "replaced_with_its_pins", "oof.csv"),
+    "a verify that raises": (
+        broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),
+    "a gate that raises": (broken(registry_gate=gate_raises), "replaced_with_its_pins", "registry_gate failed"),
+    "a lax schema": (
+        broken(registry_kinds=kinds(schema={"type": "object"}), registry_verify=None),
+        "every_field", "changes with no finding"),
+    "a loose finding": (broken(registry_verify=verify_speaks_loosely), "every_field", "lower-case words"),
+    "a nosy verify": (broken(registry_verify=verify_is_nosy), "other_kinds", "speaks of another kind"),
+}  # fmt: skip
+
+
+def suite_of(plugin: object, **settings: Any) -> PluginSuite:
+    fields = {"plugin": plugin, "kind": "ruler", "corpus": EXAMPLE / "rows.csv", "arguments": ("--license", "MIT")}
+    return type("Suite", (PluginSuite,), fields | settings)()
+
+
+@pytest.fixture(scope="session")
+def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry that the example trained."""
+    folder = tmp_path_factory.mktemp("ruler") / "model"
+    folder.mkdir()
+    suite_of(sound).make_registry(folder, EXAMPLE / "rows.csv")
+    return folder
+
+
+def ask(suite: PluginSuite, test: str, good_folder: Path, tmp_path: Path) -> Iterable[Callable[[], None]]:
+    """Every call of the one test whose name has these words, with the arguments that pytest would give it."""
+    (name,) = [n for n in dir(suite) if n.startswith("test_") and test in n]
+    function = getattr(suite, name)
+    marks = [mark.args for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
+    sets: list[dict[str, Any]] = [{}]
+    for argument, values in marks:
+        sets = [{**one, argument: value} for one in sets for value in values]
+    for number, one in enumerate(sets):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fixtures = {
+            "tmp_path": lambda folder=folder: folder,
+            "good": lambda folder=folder: suite.bench(good_folder).copy(folder / "model"),
+            "rows": lambda: EXAMPLE / "rows.csv",
+            "loaded": lambda: suite.bench(Path()).plugins.loaded[0],
+        }
+        wanted = [n for n in inspect.signature(function).parameters if n not in one]
+        yield lambda one=one, wanted=wanted, fixtures=fixtures: function(**one, **{n: fixtures[n]() for n in wanted})
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_broken_plugin_fails(what: str, good_folder: Path, tmp_path: Path) -> None:
+    """Each way to break the contract fails the test that is about it, and the message says what is wrong."""
+    plugin, test, words = CASES[what]
+    said = []
+    for call in ask(suite_of(plugin), test, good_folder, tmp_path):
+        try:
+            call()
+        except (pytest.skip.Exception, KeyboardInterrupt):
+            continue
+        except BaseException as error:  # pytest.fail is no Exception, and a plugin's own error fails a test as well
+            said.append(str(error) or repr(error))
+    assert any(words in text for text in said), said or "every test passed"
+
+
+@pytest.mark.parametrize(("level", "word"), [("load", "torch"), ("quick", "onnx")])
+def test_a_heavy_plugin_fails(level: str, word: str, good_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """A library that loads with the module, or at --level quick, is named; a fake one stands in for it."""
+    (tmp_path / "torch.py").write_text("")
+    at_load = "import torch\n" if level == "load" else ""
+    at_quick = "    import onnx\n" if level == "quick" else ""
+    hooks = ", ".join(name for name in HOOKS if name != "registry_verify")
+    (tmp_path / "heavy_plugin.py").write_text(
+        f"{at_load}from registry_ruler.plugin import {hooks}\nfrom registry_tool.hookspec import hookimpl\n"
+        f"@hookimpl\ndef registry_verify(view, level):\n{at_quick}    return []\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    suite, good = suite_of("heavy_plugin"), Bench(good_folder / "registry.json", sound, "ruler")
+    tests = {
+        "load": lambda: suite.test_loading_it_is_light(tmp_path, lambda name, value: None),
+        "quick": lambda: suite.test_a_quick_look_is_light(good),
+    }
+    with pytest.raises(FAILURE, match=f"{word} loaded: import it inside the hook"):
+        tests[level]()
+    assert word in HEAVY
+
+
+def test_training_by_hash_order_fails(tmp_path: Path, monkeypatch: Any) -> None:
+    """A manifest in which a set's order shows differs between two processes, and the file that differs is named."""
+    hooks = ", ".join(name for name in HOOKS if name != "registry_train")
+    (tmp_path / "unsteady_plugin.py").write_text(
+        f"from dataclasses import replace\nfrom registry_ruler.plugin import {hooks}\n"
+        "from registry_ruler import plugin\nfrom registry_tool.hookspec import hookimpl\n"
+        "@hookimpl\ndef registry_train(request):\n    done = plugin.registry_train(request)\n"
+        "    names = list({f'{n}' for n in range(50)})\n"
+        "    return replace(done, manifest={**done.manifest, 'names': names})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    suite = suite_of("unsteady_plugin")
+    with pytest.raises(FAILURE, match=r"trained twice, manifest\.json differ"):
+        suite.test_training_twice_gives_the_same_bytes(EXAMPLE / "rows.csv", tmp_path)
+
+
+def test_a_new_hook_is_covered(good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that the specification gains is asked and held to its types, without a word about it in the suite."""
+    from registry_tool.testing import using
+
+    class Wider(Specification):
+        @hookspec(firstresult=True)
+        def registry_title(self, view: Any, request: Any) -> str | None:
+            """None means no title."""
+
+    Wider.registry_title.__annotations__ = {"view": "EntryView", "request": "PredictRequest", "return": "str | None"}
+    monkeypatch.setattr("registry_tool.plugins.manager.Hooks", Wider)
+    monkeypatch.setattr(using, "Hooks", Wider)
+    good, wrong = (hookimpl(lambda view, request, answer=answer: answer) for answer in ("a title", 7))
+    for hook, fails in ((good, False), (wrong, True)):
+        suite = suite_of(broken(registry_title=hook))
+        folder = tmp_path / str(fails)
+        folder.mkdir()
+        bench = suite.bench(good_folder).copy(folder / "model")
+        if fails:
+            with pytest.raises(FAILURE, match=r"registry_title gave a int, expected str \| None"):
+                suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", folder)
+        else:
+            suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", folder)
+
+
+def test_the_suite_looks_at_every_hook() -> None:
+    """Its hooks are those of the specification, in its order."""
+    assert list(rooms.HOOKS) == [name for name in vars(Specification) if name.startswith("registry_")]
+
+
+def test_nothing_of_it_loads_with_the_core() -> None:
+    """Importing registry_tool, and running the program, imports neither the suite nor pytest."""
+    script = (
+        "import sys, registry_tool, registry_tool.cli, registry_tool.plugins.manager as p; p.load()\n"
+        "print([n for n in sys.modules if n.startswith(('pytest', '_pytest', 'registry_tool.testing'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_without_pytest_it_says_what_to_install(tmp_path: Path) -> None:
+    """Where pytest is not installed the import error names the extra."""
+    (tmp_path / "pytest.py").write_text("raise ImportError('no pytest')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", "import registry_tool.testing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "pip install 'registry-tool[testing]'" in done.stderr
+
+
+def test_forging_fits_every_pin(good_folder: Path, tmp_path: Path) -> None:
+    """What the bench forges has no finding but the plugin's own; the registry it was copied from is untouched."""
+    before = rooms.tree(good_folder)
+    bench = Bench(good_folder / "registry.json", sound, "ruler").copy(tmp_path / "model")
+    bench.forge("good")
+    assert bench.findings() == ()
+    bench.forge("good", files={"oof.csv": b"src,target,prediction\n"})
+    assert bench.errors() == []
+    with bench.view("good") as view:
+        assert view.read("oof.csv") == b"src,target,prediction\n"
+    assert not bench.gate("good").promotes
+    assert rooms.tree(good_folder) == before
+
+
+def test_a_hook_that_is_not_there_is_skipped(good_folder: Path, tmp_path: Path) -> None:
+    """A plugin need not offer every hook."""
+    suite = suite_of(broken(registry_predict=None))
+    with pytest.raises(pytest.skip.Exception, match="no registry_predict"):
+        suite.test_a_hook_keeps_its_contract(suite.bench(good_folder), "registry_predict", None, tmp_path)
+
+
+def test_bad_rows_are_an_input_error(good_folder: Path) -> None:
+    """The example itself names rows that cannot be used: what the broken ones are held against."""
+    bench = Bench(good_folder / "registry.json", sound, "ruler")
+    with pytest.raises(InputError, match="expected a CSV file"):
+        bench.train("x", None)

@@ -32,7 +32,7 @@ Generated from the program: `python docs/generate_cli.py`. `registry COMMAND --h
 | 0 | done, nothing to object to |
 | 1 | judged and rejected: an error finding, HOLD, a refused flip |
 | 2 | cannot be judged: usage or input |
-| 3 | the world broke: disk, permission, a plugin that does not load |
+| 3 | environment error: disk, permission, a plugin that does not load |
 
 What is asked for goes to standard output, words about it to standard error.
 """

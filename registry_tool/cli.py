@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -15,8 +16,10 @@ from registry_tool.commands import audit, gate, inspect, models
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
+from registry_tool.storage.streams import drop, outlive_readers
 
 PROGRAM, COMPLETE = "registry", "_REGISTRY_COMPLETE"
+INTERRUPTED = 130  # as shells say of SIGINT
 
 
 class Main(click.Group):
@@ -60,7 +63,7 @@ def cli() -> None:
     \b
     Exit codes:
       0 done, nothing to object to      1 judged and rejected
-      2 cannot be judged: usage, input  3 the world broke: disk, permission, plugin
+      2 cannot be judged: usage, input  3 environment error: disk, permission, plugin
     """
 
 
@@ -101,39 +104,51 @@ def _complete() -> int:
 
 
 def _run() -> int:
-    """Like click's own main, which takes a reader that leaves for a failure."""
+    """The exit code of a run: fixed by what was found. Output that does not arrive can only raise it."""
+    outlive_readers()
+    code, words = _invoke()
     try:
-        code: int = ExitCode.OK
-        try:
-            with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
-                cli.invoke(ctx)
-        except click.exceptions.Exit as stop:
-            code = stop.exit_code
-        sys.stdout.flush()  # output that does not arrive is no success
-        return code
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.UNUSABLE
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("registry: interrupted, nothing was changed", err=True)
-        return 130
-    except RegistryError as error:
-        click.echo(f"registry: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of our output left; that is its right
-        _drop_output()
-        return ExitCode.OK
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        if words:
+            click.echo(words, err=True)
     except OSError as error:
         _drop_output()
-        where = error.filename or "output"
-        click.echo(f"registry: {where}: {error.strerror}: free or unlock it and run again", err=True)
-        return ExitCode.BROKEN
+        code = max(code, ExitCode.BROKEN)
+        with contextlib.suppress(OSError):
+            click.echo(f"registry: output: {error.strerror}: free or unlock it and run again", err=True)
+    return code
+
+
+def _invoke() -> tuple[int, str | None]:
+    """Run the command; its exit code, and the line that says why it ended early."""
+    try:
+        with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
+            cli.invoke(ctx)
+        return ExitCode.OK, None
+    except click.exceptions.Exit as stop:
+        return stop.exit_code, None
+    except click.ClickException as error:
+        text = io.StringIO()
+        error.show(text)
+        return ExitCode.UNUSABLE, text.getvalue().rstrip("\n")
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED, "registry: interrupted, nothing was changed"
+    except RegistryError as error:
+        return error.exit_code, f"registry: {error}"
+    except OSError as error:
+        _drop_output()
+        return (
+            ExitCode.BROKEN,
+            f"registry: {error.filename or 'output'}: {error.strerror}: free or unlock it and run again",
+        )
 
 
 def _drop_output() -> None:
     """What could not be written is not tried again when the interpreter ends."""
-    with contextlib.suppress(OSError, ValueError):  # standard output may be no file, in a test
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard output may be no file, in a test
+        drop(sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     OK = 0  # done, nothing to object to
     REJECTED = 1  # judged and rejected: an error finding, HOLD, a refused flip
     UNUSABLE = 2  # cannot be judged: usage or input
-    BROKEN = 3  # the world broke: disk, permission, a plugin that does not load
+    BROKEN = 3  # environment error: disk, permission, a plugin that does not load
 
 
 class RegistryError(Exception):
@@ -33,7 +33,7 @@ class RejectedError(RegistryError):
 
 
 class WorldError(RegistryError):
-    """The world broke: a full or read-only disk, a lock that is never released, an engine that died."""
+    """Environment error: a full or read-only disk, a lock that is never released, an engine that died."""
 
     exit_code = ExitCode.BROKEN
 

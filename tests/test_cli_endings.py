@@ -36,6 +36,86 @@ def test_a_reader_that_leaves_is_no_error(production: Sandbox) -> None:
     assert run.wait(60) == 0
 
 
+EXAMPLES = Path(__file__).parent / "examples"
+FROZEN = Path(__file__).parent / "frozen" / "5e6a11a" / "model"
+ENDINGS: list[tuple[int, tuple[object, ...]]] = [
+    (0, ("validate", EXAMPLES / "valid" / "smoke")),
+    (0, ("list", "--registry", EXAMPLES / "valid" / "smoke")),
+    (0, ("--help",)),
+    *((1, ("validate", EXAMPLES / "invalid" / "digest-mismatch", "--format", form))
+      for form in ("text", "json", "sarif", "junit", "github")),
+    *((1, ("gate", "held", "--registry", FROZEN, "--format", form))
+      for form in ("text", "json", "junit", "github")),
+    (1, ("flip", "m", "--registry", EXAMPLES / "invalid" / "digest-mismatch")),
+    (1, ("migrate", EXAMPLES / "invalid" / "digest-mismatch--version-1", "-o", "new")),
+    (2, ("gate",)),
+    (2, ("rule", "nonsense")),
+    (2, ("validate", "nowhere")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "arguments"), ENDINGS, ids=[" ".join(map(str, a[:1] + a[-1:])) for _, a in ENDINGS])
+def test_a_reader_that_leaves_changes_no_exit_code(code: int, arguments: tuple[object, ...], tmp_path: Path) -> None:
+    """What was found decides: with a reader, without one on stdout, and without one on stdout and stderr."""
+    command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
+    reader, closed = os.pipe()
+    os.close(reader)
+    for streams in ((subprocess.PIPE, subprocess.PIPE), (closed, subprocess.PIPE), (closed, closed)):
+        ran = subprocess.run(command, stdout=streams[0], stderr=streams[1], cwd=tmp_path, check=False)
+        assert ran.returncode == code
+    os.close(closed)
+
+
+def test_a_pipeline_of_github_fails_with_its_gate(tmp_path: Path) -> None:
+    """`registry gate ... | true` and `| grep -q` under pipefail, which GitHub's `shell: bash` sets."""
+    for end in ("true", "grep -q HOLD", "head -1"):
+        gate = f"{sys.executable} -m registry_tool gate held --registry {FROZEN}"
+        ran = subprocess.run(["bash", "-eo", "pipefail", "-c", f"{gate} | {end}"], capture_output=True, check=False)
+        assert ran.returncode == 1
+
+
+def test_a_stream_without_a_reader_ends_early(thumb: Sandbox, tmp_path: Path) -> None:
+    """`registry predict ... | head` stops; it does not predict a whole corpus for nobody."""
+    script = """
+import sys
+from registry_tool import cli
+from registry_tool.hookspec import Batch, Kind, hookimpl
+from registry_tool.plugins import manager
+
+class Endless:
+    @hookimpl
+    def registry_kinds(self):
+        return [Kind("thumb", "thumbs")]
+
+    @hookimpl
+    def registry_predict(self, view, request):
+        while True:
+            yield Batch({"row": list(range(10_000))})
+
+plugins = manager.Plugins()
+plugins.add(Endless(), "endless")
+manager.load = lambda: plugins
+sys.argv = ["registry", "predict", "t", "--corpus", "rows.csv", "--registry", sys.argv[1]]
+cli.start()
+"""
+    command = ["bash", "-o", "pipefail", "-c", '"$0" -c "$1" "$2" | head -1', sys.executable, script, str(thumb.path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "row\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_output_that_fails_can_only_raise_the_exit_code(code: int) -> None:
+    """A full standard error or output: never less than what was found, never a traceback."""
+    arguments = {0: ("rule",), 1: ("gate", "held", "--registry", FROZEN), 2: ("gate",)}[code]
+    command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=full, check=False)
+        only_errors = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, check=False)
+    assert ran.returncode == 3
+    assert only_errors.returncode == (3 if code == 2 else code)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_full_is_a_broken_world(production: Sandbox) -> None:
     """Output that cannot be written is not success: exit code 3 and one line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,7 @@ def predict(
     """
     from registry_tool.hookspec import PredictRequest
     from registry_tool.report import rows, text
+    from registry_tool.storage import streams
     from registry_tool.workflows import evaluate as evaluate_workflow
 
     ending = Path(output).suffix.lower().removeprefix(".")
@@ -205,5 +207,6 @@ def predict(
     batches = evaluate_workflow.predict(
         find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels))
     )
-    for warning, count in sorted(rows.write(batches, form, output).items()):
+    wanted = itertools.takewhile(lambda _: output != "-" or not streams.reader_left(), batches)
+    for warning, count in sorted(rows.write(wanted, form, output).items()):
         click.echo(f"warning: {text.visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

@@ -1,0 +1,61 @@
+"""streams.py: standard output and error that outlive their reader. Decides nothing, prints nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+class _Pipe(io.FileIO):
+    """A pipe that takes what is written to it after its reader has left, and drops it."""
+
+    reader_left = False
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.reader_left = True
+            drop(self.fileno())
+            return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """Let the program run to its end where a reader of its output leaves (`| head -1`, `| grep -q`).
+
+    What it found then decides the exit code, not the moment at which the reader had seen enough.
+    """
+    sys.stdout, sys.stderr = _outliving(sys.stdout), _outliving(sys.stderr)
+
+
+def reader_left() -> bool:
+    """Whether nobody reads standard output any more: a command that prints without end may stop."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _Pipe) and raw.reader_left
+
+
+def drop(descriptor: int) -> None:
+    """What is written to a descriptor from now on goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+    finally:
+        os.close(nowhere)
+
+
+def _outliving(stream: TextIO) -> TextIO:
+    with suppress(AttributeError, OSError, ValueError):  # closed before we started, or no file: a test's
+        descriptor = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+        if (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and isinstance(stream, io.TextIOWrapper):
+            stream.flush()
+            writer = io.BufferedWriter(_Pipe(descriptor, "wb", closefd=False))
+            return io.TextIOWrapper(
+                writer, stream.encoding, stream.errors,
+                line_buffering=stream.line_buffering, write_through=stream.write_through,
+            )  # fmt: skip
+    return stream

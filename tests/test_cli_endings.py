@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Made, Program, Thumbs, program, with_plugin
+from places import EXAMPLES, TESTS
 from sandbox import Sandbox
 
 from registry_tool.errors import InputError
@@ -36,8 +37,7 @@ def test_a_reader_that_leaves_is_no_error(production: Sandbox) -> None:
     assert run.wait(60) == 0
 
 
-EXAMPLES = Path(__file__).parent / "examples"
-FROZEN = Path(__file__).parent / "frozen" / "5e6a11a" / "model"
+FROZEN = TESTS / "frozen" / "5e6a11a" / "model"
 ENDINGS: list[tuple[int, tuple[object, ...]]] = [
     (0, ("validate", EXAMPLES / "valid" / "smoke")),
     (0, ("list", "--registry", EXAMPLES / "valid" / "smoke")),

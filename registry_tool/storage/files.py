@@ -14,11 +14,11 @@ import shutil
 import stat
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from registry_tool.errors import InputError, RejectedError, WorldError
 
@@ -213,6 +213,22 @@ class Folder(AbstractContextManager["Folder"]):
             while sum(held.size for held in self._held.values()) > HELD_AT_MOST:
                 del self._held[next(iter(self._held))]
         return contents
+
+    def digest(self, path: str, algorithm: Callable[[], Any]) -> str:
+        """The digest of a regular file of any size, in hex, without holding its bytes. algorithm: as of hashlib."""
+        *parents, name = check_path(path).split("/")
+        try:
+            with _descended(self._folder, parents) as folder, _opened(name, _READ, folder) as file:
+                before = os.fstat(file)
+                _check_kind(path, before.st_mode)
+                with os.fdopen(os.dup(file), "rb") as stream:
+                    digest: str = hashlib.file_digest(stream, algorithm).hexdigest()
+                after = os.fstat(file)
+                if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                    raise _problem("file-changed-while-reading", path)
+                return digest
+        except OSError as error:
+            _refuse(path, error)
 
     def exists(self, path: str) -> bool:
         """Whether anything, of whatever kind, has this name. A link among its parents is a FileProblem."""

@@ -1,0 +1,168 @@
+"""bundle.py: an OMS v1.0 bundle: a statement signed by a key or by a certificate chain, read and verified offline.
+
+The form is a Sigstore bundle v0.3 with a DSSE envelope. Nothing is trusted that the caller did not hand in as trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from registry_tool.errors import InputError
+from registry_tool.signing.certificates import key_of, name_of, parse_certificates, verify_chain
+from registry_tool.signing.dsse import IN_TOTO, Envelope, SignatureError, decoded, mapping
+from registry_tool.signing.keys import PrivateKey, PublicKey, fingerprint, sign, verify
+from registry_tool.strictjson import JsonProblem, parse
+from registry_tool.values import Json
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+BUNDLE_MAX_BYTES = 64 * 2**20
+KEYLESS_UNCHECKED = (
+    "the entry in the transparency log, which needs the log's key",
+    "the time of signing, which the log vouches for",
+    "that this identity is the one you expect",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What the caller trusts: keys, or roots of certificates; and the time (UTC) that certificates are judged at."""
+
+    at: datetime
+    keys: Sequence[PublicKey] = ()
+    roots: Sequence[x509.Certificate] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A signature that holds. signer: who made it, for people. unchecked: what could not be checked offline."""
+
+    payload: bytes
+    signer: str
+    unchecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle as read: exactly one of `hint` (a key's fingerprint, may be empty) and `chain` says who signed.
+
+    keyless: the chain is one short-lived certificate of a Sigstore authority.
+    """
+
+    envelope: Envelope
+    hint: str | None = None
+    chain: tuple[x509.Certificate, ...] = ()
+    keyless: bool = False
+    logged_at: int | None = field(default=None)  # s since 1970, as the log entry says; nothing here proves it
+
+
+def sign_statement(payload: bytes, key: PrivateKey, chain: Sequence[x509.Certificate] = ()) -> bytes:
+    """A bundle of this statement. chain: the signer's certificate first; without one the bundle names the key.
+
+    Raises InputError where the first certificate belongs to another key.
+    """
+    material: dict[str, Json] = {"publicKey": {"hint": fingerprint(key.public_key())}}
+    if chain:
+        if chain[0].public_key() != key.public_key():
+            raise InputError("--cert: found the certificate of another key, expected one for the private key")
+        certificates = [{"rawBytes": _base64(certificate.public_bytes(Encoding.DER))} for certificate in chain]
+        material = {"x509CertificateChain": {"certificates": certificates}}
+    unsigned = Envelope(IN_TOTO, payload, ())
+    envelope = Envelope(IN_TOTO, payload, (sign(key, unsigned.signed),))
+    document = {
+        "mediaType": MEDIA_TYPE,
+        "verificationMaterial": {**material, "tlogEntries": []},
+        "dsseEnvelope": envelope.to_dict(),
+    }
+    return (json.dumps(document, indent=2) + "\n").encode()
+
+
+def read_bundle(data: bytes) -> Bundle:
+    """Raises SignatureError, naming the field, for anything that is no bundle; verifies nothing."""
+    try:
+        document = mapping(parse(data, max_bytes=BUNDLE_MAX_BYTES).value, "bundle")
+    except JsonProblem as problem:
+        raise SignatureError(f"bundle: it cannot be read: {problem}") from None
+    if (media := document.get("mediaType")) != MEDIA_TYPE:
+        raise SignatureError(f"mediaType: found {media!r}, expected {MEDIA_TYPE!r}")
+    if unknown := sorted(set(document) - {"mediaType", "verificationMaterial", "dsseEnvelope"}):
+        raise SignatureError(f"bundle: found the unknown field {unknown[0]!r}")
+    material = mapping(document.get("verificationMaterial"), "verificationMaterial")
+    envelope = Envelope.from_dict(document.get("dsseEnvelope"))
+    if envelope.payload_type != IN_TOTO:
+        raise SignatureError(f"dsseEnvelope.payloadType: found {envelope.payload_type!r}, expected {IN_TOTO!r}")
+    named = [name for name in ("publicKey", "x509CertificateChain", "certificate") if name in material]
+    if len(named) != 1:
+        raise SignatureError(
+            f"verificationMaterial: found {' and '.join(named) or 'no signer'}, "
+            "expected one of publicKey, x509CertificateChain, certificate"
+        )
+    value = mapping(material[named[0]], named[0])
+    if named == ["publicKey"]:
+        hint = value.get("hint") or ""
+        if not isinstance(hint, str):
+            raise SignatureError("publicKey.hint: expected text")
+        if not hint and "rawBytes" not in value:
+            raise SignatureError("publicKey: found neither hint nor rawBytes")
+        return Bundle(envelope, hint=hint)
+    if named == ["certificate"]:
+        chain = parse_certificates([decoded(value.get("rawBytes"), "certificate.rawBytes")])
+        return Bundle(envelope, chain=tuple(chain), keyless=True, logged_at=_logged_at(material))
+    certificates = value.get("certificates")
+    if not isinstance(certificates, list):
+        raise SignatureError("x509CertificateChain.certificates: expected a list")
+    ders = [decoded(mapping(c, "certificates").get("rawBytes"), "certificates.rawBytes") for c in certificates]
+    return Bundle(envelope, chain=tuple(parse_certificates(ders)))
+
+
+def verify_bundle(data: bytes, trust: Trust) -> Verified:
+    """The signed statement of a bundle whose signer is trusted. Raises SignatureError with the reason."""
+    bundle = read_bundle(data)
+    envelope = bundle.envelope
+    if not bundle.chain:
+        return Verified(envelope.payload, _verify_key(bundle, trust))
+    if not trust.roots:
+        raise SignatureError("the bundle is signed with a certificate: name the root to trust with --trust ROOT.pem")
+    at = trust.at
+    if bundle.keyless and bundle.logged_at is not None:
+        at = datetime.fromtimestamp(bundle.logged_at, trust.at.tzinfo)
+    verify_chain(bundle.chain, trust.roots, at)
+    verify(key_of(bundle.chain[0]), envelope.signatures[0], envelope.signed)
+    return Verified(envelope.payload, name_of(bundle.chain[0]), KEYLESS_UNCHECKED if bundle.keyless else ())
+
+
+def _verify_key(bundle: Bundle, trust: Trust) -> str:
+    if not trust.keys:
+        raise SignatureError("the bundle is signed with a key: name the key to trust with --public-key KEY.pem")
+    named = [key for key in trust.keys if bundle.hint in ("", fingerprint(key))]
+    if not named:
+        raise SignatureError(f"the bundle names the key {str(bundle.hint)[:12]}..., which is not a trusted one")
+    for number, key in enumerate(named, 1):
+        try:
+            verify(key, bundle.envelope.signatures[0], bundle.envelope.signed)
+        except SignatureError:
+            if number == len(named):
+                raise
+        else:
+            return f"key {fingerprint(key)[:12]}"
+    raise AssertionError("unreachable: the last key was refused or accepted")
+
+
+def _logged_at(material: Mapping[str, Json]) -> int:
+    entries = material.get("tlogEntries")
+    if not isinstance(entries, list) or not entries:
+        raise SignatureError("tlogEntries: found none, expected one for a certificate without a chain")
+    when = mapping(entries[0], "tlogEntries").get("integratedTime")
+    if not isinstance(when, str) or not when.isdigit() or len(when) > 12:
+        raise SignatureError("tlogEntries.integratedTime: expected seconds since 1970, as text")
+    return int(when)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,128 @@
+"""keys.py: private and public keys in PEM files, and signatures by them. Never prints or stores a private key.
+
+Algorithms: ECDSA on P-256 with SHA-256, P-384 with SHA-384, P-521 with SHA-512, and Ed25519, as OMS v1.0 allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from registry_tool.errors import InputError, WorldError
+from registry_tool.signing.dsse import SignatureError
+
+KEY_MAX_BYTES = 64 * 1024
+HASHES: dict[str, HashAlgorithm] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
+SUPPORTED = "an elliptic-curve key on P-256, P-384 or P-521, or an Ed25519 key"
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedKey:
+    """A private key, and what the user should know about its file."""
+
+    key: PrivateKey
+    warnings: tuple[str, ...] = ()
+
+
+def read_pem(path: Path) -> bytes:
+    """The bytes of a PEM file. Raises InputError for no such file, WorldError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(KEY_MAX_BYTES + 1)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise InputError(f"{path}: file not found, expected a PEM file: check the path") from None
+    except OSError as error:
+        raise WorldError(f"{path}: it cannot be read: {error.strerror}: check its owner and mode") from error
+    if len(data) > KEY_MAX_BYTES:
+        raise InputError(f"{path}: found more than {KEY_MAX_BYTES} bytes, expected a PEM file: check the path")
+    return data
+
+
+def load_private_key(path: Path, password: Callable[[], bytes | None]) -> LoadedKey:
+    """password: asked only where the key is encrypted. Raises InputError for anything that is no usable private key."""
+    data = read_pem(path)
+    if b"PRIVATE KEY" not in data:
+        found = "a public key" if b"PUBLIC KEY" in data else "no private key"
+        raise InputError(f"{path}: found {found}, expected a private key in PEM form: name the private key")
+    try:
+        try:
+            key = load_pem_private_key(data, None)
+        except TypeError:  # it is encrypted
+            secret = password()
+            if secret is None:
+                raise InputError(
+                    f"{path}: the private key is protected by a password: give --password-file FILE"
+                ) from None
+            key = load_pem_private_key(data, secret)
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{path}: the private key cannot be read: wrong password, or a damaged file") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        raise InputError(f"{path}: found a key of another algorithm, expected {SUPPORTED}")
+    check_public_key(key.public_key(), str(path))
+    warnings = []
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        warnings.append(f"{path}: other users can read this private key: run `chmod 600 {path}`")
+    return LoadedKey(key, tuple(warnings))
+
+
+def load_public_key(path: Path) -> PublicKey:
+    """Raises InputError for a file that is no public key of a supported algorithm."""
+    return public_key(read_pem(path), str(path))
+
+
+def public_key(data: bytes, name: str) -> PublicKey:
+    """The public key in these PEM bytes; `name` is how messages call them. Raises InputError."""
+    if b"PRIVATE KEY" in data:
+        raise InputError(f"{name}: found a private key, expected a public key: keep the private key to yourself")
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{name}: it is not a public key in PEM form: check the path") from None
+    return check_public_key(key, name)
+
+
+def check_public_key(key: object, name: str) -> PublicKey:
+    """The same key, if its algorithm is supported. Raises InputError."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return key
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in HASHES:
+        return key
+    raise InputError(f"{name}: found a key of another algorithm, expected {SUPPORTED}")
+
+
+def fingerprint(key: PublicKey) -> str:
+    """SHA-256 of the key's SubjectPublicKeyInfo in PEM form, in hex: the `hint` of an OMS bundle."""
+    return hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def sign(key: PrivateKey, data: bytes) -> bytes:
+    """The signature over the data, with the hash that belongs to the key's curve."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.sign(data)
+    return key.sign(data, ec.ECDSA(HASHES[key.curve.name]))
+
+
+def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
+    """Raises SignatureError where the signature is not this key's over this data."""
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, data)
+        else:
+            key.verify(signature, data, ec.ECDSA(HASHES[key.curve.name]))
+    except InvalidSignature:
+        raise SignatureError("the signature does not hold: the content was changed, or another key signed it") from None

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 import pytest
+from certificates import key_pair
 from command_line import run
 
 from registry_tool.cli import cli
@@ -451,6 +452,22 @@ def plugin_new(at: Scene) -> None:
     at.run("plugin", "new", "thumbs", files=[name for name in made if not name.endswith((".md", ".csv"))])
     at.run("plugin", "new", "Thumbs up")
     at.run("plugin")
+
+
+@scene
+def signatures(at: Scene) -> None:
+    """A folder signed and verified, then changed; the fingerprints of keys are masked."""
+    pair, other = key_pair(at.folder, "ci"), key_pair(at.folder, "other")
+    (at.folder / "dist").mkdir()
+    (at.folder / "dist" / "model.onnx").write_bytes(b"model")
+    at.run("sign", "--path", "dist", "--key", pair.private.name, "--bundle", "dist.sig")
+    at.run("sign", "--path", "dist", "--key", pair.public.name, "--bundle", "dist.sig")
+    verify = ("verify-signature", "--path", "dist", "--bundle", "dist.sig", "--public-key")
+    for form in ("text", "json"):
+        at.run(*verify, pair.public.name, "--format", form)
+    at.run(*verify, other.public.name)
+    (at.folder / "dist" / "model.onnx").write_bytes(b"other")
+    at.run(*verify, pair.public.name)
 
 
 @scene

@@ -28,6 +28,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"sandbox."},
         {"plugins.", "toolkit"},
         {"git."},
+        {"signing."},
         {"legacy."},
         {"checks."},
         {"workflows."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -27,35 +28,26 @@ def _need_cryptography() -> None:
 def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--key, --cert, --chain, --password-file."""
     options: list[Callable[..., Any]] = [
-            click.option("--key", type=PATH, metavar="PEM", required=True, help="Your private key."),
-            click.option("--cert", type=PATH, metavar="PEM", help="The certificate of the key."),
-            click.option(
-                "--chain", type=PATH, metavar="PEM", multiple=True, help="Certificates above it."
-            ),
-            click.option(
-                "--password-file", type=PATH, metavar="FILE", help="Its first line is the key's password."
-            ),
-        ]
-    ):
+        click.option("--key", type=PATH, metavar="PEM", required=True, help="Your private key."),
+        click.option("--cert", type=PATH, metavar="PEM", help="The certificate of the key."),
+        click.option("--chain", type=PATH, metavar="PEM", multiple=True, help="Certificates above it."),
+        click.option("--password-file", type=PATH, metavar="FILE", help="Its first line is the key's password."),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 
 
 def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--public-key, --trust, --at."""
-    for option in reversed(
-        [
-            click.option("--public-key", type=PATH, metavar="PEM", multiple=True, help="A public key to trust."),
-            click.option(
-                "--trust", "--cert-chain", "trust", type=PATH, metavar="PEM", multiple=True,
-                help="A root certificate to trust, and certificates on the way to it.",
-            ),
-            click.option(
-                "--at", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), metavar="DATE",
-                help="Judge certificates as of this time (UTC). Default: now.",
-            ),
-        ]
-    ):  # fmt: skip
+    root = "A certificate to trust: a root, or one on the way to it."
+    day = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+    options: list[Callable[..., Any]] = [
+        click.option("--public-key", type=PATH, metavar="PEM", multiple=True, help="A public key to trust."),
+        click.option("--trust", "--cert-chain", "trust", type=PATH, metavar="PEM", multiple=True, help=root),
+        click.option("--at", type=day, metavar="DATE", help="Judge certificates as of this time (UTC). Default: now."),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -71,7 +63,7 @@ def signer_of(key: Path, cert: Path | None, chain: tuple[Path, ...], password_fi
             from registry_tool.signing.keys import read_pem
 
             return read_pem(password_file).split(b"\n")[0].rstrip(b"\r")
-        if not click.get_text_stream("stdin").isatty():
+        if not sys.stdin.isatty():
             return None
         answer: str = click.prompt(f"Password of {key}", hide_input=True, err=True)
         return answer.encode()

@@ -101,3 +101,14 @@ def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> N
     assert said.count("tiny: production on 2026-05-02T") == 2
     assert said.count("tiny: trained again, to the same bytes") == 2
     assert (smoke.folder / "again" / "manifest.json").is_file()
+
+
+def test_sign(tmp_path: Path) -> None:
+    """A folder is signed with a key and with a certificate of an own authority, and verified both times."""
+    pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "model.onnx").write_bytes(b"model")
+    said = shell("\n".join(blocks("how-to/sign.md")), tmp_path)
+    assert said.count("dist: 1 file signed, in dist.sig") == 2
+    assert re.search(r"^dist: signed by key [0-9a-f]{12}$", said, flags=re.MULTILINE)
+    assert said.splitlines()[-1] == "dist: signed by CN=our CI"

@@ -119,19 +119,19 @@ def public_documents(tmp_path: Path) -> Path:
 @pytest.fixture
 def smoke(made: Made, tmp_path: Path) -> Sandbox:
     """A registry of one trained smoke entry, `tiny`, that clears its gate."""
-    return Sandbox.copy(made.smoke, tmp_path / "model")
+    return Sandbox(made.smoke / "registry.json").copy(tmp_path / "model")
 
 
 @pytest.fixture
 def production(made: Made, tmp_path: Path) -> Sandbox:
     """The same after a flip."""
-    return Sandbox.copy(made.production, tmp_path / "model")
+    return Sandbox(made.production / "registry.json").copy(tmp_path / "model")
 
 
 @pytest.fixture
 def random_rows(made: Made, tmp_path: Path) -> Sandbox:
     """A registry of one smoke entry, `tiny`, that was trained on random rows."""
-    return Sandbox.copy(made.random, tmp_path / "model")
+    return Sandbox(made.random / "registry.json").copy(tmp_path / "model")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from unittest.mock import patch
 import conftest
 import mutations
 import tiny_models
-from faults import FAULTS, Bench, Outcome
+from faults import FAULTS, Injector, Outcome
 from mutations import Forger, Mutation, Tally, harmless, harmless_in_version_1, unproven, unproven_words
 from sandbox import Sandbox, to_json
 
@@ -147,17 +147,17 @@ def step(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
     global bad
     with Prober() as prober:
         (base / "bench").mkdir()
-        bench = Bench(base / "bench", prober)
+        injector = Injector(base / "bench", prober)
         killed, failed = Outcome(), Outcome()
-        for action in bench.actions:
+        for action in injector.actions:
             for at in range(sum(action.writes.values())):
-                bench.kill(action, at, killed)
+                injector.kill(action, at, killed)
             for (operation, times), fault in product(sorted(action.writes.items()), FAULTS):
                 for run in range(options.faults):
-                    bench.fail(action, operation, fault, run % times, run // times % 2 == 0, failed)
+                    injector.fail(action, operation, fault, run % times, run // times % 2 == 0, failed)
     for name, outcome in (("killed at each write", killed), ("failing disks", failed)):
         say(
-            name, actions=len(bench.actions), runs=outcome.runs, not_harmed=outcome.succeeded,
+            name, actions=len(injector.actions), runs=outcome.runs, not_harmed=outcome.succeeded,
             corrupt=len(outcome.corrupt), false_success=len(outcome.false_success), left=len(outcome.leftovers),
             tracebacks=len(outcome.tracebacks),
         )  # fmt: skip

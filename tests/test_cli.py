@@ -156,7 +156,7 @@ def test_exit_codes(
     code: int,
 ) -> None:
     """Done is 0, rejected 1, unusable 2; what failed says so on stderr in at most a usage and a line."""
-    box = Sandbox.copy(getattr(made, state), tmp_path / "model")
+    box = Sandbox(getattr(made, state) / "registry.json").copy(tmp_path / "model")
     monkeypatch.chdir(box.folder)
     ran = registry(*arguments)
     assert ran.code == code, ran

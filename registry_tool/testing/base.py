@@ -15,7 +15,7 @@ import pytest
 from registry_tool.hookspec import Hooks
 from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.testing import child
-from registry_tool.testing.bench import Bench, plugin_of
+from registry_tool.testing.bench import Bench, plugin_of, tree
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("registry_"))
 GOOD = "good"  # id of the entry that `make_registry` trains
@@ -80,12 +80,6 @@ class Base:
         plugin: Any = self.plugin
         name = plugin if isinstance(plugin, str) else plugin.__name__
         return child.ask(seed, task=task, plugin=name, kind=self.kind, registry=registry, **more)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes by path; the lock is the core's own."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".registry.lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def _process() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""bench.py: a registry in a folder of its own that tests of a plugin fill, use and break. Asserts nothing."""
+"""bench.py: a registry in a folder of its own that tests fill, use, break and look at. Asserts nothing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 import json
 import posixpath
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 
@@ -21,7 +21,7 @@ from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import GROUP, Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
-from registry_tool.values import Entry, Finding, Json, Severity, Verdict
+from registry_tool.values import Finding, Json, Severity, Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import opening as opening_workflow
 from registry_tool.workflows import promote as promote_workflow
@@ -31,6 +31,7 @@ from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
 NAME = "tested"  # of the plugin under test
+Change = Callable[[dict[str, Any]], object]  # edits a document in place
 
 
 def plugin_of(plugin: object) -> object:
@@ -45,17 +46,24 @@ def options_of(plugins: Plugins, kind: str, arguments: Sequence[str]) -> dict[st
 
 
 class Bench:
-    """A registry at `path`, empty at first, one kind, and the plugin that owns it on a manager of its own."""
+    """A registry at `path`, empty at first, with the plugins that serve it, and the entry that a test is about.
 
-    def __init__(self, path: Path, plugin: object, kind: str) -> None:
-        self.path, self.plugin, self.kind = path, plugin, kind
-        self.plugins = Plugins()
-        self.plugins.add(plugin_of(plugin), NAME)
+    plugin: a plugin, or the text of its entry point, alone on a manager of its own; or a manager with several.
+    id: the entry; the first one of the kind where none is named.
+    """
 
-    def copy(self, folder: Path) -> Bench:
+    def __init__(self, path: Path, plugin: object, kind: str = "", id: str = "") -> None:
+        self.path, self.plugin, self.kind, self._id = path, plugin, kind, id
+        self.plugins = plugin if isinstance(plugin, Plugins) else Plugins()
+        if self.plugins is not plugin:
+            self.plugins.add(plugin_of(plugin), NAME)
+
+    def copy(self, folder: Path) -> Self:
         """The same in another folder, to be broken."""
-        shutil.copytree(self.path.parent, folder, ignore=shutil.ignore_patterns(".registry.lock"))
-        return Bench(folder / self.path.name, self.plugin, self.kind)
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(".registry.lock"))
+        bench = copy.copy(self)
+        bench.path = folder / self.path.name
+        return bench
 
     # ---- filled and used ----------------------------------------------------------------------------------------
 
@@ -69,48 +77,76 @@ class Bench:
             progress=lambda what, done, total: None,
         )  # fmt: skip
 
-    def findings(self, level: Level = Level.FULL) -> Sequence[Finding]:
-        """What `registry validate` finds."""
-        return validate(self.path, self.plugins, level).findings
+    def findings(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> tuple[Finding, ...]:
+        """What `registry validate` finds, with the bench's plugins or others."""
+        return validate(self.path, plugins or self.plugins, level).findings
 
-    def errors(self, level: Level = Level.FULL) -> list[Finding]:
-        return [finding for finding in self.findings(level) if finding.severity is Severity.ERROR]
+    def errors(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[Finding]:
+        return [finding for finding in self.findings(level, plugins) if finding.severity is Severity.ERROR]
 
-    def gate(self, entry_id: str) -> Verdict:
-        return gate_workflow.gate(self.path, self.plugins, entry_id).verdict
+    def codes(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[str]:
+        """The codes of the errors, sorted, each once."""
+        return sorted({finding.code for finding in self.errors(level, plugins)})
 
-    def flip(self, entry_id: str) -> bool:
+    def gate(self) -> Verdict:
+        return gate_workflow.gate(self.path, self.plugins, self.id).verdict
+
+    def flip(self) -> bool:
         """Whether the entry is production now."""
-        return promote_workflow.flip(self.path, self.plugins, entry_id).done
+        return promote_workflow.flip(self.path, self.plugins, self.id).done
 
     # ---- looked at ----------------------------------------------------------------------------------------------
 
     @property
-    def registry(self) -> dict[str, Any]:
-        """registry.json."""
-        document: dict[str, Any] = json.loads(self.path.read_bytes())
-        return document
+    def folder(self) -> Path:
+        return self.path.parent
 
     @property
-    def entry(self) -> Entry:
-        """The first entry of the kind."""
-        return next(Entry.from_dict(row) for row in self.registry["models"] if row["kind"] == self.kind)
+    def registry(self) -> dict[str, Any]:
+        """registry.json."""
+        return _read(self.path)
 
-    def manifest(self, entry_id: str) -> dict[str, Any]:
-        """An entry's manifest, or the sidecar of a single model; {} where it has none."""
-        with self.view(entry_id) as view:
-            return copy.deepcopy(dict(view.manifest or {}))
+    @property
+    def id(self) -> str:
+        return self._id or next(row["id"] for row in self.registry["models"] if row["kind"] == self.kind)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The entry's object in registry.json."""
+        entry_id = self.id
+        return _row(self.registry, entry_id)
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of the entry's files: its manifest's, or its ONNX file's."""
+        entry = self.entry
+        return (self.folder / str(entry.get("manifest") or entry["onnx"])).parent
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The entry's manifest, or the sidecar of a single model; {} where it has none."""
+        path = self._document(self.entry)
+        return _read(path) if path.is_file() else {}
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """The verdict that the entry's promotion pins."""
+        return _read(self.folder / self.entry["promotion"]["verdict"])
+
+    def tree(self) -> dict[str, bytes]:
+        """Every file's bytes by path, without the lock: two trees are equal where nothing was written."""
+        return tree(self.folder)
 
     @contextmanager
-    def view(self, entry_id: str) -> Iterator[OpenEntry]:
+    def view(self) -> Iterator[OpenEntry]:
         """What a hook is given. Raises RejectedError where a document or a digest does not hold."""
         loaded = usable(self.path)
-        with opening_workflow.opened(loaded, self.plugins, find_entry(loaded, entry_id)) as view:
+        with opening_workflow.opened(loaded, self.plugins, find_entry(loaded, self.id)) as view:
             yield view
 
-    def pinned(self, entry_id: str) -> list[str]:
+    def pinned(self) -> list[str]:
         """The files that the entry's documents pin, those documents left out."""
-        with self.view(entry_id) as view:
+        with self.view() as view:
             own = {posixpath.basename(view.entry.manifest or ""), view.sidecar}
             return [name for name in view.paths if name not in own]
 
@@ -126,48 +162,98 @@ class Bench:
 
     # ---- broken -------------------------------------------------------------------------------------------------
 
-    def edit(self, entry_id: str, **fields: Json) -> None:
-        """Set fields of an entry, as by hand."""
+    def edit(self, change: Change) -> None:
+        """Change registry.json, as by hand."""
         document = self.registry
-        next(row for row in document["models"] if row["id"] == entry_id).update(fields)
-        self.path.write_bytes(_json(document))
+        change(document)
+        self.path.write_bytes(to_json(document))
 
-    def forge(
-        self, entry_id: str, document: Mapping[str, Json] | None = None, files: Mapping[str, bytes] | None = None
-    ) -> None:
-        """Put another manifest (or sidecar) and other files in place, and make every pin up to the registry fit."""
-        entry, files = self._entry(entry_id), files or {}
-        document = copy.deepcopy(dict(document if document is not None else self.manifest(entry_id)))
-        base = (self.path.parent / (entry.manifest or "")).parent if entry.manifest else self.path.parent
+    def edit_entry(self, **fields: Json) -> None:
+        """Set fields of the entry, as by hand; None removes one."""
+        entry_id = self.id
+
+        def change(document: dict[str, Any]) -> None:
+            row = _row(document, entry_id)
+            row.update(fields)
+            for name in [name for name, value in row.items() if value is None]:
+                del row[name]
+
+        self.edit(change)
+
+    def forge(self, document: Change | Mapping[str, Json] | None = None, files: Mapping[str, bytes] = {}) -> None:
+        """Put other artifacts and another manifest (or sidecar) in place, and make every pin up to the registry fit.
+
+        document: the other manifest, or a function that changes the one there is. files: bytes by path in `artifacts`.
+        """
+        entry, folder = self.entry, self.artifacts
         for name, data in files.items():
-            (base / name).write_bytes(data)
-        if entry.manifest:
-            for key, pin, _ in pins_of(document):
-                if pin[key] in files:
-                    pin["sha256"] = sha256_of(files[pin[key]])  # type: ignore[index]  # a copy, and a dict
-            data = _json(document)
-            folder = f"{entry_id}/{sha256_of(data)[:12]}"
-            base.rename(self.path.parent / folder)
-            (self.path.parent / folder / "manifest.json").write_bytes(data)
-            self.edit(entry_id, manifest=f"{folder}/manifest.json", sha256=sha256_of(data))
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+        manifest = copy.deepcopy(dict(document)) if isinstance(document, Mapping) else self.manifest
+        if "manifest" not in entry:
+            self._forge_single(entry, manifest, document, files)
             return
-        onnx, fields = entry.onnx or "", dict(entry.document)
-        if document or "sidecar_sha256" in fields:
-            (base / f"{stem(onnx)}.json").write_bytes(_json(document))
-            fields["sidecar_sha256"] = sha256_of(_json(document))
-        for name, field in ((onnx, "sha256"), (f"{stem(onnx)}.int8.onnx", "int8_sha256")):
+        for key, pin, _ in pins_of(manifest):
+            if pin[key] in files:
+                pin["sha256"] = sha256_of(files[pin[key]])  # type: ignore[index]  # a copy, and a dict
+        if callable(document):
+            document(manifest)
+        data = to_json(manifest)
+        place = f"{self.id}/{sha256_of(data)[:12]}"
+        folder.rename(self.folder / place)
+        (self.folder / place / "manifest.json").write_bytes(data)
+        self.edit_entry(manifest=f"{place}/manifest.json", sha256=sha256_of(data))
+        if "verdict" in entry.get("promotion", {}):
+            self.forge_verdict(manifest_sha256=sha256_of(data), evidence_sha256=self.evidence_sha256(manifest))
+
+    def evidence_sha256(self, manifest: Mapping[str, Json]) -> str | None:
+        """What the plugin's Evidence calls the evidence of this manifest; a kind that forges verdicts says how."""
+        evidence_sha256: str | None = self.verdict["evidence_sha256"]
+        return evidence_sha256
+
+    def forge_verdict(self, **fields: Json) -> None:
+        """Change the verdict of the promotion, and pin it again."""
+        data = to_json({**self.verdict, **fields})
+        place = f"{self.id}/verdicts/PROMOTE-{sha256_of(data)[:12]}.json"
+        (self.folder / place).write_bytes(data)
+        self.edit_entry(promotion={"verdict": place, "sha256": sha256_of(data)})
+
+    def _forge_single(
+        self, entry: dict[str, Any], sidecar: dict[str, Any], document: object, files: Mapping[str, bytes]
+    ) -> None:
+        if callable(document):
+            document(sidecar)
+        if sidecar or "sidecar_sha256" in entry:
+            self._document(entry).write_bytes(to_json(sidecar))
+            entry["sidecar_sha256"] = sha256_of(to_json(sidecar))
+        for name, field in ((entry["onnx"], "sha256"), (f"{stem(entry['onnx'])}.int8.onnx", "int8_sha256")):
             if name in files:
-                fields[field] = sha256_of(files[name])
-        pins = ({**pin, **_pin(files.get(pin["path"]))} for pin in fields.get("external_data", ()))
-        self.edit(entry_id, **fields | ({"external_data": list(pins)} if "external_data" in fields else {}))
+                entry[field] = sha256_of(files[name])
+        for pin in entry.get("external_data", ()):
+            if (data := files.get(pin["path"])) is not None:
+                pin |= {"sha256": sha256_of(data), "bytes": len(data)}
+        self.edit_entry(**entry)
 
-    def _entry(self, entry_id: str) -> Entry:
-        return next(Entry.from_dict(row) for row in self.registry["models"] if row["id"] == entry_id)
+    def _document(self, entry: Mapping[str, Any]) -> Path:
+        """The entry's manifest, or where the sidecar of a single model is."""
+        return self.folder / (entry.get("manifest") or f"{stem(entry['onnx'])}.json")
 
 
-def _pin(data: bytes | None) -> dict[str, Json]:
-    return {} if data is None else {"sha256": sha256_of(data), "bytes": len(data)}
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes by path; the lock is the core's own."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".registry.lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def _json(document: Json) -> bytes:
+def to_json(document: Json) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    return document
+
+
+def _row(document: Mapping[str, Any], entry_id: str) -> dict[str, Any]:
+    row: dict[str, Any] = next(row for row in document["models"] if row["id"] == entry_id)
+    return row

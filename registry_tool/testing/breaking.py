@@ -65,9 +65,8 @@ class Breaking(Using):
 
     def test_every_file_is_pinned(self, good: Bench) -> None:
         """Each pinned file changed, cut, emptied or gone is an error that names it, before any hook sees it."""
-        entry = good.entry
-        for name in good.pinned(entry.id):
-            path = good.path.parent.joinpath(entry.manifest or "x").parent / name
+        for name in good.pinned():
+            path = good.artifacts / name
             data = path.read_bytes()
             for what, changed in (("changed", _flipped(data, 0)), ("cut", data[:-1]), ("emptied", b""), ("gone", None)):
                 path.unlink() if changed is None else path.write_bytes(changed)
@@ -76,10 +75,10 @@ class Breaking(Using):
 
     def test_a_file_that_is_replaced_with_its_pins_proves_nothing(self, good: Bench, tmp_path: Path) -> None:
         """Each pinned file replaced by other bytes, all pins fitting: verify objects, or the gate does not promote."""
-        entry_id, accepted = good.entry.id, []
+        accepted = []
         with Prober() as prober:
-            for name in good.pinned(entry_id):
-                with good.view(entry_id) as view:
+            for name in good.pinned():
+                with good.view() as view:
                     data = view.read(name)
                 for what, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
                     bench = self._forged(good, tmp_path, files={name: changed})
@@ -93,10 +92,9 @@ class Breaking(Using):
 
     def test_no_changed_byte_makes_it_fail(self, good: Bench, tmp_path: Path) -> None:
         """Single bytes of each pinned file changed, all pins fitting: a finding or none, never an exception."""
-        entry_id = good.entry.id
         with Prober() as prober:
-            for name in good.pinned(entry_id):
-                with good.view(entry_id) as view:
+            for name in good.pinned():
+                with good.view() as view:
                     data = view.read(name)
                 for at in sorted({len(data) * part // 8 for part in range(8)}):
                     bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
@@ -109,8 +107,7 @@ class Breaking(Using):
 
         Fields changed within their type may pass; nothing makes the plugin fail.
         """
-        entry_id, missed = good.entry.id, []
-        document = good.manifest(entry_id)
+        missed, document = [], good.manifest
         if not document:
             pytest.skip("the entry has no manifest and no sidecar")
         with Prober() as prober:
@@ -138,7 +135,7 @@ class Breaking(Using):
 
     def test_entries_of_other_kinds_are_left_alone(self, good: Bench, tmp_path: Path) -> None:
         """Of an entry of another kind it says nothing, reads nothing, and is not confused by its document."""
-        document = good.manifest(good.entry.id)
+        document = good.manifest
         for level, view in itertools.product(Level, _foreign_views(document)):
             with undisturbed(tmp_path):
                 found = list(good.plugins.ask_each("registry_verify", view=view, level=level))
@@ -148,7 +145,7 @@ class Breaking(Using):
 
     def test_a_broken_neighbour_hides_nothing(self, good: Bench, tmp_path: Path) -> None:
         """A plugin that fails on an entry, before this one or after it, changes none of this one's findings."""
-        document, asked = good.manifest(good.entry.id), 0
+        document, asked = good.manifest, 0
         changes = itertools.islice(few_changes(document), MOST_NEIGHBOURS)
         with Prober() as prober:
             for changed in (document, *(changed for _, _, changed in changes)):
@@ -172,7 +169,7 @@ class Breaking(Using):
         """A fresh copy with these changes, in the place of the last one."""
         shutil.rmtree(tmp_path / "forged", ignore_errors=True)
         bench = good.copy(tmp_path / "forged")
-        bench.forge(bench.entry.id, document, files)
+        bench.forge(document, files or {})
         return bench
 
     def _ask_each_hook(self, bench: Bench) -> None:
@@ -191,7 +188,7 @@ class Breaking(Using):
         if not hasattr(bench.plugins.loaded[0].module, "registry_gate"):
             return False
         try:
-            return bench.gate(bench.entry.id).promotes
+            return bench.gate().promotes
         except PluginError as error:
             pytest.fail(str(error))
         except RegistryError:

@@ -19,8 +19,8 @@ import pytest
 from registry_tool import hookspec, strictjson
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Batch, EntryView, Evaluation, Hooks, Level
-from registry_tool.testing.base import GOOD, HOOKS, Base, tree, undisturbed
-from registry_tool.testing.bench import Bench, options_of
+from registry_tool.testing.base import GOOD, HOOKS, Base, undisturbed
+from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.values import Evidence, Severity
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
@@ -100,7 +100,7 @@ class Using(Base):
         assert done.trained.manifest.get("random_rows") is True
         assert bench.errors() == []
         with pytest.raises(RejectedError):
-            bench.flip(GOOD)
+            bench.flip()
 
     @pytest.mark.parametrize("what", BAD_ROWS)
     def test_training_names_unusable_rows(self, what: str, tmp_path: Path) -> None:
@@ -154,15 +154,14 @@ class Using(Base):
         self.need("registry_gate")
         if not self.promotes:
             pytest.skip("the suite was told that the good entry does not clear its gate")
-        entry_id = good.entry.id
-        verdict = good.gate(entry_id)
+        verdict = good.gate()
         assert verdict.promotes, f"HOLD: {'; '.join(verdict.reasons)}"
-        assert good.flip(entry_id)
+        assert good.flip()
         assert [str(f) for f in good.findings() if f.severity is not Severity.NOTE] == []
 
     def ask_hook(self, bench: Bench, hook: str, rows: Path | None) -> Any:
         """What a hook that takes a view answers, an iterable as a list, held against its specification."""
-        with bench.view(bench.entry.id) as view:
+        with bench.view() as view:
             hints = _hints(hook)
             returns = hints.pop("return")
             arguments = {name: self._argument(bench, name, hint, view, rows) for name, hint in hints.items()}

@@ -31,7 +31,7 @@ def git(*arguments: str) -> None:
 
 def test_changed_files_name_their_registries(repository: Path, smoke: Sandbox, registry: Program) -> None:
     """Files of one registry check that one, once; files outside any check none; other folders do not count."""
-    pinned = [path.relative_to(repository) for path in smoke.run.iterdir()]
+    pinned = [path.relative_to(repository) for path in smoke.artifacts.iterdir()]
     ran = registry("validate", "--changed", "--level", "quick", *pinned, "README.md")
     assert (ran.code, len(ran.out.splitlines())) == (0, 1)
     assert registry("validate", "--changed", "broken/m.onnx").code == 1
@@ -43,7 +43,7 @@ def test_a_deletion_counts_as_a_change(
     repository: Path, smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pre-commit names no deleted file: git is asked, for the index or for the range that pre-commit speaks of."""
-    oof = smoke.run.relative_to(repository) / "evidence" / "oof.npz"
+    oof = smoke.artifacts.relative_to(repository) / "evidence" / "oof.npz"
     git("rm", "-q", str(oof))
     ran = registry("validate", "--changed", "--level", "quick")
     assert (ran.code, "file-missing" in ran.out) == (1, True)

@@ -151,7 +151,8 @@ def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tm
     assert check(smoke.folder / smoke.registry["$schema"], smoke.path).returncode == 0
     for name in schemas.names():
         assert json.loads((smoke.folder / "schemas" / f"{name}.schema.json").read_text())["$id"]
-    assert check(smoke.folder / "schemas" / "fr_ensemble.schema.json", smoke.run / "manifest.json").returncode == 0
+    schema = smoke.folder / "schemas" / "fr_ensemble.schema.json"
+    assert check(schema, smoke.artifacts / "manifest.json").returncode == 0
     registry("train", "fr_ensemble", "--id", "new", "--smoke", "--registry", smoke.path)
     for pattern, name in (("new/*/manifest.json", "fr_ensemble"), ("tiny/verdicts/*.json", "verdict")):
         (document,) = smoke.folder.glob(pattern)

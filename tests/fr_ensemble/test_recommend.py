@@ -238,7 +238,7 @@ def test_intervals_that_mean_nothing_are_one_line(registry: Program, smoke: Sand
 
 def test_changed_bytes_are_refused(registry: Program, smoke: Sandbox, clips: Sandbox) -> None:
     """A command of a plugin opens an entry as every other does: a member that is not the pinned one is rejected."""
-    member = smoke.run / smoke.manifest["members"][0]["onnx"]
+    member = smoke.artifacts / smoke.manifest["members"][0]["onnx"]
     member.write_bytes(member.read_bytes() + b"x")
     where = ["--corpus", clips.folder.parent / ROWS, "--registry", smoke.path, "--target", 80]
     ran = registry("fr-ensemble", "recommend", "tiny", *where)

@@ -96,7 +96,7 @@ class Outcome:
         return self.corrupt + self.false_success + self.leftovers + self.tracebacks
 
 
-class Bench:
+class Injector:
     """The actions, each run once unharmed; one child of `Prober` looks at the models of every run."""
 
     def __init__(self, base: Path, prober: Prober) -> None:

@@ -16,8 +16,9 @@ from unittest.mock import patch
 
 import tiny_models
 from onnx import TensorProto, numpy_helper
-from sandbox import Sandbox, pins, sha256, to_json, tree
+from sandbox import Sandbox, sha256, to_json, tree
 
+from registry_tool.documents.entries import pins_of
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
@@ -195,16 +196,16 @@ class Forger:
 
     def __init__(self, box: Sandbox) -> None:
         self.box, self.files = box, tree(box.folder)
-        self.run = box.run.relative_to(box.folder).as_posix()
+        self.run = box.artifacts.relative_to(box.folder).as_posix()
 
     def forged(self, name: str, change: Callable[[dict[str, Any]], object], files: dict[str, bytes]) -> Mutation:
         """manifest changed, artefacts replaced (paths in the run's folder), all pins made again."""
         manifest = copy.deepcopy(self.box.manifest)
         artefacts = {path: data for path, data in self.files.items() if path.startswith(f"{self.run}/")}
         artefacts |= {f"{self.run}/{path}": data for path, data in files.items()}
-        for pin in pins(manifest):
-            pin["sha256"] = sha256(artefacts[f"{self.run}/{pin.get('onnx', pin.get('path'))}"])
-        evidence = sorted((pin["path"], pin["sha256"]) for pin in manifest["evidence"])
+        for key, pin, _ in pins_of(manifest):
+            pin["sha256"] = sha256(artefacts[f"{self.run}/{pin[key]}"])  # type: ignore[index]  # a copy, and a dict
+        evidence_sha256 = self.box.evidence_sha256(manifest)
         change(manifest)
         data = to_json(manifest)
         folder = f"{self.box.id}/{sha256(data)[:12]}"
@@ -215,8 +216,7 @@ class Forger:
         entry = next(model for model in document["models"] if model["id"] == self.box.id)
         entry |= {"manifest": f"{folder}/manifest.json", "sha256": sha256(data)}
         if "promotion" in entry:
-            digest = sha256(json.dumps(evidence, separators=(",", ":")).encode())
-            out |= self._verdict(entry, {"manifest_sha256": sha256(data), "evidence_sha256": digest})
+            out |= self._verdict(entry, {"manifest_sha256": sha256(data), "evidence_sha256": evidence_sha256})
         out["registry.json"] = to_json(document)
         by = {f"{folder}/{path.removeprefix(f'{self.run}/')}" for path in artefacts} | {"registry.json"}
         return Mutation(name, f"{folder}/manifest.json", out, frozenset(by), quick=False)

@@ -153,7 +153,7 @@ def test_the_action_passes_a_flip_and_refuses_a_forgery(checkout: Checkout) -> N
     assert "registry.json: 1 entry: valid" in summary
     assert outputs == "sarif=out.sarif\n"
     assert json.loads((checkout.top / "out.sarif").read_text())["runs"][0]["results"] == []
-    next(checkout.box.run.glob("*_seed0.onnx")).write_bytes(b"?")
+    next(checkout.box.artifacts.glob("*_seed0.onnx")).write_bytes(b"?")
     log, summary, _ = act(checkout, 1, sarif="out.sarif")
     assert re.search(r"^::error file=model/tiny/\w+/manifest\.json,line=\d+,", log, flags=re.MULTILINE)
     assert "| tiny | **HOLD** |" in summary
@@ -219,7 +219,7 @@ def test_the_hook_runs_in_pre_commit(checkout: Checkout) -> None:
     checkout.box.edit(lambda document: document["models"][0].update(description="another"))
     checkout.git("add", "-A")
     assert "1 entry: valid" in checkout.shell(run, **environment)
-    member = next(checkout.box.run.glob("*_seed0.onnx"))
+    member = next(checkout.box.artifacts.glob("*_seed0.onnx"))
     member.write_bytes(b"?")
     checkout.git("add", "-A")
     assert "error[digest-mismatch]" in checkout.shell(run, 1, **environment)

@@ -136,14 +136,14 @@ def test_sarif_names_files_from_the_root_of_the_repository(production: Sandbox) 
     """POSIX, percent-encoded, and nothing of this machine; a file without lines leads to its entry's line too."""
     top = production.folder.parent
     subprocess.run(["git", "init", "-q", top], check=True)
-    member = next(production.run.glob("*_seed0.onnx"))
+    member = next(production.artifacts.glob("*_seed0.onnx"))
     member.write_bytes(b"?")
     (production.folder / "a b#.onnx").write_bytes(b"?")
     log = machine.render(sarif.log([validate(production.path, load())]))
     assert str(top) not in log
     shown = {r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]: r for r in runs(json.loads(log))}
     assert "model/a%20b%23.onnx" in shown
-    manifest = shown[f"model/{production.run.relative_to(production.folder).as_posix()}/manifest.json"]
+    manifest = shown[f"model/{production.artifacts.relative_to(production.folder).as_posix()}/manifest.json"]
     (related,) = manifest["relatedLocations"]
     assert related["physicalLocation"]["artifactLocation"]["uri"] == "model/registry.json"
     line = production.path.read_text().splitlines()[related["physicalLocation"]["region"]["startLine"] - 1]
@@ -183,7 +183,7 @@ def test_junit_has_a_case_for_each_entry(production: Sandbox, registry: Program)
     assert "file-unregistered" in clean["registry.json"][1][0]
     strict = cases(registry("validate", production.path, "--format", "junit", "--strict").out)
     assert "file-unregistered" in strict["registry.json"][0][0]
-    next(production.run.glob("*_seed0.onnx")).write_bytes(b"?")
+    next(production.artifacts.glob("*_seed0.onnx")).write_bytes(b"?")
     broken = cases(registry("validate", production.path, "--format", "junit").out)
     assert "digest-mismatch" in broken["tiny"][0][0]
 

@@ -147,7 +147,7 @@ def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
 
 def test_the_same_entry_gives_the_same_bytes(production: Sandbox, tmp_path: Path) -> None:
     """Two processes with other hash seeds, from other folders, to a file and to standard output, write one page."""
-    copy = Sandbox.copy(production.folder, tmp_path / "elsewhere")
+    copy = production.copy(tmp_path / "elsewhere")
     out = tmp_path / "report.html"
     program("report", "tiny", "--registry", production.path, "-o", out, env=os.environ | {"PYTHONHASHSEED": "1"})
     printed = program("report", "tiny", "--registry", copy.path, env=os.environ | {"PYTHONHASHSEED": "2"}).stdout
@@ -156,7 +156,7 @@ def test_the_same_entry_gives_the_same_bytes(production: Sandbox, tmp_path: Path
 
 def test_what_cannot_be_trusted_is_not_shown(production: Sandbox, registry: Program, tmp_path: Path) -> None:
     """A file whose digest does not hold: one line, exit 1, no page; an unknown id: exit 2."""
-    evidence = production.run / "evidence" / "oof.npz"
+    evidence = production.artifacts / "evidence" / "oof.npz"
     evidence.write_bytes(evidence.read_bytes() + b"\0")
     out = tmp_path / "report.html"
     ran = registry("report", "tiny", "--registry", production.path, "-o", out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from faults import FAULTS, Bench, Outcome
+from faults import FAULTS, Injector, Outcome
 
 from registry_tool.sandbox.prober import Prober
 
@@ -16,34 +16,34 @@ NAMES = ["train", "train again", "train first", "flip", "flip by hand", "demote"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
     with Prober() as prober:
-        yield Bench(tmp_path_factory.mktemp("faults"), prober)
+        yield Injector(tmp_path_factory.mktemp("faults"), prober)
 
 
-def test_everything_that_writes_is_here(bench: Bench) -> None:
+def test_everything_that_writes_is_here(injector: Injector) -> None:
     """Each action was run unharmed once, and each writes."""
-    assert [action.name for action in bench.actions] == NAMES
-    assert all(sum(action.writes.values()) > 2 for action in bench.actions)
+    assert [action.name for action in injector.actions] == NAMES
+    assert all(sum(action.writes.values()) > 2 for action in injector.actions)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kill_at_any_step_leaves_the_old_or_the_new(bench: Bench, name: str) -> None:
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(injector: Injector, name: str) -> None:
     """Real processes, ended at every third write; the same run again gives what an unharmed one gives."""
-    action, outcome = bench.actions[NAMES.index(name)], Outcome()
+    action, outcome = injector.actions[NAMES.index(name)], Outcome()
     for at in range(NAMES.index(name) % 3, sum(action.writes.values()), 3):
-        bench.kill(action, at, outcome)
+        injector.kill(action, at, outcome)
     assert (outcome.bad, outcome.succeeded) == ([], 0)
     assert outcome.runs > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_failing_disk_leaves_the_old_or_the_new(bench: Bench, name: str) -> None:
+def test_a_failing_disk_leaves_the_old_or_the_new(injector: Injector, name: str) -> None:
     """Every operation fails once, and from its middle on; nothing says it succeeded that did not."""
-    action, outcome = bench.actions[NAMES.index(name)], Outcome()
+    action, outcome = injector.actions[NAMES.index(name)], Outcome()
     for number, (operation, count) in enumerate(sorted(action.writes.items())):
         for index, nth in enumerate({0, count // 2, count - 1}):
             fault = [*FAULTS][(number + index) % len(FAULTS)]
-            bench.fail(action, operation, fault, nth, index % 2 == 0, outcome)
+            injector.fail(action, operation, fault, nth, index % 2 == 0, outcome)
     assert outcome.bad == []
     assert outcome.succeeded < outcome.runs

@@ -349,13 +349,13 @@ def test_forging_fits_every_pin(good_folder: Path, tmp_path: Path) -> None:
     """What the bench forges has no finding but the plugin's own; the registry it was copied from is untouched."""
     before = rooms.tree(good_folder)
     bench = Bench(good_folder / "registry.json", sound, "ruler").copy(tmp_path / "model")
-    bench.forge("good")
+    bench.forge()
     assert bench.findings() == ()
-    bench.forge("good", files={"oof.csv": b"src,target,prediction\n"})
+    bench.forge(files={"oof.csv": b"src,target,prediction\n"})
     assert bench.errors() == []
-    with bench.view("good") as view:
+    with bench.view() as view:
         assert view.read("oof.csv") == b"src,target,prediction\n"
-    assert not bench.gate("good").promotes
+    assert not bench.gate().promotes
     assert rooms.tree(good_folder) == before
 
 

@@ -73,7 +73,7 @@ def test_a_demotion_says_why(production: Sandbox, demotion: Any, held: bool) -> 
 def test_a_changed_file_of_production_is_judged(production: Sandbox) -> None:
     """Evidence, a member or the verdict edited under an unchanged document: held, by the pin that broke."""
     base = start(production.folder)
-    for path in [*production.run.glob("evidence/*.json"), *production.folder.glob("tiny/verdicts/*")]:
+    for path in [*production.artifacts.glob("evidence/*.json"), *production.folder.glob("tiny/verdicts/*")]:
         good = path.read_bytes()
         path.write_bytes(good.replace(b"0.9", b"0.8", 1))
         assert judged(production, base) == [("tiny", "HOLD", "its files changed")]

@@ -39,7 +39,7 @@ def test_an_unknown_id_says_which_there_are(smoke: Sandbox) -> None:
 
 def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None:
     """evaluate and predict refuse an entry whose files are not the pinned ones."""
-    path = smoke.run / "tiny.onnx"
+    path = smoke.artifacts / "tiny.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for use in (
         lambda: evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),

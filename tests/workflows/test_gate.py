@@ -100,7 +100,7 @@ def test_random_rows_are_hold(random_rows: Sandbox, plugins: Plugins) -> None:
 
 def test_bytes_that_do_not_hold_are_not_judged(smoke: Sandbox, plugins: Plugins) -> None:
     """Evidence that is not the pinned one is rejected before anything is measured."""
-    path = smoke.run / "evidence" / "oof.npz"
+    path = smoke.artifacts / "evidence" / "oof.npz"
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(RejectedError, match="sha256"):
         gate(smoke.path, plugins, "tiny")
@@ -177,7 +177,7 @@ def test_an_entry_that_does_not_validate_is_not_flipped(smoke: Sandbox, plugins:
     with pytest.raises(RejectedError, match="not today"):
         flip(smoke.path, with_plugin(Strict()), "tiny")
     assert smoke.tree() == before
-    (smoke.run / "tiny_seed0.onnx").write_bytes(b"x")
+    (smoke.artifacts / "tiny_seed0.onnx").write_bytes(b"x")
     with pytest.raises(RejectedError, match="sha256"):
         flip(smoke.path, plugins, "tiny")
 
@@ -320,7 +320,7 @@ def test_a_smoke_entry_cannot_be_demoted(smoke: Sandbox) -> None:
 
 def test_a_broken_entry_can_be_demoted(production: Sandbox) -> None:
     """Taking a model out of production needs none of its files."""
-    for path in production.run.glob("*.onnx"):
+    for path in production.artifacts.glob("*.onnx"):
         path.unlink()
     demote(production.path, "tiny", "its files are gone")
     assert production.entry["smoke"]

@@ -310,7 +310,7 @@ def test_an_unreadable_base_is_bad_input(smoke: Sandbox, text: bytes) -> None:
 @pytest.mark.parametrize("where", ["model", "a b/\u00e9", "deep/er/model", "[x]*?"])
 def test_the_registry_may_lie_anywhere(made: Made, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In any folder of the repository, whatever the folder is called and wherever the program is started."""
-    box = Sandbox.copy(made.smoke, tmp_path / where)
+    box = Sandbox(made.smoke / "registry.json").copy(tmp_path / where)
     base = start(tmp_path)
     flip(box)
     for place in (tmp_path, box.folder, Path("/")):

@@ -28,7 +28,7 @@ def summaries(smoke: Sandbox, tmp_path: Path) -> Callable[[Files], Path]:
     def make(changed: dict[str, bytes | None]) -> Path:
         folder = tmp_path / "loso"
         folder.mkdir()
-        good = {path.name: path.read_bytes() for path in smoke.run.glob("evidence/*.json")}
+        good = {path.name: path.read_bytes() for path in smoke.artifacts.glob("evidence/*.json")}
         for name, data in {**good, **changed}.items():
             if data is not None:
                 (folder / name).write_bytes(data)
@@ -39,7 +39,7 @@ def summaries(smoke: Sandbox, tmp_path: Path) -> Callable[[Files], Path]:
 
 def load_seed(smoke: Sandbox, seed: int) -> dict[str, Any]:
     """One seed's summary as the public tools write it: figures, and no digest."""
-    document: dict[str, Any] = json.loads((smoke.run / f"evidence/loso_seed{seed}.json").read_bytes())
+    document: dict[str, Any] = json.loads((smoke.artifacts / f"evidence/loso_seed{seed}.json").read_bytes())
     return {key: value for key, value in document.items() if not key.endswith("sha256")}
 
 

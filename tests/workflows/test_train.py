@@ -302,10 +302,10 @@ def test_the_trained_ensemble_is_pinned_whole(smoke: Sandbox) -> None:
     pinned = {manifest["fused"]["onnx"]: manifest["fused"]["sha256"]}
     pinned |= {member["onnx"]: member["sha256"] for member in manifest["members"]}
     pinned |= {item["path"]: item["sha256"] for item in manifest["evidence"]}
-    assert pinned == {name: sha256((smoke.run / name).read_bytes()) for name in names}
-    assert set(tree(smoke.run)) == names | {"manifest.json"}
-    assert smoke.entry["sha256"] == sha256((smoke.run / "manifest.json").read_bytes())
-    assert (smoke.run.name, smoke.entry["smoke"]) == (smoke.entry["sha256"][:12], True)
+    assert pinned == {name: sha256((smoke.artifacts / name).read_bytes()) for name in names}
+    assert set(tree(smoke.artifacts)) == names | {"manifest.json"}
+    assert smoke.entry["sha256"] == sha256((smoke.artifacts / "manifest.json").read_bytes())
+    assert (smoke.artifacts.name, smoke.entry["smoke"]) == (smoke.entry["sha256"][:12], True)
     assert manifest["feature_order"] == list(FEATURES)
     assert smoke.findings() == ()
 

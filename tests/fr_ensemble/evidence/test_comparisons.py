@@ -196,7 +196,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sandbox(pair: Path, tmp_path: Path) -> Sandbox:
-    copy = Sandbox.copy(pair / "model", tmp_path / "model", "good")
+    copy = Sandbox(pair / "model" / "registry.json", "good").copy(tmp_path / "model")
     copy.edit(lambda document: document["policies"]["fr_ensemble"].update(rules=rules(("mean_plcc", ">=", 0.5))))
     return copy
 

@@ -117,8 +117,9 @@ def test_mu_and_sigma_are_the_members(smoke: Sandbox, registry: Program, made: M
     features = ((raw - manifest["feature_mean"]) / manifest["feature_std"]).astype(np.float32)
     codec = np.zeros((len(rows), len(manifest["codec_vocab"])), np.float32)
     codec[np.arange(len(rows)), [manifest["codec_vocab"].index(row["encoder"]) for row in rows]] = 1
+    folder = smoke.artifacts
     scores = np.stack([
-        onnxruntime.InferenceSession((smoke.run / member["onnx"]).read_bytes(), providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession((folder / member["onnx"]).read_bytes(), providers=["CPUExecutionProvider"])
         .run(["score"], {"features": features, "codec_onehot": codec})[0].reshape(-1)
         for member in manifest["members"]
     ]).astype(float)  # fmt: skip

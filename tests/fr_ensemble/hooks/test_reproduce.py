@@ -30,11 +30,11 @@ def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_
     assert violations(document, schemas.load("reproduction")) == []
     assert (ran.code, document["outcome"], document["changes"], document["environment"]) == (0, "identical", [], [])
     assert set(document["files"]) == {
-        path.relative_to(production.run).as_posix() for path in production.run.rglob("*.*")
+        path.relative_to(production.artifacts).as_posix() for path in production.artifacts.rglob("*.*")
     }
     assert {agreement["largest"] for agreement in document["agreements"]} == {0.0}
     assert production.tree() == before
-    assert tree(keep) == tree(production.run)
+    assert tree(keep) == tree(production.artifacts)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_another_environment_explains_other_bytes(
     elsewhere: Path, made: Made, registry: Program, tmp_path: Path
 ) -> None:
     """Predictions agree, the kernels are named as what differs, and only --exact minds."""
-    box = Sandbox.copy(elsewhere, tmp_path / "model")
+    box = Sandbox(elsewhere / "registry.json").copy(tmp_path / "model")
     where = ("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path)
     ran = registry(*where, "--format", "json", "--exact")
     document = json.loads(ran.out)
@@ -71,7 +71,7 @@ def test_other_bytes_without_another_environment_are_refused(
     elsewhere: Path, made: Made, registry: Program, tmp_path: Path
 ) -> None:
     """As near as the predictions may be: here the same training gives the same bytes."""
-    box = Sandbox.copy(elsewhere, tmp_path / "model")
+    box = Sandbox(elsewhere / "registry.json").copy(tmp_path / "model")
     other = Sandbox(made.smoke / "registry.json")
     box.forge(lambda manifest: manifest.update(environment=other.manifest["environment"]))
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path)
@@ -88,7 +88,7 @@ def test_a_manifest_that_tells_another_training_is_refused(smoke: Sandbox, made:
         manifest["environment"] = [{"name": "torch", "version": "1.0"}]
 
     recipe = Recipe.from_dict(smoke.manifest["recipe"] | {"epochs": 1})
-    oof = read_oof((smoke.run / "evidence/oof.npz").read_bytes())
+    oof = read_oof((smoke.artifacts / "evidence/oof.npz").read_bytes())
     object.__setattr__(oof, "recipe_sha256", recipe.sha256)
     assert smoke.forged(forge, measure.to_files(oof, smoke.manifest["corpus"]["name"])) == []
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)

@@ -23,7 +23,7 @@ from sandbox import Sandbox, to_json
 
 
 def member(box: Sandbox, seed: int) -> bytes:
-    return (box.run / f"tiny_seed{seed}.onnx").read_bytes()
+    return (box.artifacts / f"tiny_seed{seed}.onnx").read_bytes()
 
 
 def fused_of(box: Sandbox, members: list[bytes]) -> bytes:
@@ -40,7 +40,7 @@ def nudged(data: bytes, change: Callable[[Any], Any]) -> bytes:
 
 def test_the_fused_graph_can_be_made_again(smoke: Sandbox) -> None:
     """Members and scaler give the fused graph byte for byte: that is what makes all of this decidable."""
-    assert fused_of(smoke, [member(smoke, seed) for seed in range(3)]) == (smoke.run / "tiny.onnx").read_bytes()
+    assert fused_of(smoke, [member(smoke, seed) for seed in range(3)]) == (smoke.artifacts / "tiny.onnx").read_bytes()
 
 
 def test_a_member_in_two_places_is_found(smoke: Sandbox) -> None:
@@ -74,19 +74,19 @@ def other_graph(box: Sandbox, made: Made, name: str) -> bytes:
 
 
 def trailing(box: Sandbox, made: Made, name: str) -> bytes:
-    return (box.run / name).read_bytes() + b"\x00"
+    return (box.artifacts / name).read_bytes() + b"\x00"
 
 
 def of_another_ensemble(box: Sandbox, made: Made, name: str) -> bytes:
     """A sound graph of the same shape: another training's member, or a fused graph of other members."""
-    return (Sandbox(made.random / "registry.json").run / name).read_bytes()
+    return (Sandbox(made.random / "registry.json").artifacts / name).read_bytes()
 
 
 def a_note_more(box: Sandbox, made: Made, name: str) -> bytes:
     """An ONNX file with the same weights and a word in its documentation."""
     import onnx
 
-    model = onnx.load_model_from_string((box.run / name).read_bytes())
+    model = onnx.load_model_from_string((box.artifacts / name).read_bytes())
     model.doc_string = "hello"
     return bytes(model.SerializeToString())
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_the_one_we_write_is_found(smoke: Sandbox, made: Made
 @pytest.mark.parametrize("place", [0, 0.37, 0.93])
 def test_a_changed_byte_names_its_file(smoke: Sandbox, name: str, place: float) -> None:
     """A byte changed without a pin: one error, and it names the file."""
-    path = smoke.run / name
+    path = smoke.artifacts / name
     data = bytearray(path.read_bytes())
     data[int(place * len(data))] ^= 0x20
     path.write_bytes(data)
@@ -120,7 +120,7 @@ def test_a_changed_byte_names_its_file(smoke: Sandbox, name: str, place: float) 
 
 def changed_oof(box: Sandbox, change: Callable[[Oof], Oof], *, summaries: bool) -> dict[str, bytes]:
     """Evidence files with other predictions; summaries: made to fit them."""
-    oof = change(read_oof((box.run / "evidence/oof.npz").read_bytes()))
+    oof = change(read_oof((box.artifacts / "evidence/oof.npz").read_bytes()))
     return measure.to_files(oof, "corpus.csv") if summaries else {"evidence/oof.npz": write_oof(oof)}
 
 
@@ -219,7 +219,7 @@ def test_evidence_that_is_no_evidence_is_found(smoke: Sandbox, data: bytes) -> N
 
 
 def summary(box: Sandbox, seed: int) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((box.run / f"evidence/loso_seed{seed}.json").read_bytes())
+    document: dict[str, Any] = json.loads((box.artifacts / f"evidence/loso_seed{seed}.json").read_bytes())
     return document
 
 

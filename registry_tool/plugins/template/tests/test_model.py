@@ -26,9 +26,9 @@ def test_line_is_least_squares(bench: Bench, tmp_path: Path) -> None:
     """The line through points that lie on one is that line, and predicts every held-out source."""
     points = write(tmp_path / "rows.csv", "".join(f"s{i % 4},{i / 16},{2 + 3 * i / 16}\n" for i in range(16)))
     bench.train("exact", points)
-    manifest = bench.manifest("exact")
+    manifest = bench.manifest
     assert (manifest["slope"], manifest["intercept"]) == pytest.approx((3.0, 2.0), abs=1e-12)
-    verdict = bench.gate("exact")
+    verdict = bench.gate()
     assert verdict.promotes
     assert verdict.metrics["oof_plcc"] == pytest.approx(1.0, abs=1e-12)
 
@@ -37,13 +37,13 @@ def test_poor_line_is_held(bench: Bench, tmp_path: Path) -> None:
     """A column that says nothing about the score does not clear the gate."""
     points = write(tmp_path / "rows.csv", "".join(f"s{i % 4},{i * 7 % 5},{i * 3 % 7}\n" for i in range(35)))
     bench.train("poor", points)
-    assert not bench.gate("poor").promotes
+    assert not bench.gate().promotes
 
 
 def test_other_graph_is_found(bench: Bench) -> None:
     """A manifest whose numbers are not those of its model is found, although every digest holds."""
     bench.train("probe", smoke=True)
-    bench.forge("probe", {**bench.manifest("probe"), "slope": 7.0})
+    bench.forge({**bench.manifest, "slope": 7.0})
     assert [finding.code for finding in bench.errors()] == ["ruler-graph"]
 
 

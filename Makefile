@@ -32,7 +32,7 @@ clean:
 
 .venv/train.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable '.[train]'
+	$(PIP) --editable '.[train,torch]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt

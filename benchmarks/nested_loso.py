@@ -49,7 +49,7 @@ from fr_ensemble.evidence.metrics import (
 )
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks.train import SHIPPED
-from fr_ensemble.training.network import predict
+from fr_ensemble.training.reference import predict
 from fr_ensemble.training.trainer import train
 from torch import nn
 

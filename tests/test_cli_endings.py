@@ -126,9 +126,9 @@ def test_an_output_that_is_full_is_a_broken_world(production: Sandbox) -> None:
 
 
 def is_training(process: subprocess.Popen[str]) -> bool:
-    """Whether the process has loaded torch and started its workers."""
+    """Whether the process has loaded the compiler of the trainer and started its workers."""
     maps = Path(f"/proc/{process.pid}/maps").read_text()
-    return "libtorch_cpu" in maps and len(os.listdir(f"/proc/{process.pid}/task")) > 2
+    return "llvmlite" in maps and len(os.listdir(f"/proc/{process.pid}/task")) > 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")

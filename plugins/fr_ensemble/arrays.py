@@ -63,8 +63,10 @@ class Trained:
 
     members: one a seed, in the recipe's order, all for the one `scaler` (fitted on all rows).
     oof: float64 (seeds, n), raw target units; row i by the model of that seed that never saw row i's source.
+    fitted: float64 (seeds, n), raw target units; every row by the members, which saw it.
     """
 
     members: tuple[Weights, ...]
     scaler: Scaler
     oof: Float64
+    fitted: Float64

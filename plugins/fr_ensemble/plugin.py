@@ -81,7 +81,12 @@ OPTIONS = [
         help="loso-hcp-t, gaussian, split, source-split, pooled-cdf or abs: how intervals are calibrated.",
     ),
     click.Option(["--jobs"], type=click.IntRange(1), help="Processor cores to use.  [default: all]"),
-    click.Option(["--device"], default="cpu", show_default=True, help="cpu, or cuda where there is one."),
+    click.Option(
+        ["--trainer"],
+        metavar="NAME",
+        help="compiled, or reference: the same models in plain torch.  [default: compiled; reference with --device]",
+    ),
+    click.Option(["--device"], default="cpu", show_default=True, help="Of the reference trainer: cpu, cuda, ..."),
     click.Option(
         ["--engine"], default="local", show_default=True, help="local: threads; ray: a Ray cluster's workers."
     ),
@@ -104,7 +109,7 @@ def registry_kinds() -> Iterable[Kind]:
 def registry_train(request: TrainRequest) -> Trained:
     from dataclasses import replace
 
-    _need("torch")
+    _need("numba")
     from fr_ensemble.hooks.train import run
 
     job = _job(request)
@@ -146,7 +151,7 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
 
 @hookimpl
 def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
-    _need("torch")
+    _need("numba")
     from fr_ensemble.hooks.reproduce import reproduce
 
     return reproduce(view, request)
@@ -182,7 +187,7 @@ def _need(module: str) -> None:
 
 def _job(request: TrainRequest) -> Any:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
-    from fr_ensemble.artifacts.recipe import Recipe
+    from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, Recipe
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vocabulary import CANONICAL_6
     from fr_ensemble.evidence.intervals import METHODS
@@ -225,6 +230,7 @@ def _job(request: TrainRequest) -> Any:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     passed = ("interval", "jobs", "device", "engine", "checkpoint", "resume")
     choices = {name: options[name] for name in passed}
+    choices["trainer"] = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **choices)
 
 

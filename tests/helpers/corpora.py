@@ -1,13 +1,25 @@
-"""corpora.py: small learnable corpora for tests of the trainers, and the digest of what was trained on one."""
+"""corpora.py: small learnable corpora and recipes for tests of the trainers, and the digest of what came of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from fr_ensemble.arrays import Trained, TrainingData, Weights
+from fr_ensemble.artifacts.recipe import Recipe
+
+SMALL = Recipe(seeds=(0, 1), epochs=4, hidden=16, batch_size=8)
+UNEVEN = [1, 40, 17, 8, 23]  # a source of one row, folds with other numbers of batches, last batches of one row
+RECIPES = {
+    "small": SMALL,
+    "default": Recipe(seeds=(0, 1), epochs=2, input_noise=0.1),
+    "rows": replace(SMALL, batch_size=1, epochs=1),
+    "all at once": replace(SMALL, batch_size=200, hidden=100),
+    "adamw": replace(SMALL, weight_decay=0.1, decoupled_weight_decay=True, dropout=0.0, hidden=70),
+    "stopped": replace(SMALL, early_stopping=1, learning_rate=0.05, epochs=20),
+}
 
 
 def make_corpus(rows: Sequence[int], conditioning: int = 0, seed: int = 0) -> TrainingData:

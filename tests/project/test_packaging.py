@@ -20,7 +20,8 @@ from places import ROOT
 from sandbox import Sandbox
 
 LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "*.egg-info")
-HEAVY = ("torch", "pyarrow", "scipy")
+HEAVY = ("numba", "pyarrow", "scikit-learn", "scipy")  # of the extra `train`
+MODULES = ("numba", "pyarrow", "sklearn", "scipy", "torch")
 BUILD = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index")
 # The folder of each package in the project, and the files besides modules that it ships.
 PACKAGES = {
@@ -137,14 +138,15 @@ def test_wheel_metadata(wheel: Path) -> None:
     required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", metadata, flags=re.MULTILINE)
     light = {name for name, rest in required if "extra ==" not in rest}
     assert light == {"click", "filelock", "jsonschema", "numpy", "onnx", "onnxruntime", "pluggy"}
-    assert {name for name, rest in required if re.search(r"extra == [\"']train[\"']", rest)} == set(HEAVY)
+    for extra, names in (("train", set(HEAVY)), ("torch", {"torch"})):
+        assert {name for name, rest in required if re.search(rf"extra == [\"']{extra}[\"']", rest)} == names
     assert "registry = registry_tool.cli:start" in entry_points
     assert "fr_ensemble = fr_ensemble.plugin" in entry_points
 
 
 def test_bare_environment_is_bare(bare: Bare) -> None:
     """The runtime dependencies bring none of the training libraries."""
-    check = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
+    check = f"import importlib.util as u; print([n for n in {MODULES} if u.find_spec(n)])"
     assert bare.run("python", "-c", check).stdout == "[]\n"
 
 
@@ -172,7 +174,7 @@ def test_bare_predict_evaluate(bare: Bare, production: Sandbox, made: Made, tmp_
 
 
 def test_bare_train(bare: Bare, tmp_path: Path) -> None:
-    """Training without torch is one line that names the extra to install, exit 2, and writes nothing."""
+    """Training without its libraries is one line that names the extra to install, exit 2, and writes nothing."""
     path = tmp_path / "model" / "registry.json"
     done = bare.run("registry", "train", "fr_ensemble", "--id", "x", "--smoke", "--registry", path, code=2)
     assert len(done.stderr.splitlines()) == 1

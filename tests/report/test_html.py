@@ -190,7 +190,7 @@ def _raise_bar(document: dict[str, Any]) -> None:
 def test_what_a_manifest_says_is_spelt_out(production: Sandbox) -> None:
     """Corpus, recipe and environment stand in the chain in words; nothing is `null`, and long lists fold away."""
     text = Parsed(report(production.path, "tiny")).text
-    for words in ("record none", "decoupled_weight_decay false", "epochs 30", "seeds 0, 1, 2", "torch 2."):
+    for words in ("record none", "decoupled_weight_decay false", "epochs 30", "seeds 0, 1, 2", "trainer compiled"):
         assert words in text.split("Provenance")[1]
 
 

@@ -29,7 +29,7 @@ OOF_PATH = "evidence/oof.npz"
 # 1e-6 of the target's range; a hundred times that is another model, not rounding.
 MU_TOLERANCE = 1e-4  # of the target's range
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
-RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool", "torch")  # packages in `environment`
+RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
 
 
 def summary_path(seed: int) -> str:
@@ -64,9 +64,10 @@ def codec_block(codec: Any, conditioning: Float64, n_slots: int) -> Float64:
 def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
     """What the artefacts were made with: recorded, never compared. A list, since a key `onnx` would be a pin.
 
-    arithmetic: what torch computes with; see network.arithmetic.
+    arithmetic: what the trainer computes with; see trainer.arithmetic.
     """
     found = {"machine": platform.machine(), **arithmetic, "python": platform.python_version()}
+    found["libc"] = " ".join(platform.libc_ver()).strip() or "unknown"
     for name in RECORDED:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -359,14 +359,14 @@ def _scores(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:
 def _floor(residual: Float64, sigma: Float64, source: Int64, n_sources: int) -> float:
     """The floor that makes the residuals most likely under N(0, c (sigma^2 + floor^2)), every source weighing alike."""
     weight = 1.0 / (n_sources * np.bincount(source, minlength=n_sources)[source])
-    unit = float(np.median(sigma)) or math.sqrt(float(weight @ np.square(residual)))
+    unit = float(np.median(sigma)) or math.sqrt(float(np.sum(weight * np.square(residual))))
     if unit == 0.0:
         return 0.0
 
     def loss(floor: float) -> float:
         scale = np.sqrt(np.square(sigma) + floor * floor)
-        square = float(weight @ np.square(residual / scale))
-        return float(weight @ np.log(scale)) + 0.5 * math.log(square) if square else -math.inf
+        square = float(np.sum(weight * np.square(residual / scale)))
+        return float(np.sum(weight * np.log(scale))) + 0.5 * math.log(square) if square else -math.inf
 
     return float(min(unit * FLOORS, key=loss))
 

@@ -1,4 +1,7 @@
-"""metrics.py: the figures of the field, with numpy and the standard library alone. Judges nothing."""
+"""metrics.py: the figures of the field, with numpy and the standard library alone. Judges nothing.
+
+Sums are np.sum's, whose order is the same everywhere; `@` asks a BLAS, which adds as the processor likes it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def plcc(x: Float64, y: Float64) -> float:
     a, b = _centred(x), _centred(y)
     if a is None or b is None:
         return math.nan
-    return float(np.clip(a @ b, -1.0, 1.0))
+    return float(np.clip(np.sum(a * b), -1.0, 1.0))
 
 
 def srocc(x: Float64, y: Float64) -> float:
@@ -131,7 +134,7 @@ def _centred(values: Float64) -> Float64 | None:
     scaled = values / np.abs(values).max()  # no overflow, whatever the units
     mean = scaled.mean()
     deviations = scaled - mean
-    length = math.sqrt(deviations @ deviations)
+    length = math.sqrt(np.sum(np.square(deviations)))
     return deviations / length if length > CONSTANT * abs(mean) * math.sqrt(len(values)) else None
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, spec_of
-from fr_ensemble.artifacts.recipe import TRAINER_VERSION, Recipe
+from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.intervals import METHODS
@@ -27,15 +28,17 @@ TOLERANCE = 1e-3
 FOLLOWS = ("/probe", "/intervals/calibrations", "/confidence/conformal_q_residual", "/eval")
 ADDS = "the order in which training adds numbers"
 TRAINING = {
-    "torch": "the kernels of training",
-    "cpu": ADDS,
-    "cpu_capability": ADDS,
+    "trainer": ADDS,
+    "multiply-add": ADDS,
     "machine": ADDS,
-    "device": ADDS,
+    "numba": "how the trainer is compiled",
+    "llvmlite": "how the trainer is compiled",
     "numpy": "random streams and sums",
+    "libc": "logarithms of conditions",
     "registry-tool": "the trainer",
+    **dict.fromkeys(("torch", "cpu", "cpu_capability", "device"), "the order in which the reference trainer adds"),
 }
-WRITING = {"onnx": "how graphs are written", "onnxruntime": "the last bits of mu and sigma"}
+WRITING = {"onnx": "how graphs are written"}
 
 
 def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
@@ -74,7 +77,9 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         raise InputError(f"{entry_id}: {error}: reproduce it with the version that trained it") from error
     if recipe.trainer_version != TRAINER_VERSION:
         what = f"found trainer_version {recipe.trainer_version}, this program is version {TRAINER_VERSION}"
-        raise InputError(f"{entry_id}, recipe: {what}: reproduce it with the version that trained it")
+        release = RELEASES.get(recipe.trainer_version)
+        which = f"release {release} of registry-tool" if release else "the version that trained it"
+        raise InputError(f"{entry_id}, recipe: {what}: reproduce it with {which}")
     if (method := manifest["intervals"].get("method")) not in METHODS:
         raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(METHODS)}")
     name, path = manifest["corpus"]["name"], request.corpus
@@ -83,8 +88,17 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
     spec = spec_of(manifest, target=True)
-    jobs, device = request.jobs, request.device
-    return Job(entry_id, path, spec, recipe, False, method, jobs=jobs, device=device, corpus_name=name)
+    trainer, device = trainer_of(manifest, request.device), request.device
+    return Job(
+        entry_id, path, spec, recipe, False, method, trainer=trainer, jobs=request.jobs, device=device, corpus_name=name
+    )
+
+
+def trainer_of(manifest: Mapping[str, Any], device: str) -> str:
+    """The trainer that made an entry, where it is installed; the compiled one gives the same models without torch."""
+    made = {item["name"]: item["version"] for item in manifest["environment"]}.get("trainer")
+    wanted = made == REFERENCE or device != "cpu"
+    return REFERENCE if wanted and find_spec("torch") is not None else COMPILED
 
 
 def _sha256(path: Any) -> str | None:

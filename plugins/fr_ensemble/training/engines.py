@@ -1,6 +1,6 @@
-"""engines.py: where blocks are trained: in threads of this process, or as tasks of a Ray cluster. Knows no training.
+"""engines.py: where models are trained: in threads of this process, or as tasks of a Ray cluster. Knows no arithmetic.
 
-An engine gets the function that trains one block and returns all results, in the blocks' order; the bytes are the same.
+Either gets the keys of the models, the longest first, and returns their results in this order; the bytes are the same.
 """
 
 from __future__ import annotations
@@ -9,32 +9,40 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import count
 from typing import Any
 
-import torch
-
-from fr_ensemble.arrays import Float64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.training.blocks import Checkpoint
-from fr_ensemble.training.folds import ModelKey, Table
+from fr_ensemble.training.checkpoints import Checkpoint
+from fr_ensemble.training.model import Result, train_model
+from fr_ensemble.training.table import ModelKey, Table
 from registry_tool.errors import InputError, WorldError
 
 ENGINES = ("local", "ray")
-RETRIES = 5  # of a block whose Ray worker died
+RETRIES = 5  # of a model whose Ray worker died
 POLL_SECONDS = 0.2  # between two reports of progress
 
-Result = tuple[ModelKey, Weights, Float64]  # a trained model and its scores of the rows it held out
-RunBlock = Callable[..., list[Result]]  # train.run_block
-Work = tuple[Table, Recipe, Sequence[Sequence[ModelKey]], str, Checkpoint | None]  # data, recipe, blocks, device, state
-Engine = Callable[[RunBlock, Work, Callable[[int], None]], list[Result]]  # the last is told the model-epochs done
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run has to train."""
+
+    table: Table
+    recipe: Recipe
+    keys: Sequence[ModelKey]
+    checkpoint: Checkpoint | None = None
+
+
+Engine = Callable[[Work, Callable[[int], None]], list[Result]]  # the latter is told the model-epochs done
 
 
 @contextmanager
-def open_engine(name: str, jobs: int | None) -> Iterator[tuple[Engine, int]]:
-    """An engine and its number of workers: `jobs`, or the cores of this process or of the Ray cluster.
+def open_engine(name: str, jobs: int | None) -> Iterator[Engine]:
+    """An engine with `jobs` workers, or as many as this process or the Ray cluster has cores.
 
     Ray is connected to as `ray.init()` finds it: RAY_ADDRESS, a cluster running here, or a new one on this machine.
     Raises InputError for an engine that is not there.
@@ -42,8 +50,7 @@ def open_engine(name: str, jobs: int | None) -> Iterator[tuple[Engine, int]]:
     if name not in ENGINES:
         raise InputError(f"engine: found {name!r}, expected one of {', '.join(ENGINES)}")
     if name == "local":
-        workers = jobs or len(os.sched_getaffinity(0))
-        yield partial(run_local, workers), workers
+        yield partial(run_local, jobs or len(os.sched_getaffinity(0)))
         return
     try:
         ray: Any = import_module("ray")
@@ -53,86 +60,106 @@ def open_engine(name: str, jobs: int | None) -> Iterator[tuple[Engine, int]]:
     if ours:
         ray.init(log_to_driver=False, logging_level="warning")
     try:
-        yield run_ray, jobs or int(ray.cluster_resources().get("CPU", 1))
+        yield partial(run_ray, jobs)
     finally:
         if ours:
             ray.shutdown()
 
 
-def run_local(workers: int, run_block: RunBlock, work: Work, progress: Callable[[int], None]) -> list[Result]:
-    """Train the blocks in threads: torch leaves Python's lock inside every operation.
+def run_local(workers: int, work: Work, progress: Callable[[int], None]) -> list[Result]:
+    """Train the models in threads: the kernel runs without Python's lock.
 
-    An error in one block, or an interrupt, stops the others within a few steps.
+    An error in one model, or an interrupt, stops the others at their next call of the kernel.
     """
-    table, recipe, blocks, device, checkpoint = work
-    done = [0] * len(blocks)
+    done: dict[ModelKey, int] = {}
     stop = threading.Event()
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, "train")
+    pool = ThreadPoolExecutor(workers, "train", *pinning(workers))
     try:
         futures = [
-            pool.submit(run_block, table, recipe, keys, number, device, checkpoint, done.__setitem__, stop.is_set)
-            for number, keys in enumerate(blocks)
+            pool.submit(train_model, work.table, work.recipe, key, work.checkpoint, done.__setitem__, stop.is_set)
+            for key in work.keys
         ]
         pending = set(futures)
         while pending:
             finished, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
             for future in finished:
-                future.result()  # raises what the block raised
-            progress(sum(done))
-        return [result for future in futures for result in future.result()]
+                future.result()  # raises what the model raised
+            progress(sum(list(done.values())))
+        return [result for future in futures if (result := future.result())]
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
-def run_ray(run_block: RunBlock, work: Work, progress: Callable[[int], None]) -> list[Result]:
-    """Train each block as a Ray task on one core; Ray itself starts a dead worker's block again.
+def pinning(workers: int) -> tuple[()] | tuple[Callable[[], None]]:
+    """Each worker on a core of its own, where there are as many as cores; fewer are left to the system, which knows
+    what else runs. A worker that cannot be pinned runs unpinned."""
+    cores = sorted(os.sched_getaffinity(0))
+    if workers != len(cores):
+        return ()
+    turn = count()
 
-    Every machine of the cluster has this package installed, and sees the checkpoint folder if there is one.
+    def pin() -> None:
+        with suppress(OSError):
+            os.sched_setaffinity(0, {cores[next(turn) % len(cores)]})  # 0: the calling thread
+
+    return (pin,)
+
+
+def train_keys(table: Table, recipe: Recipe, keys: Sequence[ModelKey], checkpoint: Any, tick: Any) -> list[Any]:
+    """A Ray task: some models, one after another."""
+    return [train_model(table, recipe, key, checkpoint, tick) for key in keys]
+
+
+def run_ray(jobs: int | None, work: Work, progress: Callable[[int], None]) -> list[Result]:
+    """Train each model as a Ray task on one core; Ray itself starts a dead worker's model again.
+
+    jobs: the most tasks at a time; None: what the cluster has room for. Every machine of the cluster has this package
+    installed, and sees the checkpoint folder if there is one.
     """
     ray: Any = import_module("ray")
 
     class Counter:
-        """Hears from the tasks how far they are; a class of this function, so that its process loads no torch."""
+        """Hears from the tasks how far they are."""
 
         def __init__(self) -> None:
-            self.done: dict[int, int] = {}
+            self.done: dict[object, int] = {}
 
-        def tick(self, number: int, done: int) -> None:
-            self.done[number] = done
+        def tick(self, key: object, done: int) -> None:
+            self.done[key] = done
 
         def total(self) -> int:
             return sum(self.done.values())
 
-    table, recipe, blocks, device, checkpoint = work
     counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Counter).remote()
-    gpus = 0 if device == "cpu" else 1
-    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(run_block)
-    shared = ray.put(table)
-    refs = [
-        task.remote(shared, recipe, keys, number, device, checkpoint, partial(send, counter))
-        for number, keys in enumerate(blocks)
-    ]
-    pending, most = refs, 0
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(train_keys)
+    shared = ray.put(work.table)
+    waiting, most = list(work.keys), 0
+    refs: list[Any] = []
+    pending: list[Any] = []
     try:
-        while pending:
-            finished, pending = ray.wait(pending, num_returns=len(pending), timeout=POLL_SECONDS)
-            ray.get(finished)  # raises what a block raised
-            most = max(most, ray.get(counter.total.remote()))  # a block that starts again does not count backwards
+        while pending or waiting:
+            while waiting and (jobs is None or len(pending) < jobs):
+                arguments = (shared, work.recipe, [waiting.pop(0)], work.checkpoint, partial(send, counter))
+                refs.append(task.remote(*arguments))
+                pending.append(refs[-1])
+            finished, pending = ray.wait(pending, num_returns=1, timeout=POLL_SECONDS)
+            ray.get(finished)  # raises what a model raised
+            most = max(most, ray.get(counter.total.remote()))  # a model that starts again does not count backwards
             progress(most)
+        progress(len(work.keys) * work.recipe.epochs)
         return [result for ref in refs for result in ray.get(ref)]
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
     except ray.exceptions.RayError as error:
-        raise WorldError(f"engine: the Ray cluster failed ({type(error).__name__}): look at `ray status`") from error
+        cause = getattr(error, "cause", error)  # what a model raised, or what Ray could not do
+        if not isinstance(cause, ray.exceptions.RayError):
+            raise cause from error
+        raise WorldError(f"engine: the Ray cluster failed ({type(cause).__name__}): look at `ray status`") from error
     finally:
         for ref in pending:
             ray.cancel(ref, force=True)
         ray.kill(counter)
 
 
-def send(counter: Any, number: int, done: int) -> None:
-    """Tell the counter how far a block is."""
-    counter.tick.remote(number, done)
+def send(counter: Any, key: ModelKey, done: int) -> None:
+    """Tell the counter how far a model is."""
+    counter.tick.remote((key.fold, key.seed), done)

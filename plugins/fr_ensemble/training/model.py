@@ -1,7 +1,6 @@
 """model.py: one model in flat arrays, from its first weights to its last: the loop around the kernel. No workers.
 
-model = Model.begin(table, recipe, key)
-weights, scores = train_model(table, recipe, key)
+`train_model(table, recipe, key)` is all of it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,10 @@ DRAWN = (Role.ORDER, Role.DROPOUT, Role.NOISE)
 
 
 class Result(NamedTuple):
-    """A trained model in target units, and its scores of the rows that it held out, float64 (rows,), ascending."""
+    """A trained model in target units, and its scores, float64 (rows,), of the rows that it held out, ascending.
+
+    A final member, which holds none out, has the scores of all rows.
+    """
 
     key: ModelKey
     weights: Weights
@@ -212,6 +214,13 @@ def diverged(recipe: Recipe, key: ModelKey) -> InputError:
     )
 
 
+def warm_up(table: Table, recipe: Recipe, key: ModelKey) -> None:
+    """Have the kernel compiled, or read from the cache, before workers ask for it. Trains nothing."""
+    model = Model.begin(table, recipe, key)
+    Steps(table, recipe, model).take(0)
+    scores_of(table, key, model.layout, model.p, np.empty(0, np.int32))
+
+
 def train_model(
     table: Table,
     recipe: Recipe,
@@ -246,5 +255,4 @@ def train_model(
         raise diverged(recipe, key)
     standard = model.layout.unpack(model.best if recipe.early_stopping else model.p)
     weights = in_target_units(table, recipe, key, standard)
-    held = np.flatnonzero(table.source == key.fold).astype(np.int32)
-    return Result(key, weights, scores_of(table, key, model.layout, model.layout.pack(weights), held))
+    return Result(key, weights, scores_of(table, key, model.layout, model.layout.pack(weights), table.judged(key)))

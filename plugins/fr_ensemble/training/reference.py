@@ -6,7 +6,11 @@ random numbers are those of the compiled trainer, so that both train the same mo
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,7 +182,7 @@ def inputs_of(table: Table, keys: Sequence[ModelKey]) -> tuple[Float32, Float32,
     return raw, mean, std
 
 
-def scores_of(table: Table, key: ModelKey, weights: Weights, chosen: NDArray[np.int64]) -> tuple[Float64, Float64]:
+def scores_of(table: Table, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float64, Float64]:
     """Scores of rows of the table in the units of the weights, and their standardised targets, float64 (rows,)."""
     raw, mean, std = inputs_of(table, [key])
     rows = (raw[chosen] - mean[0]) / std[0]
@@ -200,8 +204,7 @@ def finish(table: Table, recipe: Recipe, model: Model, last: Weights) -> Result:
         raise diverged(recipe, model.key)
     standard = model.layout.unpack(model.best) if recipe.early_stopping else last
     weights = in_target_units(table, recipe, model.key, standard)
-    held = np.flatnonzero(table.source == model.key.fold)
-    return Result(model.key, weights, scores_of(table, model.key, weights, held)[0])
+    return Result(model.key, weights, scores_of(table, model.key, weights, table.judged(model.key))[0])
 
 
 def check_device(device: str) -> None:
@@ -213,6 +216,11 @@ def check_device(device: str) -> None:
 
 
 def arithmetic(device: str) -> dict[str, str]:
-    """What decides in which order torch adds here: the kernels that it takes for the processor, the device."""
+    """What decides in which order torch adds here: the processor, the kernels that it takes for it, the device."""
+    cpu = platform.processor() or "unknown"
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    return {"cpu_capability": torch.backends.cpu.get_cpu_capability(), "device": name}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "cpu": cpu, "cpu_capability": capability, "device": name}

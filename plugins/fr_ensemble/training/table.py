@@ -91,6 +91,11 @@ class Table:
         chosen = key.generator(Role.SPLIT).permutation(sources)[:count]
         return np.isin(self.source, chosen)
 
+    def judged(self, key: ModelKey) -> NDArray[np.int32]:
+        """The rows that a model is to score: those it holds out, or all for a final member, which holds out none."""
+        chosen = np.flatnonzero(self.source == key.fold) if key.fold != FINAL else np.arange(len(self.source))
+        return chosen.astype(np.int32)
+
 
 def prepare(data: TrainingData) -> Table:
     """The table of a corpus and every fold's scale. Raises InputError for a corpus that cannot be trained on."""
@@ -117,22 +122,26 @@ def fit_scales(columns: Sequence[Float64], source: NDArray[np.int32], counts: In
 
     columns: float64 (n,) each, the target last. A column that is constant in a fold's training rows has deviation 1.
     """
-    ends = np.cumsum(counts)
+    starts = np.cumsum(counts) - counts
     by_source = np.argsort(source, kind="stable")
     folds = [*range(len(counts)), FINAL]
     fits = np.array(folds)[:, None] != np.arange(len(counts))  # (S + 1, S), which sources a fold trains on
     n = fits * counts
     means, deviations = [], []
     for column in columns:
-        parts = np.split(column[by_source], ends[:-1])
-        mean, low, high = (np.array([f(part) for part in parts]) for f in (np.mean, np.min, np.max))
+        ordered = column[by_source]
+        lowest = np.where(fits, np.minimum.reduceat(ordered, starts), np.inf).min(axis=1)
+        highest = np.where(fits, np.maximum.reduceat(ordered, starts), -np.inf).max(axis=1)
+        shift = ordered.mean()  # far from zero, sums of what is left keep their digits
+        ordered -= shift
+        parts = np.split(ordered, starts[1:])
+        mean = np.array([part.mean() for part in parts])
         squares = np.array([np.sum(np.square(part - m)) for part, m in zip(parts, mean, strict=True)])
         centre = np.sum(n * mean, axis=1) / n.sum(axis=1)
         total = np.sum(fits * squares + n * np.square(mean - centre[:, None]), axis=1)
-        constant = np.where(fits, low, np.inf).min(axis=1) == np.where(fits, high, -np.inf).max(axis=1)
         deviation = np.sqrt(total / n.sum(axis=1))
-        means.append(np.where(constant, np.where(fits, low, np.inf).min(axis=1), centre))
-        deviations.append(np.where(constant | (deviation == 0.0), 1.0, deviation))
+        means.append(np.where(lowest == highest, lowest, shift + centre))
+        deviations.append(np.where((lowest == highest) | (deviation == 0.0), 1.0, deviation))
     return {
         fold: FoldScale(
             Scaler(np.array([m[i] for m in means[:-1]]), np.array([d[i] for d in deviations[:-1]])),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import FEATURES, write_corpus
 
-pytest.importorskip("torch", reason="a run needs the extra `train`")
+pytest.importorskip("numba", reason="a run needs the extra `train`")
 
 from fr_ensemble.artifacts.graphs import read_weights
 from fr_ensemble.artifacts.recipe import Recipe
@@ -103,14 +103,15 @@ def test_the_manifest_says_what_was_trained_on(trained: Trained, corpus: Path) -
 
 
 def test_the_probe_is_rows_of_the_corpus(trained: Trained, corpus: Path) -> None:
-    """Some rows as they stand there, and the mu and sigma that the fused graph gives for them."""
+    """Some rows as they stand there, and the trainer's mu and sigma, which the fused graph gives to rounding."""
     probe, read = trained.manifest["probe"], read_corpus(corpus, ColumnSpec())
     rows = [read.features.tolist().index(row) for row in probe["features"]]
     assert len(rows) == len(set(rows)) == 4
     assert [row.index(1.0) for row in probe["codec_block"]] == read.codec[rows].tolist()
     features, block = (np.array(probe[key]) for key in ("features", "codec_block"))
     mu, sigma = Ensemble(trained.files["mine.onnx"]).predict(features, block)
-    assert (mu.tolist(), sigma.tolist()) == (probe["mu"], probe["sigma"])
+    assert probe["mu"] == pytest.approx(mu.tolist(), abs=room.EXPORT_TOLERANCE)
+    assert probe["sigma"] == pytest.approx(sigma.tolist(), abs=room.EXPORT_TOLERANCE)
 
 
 def test_predictions_are_out_of_fold(trained: Trained, corpus: Path) -> None:
@@ -193,9 +194,9 @@ def test_the_fused_graph_takes_raw_conditions(conditioned: tuple[Path, Trained])
     assert set(block[:, 6]) <= {20.0, 21.0, 22.0, 23.0, 24.0}
     assert set(block[:, 7]) <= {8.0, 9.0, 10.0, 11.0}
     graph = Ensemble(trained.files["mine.onnx"])
-    assert graph.predict(features, block)[0].tolist() == probe["mu"]
+    assert graph.predict(features, block)[0].tolist() == pytest.approx(probe["mu"], abs=room.EXPORT_TOLERANCE)
     block[:, 6] += 5
-    assert graph.predict(features, block)[0].tolist() != probe["mu"]
+    assert graph.predict(features, block)[0].tolist() != pytest.approx(probe["mu"], abs=room.EXPORT_TOLERANCE)
 
 
 def test_unknown_encoders_are_counted(corpus: Path) -> None:
@@ -299,13 +300,36 @@ def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str
 
 
 def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where onnxruntime gives other numbers than torch, nothing is returned to be registered."""
-    from fr_ensemble.training import network
-
-    real = network.predict
-    monkeypatch.setattr(network, "predict", lambda weights, rows: real(weights, rows) + 1e-3)
-    with pytest.raises(WorldError, match="onnxruntime differs"):
+    """Where onnxruntime gives other numbers than the network, nothing is returned to be registered."""
+    real = room.predict_in_numpy
+    monkeypatch.setattr(room, "network", lambda: ("numpy", lambda weights, rows: real(weights, rows) + 1e-3))
+    with pytest.raises(WorldError, match="members in numpy: onnxruntime differs"):
         run(job(corpus), quiet)
+
+
+def test_the_export_is_compared_with_torch_or_says_that_it_is_not(
+    corpus: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both networks give the same scores; without torch the line says so."""
+    pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
+    assert dict(trained.summary)["export"].startswith("torch and onnxruntime differ by at most ")
+    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    line = dict(run(job(corpus), quiet).summary)["export"]
+    assert line.startswith("numpy (torch is not installed) and onnxruntime differ by at most ")
+    assert line.endswith(" vmaf on 36 rows")
+
+
+def test_both_trainers_make_the_same_entry(corpus: Path, trained: Trained) -> None:
+    """With --trainer reference: the same recipe and figures to rounding; the environment says which it was."""
+    pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
+    other = run(job(corpus, trainer="reference"), quiet)
+    assert other.manifest["recipe"] == trained.manifest["recipe"]
+    names = [{item["name"]: item["version"] for item in run.manifest["environment"]} for run in (trained, other)]
+    assert [found["trainer"] for found in names] == ["compiled", "reference"]
+    assert ("torch" in names[0], "torch" in names[1], "numba" in names[1]) == (False, True, False)
+    assert oof_of(other).mu == pytest.approx(oof_of(trained).mu, abs=1e-3)
+    for name in ("in_sample_rmse", "loso_mean_rmse"):
+        assert other.manifest["eval"][name] == pytest.approx(trained.manifest["eval"][name], abs=1e-4)
 
 
 def test_progress_reaches_its_total(corpus: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: an interrupted or killed run goes on to the same bytes."""
+"""test_checkpoints.py: an interrupted or killed run goes on to the same bytes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="the trainer needs the extra `train`")
+pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
+from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training import model
+from fr_ensemble.training.checkpoints import Checkpoint
+from fr_ensemble.training.model import Model, train_model
+from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
-from places import ROOT
-from training_corpus import digest, make_corpus
+from places import TESTS
 
 from registry_tool.errors import InputError, WorldError
 
 DATA = make_corpus([14, 9, 12], conditioning=1)
-RECIPE = Recipe(seeds=(0, 1), epochs=1500, hidden=16, batch_size=8, input_noise=0.05)
-HERE = Path(__file__).parent
+RECIPE = Recipe(seeds=(0, 1), epochs=40_000, hidden=16, batch_size=8, input_noise=0.05)
 CHILD = """
 import sys
 from pathlib import Path
 from fr_ensemble.training.trainer import train
 from test_checkpoints import DATA, RECIPE
-train(DATA, RECIPE, jobs=2, stack=4, checkpoint=Path(sys.argv[1]), checkpoint_seconds=0.0)
+train(DATA, RECIPE, jobs=2, checkpoint=Path(sys.argv[1]), checkpoint_seconds=0.0)
 """
 
 
@@ -39,9 +42,9 @@ def expected() -> str:
     return digest(train(DATA, RECIPE, jobs=1))
 
 
-def interrupt(done: int, total: int) -> None:
+def interrupt(what: str, done: int, total: int) -> None:
     """Progress as seen by someone who presses Ctrl-C once the first epochs are done."""
-    if done:
+    if what.startswith("training") and done:
         raise KeyboardInterrupt
 
 
@@ -56,20 +59,43 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, expected: str
     begin(tmp_path / "run")
     reports: list[int] = []
     trained = train(
-        DATA, RECIPE, jobs=2, stack=3, checkpoint=tmp_path / "run", resume=True, progress=lambda d, t: reports.append(d)
+        DATA, RECIPE, jobs=2, checkpoint=tmp_path / "run", resume=True, progress=lambda what, d, t: reports.append(d)
     )
     assert digest(trained) == expected
-    assert reports[0] > 0
+    assert reports[-1] == 8 * RECIPE.epochs
     again = train(DATA, RECIPE, checkpoint=tmp_path / "run", resume=True)
     assert digest(again) == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"early_stopping": 3}, {"dropout": 0.0, "decoupled_weight_decay": True}])
+@pytest.mark.parametrize("key", [ModelKey(1, 0), ModelKey(FINAL, 1)])
+def test_a_model_resumes_at_every_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: ModelKey, options: dict[str, object]
+) -> None:
+    """Stopped after each of its epochs in turn, and after none, a model ends with the same bytes."""
+    monkeypatch.setattr(model, "STEPS_A_CALL", 1)
+    data = make_corpus([5, 4, 6], conditioning=1)
+    recipe = Recipe(seeds=(0, 1), epochs=9, hidden=8, batch_size=4, input_noise=0.1, **options)  # type: ignore[arg-type]
+    table, keeper = prepare(data), Checkpoint(tmp_path, 0.0)
+    whole = train_model(table, recipe, key)
+    assert whole is not None
+    epochs: list[int] = []
+    for _ in range(recipe.epochs + 2):  # each goes one epoch further
+        ended = train_model(table, recipe, key, keeper, lambda k, done: epochs.append(done), iter([0, 1]).__next__)
+        if ended is not None:
+            break
+    assert ended is not None
+    assert sorted(set(epochs)) == epochs[: len(set(epochs))]
+    assert ended.scores.tobytes() == whole.scores.tobytes()
+    assert ended.weights.w2.tobytes() == whole.weights.w2.tobytes()
+
+
 def test_killed_process_resumes_to_the_same_bytes(tmp_path: Path, expected: str) -> None:
     """A process killed without warning leaves whole files, from which the run ends the same."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers"), str(HERE)])
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}) as child:
+    environment = os.environ | {"PYTHONPATH": f"{TESTS / 'helpers'}{os.pathsep}{Path(__file__).parent}"}
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], env=environment) as child:
         deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("block-*.npz"))) < 2:
+        while len(list(tmp_path.glob("*.npz"))) < 2:
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -89,7 +115,17 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(replace(DATA, target=DATA.target + 1), RECIPE, checkpoint=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize(("name", "word"), [("plan.json", "no plan"), ("block-0.npz", "no state of this block")])
+def test_checkpoint_of_an_older_release_is_refused(tmp_path: Path) -> None:
+    """Release 0.1.0 wrote `plan.json` and stacks of models, which nothing goes on from."""
+    (tmp_path / "plan.json").write_text('{"run": "0", "blocks": []}')
+    for resume in (False, True):
+        with pytest.raises(InputError, match="another trainer" if resume else "add --resume or remove it"):
+            train(DATA, RECIPE, checkpoint=tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("run.json", "no description"), ("final-seed0.npz", "no state of this model")]
+)
 def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str) -> None:
     """A damaged file is named, never trained on."""
     begin(tmp_path)
@@ -97,6 +133,14 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str) -> No
     with pytest.raises(InputError, match=word) as caught:
         train(DATA, RECIPE, checkpoint=tmp_path, resume=True)
     assert name in str(caught.value)
+
+
+def test_a_state_of_another_shape_is_named(tmp_path: Path) -> None:
+    """As of a file that was exchanged for another model's."""
+    table, keeper, key = prepare(DATA), Checkpoint(tmp_path, 0.0), ModelKey(0, 0)
+    keeper.save(Model.begin(table, replace(RECIPE, hidden=40), key))
+    with pytest.raises(InputError, match="no state of this model"):
+        keeper.load(Model.begin(table, RECIPE, key))
 
 
 def test_checkpoint_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch", reason="the reference trainer needs the ext
 from corpora import digest, make_corpus
 from fr_ensemble.arrays import Trained, TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.training.ensemble import train
 from fr_ensemble.training.model import initial_weights
 from fr_ensemble.training.table import ModelKey, Role
+from fr_ensemble.training.trainer import train
 
 PLCC_TOLERANCE, RMSE_TOLERANCE = 1e-6, 1e-4  # float32 rounding, grown over 200 epochs of another order of sums
 RECIPES = {

@@ -53,13 +53,8 @@ def elsewhere(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_another_environment_explains_other_bytes(
     elsewhere: Path, made: Made, registry: Program, tmp_path: Path
 ) -> None:
-<<<<<<< HEAD
-    """Predictions agree, the kernels are named as what differs, and only --exact minds."""
-    box = Sandbox(elsewhere / "registry.json").copy(tmp_path / "model")
-=======
     """Predictions agree, the rounding of products is named as what differs, and only --exact minds."""
-    box = Sandbox.copy(elsewhere, tmp_path / "model")
->>>>>>> e485c9c (Train with the compiled trainer; the stacked trainer is gone)
+    box = Sandbox(elsewhere / "registry.json").copy(tmp_path / "model")
     where = ("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path)
     ran = registry(*where, "--format", "json", "--exact")
     document = json.loads(ran.out)

@@ -25,10 +25,13 @@ print(compiling.cache_folder())
 PACKAGE = ROOT / "plugins" / "fr_ensemble"
 
 
-NO_WRITING = """
-import tempfile
-def refuse(*args, **kwargs):
-    raise PermissionError(13, "read-only")
+READ_ONLY = """
+import os, tempfile
+temporary = tempfile.TemporaryFile
+def refuse(**options):
+    if os.environ["XDG_CACHE_HOME"] in str(options["dir"]):
+        raise PermissionError(13, "read-only")
+    return temporary(**options)
 tempfile.TemporaryFile = refuse
 """
 
@@ -57,7 +60,7 @@ def test_the_first_use_compiles_and_says_so(tmp_path: Path) -> None:
 def test_a_read_only_cache_is_read(tmp_path: Path) -> None:
     """A cache that somebody else filled serves as it is, from a copy that is gone afterwards."""
     first, _, folder = trained(XDG_CACHE_HOME=str(tmp_path))
-    again, told, copy = trained(NO_WRITING, XDG_CACHE_HOME=str(tmp_path))
+    again, told, copy = trained(READ_ONLY, XDG_CACHE_HOME=str(tmp_path))
     assert (again, told) == (first, "training (model-epochs)")
     assert copy != folder
     assert not copy.exists()

@@ -342,9 +342,9 @@ def test_a_folder_that_is_read_only(smoke: Sandbox, registry: Program) -> None:
 
 def test_a_read_only_disk(smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system refuses every new file, what writes exits with 3 and what reads goes on."""
-    from registry_tool.storage import files
+    from registry_tool.storage import disk
 
-    real = files._open
+    real = disk.open
 
     def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> Any:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
@@ -352,7 +352,7 @@ def test_a_read_only_disk(smoke: Sandbox, registry: Program, monkeypatch: pytest
         return real(path, flags, *arguments, **options)
 
     before = smoke.tree()
-    monkeypatch.setattr(files, "_open", refuse)
+    monkeypatch.setattr(disk, "open", refuse)
     one_line(registry("flip", "tiny", "--registry", smoke.path), 3, "read-only")
     assert registry("validate", smoke.path).code == 0
     assert registry("gate", "tiny", "--registry", smoke.path).code == 0

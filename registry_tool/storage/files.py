@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.storage import disk
 
 LOCK_NAME = ".registry.lock"
 STAGING = ".staging-"  # prefix of every temporary file and folder
@@ -32,7 +33,6 @@ LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  #
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_open, _write, _fsync, _rename, _mkdir = os.open, os.write, os.fsync, os.rename, os.mkdir  # tests make these fail
 _UNOPENED = {errno.ELOOP: stat.S_IFLNK, errno.ENXIO: stat.S_IFSOCK}  # what does not open says what it is
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
 _PROBLEMS = {  # code -> message, expected, hint
@@ -77,7 +77,7 @@ class InventoryItem(NamedTuple):
 
 
 _NAME = r"[\w-](?:[\w.-]{0,250}[\w-])?"  # ASCII, no dot at either end: nothing reserved, no `..`
-_ORDINARY = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
+ORDINARY = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
 
 
 @lru_cache(maxsize=4096)
@@ -87,16 +87,16 @@ def check_path(text: str) -> str:
     Its NFKC form must pass too and have as many slashes, so that full-width dots and slashes are no way around. Names
     that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
     """
-    if _ORDINARY(text) and len(text) <= 1024:
+    if ORDINARY(text) and len(text) <= 1024:
         return text
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
-    if fault := _fault(text) or _fault(plain) or look_alike:
+    if fault := fault_of(text) or fault_of(plain) or look_alike:
         raise _problem("file-escapes", text, fault)
     return text
 
 
-def _fault(text: str) -> str | None:
+def fault_of(text: str) -> str | None:
     if not text or len(text) > 1024:
         return f"{len(text)} characters"
     if any(c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") for c in text):
@@ -181,7 +181,7 @@ class Folder(AbstractContextManager["Folder"]):
 
     def _read(self, path: str, name: str, folder: int, max_bytes: int, hashed: bool) -> Contents:
         """A regular file below a folder, with no call too many: a registry is thousands of small files."""
-        file = _open(name, _READ, dir_fd=folder)  # does not wait, whatever it is
+        file = disk.open(name, _READ, dir_fd=folder)  # does not wait, whatever it is
         try:
             before = os.fstat(file)
             _check_kind(path, before.st_mode)
@@ -292,7 +292,7 @@ def _refuse(path: str, error: OSError) -> NoReturn:
 
 @contextmanager
 def _opened(path: str | Path, flags: int = _FOLDER, folder: int | None = None) -> Iterator[int]:
-    descriptor = _open(path, flags, 0o644, dir_fd=folder)
+    descriptor = disk.open(path, flags, 0o644, dir_fd=folder)
     try:
         yield descriptor
     finally:
@@ -307,7 +307,7 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
         for number, part in enumerate(parts, 1):
             if create:
                 with suppress(FileExistsError):
-                    _mkdir(part, dir_fd=current)
+                    disk.mkdir(part, dir_fd=current)
                 _fsync_folder(current)
             try:
                 deeper = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=current)
@@ -338,7 +338,7 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
             _check_kind(name, old.st_mode)
         try:
             _write_new(temporary, data, folder, old)
-            _rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            disk.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
@@ -361,7 +361,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
                 _fsync_folder(parent)  # whoever published it may have been killed before this
             return
         try:
-            _mkdir(staging, dir_fd=top)
+            disk.mkdir(staging, dir_fd=top)
             with _descended(top, [staging]) as made:
                 for path, data in files.items():
                     *folders, leaf = check_path(path).split("/")
@@ -369,7 +369,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
                         _write_new(leaf, data, place)
                         _fsync_folder(place)
             with _descended(top, parents, create=True) as parent:
-                _rename(staging, name, src_dir_fd=top, dst_dir_fd=parent)
+                disk.rename(staging, name, src_dir_fd=top, dst_dir_fd=parent)
                 _fsync_folder(parent)
                 _fsync_folder(top)
         except BaseException:
@@ -394,13 +394,13 @@ def _write_new(name: str, data: bytes, folder: int, like: os.stat_result | None 
             os.fchmod(file, stat.S_IMODE(like.st_mode) & 0o777)
         rest = memoryview(data)
         while rest:
-            rest = rest[_write(file, rest) :]
-        _fsync(file)
+            rest = rest[disk.write(file, rest) :]
+        disk.fsync(file)
 
 
 def _fsync_folder(folder: int) -> None:
     try:
-        _fsync(folder)
+        disk.fsync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no fsync of folders
             raise

@@ -24,7 +24,7 @@ from registry_tool.errors import RegistryError, RejectedError
 from registry_tool.hookspec import GateRequest, Kind, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage import files
+from registry_tool.storage import disk, files
 from registry_tool.values import Evidence, Policy, Rule, Severity
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
@@ -34,11 +34,11 @@ from registry_tool.workflows.promote import demote
 from registry_tool.workflows.validate import validate
 
 WRITES: dict[str, tuple[tuple[Any, str], ...]] = {  # operation -> the calls that do it
-    "open": ((files, "_open"),),
-    "write": ((files, "_write"),),
-    "fsync": ((files, "_fsync"), (os, "fsync")),
-    "rename": ((files, "_rename"), (os, "rename")),
-    "mkdir": ((files, "_mkdir"), (os, "mkdir")),
+    "open": ((disk, "open"),),
+    "write": ((disk, "write"),),
+    "fsync": ((disk, "fsync"), (os, "fsync")),
+    "rename": ((disk, "rename"), (os, "rename")),
+    "mkdir": ((disk, "mkdir"), (os, "mkdir")),
     "remove": ((os, "unlink"), (os, "rmdir")),
 }
 FAULTS: dict[str, int] = {  # the last one: the call has done its work, and says that it has not

@@ -119,8 +119,8 @@ def act(checkout: Checkout, code: int, base_ref: str = "main", **inputs: str) ->
     environment = {}
     for name, value in JUDGE["env"].items():
         plain = re.fullmatch(r"\$\{\{ inputs\.(\w+) \}\}", value)
+        assert bool(plain) == (name != "BASE")
         environment[name] = given[plain[1]] if plain else base
-        assert plain or name == "BASE"
     files = {name: checkout.base / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
     for path in files.values():
         path.write_text("")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry_tool.storage import files
+from registry_tool.storage import disk, files
 from registry_tool.storage.files import FileProblem, Folder, InventoryItem, check_path
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
@@ -63,8 +63,8 @@ def test_ordinary_paths_pass(path: str) -> None:
 )
 def test_ordinary_names_need_no_second_look(path: str) -> None:
     """What the pattern of ordinary names takes, the rules take too: it opens no door."""
-    if len(path) <= 1024 and files._ORDINARY(path):
-        assert files._fault(path) is None
+    if len(path) <= 1024 and files.ORDINARY(path):
+        assert files.fault_of(path) is None
 
 
 @CALM
@@ -125,7 +125,7 @@ def test_what_is_not_read(tree: Path, path: str, code: str) -> None:
         problem = problem_of(lambda: folder.read(path, 1000))
     assert problem.code == code
     assert problem.hint
-    assert "git lfs pull" in str(problem) or code != "file-lfs-pointer"
+    assert ("git lfs pull" in str(problem)) == (code == "file-lfs-pointer")
 
 
 def test_reading(tree: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_file_swapped_before_it_is_opened(tree: Path, monkeypatch: pytest.Monk
         return os.open(*args, **kwargs)
 
     with Folder(tree) as folder:
-        monkeypatch.setattr(files, "_open", swap_and_open)
+        monkeypatch.setattr(disk, "open", swap_and_open)
         assert problem_of(lambda: folder.read("hard.onnx", 9)).code == code
 
 
@@ -215,7 +215,7 @@ def test_unreadable(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) ->
         raise OSError(number, os.strerror(number))
 
     with Folder(tree) as folder:
-        monkeypatch.setattr(files, "_open", refuse)
+        monkeypatch.setattr(disk, "open", refuse)
         problem = problem_of(lambda: folder.read("id/model.onnx", 9))
     assert (problem.code, problem.found) == ("file-unreadable", os.strerror(number))
 

@@ -20,7 +20,7 @@ from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RegistryError, RejectedError, WorldError
 from registry_tool.hookspec import hookimpl
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage import files
+from registry_tool.storage import disk
 from registry_tool.values import Evidence, Verdict
 from registry_tool.workflows.gate import gate, write_verdict
 from registry_tool.workflows.promote import demote, flip
@@ -249,14 +249,14 @@ def test_an_id_that_stands_twice_is_not_flipped(thumb: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "number"),
-    [("_write", errno.ENOSPC), ("_fsync", errno.EIO), ("_rename", errno.EROFS), ("_open", errno.EACCES)],
+    [("write", errno.ENOSPC), ("fsync", errno.EIO), ("rename", errno.EROFS), ("open", errno.EACCES)],
 )
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_flip_on_a_failing_disk_is_all_or_nothing(
     smoke: Sandbox, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, operation: str, number: int, after: int
 ) -> None:
     """It is flipped whole, or a clear error says that it is not; the registry validates in either case."""
-    calls, real = 0, getattr(files, operation)
+    calls, real = 0, getattr(disk, operation)
 
     def fail(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -267,12 +267,13 @@ def test_a_flip_on_a_failing_disk_is_all_or_nothing(
 
     failed = False
     with monkeypatch.context() as patch:
-        patch.setattr(files, operation, fail)
+        patch.setattr(disk, operation, fail)
         try:
             flip(smoke.path, plugins, "tiny")
         except RegistryError:
             failed = True
-    assert failed or not smoke.entry["smoke"]
+    if not failed:  # an fsync of the folder may fail after the rename
+        assert not smoke.entry["smoke"]
     assert smoke.codes() == []
 
 

@@ -45,7 +45,7 @@ class _Numbers:
         return {"min": self.low, "mean": self.total / self.n, "max": self.high}
 
 
-class _Histogram:
+class Histogram:
     """Counts in bars of one width, a power of two that doubles while the numbers span more than MOST_BARS of them.
 
     A bar of 2 w is two bars of w, so that the result is the same whatever batches the numbers come in.
@@ -99,7 +99,7 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
     varied: set[str] = set()
     of_source: dict[str, dict[str, Any]] = {}
     of_encoder: dict[str, _Numbers] = {}
-    histogram = _Histogram()
+    histogram = Histogram()
     sources: dict[str, int] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []

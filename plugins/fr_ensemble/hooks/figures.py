@@ -55,7 +55,7 @@ def _held_out(measured: Predictions, method: str) -> Iterator[Figure]:
     rows, shades = [[*header, *(f"in {level * 100:g} %" for level in covered)]], {}
     for number, k in enumerate(order.tolist(), start=1):
         for column, value in enumerate([*table.plcc[:, k], mean[k]], start=2):
-            shades[number, column] = _shade(1.0 - value)
+            shades[number, column] = shade(1.0 - value)
         shown = [*table.plcc[:, k], mean[k], table.srocc[:, k].mean(), table.rmse[:, k].mean()]
         shares = [f"{share[k] * 100:.1f} %" for share in covered.values()]
         rows.append([table.folds[k], str(table.n[k]), *(f"{v:.4f}" for v in shown[:-1]), f"{shown[-1]:.3f}", *shares])
@@ -72,11 +72,11 @@ def _held_out(measured: Predictions, method: str) -> Iterator[Figure]:
         f"Each source as predicted by models that never saw it. The worst stands on top: {table.folds[first]}, with a "
         f"mean PLCC of {mean[first]:.4f}.{left_out} The stronger the colour, the "
         f"further from 1, on a logarithmic scale.{right if covered else ''}",
-        table=Table(rows, shades, [(f"PLCC {1 - loss:g}", _shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),
+        table=Table(rows, shades, [(f"PLCC {1 - loss:g}", shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),
     )
 
 
-def _shade(loss: float) -> float:
+def shade(loss: float) -> float:
     """1 - PLCC on a logarithmic scale; what is not a number is as bad as can be."""
     if not math.isfinite(loss):
         return 1.0

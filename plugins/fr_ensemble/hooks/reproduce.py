@@ -121,18 +121,18 @@ def _agreements(
     block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
     (mu, sigma), (old_mu, old_sigma) = new.predict(corpus.features, block), old.predict(corpus.features, block)
     most = TOLERANCE * _rms(sigma)
-    yield _agreement("mu", old_mu, mu, most, unit)
-    yield _agreement("sigma", old_sigma, sigma, most, unit)
+    yield agreement_of("mu", old_mu, mu, most, unit)
+    yield agreement_of("sigma", old_sigma, sigma, most, unit)
     before, after = read_oof(view.read(OOF_PATH)), read_oof(trained.files[OOF_PATH])
     rows = ("seeds", "sources", "source", "clips", "clip", "target")
     if different := [name for name in rows if not np.array_equal(getattr(before, name), getattr(after, name))]:
         raise EvidenceProblem(f"{OOF_PATH}: found other {different[0]} than those of the corpus")
     most = TOLERANCE * _rms(after.sigma)
-    yield _agreement("mu of held-out sources", before.mu, after.mu, most, unit)
-    yield _agreement("sigma of held-out sources", before.sigma, after.sigma, most, unit)
+    yield agreement_of("mu of held-out sources", before.mu, after.mu, most, unit)
+    yield agreement_of("sigma of held-out sources", before.sigma, after.sigma, most, unit)
 
 
-def _agreement(name: str, old: Float64, new: Float64, tolerance: float, unit: str) -> Agreement:
+def agreement_of(name: str, old: Float64, new: Float64, tolerance: float, unit: str) -> Agreement:
     return Agreement(name, float(np.abs(new - old).max()), _rms(new - old), tolerance, unit)
 
 

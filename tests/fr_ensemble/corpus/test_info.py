@@ -186,7 +186,7 @@ def test_a_corpus_without_a_target(registry: Program, tmp_path: Path) -> None:
 )
 def test_a_histogram_holds_every_row(values: list[float]) -> None:
     """Each number is counted in the bar it lies in, whatever its size, and batches of one give the same bars."""
-    whole, cut = info._Histogram(), info._Histogram()
+    whole, cut = info.Histogram(), info.Histogram()
     whole.update(np.array(values))
     for value in values:
         cut.update(np.array([value]))

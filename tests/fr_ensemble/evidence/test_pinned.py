@@ -15,7 +15,7 @@ import pytest
 from conftest import Made
 from fr_ensemble.evidence.measure import Figures
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
-from fr_ensemble.evidence.pinned import _known, predictions
+from fr_ensemble.evidence.pinned import Predictions, predictions
 from fr_ensemble.hooks.gate import evidence_sha256, gate, measure_pinned
 from sandbox import Sandbox
 
@@ -177,7 +177,7 @@ def test_a_run_measures_an_entrys_evidence_once(
     assert len(measured) == 1
     assert smoke.entry["smoke"] is False
     gc.collect()
-    assert not [*_known]  # nothing outlives its entry
+    assert not [held for held in gc.get_objects() if isinstance(held, Predictions)]  # none outlives its entry
 
 
 def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, measured: list[Oof]) -> None:

@@ -173,7 +173,7 @@ def test_random_rows_are_refused(random_rows: Sandbox, registry: Program) -> Non
 
 def test_predictions_of_other_rows_are_told(smoke: Sandbox) -> None:
     """The differences are measured as they are: by hand, of three rows."""
-    from fr_ensemble.hooks.reproduce import _agreement
+    from fr_ensemble.hooks.reproduce import agreement_of
 
-    found = _agreement("mu", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 6.0]), 1.8, "vmaf")
+    found = agreement_of("mu", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 6.0]), 1.8, "vmaf")
     assert (found.largest, found.rms, found.holds) == (3.0, pytest.approx(3.0**0.5), True)

@@ -1,0 +1,105 @@
+"""test_tests.py: what a test of this project may not do: pass by an `or`, assert nothing, reach for private names."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from places import TESTS
+
+FILES = sorted(path for path in TESTS.rglob("*.py") if "examples" not in path.parts)
+PROJECT = ("registry_tool", "fr_ensemble")
+CHECKING = {"fail", "raises", "warns", "assert_array_equal", "assert_allclose"}  # of pytest and numpy
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def asserts_either(tree: ast.AST) -> Iterator[str]:
+    """Assertions that are an `or`: the half that was meant may never hold."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.Or):
+            yield f"line {node.lineno}: assert {ast.unparse(node.test)}"
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def named(function: ast.FunctionDef) -> set[str]:
+    """The names that a function uses; `assert` stands for an assertion."""
+    nodes = list(ast.walk(function))
+    found = {node.id for node in nodes if isinstance(node, ast.Name)}
+    found |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return found | {"assert" for node in nodes if isinstance(node, ast.Assert)}
+
+
+def checking(functions: list[ast.FunctionDef]) -> set[str]:
+    """The names of the functions that assert something, by themselves or by another one of these."""
+    found = CHECKING | {"assert"}
+    while more := {function.name for function in functions if named(function) & found} - found:
+        found |= more
+    return found
+
+
+def asserts_nothing(tree: ast.AST, helpers: list[ast.FunctionDef]) -> Iterator[str]:
+    known = checking([*functions(tree), *helpers])
+    for function in functions(tree):
+        if function.name.startswith("test_") and not named(function) & known:
+            yield f"line {function.lineno}: {function.name}"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def uses_private_names(tree: ast.AST) -> Iterator[str]:
+    """Private names of the project: imported, as attributes of what is imported, or in texts that patch them."""
+    imported: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PROJECT:
+            imported |= {alias.asname or alias.name for alias in node.names}
+            yield from (f"line {node.lineno}: {alias.name}" for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in PROJECT}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            if isinstance(node.value, ast.Name) and node.value.id in imported:
+                yield f"line {node.lineno}: {ast.unparse(node)}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "object", "patch"):
+            for word in (argument.value for argument in node.args if isinstance(argument, ast.Constant)):
+                if isinstance(word, str) and is_private(word.rpartition(".")[2]):
+                    yield f"line {node.lineno}: {word}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())
+def test_a_test_asserts_what_it_means(path: Path) -> None:
+    """No assertion passes by an `or`, no test is without one, and none knows a private name of the project."""
+    tree, helpers = tree_of(path), [one for file in TESTS.glob("helpers/*.py") for one in functions(tree_of(file))]
+    assert list(asserts_either(tree)) == [], "write one assertion for each case"
+    assert list(asserts_nothing(tree, helpers)) == [], "say what must be true"
+    assert list(uses_private_names(tree)) == [], "test what the module offers"
+
+
+@pytest.mark.parametrize(
+    ("check", "source", "found"),
+    [
+        (asserts_either, "assert a or b", ["line 1: assert a or b"]),
+        (asserts_either, "assert (a or b) == c and d", []),
+        (lambda tree: asserts_nothing(tree, []), "def test_it(): run()", ["line 1: test_it"]),
+        (lambda tree: asserts_nothing(tree, []), "def test_it(): ask()\ndef ask(): look()\ndef look(): assert x", []),
+        (lambda tree: asserts_nothing(tree, []), "def test_it():\n with pytest.raises(X): run()", []),
+        (uses_private_names, "from registry_tool.cli import _run", ["line 1: _run"]),
+        (uses_private_names, "from registry_tool import cli\ncli._run()", ["line 2: cli._run"]),
+        (uses_private_names, "patch.setattr('registry_tool.cli._run', 7)", ["line 1: registry_tool.cli._run"]),
+        (uses_private_names, "import os\nos._exit(1)", []),
+    ],
+)
+def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # three of them
+    """Each on a text made for it."""
+    assert list(check(ast.parse(source))) == found

@@ -17,6 +17,7 @@ from registry_tool.figures import Chart as Chart
 from registry_tool.figures import Figure as Figure
 from registry_tool.figures import Series as Series
 from registry_tool.figures import Table as Table
+from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.values import EMPTY, Entry, Evidence, Finding, Json, Policy
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ class EntryView(Protocol):
 
     def read(self, path: str) -> bytes:
         """The bytes of one of `paths`; their digest was checked just now. Raises KeyError for a path nobody pins."""
+
+    def onnx(self, path: str) -> OnnxSummary:
+        """What the ONNX file at one of `paths` says, read by a child process with limits; asked for once a run.
+
+        Never called at Level.QUICK, which starts no child: a PluginError. Raises OnnxError for a file that cannot be
+        read (the core has a finding on it), KeyError as `read` does.
+        """
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""

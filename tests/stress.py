@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from multiprocessing import get_context
@@ -31,10 +31,12 @@ from sandbox import Sandbox, to_json
 
 from registry_tool.documents import store
 from registry_tool.hookspec import Level
+from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.prober import Prober
+from registry_tool.sandbox.reader import read_model
 from registry_tool.storage import lock
-from registry_tool.values import Severity
+from registry_tool.values import EMPTY, Severity
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import validate as validate_workflow
 
@@ -175,7 +177,10 @@ class Fine(AbstractContextManager["Fine"]):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def check(self, model: bytes) -> tuple[str, str]:
+    def read(self, model: bytes, others: Mapping[str, bytes] = EMPTY, sha256: str | None = None) -> OnnxSummary:
+        return read_model(model, others)
+
+    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
         return "", ""
 
     run = check
@@ -192,7 +197,7 @@ def turn(path: Path, entry: str, smoke: bool, doom: float | None, answers: Conne
             signal.setitimer(signal.ITIMER_REAL, doom or 0.0)  # nothing handles SIGALRM: the kernel ends the process
             yield
 
-    with patch("registry_tool.workflows.promote.locked", held), patch("registry_tool.workflows.promote.Prober", Fine):
+    with patch("registry_tool.workflows.promote.locked", held), patch("registry_tool.workflows.opening.Prober", Fine):
         promote_workflow.flip(path, plugins, entry, reason="stress") if smoke else promote_workflow.demote(
             path, entry, "stress"
         )

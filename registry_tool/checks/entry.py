@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from posixpath import dirname
 
+from registry_tool.checks.onnx import Model, check_models, run_model
 from registry_tool.checks.promotion import check_promotion
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.documents.schema import show
@@ -12,31 +13,28 @@ from registry_tool.documents.store import Loaded
 from registry_tool.hookspec import Level
 from registry_tool.legacy.manifests import check_joined
 from registry_tool.plugins.manager import LoadedPlugin, Plugins
-from registry_tool.sandbox.prober import HINT, MESSAGES, Prober
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.values import Entry, Finding, Registry, Severity
 
 SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
 
 
-def open_entry(folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool) -> OpenEntry:
-    """The entry with its bytes verified; `index` is its place in the document."""
+def open_entry(
+    folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool, prober: Prober | None
+) -> OpenEntry:
+    """The entry with its bytes verified; `index` is its place in the document, `prober` reads its models."""
     policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
     cap = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES) if policy else ONNX_MAX_BYTES
-    return OpenEntry(folder, entry, index, loaded.name, cap).open(plugins.kinds.get(entry.kind), keep=keep)
+    return OpenEntry(folder, entry, index, loaded.name, cap, prober).open(plugins.kinds.get(entry.kind), keep=keep)
 
 
-def check_entry(
-    opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level, prober: Prober | None = None
-) -> list[Finding]:
+def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:
     """The findings on one opened entry; core checks first, then every plugin's.
 
-    prober: one that lives on. At Level.FULL it checks every model, and runs a single one that passed all else; a
-    manifest's graphs are its owner's to prove.
+    At Level.FULL its prober checks every model, and runs a single one that passed all else; a manifest's graphs are its
+    owner's to prove.
     """
-    if prober is None:
-        with Prober() as prober:
-            return check_entry(opened, registry, plugins, level, prober)
     entry = opened.entry
     findings = list(opened.findings)
     if entry.kind not in plugins.kinds:
@@ -53,20 +51,17 @@ def check_entry(
     findings += _check_against_registry(opened, registry)
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
-    whole: dict[str, bytes] = {}
+    models: list[Model] = []
     if level is Level.FULL:
-        from registry_tool.checks.onnx import check_models
-
-        findings += check_models(opened, plugins.kinds[entry.kind], prober, registry.schema_version, whole)
+        found, models = check_models(opened, plugins.kinds[entry.kind], registry.schema_version)
+        findings += found
         findings += check_joined(opened) if entry.manifest else []
     findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
     for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
         findings += _answers(opened, plugin, answers)
     if entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
-        for path, data in whole.items():
-            code, seen = prober.run(data)
-            if code:
-                findings.append(Finding(code, MESSAGES[code], entry=entry.id, file=path, found=seen, hint=HINT))
+        for model in models:
+            findings += run_model(opened, model)
     return findings
 
 

@@ -1,30 +1,24 @@
-"""onnx.py: judges what an entry's ONNX files say about themselves. Runs no model, opens nothing unpinned.
+"""onnx.py: judges what an entry's ONNX files say about themselves. Parses no ONNX, opens nothing unpinned.
 
-The order fails closed: facts from the bytes first, then external data, and only on what survived onnx's own checker. It
-runs in the prober's child and never sees a file name: external tensors are put in from the bytes whose digest holds.
+The order fails closed: the file's facts first, then external data, and only on what survived onnx's own checker. The
+facts are read, the checker and the model are run, in the prober's child, which never sees a file name: external tensors
+are put in from the bytes whose digest holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.schema import show
 from registry_tool.hookspec import Kind
-from registry_tool.sandbox.onnxfile import (
-    ALLOWED_OPS,
-    ExternalTensor,
-    OnnxError,
-    OnnxSummary,
-    Port,
-    holds_non_finite,
-    inspect_model,
-)
-from registry_tool.sandbox.prober import AGAIN, MESSAGES, Prober
+from registry_tool.onnx_summary import ExternalTensor, OnnxError, OnnxSummary, Port
+from registry_tool.sandbox.prober import AGAIN, HINT, MESSAGES, Prober
 from registry_tool.storage.files import FileProblem, check_path
 from registry_tool.values import Artifact, Finding, Severity
 
@@ -40,61 +34,86 @@ INT8 = ".int8.onnx"
 SHOWN = 3  # names in a message
 
 
-def check_models(
-    opened: OpenEntry, kind: Kind, prober: Prober, schema_version: int = 2, whole: dict[str, bytes] | None = None
-) -> list[Finding]:
-    """Findings on every pinned `.onnx` file of a sound entry; `file` is the ONNX file, which has no lines.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that passed. others: the files with further weights, by the location that the model names."""
+
+    file: str
+    data: bytes
+    others: Mapping[str, bytes]
+
+
+def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> tuple[list[Finding], list[Model]]:
+    """Findings on every pinned `.onnx` file of a sound entry, whose `file` has no lines; and the models that passed.
 
     schema_version: the registry's; below 2, external data counts as pinned by SHA-1 checksums inside the graph.
-    whole: filled with the models that passed, by path, each with all its weights inside.
     """
     findings: list[Finding] = []
+    passed: list[Model] = []
     seen: dict[str, OnnxSummary] = {}
-    for name in opened.paths:
-        if name.endswith(".onnx"):
-            whole_of = {} if whole is None else whole
-            findings += _check_model(opened, name, kind, prober, schema_version < 2, whole_of, seen)
+    for name in (path for path in opened.paths if path.endswith(".onnx")):
+        finding = partial(Finding, entry=opened.entry.id, file=opened.artifacts[name].path)
+        try:
+            seen[name] = opened.onnx(name)
+        except OnnxError as error:
+            hint = HINT if error.code.startswith("onnx-probe") else "restore the file, or export it again"
+            findings.append(finding(error.code, _text(error), hint=hint))
+            continue
+        found, stored = _check_summary(opened, name, kind, schema_version < 2, seen[name])
+        findings += found
+        if stored is not None:
+            passed.append(Model(opened.artifacts[name].path, opened.read(name), stored))
     for name in seen:
         plain = f"{name.removesuffix(INT8)}.onnx"
         if name.endswith(INT8) and plain in seen:
             finding = partial(Finding, entry=opened.entry.id, file=opened.artifacts[name].path)
             findings += _check_same_ports(seen[name], seen[plain], plain, finding)
-    return findings
+    return findings, passed
 
 
-def _check_model(
-    opened: OpenEntry,
-    name: str,
-    kind: Kind,
-    prober: Prober,
-    weak_pins: bool,
-    whole: dict[str, bytes],
-    seen: dict[str, OnnxSummary],
-) -> list[Finding]:
-    """Fills `whole` with the model where it passed, and `seen` with the facts of one that can be read."""
-    artifact = opened.artifacts[name]
-    finding = partial(Finding, entry=opened.entry.id, file=artifact.path)
-    data = opened.read(name)
-    try:
-        # Opening the entry has held the size against its limit.
-        summary = seen[name] = inspect_model(data, max_bytes=len(data))
-    except OnnxError as error:
-        return [finding("onnx-unreadable", _text(error), hint="restore the file, or export it again")]
+def run_model(opened: OpenEntry, model: Model) -> list[Finding]:
+    """The finding on a model that onnxruntime does not load, or does not run once."""
+    code, seen = _prober(opened).run(model.data, model.others)
+    finding = partial(Finding, entry=opened.entry.id, file=model.file)
+    return [finding(code, MESSAGES[code], found=seen, hint=HINT)] if code else []
+
+
+def _prober(opened: OpenEntry) -> Prober:
+    if opened.prober is None:
+        raise ValueError(f"{opened.entry.id}: opened without a prober, expected one for its models")
+    return opened.prober
+
+
+def _check_summary(
+    opened: OpenEntry, name: str, kind: Kind, weak_pins: bool, summary: OnnxSummary
+) -> tuple[list[Finding], dict[str, bytes] | None]:
+    """Findings on one model, and the files with further weights; None in their place where it did not pass."""
+    data, finding = opened.read(name), partial(Finding, entry=opened.entry.id, file=opened.artifacts[name].path)
     stored: dict[str, bytes] = {}
     findings = [
         *_check_container(summary, finding),
         *_check_operators(summary, kind, finding),
         *_check_opset(summary, opened, name, finding),
-        *_check_external(summary, opened, artifact, weak_pins, stored, finding),
+        *_check_external(summary, opened, opened.artifacts[name], weak_pins, stored, finding),
     ]
     if any(f.severity is Severity.ERROR for f in findings):
-        return findings
-    complete = _complete(data, stored).SerializeToString() if stored else data
-    code, what = prober.check(complete)
+        return findings, None
+    if stored:
+        try:
+            outside = _prober(opened).read(data, stored).non_finite
+        except OnnxError as error:
+            return [*findings, finding(error.code, _text(error), hint=HINT)], None
+        if outside:
+            return [*findings, _not_finite(outside, finding)], None
+    code, what = _prober(opened).check(data, stored)
     if code:
-        return [*findings, finding(code, f"{MESSAGES[code]}: {what}", hint=AGAIN)]
-    whole[artifact.path] = complete
-    return findings
+        return [*findings, finding(code, f"{MESSAGES[code]}: {what}", hint=AGAIN)], None
+    return findings, stored
+
+
+def _not_finite(names: Collection[str], finding: Make) -> Finding:
+    return finding("onnx-not-finite", "NaN or infinity among the weights", found=_names(names), expected="none",
+                   hint=AGAIN)  # fmt: skip
 
 
 def _check_container(summary: OnnxSummary, finding: Make) -> Iterator[Finding]:
@@ -104,10 +123,11 @@ def _check_container(summary: OnnxSummary, finding: Make) -> Iterator[Finding]:
         ("onnx-protobuf", "protobuf content that ONNX does not define", summary.oddities),
         ("onnx-function", "model-local functions", summary.functions),
         ("onnx-tensor", "tensors whose bytes do not fit their type and shape", summary.malformed),
-        ("onnx-not-finite", "NaN or infinity among the weights", summary.non_finite),
     ):
         if names:
             yield finding(code, what, found=_names(names), expected="none", hint=again)
+    if summary.non_finite:
+        yield _not_finite(summary.non_finite, finding)
     if summary.training_info:
         yield finding("onnx-training", "training information beside the graph", hint="export the model for inference")
     if summary.unused:
@@ -228,9 +248,6 @@ def _check_external(
                     found=f"{length} bytes at {tensor.offset} of {room}", expected=f"{tensor.size} bytes",
                     hint="export the model again",
                 )  # fmt: skip
-            elif holds_non_finite(tensor.elem_type, view[:length]):
-                yield finding("onnx-not-finite", "NaN or infinity among the weights", found=show(tensor.tensor),
-                              expected="none", hint="export the model again")  # fmt: skip
 
 
 def _read_weakly_pinned(
@@ -256,33 +273,6 @@ def _read_weakly_pinned(
         "onnx-external-weak", f"only SHA-1, which can be forged, pins {show(location)}", severity=WARNING,
         found="sha1", expected="its sha256 in `external_data` of the entry", hint="`registry migrate` pins it",
     )  # fmt: skip
-
-
-def _complete(data: bytes, stored: dict[str, bytes]) -> Any:
-    """The model with the weights of other files put in."""
-    import onnx
-
-    model = onnx.load_model_from_string(data)
-    for tensor in _tensors(model):
-        if pairs := {pair.key: pair.value for pair in tensor.external_data}:
-            start = int(pairs.get("offset", 0))
-            end = start + int(pairs["length"]) if "length" in pairs else None
-            tensor.raw_data = stored[pairs["location"]][start:end]
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-    return model
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """Every TensorProto in a protobuf message, wherever it stands."""
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        for item in [value] if hasattr(value, "ListFields") else value:
-            if item.DESCRIPTOR.name == "TensorProto":
-                yield item
-            else:
-                yield from _tensors(item)
 
 
 def _names(names: Collection[str]) -> str:

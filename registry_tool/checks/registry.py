@@ -45,8 +45,10 @@ def check(
                 if index in repeated:
                     paths.append(registry.entries[index].path)
                     continue
-                opened = open_entry(folder, loaded, plugins, registry.entries[index], index, keep=level is Level.FULL)
-                if some := check_entry(opened, registry, plugins, level, prober):
+                full = level is Level.FULL
+                entry, child = registry.entries[index], prober if full else None
+                opened = open_entry(folder, loaded, plugins, entry, index, keep=full, prober=child)
+                if some := check_entry(opened, registry, plugins, level):
                     found += located(some, opened.documents)
                 paths += [a.path if "/" not in a.path else normpath(a.path) for a in opened.artifacts.values()]
                 paths += opened.documents
@@ -64,7 +66,7 @@ def check(
                 if progress:
                     progress("entries", done * count // len(slices), count)
         if registry.schema_version < 2:
-            loose, seen = check_loose_manifests(folder, loaded, plugins, level)
+            loose, seen = check_loose_manifests(folder, loaded, plugins, level, prober)
             findings += loose
             known |= seen
         findings += declared

@@ -11,6 +11,8 @@ from typing import Any
 from registry_tool.documents.store import file_finding, json_finding, schema_findings
 from registry_tool.errors import PluginError
 from registry_tool.hookspec import Kind
+from registry_tool.onnx_summary import OnnxSummary
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Contents, FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json
@@ -45,11 +47,15 @@ class OpenEntry:
     """An entry whose pinned files were read once, hashed, and compared; implements `hookspec.EntryView`.
 
     findings: everything that was wrong on the way. `sound` is False where a document or a digest does not hold: then
-    no hook sees the entry. documents: parsed JSON by file, for the positions of findings.
+    no hook sees the entry. documents: parsed JSON by file, for the positions of findings. prober: reads its ONNX files;
+    None where no child may be started.
     """
 
-    def __init__(self, folder: Folder, entry: Entry, index: int, registry_name: str, max_bytes: int) -> None:
+    def __init__(
+        self, folder: Folder, entry: Entry, index: int, registry_name: str, max_bytes: int, prober: Prober | None = None
+    ) -> None:
         self.entry = entry
+        self.prober = prober
         self.manifest: Mapping[str, Json] | None = None
         self.findings: list[Finding] = []
         self.documents: dict[str, Document] = {}
@@ -87,6 +93,12 @@ class OpenEntry:
             self._contents[path] = contents
         return self._contents[path].data
 
+    def onnx(self, path: str) -> OnnxSummary:
+        data = self.read(path)
+        if self.prober is None:
+            raise PluginError(f"{path}: no ONNX file is read at --level quick: return early")
+        return self.prober.read(data, sha256=self.artifacts[path].sha256)
+
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         file = fields.pop("file", self.document_file)
         if file == self._registry_name and not pointer.startswith(self._at):
@@ -110,7 +122,8 @@ class OpenEntry:
 
     def beside(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
         """Another entry of the same registry, opened too."""
-        return OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes).open(kind, keep=True)
+        other = OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes, self.prober)
+        return other.open(kind, keep=True)
 
     # ---- opening ------------------------------------------------------------------------------------------------
 

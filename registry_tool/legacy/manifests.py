@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
 from registry_tool.documents.schema import show
 from registry_tool.documents.store import Loaded, empty, file_finding, json_finding, located
 from registry_tool.hookspec import Level
+from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Finding, Json, Registry, Severity
-
-if TYPE_CHECKING:
-    from registry_tool.sandbox.onnxfile import OnnxSummary
 
 MAX_INVENTORY = 200_000
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
@@ -47,7 +45,7 @@ class Member:
 
 
 def check_loose_manifests(
-    folder: Folder, loaded: Loaded, plugins: Plugins, level: Level
+    folder: Folder, loaded: Loaded, plugins: Plugins, level: Level, prober: Prober
 ) -> tuple[list[Finding], set[str]]:
     """(findings, the files they account for) on manifests and verdicts that stand beside the models of a registry.
 
@@ -81,7 +79,8 @@ def check_loose_manifests(
         if kind is not None and kind.schema is not None:
             smoke = bool(value.get("smoke", True))
             entry = Entry(str(value.get("id")), kind.name, smoke, sha256_of(data), manifest=path)
-            opened = OpenEntry(folder, entry, len(registry.entries), loaded.name, ONNX_MAX_BYTES)
+            child = prober if level is Level.FULL else None
+            opened = OpenEntry(folder, entry, len(registry.entries), loaded.name, ONNX_MAX_BYTES, child)
             found = _check_manifest(folder, opened.open(kind, keep=True), registry, plugins, level)
             if entry.id in listed:
                 message = f"a second manifest of the ensemble {entry.id!r}"
@@ -196,7 +195,7 @@ def _check_manifest(
             if row is not None and mine != theirs:
                 message = f"not the {key} of the registry entry {row.id}"
                 findings.append(wrong("loose-member-disagrees", message, f"{at}/{key}", mine, theirs))
-        graph = _graph(partial(folder.read, onnx, ONNX_MAX_BYTES)) if level is Level.FULL else None
+        graph = _graph(opened, pin["onnx"]) if level is Level.FULL else None
         if graph is not None:
             opset, values = graph.opsets.get(""), _values(folder, onnx, graph)
             if manifest.get("opset", opset) != opset:
@@ -255,7 +254,7 @@ def check_joined(opened: OpenEntry) -> list[Finding]:
         sidecar = pin.get("sidecar")
         path = sidecar.get("path") if isinstance(sidecar, dict) else None
         document = _sidecar(partial(opened.read, path)) if path in opened.artifacts else EMPTY
-        graph = _graph(partial(opened.read, pin["onnx"]))
+        graph = _graph(opened, pin["onnx"])
         members.append(Member(str(pin.get("id")), None, document, _codec_width(graph)))
 
     def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
@@ -276,24 +275,21 @@ def _sidecar(read: Callable[[], bytes]) -> Mapping[str, Json]:
     return value if isinstance(value, dict) else EMPTY
 
 
-def _graph(read: Callable[[], bytes]) -> OnnxSummary | None:
-    from registry_tool.sandbox.onnxfile import OnnxError, inspect_model
-
+def _graph(opened: OpenEntry, name: str) -> OnnxSummary | None:
     try:
-        return inspect_model(read())
+        return opened.onnx(name)
     except (FileProblem, OnnxError):
         return None  # the member's own entry reports it
 
 
 def _values(folder: Folder, onnx: str, graph: OnnxSummary) -> str:
     """One digest of all numbers that a member holds, whatever they are called, in its file and in others."""
-    from registry_tool.sandbox.onnxfile import stored_values
-
-    parts = stored_values(folder.read(onnx, ONNX_MAX_BYTES))
+    parts = [graph.values_sha256]
     for location in {tensor.location for tensor in graph.external}:
         with suppress(FileProblem):  # the member's own entry reports it
-            parts.append(folder.read(posixpath.join(posixpath.dirname(onnx), check_path(location)), ONNX_MAX_BYTES))
-    return sha256_of("".join(sorted(map(sha256_of, parts))).encode())
+            path = posixpath.join(posixpath.dirname(onnx), check_path(location))
+            parts.append(sha256_of(folder.read(path, ONNX_MAX_BYTES)))
+    return sha256_of("".join(sorted(parts)).encode())
 
 
 def _same(one: Json, other: Json) -> bool:

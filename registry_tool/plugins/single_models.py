@@ -11,8 +11,9 @@ Two hooks are enough for a kind that is validated but neither trained nor gated 
 - `registry_kinds` names the kinds. A kind without a schema is one ONNX file with an optional sidecar `<name>.json`,
   which arrives parsed as `view.manifest`; a kind with a schema has a manifest instead.
 - `registry_verify` is asked about every entry, those of other kinds too: return early for what is not yours. Bytes come
-  from `view.read`, and were checked against their pins; there is no folder to open files from. Give each finding a code
-  that starts with a word of yours, and a pointer into the manifest; the core fills in the line.
+  from `view.read`, and were checked against their pins; there is no folder to open files from. What an ONNX file says
+  comes from `view.onnx`. Give each finding a code that starts with a word of yours, and a pointer into the manifest;
+  the core fills in the line.
 - `registry_figures` (the third here) adds to the page of `registry report`; it may be left out.
 
 Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
@@ -25,6 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Figure, Kind, Level, Table, hookimpl
+from registry_tool.onnx_summary import OnnxError
 from registry_tool.values import Finding, Json, Severity
 
 KINDS = {
@@ -63,10 +65,8 @@ def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
 
 @hookimpl
 def registry_figures(view: EntryView) -> Sequence[Figure] | None:
-    from registry_tool.sandbox.onnxfile import OnnxError, inspect_model
-
     try:
-        graph = inspect_model(view.read(view.entry.onnx or ""))
+        graph = view.onnx(view.entry.onnx or "")
     except (KeyError, OnnxError) as error:
         raise InputError(f"{view.entry.id}: its graph cannot be read ({error}): run `registry validate`") from error
     rows = [("", "name", "type", "shape")]
@@ -146,10 +146,8 @@ def _codec(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
 
 
 def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
-    from registry_tool.sandbox.onnxfile import OnnxError, inspect_model
-
     try:
-        summary = inspect_model(view.read(view.entry.onnx or ""))
+        summary = view.onnx(view.entry.onnx or "")
     except OnnxError:
         return  # the core says what is wrong with it
     for code, word, values in (

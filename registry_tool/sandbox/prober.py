@@ -1,82 +1,100 @@
-"""prober.py: hands models to a child process with limits: onnx's checker, and one run. Opens no file, judges no output.
+"""prober.py: hands models to a child process with limits, which reads, checks and runs them. Parses no ONNX itself.
 
-One child serves a whole run and is started anew where a model ends it. It gets verified bytes, never a path: weights
-of other files are inside them by then. It imports nothing of this package (see `probe_child.py`).
+One child serves a whole run and is started anew where a model ends it. It gets verified bytes, never a path. What it
+answers is held against the types expected: a model that took it over can lie, and no more.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import selectors
 import signal
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 from registry_tool.errors import WorldError
+from registry_tool.onnx_summary import OnnxError, OnnxSummary
+from registry_tool.values import EMPTY
 
 MEMORY = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
 CPU = 10  # seconds of processor time a model; a small model takes milliseconds
 WALL = 60.0  # seconds a model; the machine may be busy
+MAX_ANSWER = 2**26  # bytes
 CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))  # -P: nothing from the folder we are in
+CURE = (
+    "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
+)
 AGAIN = "export the model again"
 HINT = f"{AGAIN}: onnxruntime runs it once within 1 GiB and 10 s of one processor"
 MESSAGES = {
+    "onnx-unreadable": "it is no usable ONNX model",
     "onnx-invalid": "the model breaks the rules of ONNX",
     "onnx-shapes": "the model has types or shapes that do not fit together",
     "onnx-probe-refused": "onnxruntime does not load it, or does not run it once",
     "onnx-probe-memory": "it asks for more memory than a small model needs",
     "onnx-probe-time": "it does not finish",
-    "onnx-probe-crashed": "it ends the process that runs it",
+    "onnx-probe-crashed": "it ends the process that reads or runs it",
 }
+BY_LIMITS = ("onnx-probe-memory", "onnx-probe-time", "onnx-probe-crashed")  # what a limit that is too low can cause
+
+Answer = dict[str, Any]
+
+
+class _Ended(Exception):
+    """The child gave no answer. code, text: what that says of the model it was looking at."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code, self.text = code, text
 
 
 class Prober(AbstractContextManager["Prober"]):
-    """Looks at models one after the other; its end is the child's, which starts with the first, or with `start`."""
+    """Looks at models one after the other; its end is the child's, which starts with the first, or with `start`.
+
+    A child that does not start, or that fails where no model can be the reason, is a WorldError.
+    """
 
     def __init__(
         self, command: tuple[str, ...] = CHILD, *, cpu: int = CPU, memory: int = MEMORY, wall: float = WALL
     ) -> None:
         self._command, self._cpu, self._wall = (*command, str(cpu), str(memory)), cpu, wall
         self._child: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        self._summaries: dict[str, OnnxSummary | OnnxError] = {}  # by sha256
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def check(self, model: bytes) -> tuple[str, str]:
+    def read(self, model: bytes, others: Mapping[str, bytes] = EMPTY, sha256: str | None = None) -> OnnxSummary:
+        """The facts of a model, asked for once a run. Raises OnnxError, with a code, for one that cannot be read.
+
+        others: location -> bytes of files with further weights. sha256: of the model, where it is known.
+        """
+        key = sha256 or hashlib.sha256(model).hexdigest()
+        found = None if others else self._summaries.get(key)
+        if found is None:
+            found = self._summary(self._ask("read", model, others))
+            if not others:
+                self._summaries[key] = found
+        if isinstance(found, OnnxError):
+            raise found
+        return found
+
+    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
         """(finding code, what was seen) of a model that onnx's checker or strict shape inference refuses."""
-        return self._ask(b"c", model)
+        return self._refusal(self._ask("check", model, others))
 
-    def run(self, model: bytes) -> tuple[str, str]:
+    def run(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
         """(finding code, what was seen) of a model that onnxruntime refuses; ("", "") of one that is fine."""
-        return self._ask(b"r", model)
-
-    def _ask(self, task: bytes, model: bytes) -> tuple[str, str]:
-        self.start()
-        child = self._child
-        if child is None or child.stdin is None or child.stdout is None:
-            raise WorldError("the process that probes models has no pipes: run it again")
-        try:
-            child.stdin.write(task + struct.pack("<Q", len(model)))
-            child.stdin.write(model)
-            child.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended, and the answer will be empty
-        with selectors.DefaultSelector() as ready:
-            ready.register(child.stdout, selectors.EVENT_READ)
-            if not ready.select(self._wall):
-                self._end()
-                return "onnx-probe-time", f"no answer within {self._wall:g} s"
-        answer = os.read(child.stdout.fileno(), 4096)  # a line shorter than a pipe's atomic write
-        if answer:
-            code, _, text = answer.decode("ascii", "replace").strip().partition(" ")
-            return ("", "") if code == "ok" else (code, text)
-        status = self._end(grace=5.0)  # it closed its output, so it is about to end
-        if status == -signal.SIGXCPU:
-            return "onnx-probe-time", f"more than {self._cpu} s of processor time"
-        return "onnx-probe-crashed", f"signal {-status}" if status < 0 else f"exit status {status}"
+        return self._refusal(self._ask("run", model, others))
 
     def start(self) -> None:
         """Start the child now, so that it loads its libraries while its parent reads files."""
@@ -92,10 +110,119 @@ class Prober(AbstractContextManager["Prober"]):
             raise WorldError(
                 f"no process to probe models in: {error.strerror}: free some memory, run it again"
             ) from error
+        self._is_ready = False
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    def _summary(self, answer: Answer) -> OnnxSummary | OnnxError:
+        code, text = self._refusal(answer)
+        if code:
+            return OnnxError(text if code == "onnx-unreadable" else f"{MESSAGES[code]}: {text}", code)
+        try:
+            return OnnxSummary.from_dict(answer.get("summary"))
+        except ValueError as error:
+            return OnnxError(f"{MESSAGES['onnx-probe-crashed']}: its answer is none: {error}", "onnx-probe-crashed")
+
+    def _refusal(self, answer: Answer) -> tuple[str, str]:
+        code, text = answer.get("code", ""), answer.get("text", "")
+        if code in ("", *MESSAGES) and isinstance(text, str) and (text.isprintable() and text.isascii()):
+            return code, text
+        return "onnx-probe-crashed", "its answer is none"
+
+    def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> Answer:
+        self.start()
+        try:
+            if not self._is_ready and self._receive(time.monotonic() + self._wall) != {"ready": True}:
+                raise _Ended("", "its first answer is none")
+            self._is_ready = True
+            deadline = time.monotonic() + self._wall
+            header = {"task": task, "sizes": [len(model), *map(len, others.values())], "locations": list(others)}
+            head = json.dumps(header).encode()
+            self._send(struct.pack("<I", len(head)) + head, deadline)
+            reduced = self._receive(deadline)["reduced"]
+        except (_Ended, KeyError) as error:
+            self._end()
+            raise WorldError(f"the process that probes models does not work: {error}: {CURE}") from None
+        try:
+            for data in (model, *others.values()):
+                self._send(data, deadline)
+            answer = self._receive(deadline)
+        except _Ended as end:
+            answer = {"code": end.code, "text": end.text}
+        if answer.get("last"):
+            self._end(grace=5.0)
+        if reduced and answer.get("code") in BY_LIMITS:
+            raise WorldError(
+                f"a model could not be probed: {answer['text']}: this process has less memory or processor time than "
+                "the probe may take: raise its limits (`ulimit -v`, `ulimit -t`)"
+            )
+        return answer
+
+    # ---- the pipes --------------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        """Raises _Ended where the child ends, or does not read in time."""
+        stdin = self._pipe("stdin")
+        os.set_blocking(stdin, False)
+        rest = memoryview(data)
+        while rest:
+            self._wait(stdin, selectors.EVENT_WRITE, deadline)
+            try:
+                rest = rest[os.write(stdin, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise self._ended() from None
+
+    def _receive(self, deadline: float) -> Answer:
+        """The next JSON object from the child. Raises _Ended where it ends, says something else, or takes too long."""
+        size = struct.unpack("<I", self._read_exactly(4, deadline))[0]
+        if size > MAX_ANSWER:
+            self._end()
+            raise _Ended("onnx-probe-crashed", "its answer is too long")
+        data = self._read_exactly(size, deadline)
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            self._end()
+            raise _Ended("onnx-probe-crashed", "its answer is none")
+        return answer
+
+    def _read_exactly(self, size: int, deadline: float) -> bytes:
+        stdout, data = self._pipe("stdout"), bytearray()
+        while len(data) < size:
+            self._wait(stdout, selectors.EVENT_READ, deadline)
+            piece = os.read(stdout, min(size - len(data), 1 << 20))
+            if not piece:
+                raise self._ended()
+            data += piece
+        return bytes(data)
+
+    def _wait(self, pipe: int, event: int, deadline: float) -> None:
+        with selectors.DefaultSelector() as ready:
+            ready.register(pipe, event)
+            if not ready.select(max(0.0, deadline - time.monotonic())):
+                self._end()
+                raise _Ended("onnx-probe-time", f"no answer within {self._wall:g} s")
+
+    def _pipe(self, name: str) -> int:
+        pipe = getattr(self._child, name, None)
+        if pipe is None:
+            raise WorldError(f"the process that probes models has no pipes: {CURE}")
+        number: int = pipe.fileno()
+        return number
+
+    def _ended(self) -> _Ended:
+        status = self._end(grace=5.0)  # it closed a pipe, so it is about to end
+        if status == -signal.SIGXCPU:
+            return _Ended("onnx-probe-time", f"more than {self._cpu} s of processor time")
+        return _Ended("onnx-probe-crashed", f"signal {-status}" if status < 0 else f"exit status {status}")
 
     def _end(self, grace: float = 0.0) -> int:
         """The child's exit status; it is killed where it does not end by itself within `grace` seconds."""
-        child, self._child = self._child, None
+        child, self._child, self._is_ready = self._child, None, False
         if child is None:
             return 0
         with suppress(subprocess.TimeoutExpired):

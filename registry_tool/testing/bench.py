@@ -156,8 +156,9 @@ class Bench:
         found = list(loaded.findings)
         with Folder(loaded.folder) as folder:
             for index, entry in enumerate(loaded.registry.entries if loaded.registry else ()):
-                opened = open_entry(folder, loaded, plugins, entry, index, keep=level is Level.FULL)
-                found += check_entry(opened, loaded.registry, plugins, level, prober)  # type: ignore[arg-type]  # it has entries
+                full = level is Level.FULL
+                opened = open_entry(folder, loaded, plugins, entry, index, keep=full, prober=prober if full else None)
+                found += check_entry(opened, loaded.registry, plugins, level)  # type: ignore[arg-type]  # it has entries
         return found
 
     # ---- broken -------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ class ForeignView:
     def read(self, path: str) -> bytes:
         raise AssertionError(f"read {path} of an entry of kind {STRANGER}: return early for other kinds")
 
+    onnx = read
+
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         return Finding(code, message, entry=self.entry.id, pointer=pointer, **fields)
 

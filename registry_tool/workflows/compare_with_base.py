@@ -14,6 +14,7 @@ from registry_tool.errors import InputError, RejectedError
 from registry_tool.git.revisions import load_base
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Finding, Policy, Registry, Severity, Verdict
@@ -42,8 +43,8 @@ def gate_base(path: Path, plugins: Plugins, base: str) -> list[Judgement]:
             f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
             f"expected {before.schema_version}: restore it"
         )
-    with Folder(loaded.folder) as folder:
-        change = _Change(loaded, loaded.registry, old, before, plugins, folder)
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        change = _Change(loaded, loaded.registry, old, before, plugins, folder, prober)
         return [*filter(None, map(change.judge, range(len(loaded.registry.entries)))), *change.deleted()]
 
 
@@ -57,6 +58,7 @@ class _Change:
     before: Registry
     plugins: Plugins
     folder: Folder
+    prober: Prober
 
     def judge(self, index: int) -> Judgement | None:
         """The entry at this place; None where the change does nothing to it that needs a judgement."""
@@ -93,7 +95,8 @@ class _Change:
         ]  # fmt: skip
 
     def _open(self, index: int) -> OpenEntry:
-        return open_entry(self.folder, self.loaded, self.plugins, self.now.entries[index], index, keep=True)
+        entry = self.now.entries[index]
+        return open_entry(self.folder, self.loaded, self.plugins, entry, index, keep=True, prober=self.prober)
 
     def _was(self, entry: Entry) -> Entry | None:
         """The same entry before, under another id where its bytes are the same and neither id stood on both sides."""

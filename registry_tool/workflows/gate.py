@@ -14,6 +14,7 @@ from registry_tool.documents.entries import OpenEntry
 from registry_tool.errors import InputError
 from registry_tool.hookspec import GateRequest
 from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Registry, Verdict
@@ -75,8 +76,8 @@ def gate_foreign(
             found = measure(view, plugins, request)
     else:
         entry = Entry("evidence", kind or _only_gated_kind(plugins), True, "0" * 64)
-        with Folder(evidence) as folder:
-            found = measure(OpenEntry(folder, entry, 0, "", EVIDENCE_MAX_BYTES), plugins, request)
+        with Folder(evidence) as folder, Prober() as prober:
+            found = measure(OpenEntry(folder, entry, 0, "", EVIDENCE_MAX_BYTES, prober), plugins, request)
         entry = replace(entry, sha256="")
     policies: Mapping[str, Policy] = loaded.registry.policies if loaded and loaded.registry else EMPTY
     policy = policies.get(entry.kind, plugins.kinds[entry.kind].default_policy)

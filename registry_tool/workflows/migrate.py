@@ -21,8 +21,9 @@ from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import MAX_INVENTORY, SHARED, json_files
+from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.onnxfile import OnnxError, inspect_model
+from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, check_path, write_atomic
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, dump, parse
@@ -109,10 +110,11 @@ def migrate(
     before = check(loaded, plugins, Level.FULL, progress)
     broken: dict[str, str] = {}
     refused: dict[str, str] = {}  # loose manifests that are not joined, and why
-    with NewFolder(new) as made, Folder(loaded.folder) as folder:
+    with NewFolder(new) as made, Folder(loaded.folder) as folder, Prober() as prober:
         while True:  # again where something is left out: at most once a manifest or entry, commonly never
             made.clear()
-            work = _Work(loaded, plugins, folder, made.path, set(broken) if skip_broken else set(), refused)
+            skip = set(broken) if skip_broken else set()
+            work = _Work(loaded, plugins, folder, prober, made.path, skip, refused)
             registry = work.build()
             write_atomic(made.path / "registry.json", dump(registry.to_dict()))
             after = check(store.load(made.path / "registry.json"), plugins, Level.FULL, progress)
@@ -142,6 +144,7 @@ class _Work:
     loaded: Loaded
     plugins: Plugins
     folder: Folder
+    prober: Prober
     stage: Path
     skip: set[str]
     refused: dict[str, str]
@@ -211,7 +214,7 @@ class _Work:
         checksums: dict[str, set[str]] = {}  # SHA-1 that the graphs give for a file with weights
         for path, pin in graphs.items():
             data = self._take(path, pin, to(path), most)
-            for tensor in inspect_model(data, max_bytes=len(data)).external:
+            for tensor in self.prober.read(data, sha256=self.taken[path]).external:
                 where = posixpath.join(posixpath.dirname(path), check_path(tensor.location))
                 checksums.setdefault(where, set()).update([tensor.checksum.lower()] if tensor.checksum else [])
         known = {pin["path"]: pin["sha256"] for pin in says.get("external_data", ())}

@@ -53,8 +53,8 @@ def opened(loaded: Loaded, plugins: Plugins, entry: Entry) -> Iterator[OpenEntry
     """The entry with verified bytes. Raises RejectedError where a document or a digest does not hold."""
     assert loaded.registry is not None
     index = next(i for i, e in enumerate(loaded.registry.entries) if e.id == entry.id)
-    with Folder(loaded.folder) as folder:
-        view = open_entry(folder, loaded, plugins, entry, index, keep=True)
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)
         if not view.sound:
             raise RejectedError(f"{entry.id}: {view.findings[0]}: run `registry validate {loaded.path}`")
         yield view
@@ -65,15 +65,20 @@ def save_sound(
 ) -> None:
     """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
 
-    made: a file or folder relative to the registry's folder, None where it stood there before. Raises PluginError.
+    made: a file or folder relative to the registry's folder, None where it stood there before. prober: one that lives
+    on. Raises PluginError.
     """
+    if prober is None:
+        with Prober() as own:
+            save_sound(path, registry, entry, plugins, made, own)
+        return
     loaded = store.read(path, dump(registry.to_dict()))
     findings = list(loaded.findings)
     if loaded.registry is not None:
         index = [e.id for e in loaded.registry.entries].index(entry.id)
         with Folder(path.parent) as folder:
-            view = open_entry(folder, loaded, plugins, entry, index, keep=True)
-            findings = check_entry(view, loaded.registry, plugins, Level.FULL, prober)
+            view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)
+            findings = check_entry(view, loaded.registry, plugins, Level.FULL)
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
         if made is not None:

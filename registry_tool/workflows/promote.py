@@ -13,7 +13,6 @@ from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
@@ -45,8 +44,8 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
         loaded, registry, entry = _writable(path, entry_id)
         if entry.is_production:
             raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
-        with Prober() as prober, opened(loaded, plugins, entry) as view:
-            findings = check_entry(view, registry, plugins, Level.FULL, prober)
+        with opened(loaded, plugins, entry) as view:
+            findings = check_entry(view, registry, plugins, Level.FULL)
             if errors := [f for f in findings if f.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
             if is_random(view):
@@ -60,7 +59,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 checked_text("--reason", reason, 512)
                 flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
                 try:
-                    save_sound(path, registry.with_entry(flipped), flipped, plugins, None, prober)
+                    save_sound(path, registry.with_entry(flipped), flipped, plugins, None, view.prober)
                 except PluginError as error:
                     raise RejectedError(str(error)) from error
                 return Flip(flipped)
@@ -79,7 +78,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             made = None if (path.parent / where).exists() else where
             write_atomic(path.parent / where, data, root=path.parent)
             flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
-            save_sound(path, registry.with_entry(flipped), flipped, plugins, made, prober)
+            save_sound(path, registry.with_entry(flipped), flipped, plugins, made, view.prober)
             return Flip(flipped, judgement, where)
 
 

@@ -117,7 +117,7 @@ class Injector:
 
     def probing(self) -> ExitStack:
         stack = ExitStack()
-        for room in ("checks.registry", "workflows.promote"):
+        for room in ("checks.registry", "workflows.migrate", "workflows.opening"):
             stack.enter_context(patch(f"registry_tool.{room}.Prober", lambda: nullcontext(self.prober)))
         return stack
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from registry_tool.sandbox.onnxfile import OnnxSummary, inspect_model
+from registry_tool.onnx_summary import OnnxSummary
+from registry_tool.sandbox.reader import read_model
 
 FLOAT = TensorProto.FLOAT
 
@@ -45,8 +46,8 @@ def model(*nodes: NodeProto, tensors: tuple[TensorProto, ...] = (), **parts: Any
 
 
 def facts(proto: ModelProto) -> OnnxSummary:
-    """inspect_model of the serialised model."""
-    return inspect_model(proto.SerializeToString())
+    """The facts of the serialised model."""
+    return read_model(proto.SerializeToString())
 
 
 def field(number: int, payload: bytes) -> bytes:

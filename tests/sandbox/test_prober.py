@@ -1,11 +1,15 @@
-"""Tests of probe.py: what a model does to the process that runs it is a finding, and never happens to ours."""
+"""Tests of prober.py: what a model does to the process that runs it is a finding, and never happens to ours."""
 
 from __future__ import annotations
 
+import hashlib
+import resource
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import mutations
@@ -16,8 +20,9 @@ import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
 from registry_tool.documents import store
-from registry_tool.errors import RejectedError
+from registry_tool.errors import RejectedError, WorldError
 from registry_tool.hookspec import Level
+from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.workflows import compare_with_base
@@ -98,34 +103,141 @@ def test_what_does_not_load_is_refused(prober: Prober, data: bytes) -> None:
     assert "\n" not in seen
 
 
+STAND_IN = """
+import json, os, struct, sys, time
+def say(answer):
+    data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    os.write(1, struct.pack("<I", len(data)) + data)
+def hear():
+    size = struct.unpack("<I", sys.stdin.buffer.read(4))[0]
+    return json.loads(sys.stdin.buffer.read(size))
+say({"ready": True})
+while True:
+    header = hear()
+    say({"reduced": False})
+    data = sys.stdin.buffer.read(sum(header["sizes"]))
+"""
+
+
+def stand_in(ending: str, wall: float = 60) -> Prober:
+    """A prober whose child takes every model and then does this."""
+    return Prober((sys.executable, "-c", f"{STAND_IN}    {ending}"), wall=wall)
+
+
 @pytest.mark.parametrize(
-    ("program", "code", "seen"),
+    ("ending", "code", "seen"),
     [
-        ("import os; os.abort()", "onnx-probe-crashed", "signal 6"),
-        ("import os; os._exit(7)", "onnx-probe-crashed", "exit status 7"),
-        ("import os, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), 11)", "onnx-probe-crashed", "signal 11"),
-        ("import os; os.kill(os.getpid(), 24)", "onnx-probe-time", "more than 10 s of processor time"),
-        ("import time; time.sleep(60)", "onnx-probe-time", "no answer within 0.3 s"),
+        ("os.abort()", "onnx-probe-crashed", "signal 6"),
+        ("os._exit(7)", "onnx-probe-crashed", "exit status 7"),
+        ("os.kill(os.getpid(), 11)", "onnx-probe-crashed", "signal 11"),
+        ("os.kill(os.getpid(), 24)", "onnx-probe-time", "more than 10 s of processor time"),
+        ("time.sleep(60)", "onnx-probe-time", "no answer within 5 s"),
+        ("say(b'no json')", "onnx-probe-crashed", "its answer is none"),
+        ("say([])", "onnx-probe-crashed", "its answer is none"),
+        ("say({'code': 'id-duplicate', 'text': 'a lie'})", "onnx-probe-crashed", "its answer is none"),
+        ("say({'code': 'onnx-invalid', 'text': 'two\\nlines'})", "onnx-probe-crashed", "its answer is none"),
+        ("os.write(1, b'\\xff\\xff\\xff\\xff')", "onnx-probe-crashed", "its answer is too long"),
     ],
-)  # fmt: skip
-def test_a_child_that_ends_or_hangs_is_told(program: str, code: str, seen: str) -> None:
-    """A stand-in for a model that ends its process, at any moment: a finding, and no process is left."""
-    with Prober((sys.executable, "-c", program), wall=0.3 if "sleep" in program else 60) as prober:
+)
+def test_a_child_that_ends_or_hangs_or_lies_is_a_finding(ending: str, code: str, seen: str) -> None:
+    """A stand-in for a model that takes its process over: a finding, for whatever the child was asked."""
+    with stand_in(ending, wall=5 if "sleep" in ending else 60) as prober:
         for ask in (prober.run, prober.check):
             assert ask(bytes(100)) == (code, seen)
+        with pytest.raises(OnnxError, match=seen) as error:
+            prober.read(bytes(100))
+        assert error.value.code == code
+
+
+@pytest.mark.parametrize("answer", [{}, {"summary": None}, {"summary": {"ir_version": 8}}, {"summary": []}])
+def test_facts_of_another_shape_are_none(answer: dict[str, object]) -> None:
+    """What a taken-over child calls a summary is held against the types expected."""
+    with stand_in(f"say({answer})") as prober, pytest.raises(OnnxError) as error:
+        prober.read(bytes(100))
+    assert error.value.code == "onnx-probe-crashed"
+
+
+BROKEN = {
+    "ends at once": "raise SystemExit(1)",
+    "says something else": "print('hello')",
+    "ends before it takes a model": STAND_IN.partition("while")[0],
+    "answers something else": STAND_IN.replace('{"reduced": False}', "{}"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_prober_is_an_environment_error(name: str, tmp_path: Path, plugins: Plugins) -> None:
+    """A child that no model can have broken is no finding on a model."""
+    folder = mutations.singles(tmp_path, 1)
+    broken = Prober((sys.executable, "-c", BROKEN[name]))
+    with broken, patch("registry_tool.checks.registry.Prober", lambda: nullcontext(broken)):
+        with pytest.raises(WorldError, match="the process that probes models does not work") as error:
+            validate(folder / "registry.json", plugins)
+        assert error.value.exit_code == 3
+
+
+def test_the_child_never_raises_a_limit() -> None:
+    """Hard limits that the process inherited stay, and a fine model passes under them; many do, too."""
+    with limited(RLIMIT_CPU=600, RLIMIT_AS=2**36), Prober() as prober:
+        assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
+        child = prober._child
+        assert child is not None
+        assert resource.prlimit(child.pid, resource.RLIMIT_CPU)[1] == 600
+        assert resource.prlimit(child.pid, resource.RLIMIT_AS)[1] == 2**36
+    with limited(RLIMIT_CPU=11), Prober() as prober:  # a second child for the second model: the first used some of it
+        for seed in range(3):
+            assert prober.run(tiny_models.model(seed=seed).SerializeToString()) == ("", "")
             assert prober._child is None
 
 
+def test_what_a_low_limit_may_have_caused_is_an_environment_error(prober: Prober) -> None:
+    """Under `ulimit` a model that ends for want of time or memory says nothing about itself."""
+    assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
+    assert prober._child is not None
+    used = int(Path(f"/proc/{prober._child.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    for make, limits in ((endless, {"RLIMIT_CPU": 4}), (greedy, {"RLIMIT_AS": used + 2**28})):
+        with limited(**limits), Prober() as low, pytest.raises(WorldError, match="ulimit"):
+            low.run(make().SerializeToString())
+
+
+@contextmanager
+def limited(**limits: int) -> Iterator[None]:
+    """Child processes inherit these hard limits; this process keeps its own."""
+    numbers = {getattr(resource, name): value for name, value in limits.items()}
+    real = subprocess.Popen
+
+    def popen(command: tuple[str, ...], **options: Any) -> subprocess.Popen[bytes]:
+        def lower() -> None:
+            for number, value in numbers.items():
+                resource.setrlimit(number, (value, value))
+
+        return real(command, **options, preexec_fn=lower)
+
+    with patch("registry_tool.sandbox.prober.subprocess.Popen", popen):
+        yield
+
+
 def test_onnxs_checker_runs_in_the_child(prober: Prober, tmp_path: Path, plugins: Plugins) -> None:
-    """A checker that dies is a finding on the file; validate goes on."""
+    """A reader that dies is a finding on each file; validate goes on."""
     assert prober.check(tiny_models.model().SerializeToString()) == ("", "")
     assert prober.check(b"no model")[0] == "onnx-invalid"
     folder = mutations.singles(tmp_path, 1)
-    dying = Prober((sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), 11)"))
-    with dying, patch("registry_tool.checks.registry.Prober", lambda: nullcontext(dying)):
+    with (
+        stand_in("os.kill(os.getpid(), 11)") as dying,
+        patch("registry_tool.checks.registry.Prober", lambda: nullcontext(dying)),
+    ):
         found = validate(folder / "registry.json", plugins).findings
     assert {f.code for f in found} == {"onnx-probe-crashed"}
     assert {f.file for f in found} == {"plain.onnx", "external.onnx", "quantised.onnx", "quantised.int8.onnx"}
+
+
+def test_a_model_is_read_once_a_run(prober: Prober) -> None:
+    """Facts are kept by digest: of a file that two entries name, and of one that cannot be read."""
+    data = tiny_models.model(seed=5).SerializeToString()
+    assert prober.read(data) is prober.read(data, sha256=hashlib.sha256(data).hexdigest())
+    for _ in range(2):
+        with pytest.raises(OnnxError, match="no graph"):
+            prober.read(b"")
 
 
 def test_the_largest_model_is_checked_and_run_within_the_limits(prober: Prober) -> None:

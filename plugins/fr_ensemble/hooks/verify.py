@@ -126,6 +126,7 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     weights = []
     for index, member in enumerate(manifest["members"]):
         try:
+            view.onnx(member["onnx"])  # a child has parsed it, within limits, before this process does
             weights.append(read_weights(view.read(member["onnx"])))
         except ValueError as error:
             yield view.finding("ensemble-graph", str(error), f"/members/{index}/onnx", hint=AGAIN)

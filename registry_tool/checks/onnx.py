@@ -56,7 +56,7 @@ def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> tupl
         try:
             seen[name] = opened.onnx(name)
         except OnnxError as error:
-            hint = HINT if error.code.startswith("onnx-probe") else "restore the file, or export it again"
+            hint = "restore the file, or export it again" if error.code == "onnx-unreadable" else HINT
             findings.append(finding(error.code, _text(error), hint=hint))
             continue
         found, stored = _check_summary(opened, name, kind, schema_version < 2, seen[name])

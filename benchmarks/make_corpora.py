@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
 from fr_ensemble.corpus.build.patterns import FRAMES, OUTLIER, PATTERNS
-from fr_ensemble.corpus.tables import RECORD_KEY
+from fr_ensemble.corpus.record import RECORD_KEY
 
 DATA = Path(__file__).parents[1] / "plugins" / "fr_ensemble" / "data"
 EVERY = 6  # frames 0, 6, ..., 42 of 48
@@ -33,7 +33,7 @@ QUALITIES = MappingProxyType(
 def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None:
     """Builds `data/NAME.parquet` and ends the program when a cell failed: the shipped corpus has no holes."""
 
-    def tell(step: Progress) -> None:
+    def tell(step: Step) -> None:
         if step.message or step.done % 30 == 0:
             print(f"{step.done}/{step.total} {step.name} {step.state} {step.message}", file=sys.stderr)
 
@@ -49,7 +49,7 @@ def read_record(file: Path) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(file)
-    return {**json.loads(schema.metadata[RECORD_KEY]), "rows": pq.read_metadata(file).num_rows}
+    return {**json.loads(schema.metadata[RECORD_KEY.encode()]), "rows": pq.read_metadata(file).num_rows}
 
 
 _README = """# The shipped corpora

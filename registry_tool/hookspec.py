@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +28,16 @@ KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-Progress = Callable[[str, int, int], None]  # (what, done, total); called often, must be cheap
+
+class Progress(Protocol):
+    """Whom long work tells how far it is; called often, must be cheap. `toolkit.progress_bar` is one."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """what: the kind of work, such as `reading`. done, total: in any unit; the last call has them equal."""
+
+
+def silent(what: str, done: int, total: int, /) -> None:
+    """The progress of work that nobody watches."""
 
 
 class Level(StrEnum):
@@ -169,7 +178,7 @@ class EvaluateRequest:
     smoke: bool = False
     levels: Sequence[float] = (0.5, 0.8, 0.95)
     by: Sequence[str] = ("src",)
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = silent
     plot: bool = False
     against: EntryView | None = None
 
@@ -198,7 +207,7 @@ class ReproduceRequest:
     corpus: Path | None
     jobs: int | None = None
     device: str = "cpu"
-    progress: Progress = lambda what, done, total: None
+    progress: Progress = silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,32 +1,184 @@
-"""toolkit.py: progress of long work on a terminal, silence in a pipe."""
+"""toolkit.py: one of each small tool: files, rows, tables, progress, escaping, comparison. Knows no registry."""
 
 from __future__ import annotations
 
+import math
+import re
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
-from registry_tool.hookspec import Progress
+from registry_tool.rows.reading import BATCH_ROWS as BATCH_ROWS
+from registry_tool.rows.reading import Columns as Columns
+from registry_tool.rows.reading import Place as Place
+from registry_tool.rows.reading import RowBatch as RowBatch
+from registry_tool.rows.reading import Text as Text
+from registry_tool.rows.reading import bad_cell as bad_cell
+from registry_tool.rows.reading import missing_column as missing_column
+from registry_tool.rows.reading import read_metadata as read_metadata
+from registry_tool.rows.reading import read_rows as read_rows
+from registry_tool.rows.writing import FORMATS as FORMATS
+from registry_tool.rows.writing import Parquet as Parquet
+from registry_tool.rows.writing import format_of as format_of
+from registry_tool.rows.writing import output_file as output_file
+from registry_tool.rows.writing import write_rows as write_rows
+from registry_tool.storage.files import atomic_file as atomic_file
+from registry_tool.storage.files import write_atomic as write_atomic
+from registry_tool.storage.lock import clean_staging as clean_staging
+from registry_tool.strictjson import pointer
+from registry_tool.values import Json
+from registry_tool.values import visible as visible
+
+# ---- progress ---------------------------------------------------------------------------------------------------
+
+CLEAR_LINE = "\r\x1b[2K"
+LINE_UP = "\x1b[1A"
+
+
+class ProgressBar:
+    """A `Progress` that draws one bar, with the time left, on a terminal's stderr; silent in a pipe."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._what = ""
+        self._bar: Any = None  # click gives its bar's type no public name
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        if not self._terminal:
+            return
+        if what != self._what or self._bar is None:
+            self.clear()
+            self._what = what
+            self._bar = click.progressbar(length=total, label=what, show_pos=True, file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.update(done - self._bar.pos)
+
+    def note(self, line: str) -> None:
+        """A line on stderr, in a pipe too; the bar goes on below it."""
+        self.clear()
+        click.echo(line, err=True)
+
+    def clear(self) -> None:
+        """Take the bar away; the next call draws it again."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)  # ends the line
+            sys.stderr.write(LINE_UP + CLEAR_LINE)
+            sys.stderr.flush()
+            self._bar = None
 
 
 @contextmanager
-def shown() -> Iterator[Progress]:
-    """A progress callback that draws one bar a kind of work, with the time left, on a terminal's stderr."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    with ExitStack() as stack:
-        bars: dict[str, tuple[object, int]] = {}
+def progress_bar() -> Iterator[ProgressBar]:
+    """The bar for the length of a `with`, and gone after it."""
+    bar = ProgressBar()
+    try:
+        yield bar
+    finally:
+        bar.clear()
 
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                stack.close()  # ends the line of the work before
-                bar = click.progressbar(length=total, label=what, show_pos=True, file=sys.stderr)
-                bars[what] = (stack.enter_context(bar), 0)
-            bar, last = bars[what]  # type: ignore[assignment]  # click gives its bar's type no public name
-            bar.update(done - last)
-            bars[what] = (bar, done)
 
-        yield progress
+# ---- tables and text --------------------------------------------------------------------------------------------
+
+NUMBER = re.compile(r"([-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%)?|[-+]?inf|nan|absent|-|)", re.IGNORECASE)
+
+
+def text_table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
+    """Lines of columns aligned by width, numbers to the right; the first row is the header."""
+    cells = [[visible(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    right = [all(is_number(row[i]) for row in cells[1:]) for i in range(len(widths))]
+    for row in cells:
+        columns = zip(row, widths, right, strict=True)
+        yield "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns).rstrip()
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell looks like one of a column of numbers: one, with or without %, or the sign of a missing one."""
+    return NUMBER.fullmatch(cell) is not None
+
+
+def markdown_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
+    """Lines of a table in Markdown; the first row is the header. right: the columns of numbers.
+
+    The cells are Markdown: what is data in them was escaped by `markdown_text`.
+    """
+    header, *others = rows
+    yield _markdown_row(header)
+    yield _markdown_row(["---:" if column in right else "---" for column in range(len(header))])
+    yield from map(_markdown_row, others)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
+
+
+def markdown_text(text: str) -> str:
+    """Text on one line that Markdown takes for nothing but text."""
+    return re.sub(r"[^A-Za-z0-9 .,:;/()+-]", lambda match: f"&#{ord(match[0])};", visible(text))
+
+
+# ---- comparison of JSON -----------------------------------------------------------------------------------------
+
+
+class _Missing(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+MISSING = _Missing("nothing")  # stands for a value that is not there; told apart by identity
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far two numbers may be apart and count as one: relative to the larger one, or in absolute terms."""
+
+    relative: float
+    absolute: float
+
+    def holds(self, found: Json, expected: Json) -> bool:
+        """Whether two values of JSON, no containers, are the same: floats within this tolerance, anything else equal.
+
+        Never for NaN. Where a float is expected a whole number may stand for it, but no true or false.
+        """
+        if isinstance(expected, float) and type(found) in (int, float) and self != EXACT:
+            try:
+                return math.isclose(found, expected, rel_tol=self.relative, abs_tol=self.absolute)
+            except OverflowError:  # an int beyond every float
+                return False
+        return type(found) is type(expected) and bool(found == expected)
+
+
+EXACT = Tolerance(0.0, 0.0)
+# The same float64 arithmetic on the same stored numbers: only the order of sums in another build of numpy differs,
+# which was seen to move figures by 1e-12. No figure means anything at a thousand times that.
+ROUNDING = Tolerance(1e-9, 1e-9)
+# Figures that another program computed and wrote: its sums, and its digits. Gates bound figures at 5e-3.
+OTHER_PROGRAM = Tolerance(1e-6, 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place where two documents differ; MISSING where one has no value."""
+
+    pointer: str  # RFC 6901
+    found: Json
+    expected: Json
+
+
+def differences(found: Json, expected: Json, tolerance: Tolerance = EXACT, at: str = "") -> Iterator[Difference]:
+    """Where a JSON value differs from the expected one, in the order of the expected one's keys and items."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for name in dict.fromkeys((*expected, *found)):
+            one, other = found.get(name, MISSING), expected.get(name, MISSING)
+            yield from differences(one, other, tolerance, at + pointer(name))
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+            yield from differences(one, other, tolerance, at + pointer(index))
+    elif found is MISSING or expected is MISSING or not tolerance.holds(found, expected):
+        yield Difference(at, found, expected)

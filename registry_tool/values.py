@@ -17,6 +17,11 @@ SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+def visible(text: str) -> str:
+    """The text with everything escaped that a terminal would obey or hide: file names are data, not orders."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def checked_text(name: str, text: str, most: int) -> str:
     """A text that a person typed, fit for a registry. Raises InputError, naming the option, for one that is not."""
     if not text.strip() or len(text) > most or not text.isprintable():

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
-from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Door
+from registry_tool.toolkit import output_file, progress_bar
 
 
 @click.group("fr-ensemble")
@@ -44,38 +43,6 @@ def corpus() -> None:
 _format_option = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
 )
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, total) that draws one bar with the time left on a terminal's stderr, and nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    bars: list[Any] = []  # of click's bar, whose type has no public name
-
-    def told(done: int, total: int) -> None:
-        if not bars:
-            bars.append(click.progressbar(length=total, label=label, show_pos=True, file=sys.stderr))
-            bars[0].__enter__()
-        bars[0].update(done - bars[0].pos)
-
-    try:
-        yield told
-    finally:
-        for bar in bars:
-            bar.__exit__(None, None, None)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Beside it and then renamed: the file is whole or the old one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise WorldError(f"{path}: cannot be written ({error.strerror}): choose another place") from None
 
 
 def _need_matplotlib(plot: Path | None) -> None:
@@ -134,8 +101,8 @@ def import_(logs: Sequence[Path], meta: Path | None, pattern: str | None, output
         fields = {log: row | of_table[log] for log, row in fields.items()}
         if unused:
             _warn(f"{meta}: {unused} rows name no log that was given")
-    with _bar("logs") as told:
-        done = import_logs(fields, output, told)
+    with progress_bar() as progress:
+        done = import_logs(fields, output, progress)
     for log, frames in done.incomplete.items():
         _warn(f"{log}: {frames} frames without every feature are left out")
     for first, second in done.twins:
@@ -202,7 +169,7 @@ def build_(
           --encoders libx264,libvpx-vp9 --crf 18,28,38 --crf libvpx-vp9=25,37,50 --preset libx264=fast
       registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 30 -o patterns.parquet
     """
-    from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
+    from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
     from fr_ensemble.corpus.build.patterns import FRAMES, PATTERNS
 
     names = list(dict.fromkeys(name.strip() for name in encoders.split(",") if name.strip()))
@@ -222,13 +189,13 @@ def build_(
         every,
         jobs or os.cpu_count() or 1,
     )
-    with _bar("encodes") as told:
+    with progress_bar() as progress:
 
-        def listen(step: Progress) -> None:
-            told(step.done, step.total)
+        def listen(step: Step) -> None:
             if step.message:
                 left_out = "skipped" if step.state == "skipped" else "failed"
-                click.echo(f"{left_out}: {step.what} {step.name}: {step.message}", err=True)
+                progress.note(f"{left_out}: {step.what} {step.name}: {step.message}")
+            progress("encodes", step.done, step.total)
 
         cache = cache or output.with_name(f"{output.name}.cache")
         done = build(plan, find_ffmpeg(ffmpeg), output, cache, listen)
@@ -283,11 +250,12 @@ def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
     from fr_ensemble.corpus.info import describe, draw, lines
 
     _need_matplotlib(plot)
-    with _bar("reading") as told:
-        document = describe(file, target, told)
+    with progress_bar() as progress:
+        document = describe(file, target, progress)
     _say(document, lines, form)
     if plot is not None:
-        _write(plot, draw(document))
+        with output_file(plot) as png:
+            png.write(draw(document))
 
 
 @group.command("recommend")
@@ -345,10 +313,11 @@ def recommend_(
 
     _need_matplotlib(plot)
     door: Door = ctx.obj
-    with door.open(entry_id, registry) as view, _bar("reading") as told:
-        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost), told)
+    with door.open(entry_id, registry) as view, progress_bar() as progress:
+        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost), progress)
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
     _say(document, lines, form)
     if plot is not None:
-        _write(plot, draw(document))
+        with output_file(plot) as png:
+            png.write(draw(document))

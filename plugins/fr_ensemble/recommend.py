@@ -17,13 +17,12 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
-from fr_ensemble.corpus.info import columns
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
-from fr_ensemble.corpus.tables import Told, missing_column, silent
 from fr_ensemble.evidence.intervals import LOWER, Calibration, Intervals
 from fr_ensemble.hooks.opening import intervals_of
 from registry_tool.errors import InputError
-from registry_tool.hookspec import EntryView
+from registry_tool.hookspec import EntryView, Progress, silent
+from registry_tool.toolkit import missing_column, text_table
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
@@ -71,11 +70,12 @@ class Question:
     cost: str | None = None
 
 
-def recommend(view: EntryView, question: Question, told: Told = silent) -> tuple[dict[str, Any], Mapping[str, int]]:
+def recommend(
+    view: EntryView, question: Question, progress: Progress = silent
+) -> tuple[dict[str, Any], Mapping[str, int]]:
     """The document of `recommend --format json`, and warnings with the number of rows each is about.
 
-    told: of rows read. Raises InputError for an entry without a calibration for clips, and for rows that do not name
-    their encodes.
+    Raises InputError for an entry without a calibration for clips, and for rows that do not name their encodes.
     """
     manifest = view.manifest
     if view.entry.kind != "fr_ensemble" or manifest is None or not is_current(manifest):
@@ -88,7 +88,7 @@ def recommend(view: EntryView, question: Question, told: Told = silent) -> tuple
     stored = intervals_of(view, [question.confidence])
     calibration = stored.of("clip", LOWER)
     cost = _cost(question, spec)
-    clips, warnings = _read(view, question.corpus, spec, stored, cost, told)
+    clips, warnings = _read(view, question.corpus, spec, stored, cost, progress)
     for clip in clips:
         clip.finish(calibration, question.confidence)
     if outside := sum(clip.outside for clip in clips):
@@ -126,7 +126,7 @@ def _cost(question: Question, spec: ColumnSpec) -> str:
 
 
 def _read(
-    view: EntryView, corpus: Path, spec: ColumnSpec, stored: Intervals, cost: str, told: Told
+    view: EntryView, corpus: Path, spec: ColumnSpec, stored: Intervals, cost: str, progress: Progress
 ) -> tuple[list[Clip], Counter[str]]:
     """Every encode with the sums over its rows. A clip is told apart by its source and its name."""
     manifest = view.manifest or {}
@@ -134,7 +134,7 @@ def _read(
     scaler = scaler_of(manifest)
     clips: dict[tuple[str, str], Clip] = {}
     warnings: Counter[str] = Counter()
-    for rows in read_batches(corpus, spec, keep=None, told=told):
+    for rows in read_batches(corpus, spec, keep=None, progress=progress):
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
         scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots))  # (M, n)
         outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
@@ -224,7 +224,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     said = [
         f"mean {target['name']} of a clip at least {target['at_least']:g}, at {confidence * 100:g} % "
         f"({bound['rule']}; guarantee: {bound['guarantee']})",
-        *columns(header, rows),
+        *text_table([header, *rows]),
     ]
     if bound["q"] is None:
         said.append(f"no bound at {confidence * 100:g} %: too few sources to calibrate on; ask for less")

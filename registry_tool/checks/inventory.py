@@ -12,12 +12,11 @@ from registry_tool.values import Finding, Registry, Severity
 
 MODEL_SUFFIXES = (".onnx", ".data", ".onnx_data", ".ort")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
-MAX_INVENTORY = 200_000
 
 
 def list_files(folder: Folder) -> list[InventoryItem] | Finding:
     try:
-        return folder.inventory(MAX_INVENTORY)
+        return folder.inventory()
     except FileProblem as problem:
         return Finding(problem.code, problem.message, file=".", hint=problem.hint)
 

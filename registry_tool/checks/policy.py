@@ -6,11 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from registry_tool.toolkit import ROUNDING
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
-
-# A verdict's stored metrics and the recomputed ones come from the same float64 arithmetic on the same stored
-# predictions; only the summation order of another numpy build can differ, far below this.
-METRIC_TOLERANCE = 1e-9
 
 
 def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str, str] = EMPTY) -> Verdict:
@@ -58,6 +55,6 @@ def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float], 
             continue
         if old is None or new is None:
             lines.append(f"{name}: found {old}, recomputed {new}")
-        elif not abs(old - new) <= METRIC_TOLERANCE * max(1.0, abs(new)):
+        elif not ROUNDING.holds(old, float(new)):
             lines.append(f"{name}: found {old!r}, recomputed {new!r}")
     return lines

@@ -32,8 +32,8 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
     from registry_tool.report import audit, machine
     from registry_tool.workflows.migrate import migrate
 
-    with toolkit.shown() as report:
-        done = migrate(find(old), output, plugins_of(ctx), skip_broken=skip_broken, progress=report)
+    with toolkit.progress_bar() as progress:
+        done = migrate(find(old), output, plugins_of(ctx), skip_broken=skip_broken, progress=progress)
     show(machine.render(audit.migration_document(done)) if form == "json" else audit.migration(done))
     if not done.done:
         click.echo(f"{output}: nothing was written; repair the entries, or leave them out: --skip-broken", err=True)
@@ -107,8 +107,8 @@ def reproduce(
     from registry_tool.report import audit, machine
     from registry_tool.workflows.reproduce import Outcome, reproduce
 
-    with toolkit.shown() as report:
-        request = ReproduceRequest(corpus, jobs, device, report)
+    with toolkit.progress_bar() as progress:
+        request = ReproduceRequest(corpus, jobs, device, progress)
         done = reproduce(find(registry), plugins_of(ctx), entry_id, request, keep)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -53,8 +53,8 @@ def validate(
         paths = [find(registry) for registry in registries or (None,)]
     if form == "json" and len(paths) != 1:
         raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
-    with toolkit.shown() as report:
-        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), report) for path in paths]
+    with toolkit.progress_bar() as progress:
+        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), progress) for path in paths]
     _deliver(results, form, output, strict=strict)
     failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
     ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
@@ -102,7 +102,8 @@ def list_(registry: str | None, form: str) -> None:
     Example:
       registry list --format json | jq -r '.[].id'
     """
-    from registry_tool.report import machine, text
+    from registry_tool.report import machine
+    from registry_tool.toolkit import text_table
     from registry_tool.workflows.opening import usable
 
     loaded = usable(find(registry))
@@ -115,7 +116,7 @@ def list_(registry: str | None, form: str) -> None:
         (e.id, e.kind, "smoke" if e.smoke else "production", e.document.get("license", "-"), e.sha256[:12])
         for e in entries
     ]
-    show(text.table([header, *rows]))
+    show(text_table([header, *rows]))
 
 
 @click.command("show")
@@ -218,7 +219,8 @@ def plugins(ctx: click.Context, form: str) -> None:
     Example:
       registry plugins
     """
-    from registry_tool.report import machine, text
+    from registry_tool.report import machine
+    from registry_tool.toolkit import text_table
 
     loaded = plugins_of(ctx)
     rows = [
@@ -229,7 +231,7 @@ def plugins(ctx: click.Context, form: str) -> None:
     if form == "json":
         show(machine.render([dict(zip(header, row, strict=True)) for row in rows]))
     else:
-        show(text.table([header, *rows]))
+        show(text_table([header, *rows]))
 
 
 @click.command()
@@ -250,8 +252,8 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
       registry schema -o model/schemas
     """
     from registry_tool import schemas
-    from registry_tool.report import machine, text
-    from registry_tool.storage.files import write_atomic
+    from registry_tool.report import machine
+    from registry_tool.toolkit import text_table, write_atomic
     from registry_tool.workflows.housekeeping import name_schema
 
     kinds = {name: kind.schema for name, kind in plugins_of(ctx).kinds.items() if kind.schema is not None}
@@ -265,7 +267,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
             raise click.UsageError("-o DIR writes them all: leave KIND out, or leave -o out and redirect the output")
         show(machine.render(found[kind]))
     elif output is None:
-        show(text.table([("schema", "of"), *((name, found[name].get("title", "")) for name in sorted(found))]))
+        show(text_table([("schema", "of"), *((name, found[name].get("title", "")) for name in sorted(found))]))
     else:
         path = find(registry)
         output.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import click
 
 from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import InputError
-
-FORMATS = ("csv", "jsonl", "parquet")  # of predictions, and how their files end
+from registry_tool.toolkit import FORMATS
+from registry_tool.values import Json, visible
 
 
 class TrainGroup(click.Group):
@@ -81,9 +81,9 @@ def _train(
         raise click.UsageError("--smoke trains on random rows, so it takes no --corpus: leave one of them out")
     kind = ctx.info_name or ""
     path = find(registry)
-    with toolkit.shown() as report:
+    with toolkit.progress_bar() as progress:
         done = train_workflow.train(
-            path, plugins_of(ctx), kind, entry_id, corpus=corpus, smoke=smoke, options=options, progress=report
+            path, plugins_of(ctx), kind, entry_id, corpus=corpus, smoke=smoke, options=options, progress=progress
         )
     for warning in done.trained.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -139,15 +139,14 @@ def evaluate(
     from registry_tool import toolkit
     from registry_tool.errors import InputError
     from registry_tool.hookspec import EvaluateRequest
-    from registry_tool.report import machine, text
-    from registry_tool.storage import files
+    from registry_tool.report import machine
     from registry_tool.workflows import evaluate as evaluate_workflow
 
     if smoke == (corpus is not None):
         raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
-    with toolkit.shown() as report:
-        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, report, plot is not None)
+    with toolkit.progress_bar() as progress:
+        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, progress, plot is not None)
         result = evaluate_workflow.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -156,8 +155,9 @@ def evaluate(
             f"--plot: found no picture of {entry_id}, expected a kind whose plugin draws one: leave it out"
         )
     if plot is not None and result.plot is not None:
-        files.write_atomic(plot, result.plot)
-    show(machine.render(dict(result.document)) if form == "json" else text.table(result.table))
+        with toolkit.output_file(plot) as file:
+            file.write(result.plot)
+    show(machine.render(dict(result.document)) if form == "json" else toolkit.text_table(result.table))
 
 
 def _levels(text: str) -> Sequence[float]:
@@ -198,15 +198,21 @@ def predict(
       registry predict my_model --corpus rows.parquet -o scores.parquet
     """
     from registry_tool.hookspec import PredictRequest
-    from registry_tool.report import rows, text
     from registry_tool.storage import streams
+    from registry_tool.toolkit import format_of, write_rows
     from registry_tool.workflows import evaluate as evaluate_workflow
 
-    ending = Path(output).suffix.lower().removeprefix(".")
-    form = form or (ending if ending in FORMATS else FORMATS[0])
-    batches = evaluate_workflow.predict(
-        find(registry), plugins_of(ctx), entry_id, PredictRequest(corpus, _levels(levels))
-    )
-    wanted = itertools.takewhile(lambda _: output != "-" or not streams.reader_left(), batches)
-    for warning, count in sorted(rows.write(wanted, form, output).items()):
-        click.echo(f"warning: {text.visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)
+    request = PredictRequest(corpus, _levels(levels))
+    batches = evaluate_workflow.predict(find(registry), plugins_of(ctx), entry_id, request)
+    warnings = Counter[str]()
+
+    def columns() -> Iterator[Mapping[str, Sequence[Json]]]:
+        for batch in batches:
+            if output == "-" and streams.reader_left():
+                return
+            warnings.update(batch.warnings)
+            yield batch.columns
+
+    write_rows(columns(), output, form or format_of(output) or FORMATS[0])
+    for warning, count in sorted(warnings.items()):
+        click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

@@ -13,10 +13,9 @@ import registry_tool.schemas as schemas
 from registry_tool.documents.schema import show, violations
 from registry_tool.errors import InputError, WorldError
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
-from registry_tool.strictjson import Document, JsonProblem, dump, parse
+from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
 from registry_tool.values import Finding, Json, Registry
 
-REGISTRY_MAX_BYTES = 64 * 2**20
 NAMES = ("model/registry.json", "registry.json")
 VERSION = 2
 

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry_tool.documents.store import REGISTRY_MAX_BYTES, Loaded, load, read
+from registry_tool.documents.store import Loaded, load, read
 from registry_tool.errors import InputError, WorldError
+from registry_tool.strictjson import REGISTRY_MAX_BYTES
 
 FETCH = "fetch full history (fetch-depth: 0)"
 

@@ -19,7 +19,6 @@ from registry_tool.storage.files import FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Finding, Json, Registry, Severity
 
-MAX_INVENTORY = 200_000
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
 SHARED = (  # what a manifest says once for all its members: its field, and the sidecars' field
     ("feature_order", "feature_order"),
@@ -140,7 +139,7 @@ def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
     known = {loaded.name, *(entry.manifest for entry in registry.entries)}
     beside = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
     try:
-        items = folder.inventory(MAX_INVENTORY)
+        items = folder.inventory()
     except FileProblem:
         return  # the inventory's own check reports it
     for item in items:

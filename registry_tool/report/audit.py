@@ -10,7 +10,8 @@ import click
 
 from registry_tool.git.history import AsOf, History
 from registry_tool.report import text
-from registry_tool.values import Json
+from registry_tool.toolkit import text_table
+from registry_tool.values import Json, visible
 from registry_tool.workflows.migrate import Migration
 from registry_tool.workflows.reproduce import Outcome, Reproduced
 
@@ -29,11 +30,11 @@ def migration(item: Migration) -> Iterator[str]:
         then = click.style(f" -> {hole.mended}", fg="green") if hole.mended else ""
         yield f"{text.finding(hole.finding)}{then}"
     for name, why in item.broken.items():
-        yield f"{name or 'the registry'}: {'left out' if item.skipped else 'cannot be taken over'}: {text.visible(why)}"
+        yield f"{name or 'the registry'}: {'left out' if item.skipped else 'cannot be taken over'}: {visible(why)}"
     for one in item.joined:
         yield f"joined: {one.entry.id} (smoke) from {one.source} and {', '.join(one.members) or 'no entries'}"
     if item.left_behind and item.done:
-        yield f"left behind, since nothing names them: {text.visible(', '.join(item.left_behind))}"
+        yield f"left behind, since nothing names them: {visible(', '.join(item.left_behind))}"
     if item.done:
         yield "pinned: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(item.pinned.items()))
     still = sum(not hole.mended for hole in item.holes)
@@ -79,7 +80,7 @@ def history(item: History) -> Iterator[str]:
         merged = f", merged in {event.merge[:12]}" if event.merge else ""
         when = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         where = f"{event.author}, {event.commit[:12]}{merged}: {event.subject}"
-        yield text.visible(f"{when}  {event.what}: {'; '.join(filter(None, said))} ({where})")
+        yield visible(f"{when}  {event.what}: {'; '.join(filter(None, said))} ({where})")
 
 
 def history_document(item: History) -> dict[str, Json]:
@@ -105,7 +106,7 @@ def history_document(item: History) -> dict[str, Json]:
 def as_of(item: AsOf) -> Iterator[str]:
     when = item.moment.isoformat(timespec="seconds")
     for row in item.rows:
-        yield text.visible(f"{row['id']}: production on {when}: sha256 {row.get('sha256')}, commit {item.commit}")
+        yield visible(f"{row['id']}: production on {when}: sha256 {row.get('sha256')}, commit {item.commit}")
     if not item.rows:
         yield f"nothing of that name was production on {when}"
 
@@ -128,16 +129,16 @@ def reproduction(item: Reproduced) -> Iterator[str]:
         yield f"  {'same   ' if same else 'differs'} {name}"
     for change in sorted(item.changes, key=lambda change: change.explained)[:MOST_CHANGES]:
         why = "follows from the weights, or is rounding" if change.explained else "nothing recorded explains it"
-        yield f"  {text.visible(f'{change.pointer}: then {change.then!r:.60}, now {change.now!r:.60} ({why})')}"
+        yield f"  {visible(f'{change.pointer}: then {change.then!r:.60}, now {change.now!r:.60} ({why})')}"
     if len(item.changes) > MOST_CHANGES:
         yield f"  and {len(item.changes) - MOST_CHANGES} more values of the manifest: --format json"
     if item.added:
-        yield f"  not recorded then, so not compared: {text.visible(', '.join(item.added))}"
+        yield f"  not recorded then, so not compared: {visible(', '.join(item.added))}"
     if item.outcome is Outcome.IDENTICAL:
         return
     for one in item.environment:
         what = f"then {one.then or 'not recorded'}, now {one.now or 'not recorded'}"
-        yield f"  {text.visible(f'{one.name}: {what}')}{f': may explain it: {one.decides}' if one.decides else ''}"
+        yield f"  {visible(f'{one.name}: {what}')}{f': may explain it: {one.decides}' if one.decides else ''}"
     if not any(one.decides for one in item.environment):
         yield "  no difference between then and now explains it: other training made these files"
     header = ["predictions", "largest difference", "RMS", "tolerance", "unit", ""]
@@ -145,7 +146,7 @@ def reproduction(item: Reproduced) -> Iterator[str]:
         [a.name, f"{a.largest:.3g}", f"{a.rms:.3g}", f"{a.tolerance:.3g}", a.unit, "ok" if a.holds else "FAIL"]
         for a in item.agreements
     ]
-    yield from text.table([header, *rows])
+    yield from text_table([header, *rows])
 
 
 def reproduction_document(item: Reproduced) -> dict[str, Json]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry_tool.report.text import part, plain, table
+from registry_tool.report.text import part, plain
+from registry_tool.toolkit import markdown_table, text_table
 from registry_tool.values import Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement
 
@@ -22,8 +23,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
     yield from ("- model-registry", f"model_name: {entry.id}", "---", "", f"# {entry.id}", "")
     state = "smoke: a load-path probe, not for use" if entry.smoke else "production"
     yield from (str(entry.document.get("description", f"An entry of kind `{entry.kind}`.")), "")
-    yield from ("| | |", "| --- | --- |")
-    rows = {
+    facts = {
         "State": state,
         "Kind": f"`{entry.kind}`",
         "Licence": entry.document.get("license", NOTHING),
@@ -37,23 +37,24 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         else NOTHING,
         "Rows digest": f"`{corpus['rows_sha256']}`" if corpus else NOTHING,
     }
-    yield from (f"| {name} | {value} |" for name, value in rows.items())
+    yield from markdown_table([["", ""], *([name, str(value)] for name, value in facts.items())])
     yield from ("", "## What the evidence shows", "")
     if judgement is None:
         yield "The kind has no gate: nothing was measured."
     else:
         verdict = judgement.verdict
         yield f"Judged by the policy in the registry: **{verdict.decision}**."
-        yield from ("", "| metric | value | rule |", "| --- | ---: | --- |")
+        yield ""
         rules = {rule.metric: f"{rule.op} {rule.bound:g}" for rule in policy.rules}
-        yield from (f"| {n} | {v:.6g} | {rules.get(n, '')} |" for n, v in sorted(verdict.metrics.items()))
+        rows = [[name, f"{value:.6g}", rules.get(name, "")] for name, value in sorted(verdict.metrics.items())]
+        yield from markdown_table([["metric", "value", "rule"], *rows], right=[1])
         if verdict.reasons:
             yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
         if judgement.evidence is not None and (rows_ := judgement.evidence.details.get("table")):
-            yield from ("", "Each source predicted by models that never saw it:", "", "```", *table(rows_), "```")
+            yield from ("", "Each source predicted by models that never saw it:", "", "```", *text_table(rows_), "```")
     if isinstance(recipe := manifest.get("recipe"), Mapping):
-        yield from ("", "## How it was made", "", "| | |", "| --- | --- |")
-        yield from (f"| {name} | {value} |" for name, value in sorted(recipe.items()))
+        yield from ("", "## How it was made", "")
+        yield from markdown_table([["", ""], *([name, str(value)] for name, value in sorted(recipe.items()))])
         packages = [item for item in _list(manifest, "environment") if isinstance(item, Mapping)]
         made = ", ".join(f"{item['name']} {item['version']}" for item in packages if {"name", "version"} <= item.keys())
         yield from ("", f"Environment: {made or NOTHING}.")

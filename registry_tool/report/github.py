@@ -10,7 +10,8 @@ import click
 from registry_tool.documents.store import Loaded
 from registry_tool.report import text
 from registry_tool.report.places import from_root, of_entry
-from registry_tool.values import Severity
+from registry_tool.toolkit import markdown_table, markdown_text
+from registry_tool.values import Severity, visible
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
 
@@ -48,7 +49,7 @@ def _command(word: str, file: str, place: tuple[int, int | None] | None, title: 
 
 
 def _escape(value: str, more: str = "") -> str:
-    return re.sub(f"[%\r\n{more}]", lambda match: f"%{ord(match[0]):02X}", text.visible(value))
+    return re.sub(f"[%\r\n{more}]", lambda match: f"%{ord(match[0]):02X}", visible(value))
 
 
 # ---- the step summary -------------------------------------------------------------------------------------------
@@ -58,12 +59,13 @@ def summary_of_findings(results: Sequence[Validation]) -> Iterator[str]:
     """Markdown: a heading a registry, and its findings as a table."""
     for result in results:
         yield from (f"### {_cell(click.unstyle(list(text.validation(result))[-1]))}", "")
-        if result.findings:
-            yield from ("| | finding | where | what, and what to do |", "| --- | --- | --- | --- |")
+        rows = [["", "finding", "where", "what, and what to do"]]
         for item in result.findings[:MOST_ROWS]:
             file = from_root(result.loaded.path, item.file) + (f":{item.line}" if item.line else "")
             words = (f"{item.entry}: " if item.entry else "") + item.words
-            yield f"| {item.severity} | {_cell(item.code)} | {_cell(file)} | {_cell(words)} |"
+            rows.append([str(item.severity), _cell(item.code), _cell(file), _cell(words)])
+        if result.findings:
+            yield from markdown_table(rows)
         if (more := len(result.findings) - MOST_ROWS) > 0:
             yield from ("", f"{more} more: `registry validate` prints them all.")
         yield ""
@@ -75,7 +77,7 @@ def summary_of_verdicts(items: Sequence[Judgement], title: str) -> Iterator[str]
     if not items:
         yield from ("Nothing to judge.", "")
         return
-    yield from ("| entry | verdict | rule | found | |", "| --- | --- | --- | ---: | --- |")
+    rows = [["entry", "verdict", "rule", "found", ""]]
     for item in items:
         verdict = item.verdict
         name, decision = _cell(verdict.entry), f"**{verdict.decision}**"
@@ -83,10 +85,11 @@ def summary_of_verdicts(items: Sequence[Judgement], title: str) -> Iterator[str]
             value = verdict.metrics.get(rule.metric)
             found = "not measured" if value is None else f"{value:.6f}"
             mark = "" if value is None else "holds" if rule.holds(value) else "**fails**"
-            yield f"| {name} | {decision} | {_cell(str(rule))} | {found} | {mark} |"
+            rows.append([name, decision, _cell(str(rule)), found, mark])
             name = decision = ""
         if not verdict.policy.rules:
-            yield f"| {name} | {decision} | by hand | | |"
+            rows.append([name, decision, "by hand", "", ""])
+    yield from markdown_table(rows, right=[3])
     yield ""
     for item in items:
         yield from (f"- {_cell(item.verdict.entry)}: {_cell(reason)}" for reason in item.verdict.reasons)
@@ -96,4 +99,4 @@ def summary_of_verdicts(items: Sequence[Judgement], title: str) -> Iterator[str]
 def _cell(value: str) -> str:
     """Text that Markdown takes for nothing but text, on one line."""
     short = value if len(value) <= MOST_TEXT else f"{value[:MOST_TEXT]}..."
-    return re.sub(r"[^A-Za-z0-9 .,:;/()+-]", lambda match: f"&#{ord(match[0])};", text.visible(short))
+    return markdown_text(short)

@@ -9,7 +9,7 @@ import click
 
 from registry_tool.report import text
 from registry_tool.report.places import from_root
-from registry_tool.values import Finding, Severity
+from registry_tool.values import Finding, Severity, visible
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
 
@@ -46,11 +46,11 @@ def _line(item: Finding) -> str:
 
 def _suite(name: str, cases: Mapping[str, Case]) -> ET.Element:
     failures = sum(bool(bad) for bad, _ in cases.values())
-    name = text.visible(name)
+    name = visible(name)
     suite = ET.Element("testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors="0", skipped="0")
     for case, (bad, good) in cases.items():
         element = ET.SubElement(
-            suite, "testcase", name=text.visible(case), classname=name.replace(".", "_")
+            suite, "testcase", name=visible(case), classname=name.replace(".", "_")
         )  # a dot is a package
         if bad:  # one, since some readers show only the first
             ET.SubElement(element, "failure", message=bad[0], type="finding").text = "\n".join(bad)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from registry_tool.report.text import visible
+from registry_tool.values import visible
 
 VOID = {"meta", "br", "path", "line", "rect"}  # elements that never hold anything
 

@@ -13,8 +13,7 @@ from registry_tool import __version__
 from registry_tool.checks.rules import GROUPS, RULES, explain, section
 from registry_tool.documents.store import Loaded
 from registry_tool.report.places import from_root, of_entry
-from registry_tool.report.text import visible
-from registry_tool.values import Finding, Json
+from registry_tool.values import Finding, Json, visible
 from registry_tool.workflows.validate import Validation
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -1,14 +1,15 @@
-"""text.py: findings, verdicts and tables for people. Returns strings; the command line prints them."""
+"""text.py: findings and verdicts for people. Returns strings; the command line prints them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.values import Finding, Json, Severity
+from registry_tool.toolkit import text_table
+from registry_tool.values import Finding, Json, Severity, visible
 from registry_tool.workflows.validate import Validation
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ def finding(item: Finding) -> str:
     severity = click.style(str(item.severity), fg=COLOURS[item.severity], bold=True)
     entry = f"{item.entry}: " if item.entry else ""
     return f"{severity}[{item.code}] {visible(entry + str(item))}"
-
-
-def visible(text: str) -> str:
-    """The text with everything escaped that a terminal would obey or hide: file names are data, not orders."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def validation(result: Validation) -> Iterator[str]:
@@ -60,25 +56,7 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
         yield f"  - {visible(reason)}"
     if details and item.evidence is not None and (rows := item.evidence.details.get("table")):
         yield ""
-        yield from table(rows)
-
-
-def table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
-    """Columns aligned by width, numbers to the right; the first row is the header."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
-    right = [all(_is_number(row[i]) for row in cells[1:]) for i in range(len(widths))]
-    for row in cells:
-        columns = zip(row, widths, right, strict=True)
-        yield "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns).rstrip()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.removesuffix("%") or "nan")
-    except ValueError:
-        return False
-    return True
+        yield from text_table(rows)
 
 
 def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:

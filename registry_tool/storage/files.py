@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -18,14 +19,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.storage import disk
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
 LOCK_NAME = ".registry.lock"
 STAGING = ".staging-"  # prefix of every temporary file and folder
-MAX_ENTRIES, MAX_FOLDERS_DEEP = 100_000, 32  # of an inventory
+MAX_INVENTORY_FILES, MAX_FOLDERS_DEEP = 200_000, 32  # of an inventory
 LARGE, HELD_AT_MOST = 1 << 18, 64 << 20  # bytes of a file worth remembering; of such files held, all together
 SETTLED = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
@@ -241,7 +245,7 @@ class Folder(AbstractContextManager["Folder"]):
         except OSError as error:
             _refuse(path, error)
 
-    def inventory(self, max_entries: int = MAX_ENTRIES, below: str = "") -> list[InventoryItem]:
+    def inventory(self, max_entries: int = MAX_INVENTORY_FILES, below: str = "") -> list[InventoryItem]:
         """What lies in the folder (or one in it), at any depth, sorted by path; without `.git`, the lock, staging."""
         items: list[InventoryItem] = []
         pending = [tuple(check_path(below).split("/")) if below else ()]
@@ -322,12 +326,13 @@ def _descended(folder: int, parts: Sequence[str], *, create: bool = False) -> It
         os.close(current)
 
 
-def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
-    """Replace or make one file: written beside it, fsynced, renamed, the folder fsynced; mode and owner are kept.
+@contextmanager
+def atomic_file(path: Path, *, root: Path | None = None) -> Iterator[IO[bytes]]:
+    """A stream that replaces or makes one file: written beside it, fsynced, renamed, the folder fsynced.
 
-    With `root`, the registry's folder, no link below it is followed and missing folders are made; it wants `locked`.
-    Raises WorldError in one line. The file then is the old one; only where the last step, fsync of the folder, failed
-    is it the new one. A link in its place is not written through.
+    Mode and owner are kept. With `root`, the registry's folder, no link below it is followed and missing folders are
+    made; it wants `locked`. Raises WorldError in one line. The file then is the old one; only where the last step,
+    fsync of the folder, failed is it the new one. A link in its place is not written through.
     """
     *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
     temporary = STAGING + os.urandom(8).hex()
@@ -337,13 +342,20 @@ def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
             old = os.stat(name, dir_fd=folder, follow_symlinks=False)
             _check_kind(name, old.st_mode)
         try:
-            _write_new(temporary, data, folder, old)
+            with _new_file(temporary, folder, old) as stream:
+                yield cast(IO[bytes], stream)
             disk.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
             raise
         _fsync_folder(folder)
+
+
+def write_atomic(path: Path, data: bytes, *, root: Path | None = None) -> None:
+    """Replace or make one file with these bytes: see `atomic_file`."""
+    with atomic_file(path, root=root) as file:
+        file.write(data)
 
 
 def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
@@ -366,7 +378,8 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
                 for path, data in files.items():
                     *folders, leaf = check_path(path).split("/")
                     with _descended(made, folders, create=True) as place:
-                        _write_new(leaf, data, place)
+                        with _new_file(leaf, place) as stream:
+                            stream.write(data)
                         _fsync_folder(place)
             with _descended(top, parents, create=True) as parent:
                 disk.rename(staging, name, src_dir_fd=top, dst_dir_fd=parent)
@@ -386,15 +399,36 @@ def _holds(folder: Folder, target: str, files: Mapping[str, bytes]) -> bool:
         return False
 
 
-def _write_new(name: str, data: bytes, folder: int, like: os.stat_result | None = None) -> None:
+class _Stream(io.RawIOBase):
+    """A descriptor to write to; every write takes all of its bytes."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file  # -1 once it is closed: what still holds this object can write to no other file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Buffer, /) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            rest = rest[disk.write(self.file, rest) :]
+        return size
+
+
+@contextmanager
+def _new_file(name: str, folder: int, like: os.stat_result | None = None) -> Iterator[_Stream]:
+    """A new file with mode and owner of another one; fsynced at the end."""
     with _opened(name, _NEW, folder) as file:
         if like is not None:
             with suppress(PermissionError):  # only root may give files away
                 os.fchown(file, like.st_uid, like.st_gid)
             os.fchmod(file, stat.S_IMODE(like.st_mode) & 0o777)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[disk.write(file, rest) :]
+        stream = _Stream(file)
+        try:
+            yield stream
+        finally:
+            stream.file = -1
         disk.fsync(file)
 
 

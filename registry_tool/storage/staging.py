@@ -15,8 +15,6 @@ from types import TracebackType
 from registry_tool.errors import InputError, WorldError
 from registry_tool.storage.files import LOCK_NAME, STAGING, FileProblem, Folder
 
-MAX_FILES = 200_000
-
 
 class NewFolder(AbstractContextManager["NewFolder"]):
     """A staging folder beside `target`, with a name that says so; `publish` renames it, leaving without goes back.
@@ -99,7 +97,7 @@ def _tree(path: Path) -> dict[str, bytes] | None:
     """Every file's digest; None for a folder that holds anything but files."""
     try:
         with Folder(path) as folder:
-            items = [item for item in folder.inventory(MAX_FILES) if item.kind != "folder"]
+            items = [item for item in folder.inventory() if item.kind != "folder"]
             return {item.path: hashlib.sha256(folder.read(item.path, sys.maxsize)).digest() for item in items}
     except FileProblem:
         return None

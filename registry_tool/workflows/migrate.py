@@ -20,7 +20,7 @@ from registry_tool.documents.entries import ONNX_MAX_BYTES, pins_of, sha256_of, 
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Level, Progress
-from registry_tool.legacy.manifests import MAX_INVENTORY, SHARED, json_files
+from registry_tool.legacy.manifests import SHARED, json_files
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
@@ -130,7 +130,7 @@ def migrate(
                 break
         done = not broken or (skip_broken and "" not in broken)
         written = made.publish() if done else False
-        behind = [i.path for i in folder.inventory(MAX_INVENTORY) if i.kind != "folder" and i.path not in work.taken]
+        behind = [i.path for i in folder.inventory() if i.kind != "folder" and i.path not in work.taken]
     return Migration(
         path, new, work.digest, registry, written, tuple(work.holes(before, after)), tuple(work.joined),
         work.pinned, tuple(p for p in behind if p != loaded.name), broken, skip_broken and done,

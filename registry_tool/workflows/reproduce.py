@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,15 +14,14 @@ from registry_tool.hookspec import Agreement, EntryView, Level, ReproduceRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.storage.staging import NewFolder
-from registry_tool.strictjson import dump, parse, pointer
+from registry_tool.strictjson import dump, parse
+from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import Json, Severity
 from registry_tool.workflows.opening import find_entry, opened, usable
 from registry_tool.workflows.train import pinned
 
 ENVIRONMENT = "environment"  # the manifest's list of {name, version}: recorded, not compared
 DOCUMENT = "manifest.json"
-ABSENT = "nothing"  # stands for a value that is not there, told apart by identity
-ROUNDING = 1e-9  # relative: sums of float64 in another order move less, and no figure of a manifest means so little
 
 
 class Outcome(StrEnum):
@@ -46,7 +44,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class EnvironmentDifference:
     """An item of the environment that differs; None where it is not recorded. decides: what it may have changed."""
 
     name: str
@@ -66,7 +64,7 @@ class Reproduced:
     files: Mapping[str, bool]
     changes: Sequence[Change]
     added: Sequence[str]
-    environment: Sequence[Difference]
+    environment: Sequence[EnvironmentDifference]
     agreements: Sequence[Agreement]
     warnings: Sequence[str]
 
@@ -123,22 +121,21 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
         name: name in view.paths and name in made.trained.files and view.read(name) == made.trained.files[name]
         for name in sorted(names)
     }
-    leaves = list(_differences(old, manifest))
+    leaves = list(differences(_compared(manifest), _compared(old)))
     changes = [
-        Change(at, then, now, _rounded(then, now) or any(f"{at}/".startswith(f"{start}/") for start in made.follows))
-        for at, then, now in leaves
-        if then is not ABSENT
+        Change(leaf.pointer, leaf.expected, leaf.found, _explained(leaf, made.follows))
+        for leaf in leaves
+        if leaf.expected is not MISSING
     ]
     then, now = _items(old), _items(manifest)
     environment = [
-        Difference(name, then.get(name), now.get(name), made.causes.get(name))
+        EnvironmentDifference(name, then.get(name), now.get(name), made.causes.get(name))
         for name in sorted({**then, **now})
         if then.get(name) != now.get(name)
     ]
-    return Reproduced(
-        view.entry.id, {DOCUMENT: not changes, **files}, changes, [at for at, value, _ in leaves if value is ABSENT],
-        environment, made.agreements, made.warnings,
-    )  # fmt: skip
+    added = [leaf.pointer for leaf in leaves if leaf.expected is MISSING]
+    digests = {DOCUMENT: not changes, **files}
+    return Reproduced(view.entry.id, digests, changes, added, environment, made.agreements, made.warnings)
 
 
 def _items(manifest: Mapping[str, Json]) -> dict[str, str]:
@@ -146,19 +143,20 @@ def _items(manifest: Mapping[str, Json]) -> dict[str, str]:
     return {str(i["name"]): str(i["version"]) for i in items} if isinstance(items, list) else {}
 
 
-def _rounded(then: Json, now: Json) -> bool:
-    numbers = isinstance(then, float) and isinstance(now, float)
-    return numbers and math.isclose(then, now, rel_tol=ROUNDING)
+def _explained(leaf: Difference, follows: Sequence[str]) -> bool:
+    """Whether rounding is all it is, or it follows from the weights."""
+    below = any(f"{leaf.pointer}/".startswith(f"{start}/") for start in follows)
+    return below or (isinstance(leaf.found, float) and ROUNDING.holds(leaf.found, leaf.expected))
 
 
-def _differences(then: Json, now: Json, at: str = "") -> Iterator[tuple[str, Json, Json]]:
-    """(pointer, old value, new value) of everything that differs, but for the digests of pins and the environment."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        own = {"sha256"} if any(isinstance(now.get(key), str) for key in PIN_KEYS) else set()
-        for name in sorted({*then, *now} - own - ({ENVIRONMENT} if at == "" else set())):
-            yield from _differences(then.get(name, ABSENT), now.get(name, ABSENT), at + pointer(name))
-    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        for index, (one, other) in enumerate(zip(then, now, strict=True)):
-            yield from _differences(one, other, at + pointer(index))
-    elif type(then) is not type(now) or then != now:
-        yield at, then, now
+def _compared(manifest: Mapping[str, Json]) -> dict[str, Json]:
+    """A manifest without the environment and the digests of pins."""
+    without: dict[str, Json] = _without_digests({k: v for k, v in manifest.items() if k != ENVIRONMENT})
+    return without
+
+
+def _without_digests(value: Json) -> Json:
+    if isinstance(value, Mapping):
+        own = {"sha256"} if any(isinstance(value.get(key), str) for key in PIN_KEYS) else set()
+        return {name: _without_digests(item) for name, item in value.items() if name not in own}
+    return [_without_digests(item) for item in value] if isinstance(value, list | tuple) else value

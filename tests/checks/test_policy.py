@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_tool.checks.policy import METRIC_TOLERANCE, disagreements, judge
+from registry_tool.checks.policy import disagreements, judge
+from registry_tool.toolkit import ROUNDING
 from registry_tool.values import Entry, Evidence, Policy, Rule
 
 ENTRY = Entry("tiny", "fr_ensemble", True, "a" * 64)
@@ -86,9 +87,9 @@ def test_promote_means_every_rule_holds_and_nothing_is_wrong(metrics: dict[str, 
     ("stored", "now", "lines"),
     [
         ({"m": 0.5}, {"m": 0.5}, 0),
-        ({"m": 0.5}, {"m": 0.5 + METRIC_TOLERANCE / 2}, 0),
-        ({"m": 0.5}, {"m": 0.5 + METRIC_TOLERANCE * 2}, 1),
-        ({"m": 1e6}, {"m": 1e6 * (1 + METRIC_TOLERANCE / 2)}, 0),
+        ({"m": 0.5}, {"m": 0.5 + ROUNDING.relative / 2}, 0),
+        ({"m": 0.5}, {"m": 0.5 + ROUNDING.relative * 2}, 1),
+        ({"m": 1e6}, {"m": 1e6 * (1 + ROUNDING.relative / 2)}, 0),
         ({"m": 0.5}, {}, 1),
         ({}, {"m": 0.5}, 1),  # a verdict holds what its rules name
         ({}, {"m": math.nan}, 0),  # a metric that is not finite is not stored

@@ -17,8 +17,8 @@ import pytest
 from conftest import Program, program
 from fr_ensemble.artifacts.manifest import record_of
 from fr_ensemble.corpus.build.encodes import find_ffmpeg
+from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
-from fr_ensemble.corpus.tables import RECORD_KEY
 
 BUILD = ("fr-ensemble", "corpus", "build")
 FRAMES = 4
@@ -50,7 +50,7 @@ def test_a_corpus_of_ones_own_videos(registry: Program, videos: Path, tmp_path: 
     assert {row["src"] for row in rows} == {"bars", "zoom"}
     made = {(row["encoder"], row["quality"], row["preset"]) for row in rows}
     assert made == {("libx264", 20, "veryfast"), ("libx264", 40, "veryfast"), ("libvpx-vp9", 50, "4")}
-    record = json.loads(table.schema.metadata[RECORD_KEY])
+    record = json.loads(table.schema.metadata[RECORD_KEY.encode()])
     assert record["encoders"]["libx264"]["qualities"] == [20, 40]
     assert record["libvmaf"]
     before = output.read_bytes()
@@ -99,7 +99,7 @@ def test_how_a_corpus_was_made_reaches_the_manifest(registry: Program, videos: P
     files = [videos / "bars.y4m", videos / "zoom.mkv"]
     where = ["--encoders", "libx264,libx265", "--crf", "20,40", "-o", corpus]
     assert registry(*BUILD, *files, *where).code == 0
-    record = json.loads(pq.read_schema(corpus).metadata[RECORD_KEY])
+    record = json.loads(pq.read_schema(corpus).metadata[RECORD_KEY.encode()])
     quick = ["--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT"]
     conditions = ["--condition", "preset_norm", "--condition", "crf_norm"]
     entry = ["--id", "mine", "--corpus", corpus, "--registry", tmp_path / "model" / "registry.json"]

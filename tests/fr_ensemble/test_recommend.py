@@ -184,7 +184,7 @@ def test_a_picture(registry: Program, clips: Sandbox, tmp_path: Path, monkeypatc
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "no" / "p.png")
-    assert (ran.code, "cannot be written (No such file or directory)" in ran.err) == (3, True)
+    assert (ran.code, "it cannot be written: the folder does not exist" in ran.err) == (3, True)
     monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "p.png")
     assert (ran.code, "--plot: drawing needs matplotlib" in ran.err) == (2, True)

@@ -275,10 +275,11 @@ def test_a_gate_writes_its_table(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     where = ("gate", "tiny", "--registry", smoke.path, "--format", "github")
     assert list(annotations(registry(*where).out)) == []
-    rows = [row.split(" | ") for row in summary.read_text().splitlines() if row.startswith("| ")]
+    lines = [line for line in summary.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     assert [len(row) for row in rows] == [5] * 5
-    assert rows[2][:2] == ["| tiny", "**PROMOTE**"]
-    assert rows[2][4] == "holds |"
+    assert rows[2][:2] == ["tiny", "**PROMOTE**"]
+    assert rows[2][4] == "holds"
     smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
     summary.unlink()
     ran = registry(*where)
@@ -297,7 +298,7 @@ def test_a_gate_with_nothing_to_judge_says_so() -> None:
     manual = Judgement(Verdict("x", "PROMOTE", Policy((), "manual"), {}, ()))
     assert "| x | **PROMOTE** | by hand | | |" in list(github.summary_of_verdicts([manual], "Gate"))
     held = Judgement(Verdict("x", "HOLD", Policy((Rule("m", ">=", 1),)), {}, ("digest-mismatch: no",)))
-    assert "| x | **HOLD** | m &#62;&#61; 1 | not measured |  |" in list(github.summary_of_verdicts([held], "Gate"))
+    assert "| x | **HOLD** | m &#62;&#61; 1 | not measured | |" in list(github.summary_of_verdicts([held], "Gate"))
 
 
 # ---- where it goes ----------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
         (b"other", {"figure": {"a": [1.5, 2]}}, "2", 0, "/figure/a/0: then 1.0, now 1.5 (follows"),
         (b"other", {"figure": {"a": [1.0]}}, "2", 0, "/figure/a: then [1.0, 2], now [1.0] (follows"),
         (b"text", {"title": "y"}, "2", 1, "/title: then 'x', now 'y' (nothing recorded"),
-        (b"text", {"figure": {}}, "1", 1, "/figure/a: then [1.0, 2], now 'nothing'"),
+        (b"text", {"figure": {}}, "1", 1, "/figure/a: then [1.0, 2], now nothing"),
         (b"text", {"figures": 0, "figure": {"a": [True, 2]}}, "1", 1, "/figure/a/0: then 1.0, now True"),
     ],
 )  # fmt: skip

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.tables import Columns, Text, Told, missing_column, read_record, read_table, silent
+from fr_ensemble.corpus.record import read_record
+from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
-from registry_tool.errors import InputError
+from registry_tool.hookspec import Progress, silent
+from registry_tool.toolkit import BATCH_ROWS, Columns, Text, missing_column, read_rows, text_table
 
-BATCH_ROWS = 65_536
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 FIGURES = ("min", "mean", "max")
 SHOWN = 20  # pairs of sources in the table
@@ -74,10 +75,10 @@ class Histogram:
         return {"from": first * self.width, "width": self.width, "counts": counts}
 
 
-def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str, Any]:
+def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> dict[str, Any]:
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
-    told: of rows read. target: its column, described where it is there. Two rows are one where encoder, features and
+    target: its column, described where it is there. Two rows are one where encoder, features and
     target agree to DECIMALS; such rows within a source are duplicates, in two sources they make one video stand in
     two folds.
     """
@@ -91,7 +92,7 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
                 raise missing_column(path, name, found)
         names.extend(found)
         numeric.extend(name for name in (*CANONICAL_6, target) if name in found)
-        return Columns(tuple(numeric), tuple(name for name in found if name not in numeric))
+        return Columns(tuple(numeric), tuple(name for name in found if name not in numeric), largest=LARGEST)
 
     numbers: dict[str, _Numbers] = {}
     encoders = Counter[str]()
@@ -104,7 +105,7 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
     n = 0
-    for batch in read_table(path, pick, BATCH_ROWS, told=told):
+    for batch in read_rows(path, pick, BATCH_ROWS, progress):
         n += batch.n
         for name in numeric:
             numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
@@ -133,8 +134,6 @@ def describe(path: Path, target: str = "vmaf", told: Told = silent) -> dict[str,
         if numeric:
             hashes.append(_hashes([batch.numbers[name] for name in numeric], encoder))
             owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
-    if not n:
-        raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
     duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
     _, unknown = vocabulary.encode(encoders)
     constant = [name for name, figures in numbers.items() if figures.low == figures.high]
@@ -237,16 +236,16 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
     elif "logs" in record:
         said.append(f"made of: {len(record['logs'])} logs")
-    said += ["", *columns(["source", "rows", "clips", "encoders", "target min/mean/max"], [
+    said += ["", *text_table([["source", "rows", "clips", "encoders", "target min/mean/max"], *(
         [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
         for name, s in document["sources"].items()
-    ])]  # fmt: skip
-    said += ["", *columns(["encoder", "rows", "slot", "target min/mean/max"], [
+    )])]  # fmt: skip
+    said += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *(
         [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _figures(e["target"])]
         for name, e in document["encoders"].items()
-    ])]  # fmt: skip
+    )])]  # fmt: skip
     features = [[name, _figures(figures)] for name, figures in document["features"].items()]
-    said += ["", *columns(["feature", "min/mean/max"], features), ""]
+    said += ["", *text_table([["feature", "min/mean/max"], *features]), ""]
     odd = []
     if document["missing_features"]:
         odd.append(f"missing features: {', '.join(document['missing_features'])}")
@@ -270,12 +269,6 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 def _figures(figures: Mapping[str, float] | None) -> str:
     return "/".join(f"{figures[name]:.4g}" for name in FIGURES) if figures else "-"
-
-
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[place]) for row in (header, *rows)) for place in range(len(header))]
-    table = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows))
-    return [line.rstrip() for line in table]
 
 
 def draw(document: Mapping[str, Any]) -> bytes:

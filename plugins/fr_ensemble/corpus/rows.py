@@ -16,26 +16,18 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.tables import (
-    Batch,
-    Columns,
-    Growing,
-    Place,
-    Text,
-    Told,
-    bad_cell,
-    missing_column,
-    read_record,
-    read_table,
-    silent,
-)
+from fr_ensemble.corpus.growing import Growing
+from fr_ensemble.corpus.record import read_record
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError
+from registry_tool.hookspec import Progress, silent
+from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, missing_column, read_rows
 
 KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
 # What tells two encodes of one source by one encoder apart, where no `clip` column does: all of these that are there.
 QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
-BATCH_ROWS = 65_536
+LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
+SMOKE_ROWS = 100  # random rows that show that a command runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,22 +181,25 @@ class RowsDigest:
 
 
 def read_batches(
-    path: Path, spec: ColumnSpec, batch_rows: int = BATCH_ROWS, keep: Sequence[str] | None = (), *, told: Told = silent
+    path: Path,
+    spec: ColumnSpec,
+    batch_rows: int = BATCH_ROWS,
+    keep: Sequence[str] | None = (),
+    *,
+    progress: Progress = silent,
 ) -> Iterator[Rows]:
     """Checked rows in file order, at most `batch_rows` in memory; keep: further columns, None for every column.
 
     Raises InputError (where, found, expected, what to do) for a file that cannot be used or has no rows.
     """
     first = 0
-    for batch in read_table(path, lambda found: _columns(path, spec, keep, found), batch_rows, told=told):
+    for batch in read_rows(path, lambda found: _columns(path, spec, keep, found), batch_rows, progress):
         yield _rows(batch, spec, first)
         first += batch.n
-    if not first:
-        raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
 
 
 def read_corpus(
-    path: Path, spec: ColumnSpec, keep: Sequence[str] = (), min_sources: int = 2, *, told: Told = silent
+    path: Path, spec: ColumnSpec, keep: Sequence[str] = (), min_sources: int = 2, *, progress: Progress = silent
 ) -> Corpus:
     """The whole corpus. keep: columns to group by. min_sources: 1 is enough to evaluate, LOSO needs 2.
 
@@ -212,7 +207,8 @@ def read_corpus(
     """
     if spec.target is None:
         raise ValueError("read_corpus needs a target; rows to predict come from read_batches")
-    batches = read_batches(path, spec, keep=[name for name in keep if name not in ("src", "encoder")], told=told)
+    kept = [name for name in keep if name not in ("src", "encoder")]
+    batches = read_batches(path, spec, keep=kept, progress=progress)
     corpus = _gather(batches, spec)
     if len(corpus.sources) < min_sources:
         message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
@@ -240,7 +236,7 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
         "encoder": Text(rng.integers(0, len(names), rows), names),
         "clip": Text.of([f"random{i % n_sources}-{i // n_sources % 3}" for i in range(rows)]),
     }
-    return _gather([_rows(Batch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
+    return _gather([_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
 
 
 def _columns(path: Path, spec: ColumnSpec, keep: Sequence[str] | None, found: Sequence[str]) -> Columns:
@@ -253,10 +249,10 @@ def _columns(path: Path, spec: ColumnSpec, keep: Sequence[str] | None, found: Se
         if name not in found:
             raise missing_column(path, name, found)
     clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and source)
-    return Columns(numbers, (*source, encoder, *clip), values)
+    return Columns(numbers, (*source, encoder, *clip), values, LARGEST)
 
 
-def _rows(batch: Batch, spec: ColumnSpec, first: int) -> Rows:
+def _rows(batch: RowBatch, spec: ColumnSpec, first: int) -> Rows:
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
     for name, text in texts.items():

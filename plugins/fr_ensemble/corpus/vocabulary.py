@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fr_ensemble.arrays import Int64
 from registry_tool.errors import InputError
 
+if TYPE_CHECKING:
+    from fr_ensemble.arrays import Int64
+
 CANONICAL_6 = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")  # libvmaf's order
+SCORES = (*CANONICAL_6, "vmaf")  # what libvmaf says of a frame
 UNKNOWN = "unknown"  # the last slot of every version
 DEFAULT_VERSION = 2
 
@@ -61,6 +63,8 @@ def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64,
 
     A name without a slot goes to `unknown`; the word `unknown` itself is not counted.
     """
+    import numpy as np
+
     slots = {_ALIASES[_normal(name)]: slot for slot, name in enumerate(vocabulary(version))}
     missing: Counter[str] = Counter()
 

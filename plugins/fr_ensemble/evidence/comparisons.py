@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.corpus.rows import BATCH_ROWS
-from fr_ensemble.corpus.tables import Columns, read_table
 from fr_ensemble.evidence.metrics import bootstrap_interval, plcc, rmse
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from registry_tool.toolkit import Columns, read_rows
 
 COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
 # The curve's middle and log width, in deviations of x around its mean; far outside it is a straight line or a step.
@@ -165,7 +164,7 @@ def vmaf_column(path: Path, target: str | None) -> Float64 | None:
         return None
     parts = [
         batch.numbers[COLUMN]
-        for batch in read_table(path, lambda found: Columns((COLUMN,) if COLUMN in found else (), ()), BATCH_ROWS)
+        for batch in read_rows(path, lambda found: Columns((COLUMN,) if COLUMN in found else ()))
         if COLUMN in batch.numbers
     ]
     return np.concatenate(parts) if parts else None

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.corpus.rows import Corpus
+from registry_tool import toolkit
 from registry_tool.errors import InputError
 from registry_tool.strictjson import JsonProblem, parse
+from registry_tool.toolkit import MISSING, OTHER_PROGRAM
 
 SUMMARY_NAME = re.compile(r"(?:.*/)?loso_seed(\d{1,10})\.json\Z")
 FAKES = ("json-not-finite", "json-duplicate-key")  # can be read, and says what no honest run says
-FIGURE_TOLERANCE = 1e-6  # absolute and relative: summation order moves a figure by 1e-12, a gate bounds 0.005
 
 
 def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
@@ -86,10 +87,10 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
     for figure in ("plcc", "srocc", "rmse"):
         mean = math.fsum(number(fold.get(figure)) for fold in folds) / len(folds)
         said = document.get(f"mean_{figure}")
-        if not close(said, mean) and (figure == "plcc" or said is not None):
+        if not OTHER_PROGRAM.holds(said, mean) and (figure == "plcc" or said is not None):
             problems.append(f"{name} mean_{figure}: found {short(said)}, expected the mean of its folds, {mean:.9g}")
     spread = float(np.std([number(fold.get("plcc")) for fold in folds], ddof=1)) if len(folds) > 1 else math.nan
-    if document.get("std_plcc") is not None and not close(document["std_plcc"], spread):
+    if document.get("std_plcc") is not None and not OTHER_PROGRAM.holds(document["std_plcc"], spread):
         found = short(document["std_plcc"])
         problems.append(f"{name} std_plcc: found {found}, expected that of its folds (ddof 1), {spread:.9g}")
     return problems
@@ -140,15 +141,11 @@ def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
 
 def differences(name: str, found: Any, expected: Any) -> list[str]:
     """Where a JSON value says something else than the expected one; keys that are not expected are let be."""
-    if isinstance(expected, dict) and isinstance(found, dict):
-        return [line for key in expected for line in differences(f"{name} {key}", found.get(key), expected[key])]
-    if isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
-        return [
-            line
-            for index, (one, other) in enumerate(zip(found, expected, strict=True))
-            for line in differences(f"{name}[{index}]", one, other)
-        ]
-    return [] if close(found, expected) else [f"{name}: found {short(found)}, the predictions give {short(expected)}"]
+    return [
+        f"{name} #{d.pointer}: found {short(d.found)}, the predictions give {short(d.expected)}"
+        for d in toolkit.differences(found, expected, OTHER_PROGRAM)
+        if d.expected is not MISSING
+    ]
 
 
 def folds_of(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -156,13 +153,6 @@ def folds_of(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     folds = document.get("folds")
     folds = [fold for fold in folds if isinstance(fold, Mapping)] if isinstance(folds, list) else []
     return {fold["held_out"]: fold for fold in folds if isinstance(fold.get("held_out"), str)}
-
-
-def close(found: Any, expected: Any) -> bool:
-    """True where a JSON value is the expected one: a float within FIGURE_TOLERANCE, else the same value and type."""
-    if isinstance(expected, float):
-        return math.isclose(number(found), expected, rel_tol=FIGURE_TOLERANCE, abs_tol=FIGURE_TOLERANCE)
-    return type(found) is type(expected) and bool(found == expected)
 
 
 def is_count(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
@@ -13,8 +12,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
-from fr_ensemble.corpus.rows import Corpus, random_corpus, read_corpus
-from fr_ensemble.corpus.tables import Text
+from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence import metrics
 from fr_ensemble.evidence.comparisons import COLUMN, Comparison, Curve, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
@@ -23,8 +21,8 @@ from fr_ensemble.hooks.opening import intervals_of, open_ensemble
 from fr_ensemble.hooks.predict import _unknown
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation
+from registry_tool.toolkit import Text
 
-SMOKE_ROWS = 100
 FIGURES = ("plcc", "srocc", "rmse", "crps")
 OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table
 
@@ -38,8 +36,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
-        told = partial(request.progress, "reading")
-        corpus, name = read_corpus(request.corpus, spec, request.by, min_sources=1, told=told), request.corpus.name
+        corpus = read_corpus(request.corpus, spec, request.by, min_sources=1, progress=request.progress)
+        name = request.corpus.name
     else:
         raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
     block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)

@@ -18,7 +18,7 @@ from fr_ensemble.artifacts.graphs import fused_model, member_model
 from fr_ensemble.artifacts.manifest import build, codec_block
 from fr_ensemble.artifacts.recipe import COMPILED, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
-from fr_ensemble.corpus.rows import ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence import measure, metrics
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
@@ -28,7 +28,7 @@ from registry_tool.hookspec import Progress, Trained
 
 SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
-SMOKE_ROWS, SMOKE_SEED = 100, 0
+SMOKE_SEED = 0
 PROBE_ROWS = 4
 PARITY_ROWS = 4096  # from all over the corpus: every weight is seen by each
 # Torch, the trainer and onnxruntime add the same float32 numbers in another order; measured differences stay below 4e-5
@@ -124,7 +124,7 @@ def read(job: Job, progress: Progress) -> Corpus:
     if job.random:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
     path = job.corpus or SHIPPED
-    corpus = read_corpus(path, job.spec, told=lambda done, total: progress("reading", done, total))
+    corpus = read_corpus(path, job.spec, progress=progress)
     for number, name in enumerate(corpus.sources):
         target = corpus.target[corpus.source == number]
         if math.isnan(metrics.plcc(target, target)):

@@ -11,6 +11,7 @@ from fr_ensemble.artifacts.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, i
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.vocabulary import VOCABULARIES
 from registry_tool.hookspec import EntryView, Level
+from registry_tool.toolkit import ROUNDING, differences
 from registry_tool.values import Finding
 
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
@@ -197,11 +198,11 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
         yield view.finding("evidence-problem", problem, "/evidence", hint=AGAIN)
     for name, value in metrics.items():
         stored = manifest["eval"].get(f"loso_{name}")
-        if math.isfinite(value) and not (_is_number(stored) and abs(stored - value) <= 1e-9 * max(1.0, abs(value))):
+        if math.isfinite(value) and not ROUNDING.holds(stored, float(value)):
             yield from _equal(view, "evidence-disagrees", f"/eval/loso_{name}", repr(stored), repr(value), "recomputed")
 
     residual, said = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
-    if not _agrees(said, residual if math.isfinite(residual) else None):
+    if not ROUNDING.holds(said, residual if math.isfinite(residual) else None):
         yield from _equal(view, "intervals-disagree", "/confidence/conformal_q_residual", said, residual, "recomputed")
     try:
         stored = Intervals.from_dict(manifest["intervals"])
@@ -224,24 +225,13 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
     yield from _equal(view, "intervals-disagree", "/intervals/calibrations", kinds, wanted)
     where, method = "/intervals/method", manifest["intervals"].get("method")
     yield from _equal(view, "intervals-disagree", where, method, stored.calibrations[0].method)
-    if not _agrees(manifest["intervals"], again.to_dict()):
+    if any(differences(manifest["intervals"], again.to_dict(), ROUNDING)):
         yield view.finding(
             "intervals-disagree",
             "the intervals are not those the out-of-fold predictions give",
             "/intervals",
             hint=AGAIN,
         )
-
-
-def _agrees(stored: object, again: object) -> bool:
-    """Equal, up to the rounding of another numpy build in floats."""
-    if isinstance(stored, float) and isinstance(again, float):
-        return math.isclose(stored, again, rel_tol=1e-9, abs_tol=1e-12)
-    if isinstance(stored, dict) and isinstance(again, dict):
-        return stored.keys() == again.keys() and all(_agrees(stored[k], again[k]) for k in stored)
-    if isinstance(stored, list) and isinstance(again, list):
-        return len(stored) == len(again) and all(map(_agrees, stored, again))
-    return type(stored) is type(again) and stored == again
 
 
 def _equal(
@@ -252,10 +242,6 @@ def _equal(
             code, "it disagrees with the rest of the manifest", pointer, found=str(found),
             expected=f"{expected} {unit}".strip(), hint=AGAIN,
         )  # fmt: skip
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _numbers(values: Sequence[float] | Any) -> str:

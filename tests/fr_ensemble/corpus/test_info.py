@@ -228,7 +228,7 @@ def test_what_is_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         path.write_text("".join(json.dumps(item) + "\n" for item in rows))
     monkeypatch.setattr(info, "BATCH_ROWS", 3)
     told: list[tuple[int, int]] = []
-    info.describe(path, told=lambda done, total: told.append((done, total)))
+    info.describe(path, progress=lambda _, done, total: told.append((done, total)))
     total = 10 if name == "c.parquet" else path.stat().st_size
     assert len(told) == 4
     assert {of for _, of in told} == {total}

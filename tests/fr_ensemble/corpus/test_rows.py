@@ -177,7 +177,7 @@ def test_rows_to_predict_need_no_target_nor_source(tmp_path, name):
         ("adm2", None, ["adm2", "nothing", "a number", "correct or drop the row"]),
         ("adm2", math.nan, ["adm2", "nan", "finite"]),
         ("motion2", math.inf, ["motion2", "inf", "finite"]),
-        ("motion2", -1e39, ["motion2", "-1e+39", "at most 1e+12 in size", "float32"]),
+        ("motion2", -1e39, ["motion2", "-1e+39", "at most 1e+12 in size"]),
         ("vmaf", 100.5, ["vmaf", "100.5", "0..100", "--target-range"]),
         ("vmaf", -1.0, ["vmaf", "-1", "0..100"]),
         ("kbps", 0.0, ["kbps", "found 0", "positive"]),
@@ -230,7 +230,7 @@ def test_a_missing_column_names_its_nearest_match(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("none.csv", None, "no such file"),
+        ("none.csv", None, "file not found"),
         ("rows.xlsx", b"x", "found the extension '.xlsx', expected one of .parquet, .jsonl, .ndjson, .csv"),
         ("rows.parquet", b"not parquet", "not a readable parquet file"),
         ("rows.parquet", b"PAR1" + b"\0" * 40 + b"PAR1", "not a readable parquet file"),

@@ -93,7 +93,7 @@ def test_parquet_without_a_file_or_its_library_is_one_line(
     monkeypatch.chdir(smoke.folder)
     if missing:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
-        monkeypatch.setattr("registry_tool.report.rows.find_spec", lambda name: None)
+        monkeypatch.setattr("registry_tool.rows.writing.find_spec", lambda name: None)
     where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
     ran = registry(*where, "--format", "parquet", *more)
     assert (ran.code, ran.out, ran.err.count("\n"), words in ran.err) == (2, "", 1, True)

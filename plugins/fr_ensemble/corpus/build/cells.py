@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,11 @@ from typing import IO, Any
 
 from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner
 from fr_ensemble.corpus.encoders import Encoder
+from fr_ensemble.corpus.vocabulary import SCORES
 from registry_tool.errors import InputError
+from registry_tool.toolkit import atomic_file, clean_staging, write_atomic
 
 ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
-FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
-SCORES = (*FEATURES, "vmaf")
 _COUNT = ("-pix_fmt", "yuv420p", "-c:v", "wrapped_avframe", "-f", "framecrc")  # a line a frame, without its pixels
 SELF_CHECK = 95.0  # VMAF points; a near-lossless encode scores 96 to 100, misaligned frames of a moving source far less
 
@@ -157,6 +156,7 @@ class Workshop:
         shutil.rmtree(self.work, ignore_errors=True)
         for folder in (self.work, cache / "sources", cache / "cells"):
             folder.mkdir(parents=True, exist_ok=True)
+        clean_staging(cache)
 
     def source_key(self, source: Source) -> str:
         if source.path is not None:
@@ -178,8 +178,7 @@ class Workshop:
                 self._render(source, file, known and known["sha256"], folder)
             if known is None:
                 known = self._facts(file, folder)
-                (folder / "facts").write_text(json.dumps(known))
-                os.replace(folder / "facts", facts)
+                write_atomic(facts, json.dumps(known).encode())
         return Reference(source.name, key, file, Fraction(known.pop("rate")), **known)
 
     def _render(self, source: Source, file: Path, sha256: str | None, folder: Path) -> None:
@@ -234,14 +233,13 @@ class Workshop:
             _score(self.run, reference.file, reference.rate, cell.encoder.pixels, reference.frames, folder)
             with open(folder / "packets.txt") as packets:
                 size = _packet_bytes(packets)
-            with open(folder / "scores.csv") as log, open(folder / "cell.csv", "w") as made:
-                made.write(f"{size}\n")
+            with open(folder / "scores.csv") as log, atomic_file(self.cell_file(reference.key, cell)) as made:
+                made.write(f"{size}\n".encode())
                 scored = 0
                 for row in score_rows(log):
-                    scored += made.write(",".join(f"{x:.9g}" for x in row) + "\n") > 0
-            if scored != reference.frames:
-                raise FFmpegError(f"libvmaf scored {scored} frames, the source has {reference.frames}")
-            os.replace(folder / "cell.csv", self.cell_file(reference.key, cell))
+                    scored += made.write((",".join(f"{x:.9g}" for x in row) + "\n").encode()) > 0
+                if scored != reference.frames:
+                    raise FFmpegError(f"libvmaf scored {scored} frames, the source has {reference.frames}")
 
     def usable(self, encoder: Encoder) -> str:
         """An empty string, or one line that says why this ffmpeg or machine cannot use the encoder."""

@@ -7,7 +7,6 @@ content, and are written as one row a frame: a killed build goes on where it sto
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,14 +15,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fr_ensemble.corpus.build.cells import ENGINE, FEATURES, SCORES, Cell, Reference, Source, Workshop, frames_filter
+from fr_ensemble.corpus.build.cells import ENGINE, Cell, Reference, Source, Workshop, frames_filter
 from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
 from fr_ensemble.corpus.encoders import ENCODERS
+from fr_ensemble.corpus.record import RECORD_KEY
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, SCORES
 from registry_tool.errors import InputError, WorldError
+from registry_tool.toolkit import BATCH_ROWS, Parquet, write_rows
 
-__all__ = ["ENCODERS", "Built", "Plan", "Progress", "Source", "build", "find_ffmpeg"]
+__all__ = ["ENCODERS", "Built", "Plan", "Source", "Step", "build", "find_ffmpeg"]
 
-_BATCH = 65_536  # rows of one parquet row group
 LOCK_SECONDS = 2.0  # a killed build's last child may hold the lock until it has become ffmpeg
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Step:
     """One step of a build, told as it ends: a source opened, an encoder skipped, a cell made, cached or failed."""
 
     what: str  # source | encoder | cell
@@ -80,10 +81,10 @@ class Built:
     skipped: Mapping[str, str]
 
 
-Listener = Callable[[Progress], None]
+Listener = Callable[[Step], None]
 
 
-def _silent(_: Progress) -> None:
+def _silent(_: Step) -> None:
     """The listener of a build that nobody watches."""
 
 
@@ -113,7 +114,7 @@ def build(plan: Plan, ffmpeg: FFmpeg, output: Path, cache: Path, listen: Listene
 def _build(plan: Plan, shop: Workshop, output: Path, listen: Listener) -> Built:
     skipped = {name: why for name in plan.qualities if (why := shop.usable(ENCODERS[name]))}
     for name, why in skipped.items():
-        listen(Progress("encoder", name, "skipped", 0, 0, why))
+        listen(Step("encoder", name, "skipped", 0, 0, why))
     cells = [
         Cell(source.name, ENCODERS[name], quality, plan.presets.get(name, ENCODERS[name].preset))
         for source in plan.sources
@@ -141,14 +142,14 @@ def _build(plan: Plan, shop: Workshop, output: Path, listen: Listener) -> Built:
         else:
             failed[source.name] = str(error)
             done += sum(cell.source == source.name for cell in missing)
-        listen(Progress("source", source.name, "failed" if error else "done", done, len(cells), str(error or "")))
+        listen(Step("source", source.name, "failed" if error else "done", done, len(cells), str(error or "")))
 
     def ended(cell: Cell, _: None, error: FFmpegError | None) -> None:
         nonlocal done
         done += 1
         if error:
             failed[cell.clip] = str(error)
-        listen(Progress("cell", cell.clip, "failed" if error else "done", done, len(cells), str(error or "")))
+        listen(Step("cell", cell.clip, "failed" if error else "done", done, len(cells), str(error or "")))
 
     _parallel(plan.sources, lambda s: shop.open(s, keys[s.name], s.name in needed), opened, plan.jobs, shop.run)
     if not references:
@@ -161,7 +162,9 @@ def _build(plan: Plan, shop: Workshop, output: Path, listen: Listener) -> Built:
         name, why = next(iter(failed.items()))
         raise WorldError(f"{name}: {why}: every cell failed; try the encoder with ffmpeg itself")
     record = _record(plan, shop.run.ffmpeg, references, made, [*failed, *skipped])
-    rows = _write(output, _batches(plan, references, made, files), record, plan.normalised)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    tables = _batches(plan, references, made, files)
+    rows = write_rows(tables, output, parquet=_parquet(record, plan.normalised))
     new = set(open_cells)
     return Built(rows, sum(c in new for c in made), sum(c not in new for c in made), failed, skipped)
 
@@ -195,7 +198,7 @@ def _parallel(
 def _batches(
     plan: Plan, references: Mapping[str, Reference], cells: Sequence[Cell], files: Mapping[Cell, Path]
 ) -> Iterator[dict[str, list[Any]]]:
-    """Columns of at most _BATCH rows, cell after cell."""
+    """Columns of at most BATCH_ROWS rows, cell after cell."""
     columns: dict[str, list[Any]] = {}
     for cell in cells:
         reference = references[cell.source]
@@ -223,7 +226,7 @@ def _batches(
                 scores = zip(SCORES, map(float, line.split(",")), strict=True)
                 for name, value in (*same.items(), ("frame_index", index), ("bitrate_kbps", kbps), *scores):
                     columns.setdefault(name, []).append(value)
-                if len(columns["src"]) == _BATCH:
+                if len(columns["src"]) == BATCH_ROWS:
                     yield columns
                     columns = {}
         if index + 1 != reference.frames:
@@ -234,36 +237,25 @@ def _batches(
         yield columns
 
 
-def _write(output: Path, batches: Iterator[dict[str, list[Any]]], record: Mapping[str, Any], normalised: bool) -> int:
-    """Writes parquet beside `output`, then renames: the file is whole or absent. Returns the number of rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from fr_ensemble.corpus.tables import RECORD_KEY
-
-    text = [(name, pa.string()) for name in ("src", "encoder")]
-    text += [("quality", pa.int32()), ("clip", pa.string()), ("frame_index", pa.int32()), ("fps", pa.float64())]
-    text += [("height", pa.int32()), ("preset", pa.string()), ("bitrate_kbps", pa.float64())]
-    text += [(name, pa.float64()) for name in ("preset_norm", "crf_norm") if normalised]
-    schema = pa.schema(text + [(name, pa.float32()) for name in SCORES])
-    schema = schema.with_metadata({RECORD_KEY: json.dumps(record, sort_keys=True).encode()})
-    strings = [name for name in schema.names if name not in SCORES]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    rows = 0
-    try:
-        with pq.ParquetWriter(
-            partial, schema, compression="zstd", compression_level=19, use_dictionary=strings,
-            use_byte_stream_split=list(SCORES),
-        ) as writer:  # fmt: skip
-            for columns in batches:
-                table = pa.table(columns, schema=schema)
-                writer.write_table(table)
-                rows += table.num_rows
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-    return rows
+def _parquet(record: Mapping[str, Any], normalised: bool) -> Parquet:
+    types = {
+        "src": "string",
+        "encoder": "string",
+        "quality": "int32",
+        "clip": "string",
+        "frame_index": "int32",
+        "fps": "double",
+        "height": "int32",
+        "preset": "string",
+        "bitrate_kbps": "double",
+        **(dict.fromkeys(("preset_norm", "crf_norm"), "double") if normalised else {}),
+    }
+    options = {"compression": "zstd", "compression_level": 19, "use_dictionary": list(types)}
+    return Parquet(
+        types | dict.fromkeys(SCORES, "float"),
+        lambda: {RECORD_KEY: json.dumps(record, sort_keys=True)},
+        {**options, "use_byte_stream_split": list(SCORES)},
+    )
 
 
 def _record(
@@ -277,7 +269,7 @@ def _record(
         "ffmpeg": ffmpeg.version,
         "libvmaf": ffmpeg.libvmaf,
         "model": MODEL,
-        "features": list(FEATURES),
+        "features": list(CANONICAL_6),
         "frame_filter": frames_filter(Fraction(24), "PIXELS").replace("1/24", "1/RATE"),
         "every": plan.every,
         "encoders": {

@@ -1,4 +1,4 @@
-"""logs.py: libvmaf's logs (JSON, XML, CSV) as rows of a corpus, and the writer of such rows. Prints nothing."""
+"""logs.py: libvmaf's logs (JSON, XML, CSV) as rows of a corpus. Prints nothing."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import csv
 import hashlib
 import json
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
 from fr_ensemble.corpus.encoders import ENCODERS
-from fr_ensemble.corpus.tables import RECORD_KEY, Columns, read_table
-from fr_ensemble.corpus.vocabulary import CANONICAL_6, encode, vocabulary
+from fr_ensemble.corpus.record import RECORD_KEY
+from fr_ensemble.corpus.vocabulary import SCORES, encode, vocabulary
 from registry_tool.errors import InputError, WorldError
+from registry_tool.hookspec import Progress, silent
+from registry_tool.toolkit import BATCH_ROWS, Columns, Parquet, read_rows, write_rows
 
-SCORES = (*CANONICAL_6, "vmaf")
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
 NORMS = ("preset_norm", "crf_norm")  # columns that an import adds where it can for every log
 LOG_SUFFIXES = (".json", ".xml", ".csv")
 TAKEN = ("frame_index", *SCORES)
-_BATCH = 65_536  # rows written at once
 
 Row = dict[str, Any]
 Frame = tuple[int, Mapping[str, Any]]  # frame number, every number of the log
@@ -63,7 +62,7 @@ def read_log(path: Path) -> Log:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file: check the path of the log") from None
+        raise InputError(f"{path}: file not found: check the path of the log") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
@@ -199,7 +198,7 @@ def fields_of_table(logs: Sequence[Path], table: Path) -> tuple[dict[Path, Row],
         names.extend(name for name in found if name != "log")
         return Columns((), ("log",), tuple(names))
 
-    for batch in read_table(table, pick, _BATCH):
+    for batch in read_rows(table, pick, BATCH_ROWS):
         for index, code in enumerate(batch.texts["log"].codes):
             name = batch.texts["log"].names[code]
             if name in rows:
@@ -254,9 +253,7 @@ class Imported:
     twins: Sequence[tuple[str, str]]
 
 
-def import_logs(
-    fields: Mapping[Path, Row], output: Path, told: Callable[[int, int], None] = lambda done, total: None
-) -> Imported:
+def import_logs(fields: Mapping[Path, Row], output: Path, progress: Progress = silent) -> Imported:
     """Writes one row a frame: src, encoder, the other fields, clip, frame_index, canonical-6, vmaf.
 
     fields: by log; each needs `src` and `encoder`. A log that cannot be used is left out and named; where none can,
@@ -266,51 +263,74 @@ def import_logs(
         for name in ("src", "encoder"):
             if not str(row.get(name) or "").strip():
                 raise InputError(f"{log}: its {name} is not known: give it in --pattern or --meta")
-    names = list(dict.fromkeys(name for row in fields.values() for name in row if name not in ("src", "encoder")))
-    kinds: dict[str, type] = {"src": str, "encoder": str}
-    kinds |= {n: str if n in TEXTS or any(isinstance(r.get(n), str) for r in fields.values()) else float for n in names}
     norms = {log: _norms(row) for log, row in fields.items()}
-    known = [n for n in NORMS if n not in kinds and all(n in of_log for of_log in norms.values())]
-    kinds |= dict.fromkeys(known, float)
-    kinds |= {"clip": str, "frame_index": int, **dict.fromkeys(SCORES, float)}
+    types = _types(fields, norms)
     clips = _clip_names(fields)
-    failed: dict[str, str] = {}
-    incomplete: dict[str, int] = {}
-    record: dict[str, dict[str, str]] = {}
-    seen: dict[int, str] = {}
-    twins: list[tuple[str, str]] = []
+    given = {log: norms[log] | row | {"clip": clips[log]} for log, row in fields.items()}
+    found = _Found()
 
-    def batches() -> Iterator[list[Row]]:
-        batch: list[Row] = []
-        for done, (log, row) in enumerate(fields.items(), 1):
-            try:
-                read = read_log(log)
-            except InputError as error:
-                failed[str(log)] = str(error)
-                continue
-            finally:
-                told(done, len(fields))
-            record[clips[log]] = {"sha256": read.sha256, "libvmaf": read.version}
-            if read.incomplete:
-                incomplete[str(log)] = read.incomplete
-            first = seen.setdefault(hash(tuple(read.rows)), str(log))
-            if first != str(log):
-                twins.append((first, str(log)))
-            given = norms[log] | row | {"clip": clips[log]}
-            same = {name: given.get(name) for name in kinds if name not in TAKEN}
-            batch += [same | dict(zip(TAKEN, values, strict=True)) for values in read.rows]
-            if len(batch) >= _BATCH:
-                yield batch
-                batch = []
-        if not record:
-            raise InputError(f"{next(iter(failed.values()))}: none of {len(fields)} logs can be used")
-        yield batch
+    def record() -> Mapping[str, str]:
+        libvmaf = sorted({about["libvmaf"] for about in found.record.values()} - {""})
+        return {RECORD_KEY: json.dumps({"logs": found.record, "libvmaf": libvmaf}, sort_keys=True)}
 
-    def record_of() -> dict[str, Any]:
-        return {"logs": record, "libvmaf": sorted({about["libvmaf"] for about in record.values()} - {""})}
+    parquet = Parquet(types, record, {"compression": "zstd"})
+    rows = write_rows(_tables(given, list(types), found, progress), output, parquet=parquet)
+    return Imported(rows, len(found.record), found.failed, found.incomplete, found.twins)
 
-    rows = write_rows(output, kinds, batches(), record_of)
-    return Imported(rows, len(record), failed, incomplete, twins)
+
+def _types(fields: Mapping[Path, Row], norms: Mapping[Path, Row]) -> dict[str, str]:
+    """The columns in their order, and what each holds; a column with one text is text."""
+    names = list(dict.fromkeys(name for row in fields.values() for name in row if name not in ("src", "encoder")))
+    texts = {*TEXTS, *(n for row in fields.values() for n, value in row.items() if isinstance(value, str))}
+    types = {"src": "string", "encoder": "string", **{n: "string" if n in texts else "double" for n in names}}
+    known = [n for n in NORMS if n not in types and all(n in of_log for of_log in norms.values())]
+    types |= dict.fromkeys(known, "double")
+    return types | {"clip": "string", "frame_index": "int64", **dict.fromkeys(SCORES, "double")}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What an import comes across while it reads. record: by clip; seen: hash of a log's scores -> the log."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    incomplete: dict[str, int] = field(default_factory=dict)
+    record: dict[str, dict[str, str]] = field(default_factory=dict)
+    twins: list[tuple[str, str]] = field(default_factory=list)
+    seen: dict[int, str] = field(default_factory=dict)
+
+    def add(self, log: Path, clip: str, read: Log) -> None:
+        self.record[clip] = {"sha256": read.sha256, "libvmaf": read.version}
+        if read.incomplete:
+            self.incomplete[str(log)] = read.incomplete
+        first = self.seen.setdefault(hash(tuple(read.rows)), str(log))
+        if first != str(log):
+            self.twins.append((first, str(log)))
+
+
+def _tables(
+    given: Mapping[Path, Row], names: Sequence[str], found: _Found, progress: Progress
+) -> Iterator[Mapping[str, list[Any]]]:
+    """The columns of each log's rows, about BATCH_ROWS at once."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for done, (log, row) in enumerate(given.items(), 1):
+        try:
+            read = read_log(log)
+        except InputError as error:
+            found.failed[str(log)] = str(error)
+            continue
+        finally:
+            progress("logs", done, len(given))
+        found.add(log, row["clip"], read)
+        scores = dict(zip(TAKEN, zip(*read.rows, strict=True), strict=True))
+        for name, column in columns.items():
+            column += scores.get(name) or [row.get(name)] * len(read.rows)
+        if len(columns["src"]) >= BATCH_ROWS:
+            yield columns
+            columns = {name: [] for name in names}
+    if not found.record:
+        raise InputError(f"{next(iter(found.failed.values()))}: none of {len(given)} logs can be used")
+    if columns["src"]:
+        yield columns
 
 
 def _norms(row: Row) -> dict[str, float]:
@@ -335,64 +355,3 @@ def _clip_names(fields: Mapping[Path, Row]) -> dict[Path, str]:
         for log, names in spellings.items()
     }
     return {log: str(row.get("clip") or alone[log]) for log, row in fields.items()}
-
-
-def write_rows(
-    output: Path, kinds: Mapping[str, type], batches: Iterator[list[Row]], record: Callable[[], Mapping[str, Any]]
-) -> int:
-    """Parquet, CSV or JSONL by `output`'s extension, beside it and then renamed: the file is whole or the old one.
-
-    record: what a parquet's schema metadata keeps; asked for after the last batch. Returns the number of rows.
-    """
-    writers = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}
-    writer = writers.get(output.suffix.lower())
-    if writer is None:
-        raise InputError(f"{output}: found the extension {output.suffix!r}, expected one of {', '.join(writers)}")
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        rows = writer(partial, kinds, batches, record)
-        os.replace(partial, output)
-    except OSError as error:
-        raise WorldError(f"{output}: cannot be written ({error.strerror or error}): choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return rows
-
-
-def _write_parquet(
-    partial: Path, kinds: Mapping[str, type], batches: Iterator[list[Row]], record: Callable[[], Mapping[str, Any]]
-) -> int:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError("writing parquet needs pyarrow: install the extra 'corpus', or write .csv") from None
-    arrow = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema, rows = pa.schema([(name, arrow[kind]) for name, kind in kinds.items()]), 0
-    # Without its own schema, readers take the metadata of the file, which is known at the end, for the schema's.
-    with parquet.ParquetWriter(partial, schema, compression="zstd", store_schema=False) as file:
-        for batch in batches:
-            file.write_table(pa.Table.from_pylist(batch, schema=schema))
-            rows += len(batch)
-        file.add_key_value_metadata({RECORD_KEY.decode(): json.dumps(record(), sort_keys=True)})
-    return rows
-
-
-def _write_csv(partial: Path, kinds: Mapping[str, type], batches: Iterator[list[Row]], _: object) -> int:
-    rows = 0
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(kinds), lineterminator="\n")
-        writer.writeheader()
-        for batch in batches:
-            writer.writerows(batch)
-            rows += len(batch)
-    return rows
-
-
-def _write_jsonl(partial: Path, kinds: Mapping[str, type], batches: Iterator[list[Row]], _: object) -> int:
-    rows = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for batch in batches:
-            file.writelines(json.dumps({name: row[name] for name in kinds}, ensure_ascii=False) + "\n" for row in batch)
-            rows += len(batch)
-    return rows

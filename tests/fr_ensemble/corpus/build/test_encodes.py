@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from encoding import FRAMES, MOVING, pattern, plan, wrapped
 from filelock import FileLock
-from fr_ensemble.corpus.build.cells import FEATURES, SCORES, SELF_CHECK
-from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.cells import SELF_CHECK
+from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, Source, Step, build, find_ffmpeg
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
-from fr_ensemble.corpus.tables import RECORD_KEY
+from fr_ensemble.corpus.record import RECORD_KEY
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, SCORES
 from places import ROOT
 
 from registry_tool.errors import InputError, WorldError
@@ -55,8 +56,8 @@ def test_every_software_encoder_gives_a_row_a_frame(ffmpeg: FFmpeg, tmp_path: Pa
         assert mean[0] > mean[1]
         assert kbps[0] > kbps[1] > 0
         assert mean[0] > 90
-    record = json.loads(table.schema.metadata[RECORD_KEY])
-    assert (record["ffmpeg"], record["libvmaf"], record["features"]) == (ffmpeg.version, ffmpeg.libvmaf, [*FEATURES])
+    record = json.loads(table.schema.metadata[RECORD_KEY.encode()])
+    assert (record["ffmpeg"], record["libvmaf"], record["features"]) == (ffmpeg.version, ffmpeg.libvmaf, [*CANONICAL_6])
     assert record["sources"]["moving"]["graph"] == MOVING
     assert record["sources"]["moving"]["self_check_vmaf"] > SELF_CHECK
     assert str(tmp_path) not in json.dumps(record)
@@ -105,7 +106,7 @@ def test_a_lost_frame_fails_the_cell(ffmpeg: FFmpeg, tmp_path: Path) -> None:
 def test_a_failing_cell_is_told_and_the_rest_goes_on(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """One failing encode is named with ffmpeg's words; the others are written; a later build fills only the hole."""
     ill = wrapped(tmp_path, ffmpeg, '[[ "$*" == *"-crf 40"* ]] && { echo "Error: out of ink" >&2; exit 1; }')
-    steps: list[Progress] = []
+    steps: list[Step] = []
     built = build(plan(), ill, tmp_path / "c.parquet", tmp_path / "cache", steps.append)
     assert dict(built.failed) == {"moving.libx264.40": "Error: out of ink"}
     assert (built.rows, built.encoded) == (FRAMES, 1)
@@ -146,7 +147,7 @@ def test_one_video_under_two_names_is_refused(ffmpeg: FFmpeg, tmp_path: Path) ->
 KILLED = """
 import sys
 from pathlib import Path
-from fr_ensemble.corpus.build.encodes import Plan, Progress, Source, build, find_ffmpeg
+from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
 plan = Plan((Source("moving", graph=sys.argv[2], frames=int(sys.argv[3])),), {"libx264": (10, 20, 30, 40, 50)})
 build(plan, find_ffmpeg(), Path(sys.argv[1], "c.parquet"), Path(sys.argv[1], "cache"))
 """
@@ -159,12 +160,12 @@ def test_a_killed_build_goes_on_where_it_stopped(ffmpeg: FFmpeg, tmp_path: Path)
         [sys.executable, "-c", KILLED, str(tmp_path), MOVING, str(FRAMES)], env={**os.environ, "PYTHONPATH": paths}
     )
     cells = tmp_path / "cache" / "cells"
-    while child.poll() is None and not (cells.exists() and any(cells.iterdir())):
+    while child.poll() is None and not (cells.exists() and any(cells.glob("*.csv"))):
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "c.parquet").exists()
-    kept = len(list(cells.iterdir()))
+    kept = len(list(cells.glob("*.csv")))
     assert 1 <= kept < 5
     five = plan(libx264=(10, 20, 30, 40, 50))
     second = build(five, ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
@@ -179,7 +180,7 @@ def test_a_killed_build_goes_on_where_it_stopped(ffmpeg: FFmpeg, tmp_path: Path)
 def test_an_interrupt_ends_the_build_and_its_children(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """Ctrl-C leaves the finished cells in the cache, no work folder and no output."""
 
-    def interrupt(step: Progress) -> None:
+    def interrupt(step: Step) -> None:
         if step.what == "cell":
             raise KeyboardInterrupt
 

@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED_DATA, Program
-from fr_ensemble.corpus.imports.logs import SCORES, read_log
+from fr_ensemble.corpus.imports.logs import read_log
+from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
-from fr_ensemble.corpus.tables import RECORD_KEY
+from fr_ensemble.corpus.vocabulary import SCORES
 
 from registry_tool.errors import InputError
 
@@ -159,7 +160,7 @@ def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
         "frame_index": 0, **FRAMES[0],
     }  # fmt: skip
     assert (last["frame_index"], last["clip"], last["bitrate"]) == (1, names[1], 900.0)
-    record = json.loads(table.schema.metadata[RECORD_KEY])
+    record = json.loads(table.schema.metadata[RECORD_KEY.encode()])
     assert record["libvmaf"] == ["3.0.0"]
     assert {clip: log["libvmaf"] for clip, log in record["logs"].items()} == dict.fromkeys(names, "3.0.0")
     assert str(tmp_path) not in json.dumps(record)
@@ -249,9 +250,14 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
         (["--meta", "t.csv"], "log,src,vmaf\na.json,b,1\n", 2, "found the column 'vmaf'"),
         (["--meta", "t.csv"], "log,src\nb.json,b\n", 2, "no row for"),
         (["--meta", "t.csv"], "log,src\na.json,b\na.json,c\n", 2, r"t.csv:3, column log: found 'a.json' again"),
-        (["--meta", "none.csv"], "", 2, "none.csv: no such file"),
+        (["--meta", "none.csv"], "", 2, "none.csv: file not found"),
         (["--pattern", "{src}.{encoder}", "-o", "c.txt"], "", 2, "found the extension '.txt'"),
-        (["--pattern", "{src}.{encoder}", "-o", "no/c.csv"], "", 3, "no/c.csv: cannot be written"),
+        (
+            ["--pattern", "{src}.{encoder}", "-o", "no/c.csv"],
+            "",
+            3,
+            "no/c.csv: it cannot be written: the folder",
+        ),
     ],
 )
 def test_a_wrong_call_says_what_was_expected(
@@ -274,4 +280,4 @@ def test_an_empty_folder_is_named(registry: Program, tmp_path: Path) -> None:
     ran = registry(*IMPORT, tmp_path / "logs", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
     assert (ran.code, "found no .json, .xml, .csv file" in ran.err) == (2, True)
     ran = registry(*IMPORT, tmp_path / "a_b", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
-    assert (ran.code, "a_b: no such file" in ran.err) == (2, True)
+    assert (ran.code, "a_b: file not found" in ran.err) == (2, True)

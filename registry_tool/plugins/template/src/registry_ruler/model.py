@@ -1,4 +1,4 @@
-"""model.py: rows of a CSV, the straight line through them, and both as files. Knows no hook."""
+"""model.py: rows of a file, the straight line through them, and both as files. Knows no hook."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from registry_tool.errors import InputError
+from registry_tool.toolkit import Columns, missing_column, read_rows
 
 LARGEST = 1e30  # of slope and intercept: float32, in which the model computes, holds it
 Prediction = tuple[str, float, float]  # (source, target, what was predicted for it)
@@ -36,31 +37,20 @@ class Line(NamedTuple):
 
 
 def read(path: Path | None, feature: str, target: str | None = None) -> Iterator[Row]:
-    """The rows of a CSV that has these columns. Raises InputError, with the line, for what cannot be used."""
+    """The rows of a CSV, JSON lines or parquet file. Raises InputError, with the place, for what cannot be used."""
     if path is None:
-        raise InputError("--corpus: found none, expected a CSV file of rows: name one")
-    wanted = [name for name in ("src" if target else None, feature, target) if name]
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            found = reader.fieldnames or []
-            if missing := [name for name in wanted if name not in found]:
-                raise InputError(f"{path}: found the columns {', '.join(found)}, expected {missing[0]}: add it")
-            for row in reader:
-                numbers = [_number(f"{path}:{reader.line_num}", row, name) for name in (feature, target) if name]
-                yield Row(row.get("src") or "", *numbers)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error}): check the path") from error
+        raise InputError("--corpus: found none, expected a file of rows: name one")
+    numbers, texts = ((feature, target), ("src",)) if target else ((feature,), ())
 
+    def pick(found: Sequence[str]) -> Columns:
+        for name in (*texts, *numbers):
+            if name not in found:
+                raise missing_column(path, name, found)
+        return Columns(numbers, texts)
 
-def _number(place: str, row: dict[str, str | None], column: str) -> float:
-    try:
-        value = float(row[column] or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{place}, column {column}: found {row[column]!r}, expected a finite number: correct the row")
-    return value
+    for batch in read_rows(path, pick):
+        sources = [batch.texts["src"].names[code] for code in batch.texts["src"].codes] if target else [""] * batch.n
+        yield from map(Row, sources, *(batch.numbers[name].tolist() for name in numbers))
 
 
 def random_rows() -> list[Row]:

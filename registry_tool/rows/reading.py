@@ -1,24 +1,25 @@
-"""tables.py: parquet, JSONL and CSV files as batches of columns. Knows formats and places, not what a column means."""
+"""reading.py: parquet, JSON lines and CSV as batches of columns. Knows formats and places, not what a column means."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fr_ensemble.arrays import Float64, Int64
 from registry_tool.errors import InputError, WorldError
+from registry_tool.hookspec import Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
-Told = Callable[[int, int], None]  # (done, total) of a file: rows of a parquet, bytes of text
-RECORD_KEY = b"fr_ensemble.corpus"  # of a parquet's schema metadata: how the corpus was made, as JSON
-LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
+BATCH_ROWS = 65_536  # read, or written, at once
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
 
 
@@ -26,48 +27,30 @@ READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, ho
 class Text:
     """A dictionary-encoded text column: row i says names[codes[i]], a missing text is "", a name may be unused."""
 
-    codes: Int64  # (n,)
+    codes: NDArray[np.int64]  # (n,)
     names: tuple[str, ...]
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Text:
+        import numpy as np
+
         names: dict[str, int] = {}
         words = ("" if v is None else str(v).strip() for v in values)
         codes = np.fromiter((names.setdefault(word, len(names)) for word in words), np.int64, len(values))
         return cls(codes, tuple(names))
 
 
-class Growing:
-    """A column of a whole file, rows added batch by batch, without a second copy at the end."""
-
-    def __init__(self) -> None:
-        self._values: Any = None
-        self._n = 0
-
-    def add(self, rows: Any) -> None:
-        if self._values is None:
-            self._values = np.empty((0, *rows.shape[1:]), rows.dtype)
-        end = self._n + len(rows)
-        if end > len(self._values):
-            self._resize(max(end, end + end // 4))
-        self._values[self._n : end] = rows
-        self._n = end
-
-    def whole(self) -> Any:
-        self._resize(self._n)
-        return self._values
-
-    def _resize(self, rows: int) -> None:
-        self._values.resize((rows, *self._values.shape[1:]), refcheck=False)  # in place, where the allocator can
-
-
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What to read: numbers must be finite, texts become `Text`, values stay as the file has them."""
+    """What to read: numbers must be finite, texts become `Text`, values stay as the file has them.
 
-    numbers: tuple[str, ...]
-    texts: tuple[str, ...]
+    largest: the most that a number may be in size, where what computes with it has a limit.
+    """
+
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    largest: float = math.inf
 
     @property
     def names(self) -> list[str]:
@@ -75,29 +58,25 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Some consecutive rows. place: where a row of this batch stands in its file."""
+class RowBatch:
+    """Some consecutive rows. place: where a row of this batch is in its file."""
 
     n: int
     place: Place
-    numbers: Mapping[str, Float64]  # (n,) each, finite
+    numbers: Mapping[str, NDArray[np.float64]]  # (n,) each, finite
     texts: Mapping[str, Text]
     values: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
-Pick = Callable[
-    [Sequence[str]], Columns
-]  # the file's column names -> what to read; raises InputError if one is missing
+# the file's column names -> what to read; raises InputError if one is missing
+Pick = Callable[[Sequence[str]], Columns]
 
 
-def silent(done: int, total: int) -> None:
-    """The listener of a file that nobody watches."""
+def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Progress = silent) -> Iterator[RowBatch]:
+    """Batches of at most `batch_rows` rows, one in memory at a time.
 
-
-def read_table(path: Path, pick: Pick, batch_rows: int, *, told: Told = silent) -> Iterator[Batch]:
-    """Batches of at most `batch_rows` rows, one in memory at a time. told: after each batch.
-
-    Raises InputError with one line for a file, a row or a column that cannot be used, WorldError for a broken disk.
+    progress: `reading`, after each batch, in rows of a parquet or bytes of text. Raises InputError with one line for a
+    file without rows and for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
     readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
     reader = readers.get(path.suffix.lower())
@@ -106,9 +85,14 @@ def read_table(path: Path, pick: Pick, batch_rows: int, *, told: Told = silent) 
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
     try:
         path.open("rb").close()
-        yield from reader(path, pick, batch_rows, told)
+        batches = reader(path, pick, batch_rows, progress)
+        first = next(batches, None)
+        if first is None:
+            raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
+        yield first
+        yield from batches
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file: check the path of the corpus") from None
+        raise InputError(f"{path}: file not found: check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: found a folder, expected a file of rows: name the file in it") from None
     except UnicodeDecodeError as error:
@@ -118,17 +102,14 @@ def read_table(path: Path, pick: Pick, batch_rows: int, *, told: Told = silent) 
         raise WorldError(f"{path}: cannot be read ({error.strerror or error}): check the file and its disk") from error
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What `corpus build` or `import` wrote into a parquet about its making; None elsewhere."""
+def read_metadata(path: Path, key: str) -> str | None:
+    """What a parquet's metadata says at a key; None where it says nothing, and for other files."""
     if path.suffix.lower() != ".parquet":
         return None
     from pyarrow import parquet
 
-    try:
-        found = json.loads((parquet.read_schema(path).metadata or {}).get(RECORD_KEY, b"null"))
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    found = (parquet.read_schema(path).metadata or {}).get(key.encode())
+    return None if found is None else found.decode("utf-8", "replace")
 
 
 def missing_column(path: Path, column: str, found: Sequence[str]) -> InputError:
@@ -153,7 +134,7 @@ def _require_unique(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path}: found the column {twice[0]!r} twice, expected each column once: rename one")
 
 
-def _read_parquet(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
+def _read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -169,30 +150,32 @@ def _read_parquet(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterat
             def place(index: int, first: int = first) -> str:
                 return f"{path}, row {first + index}"
 
-            yield Batch(
+            yield RowBatch(
                 batch.num_rows,
                 place,
-                {name: _arrow_numbers(pa, batch.column(name), name, place) for name in columns.numbers},
+                {n: _finite(_arrow_numbers(pa, batch.column(n), n, place), n, place, columns) for n in columns.numbers},
                 {name: _arrow_text(batch.column(name)) for name in columns.texts},
                 {name: batch.column(name).to_pylist() for name in columns.values},
             )
             first += batch.num_rows
-            told(first - 1, file.metadata.num_rows)
+            progress("reading", first - 1, file.metadata.num_rows)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: not a readable parquet file ({reason}): write it again") from None
 
 
-def _arrow_numbers(pa: Any, array: Any, column: str, place: Place) -> Float64:
+def _arrow_numbers(pa: Any, array: Any, column: str, place: Place) -> NDArray[np.float64]:
+    import numpy as np
+
     kind = array.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise bad_cell(place(0), column, f"a column of {kind}", "numbers", "convert the column")
-    values: Float64 = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values: NDArray[np.float64] = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if array.null_count:
         raise bad_cell(
             place(int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))), column, "nothing", "a number"
         )
-    return _finite(values, column, place)
+    return values
 
 
 def _arrow_text(array: Any) -> Text:
@@ -201,7 +184,7 @@ def _arrow_text(array: Any) -> Text:
     return Text(words.codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)], words.names)
 
 
-def _read_csv(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
+def _read_csv(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -227,12 +210,12 @@ def _read_csv(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[B
             while chunk := list(islice(source, batch_rows)):
                 table = {name: [row[i] for _, row in chunk] for name, i in at.items()}
                 yield _text_batch(path, columns, [line for line, _ in chunk], table, _is_number_text)
-                told(file.buffer.tell(), path.stat().st_size)  # type: ignore[attr-defined]  # typeshed does not know it
+                progress("reading", _tell(file), path.stat().st_size)
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not CSV ({error}): correct the line") from None
 
 
-def _read_jsonl(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator[Batch]:
+def _read_jsonl(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     with path.open(encoding="utf-8-sig") as file:
 
         def rows() -> Iterator[tuple[int, dict[str, Any]]]:
@@ -254,25 +237,33 @@ def _read_jsonl(path: Path, pick: Pick, batch_rows: int, told: Told) -> Iterator
             columns = columns or pick(list(chunk[0][1]))
             table = {name: [row.get(name) for _, row in chunk] for name in columns.names}
             yield _text_batch(path, columns, [line for line, _ in chunk], table, _is_number)
-            told(file.buffer.tell(), path.stat().st_size)  # type: ignore[attr-defined]  # typeshed does not know it
+            progress("reading", _tell(file), path.stat().st_size)
+
+
+def _tell(file: Any) -> int:
+    """How many bytes of a text file were read; its own `tell` is slow, or not there while it is iterated over."""
+    place: int = file.buffer.tell()
+    return place
 
 
 def _text_batch(
     path: Path, columns: Columns, lines: list[int], table: dict[str, list[Any]], is_number: Callable[[Any], bool]
-) -> Batch:
+) -> RowBatch:
+    import numpy as np
+
     def place(index: int) -> str:
         return f"{path}:{lines[index]}"
 
-    def numbers(name: str) -> Float64:
+    def numbers(name: str) -> NDArray[np.float64]:
         for index, value in enumerate(table[name]):
             if not is_number(value):
                 found = "nothing" if value in (None, "") else f"{value!r:.80}"
                 raise bad_cell(place(index), name, found, "a number")
-        return _finite(np.array(table[name], dtype=np.float64), name, place)
+        return _finite(np.array(table[name], dtype=np.float64), name, place, columns)
 
     texts = {name: Text.of(table[name]) for name in columns.texts}
     values = {name: table[name] for name in columns.values}
-    return Batch(len(lines), place, {name: numbers(name) for name in columns.numbers}, texts, values)
+    return RowBatch(len(lines), place, {name: numbers(name) for name in columns.numbers}, texts, values)
 
 
 def _is_number(value: Any) -> bool:
@@ -287,10 +278,13 @@ def _is_number_text(value: str) -> bool:
     return True
 
 
-def _finite(values: Float64, column: str, place: Place) -> Float64:
-    good = np.abs(values) <= LARGEST  # false for NaN
+def _finite(values: NDArray[np.float64], column: str, place: Place, columns: Columns) -> NDArray[np.float64]:
+    import numpy as np
+
+    good = np.isfinite(values) & (np.abs(values) <= columns.largest)
     if not good.all():
         index = int(np.argmin(good))
-        expected = f"at most {LARGEST:g} in size (float32)" if np.isfinite(values[index]) else "a finite number"
+        finite = math.isfinite(values[index])
+        expected = f"at most {columns.largest:g} in size" if finite else "a finite number"
         raise bad_cell(place(index), column, str(values[index]), expected)
     return values

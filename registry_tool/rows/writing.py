@@ -1,0 +1,142 @@
+"""writing.py: rows as CSV, JSON lines or parquet, batch by batch, to a file or a stream. Holds no more than a batch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from registry_tool.errors import InputError
+from registry_tool.storage.files import atomic_file, writing
+from registry_tool.values import EMPTY, Json
+
+Table = Mapping[str, Sequence[Json]]  # consecutive rows: column name -> values, all of one length
+
+
+@dataclass(frozen=True, slots=True)
+class Parquet:
+    """How a parquet is written. types: names of Arrow types by column; without any, those of the first batch.
+
+    metadata: what the file says of itself, asked for after the last batch. options: of pyarrow's ParquetWriter.
+    """
+
+    types: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    metadata: Callable[[], Mapping[str, str]] = dict
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+@contextmanager
+def output_file(output: Path) -> Iterator[IO[bytes]]:
+    """What a person named to be written: the file is whole or the old one.
+
+    A link stays a link; a pipe or a device is written to as it is. Raises WorldError in one line.
+    """
+    if output.is_dir():
+        raise InputError(f"{output}: found a folder, expected a file to write: name a file in it")
+    if output.exists() and not output.is_file():
+        with writing(output), output.open("wb") as stream:
+            yield stream
+        return
+    with atomic_file(Path(os.path.realpath(output))) as whole:
+        yield whole
+
+
+@contextmanager
+def text_output(output: Path | str) -> Iterator[IO[str]]:
+    """The same for text in UTF-8; `-` is standard output."""
+    if str(output) == "-":
+        yield sys.stdout
+        return
+    with output_file(Path(output)) as stream:
+        text = io.TextIOWrapper(stream, "utf-8", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # flushes
+
+
+def format_of(output: Path | str) -> str | None:
+    """The format that a file's extension names; None where it names none."""
+    ending = Path(output).suffix.lower().removeprefix(".")
+    return ending if ending in FORMATS else None
+
+
+def write_rows(
+    batches: Iterable[Table], output: Path | str, form: str | None = None, parquet: Parquet | None = None
+) -> int:
+    """Write one of FORMATS (by default as `output` ends) to a file, or to standard output (`-`): the number of rows.
+
+    The first batch is there before the output is touched, so that bad input changes nothing. Raises InputError for an
+    unknown format, and for parquet to standard output or without pyarrow.
+    """
+    form = form or format_of(output)
+    if form not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise InputError(f"{output}: found the extension {Path(output).suffix!r}, expected one of {known}")
+    if form == "parquet" and str(output) == "-":
+        raise InputError("--format parquet: found no file to write, expected one: say -o FILE")
+    if form == "parquet" and find_spec("pyarrow") is None:
+        raise InputError("--format parquet: writing it needs pyarrow: pip install 'registry-tool[train]'")
+    iterator, rows = iter(batches), 0
+
+    def counted(first: Table) -> Iterator[Table]:
+        nonlocal rows
+        for batch in itertools.chain([first], iterator):
+            rows += len(next(iter(batch.values()), ()))
+            yield batch
+
+    first = next(iterator, None)
+    if form == "parquet":
+        with output_file(Path(output)) as stream:
+            if first is not None:
+                _parquet(stream, counted(first), parquet or Parquet())
+    else:
+        with text_output(output) as text:
+            if first is not None:
+                TEXT_FORMATS[form](text, counted(first))
+    return rows
+
+
+def _csv(text: IO[str], batches: Iterator[Table]) -> None:
+    writer = csv.writer(text, lineterminator="\n")
+    for number, batch in enumerate(batches):
+        if not number:
+            writer.writerow(batch)
+        writer.writerows(zip(*batch.values(), strict=True))
+
+
+def _jsonl(text: IO[str], batches: Iterator[Table]) -> None:
+    for batch in batches:
+        for row in zip(*batch.values(), strict=True):
+            text.write(json.dumps(dict(zip(batch, row, strict=True)), ensure_ascii=False) + "\n")
+
+
+def _parquet(stream: IO[bytes], batches: Iterator[Table], how: Parquet) -> None:
+    """One row group a batch."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    first = next(batches)
+    if how.types:
+        schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in how.types.items()])
+    else:
+        schema = pa.table(dict(first)).schema
+    # Without its own schema, readers take the metadata of the file, which is known at the end, for the schema's.
+    with parquet.ParquetWriter(stream, schema, store_schema=False, **how.options) as file:
+        for batch in itertools.chain([first], batches):
+            file.write_table(pa.table(dict(batch), schema=schema))
+        if metadata := dict(how.metadata()):
+            file.add_key_value_metadata(metadata)
+
+
+TEXT_FORMATS = {"csv": _csv, "jsonl": _jsonl}
+FORMATS = (*TEXT_FORMATS, "parquet")

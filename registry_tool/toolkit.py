@@ -84,21 +84,22 @@ def progress_bar() -> Iterator[ProgressBar]:
 # ---- tables and text --------------------------------------------------------------------------------------------
 
 NUMBER = re.compile(r"([-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%)?|[-+]?inf|nan|absent|-|)", re.IGNORECASE)
+DIGIT = re.compile(r"\d|inf|nan", re.IGNORECASE)
 
 
 def text_table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
     """Lines of columns aligned by width, numbers to the right; the first row is the header."""
     cells = [[visible(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
-    right = [all(is_number(row[i]) for row in cells[1:]) for i in range(len(widths))]
+    right = [is_numeric([row[i] for row in cells[1:]]) for i in range(len(widths))]
     for row in cells:
         columns = zip(row, widths, right, strict=True)
         yield "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in columns).rstrip()
 
 
-def is_number(cell: str) -> bool:
-    """Whether a cell looks like one of a column of numbers: one, with or without %, or the sign of a missing one."""
-    return NUMBER.fullmatch(cell) is not None
+def is_numeric(column: Sequence[str]) -> bool:
+    """Whether cells are numbers, with or without %, and signs of missing ones: such a column is aligned to the right."""
+    return all(map(NUMBER.fullmatch, column)) and any(map(DIGIT.search, column))
 
 
 def markdown_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:

@@ -125,6 +125,7 @@ def test_columns_are_aligned() -> None:
         "c     100    nan  1e-3",
         "d       7         y",
     ]
+    assert list(toolkit.text_table([["licence", "n"], ["-", "-1"], ["-", ""]])) == ["licence   n", "-        -1", "-"]
     assert list(toolkit.text_table([])) == []
 
 

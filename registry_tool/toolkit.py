@@ -98,7 +98,7 @@ def text_table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
 
 
 def is_numeric(column: Sequence[str]) -> bool:
-    """Whether cells are numbers, with or without %, and signs of missing ones: such a column is aligned to the right."""
+    """Whether cells are numbers, with or without %, and signs of missing ones: a column to align to the right."""
     return all(map(NUMBER.fullmatch, column)) and any(map(DIGIT.search, column))
 
 

@@ -16,7 +16,7 @@ from registry_tool.commands import audit, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
-from registry_tool.storage.streams import drop, outlive_readers
+from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 
 PROGRAM, COMPLETE = "registry", "_REGISTRY_COMPLETE"
 INTERRUPTED = 130  # as shells say of SIGINT
@@ -29,22 +29,18 @@ class Main(click.Group):
         return sorted({*super().list_commands(ctx), *self._of_plugins(ctx)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return super().get_command(ctx, name) or self._of_plugins(ctx).get(name)
+        command = super().get_command(ctx, name) or self._of_plugins(ctx).get(name)
+        if command is None:
+            plugins_of(ctx).need_all()  # it may be a command of a plugin that does not load
+        return command
 
     def _of_plugins(self, ctx: click.Context) -> dict[str, click.Command]:
         commands: dict[str, click.Command] = {}
-        for plugin, answers in plugins_of(ctx).ask_each("registry_commands"):
-            if isinstance(answers, Exception):
-                raise PluginError(f"plugin {plugin.name}: registry_commands failed: {answers}: repair or uninstall it")
-            for command in answers:
-                if not isinstance(command, click.Command):
-                    raise PluginError(
-                        f"plugin {plugin.name}: registry_commands gave a {type(command).__name__}: repair it"
-                    )
-                name = command.name or ""
-                if name in self.commands or name in commands:
-                    raise PluginError(f"plugin {plugin.name}: the command {name!r} is taken: repair or uninstall it")
-                commands[name] = command
+        for plugin, command in plugins_of(ctx).commands():
+            name = command.name or ""
+            if name in self.commands or name in commands:
+                raise PluginError(f"plugin {plugin.name}: the command {name!r} is taken: repair or uninstall it")
+            commands[name] = command
         return commands
 
 
@@ -85,6 +81,7 @@ def main() -> None:
 
 def start() -> None:
     """`main` as a process of its own: it ends without freeing object by object what the system frees at once."""
+    keep_output_apart()
     try:
         main()
     except SystemExit as end:

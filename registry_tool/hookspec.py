@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
@@ -128,6 +129,9 @@ class TrainRequest:
     options: Mapping[str, Any]
     progress: Progress
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -165,6 +169,10 @@ class GateRequest:
     corpus: Path | None = None
     against: EntryView | None = None
 
+    def __post_init__(self) -> None:
+        if self.evidence is not None:
+            object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
@@ -181,6 +189,10 @@ class EvaluateRequest:
     progress: Progress = silent
     plot: bool = False
     against: EntryView | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        object.__setattr__(self, "by", tuple(self.by))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +262,9 @@ class PredictRequest:
 
     corpus: Path | None
     levels: Sequence[float] = (0.95,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from registry_tool.errors import InputError
 
-Json = Any  # a JSON value: None, bool, int, float, str, list, dict
+# None, bool, int, float, str, a list or tuple, a mapping from str; the mark is for the check of what plugins answer.
+Json = Annotated[Any, "JSON"]
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -20,6 +22,42 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 def visible(text: str) -> str:
     """The text with everything escaped that a terminal would obey or hide: file names are data, not orders."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise TypeError("it is read-only: what the core passes to a hook stays as it is; change a copy.deepcopy of it")
+
+
+class ReadOnlyDict(dict[str, Any]):
+    """A JSON object that nobody changes; copies of it, shallow or deep, are ordinary dicts."""
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(dict(self), memo)
+
+
+class ReadOnlyList(list[Any]):
+    """A JSON array that nobody changes; copies of it, shallow or deep, are ordinary lists."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return deepcopy(list(self), memo)
+
+
+def read_only(value: Json) -> Json:
+    """A JSON value in which nothing can be changed, at any depth."""
+    if isinstance(value, dict):
+        return ReadOnlyDict((name, item if type(item) is str else read_only(item)) for name, item in value.items())
+    return ReadOnlyList(map(read_only, value)) if isinstance(value, list) else value
 
 
 def checked_text(name: str, text: str, most: int) -> str:
@@ -135,6 +173,7 @@ class Entry:
     @classmethod
     def from_dict(cls, document: Mapping[str, Json]) -> Entry:
         """Expects a document that its schema accepted. `smoke` absent means false (version 1)."""
+        document = read_only(dict(document))
         return cls(
             id=document["id"],
             kind=document["kind"],
@@ -143,7 +182,7 @@ class Entry:
             onnx=document.get("onnx"),
             manifest=document.get("manifest"),
             promotion=document.get("promotion"),
-            document=MappingProxyType(dict(document)),
+            document=document,
         )
 
     def to_dict(self) -> dict[str, Json]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from posixpath import dirname
 
 from registry_tool.checks.onnx import Model, check_models, run_model
@@ -12,7 +12,7 @@ from registry_tool.documents.schema import show
 from registry_tool.documents.store import Loaded
 from registry_tool.hookspec import Level
 from registry_tool.legacy.manifests import check_joined
-from registry_tool.plugins.manager import LoadedPlugin, Plugins
+from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.values import Entry, Finding, Registry, Severity
@@ -57,30 +57,11 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
         findings += found
         findings += check_joined(opened) if entry.manifest else []
     findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view
-    for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level):
-        findings += _answers(opened, plugin, answers)
+    findings += plugins.findings(opened, level)
     if entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
         for model in models:
             findings += run_model(opened, model)
     return findings
-
-
-def _answers(opened: OpenEntry, plugin: LoadedPlugin, answers: Iterable[object] | Exception) -> Iterator[Finding]:
-    if isinstance(answers, Exception):
-        text = " ".join(f"{type(answers).__name__}: {answers}".split())
-        yield opened.registry_finding(
-            "plugin-failed", f"plugin {plugin.name} failed on this entry: {text}", "id",
-            hint=f"report it to the author of {plugin.name} {plugin.version}",
-        )  # fmt: skip
-        return
-    for answer in answers:
-        if isinstance(answer, Finding):
-            yield answer
-        else:
-            yield opened.registry_finding(
-                "plugin-failed", f"plugin {plugin.name} gave a {type(answer).__name__}, expected a Finding", "id",
-                hint=f"report it to the author of {plugin.name} {plugin.version}",
-            )  # fmt: skip
 
 
 def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Eviden
 
     An incumbent that its plugin says nothing of is a problem: nobody should take silence for a comparison.
     """
-    evidence = plugins.ask_owner("registry_gate", opened.entry.kind, Evidence, view=opened, request=request)
+    evidence = plugins.gate(opened, request)
     if evidence is None:
         raise InputError(
             f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "

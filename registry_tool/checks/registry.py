@@ -25,7 +25,7 @@ def check(
     An entry that is malformed, or whose digests do not hold, is not looked into any further; one whose id stood before
     is not opened at all.
     """
-    findings, registry = list(loaded.findings), loaded.registry
+    findings, registry = [*loaded.findings, *check_plugins(plugins, loaded.name)], loaded.registry
     if registry is None:
         return sort(findings)
     documents = {loaded.name: loaded.document} if loaded.document else {}
@@ -72,6 +72,12 @@ def check(
         findings += declared
         findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
     return sort(located(findings, documents))
+
+
+def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:
+    """A finding on each installed plugin that does not load: what it would have found is unknown."""
+    for plugin in plugins.broken:
+        yield Finding("plugin-not-loaded", plugin.why, file=file, hint="then validate again")
 
 
 def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:

@@ -325,6 +325,9 @@ R("evidence-disagrees", ERROR, "Stored figures are not those of the predictions"
 R("plugin-failed", ERROR, "A plugin failed on this entry",
   "What it would have found is unknown, so the entry is not valid.", "Report it to the plugin's author.",
   "KeyError: 'eval'"),
+R("plugin-not-loaded", ERROR, "An installed plugin does not load",
+  "What it would have found is unknown, so nothing that needs it runs; the exit code is 3.",
+  "Repair or uninstall the plugin; `registry plugins` says what is wrong.", "sys.exit(0) in its module"),
 ),
 })
 # fmt: on

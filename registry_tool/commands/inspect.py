@@ -56,6 +56,8 @@ def validate(
     with toolkit.progress_bar() as progress:
         results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), progress) for path in paths]
     _deliver(results, form, output, strict=strict)
+    if plugins_of(ctx).broken:
+        ctx.exit(ExitCode.BROKEN)
     failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
     ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
 
@@ -223,15 +225,17 @@ def plugins(ctx: click.Context, form: str) -> None:
     from registry_tool.toolkit import text_table
 
     loaded = plugins_of(ctx)
-    rows = [
-        (p.name, p.version, ", ".join(k.name for k in p.kinds) or "-", ", ".join(loaded.hooks_of(p)))
+    rows: list[tuple[str | None, ...]] = [
+        (p.name, p.version, ", ".join(k.name for k in p.kinds) or "-", ", ".join(sorted(p.hooks)), None)
         for p in loaded.loaded
     ]
-    header = ("plugin", "version", "kinds", "hooks")
+    rows += [(p.name, p.version, "-", "-", p.why) for p in loaded.broken]
+    header = ("plugin", "version", "kinds", "hooks", "error")
     if form == "json":
         show(machine.render([dict(zip(header, row, strict=True)) for row in rows]))
     else:
-        show(text_table([header, *rows]))
+        show(text_table([header[:-1], *(row[:-1] for row in rows)]))
+    loaded.need_all()
 
 
 @click.command()
@@ -260,6 +264,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
     found = {name: schemas.bundled(s) for name, s in {**kinds, **{n: schemas.load(n) for n in schemas.names()}}.items()}
     if kind is not None:
         if kind not in found:
+            plugins_of(ctx).need_all()
             raise InputError(
                 f"schema {kind!r}: expected one of {', '.join(sorted(found))}: `registry schema` lists them"
             )
@@ -269,6 +274,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
     elif output is None:
         show(text_table([("schema", "of"), *((name, found[name].get("title", "")) for name in sorted(found))]))
     else:
+        plugins_of(ctx).need_all()
         path = find(registry)
         output.mkdir(parents=True, exist_ok=True)
         for name, document in found.items():

@@ -20,11 +20,12 @@ class TrainGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         plugins = plugins_of(ctx)
-        return sorted(n for n in plugins.kinds if hasattr(plugins.owner(n).module, "registry_train"))
+        return sorted(name for name in plugins.kinds if "registry_train" in plugins.owner(name).hooks)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         plugins = plugins_of(ctx)
         if name not in self.list_commands(ctx):
+            plugins.need_all()
             raise InputError(f"kind {name!r}: expected one that can be trained: {', '.join(self.list_commands(ctx))}")
         kind = plugins.kinds[name]
         return click.Command(

@@ -15,7 +15,7 @@ from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Contents, FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
-from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json
+from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json, read_only
 
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
 FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
@@ -47,12 +47,19 @@ class OpenEntry:
     """An entry whose pinned files were read once, hashed, and compared; implements `hookspec.EntryView`.
 
     findings: everything that was wrong on the way. `sound` is False where a document or a digest does not hold: then
-    no hook sees the entry. documents: parsed JSON by file, for the positions of findings. prober: reads its ONNX files;
-    None where no child may be started.
+    no hook sees the entry. documents: parsed JSON by file, for the positions of findings. index: its place in the
+    registry of that name; None for a manifest that no entry pins: `registry_name` then is the manifest's own. prober:
+    reads its ONNX files; None where no child may be started.
     """
 
     def __init__(
-        self, folder: Folder, entry: Entry, index: int, registry_name: str, max_bytes: int, prober: Prober | None = None
+        self,
+        folder: Folder,
+        entry: Entry,
+        index: int | None,
+        registry_name: str,
+        max_bytes: int,
+        prober: Prober | None = None,
     ) -> None:
         self.entry = entry
         self.prober = prober
@@ -66,7 +73,7 @@ class OpenEntry:
         self._checked: set[str] = set()
         self._room = FILES_AT_MOST * max_bytes
         self._registry_name = registry_name
-        self._at = f"/models/{index}"
+        self._at = "" if index is None else f"/models/{index}"
         self._max_bytes = max_bytes
 
     @property
@@ -109,6 +116,10 @@ class OpenEntry:
         """A finding on a field of the entry in the registry itself."""
         place = self._at + (pointer(field) if field else "")
         return self.finding(code, message, place, **{"file": self._registry_name, **fields})
+
+    def plugin_finding(self, error: PluginError) -> Finding:
+        """What a plugin did wrong with this entry, at its id."""
+        return self.registry_finding("plugin-failed", str(error), "id")
 
     def read_unpinned(self, path: str) -> bytes:
         """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
@@ -153,8 +164,8 @@ class OpenEntry:
             try:
                 self.findings += schema_findings(document, kind.schema, path, self.entry.id)
             except PluginError as error:
-                raise PluginError(f"kind {kind.name!r}: {error}") from error
-        self.manifest = document.value
+                self.findings.append(self.plugin_finding(PluginError(f"kind {kind.name!r}: {error}")))
+        self.manifest = read_only(document.value)
         if self.sound:
             self._pin_manifest(posixpath.dirname(path), path, document.value)
 
@@ -198,7 +209,7 @@ class OpenEntry:
                 del self.findings[before:]  # the kind says whether it has to be there; the model's own pin, where it is
         parsed = self._parse(sidecar, contents) if contents is not None else None
         if parsed is not None and isinstance(parsed.value, dict):
-            self.manifest, self.sidecar = parsed.value, sidecar
+            self.manifest, self.sidecar = read_only(parsed.value), sidecar
         elif parsed is not None:
             self.findings.append(self.finding(
                 "schema-type", "wrong type", file=sidecar, found="not an object", expected="object", hint="correct it"

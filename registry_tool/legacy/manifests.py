@@ -79,7 +79,7 @@ def check_loose_manifests(
             smoke = bool(value.get("smoke", True))
             entry = Entry(str(value.get("id")), kind.name, smoke, sha256_of(data), manifest=path)
             child = prober if level is Level.FULL else None
-            opened = OpenEntry(folder, entry, len(registry.entries), loaded.name, ONNX_MAX_BYTES, child)
+            opened = OpenEntry(folder, entry, None, path, ONNX_MAX_BYTES, child)
             found = _check_manifest(folder, opened.open(kind, keep=True), registry, plugins, level)
             if entry.id in listed:
                 message = f"a second manifest of the ensemble {entry.id!r}"
@@ -168,12 +168,7 @@ def _check_manifest(
     findings, manifest = list(opened.findings), opened.manifest
     if manifest is None or any(finding.code.startswith("schema-") for finding in findings):
         return findings
-    for plugin, answers in plugins.ask_each("registry_verify", view=opened, level=level) if opened.sound else ():
-        if isinstance(answers, Exception):
-            message = f"plugin {plugin.name} failed on this manifest: {type(answers).__name__}"
-            findings.append(opened.finding("plugin-failed", message, hint=f"report it to {plugin.name}'s author"))
-        else:
-            findings += [answer for answer in answers if isinstance(answer, Finding)]
+    findings += plugins.findings(opened, level) if opened.sound else []
 
     def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
         texts = (show(value).strip('"') for value in (found, expected))

@@ -1,169 +1,246 @@
-"""manager.py: builds the plugin manager of a run and dispatches to owners. Knows no kind by name."""
+"""manager.py: the plugins of a run, and the one place where any of them is asked. Knows no kind by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
+import click
 import pluggy
 
 from registry_tool import __version__
-from registry_tool.errors import InputError, PluginError, RegistryError
-from registry_tool.hookspec import PROJECT, Hooks, Kind
+from registry_tool.documents.entries import OpenEntry
+from registry_tool.errors import InputError, PluginError
+from registry_tool.hookspec import (
+    PROJECT,
+    Batch,
+    EntryView,
+    EvaluateRequest,
+    Evaluation,
+    Figure,
+    GateRequest,
+    Hooks,
+    Kind,
+    Level,
+    PredictRequest,
+    ReproduceRequest,
+    Reproduction,
+    Trained,
+    TrainRequest,
+)
+from registry_tool.plugins.contract import MAY_RAISE, Answer, Guard, answer_of
+from registry_tool.values import Evidence, Finding
 
 GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
-
-
-Answer = TypeVar("Answer")
+ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
+END = object()
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A plugin that loaded: its name, the version of the distribution it came from, and the kinds it owns."""
+    """A plugin that loaded. version: of the distribution it came from. hooks: what it implements, by name."""
 
     name: str
     version: str
     module: object
+    hooks: Mapping[str, pluggy.HookImpl]
     kinds: tuple[Kind, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """An installed plugin that does not load, and why, in one line that names it."""
+
+    name: str
+    version: str
+    why: str
 
 
 @dataclass
 class Plugins:
-    """The plugins of one run. Made by `load`; tests make one and `add` to it."""
+    """The plugins of one run. Made by `load`; tests make one and `add` to it.
+
+    One method a hook asks the plugins. Whatever a plugin does there that its specification does not allow is a
+    PluginError that names it; InputError, RejectedError, WorldError and KeyboardInterrupt pass.
+    """
 
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
     loaded: list[LoadedPlugin] = field(default_factory=list)
-    kinds: dict[str, Kind] = field(default_factory=dict)  # every kind that somebody owns, by name
-    _callers: dict[tuple[str, int], Any] = field(default_factory=dict)  # these two are emptied when a plugin is added
-    _direct: dict[tuple[str, int], Callable[[Mapping[str, Any]], Sequence[Any]]] = field(default_factory=dict)
+    broken: list[BrokenPlugin] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)  # every kind that a loaded plugin owns, by name
 
     def __post_init__(self) -> None:
         self.manager.add_hookspecs(Hooks)
 
+    # ---- loading --------------------------------------------------------------------------------------------------
+
     def add(self, module: object, name: str, version: str = "0") -> None:
         """Register a plugin. Raises PluginError, naming it, for a misspelt hook, a wrong argument or a taken kind."""
-        self._callers.clear()
-        self._direct.clear()
         try:
-            self.manager.register(module, name=name)
-            self.manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            raise PluginError(f"plugin {name}: {_one_line(error)}: fix the plugin or uninstall it") from error
-        for attribute in sorted(a for a in dir(module) if a.startswith("registry_") and hasattr(Hooks, a)):
-            if self.manager.parse_hookimpl_opts(module, attribute) is None:
-                raise PluginError(f"plugin {name}: {attribute} lacks @hookimpl, so it would never be called: add it")
-        kinds: list[Kind] = []
-        for kind in self._kinds_of(module, name):
-            for other in self.loaded:
-                if any(kind.name == owned.name for owned in other.kinds):
-                    raise PluginError(
-                        f"plugin {name}: the kind {kind.name!r} is owned by plugin {other.name} already: uninstall one"
-                    )
-            kinds.append(kind)
-        self.loaded.append(LoadedPlugin(name, version, module, tuple(kinds)))
-        self.kinds.update((kind.name, kind) for kind in kinds)
-
-    def _kinds_of(self, module: object, name: str) -> Iterator[Kind]:
-        try:
-            for answer in self._caller("registry_kinds", module)() or ():
-                for kind in answer or ():
-                    if not isinstance(kind, Kind):
-                        raise TypeError(f"registry_kinds gave a {type(kind).__name__}, expected Kind")
-                    yield kind
+            with Guard(name, "registration", (PluginError,)):
+                self.manager.register(module, name=name)
+                self.manager.check_pending()
+                plugin = LoadedPlugin(name, version, module, self._hooks(module, name))
+            plugin = replace(plugin, kinds=self._kinds(plugin))
         except PluginError:
+            if self.manager.get_plugin(name) is module and name not in self.versions:
+                self.manager.unregister(name=name)  # else the next plugin would be blamed for its mistakes
             raise
-        except Exception as error:
-            raise PluginError(f"plugin {name}: {_one_line(error)}: fix the plugin or uninstall it") from error
+        self.loaded.append(plugin)
+        self.kinds.update((kind.name, kind) for kind in plugin.kinds)
 
-    def _caller(self, hook: str, module: object) -> Any:
-        key = (hook, id(module))
-        if key not in self._callers:
-            others = [plugin for plugin in self.manager.get_plugins() if plugin is not module]
-            self._callers[key] = self.manager.subset_hook_caller(hook, others)
-        return self._callers[key]
+    def _hooks(self, module: object, name: str) -> dict[str, pluggy.HookImpl]:
+        hooks: dict[str, pluggy.HookImpl] = {}
+        for caller in self.manager.get_hookcallers(module) or ():
+            for found in (one for one in caller.get_hookimpls() if one.plugin is module):
+                if found.wrapper or found.hookwrapper:
+                    raise PluginError(f"plugin {name}: {caller.name} is a wrapper, expected a plain @hookimpl: fix it")
+                if caller.name in hooks:
+                    raise PluginError(f"plugin {name}: two functions implement {caller.name}, expected one: fix it")
+                hooks[caller.name] = found
+        for attribute in sorted(a for a in dir(module) if a.startswith("registry_") and hasattr(Hooks, a)):
+            if attribute not in hooks:
+                raise PluginError(f"plugin {name}: {attribute} lacks @hookimpl, so it would never be called: add it")
+        return hooks
 
-    def _call(self, hook: str, module: object, arguments: Mapping[str, Any]) -> Sequence[Any]:
-        """What pluggy would give, but without its machinery where one function is all there is: it is called often."""
-        key = (hook, id(module))
-        if key not in self._direct:
-            caller = self._caller(hook, module)
-            match caller.get_hookimpls():
-                case []:
-                    self._direct[key] = lambda given: ()
-                case [one] if not (one.hookwrapper or one.wrapper):
-                    function, names = one.function, one.argnames
-                    self._direct[key] = lambda given: (function(*[given[name] for name in names]),)
-                case _:
-                    self._direct[key] = lambda given: caller(**given)
-        return self._direct[key](arguments)
+    def _kinds(self, plugin: LoadedPlugin) -> tuple[Kind, ...]:
+        kinds: dict[str, Kind] = {}
+        for kind in self._items(plugin, "registry_kinds", {}) or ():
+            if kind.name in kinds or kind.name in self.kinds:
+                owner = plugin.name if kind.name in kinds else self.owner(kind.name).name
+                what = f"the kind {kind.name!r} is owned by plugin {owner} already"
+                raise PluginError(f"plugin {plugin.name}: {what}: uninstall one")
+            kinds[kind.name] = kind
+        return tuple(kinds.values())
+
+    # ---- looked at ------------------------------------------------------------------------------------------------
 
     @property
     def versions(self) -> dict[str, str]:
         return {plugin.name: plugin.version for plugin in self.loaded}
 
-    def hooks_of(self, plugin: LoadedPlugin) -> list[str]:
-        """The names of the hooks that a plugin implements, sorted."""
-        return sorted(caller.name for caller in self.manager.get_hookcallers(plugin.module) or ())
-
     def owner(self, kind: str) -> LoadedPlugin:
-        """The plugin that owns a kind. Raises InputError where nobody does."""
+        """The plugin that owns a kind. Raises InputError for an unknown kind, PluginError where a broken one may."""
         for plugin in self.loaded:
             if any(owned.name == kind for owned in plugin.kinds):
                 return plugin
+        self.need_all()
         known = ", ".join(sorted(self.kinds))
-        raise InputError(f"kind {kind!r}: nobody owns it, expected one of {known}: install the plugin that does")
+        raise InputError(
+            f"unknown kind {kind!r}: no installed plugin provides it, expected one of {known}: install its plugin"
+        )
 
-    def ask_owner(self, hook: str, kind: str, expects: type[Answer], **arguments: Any) -> Answer | None:
-        """Call a hook of the kind's owner only; None where the owner does not offer it.
+    def need_all(self) -> None:
+        """Raise PluginError where an installed plugin did not load: what it would have said is unknown."""
+        if self.broken:
+            raise PluginError("; ".join(plugin.why for plugin in self.broken))
 
-        Raises PluginError, naming the plugin, for an exception or an answer that the hook's contract does not allow.
-        """
-        plugin = self.owner(kind)
-        try:
-            answer = self._caller(hook, plugin.module)(**arguments)
-            if answer is not None and not isinstance(answer, expects):
-                raise TypeError(f"it gave a {type(answer).__name__}, expected {expects.__name__}")
-            return answer
-        except (RegistryError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"plugin {plugin.name}: {hook} failed: {_one_line(error)}: report it to its author"
-            ) from error
+    # ---- asked ----------------------------------------------------------------------------------------------------
 
-    def ask_each(self, hook: str, **arguments: Any) -> Iterator[tuple[LoadedPlugin, Iterable[Any] | Exception]]:
-        """Call a hook on every plugin that has it, apart: (plugin, answers or the exception it raised)."""
+    def train(self, request: TrainRequest) -> Trained | None:
+        trained: Trained | None = self.ask_owner("registry_train", request.kind, request=request)
+        return trained
+
+    def verify(self, view: EntryView, level: Level) -> Iterator[tuple[LoadedPlugin, list[Finding], PluginError | None]]:
+        """(plugin, its findings, why it failed after them or None), of every plugin that has the hook."""
+        hook, arguments = "registry_verify", {"view": view, "level": level}
         for plugin in self.loaded:
+            if hook not in plugin.hooks:
+                continue
+            found: list[Finding] = []
             try:
-                answers = self._call(hook, plugin.module, arguments)
-                # A generator runs here, inside the try: its exception is the plugin's, not the caller's.
-                yield plugin, [item for answer in answers if answer is not None for item in answer]
-            except Exception as error:
-                yield plugin, error
+                with Guard(plugin.name, hook):
+                    for finding in self._answer(hook).items(_call(plugin, hook, arguments)):
+                        found.append(finding)
+            except PluginError as error:
+                yield plugin, found, error
+            else:
+                yield plugin, found, None
+
+    def findings(self, opened: OpenEntry, level: Level) -> Iterator[Finding]:
+        """What every plugin finds on an entry; one that fails there is a finding too."""
+        for _, found, error in self.verify(opened, level):
+            yield from found
+            if error is not None:
+                yield opened.plugin_finding(error)
+
+    def gate(self, view: EntryView, request: GateRequest) -> Evidence | None:
+        evidence: Evidence | None = self.ask_owner("registry_gate", view.entry.kind, view=view, request=request)
+        return evidence
+
+    def evaluate(self, view: EntryView, request: EvaluateRequest) -> Evaluation | None:
+        evaluation: Evaluation | None = self.ask_owner("registry_evaluate", view.entry.kind, view=view, request=request)
+        return evaluation
+
+    def reproduce(self, view: EntryView, request: ReproduceRequest) -> Reproduction | None:
+        made: Reproduction | None = self.ask_owner("registry_reproduce", view.entry.kind, view=view, request=request)
+        return made
+
+    def predict(self, view: EntryView, request: PredictRequest) -> Iterator[Batch] | None:
+        """Batch by batch; the plugin works while they are taken."""
+        batches: Iterator[Batch] | None = self.ask_owner(
+            "registry_predict", view.entry.kind, view=view, request=request
+        )
+        return batches
+
+    def figures(self, view: EntryView) -> tuple[Figure, ...]:
+        return tuple(self.ask_owner("registry_figures", view.entry.kind, view=view) or ())
+
+    def commands(self) -> Iterator[tuple[LoadedPlugin, click.Command]]:
+        for plugin in self.loaded:
+            for command in self._items(plugin, "registry_commands", {}) or ():
+                yield plugin, command
+
+    def _answer(self, hook: str) -> Answer:
+        return answer_of(getattr(self.manager.hook, hook).spec.function)
+
+    def ask_owner(self, hook: str, kind: str, **arguments: Any) -> Any:
+        """The owner's answer to a hook, of an iterable an iterator; None where the owner does not offer the hook."""
+        plugin = self.owner(kind)
+        if self._answer(hook).many:
+            return self._items(plugin, hook, arguments)
+        with Guard(plugin.name, hook, MAY_RAISE):
+            return self._answer(hook).checked(_call(plugin, hook, arguments))
+
+    def _items(self, plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Iterator[Any] | None:
+        """The items of an answer, each made under the guard when it is taken; None for None."""
+        may_raise = () if hook in ASKED_WHILE_LOADING else MAY_RAISE
+        with Guard(plugin.name, hook, may_raise):
+            answer = _call(plugin, hook, arguments)
+            items = self._answer(hook).items(answer)
+        return None if answer is None else _guarded(items, lambda: Guard(plugin.name, hook, may_raise))
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Any:
+    """The plugin's own function, with the arguments that it asks for: see docs/adr/0007-plugins-are-asked-apart.md."""
+    found = plugin.hooks.get(hook)
+    return None if found is None else found.function(*[arguments[name] for name in found.argnames])
+
+
+def _guarded(items: Iterator[Any], guard: Callable[[], Guard]) -> Iterator[Any]:
+    while True:
+        with guard():
+            item = next(items, END)
+        if item is END:
+            return
+        yield item
 
 
 def load() -> Plugins:
-    """The built-in plugin and every installed one. Raises PluginError, naming the plugin, for one that is broken."""
+    """The built-in plugin and every installed one; one that does not load is among the `broken`."""
 
     from registry_tool.plugins import single_models
 
     plugins = Plugins()
     plugins.add(single_models, "onnx_kinds", __version__)
     for entry_point in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.name):
-        try:
-            module = entry_point.load()
-        except Exception as error:
-            raise PluginError(
-                f"plugin {entry_point.name} ({entry_point.value}): does not load: {_one_line(error)}: "
-                "repair or uninstall it"
-            ) from error
         version = entry_point.dist.version if entry_point.dist else "0"
-        plugins.add(module, entry_point.name, version)
+        try:
+            with Guard(entry_point.name, f"import of {entry_point.value}"):
+                module = entry_point.load()
+            plugins.add(module, entry_point.name, version)
+        except PluginError as error:
+            plugins.broken.append(BrokenPlugin(entry_point.name, version, str(error)))
     return plugins

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
+STDOUT, STDERR = 1, 2
+
 
 class _Pipe(io.FileIO):
     """A pipe that takes what is written to it after its reader has left, and drops it."""
@@ -30,6 +32,20 @@ def outlive_readers() -> None:
     What it found then decides the exit code, not the moment at which the reader had seen enough.
     """
     sys.stdout, sys.stderr = _outliving(sys.stdout), _outliving(sys.stderr)
+
+
+def keep_output_apart() -> None:
+    """Give `sys.stdout` a descriptor of its own: what a child process or a library in C prints goes to standard error.
+
+    For a process that runs plugins, whose prints must not get between the lines of a JSON document.
+    """
+    stream = sys.stdout
+    with suppress(AttributeError, OSError, ValueError):  # closed before we started, or no file: a test's
+        if isinstance(stream, io.TextIOWrapper) and stream.fileno() == STDOUT:
+            stream.flush()
+            own = os.dup(STDOUT)
+            os.dup2(STDERR, STDOUT)
+            sys.stdout = os.fdopen(own, "w", encoding=stream.encoding, errors=stream.errors, closefd=False)
 
 
 def reader_left() -> bool:

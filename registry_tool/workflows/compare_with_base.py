@@ -32,6 +32,7 @@ def gate_base(path: Path, plugins: Plugins, base: str) -> list[Judgement]:
     refused are an entry that was deleted from production and a demotion without a reason.
     Raises RejectedError for a lowered schema_version.
     """
+    plugins.need_all()
     loaded = usable(path)
     assert loaded.registry is not None
     old = load_base(base, path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from registry_tool.checks.promotion import compares, find_beside
-from registry_tool.errors import InputError, PluginError, RegistryError
+from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Batch,
     EvaluateRequest,
@@ -28,7 +27,7 @@ def evaluate(
     assert loaded.registry is not None
     with opened(loaded, plugins, entry) as view:
         request = replace(request, against=find_beside(view, loaded.registry, plugins, against))
-        answer = plugins.ask_owner("registry_evaluate", entry.kind, Evaluation, view=view, request=request)
+        answer = plugins.evaluate(view, request)
     if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
     if against is not None and not compares(answer.document):
@@ -42,17 +41,7 @@ def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        expects: type[Iterable[Any]] = Iterable  # type: ignore[type-abstract]  # isinstance takes an ABC
-        batches = plugins.ask_owner("registry_predict", entry.kind, expects, view=view, request=request)
+        batches = plugins.predict(view, request)
         if batches is None:
             raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot predict: `registry plugins` tells which can")
-        try:
-            for batch in batches:
-                if not isinstance(batch, Batch):
-                    raise TypeError(f"it gave a {type(batch).__name__}, expected Batch")
-                yield batch
-        except RegistryError:
-            raise
-        except Exception as error:
-            name = plugins.owner(entry.kind).name
-            raise PluginError(f"plugin {name}: registry_predict failed: {type(error).__name__}: {error}") from error
+        yield from batches

@@ -100,6 +100,7 @@ def migrate(
 
     Raises InputError for a registry of version 2, and for a folder that is not empty and not this very result.
     """
+    plugins.need_all()
     loaded = usable(path)
     assert loaded.registry is not None
     assert loaded.document is not None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.registry import sort
+from registry_tool.checks.registry import check_plugins, sort
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import located
-from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Figure, Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import EMPTY, Artifact, Entry, Finding, Json, Policy
@@ -44,7 +43,7 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
     assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+        findings = [*check_plugins(plugins, loaded.name), *check_entry(view, loaded.registry, plugins, Level.FULL)]
         documents = view.documents | ({loaded.name: loaded.document} if loaded.document else {})
         dossier = Dossier(
             entry,
@@ -76,13 +75,7 @@ def _figures(view: OpenEntry, plugins: Plugins) -> tuple[Figure, ...]:
     kind = view.entry.kind
     if kind not in plugins.kinds:
         return ()
-    expects: type[Sequence[Any]] = Sequence  # type: ignore[type-abstract]  # isinstance takes an ABC
     try:
-        answer = plugins.ask_owner("registry_figures", kind, expects, view=view) or ()
+        return plugins.figures(view)
     except InputError as error:
         return (Figure("Evidence", f"It cannot be shown: {error}"),)
-    for figure in answer:
-        if not isinstance(figure, Figure):
-            name = plugins.owner(kind).name
-            raise PluginError(f"plugin {name}: registry_figures gave a {type(figure).__name__}, expected Figure")
-    return tuple(answer)

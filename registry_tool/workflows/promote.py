@@ -39,6 +39,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
 
     Raises RejectedError for an entry that is production already, does not validate, or holds random rows.
     """
+    plugins.need_all()
     usable(path)
     with locked(path.parent):
         loaded, registry, entry = _writable(path, entry_id)

@@ -85,6 +85,7 @@ def reproduce(
 
     Raises RejectedError for an entry that does not validate: what `validate` recomputes is not compared again here.
     """
+    plugins.need_all()
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     if keep is not None and keep.is_dir() and any(keep.iterdir()):
@@ -94,7 +95,7 @@ def reproduce(
         findings = check_entry(view, loaded.registry, plugins, Level.FULL)
         if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
             raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to reproduce: {error}")
-        made = plugins.ask_owner("registry_reproduce", entry.kind, Reproduction, view=view, request=request)
+        made = plugins.reproduce(view, request)
         if made is None:
             known = "`registry plugins` tells which can"
             raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be reproduced: {known}")

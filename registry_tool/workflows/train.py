@@ -59,9 +59,10 @@ def train(
     Raises InputError before training for an id or registry that cannot take the entry, RejectedError for a
     production id.
     """
+    plugins.need_all()
     before = _check_target(path, entry_id, kind)
     request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
-    trained = plugins.ask_owner("registry_train", kind, Trained, request=request)
+    trained = plugins.train(request)
     if trained is None:
         raise InputError(
             f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"

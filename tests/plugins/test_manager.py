@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from importlib import metadata
@@ -43,7 +44,7 @@ def test_installed_plugins_own_their_kinds() -> None:
         "registry_train",
         "registry_verify",
     ]
-    assert [h for h in loaded.hooks_of(loaded.owner("fr_ensemble")) if h != "registry_commands"] == owned
+    assert sorted(h for h in loaded.owner("fr_ensemble").hooks if h != "registry_commands") == owned
 
 
 def test_each_run_has_its_own_manager() -> None:
@@ -147,7 +148,7 @@ class _EntryPoint:
         self._plugin = plugin
 
     def load(self) -> object:
-        if isinstance(self._plugin, Exception):
+        if isinstance(self._plugin, BaseException):
             raise self._plugin
         return self._plugin
 
@@ -158,18 +159,36 @@ def test_installed_entry_points_are_loaded_with_their_version(monkeypatch: pytes
     assert load().versions["thumbs"] == "3.1"
 
 
-@pytest.mark.parametrize("error", [ImportError("no module named torch"), SyntaxError("x"), ValueError("y")])
-def test_an_installed_plugin_that_does_not_import_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, registry: Program, error: Exception
+@pytest.mark.parametrize("error", [ImportError("no module named torch"), SyntaxError("x"), SystemExit(0)])
+def test_an_installed_plugin_that_does_not_import_is_listed_as_broken(
+    monkeypatch: pytest.MonkeyPatch, registry: Program, error: BaseException
 ) -> None:
-    """It is named and ends the run with exit code 3; nothing goes on without it."""
+    """`registry plugins` lists it among the others and says why it does not load, with exit code 3."""
     monkeypatch.setattr(metadata, "entry_points", lambda group: [_EntryPoint(error)])
-    with pytest.raises(PluginError, match="plugin thumbs") as caught:
-        load()
-    assert isinstance(caught.value, WorldError)
+    (broken,) = load().broken
+    assert (broken.name, broken.version) == ("thumbs", "3.1")
     ran = registry("plugins")
-    assert (ran.code, ran.out) == (3, "")
-    assert "thumbs" in ran.err
+    assert ran.code == 3
+    assert ran.out.splitlines()[-1].split() == ["thumbs", "3.1", "-", "-"]
+    assert ran.err == f"registry: {broken.why}\n"
+    rows = json.loads(registry("plugins", "--format", "json").out)
+    assert [row["error"] for row in rows] == [None, broken.why]
+
+
+def test_two_broken_plugins_blame_themselves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin that is refused is taken off the manager, so that the next is not blamed for its mistakes."""
+
+    class Misspelt:
+        @hookimpl
+        def registry_verfy(self, view: object) -> None:
+            return None
+
+    found = [_EntryPoint(Misspelt()), _EntryPoint(Thumbs())]
+    found[0].name = "misspelt"
+    monkeypatch.setattr(metadata, "entry_points", lambda group: found)
+    loaded = load()
+    assert [plugin.name for plugin in loaded.broken] == ["misspelt"]
+    assert "thumb" in loaded.kinds
 
 
 class Nosy(Thumbs):
@@ -216,15 +235,15 @@ def test_only_the_owner_of_a_kind_is_asked(smoke: Sandbox, registry: Program, ma
     assert nosy.called == []
 
 
-def test_a_kind_that_nobody_owns_is_named() -> None:
+def test_an_unknown_kind_is_named() -> None:
     """Asking for the owner of an unknown kind says which kinds there are."""
-    with pytest.raises(InputError, match=r"'thumb'.*expected one of .*fr_ensemble"):
-        load().ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
+    with pytest.raises(InputError, match=r"unknown kind 'thumb'.*expected one of .*fr_ensemble"):
+        load().ask_owner("registry_gate", "thumb", view=None, request=None)
 
 
 def test_a_hook_that_the_owner_does_not_offer_is_none() -> None:
     """None says: this kind has no such hook."""
-    assert with_plugin(Thumbs()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None) is None
+    assert with_plugin(Thumbs()).ask_owner("registry_gate", "thumb", view=None, request=None) is None
 
 
 def test_an_exception_of_an_owner_names_the_plugin() -> None:
@@ -236,7 +255,7 @@ def test_an_exception_of_an_owner_names_the_plugin() -> None:
             raise ZeroDivisionError("division\nby zero")
 
     with pytest.raises(PluginError, match="plugin extra: registry_gate failed: ZeroDivisionError: division by zero"):
-        with_plugin(Broken()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
+        with_plugin(Broken()).ask_owner("registry_gate", "thumb", view=None, request=None)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +270,12 @@ def test_errors_that_the_contract_allows_pass(error: BaseException) -> None:
             raise error
 
     with pytest.raises(type(error)) as caught:
-        with_plugin(Strict()).ask_owner("registry_gate", "thumb", Evidence, view=None, request=None)
+        with_plugin(Strict()).ask_owner("registry_gate", "thumb", view=None, request=None)
     assert caught.value is error
 
 
 def test_every_plugin_is_asked_apart() -> None:
-    """ask_each gives each plugin's answers, or the exception it raised, and goes on with the next."""
+    """One plugin's failure leaves what it found before, and goes on with the next."""
 
     class First:
         @hookimpl
@@ -272,10 +291,12 @@ def test_every_plugin_is_asked_apart() -> None:
     plugins = Plugins()
     plugins.add(First(), "first")
     plugins.add(Second(), "second")
-    (one, error), (two, answers) = plugins.ask_each("registry_verify", view=None, level=Level.FULL)
+    view: Any = None
+    (one, found, error), (two, answers, none) = plugins.verify(view, Level.FULL)
     assert (one.name, two.name) == ("first", "second")
-    assert isinstance(error, RuntimeError)
-    assert [answer.code for answer in answers] == ["second-finding"]  # type: ignore[union-attr]  # no exception
+    assert [finding.code for finding in found] == ["first-finding"]
+    assert str(error) == "plugin first: registry_verify failed: RuntimeError: late: report it to its author"
+    assert ([answer.code for answer in answers], none) == (["second-finding"], None)
 
 
 def test_every_hook_says_when_and_by_whom_it_is_called() -> None:

@@ -1,0 +1,171 @@
+"""contract.py: holds a plugin to the specification of its hooks: guards its code, checks its answers' types."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterator
+from functools import cache
+from typing import Any
+
+import click
+
+from registry_tool import hookspec
+from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
+from registry_tool.values import Json
+
+UNIONS = (types.UnionType, typing.Union)
+PLAIN = {type(None), bool, int, float, str}  # types of JSON values that hold no others
+MAY_RAISE = (
+    InputError,
+    RejectedError,
+    WorldError,
+)  # what a hook of a kind's owner may raise; other hooks may raise nothing
+
+
+class Guard:
+    """Around every piece of a plugin's code: what it prints goes to standard error, what it raises is a PluginError.
+
+    A SystemExit too: no plugin ends the run. Ctrl-C passes, and so does what it `may_raise`. what: the hook, or what
+    else was done, for the message.
+    """
+
+    __slots__ = ("_passes", "_plugin", "_stdout", "_what")
+
+    def __init__(self, plugin: str, what: str, may_raise: tuple[type[BaseException], ...] = ()) -> None:
+        self._plugin, self._what, self._passes = plugin, what, may_raise
+
+    def __enter__(self) -> None:
+        self._stdout, sys.stdout = sys.stdout, sys.stderr
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        sys.stdout = self._stdout
+        if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
+            what = f"plugin {self._plugin}: {self._what} failed: {one_line(error)}"
+            raise PluginError(f"{what}: report it to its author") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The type and the text of an exception, whatever it does when it is asked for its text."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What a hook gives, by its specification. many: it is an iterable of `item`; None is allowed everywhere."""
+
+    item: Any
+    many: bool
+    container: Any = None
+
+    def checked(self, value: Any) -> Any:
+        """The value, or TypeError where it, or anything inside it, is of another type."""
+        if value is not None and (wrong := mistyped(value, self.item)):
+            raise TypeError(f"it gave {wrong}")
+        return value
+
+    def items(self, value: Any) -> Iterator[Any]:
+        """The items of an iterable, each checked when it is taken."""
+        if value is not None and not isinstance(value, self.container):
+            raise TypeError(f"it gave {_a(value)}, expected {self.container.__name__} of {self.item.__name__}")
+        return map(self._item, () if value is None else value)
+
+    def _item(self, item: Any) -> Any:
+        if wrong := mistyped(item, self.item):
+            raise TypeError(f"it gave {wrong}")
+        return item
+
+
+@cache
+def answer_of(hook: Callable[..., Any]) -> Answer:
+    """The answer of a hook, from the annotations of its specification."""
+    names = {**vars(hookspec), "click": click}
+    hint = typing.get_type_hints(hook, names, include_extras=True)["return"]
+    if typing.get_origin(hint) in UNIONS:
+        (hint,) = (one for one in typing.get_args(hint) if one is not types.NoneType)
+    container = typing.get_origin(hint)
+    return Answer(hint, False) if container is None else Answer(typing.get_args(hint)[0], True, container)
+
+
+def mistyped(value: Any, hint: Any, at: str = "") -> str | None:
+    """What in a value is not of its type, and where; None where all is. Looks into fields, mappings and sequences."""
+    if hint is Any or (hint is Json and type(value) in PLAIN):
+        return None
+    if hint is Json:
+        return _not_json(value, at)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in UNIONS:
+        options = [option for option in arguments if (option is type(None)) is (value is None)] or arguments
+        wrong = [mistyped(value, option, at) for option in options]
+        return None if None in wrong else wrong[0]
+    kind = origin or hint
+    if kind is collections.abc.Callable:
+        return None if callable(value) else _wrong(value, at, "a callable")
+    if kind in (int, float):
+        number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
+        return None if number else _wrong(value, at, "a number" if kind is float else "an integer")
+    if not isinstance(value, kind) or (kind is collections.abc.Sequence and isinstance(value, str | bytes)):
+        return _wrong(value, at, kind.__name__)
+    return _first_wrong((one, hint, at + name) for name, one, hint in _parts(value, kind, arguments))
+
+
+def _parts(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any, Any]]:
+    """(its place, a part of the value, the part's type)."""
+    if dataclasses.is_dataclass(kind):
+        for name, hint, plain in _fields(typing.cast(Hashable, kind)):
+            if type(part := getattr(value, name)) not in plain:
+                yield f".{name}", part, hint
+    elif arguments and issubclass(kind, collections.abc.Mapping):
+        key, item = arguments
+        yield from ((f" key {name!r:.40}", name, key) for name in value)
+        yield from ((f"[{name!r:.40}]", one, item) for name, one in value.items())
+    elif kind is tuple and arguments[-1] is not Ellipsis:
+        yield from ((f"[{i}]", one, item) for i, (one, item) in enumerate(zip(value, arguments, strict=True)))
+    elif arguments and not (arguments[0] is Json and {*map(type, value)} <= PLAIN):
+        yield from ((f"[{index}]", one, arguments[0]) for index, one in enumerate(value))
+
+
+def _not_json(value: Any, at: str) -> str | None:
+    match value:
+        case collections.abc.Mapping():
+            return mistyped(value, collections.abc.Mapping[str, Json], at)
+        case list() | tuple():
+            return mistyped(value, collections.abc.Sequence[Json], at)
+        case None | bool() | int() | float() | str():
+            return None
+    return _wrong(value, at, "a JSON value")
+
+
+def _first_wrong(parts: Iterator[tuple[Any, Any, str]]) -> str | None:
+    return next((wrong for one, hint, at in parts if (wrong := mistyped(one, hint, at))), None)
+
+
+@cache
+def _fields(kind: type) -> tuple[tuple[str, Any, frozenset[type]], ...]:
+    """(name, type, the plain types that are of that type and hold nothing) of the fields of a dataclass."""
+    hints = typing.get_type_hints(kind, localns={"click": click}, include_extras=True)
+    named = ((field.name, hints[field.name]) for field in dataclasses.fields(kind))
+    return tuple((name, hint, frozenset(t for t in PLAIN if _takes(hint, t))) for name, hint in named)
+
+
+def _takes(hint: Any, plain: type) -> bool:
+    if typing.get_origin(hint) in UNIONS:
+        return any(_takes(option, plain) for option in typing.get_args(hint))
+    return hint in (plain, Json, Any) or (hint is float and plain is int)
+
+
+def _a(value: object) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def _wrong(value: object, at: str, expected: str) -> str:
+    place = f" at {at.lstrip('.')}" if at else ""
+    return f"{_a(value)}{place}, expected {expected}"

@@ -62,11 +62,11 @@ class Trained:
     """What one run gives: final members on the full corpus, and out-of-fold predictions from LOSO.
 
     members: one a seed, in the recipe's order, all for the one `scaler` (fitted on all rows).
-    oof: float64 (seeds, n), raw target units; row i by the model of that seed that never saw row i's source.
-    fitted: float64 (seeds, n), raw target units; every row by the members, which saw it.
+    oof: float32 (seeds, n), raw target units; row i by the model of that seed that never saw row i's source.
+    fitted: float32 (seeds, n), raw target units; every row by the members, which saw it.
     """
 
     members: tuple[Weights, ...]
     scaler: Scaler
-    oof: Float64
-    fitted: Float64
+    oof: Float32
+    fitted: Float32

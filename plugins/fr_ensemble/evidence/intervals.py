@@ -202,8 +202,8 @@ def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Int
     """For rows and, where clips are known, clip means: two-sided, and below."""
     kinds = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
     names = [*corpus.spec.features, *map(str, corpus.spec.conditioning)]
-    numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
-    ranges = zip(numeric.min(axis=0).tolist(), numeric.max(axis=0).tolist(), strict=True)
+    columns = [*corpus.features.T, *corpus.conditioning.T]
+    ranges = [(float(column.min()), float(column.max())) for column in columns]
     calibrations = (calibrate(oof, unit, method, LEVELS, side, corpus.spec.bounds) for unit, side in kinds)
     return Intervals(tuple(calibrations), dict(zip(names, ranges, strict=True)))
 
@@ -229,23 +229,21 @@ def calibrate(
     k = len(oof.sources)
     floor = _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0
     z = _scores(y, mu, _scale(method, sigma, floor), side)
-    scores = _Scores.of(z, source, method)
-    others = [scores.without(g) for g in range(k)] if k > 2 else []
-
-    def quantile(level: float) -> Quantile:
-        q, rule = scores.quantile(level, side)
-        inside = {
-            name: float(np.mean(z[source == g] <= others[g].quantile(level, side)[0])) if others else math.nan
-            for g, name in enumerate(oof.sources)
-        }
-        return Quantile(level, q, scores.conformal(level), *rule, inside if others else {})
-
     digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
     for column in (y, mu, sigma, source):
-        digest.update(column.astype("<f8").tobytes())
+        digest.update(np.ascontiguousarray(column, "<f8").data)
     n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
-    table = tuple(quantile(level) for level in sorted(set(levels)))
-    return Calibration(method, unit, side, target_range, floor, table, len(y), n, digest.hexdigest())
+    scores, ordered = _Scores.of(z, source, method), sorted(set(levels))
+    inside: dict[float, dict[str, float]] = {level: {} for level in ordered}
+    for g, name in enumerate(oof.sources) if k > 2 else ():
+        other, mine = scores.without(g), z[source == g]  # one source at a time: each copies the others' rows
+        for level in ordered:
+            inside[level][name] = float(np.mean(mine <= other.quantile(level, side)[0]))
+    table = []
+    for level in ordered:
+        q, rule = scores.quantile(level, side)
+        table.append(Quantile(level, q, scores.conformal(level), *rule, inside[level]))
+    return Calibration(method, unit, side, target_range, floor, tuple(table), len(y), n, digest.hexdigest())
 
 
 def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
@@ -296,18 +294,21 @@ class _Scores:
             _, first = np.unique(source[order], return_index=True)
             z, source = z[order[first]], source[order[first]]
         order = np.argsort(z, kind="stable")
-        z, source = z[order], source[order]
-        counts = np.bincount(source)[source]
-        k = len(np.unique(source))
+        return cls._sorted(z[order], source[order], method)
+
+    @classmethod
+    def _sorted(cls, z: Float64, source: Int64, method: str) -> _Scores:
+        counts = np.bincount(source)
+        k = int(np.count_nonzero(counts))
         if method == "split":  # rank ceil((n + 1) level)
             mass = np.full(len(z), 1.0 / (len(z) + 1))
         else:  # a source's rows share its mass; pooled CDFs leave none to the new source
-            mass = 1.0 / ((k if method == "pooled-cdf" else k + 1) * counts)
+            mass = (1.0 / ((k if method == "pooled-cdf" else k + 1) * np.maximum(counts, 1)))[source]
         return cls(z, source, np.cumsum(mass), k, method)
 
     def without(self, source: int) -> _Scores:
         keep = self.source != source
-        return _Scores.of(self.z[keep], self.source[keep], self.method)
+        return self._sorted(self.z[keep], self.source[keep], self.method)
 
     def conformal(self, level: float) -> float:
         """The smallest score at or below which the masses reach the level; infinite where they do not."""

@@ -7,17 +7,19 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
 
 MAX_BYTES = 512 << 20  # of oof.npz unpacked: about ten million rows of five seeds
 VERSION = 1
+BLOCK_ROWS = 1 << 16
 # name -> (kind and size of the little-endian dtype, number of dimensions); U: a unicode text of any length
 ARRAYS: dict[str, tuple[str, int]] = {
     "version": ("i8", 0),
@@ -86,7 +88,7 @@ class Oof:
         cls,
         corpus: Corpus,
         seeds: Sequence[int],
-        predictions: Float64,
+        predictions: NDArray[Any],
         recipe_sha256: str,
         vmaf: Float64 | None = None,
     ) -> Oof:
@@ -98,14 +100,33 @@ class Oof:
     @property
     def mu(self) -> Float64:
         """Mean over members, (n,)."""
-        mean: Float64 = self.predictions.mean(axis=0)
-        return mean
+        return mean_of(self.predictions)
 
     @property
     def sigma(self) -> Float64:
         """Sample standard deviation over members (ddof 1), (n,)."""
-        deviation: Float64 = self.predictions.std(axis=0, ddof=1)
-        return deviation
+        return deviation_of(self.predictions)
+
+
+def mean_of(predictions: NDArray[Any]) -> Float64:
+    """Mean over members, float64 (n,), of predictions (S, n)."""
+    mean = np.empty(predictions.shape[1])
+    for rows in _blocks(predictions):
+        mean[rows] = predictions[:, rows].astype(np.float64).mean(axis=0)
+    return mean
+
+
+def deviation_of(predictions: NDArray[Any]) -> Float64:
+    """Sample standard deviation over members (ddof 1), float64 (n,), of predictions (S, n)."""
+    deviation = np.empty(predictions.shape[1])
+    for rows in _blocks(predictions):
+        deviation[rows] = predictions[:, rows].astype(np.float64).std(axis=0, ddof=1)
+    return deviation
+
+
+def _blocks(predictions: NDArray[Any]) -> Iterator[slice]:
+    """Some columns at a time: temporaries of all would be as large as the predictions."""
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, predictions.shape[1], BLOCK_ROWS))
 
 
 def write_oof(oof: Oof) -> bytes:

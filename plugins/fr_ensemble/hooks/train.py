@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpu
 from fr_ensemble.evidence import measure, metrics
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
-from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.oof import Oof, deviation_of, mean_of
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
 
@@ -77,6 +77,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
             engine=job.engine, checkpoint=job.checkpoint, resume=job.resume, progress=progress,
         )  # fmt: skip
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
+        trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
     proof = measure.to_files(oof, name)
@@ -89,7 +90,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     parity = check_export(trained, members, fused, corpus)
 
     # The trainer's own scores, not onnxruntime's, whose last bits follow the processor.
-    mu, sigma = trained.fitted.mean(axis=0), trained.fitted.std(axis=0, ddof=1)
+    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
     probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     block = codec_block(corpus.codec[probe_at], corpus.conditioning[probe_at], n_slots)
     document = build(
@@ -189,7 +190,7 @@ def predict_in_numpy(weights: Weights, x: Float32) -> Float64:
     return scores
 
 
-def _difference(one: Float64, other: Float64, what: str, bounds: tuple[float, float]) -> float:
+def _difference(one: NDArray[Any], other: NDArray[Any], what: str, bounds: tuple[float, float]) -> float:
     tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
     worst = float(np.abs(one - other).max())
     if not worst <= tolerance:

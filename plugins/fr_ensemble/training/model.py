@@ -27,14 +27,14 @@ DRAWN = (Role.ORDER, Role.DROPOUT, Role.NOISE)
 
 
 class Result(NamedTuple):
-    """A trained model in target units, and its scores, float64 (rows,), of the rows that it held out, ascending.
+    """A trained model in target units, and its scores, float32 (rows,), of the rows that it held out, ascending.
 
     A final member, which holds none out, has the scores of all rows.
     """
 
     key: ModelKey
     weights: Weights
-    scores: Float64
+    scores: Float32
 
 
 class Keeper(Protocol):
@@ -178,19 +178,20 @@ def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64
     """
     mean, std = table.scales[model.key.fold].columns[:, -1]
     target = (table.rows[stops, table.n_numeric + 1] - mean) / std
-    squares = np.square(scores_of(table, model.key, model.layout, model.p, stops) - target)
+    scores = scores_of(table, model.key, model.layout, model.p, stops)
+    squares = np.square(scores.astype(np.float64) - target)
     loss = float(group_means(squares, group, int(group.max()) + 1).mean())
     if loss < model.best_loss:
         model.best_loss, model.best_epoch = loss, model.epoch
         model.best[...] = model.p
 
 
-def scores_of(table: Table, key: ModelKey, layout: Layout, p: Float32, chosen: NDArray[np.int32]) -> Float64:
-    """Scores of rows of the table, float64 (rows,), in the units that the weights p give."""
+def scores_of(table: Table, key: ModelKey, layout: Layout, p: Float32, chosen: NDArray[np.int32]) -> Float32:
+    """Scores of rows of the table, float32 (rows,), in the units that the weights p give."""
     out = np.empty(len(chosen), np.float32)
     scale = table.scales[key.fold].columns
     kernel.scores(table.rows, chosen, scale, table.n_features, table.n_slots, p, layout.h, out)
-    return out.astype(np.float64)
+    return out
 
 
 def in_target_units(table: Table, recipe: Recipe, key: ModelKey, standard: Weights) -> Weights:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import gelu
 
-from fr_ensemble.arrays import Float32, Float64, Weights
+from fr_ensemble.arrays import Float32, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.metrics import group_means
 from fr_ensemble.training import draws
@@ -182,18 +182,18 @@ def inputs_of(table: Table, keys: Sequence[ModelKey]) -> tuple[Float32, Float32,
     return raw, mean, std
 
 
-def scores_of(table: Table, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float64, Float64]:
-    """Scores of rows of the table in the units of the weights, and their standardised targets, float64 (rows,)."""
+def scores_of(table: Table, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float32, Float32]:
+    """Scores of rows of the table in the units of the weights, and their standardised targets, float32 (rows,)."""
     raw, mean, std = inputs_of(table, [key])
     rows = (raw[chosen] - mean[0]) / std[0]
-    return predict(weights, rows[:, :-1]).astype(np.float64), rows[:, -1].astype(np.float64)
+    return predict(weights, rows[:, :-1]), rows[:, -1]
 
 
 def note_best(table: Table, model: Model, weights: Weights, stops: NDArray[np.int64]) -> None:
     """Keep the weights where the model was never better on its stopping rows, a mean over sources."""
     scores, target = scores_of(table, model.key, weights, stops)
     _, group = np.unique(table.source[stops], return_inverse=True)
-    loss = float(group_means(np.square(scores - target), group, int(group.max()) + 1).mean())
+    loss = float(group_means(np.square(scores.astype(np.float64) - target), group, int(group.max()) + 1).mean())
     if loss < model.best_loss:
         model.best_loss, model.best_epoch, model.best = loss, model.epoch, model.layout.pack(weights)
 

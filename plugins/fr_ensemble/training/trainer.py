@@ -74,7 +74,7 @@ def train(
                 saved.begin(run_digest(table, recipe), resume)
             results = run(Work(table, recipe, keys, saved), tell)
     members = {result.key.seed: result.weights for result in results if result.key.fold == FINAL}
-    oof = np.full((len(recipe.seeds), len(data.target)), np.nan)
+    oof = np.full((len(recipe.seeds), len(data.target)), np.nan, np.float32)
     fitted = np.full_like(oof, np.nan)
     for key, _, scores in results:
         row = recipe.seeds.index(key.seed)

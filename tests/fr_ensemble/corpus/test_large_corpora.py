@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Program, program
+from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus import info
 from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
 from places import ROOT
@@ -67,6 +68,24 @@ def test_a_corpus_in_memory_is_its_numbers(files: tuple[Path, Path], monkeypatch
     """The trainer's reader holds float64 and indexes of a row, and no second copy of them all on the way."""
     monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
     assert growth(lambda file: read_corpus(file, ColumnSpec()), files) / (MANY - FEW) < 130
+
+
+def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the reader: the trainer's table, five seeds' predictions, their evidence and its calibration."""
+    pytest.importorskip("numba", reason="training needs the extra `train`")
+    from fr_ensemble.hooks import train
+
+    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
+    monkeypatch.setattr(train, "PARITY_ROWS", 64)
+    monkeypatch.setattr("fr_ensemble.evidence.oof.BLOCK_ROWS", BATCH)
+    recipe = Recipe(epochs=1, hidden=4, batch_size=512)
+
+    def work(file: Path) -> None:
+        train.run(train.Job("big", file, ColumnSpec(), recipe, False, jobs=1), lambda what, done, total: None)
+
+    above = growth(work, files) - growth(lambda file: read_corpus(file, ColumnSpec()), files)
+
+    assert above / (MANY - FEW) < 300
 
 
 @pytest.fixture(scope="module")

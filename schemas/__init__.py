@@ -37,9 +37,10 @@ def bundled(schema: Mapping[str, Any]) -> dict[str, Any]:
             for item in node:
                 take(item, home)
         elif isinstance(node, dict):
-            address, mark, fragment = str(node.get("$ref", "")).partition("#")
+            reference = str(node.get("$ref", ""))
+            address, _, fragment = reference.partition("#")
             target = address or home
-            if mark and target in others:
+            if reference and target in others:
                 node["$ref"] = f"#/$defs/{name_of(target, fragment)}"
             for item in list(node.values()):
                 take(item, home)
@@ -47,12 +48,14 @@ def bundled(schema: Mapping[str, Any]) -> dict[str, Any]:
     def name_of(target: str, fragment: str) -> str:
         key = f"{target}#{fragment}"
         if key not in taken:
-            last, definitions = fragment.rpartition("/")[2], made.setdefault("$defs", {})
+            last = fragment.rpartition("/")[2] or target.split(":")[-2]  # of a whole schema: urn:registry-tool:NAME:1
+            definitions = made.setdefault("$defs", {})
             taken[key] = last if last not in definitions else f"{last}_{len(taken)}"
             found: Any = others[target]
             for part in fragment.split("/")[1:]:
                 found = found[part]
-            definitions[taken[key]] = copy.deepcopy(found)
+            whole = {"$id", "$schema", "$defs"}  # its definitions are taken one by one
+            definitions[taken[key]] = copy.deepcopy({k: v for k, v in found.items() if fragment or k not in whole})
             take(definitions[taken[key]], target)
         return taken[key]
 

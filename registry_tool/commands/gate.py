@@ -13,6 +13,7 @@ from registry_tool.commands.shared import add_summary, find, format_option, plug
 from registry_tool.errors import ExitCode
 
 if TYPE_CHECKING:
+    from registry_tool.workflows.compare_with_base import Comparison
     from registry_tool.workflows.gate import Judgement
 
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 @click.argument("entry_id", metavar="[ID]", required=False)
 @click.option(
     "--base", metavar="REF", help="Judge every entry that turned production, or changed there, since a git revision."
+)
+@click.option(
+    "--base-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, since an older registry file."
 )
 @click.option(
     "--evidence",
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 @format_option("text", "json", "junit", "github")
 @click.pass_context
 def gate(
-    ctx: click.Context, entry_id: str | None, base: str | None, evidence: Path | None, corpus: Path | None,
-    kind: str | None, against: str | None, output: Path | None, registry: str | None, form: str,
+    ctx: click.Context, entry_id: str | None, base: str | None, base_file: Path | None, evidence: Path | None,
+    corpus: Path | None, kind: str | None, against: str | None, output: Path | None, registry: str | None, form: str,
 ) -> None:  # fmt: skip
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
@@ -49,26 +53,31 @@ def gate(
       registry gate my_model --against my_incumbent
       registry gate --base origin/main            in CI: every flip since
       registry gate --base origin/main --format junit > gate.xml
+      registry gate --base-file old.json          since an older registry file
       registry gate --evidence runs/loso          public loso_seed*.json files
     """
     from registry_tool.workflows import gate as gate_workflow
     from registry_tool.workflows.gate import gate_foreign, write_verdict
 
-    loaded, path = plugins_of(ctx), None
-    if against is not None and (entry_id is None or base is not None or evidence is not None):
+    loaded, path, comparison = plugins_of(ctx), None, None
+    if base is not None and base_file is not None:
+        raise click.UsageError("--base names a revision, --base-file an older registry: name one of them")
+    since = base if base is not None else base_file
+    if against is not None and (entry_id is None or since is not None or evidence is not None):
         raise click.UsageError("--against compares an entry's own evidence: name its ID, without --base and --evidence")
     if evidence is None and (corpus or kind):
         raise click.UsageError("--corpus and --kind say what --evidence is held against: name its folder too")
-    if base is not None:
+    named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
+    judgements: Sequence[Judgement]
+    if since is not None:
         if entry_id or evidence or output:
             raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
-        from registry_tool.workflows import compare_with_base
+        from registry_tool.workflows.compare_with_base import gate_base
 
-        judgements = compare_with_base.gate_base(path := find(registry), loaded, base)
-        if not judgements and form in ("text", "github"):
-            show(f"nothing turned production or changed there since {base}")
+        comparison = gate_base(path := find(registry), loaded, since, None if named else Path.cwd())
+        judgements = comparison.judgements
     elif evidence is not None:
-        path = None if entry_id is None and registry is None and "REGISTRY_JSON" not in os.environ else find(registry)
+        path = None if entry_id is None and not named else find(registry)
         judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
     elif entry_id is not None:
         judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, against)]
@@ -77,32 +86,39 @@ def gate(
     if output is not None:
         write_verdict(output, judgements[0].verdict)
     if form in ("text", "json"):
-        _render(judgements, form, single=base is None)
+        _render(judgements, form, comparison)
     else:
-        _render_for_ci(judgements, form, path, f"Gate: production since {base}" if base else "Gate")
+        _render_for_ci(judgements, form, path, f"Gate: production since {since}" if since else "Gate", comparison)
     ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
 
 
-def _render(judgements: Sequence[Judgement], form: str, *, single: bool, details: bool = True) -> None:
+def _render(
+    judgements: Sequence[Judgement], form: str, comparison: Comparison | None = None, *, details: bool = True
+) -> None:
     from registry_tool.report import machine, text
 
-    if form == "json":
-        documents = [machine.judgement(j) for j in judgements]
-        show(machine.render(documents[0] if single else documents))
+    if comparison is not None:
+        show(machine.render(machine.comparison(comparison)) if form == "json" else text.comparison(comparison))
         return
     for judgement in judgements:
-        show(text.judgement(judgement, details=details))
+        show(
+            machine.render(machine.judgement(judgement))
+            if form == "json"
+            else text.judgement(judgement, details=details)
+        )
 
 
-def _render_for_ci(judgements: Sequence[Judgement], form: str, path: Path | None, title: str) -> None:
+def _render_for_ci(
+    judgements: Sequence[Judgement], form: str, path: Path | None, title: str, comparison: Comparison | None
+) -> None:
     from registry_tool.report import github, junit, places
     from registry_tool.workflows.opening import usable
 
     if form == "junit":
-        show(junit.judgements(judgements, places.from_root(path, None) if path else "evidence"))
+        show(junit.judgements(judgements, places.from_root(path, None) if path else "evidence", comparison))
         return
-    show(github.verdicts(judgements, usable(path) if path else None))
-    add_summary(github.summary_of_verdicts(judgements, title))
+    show(github.verdicts(judgements, usable(path) if path else None, comparison))
+    add_summary(github.summary_of_verdicts(judgements, title, comparison))
 
 
 @click.command()
@@ -134,7 +150,7 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
         return
     done = promote_workflow.flip(path, plugins_of(ctx), entry_id, reason)
     if done.judgement is not None:
-        _render([done.judgement], form, single=True, details=False)
+        _render([done.judgement], form, details=False)
     if not done.done:
         click.echo(f"{entry_id}: not flipped", err=True)
         ctx.exit(ExitCode.REJECTED)

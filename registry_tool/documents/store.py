@@ -42,7 +42,7 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
     """The registry to work on: the argument, REGISTRY_JSON, or one here or in a parent folder.
 
     A name that does not end in .json is a folder and stands for the registry.json in it.
-    Raises InputError where there is none.
+    Raises InputError where there is none, or where two lie side by side.
     """
     if argument == "":
         raise InputError("registry: found an empty path, expected a registry.json: name one, or leave the option out")
@@ -51,9 +51,14 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
         path = Path(named)
         return path if path.suffix == ".json" and not path.is_dir() else path / "registry.json"
     for folder in (here, *here.parents):
-        for name in NAMES:
-            if (folder / name).is_file():
-                return folder / name
+        found = [folder / name for name in NAMES if os.path.lexists(folder / name) and not (folder / name).is_dir()]
+        if len(found) > 1:
+            raise InputError(
+                f"{folder}: found {' and '.join(NAMES)}, expected one registry: name one with --registry PATH "
+                "(validate takes it as its argument) or REGISTRY_JSON"
+            )
+        if found:
+            return found[0]
     raise InputError(
         f"{here}: found no registry, expected {' or '.join(NAMES)} here or in a parent folder: "
         "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError
-from registry_tool.git.revisions import FETCH, Blob, blobs, git, is_shallow, path_in_repository
+from registry_tool.git.repository import FETCH, Blob, blobs, git, is_shallow, path_in_repository
 from registry_tool.values import EMPTY, Json
 
 FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%s"

@@ -1,148 +1,223 @@
-"""revisions.py: the registry as it stood at a git revision, or in an older file. Reads, never writes."""
+"""revisions.py: which revision a name means, and the registry as it stood there or in an older file. Never writes.
+
+Repository, path and revision are decided first, from names alone; then the registry of that revision is read.
+"""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from registry_tool.documents.store import Loaded, load, read
-from registry_tool.errors import InputError, WorldError
-from registry_tool.strictjson import REGISTRY_MAX_BYTES
+from registry_tool.documents.store import NAMES, Loaded, load, read
+from registry_tool.errors import InputError
+from registry_tool.git.repository import (
+    FETCH,
+    REGULAR,
+    Place,
+    blobs,
+    find_in_tree,
+    git,
+    is_shallow,
+    list_tree,
+    locate,
+)
+from registry_tool.storage.files import shown
 
-FETCH = "fetch full history (fetch-depth: 0)"
+FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+SHORT_HASH = re.compile(r"[0-9a-f]{4,63}\Z")
+# What follows a name: its ancestors, ~2 or ^1, and ^{commit}.
+STEPS = re.compile(r"(?P<name>[^~^:?*\[\\\s]+?)(?P<steps>(?:~\d*|\^\d*|\^\{commit\})*)\Z")
 
 
-def load_base(base: str, registry: Path) -> Loaded | None:
-    """The registry where HEAD left `base`, or in an older registry file; None where there was no registry yet.
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a change is compared with.
 
-    The revision goes first: a file of that name, which a change could add, does not stand in for it. `main` means
-    origin's where there is no other, as in CI. What landed on `base` since is no change of this side: the merge base
-    counts, as in `git diff base...`. A registry that was moved since is found at its old place.
-    Raises InputError for a revision git does not know, WorldError where git does not run.
+    name: as it was typed. commit: where HEAD left that revision; None where an older file was named.
+    path: of the registry there, from the top of the repository, or of the file; None where there was no registry yet.
+    path_now: of the registry that is held against it.
     """
-    folder = registry.resolve().parent
-    commit = _commit(folder, base) or _commit(folder, f"refs/remotes/origin/{base}")
-    if commit is None:
-        if Path(base).is_file():
-            return load(Path(base))
-        raise InputError(f"--base {base}: {_why_not(folder)}")
-    revision = _fork_point(folder, base, commit)
-    path = path_in_repository(registry)
-    with blobs(folder) as blob:
-        data = blob(f"{revision}:{path}")
-        return read(registry, data) if data is not None else _moved(folder, base, revision, registry, blob)
+
+    name: str
+    registry: Loaded | None
+    commit: str | None = None
+    path: str | None = None
+    path_now: str | None = None
+
+    @property
+    def was_moved(self) -> bool:
+        return self.commit is not None and self.path is not None and self.path != self.path_now
+
+    def __str__(self) -> str:
+        commit = f" ({self.commit[:12]})" if self.commit else ""
+        return f"{self.name}{commit}"
 
 
-def _commit(folder: Path, name: str) -> str | None:
-    found = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+def load_base(name: str, registry: Path, searched_from: Path | None = None) -> Base:
+    """The registry where HEAD left a revision; it may have been moved since.
+
+    name: a branch, a tag, `refs/...`, HEAD or a commit's hash, with ~N or ^N after it; never a file. `main` is
+    origin's where there is no other, as in CI. What landed there since is no change of this side: the merge base
+    counts, as in `git diff NAME...`. searched_from: the folder from which the registry was looked for; the same search
+    at the base must find what became this one. None where the registry was named.
+    Raises InputError for a name that means nothing or two things, WorldError where git does not run.
+    """
+    place = locate(registry)
+    revision = _fork_point(place.top, name, _commit(place.top, name))
+    path = _path_at(place, name, revision, searched_from)
+    item = find_in_tree(place, revision, path) if path is not None else None
+    if item is None:
+        return Base(name, None, revision, None, place.path)
+    with blobs(place.top) as blob:
+        data = blob(item.oid)
+    if data is None:
+        raise InputError(f"--base {name}: {revision[:12]}:{shown(item.path)} cannot be read: check the clone")
+    return Base(name, read(registry, data), revision, item.path, place.path)
+
+
+def load_base_file(file: Path) -> Base:
+    """The registry in an older file, which was named as one."""
+    return Base(str(file), load(file), path=str(file))
+
+
+# ---- the revision -----------------------------------------------------------------------------------------------
+
+
+def _commit(top: Path, name: str) -> str:
+    """The commit that a name means. Raises InputError where it means none, or more than one."""
+    parsed = STEPS.match(name)
+    if parsed is None or name.startswith("-"):
+        raise InputError(
+            f"--base {shown(name)!r}: expected a branch, a tag or a commit, perhaps with ~1 or ^1 after it"
+            f"{_file_hint(name)}"
+        )
+    named = parsed["name"]
+    found = {ref: oid for ref in _candidates(top, named) if (oid := _exact(top, ref))}
+    if not found and (oid := _exact(top, ref := f"refs/remotes/origin/{named}")):
+        found = {ref: oid}
+    commits = {ref: commit for ref, oid in found.items() if (commit := _peeled(top, oid, parsed["steps"]))}
+    if len(set(commits.values())) > 1:
+        listed = ", ".join(f"{ref} is {commit[:12]}" for ref, commit in commits.items())
+        raise InputError(
+            f"--base {name}: the name is ambiguous: {listed}: name one in full, --base {next(iter(commits))}"
+        )
+    if not commits:
+        raise InputError(f"--base {shown(name)}: {_why_not(top)}{_file_hint(name)}")
+    return next(iter(commits.values()))
+
+
+def _candidates(top: Path, name: str) -> Sequence[str]:
+    """All that a name can mean: refs in full, HEAD, hashes in full. Nothing else can take the place of one of these."""
+    if FULL_HASH.match(name) or name.startswith("refs/"):
+        return (name,)
+    # `--disambiguate` knows hashes alone: a ref of this name is a candidate of its own.
+    hashes = git(top, "rev-parse", f"--disambiguate={name}").stdout.decode().split() if SHORT_HASH.match(name) else ()
+    spaces = (f"refs/{space}/{name}" for space in ("heads", "remotes", "tags"))
+    return (*(("HEAD",) if name == "HEAD" else ()), *spaces, *hashes)
+
+
+def _exact(top: Path, name: str) -> str | None:
+    """The object that a full hash, a ref in full or HEAD names; None where there is no such ref."""
+    if FULL_HASH.match(name):
+        return name
+    found = git(top, "show-ref", "--verify", "--hash", "--", name)
     return found.stdout.decode().strip() if found.returncode == 0 else None
 
 
-def _fork_point(folder: Path, base: str, commit: str) -> str:
+def _peeled(top: Path, oid: str, steps: str) -> str | None:
+    found = git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{oid}{steps}^{{commit}}")
+    return found.stdout.decode().strip() if found.returncode == 0 else None
+
+
+def _fork_point(top: Path, name: str, commit: str) -> str:
     """The merge base of HEAD and the commit; the commit itself where HEAD is its merge in a clone of depth 1."""
-    if _commit(folder, "HEAD") is None:
+    head = _exact(top, "HEAD")
+    if head is None:
         return commit
-    found = git(folder, "merge-base", commit, "HEAD")
+    found = git(top, "merge-base", commit, head)
     if found.returncode == 0:
-        return found.stdout.decode().strip()
-    head = git(folder, "cat-file", "commit", "HEAD").stdout.decode(errors="replace").partition("\n\n")[0]
-    if f"parent {commit}" in head.splitlines():  # what actions/checkout makes: the parents are named, if not there
+        return found.stdout.decode().split()[0]
+    document = git(top, "cat-file", "commit", head).stdout.decode(errors="replace").partition("\n\n")[0]
+    if f"parent {commit}" in document.splitlines():  # what actions/checkout makes: the parents are named, if not there
         return commit
-    if is_shallow(folder):
-        raise InputError(f"--base {base}: this shallow clone does not reach back to where HEAD left it: {FETCH}")
-    raise InputError(f"--base {base}: it has no ancestor in common with HEAD: name a branch this one came from")
+    if is_shallow(top):
+        raise InputError(f"--base {name}: this shallow clone does not reach back to where HEAD left it: {FETCH}")
+    raise InputError(f"--base {name}: it has no ancestor in common with HEAD: name a branch this one came from")
 
 
-def _moved(folder: Path, base: str, revision: str, registry: Path, blob: Blob) -> Loaded | None:
+def _why_not(top: Path) -> str:
+    if is_shallow(top):
+        return f"git knows no such commit in this shallow clone, expected a revision: {FETCH}"
+    return "git knows no such commit, expected a branch, a tag or a commit: check the name"
+
+
+def _file_hint(name: str) -> str:
+    return "; an older registry is named with --base-file" if os.path.lexists(name) else ""
+
+
+# ---- the path ---------------------------------------------------------------------------------------------------
+
+
+def _path_at(place: Place, name: str, revision: str, searched_from: Path | None) -> str | None:
+    """Where the registry lay at a revision: at its path, or where it was moved from; None where there was none."""
+    if searched_from is not None:
+        before = _search(place, revision, searched_from)
+        if before is not None and before != place.path:
+            if find_in_tree(place, revision, place.path) is not None or _is_file(place.top, before):
+                raise InputError(
+                    f"--base {name}: at the base the registry was {shown(before)}, now {shown(place.path)} is found "
+                    "in its place, expected one of the two: name it with --registry"
+                )
+            return before
+    if find_in_tree(place, revision, place.path) is not None:
+        return place.path
+    return _moved(place, name, revision)
+
+
+def _search(place: Place, revision: str, folder: Path) -> str | None:
+    """What a search for the registry finds at a revision: in a folder, or in one of its parents."""
+    start = PurePosixPath(os.path.relpath(os.path.realpath(folder), os.path.realpath(place.top)))
+    for parent in (start, *start.parents):
+        found = [path for path in (str(parent / name) for name in NAMES) if find_in_tree(place, revision, path)]
+        if len(found) > 1:
+            raise InputError(
+                f"{revision[:12]}: found {' and '.join(map(shown, found))}, expected one registry: "
+                "name one with --registry"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _moved(place: Place, name: str, revision: str) -> str | None:
     """The one registry of the revision that is gone from the working tree; None where none is."""
-    top = _top(folder)
-    tree = git(folder, "ls-tree", "-r", "-z", "--full-tree", "--name-only", revision).stdout.decode(errors="replace")
-    gone = [name for name in tree.split("\0") if name.endswith(".json") and not (top / name).exists()]
-    found: dict[str, Loaded] = {}
-    for name in gone:
-        data = blob(f"{revision}:{name}")
-        loaded = read(registry, data) if data is not None and b'"models"' in data else None
-        if loaded is not None and loaded.registry is not None:
-            found[name] = loaded
+    files = [item for item in list_tree(place, revision) if item.path.endswith(".json")]
+    gone = [item for item in files if item.mode.startswith(REGULAR) and not _is_file(place.top, item.path)]
+    found = []
+    with blobs(place.top) as blob:
+        for item in gone:
+            data = blob(item.oid)
+            if data is not None and b'"models"' in data and read(place.top / item.path, data).registry is not None:
+                found.append(item.path)
     if len(found) > 1:
         raise InputError(
-            f"--base {base}: found {', '.join(sorted(found))} gone, expected one registry that became {registry.name}: "
-            "compare with a file: git show REV:PATH > old.json"
+            f"--base {name}: found {', '.join(sorted(map(shown, found)))} gone, expected one registry that became "
+            f"{shown(place.path)}: compare with a file: git show REV:PATH > old.json, then --base-file old.json"
         )
-    return next(iter(found.values()), None)
+    return found[0] if found else None
 
 
-def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
-    """The files below a folder whose deletion is staged, or was made between two revisions; [] outside a repository."""
-    what = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
-    said = git(folder, "diff", "--name-only", "--no-renames", "--diff-filter=D", "--relative", "-z", *what)
-    return said.stdout.decode(errors="replace").split("\0")[:-1] if said.returncode == 0 else []
-
-
-def _why_not(folder: Path) -> str:
-    inside = git(folder, "rev-parse", "--is-shallow-repository")
-    if inside.returncode != 0:
-        said = " ".join(inside.stderr.decode(errors="replace").split())[:200]
-        return f"found no such file, and git says {said!r}, expected a revision of the registry's repository or a file"
-    if inside.stdout.strip() == b"true":
-        return f"git knows no such commit in this shallow clone, expected a revision: {FETCH}"
-    return (
-        "git knows no such commit, and there is no such file, expected a revision or an older registry: check the name"
-    )
-
-
-# ---- git itself -------------------------------------------------------------------------------------------------
-
-
-def is_shallow(folder: Path) -> bool:
-    return git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
-
-
-def _top(folder: Path) -> Path:
-    return Path(git(folder, "rev-parse", "--show-toplevel").stdout.decode().rstrip("\n")).resolve()
-
-
-def path_in_repository(registry: Path) -> str:
-    """The file's path from the top of its repository."""
-    return registry.resolve().relative_to(_top(registry.resolve().parent)).as_posix()
-
-
-class Blob:
-    """An object's bytes by any name git knows, from one `git cat-file --batch` process; None where there is none."""
-
-    def __init__(self, ask: IO[bytes], answer: IO[bytes]) -> None:
-        self._ask, self._answer = ask, answer
-
-    def __call__(self, name: str) -> bytes | None:
-        if "\n" in name:
-            return None
-        self._ask.write(name.encode(errors="surrogateescape") + b"\n")
-        self._ask.flush()
-        header = self._answer.readline().split()
-        if len(header) != 3 or header[1] not in (b"blob", b"tree", b"commit", b"tag"):
-            return None  # missing, ambiguous
-        data = self._answer.read(int(header[2]) + 1)[:-1]
-        return data if header[1] == b"blob" and len(data) <= REGISTRY_MAX_BYTES else None
-
-
-@contextmanager
-def blobs(folder: Path) -> Iterator[Blob]:
-    command = ["git", "-C", str(folder), "cat-file", "--batch"]
+def _is_file(top: Path, path: str) -> bool:
+    """Whether a regular file lies at a path of the working tree, reached through folders alone."""
+    parts = PurePosixPath(path).parts
+    folders = (top.joinpath(*parts[:count]) for count in range(1, len(parts)))
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    except OSError as error:
-        raise WorldError(f"git: does not run ({error.strerror}): install git") from error
-    with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        yield Blob(process.stdin, process.stdout)
-
-
-def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
-    except OSError as error:
-        raise WorldError(f"git: does not run ({error.strerror}): install git") from error
+        if any(not stat.S_ISDIR(folder.lstat().st_mode) for folder in folders):
+            return False
+        return stat.S_ISREG((top / path).lstat().st_mode)
+    except OSError:
+        return False

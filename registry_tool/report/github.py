@@ -12,6 +12,7 @@ from registry_tool.report import text
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.toolkit import markdown_table, markdown_text
 from registry_tool.values import Severity, visible
+from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
 
@@ -30,15 +31,23 @@ def findings(results: Sequence[Validation]) -> Iterator[str]:
         yield f"registry validate: {click.unstyle(list(text.validation(result))[-1])}"
 
 
-def verdicts(items: Sequence[Judgement], loaded: Loaded | None) -> Iterator[str]:
-    """An error at the entry's line for each HOLD, then the verdicts as text."""
+def verdicts(items: Sequence[Judgement], loaded: Loaded | None, comparison: Comparison | None = None) -> Iterator[str]:
+    """An error at the entry's line for each HOLD, a warning or notice for what else changed, then both as text."""
     for item in items:
         if not item.verdict.promotes:
             file, place = (from_root(loaded.path, None), of_entry(loaded, item.verdict.entry)) if loaded else ("", None)
             words = "; ".join([item.why, *item.verdict.reasons] if item.why else item.verdict.reasons)
             yield _command("error", file, place, f"{item.verdict.entry} is held", words)
-    for item in items:
-        yield from ("  " + click.unstyle(line) for line in text.judgement(item))
+    if comparison is None:
+        lines = [line for item in items for line in text.judgement(item)]
+    else:
+        lines = list(text.comparison(comparison))
+        for change in comparison.changes:
+            place = of_entry(loaded, change.subject) if loaded else None
+            file = from_root(loaded.path, None) if loaded else ""
+            title = f"{change.what} since {comparison.base.name}"
+            yield _command(WORDS[change.severity], file, place, title, str(change))
+    yield from ("  " + click.unstyle(line) for line in lines)
 
 
 def _command(word: str, file: str, place: tuple[int, int | None] | None, title: str, message: str) -> str:
@@ -71,12 +80,17 @@ def summary_of_findings(results: Sequence[Validation]) -> Iterator[str]:
         yield ""
 
 
-def summary_of_verdicts(items: Sequence[Judgement], title: str) -> Iterator[str]:
-    """Markdown: the gate table, a row a rule and entry, then the reasons of what is held."""
+def summary_of_verdicts(items: Sequence[Judgement], title: str, comparison: Comparison | None = None) -> Iterator[str]:
+    """Markdown: the gate table, a row a rule and entry, then the reasons of what is held, then what else changed."""
     yield from (f"### {_cell(title)}", "")
-    if not items:
-        yield from ("Nothing to judge.", "")
-        return
+    yield from _gate_table(items) if items else ("Nothing to judge.", "")
+    for change in comparison.changes if comparison is not None else ():
+        yield f"- {change.severity}: {_cell(str(change))}"
+    if comparison is not None and comparison.changes:
+        yield ""
+
+
+def _gate_table(items: Sequence[Judgement]) -> Iterator[str]:
     rows = [["entry", "verdict", "rule", "found", ""]]
     for item in items:
         verdict = item.verdict

@@ -10,6 +10,7 @@ import click
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.values import Finding, Severity, visible
+from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
 
@@ -22,12 +23,18 @@ def validations(results: Iterable[Validation], *, strict: bool) -> str:
     return _document([_suite(from_root(r.loaded.path, None), _cases(r, failing)) for r in results])
 
 
-def judgements(items: Sequence[Judgement], registry: str) -> str:
-    """One suite, a case an entry; HOLD fails it, with each rule's figure and the reasons."""
+def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison | None = None) -> str:
+    """One suite, a case an entry; HOLD fails it, with each rule's figure and the reasons.
+
+    comparison: what `gate --base` found; the case that lists its changes never fails.
+    """
     cases: dict[str, Case] = {}
     for item in items:
         lines = [click.unstyle(line) for line in text.judgement(item, details=False)]
         cases[item.verdict.entry] = ([], lines) if item.verdict.promotes else (lines, [])
+    if comparison is not None and comparison.changes:
+        title, *lines = [click.unstyle(line) for line in text.changes(comparison)]
+        cases[title.removesuffix(":")] = ([], lines)
     return _document([_suite(f"gate of {registry}", cases)])
 
 

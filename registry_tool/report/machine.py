@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from registry_tool.values import Json, Severity
+from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
 
@@ -38,3 +39,13 @@ def judgement(item: Judgement) -> dict[str, Json]:
     """The verdict as `flip` stores it, with the evidence's details beside it."""
     details = dict(item.evidence.details) if item.evidence else {}
     return {**item.verdict.to_dict(), "why": item.why or None, "details": details}
+
+
+def comparison(item: Comparison) -> dict[str, Json]:
+    """What `gate --base` compared with, its verdicts, and what else the change does."""
+    return {
+        "registry": item.path,
+        "base": {"name": item.base.name, "commit": item.base.commit, "path": item.base.path},
+        "judgements": [judgement(one) for one in item.judgements],
+        "changes": [change.to_dict() for change in item.changes],
+    }

@@ -13,6 +13,7 @@ from registry_tool.values import Finding, Json, Severity, visible
 from registry_tool.workflows.validate import Validation
 
 if TYPE_CHECKING:
+    from registry_tool.workflows.compare_with_base import Comparison
     from registry_tool.workflows.gate import Judgement
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -57,6 +58,24 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
     if details and item.evidence is not None and (rows := item.evidence.details.get("table")):
         yield ""
         yield from text_table(rows)
+
+
+def comparison(item: Comparison, *, details: bool = True) -> Iterator[str]:
+    """The verdicts of `gate --base`, then what else the change does, whatever was promoted."""
+    for one in item.judgements:
+        yield from judgement(one, details=details)
+    if not item.judgements:
+        yield f"nothing turned production or changed there since {visible(str(item.base))}"
+    yield from changes(item)
+
+
+def changes(item: Comparison) -> Iterator[str]:
+    """Demotions, deletions, policy changes and the like, a line each; none where there are none."""
+    if item.changes:
+        yield f"other changes since {visible(str(item.base))}:"
+    for change in item.changes:
+        severity = click.style(str(change.severity), fg=COLOURS[change.severity], bold=True)
+        yield f"  {severity}[{change.what}] {visible(str(change))}"
 
 
 def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:

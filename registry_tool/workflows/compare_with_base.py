@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry, sha256_of
-from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.git.revisions import load_base
+from registry_tool.git.revisions import Base, load_base, load_base_file
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Finding, Policy, Registry, Severity, Verdict
+from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
 from registry_tool.workflows.gate import Judgement, judge_entry
 from registry_tool.workflows.opening import usable
 
 POLICY = "its policy changed"
 PINS = ("digest-mismatch", "size-mismatch")  # what a file says that changed under an unchanged document; or file-...
-
-
-def gate_base(path: Path, plugins: Plugins, base: str) -> list[Judgement]:
-    """Judge what a change does to production since `base`; [] where it does nothing there.
-
-    That is every entry that turned production, changed there (its document, its files, its policy) or was renamed;
-    refused are an entry that was deleted from production and a demotion without a reason.
-    Raises RejectedError for a lowered schema_version.
-    """
-    plugins.need_all()
-    loaded = usable(path)
-    assert loaded.registry is not None
-    old = load_base(base, path)
-    if old is not None and old.registry is None:
-        raise InputError(f"--base {base}: the registry there cannot be read: {old.findings[0]}")
-    before = old.registry if old is not None and old.registry is not None else store.empty()
-    if old is not None and loaded.registry.schema_version < before.schema_version:
-        raise RejectedError(
-            f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
-            f"expected {before.schema_version}: restore it"
-        )
-    with Folder(loaded.folder) as folder, Prober() as prober:
-        change = _Change(loaded, loaded.registry, old, before, plugins, folder, prober)
-        return [*filter(None, map(change.judge, range(len(loaded.registry.entries)))), *change.deleted()]
+# Fields of a single model that say nothing of what it computes, and those that a migration adds.
+WORDS = frozenset({"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle"})
+ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
-    """A registry as it is and as it was. base: None where there was none; `before` then is an empty one."""
+class Comparison:
+    """A registry held against a base: the verdicts on its promotions, and whatever else the change does."""
 
-    loaded: Loaded
+    base: Base
+    path: str
+    judgements: tuple[Judgement, ...]
+    changes: tuple[Change, ...]
+
+    @property
+    def passes(self) -> bool:
+        return all(judgement.verdict.promotes for judgement in self.judgements)
+
+
+def gate_base(path: Path, plugins: Plugins, base: str | Path, searched_from: Path | None = None) -> Comparison:
+    """Judge what a change does to production since `base`, and list what else it does.
+
+    Judged is every entry that turned production, changed there (its document, its files, its policy) or was renamed;
+    refused are an entry that was deleted from production and a demotion without a reason.
+    base: a revision's name, or the Path of an older registry. searched_from: the folder from which the registry was
+    looked for, None where it was named. Raises RejectedError for a lowered schema_version.
+    """
+    plugins.need_all()
+    before = load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
+    old = before.registry
+    if old is not None and old.registry is None:
+        option = "--base-file" if isinstance(base, Path) else "--base"
+        raise InputError(f"{option} {base}: the registry there cannot be read: {old.findings[0]}")
+    loaded = usable(path)
+    assert loaded.registry is not None
+    was = old.registry if old is not None and old.registry is not None else store.empty()
+    if old is not None and loaded.registry.schema_version < was.schema_version:
+        raise RejectedError(
+            f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
+            f"expected {was.schema_version}: restore it"
+        )
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        comparer = _Comparer(loaded, loaded.registry, before, was, plugins, folder, prober)
+        entries = range(len(loaded.registry.entries))
+        judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
+        kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
+        changes = [*comparer.changes(), *policy_changes(was, loaded.registry, plugins.kinds, kinds)]
+    return Comparison(before, str(path), tuple(judgements), tuple(changes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparer:
+    """A registry as it is and as it was; `before` is an empty one where there was none."""
+
+    loaded: store.Loaded
     now: Registry
-    base: Loaded | None
+    base: Base
     before: Registry
     plugins: Plugins
     folder: Folder
@@ -69,6 +93,8 @@ class _Change:
             return self._demoted(entry, index, old)
         if old is None or old.smoke:
             why = "turned production"
+        elif self._is_kept(entry, old):
+            return self._check_kept(index, old)
         elif old.id != entry.id:
             why = f"renamed from {old.id}"
         elif old.document != entry.document:
@@ -76,16 +102,12 @@ class _Change:
         elif self.now.policies.get(entry.kind) != self.before.policies.get(entry.kind):
             why = POLICY
         else:
-            view = self._open(index)
-            found = check_entry(view, self.now, self.plugins, Level.QUICK)
-            broken = [f for f in found if f.code in PINS or f.code.startswith("file-")]
-            return self._hold(entry, "its files changed", broken) if broken else None
+            return self._check_kept(index, old)
         return replace(self._judged(self._open(index), old, why), why=why)
 
     def deleted(self) -> list[Judgement]:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
-        ids = {entry.id for entry in self.now.entries} | {old.id for e in self.now.entries if (old := self._was(e))}
-        gone = [old for old in self.before.entries if old.is_production and old.id not in ids]
+        gone = [old for old in self._gone() if old.is_production]
         joined = self._joined() if gone else EMPTY
         return [
             self._hold(old, "deleted while in production", [Finding(
@@ -94,6 +116,61 @@ class _Change:
             )])
             for old in gone if joined.get(old.id) != old.sha256
         ]  # fmt: skip
+
+    def changes(self) -> Iterator[Change]:
+        """What the change does to the registry and its entries beside promotions."""
+        if self.base.was_moved:
+            yield Change("moved", str(self.base.path), f"moved to {self.base.path_now}")
+        if self.base.registry is not None and self.now.schema_version != self.before.schema_version:
+            words = f"schema_version {self.before.schema_version} became {self.now.schema_version}"
+            yield Change("schema_version", self.loaded.name, words)
+        for entry in self.now.entries:
+            old = self._was(entry)
+            if old is not None:
+                yield from entry_changes(old, entry)
+            if old is not None and old.document != entry.document and self._is_kept(entry, old):
+                yield Change("kept", entry.id, "production before, with the same bytes: not judged again")
+        joined = self._joined() if self._gone() else EMPTY
+        for old in self._gone():
+            if joined.get(old.id) == old.sha256:
+                yield Change("joined", old.id, "it is a member of an ensemble now")
+            else:
+                yield from entry_changes(old, None)
+
+    def _gone(self) -> list[Entry]:
+        ids = {entry.id for entry in self.now.entries} | {old.id for e in self.now.entries if (old := self._was(e))}
+        return [old for old in self.before.entries if old.id not in ids]
+
+    def _is_kept(self, entry: Entry, old: Entry) -> bool:
+        """Whether a single model was production at the base with the same bytes, by no verdict: it needs none now.
+
+        That is an entry of version 1, or one imported from there: nothing promoted it in this change.
+        """
+        if entry.smoke or old.smoke or entry.sha256 != old.sha256 or entry.manifest is not None:
+            return False
+        migrated = self.now.schema_version == store.VERSION > self.before.schema_version
+        came_from = (entry.promotion or EMPTY).get("imported_from")
+        if migrated:
+            document = self.base.registry.document if self.base.registry is not None else None
+            if document is None or sha256_of(document.data) != came_from:
+                return False
+        elif self.now.schema_version == store.VERSION and came_from is None:
+            return False
+        fields = (
+            {*old.document, *entry.document} - WORDS - {"smoke"} - (ADDED_BY_MIGRATION if migrated else frozenset())
+        )
+        return all(old.document.get(field) == entry.document.get(field) for field in fields)
+
+    def _check_kept(self, index: int, old: Entry) -> Judgement | None:
+        """An entry that needs no judgement is held where its files are not those that were promoted."""
+        entry = self.now.entries[index]
+        if entry.document == old.document:
+            found = check_entry(self._open(index), self.now, self.plugins, Level.QUICK)
+            broken = [f for f in found if f.code in PINS or f.code.startswith("file-")]
+        else:
+            found = check_entry(self._open(index), self.now, self.plugins, Level.FULL)
+            broken = [f for f in found if f.severity is Severity.ERROR]
+        return self._hold(entry, "its files changed", broken) if broken else None
 
     def _open(self, index: int) -> OpenEntry:
         entry = self.now.entries[index]
@@ -144,30 +221,34 @@ class _Change:
         entry = view.entry
         errors = [f for f in check_entry(view, self.now, self.plugins, Level.FULL) if f.severity is Severity.ERROR]
         policy = self.now.policies.get(entry.kind, Policy())
-        kind = self.plugins.kinds.get(entry.kind)
-        stood = self.before.policies.get(entry.kind, kind.default_policy if kind else Policy())
-        if self.now.schema_version == store.VERSION and policy.is_looser_than(stood):
+        if self.now.schema_version == store.VERSION and self._is_loosened(entry, old):
             alone = "land the policy first, alone" if why != POLICY else "demote what was judged by it, or restore it"
             errors.append(view.registry_finding(
                 "base-policy-loosened", f"the policy of kind {entry.kind!r} was loosened in the same change", "kind",
                 hint=alone,
             ))  # fmt: skip
         promotion = entry.promotion or EMPTY
-        if "imported_from" in promotion and not self._was_imported(entry, old):
+        if "imported_from" in promotion:
+            was = old is not None and old.is_production and old.sha256 == entry.sha256
+            what = "it was changed since" if was else f"the registry at the base did not have {entry.id} as production"
             errors.append(view.registry_finding(
-                "base-import-unknown", f"the registry at the base did not have {entry.id} as production", "promotion",
+                "base-import-unknown", f"the import promotes nothing here: {what}", "promotion",
                 found="imported_from", expected="a verdict", hint="set smoke to true and flip it",
             ))  # fmt: skip
         if errors:
             return self._hold(entry, why, errors)
-        if "verdict" not in promotion:
+        if "verdict" in promotion:
+            return judge_entry(view, self.now, self.plugins)
+        if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
-        return judge_entry(view, self.now, self.plugins)
+        return self._hold(entry, why, [view.registry_finding(
+            "base-promotion-unjudged", "no rule judged this promotion", "smoke", found="smoke: false",
+            expected="a verdict, or a manual policy and a reason", hint="set smoke to true and flip it",
+        )])  # fmt: skip
 
-    def _was_imported(self, entry: Entry, old: Entry | None) -> bool:
-        """True where the base is the old registry that the entry came from, or had this very promotion already."""
-        if self.base is None or self.base.document is None or old is None or old.smoke or old.sha256 != entry.sha256:
-            return False
-        came_from = (entry.promotion or EMPTY).get("imported_from")
-        migrated = self.before.schema_version < store.VERSION and sha256_of(self.base.document.data) == came_from
-        return migrated or old.promotion == entry.promotion
+    def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
+        """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""
+        stood, kind = self.before.policies.get(entry.kind), self.plugins.kinds.get(entry.kind)
+        if stood is None and old is not None:
+            stood = kind.default_policy if kind is not None else Policy()
+        return stood is not None and self.now.policies.get(entry.kind, Policy()).is_looser_than(stood)

@@ -41,7 +41,7 @@ def touched(files: Iterable[str], here: Path, environment: Mapping[str, str]) ->
     files: relative to `here`, which is as far up as it looks. What git says was deleted counts too: pre-commit names
     no deleted file, and its environment says of which range of revisions it speaks.
     """
-    from registry_tool.git.revisions import deleted  # loads subprocess, which validate alone does without
+    from registry_tool.git.repository import deleted  # loads subprocess, which validate alone does without
 
     revisions = environment.get("PRE_COMMIT_FROM_REF"), environment.get("PRE_COMMIT_TO_REF")
     found = set()

@@ -49,12 +49,27 @@ def test_a_registry_is_found_from_below(tmp_path: Path, name: str, depth: str) -
 
 
 def test_the_nearest_registry_is_meant(tmp_path: Path) -> None:
-    """One in this folder comes before one above; model/ comes before a file beside it."""
+    """One in this folder comes before one above."""
     touch(tmp_path / "registry.json")
     near = touch(tmp_path / "a" / "registry.json")
     assert store.find(None, {}, tmp_path / "a") == near
-    inside = touch(tmp_path / "a" / "model" / "registry.json")
-    assert store.find(None, {}, tmp_path / "a") == inside
+
+
+@pytest.mark.parametrize("second", ["empty", "broken link", "link"])
+def test_two_registries_side_by_side_are_refused(tmp_path: Path, second: str) -> None:
+    """registry.json and model/registry.json, whatever the second is: a person says which; a folder is none."""
+    first, other = touch(tmp_path / "registry.json"), tmp_path / "model" / "registry.json"
+    other.parent.mkdir()
+    if second == "empty":
+        other.touch()
+    else:
+        other.symlink_to("nowhere" if second == "broken link" else "../registry.json")
+    with pytest.raises(InputError, match=r"model/registry.json and registry.json.*--registry PATH.*REGISTRY_JSON"):
+        store.find(None, {}, tmp_path)
+    assert store.find("registry.json", {}, tmp_path) == Path("registry.json")
+    other.unlink()
+    other.mkdir()
+    assert store.find(None, {}, tmp_path) == first
 
 
 def test_a_folder_stands_for_the_registry_in_it(tmp_path: Path) -> None:

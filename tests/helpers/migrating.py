@@ -1,11 +1,11 @@
-"""migrating.py: an old registry, its migration, and what is wrong with the new one."""
+"""migrating.py: an old registry, one with an ensemble, a migration, and what is wrong with the new one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from tiny_models import write
+from tiny_models import FEATURES, entry, model, sidecar, write
 
 from registry_tool.plugins.manager import load
 from registry_tool.values import Severity
@@ -24,3 +24,24 @@ def run(path: Path, new: Path, **options: Any) -> Migration:
 
 def errors(folder: Path) -> list[str]:
     return [str(f) for f in validate(folder / "registry.json", load()).findings if f.severity is Severity.ERROR]
+
+
+def ensemble(folder: Path, **fields: Any) -> Path:
+    """Two production members below `sub/`, with sidecars, and a manifest that is right; fields change it."""
+    rows = [entry(folder, model(codec=13, seed=s), f"sub/s{s}", id=f"s{s}", smoke=False) for s in range(2)]
+    vocabulary = ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
+                  "h264_qsv", "hevc_qsv", "av1_qsv", "unknown"]  # fmt: skip
+    for seed, row in enumerate(rows):
+        layout = [*(f"encoder_onehot[{name}]" for name in vocabulary), "crf_norm"]
+        write(folder, f"sub/s{seed}.json", sidecar(
+            row, input_names=["features", "codec_onehot"], encoder_vocab=vocabulary, encoder_vocab_version=2,
+            codec_block_layout=layout, seed=seed,
+        ))  # fmt: skip
+    manifest = {
+        "id": "e", "kind": "fr_ensemble", "ensemble_size": 2, "smoke": False, "mood": {"deep": ["kept", 1]},
+        "members": [{"id": f"s{s}", "onnx": f"s{s}.onnx", "seed": s, "sha256": rows[s]["sha256"]} for s in range(2)],
+        "feature_order": FEATURES, "feature_mean": [0.5] * 6, "feature_std": [0.1] * 6,
+        "codec_vocab": vocabulary, "codec_vocab_version": 2,
+    }  # fmt: skip
+    write(folder, "sub/e.json", manifest | fields)
+    return old(folder, *rows)

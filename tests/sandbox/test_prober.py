@@ -19,7 +19,6 @@ import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
 
-from registry_tool.documents import store
 from registry_tool.errors import RejectedError, WorldError
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxError
@@ -261,8 +260,7 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
     document["models"] = [row | {"smoke": False, "promotion": {"manual": True, "reason": "looks fine"}}]
     tiny_models.write(tmp_path, "old.json", {"schema_version": 2, "policies": {}, "models": []})
     tiny_models.write(tmp_path, "registry.json", document)
-    with patch("registry_tool.workflows.compare_with_base.load_base", lambda base, path: store.load(tmp_path / base)):
-        (judgement,) = compare_with_base.gate_base(tmp_path / "registry.json", plugins, "old.json")
+    (judgement,) = compare_with_base.gate_base(tmp_path / "registry.json", plugins, tmp_path / "old.json").judgements
     assert not judgement.verdict.promotes
     assert "onnx-probe-memory" in " ".join(judgement.verdict.reasons)
 

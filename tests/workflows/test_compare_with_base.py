@@ -1,4 +1,4 @@
-"""Tests of changes.py in real repositories: deletions, demotions, renames, rebases, and what CI checks out."""
+"""Tests of compare_with_base.py in real repositories: deletions, demotions, renames, rebases, what CI checks out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_models
 from conftest import Program, Thumbs, with_plugin
+from migrating import ensemble
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
 
@@ -30,11 +31,11 @@ FLIPPED = [("tiny", "PROMOTE", "turned production")]
 
 def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
     found = compare_with_base.gate_base(box.path, plugins or load(), base)
-    return [(j.verdict.entry, j.verdict.decision, j.why) for j in found]
+    return [(j.verdict.entry, j.verdict.decision, j.why) for j in found.judgements]
 
 
 def codes(box: Sandbox, base: str) -> set[str]:
-    return {f.code for j in compare_with_base.gate_base(box.path, load(), base) for f in j.findings}
+    return {f.code for j in compare_with_base.gate_base(box.path, load(), base).judgements for f in j.findings}
 
 
 def flip(box: Sandbox) -> None:
@@ -284,8 +285,6 @@ def test_unrelated_histories_are_bad_input(smoke: Sandbox) -> None:
 
 def test_a_migration_in_place_is_judged_as_one(tmp_path: Path) -> None:
     """Joined members are not missed, imports pass, and an import that never was is held."""
-    from test_migrate import ensemble
-
     path = ensemble(tmp_path / "repo" / "tiny")
     row = tiny_models.entry(path.parent, tiny_models.model(seed=7), "one", smoke=False)
     tiny_models.write(path.parent, "one.json", tiny_models.sidecar(row))
@@ -297,7 +296,7 @@ def test_a_migration_in_place_is_judged_as_one(tmp_path: Path) -> None:
     shutil.rmtree(path.parent)
     (tmp_path / "new").rename(top / "tiny2")
     box = Sandbox(top / "tiny2" / "registry.json", "one")
-    assert judged(box, base) == [("one", "PROMOTE", "changed while in production")]
+    assert judged(box, base) == NOTHING
     box.edit_entry(promotion={"imported_from": sha256(b"another registry")})
     assert codes(box, base) == {"base-import-unknown"}
     box.edit(lambda document: document["models"].pop(0))  # the ensemble that took the members in

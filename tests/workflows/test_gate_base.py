@@ -1,4 +1,4 @@
-"""Tests of gitbase.py and `gate --base`: every entry that turned production in a change must earn it in that change."""
+"""Tests of compare_with_base.py and `gate --base`: what turned production in a change must earn it in that change."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from registry_tool.workflows import promote as promote_workflow
 pytestmark = pytest.mark.usefixtures("own_git")
 
 
-def judged(box: Sandbox, base: str, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
+def judged(box: Sandbox, base: str | Path, plugins: Plugins | None = None) -> list[tuple[str, str, str]]:
     """(entry, decision, why) of every judgement since `base`."""
     return [
         (j.verdict.entry, j.verdict.decision, j.why)
-        for j in compare_with_base.gate_base(box.path, plugins or load(), base)
+        for j in compare_with_base.gate_base(box.path, plugins or load(), base).judgements
     ]
 
 
 def reasons(box: Sandbox, base: str, plugins: Plugins | None = None) -> str:
     return " | ".join(
-        r for j in compare_with_base.gate_base(box.path, plugins or load(), base) for r in j.verdict.reasons
+        r for j in compare_with_base.gate_base(box.path, plugins or load(), base).judgements for r in j.verdict.reasons
     )
 
 
@@ -207,7 +207,10 @@ def test_an_import_that_never_was_is_held(thumb: Sandbox) -> None:
 
 
 def test_an_import_from_the_base_passes(tmp_path: Path) -> None:
-    """A version-1 production model that the change brings to version 2, naming the very registry at the base."""
+    """A version-1 production model that the change brings to version 2, naming the very registry at the base.
+
+    Nothing judged it, so nothing is called promoted: it is listed as kept, unless more than the migration changed.
+    """
     model = tiny_models.model()
     row = tiny_models.entry(tmp_path, model, smoke=False)
     pin = tiny_models.write(tmp_path, "m.json", tiny_models.sidecar(row))
@@ -218,7 +221,13 @@ def test_an_import_from_the_base_passes(tmp_path: Path) -> None:
     (tmp_path / "registry.json").write_bytes(to_json(document))
     box = Sandbox(tmp_path / "registry.json", "m")
     assert box.codes() == []
-    assert [decision for _, decision, _ in judged(box, base)] == ["PROMOTE"]
+    compared = compare_with_base.gate_base(box.path, load(), base)
+    assert (compared.passes, compared.judgements) == (True, ())
+    assert [change.what for change in compared.changes] == ["schema_version", "kept"]
+    for field, value in (("opset", 16), ("quant_mode", "fp32"), ("sidecar_sha256", None)):
+        box.edit_entry(**{field: value})
+        assert [decision for _, decision, _ in judged(box, base)] == ["HOLD"]
+        box.path.write_bytes(to_json(document))
 
 
 # ---- what a base can be -----------------------------------------------------------------------------------------
@@ -233,7 +242,7 @@ def test_a_base_is_a_branch_a_tag_or_a_commit(smoke: Sandbox) -> None:
     smoke.edit_entry(notes="changed")
     commit(smoke.folder)
     for name in (base, base[:10], "v1", "origin/feature/x", "HEAD~1", "main^", "HEAD^{commit}~1"):
-        loaded = load_base(name, smoke.path)
+        loaded = load_base(name, smoke.path).registry
         assert loaded is not None
         assert loaded.document is not None
         assert loaded.document.data == before
@@ -243,7 +252,7 @@ def test_a_base_is_an_older_file(smoke: Sandbox, tmp_path: Path) -> None:
     """Without git, an older registry file does."""
     (tmp_path / "old.json").write_bytes(smoke.path.read_bytes())
     flip(smoke)
-    assert judged(smoke, str(tmp_path / "old.json")) == [("tiny", "PROMOTE", "turned production")]
+    assert judged(smoke, tmp_path / "old.json") == [("tiny", "PROMOTE", "turned production")]
 
 
 def test_a_file_does_not_stand_in_for_a_revision(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,15 +290,15 @@ def test_a_shallow_clone_says_so(smoke: Sandbox, tmp_path: Path) -> None:
         judged(Sandbox(tmp_path / "shallow" / "registry.json"), "HEAD~1")
 
 
-def test_no_repository_is_bad_input(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_repository_is_bad_input(smoke: Sandbox) -> None:
     """Outside of git the message offers a file."""
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(smoke.folder))
-    with pytest.raises(InputError, match=r"not a git repository.*or a file"):
+    with pytest.raises(InputError, match=r"no git repository.*--base-file"):
         judged(smoke, "main")
 
 
 def test_no_git_is_a_broken_world(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without git: exit code 3, and what to install."""
+    start(smoke.folder)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WorldError, match="install git"):
         judged(smoke, "main")
@@ -336,13 +345,14 @@ def test_the_command_fails_the_job(smoke: Sandbox, registry: Program) -> None:
     where = ("--registry", smoke.path)
     nothing = registry("gate", "--base", base, *where)
     assert (nothing.code, "nothing" in nothing.out) == (0, True)
-    assert json.loads(registry("gate", "--base", base, "--format", "json", *where).out) == []
+    document = json.loads(registry("gate", "--base", base, "--format", "json", *where).out)
+    assert (document["judgements"], document["changes"], document["base"]["commit"]) == ([], [], base)
     smoke.edit_entry(smoke=False)
     held = registry("gate", "--base", base, *where)
     assert (held.code, "HOLD" in held.out, "promotion-missing" in held.out) == (1, True, True)
     smoke.edit_entry(smoke=True)
     flip(smoke)
     ran = registry("gate", "--base", base, "--format", "json", *where)
-    [document] = json.loads(ran.out)
+    [document] = json.loads(ran.out)["judgements"]
     assert (ran.code, document["verdict"], document["why"]) == (0, "PROMOTE", "turned production")
     assert registry("gate", "--base", "nowhere", *where).code == 2

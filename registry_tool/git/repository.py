@@ -1,0 +1,200 @@
+"""repository.py: git itself: where a registry lies in its repository, and what its objects hold. Never writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from registry_tool.errors import InputError, WorldError
+from registry_tool.storage.files import shown
+from registry_tool.strictjson import REGISTRY_MAX_BYTES
+
+FETCH = "fetch full history (fetch-depth: 0)"
+# A folder that looks like a bare repository is content, not a repository: git is not to read its configuration.
+SAFE = ("-c", "safe.bareRepository=explicit")
+# What would make git read another repository than the one that was decided on, or other objects than those it names.
+REDIRECTING = (
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_REPLACE_REF_BASE", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE",
+)  # fmt: skip
+LINK, SUBMODULE, REGULAR = "120000", "160000", "100"  # modes of a git tree; how those of regular files begin
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a registry lies: the top of its working tree, and its POSIX path from there."""
+
+    top: Path
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A name in a git tree: its mode, its object's id, and its POSIX path from the top of the tree."""
+
+    mode: str
+    oid: str
+    path: str
+
+
+def locate(registry: Path) -> Place:
+    """The repository that holds a registry, decided by the names on the way to it, not by what they lead to.
+
+    It is the nearest folder above the registry that has a `.git`. Raises InputError where there is none, where a link
+    stands between the two, where the repository is a submodule of another one, or where git refuses it.
+    """
+    absolute = Path(os.path.abspath(registry))
+    tops = [folder for folder in absolute.parents if os.path.lexists(folder / ".git")]
+    if not tops:
+        raise InputError(
+            f"{registry}: it lies in no git repository, expected one: run it in a clone, "
+            "or compare with an older registry: --base-file FILE"
+        )
+    top = tops[0]
+    if os.path.realpath(registry.parent) != os.path.realpath(absolute.parent):
+        raise InputError(f"{registry}: found .. behind a symbolic link, expected a path without one: name {absolute}")
+    _refuse_links(registry, absolute.parent, tops[1] if len(tops) > 1 else top)
+    answer = git(top, "rev-parse", "--show-toplevel")
+    if answer.returncode != 0:
+        raise InputError(f"{shown(str(top))}: git says {_words(answer.stderr)!r}, expected a repository it can read")
+    if os.path.realpath(_line(answer.stdout)) != os.path.realpath(top):
+        raise InputError(
+            f"{shown(str(top))}: git takes it for a part of {shown(_line(answer.stdout))}: repair its .git"
+        )
+    if outer := _line(git(top, "rev-parse", "--show-superproject-working-tree").stdout):
+        raise InputError(
+            f"{registry}: {shown(str(top))} is a submodule of {shown(outer)}, expected a registry in a repository of "
+            "its own: a change can make a folder a submodule; compare in a clone of its own, or use --base-file FILE"
+        )
+    return Place(top, absolute.relative_to(top).as_posix())
+
+
+def _refuse_links(registry: Path, folder: Path, top: Path) -> None:
+    """No folder from below the top to the registry's own may be a symbolic link."""
+    for part in [*reversed(folder.parents), folder]:
+        if part.is_relative_to(top) and part != top and part.is_symlink():
+            raise InputError(
+                f"{registry}: {shown(str(part))} is a symbolic link, expected a folder: a link can lead to another "
+                "registry than the one at the base; name the folder itself"
+            )
+
+
+# ---- what a revision holds --------------------------------------------------------------------------------------
+
+
+def find_in_tree(place: Place, revision: str, path: str) -> Item | None:
+    """The file at a path of a revision; None where there is none.
+
+    Raises InputError for a link or a submodule in its place or on the way: what they lead to is not the base's.
+    """
+    parts, item = PurePosixPath(path).parts, None
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[:count])
+        item = next((item for item in list_tree(place, revision, name) if item.path == name), None)
+        if item is None:
+            return None
+        if item.mode in (LINK, SUBMODULE):
+            what = "a symbolic link" if item.mode == LINK else "a submodule"
+            raise InputError(
+                f"{revision[:12]}:{shown(name)}: found {what}, expected a folder or the registry itself: "
+                "compare with an older file: --base-file FILE"
+            )
+    if item is None or not item.mode.startswith(REGULAR):
+        return None
+    return item
+
+
+def list_tree(place: Place, revision: str, name: str | None = None) -> list[Item]:
+    """What a revision holds: at one name, else all files of it at any depth."""
+    options = ("-r",) if name is None else ()
+    names = ("--", name) if name is not None else ()
+    answer = git(place.top, "--literal-pathspecs", "ls-tree", "-z", "--full-tree", *options, revision, *names)
+    lines = os.fsdecode(answer.stdout).split("\0")[:-1] if answer.returncode == 0 else []
+    split = (line.partition("\t") for line in lines)
+    return [Item(head.split(" ")[0], head.split(" ")[2], path) for head, _, path in split]
+
+
+class Blob:
+    """An object's bytes by any name git knows, from one `git cat-file --batch` process; None where there is none."""
+
+    def __init__(self, ask: IO[bytes], answer: IO[bytes]) -> None:
+        self._ask, self._answer = ask, answer
+
+    def __call__(self, name: str) -> bytes | None:
+        if "\n" in name:
+            return None
+        self._ask.write(name.encode(errors="surrogateescape") + b"\n")
+        self._ask.flush()
+        header = self._answer.readline().split()
+        if len(header) != 3 or header[1] not in (b"blob", b"tree", b"commit", b"tag"):
+            return None  # missing, ambiguous
+        data = self._answer.read(int(header[2]) + 1)[:-1]
+        return data if header[1] == b"blob" and len(data) <= REGISTRY_MAX_BYTES else None
+
+
+@contextmanager
+def blobs(folder: Path) -> Iterator[Blob]:
+    command = _command(folder, "cat-file", "--batch")
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+        )
+    except OSError as error:
+        raise WorldError(f"git: does not run ({error.strerror}): install git") from error
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Blob(process.stdin, process.stdout)
+
+
+def path_in_repository(registry: Path) -> str:
+    """The file's path from the top of the repository that git finds, links resolved; for `history`."""
+    folder = registry.resolve().parent
+    top = Path(_line(git(folder, "rev-parse", "--show-toplevel").stdout)).resolve()
+    return registry.resolve().relative_to(top).as_posix()
+
+
+def is_shallow(folder: Path) -> bool:
+    return git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+
+
+# ---- the program ------------------------------------------------------------------------------------------------
+
+
+def git(folder: Path, *arguments: str, redirected: bool = False) -> subprocess.CompletedProcess[bytes]:
+    """Run git in a folder. redirected: its hooks' environment (GIT_INDEX_FILE and the like) counts."""
+    environment = None if redirected else _environment()
+    try:
+        return subprocess.run(_command(folder, *arguments), capture_output=True, check=False, env=environment)
+    except OSError as error:
+        raise WorldError(f"git: does not run ({error.strerror}): install git") from error
+
+
+def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
+    """The files below a folder whose deletion is staged, or was made between two revisions; [] outside a repository."""
+    what = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
+    options = ("--name-only", "--no-renames", "--diff-filter=D", "--relative", "-z")
+    answer = git(folder, "diff", *options, *what, redirected=True)
+    return answer.stdout.decode(errors="replace").split("\0")[:-1] if answer.returncode == 0 else []
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    return ["git", *SAFE, "-C", str(folder), *arguments]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
+    return kept | {"GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def _line(stdout: bytes) -> str:
+    return os.fsdecode(stdout).removesuffix("\n")
+
+
+def _words(stderr: bytes) -> str:
+    return " ".join(stderr.decode(errors="replace").split())[:200]

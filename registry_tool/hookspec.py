@@ -210,6 +210,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not isinstance(self.document, Mapping):
             raise TypeError(f"document: found {type(self.document).__name__}, expected a mapping")
+        if self.table:
+            Table(self.table)  # raises ValueError for rows of different lengths
 
 
 @dataclass(frozen=True, slots=True)

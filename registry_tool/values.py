@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from registry_tool.errors import InputError
+from registry_tool.figures import Table
 
 # None, bool, int, float, str, a list or tuple, a mapping from str; the mark is for the check of what plugins answer.
 Json = Annotated[Any, "JSON"]
@@ -317,7 +318,10 @@ class Evidence:
     metrics: name -> finite number; a policy's rules name these. problems: what makes the evidence unfit to promote
     anything, one line each (a missing fold, a repeated seed, |PLCC| > 1): never a pass, whatever the metrics say.
     summary_only: no predictions or digests came along; may be judged, never flips. details: JSON for people.
-    together: names of metrics that came with one release: a verdict that stores one of a set stores all of it.
+    table: what is printed under the verdict. metrics_version: of the set of metrics that this release measures.
+    since: name -> the version that brought a metric; a verdict stores its metrics_version, so that what was measured
+    then may not be missing from it, and what a later release measures may. together: an older form of that, for
+    verdicts without a version: names of metrics of which a verdict stores all or none.
     """
 
     metrics: Mapping[str, float]
@@ -326,6 +330,9 @@ class Evidence:
     sha256: str | None = None
     details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
     together: tuple[frozenset[str], ...] = ()
+    table: Table | None = None
+    metrics_version: int | None = None
+    since: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():
@@ -333,6 +340,10 @@ class Evidence:
                 raise ValueError(f"metric {name}: found {value!r}, expected a number")
         if self.sha256 is not None and not SHA256_PATTERN.match(self.sha256):
             raise ValueError(f"evidence sha256: found {self.sha256!r}, expected 64 lower-case hex digits")
+        for name, since in self.since.items():
+            if not 1 <= since <= (self.metrics_version or 0):
+                expected = f"1 to the metrics_version, {self.metrics_version}"
+                raise ValueError(f"metric {name}: found {since} as its since, expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +359,7 @@ class Verdict:
     evidence_sha256: str | None = None
     summary_only: bool = False
     plugins: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    metrics_version: int | None = None  # of the metrics that were measured; None in verdicts of older releases
 
     @property
     def promotes(self) -> bool:
@@ -365,7 +377,7 @@ class Verdict:
             "metrics": dict(self.metrics),
             "reasons": list(self.reasons),
             "plugins": dict(self.plugins),
-        }
+        } | ({} if self.metrics_version is None else {"metrics_version": self.metrics_version})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Json]) -> Verdict:
@@ -380,4 +392,5 @@ class Verdict:
             evidence_sha256=document["evidence_sha256"],
             summary_only=document["summary_only"],
             plugins=MappingProxyType(dict(document["plugins"])),
+            metrics_version=document.get("metrics_version"),
         )

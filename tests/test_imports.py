@@ -21,7 +21,8 @@ FLOORS: dict[str, list[set[str]]] = {
     "registry_tool": [
         {"__init__", "schemas"},
         {"errors"},
-        {"values", "figures", "onnx_summary"},
+        {"figures", "onnx_summary"},
+        {"values"},
         {"strictjson", "hookspec"},
         {"storage.", "sandbox."},
         {"documents.", "rows."},

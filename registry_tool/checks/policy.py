@@ -38,15 +38,30 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
         evidence_sha256=evidence.sha256,
         summary_only=evidence.summary_only,
         plugins=plugins,
+        metrics_version=evidence.metrics_version,
     )
+
+
+def required(verdict: Verdict, policy: Policy, evidence: Evidence) -> set[str]:
+    """The metrics that a verdict has to store, by the evidence that was recomputed under the registry's policy now.
+
+    Those of its own rules; those that its metrics_version had (1 where it names none), unless it compared with another
+    incumbent than the policy does now, which decides what can be measured.
+    """
+    names = {rule.metric for rule in verdict.policy.rules}
+    if verdict.metrics_version is None:
+        names.update(*(group for group in evidence.together if group & verdict.metrics.keys()))
+    if verdict.policy.against == policy.against:
+        version = verdict.metrics_version or 1
+        names |= {name for name, since in evidence.since.items() if since <= version}
+    return names
 
 
 def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float], named: Iterable[str] = ()) -> list[str]:
     """The metrics in which a stored verdict and a recomputation differ, one line each.
 
-    Every stored metric must be recomputed, and every metric in `named` be stored: those of the verdict's own rules, and
-    those that came with a stored one. A recomputed one beside them is no disagreement: it is of a later release, which
-    measures more than the verdict saw.
+    Every stored metric must be recomputed, and every metric in `named` be stored. A recomputed one beside them is no
+    disagreement: it is of a later release, which measures more than the verdict saw.
     """
     lines = []
     for name in sorted({*stored, *named}):

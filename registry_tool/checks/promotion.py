@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import registry_tool.schemas as schemas
-from registry_tool.checks.policy import disagreements, judge
+from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
@@ -150,9 +150,7 @@ def _check_verdict(
             "verdict-other", "the verdict judges another evidence", "/evidence_sha256",
             verdict.evidence_sha256, evidence.sha256,
         ))  # fmt: skip
-    named = {rule.metric for rule in verdict.policy.rules}
-    named.update(*(names for names in evidence.together if names & verdict.metrics.keys()))
-    for line in disagreements(verdict.metrics, evidence.metrics, named):
+    for line in disagreements(verdict.metrics, evidence.metrics, required(verdict, policy, evidence)):
         findings.append(opened.finding(
             "verdict-disagrees", f"the verdict's figures are not those of the evidence: {line}", "/metrics",
             file=path, hint=hint,

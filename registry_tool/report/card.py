@@ -8,6 +8,7 @@ from registry_tool.report.text import part, plain
 from registry_tool.toolkit import markdown_table, text_table
 from registry_tool.values import Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.reproduce import environment_of
 
 NOTHING = "not recorded"
 
@@ -50,13 +51,19 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         yield from markdown_table([["metric", "value", "rule"], *rows], right=[1])
         if verdict.reasons:
             yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
-        if judgement.evidence is not None and (rows_ := judgement.evidence.details.get("table")):
-            yield from ("", "Each source predicted by models that never saw it:", "", "```", *text_table(rows_), "```")
+        if judgement.evidence is not None and (table := judgement.evidence.table):
+            yield from (
+                "",
+                "Each source predicted by models that never saw it:",
+                "",
+                "```",
+                *text_table(table.rows),
+                "```",
+            )
     if isinstance(recipe := manifest.get("recipe"), Mapping):
         yield from ("", "## How it was made", "")
         yield from markdown_table([["", ""], *([name, str(value)] for name, value in sorted(recipe.items()))])
-        packages = [item for item in _list(manifest, "environment") if isinstance(item, Mapping)]
-        made = ", ".join(f"{item['name']} {item['version']}" for item in packages if {"name", "version"} <= item.keys())
+        made = ", ".join(f"{name} {version}" for name, version in environment_of(manifest).items())
         yield from ("", f"Environment: {made or NOTHING}.")
     yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
 

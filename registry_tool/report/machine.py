@@ -38,6 +38,8 @@ def validation(result: Validation) -> dict[str, Json]:
 def judgement(item: Judgement) -> dict[str, Json]:
     """The verdict as `flip` stores it, with the evidence's details beside it."""
     details = dict(item.evidence.details) if item.evidence else {}
+    if item.evidence and item.evidence.table:
+        details["table"] = [list(row) for row in item.evidence.table.rows]
     return {**item.verdict.to_dict(), "why": item.why or None, "details": details}
 
 

@@ -55,9 +55,9 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
             yield f"       {name} = {value:.6g}"
     for reason in verdict.reasons:
         yield f"  - {visible(reason)}"
-    if details and item.evidence is not None and (rows := item.evidence.details.get("table")):
+    if details and item.evidence is not None and (evidence_table := item.evidence.table):
         yield ""
-        yield from text_table(rows)
+        yield from text_table(evidence_table.rows)
 
 
 def comparison(item: Comparison, *, details: bool = True) -> Iterator[str]:

@@ -190,14 +190,11 @@ class Using(Base):
 
 
 def _assert_well_formed(answer: object) -> None:
-    """What the core does with an answer works: JSON can hold it, tables are rectangular."""
+    """JSON can hold it as the core writes it: no NaN, no infinity."""
     if isinstance(answer, Batch):
         _assert_json({name: list(values[:SHOWN_ROWS]) for name, values in answer.columns.items()}, "a batch")
     elif isinstance(answer, Evaluation):
         _assert_json(answer.document, "the evaluation's document")
-        assert len({len(row) for row in answer.table}) <= 1, "the evaluation's table has rows of different lengths"
-        cells = {type(cell).__name__ for row in answer.table for cell in row}
-        assert cells <= {"str"}, f"the evaluation's table holds {sorted(cells)}, expected text"
     elif isinstance(answer, Evidence):
         _assert_json(answer.details, "the evidence's details")
 

@@ -128,7 +128,7 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
         for leaf in leaves
         if leaf.expected is not MISSING
     ]
-    then, now = _items(old), _items(manifest)
+    then, now = environment_of(old), environment_of(manifest)
     environment = [
         EnvironmentDifference(name, then.get(name), now.get(name), made.causes.get(name))
         for name in sorted({**then, **now})
@@ -139,9 +139,11 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
     return Reproduced(view.entry.id, digests, changes, added, environment, made.agreements, made.warnings)
 
 
-def _items(manifest: Mapping[str, Json]) -> dict[str, str]:
+def environment_of(manifest: Mapping[str, Json]) -> dict[str, str]:
+    """Name -> version of what a manifest records at `environment`; of another shape than {name, version}, nothing."""
     items = manifest.get(ENVIRONMENT)
-    return {str(i["name"]): str(i["version"]) for i in items} if isinstance(items, list) else {}
+    objects = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    return {str(item["name"]): str(item["version"]) for item in objects if {"name", "version"} <= item.keys()}
 
 
 def _explained(leaf: Difference, follows: Sequence[str]) -> bool:

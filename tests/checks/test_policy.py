@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_tool.checks.policy import disagreements, judge
+from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.toolkit import ROUNDING
-from registry_tool.values import Entry, Evidence, Policy, Rule
+from registry_tool.values import Entry, Evidence, Policy, Rule, Verdict
 
 ENTRY = Entry("tiny", "fr_ensemble", True, "a" * 64)
 POLICY = Policy((Rule("mean_plcc", ">=", 0.95), Rule("spread", "<=", 0.005)))
@@ -102,3 +103,61 @@ def test_promote_means_every_rule_holds_and_nothing_is_wrong(metrics: dict[str, 
 def test_disagreements_are_named(stored: dict[str, Any], now: dict[str, Any], lines: int) -> None:
     """A stored figure must be the recomputed one up to rounding; each that is not has a line of its own."""
     assert len(disagreements(stored, now, ["m"])) == lines
+
+
+# ---- the metrics of a release --------------------------------------------------------------------------------------
+
+NAMES = [f"m{number}" for number in range(6)]
+SINCE = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 4), min_size=1)
+
+
+@given(SINCE, st.integers(1, 4), st.integers(0, 4))
+def test_a_verdict_of_any_release_stays_valid(since: dict[str, int], then: int, later: int) -> None:
+    """Metrics that a later release brings are missing from no older verdict; those of its own may not be left out."""
+    policy, every = Policy(), dict.fromkeys(since, 0.5)
+    old = {name: number for name, number in since.items() if number <= then}
+    verdict = judge(policy, Evidence(dict.fromkeys(old, 0.5), metrics_version=then, since=old), ENTRY)
+    now = Evidence(every, metrics_version=max(4, then + later), since=since)
+    assert disagreements(verdict.metrics, now.metrics, required(verdict, policy, now)) == []
+    for name in old:
+        forged = replace(verdict, metrics={key: value for key, value in verdict.metrics.items() if key != name})
+        assert len(disagreements(forged.metrics, now.metrics, required(forged, policy, now))) == 1
+
+
+@given(SINCE)
+def test_a_verdict_without_a_version_is_of_the_first(since: dict[str, int]) -> None:
+    """Verdicts that were written before versions were have what version 1 measured."""
+    verdict = judge(Policy(), Evidence({}), ENTRY)
+    now = Evidence(dict.fromkeys(since, 0.5), metrics_version=4, since=since)
+    assert required(verdict, Policy(), now) == {name for name, number in since.items() if number == 1}
+
+
+def test_plugins_that_name_sets_of_metrics_are_still_read() -> None:
+    """`together`, for a verdict without a version: of a set, all or none."""
+    now = Evidence({"a": 1.0, "b": 1.0, "c": 1.0}, together=(frozenset("ab"), frozenset("c")))
+    verdict = judge(Policy(), Evidence({"a": 1.0}), ENTRY)
+    assert required(verdict, Policy(), now) == {"a", "b"}
+    assert required(replace(verdict, metrics_version=1), Policy(), now) == set()
+
+
+def test_another_incumbent_demands_nothing_but_the_rules() -> None:
+    """What is measured depends on the incumbent that is compared with, which the policy may name another day."""
+    now = Evidence({"m0": 0.5, "vs": 1.0}, metrics_version=1, since={"m0": 1, "vs": 1})
+    verdict = judge(Policy((Rule("m0", ">", 0.0),)), now, ENTRY)
+    assert required(verdict, Policy(extra={"against": "other"}), now) == {"m0"}
+    assert required(verdict, Policy(), now) == {"m0", "vs"}
+
+
+def test_the_version_of_a_verdict_survives() -> None:
+    """It is written where the evidence has one, and read again."""
+    verdict = judge(POLICY, Evidence(GOOD, metrics_version=3), ENTRY)
+    assert Verdict.from_dict(verdict.to_dict()).metrics_version == 3
+    assert "metrics_version" not in judge(POLICY, Evidence(GOOD), ENTRY).to_dict()
+
+
+@pytest.mark.parametrize("since", [{"m": 0}, {"m": 3}, {"m": -1}])
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_metric_comes_with_a_version_there_is(since: dict[str, int], version: int | None) -> None:
+    """Evidence whose metrics came before the first version, or after its own, is refused when it is made."""
+    with pytest.raises(ValueError, match="metric m: found"):
+        Evidence({"m": 1.0}, metrics_version=version, since=since)

@@ -161,3 +161,25 @@ def test_what_cannot_be_reproduced_is_one_line(
     assert (ran.code, "plugin notes: what it trained cannot be pinned" in ran.err) == (3, True)
     box.edit_entry(manifest="n/elsewhere.json")
     assert registry(*where, plugins=with_notes).code == 1
+
+
+ENVIRONMENTS = (
+    None, 7, "numpy 1", [], {}, {"numpy": "1"}, ["numpy"], [["numpy", "1"]], [None], [{"name": "numpy"}],
+    [{"version": "1"}], [{"name": ["a"], "version": {"b": 1}}], [{"name": "ink", "version": 2}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=repr)
+def test_an_environment_of_any_shape_is_no_failure(
+    notes: Notes, with_notes: Plugins, tmp_path: Path, registry: Program, environment: object
+) -> None:
+    """What a manifest records at `environment` is its plugin's own: another shape stops nothing."""
+    notes.trained = notes.make(b"text", environment=environment)
+    path = tmp_path / "model" / "registry.json"
+    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *_: None}
+    train(path, with_notes, "note", "n", **arguments)
+    notes.train_again(b"other")
+    for form in ("text", "json"):
+        ran = registry("reproduce", "n", "--registry", path, "--format", form, plugins=with_notes)
+        assert (ran.code, ran.err) == (0, "")  # `ink` is version 1 now, and was another or not recorded
+    assert registry("card", "n", "--registry", path, plugins=with_notes).code == 0

@@ -20,7 +20,7 @@ from fr_ensemble.evidence.metrics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, bootst
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.pinned import Predictions, predictions
 from registry_tool.errors import InputError
-from registry_tool.hookspec import EntryView, GateRequest
+from registry_tool.hookspec import EntryView, GateRequest, Table
 from registry_tool.values import Evidence
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
@@ -48,7 +48,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     if "incumbent" in compared and request.against is not None:
         details["against"]["incumbent"]["entry"] = request.against.entry.id
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
-    return Evidence(metrics, problems, False, evidence_sha256(view), _with_table(details), tuple(together))
+    return Evidence(metrics, problems, False, evidence_sha256(view), details, tuple(together), _table(details))
 
 
 def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Comparison], tuple[str, ...]]:
@@ -145,21 +145,21 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(hashlib.sha256(files[name]).digest())
-    return Evidence(metrics, problems, True, digest.hexdigest(), _with_table(details))
+    return Evidence(metrics, problems, True, digest.hexdigest(), details, table=_table(details))
 
 
-def _with_table(details: dict[str, Any]) -> dict[str, Any]:
-    """The fold table as rows for people, header first: sources by seeds, PLCC."""
+def _table(details: Mapping[str, Any]) -> Table | None:
+    """The folds for people: sources by seeds, PLCC."""
     folds = details.get("folds", ())
     if not folds:
-        return details
+        return None
     seeds = list(folds[0]["plcc"])
     rows = [
-        [fold["held_out"], fold["n"], *(_figure(fold["plcc"][seed]) for seed in seeds), _figure(fold["mean_plcc"])]
+        [fold["held_out"], str(fold["n"]), *(_figure(fold["plcc"][seed]) for seed in seeds), _figure(fold["mean_plcc"])]
         for fold in folds
     ]
     header = ["held out", "rows", *(f"plcc seed {seed}" for seed in seeds), "mean"]
-    return {**details, "table": [header, *rows]}
+    return Table([header, *rows])
 
 
 def _figure(value: float | None) -> str:

@@ -82,11 +82,12 @@ def test_sound_evidence_has_no_problem_and_says_what_it_is(view: Any) -> None:
 
 def test_the_fold_table_is_whole(view: Any) -> None:
     """A row a source with its rows and each seed's PLCC, the header first; the same figures as JSON."""
-    details = gate(view, GateRequest()).details
-    header, *rows = details["table"]
+    evidence = gate(view, GateRequest())
+    assert evidence.table is not None
+    details, (header, *rows) = evidence.details, evidence.table.rows
     assert header == ["held out", "rows", "plcc seed 0", "plcc seed 1", "plcc seed 2", "mean"]
     manifest = view.manifest or {}
-    assert [row[:2] for row in rows] == [[source, 60] for source in manifest["corpus"]["sources"]]
+    assert [row[:2] for row in rows] == [[source, "60"] for source in manifest["corpus"]["sources"]]
     expected = plccs(view)
     for k, row in enumerate(rows):
         assert row[2:5] == [f"{value:.4f}" for value in expected[:, k]]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PROJECT = "registry_tool"
 KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+CODE_PREFIX = re.compile(r"([a-z][a-z0-9]*-)+\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -56,6 +57,8 @@ class Kind:
     options: click options that `registry train KIND` adds for this kind; their values arrive in TrainRequest.options.
     default_policy: written into `policies` of the registry when the first entry of the kind is registered.
     allowed_ops: narrows the core's list of ONNX operators for this kind; None takes the core's list.
+    findings: prefix of the plugin's finding codes, such as `thumb-` -> the module that declares them at its top level
+    (`findings.FindingRule`), imported when a code is to be explained. No other plugin may have codes with that prefix.
     """
 
     name: str
@@ -64,8 +67,14 @@ class Kind:
     options: Sequence[click.Option] = ()
     default_policy: Policy = field(default_factory=Policy)
     allowed_ops: frozenset[str] | None = None
+    findings: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
+        for prefix in self.findings:
+            if not CODE_PREFIX.match(prefix):
+                raise ValueError(
+                    f"findings of kind {self.name!r}: found {prefix!r}, expected a prefix such as 'thumb-'"
+                )
         if not KIND_NAME.match(self.name):
             raise ValueError(
                 f"kind {self.name!r}: expected lower-case letters, digits and _, at most 64, a letter first"

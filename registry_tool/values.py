@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any
 
 from registry_tool.errors import InputError
 from registry_tool.figures import Table
+from registry_tool.findings import Finding as Finding
+from registry_tool.findings import Severity as Severity
 
 # None, bool, int, float, str, a list or tuple, a mapping from str; the mark is for the check of what plugins answer.
 Json = Annotated[Any, "JSON"]
@@ -68,74 +69,6 @@ def checked_text(name: str, text: str, most: int) -> str:
             f"{name}: found {text[:40]!r}, expected 1 to {most} printable characters: shorten or correct it"
         )
     return text
-
-
-class Severity(StrEnum):
-    """How much a finding weighs; only `error` fails a run (`--strict`: warnings too)."""
-
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong with the data, with a stable code and the place a person can go to.
-
-    file: POSIX path relative to the registry's folder. pointer: RFC 6901 pointer into that file, "" the whole document.
-    line, column: 1-based; None where the file has no lines (ONNX) or the place is unknown.
-    """
-
-    code: str
-    message: str
-    severity: Severity = Severity.ERROR
-    entry: str | None = None
-    file: str | None = None
-    pointer: str | None = None
-    line: int | None = None
-    column: int | None = None
-    found: str | None = None
-    expected: str | None = None
-    hint: str | None = None
-
-    def __post_init__(self) -> None:
-        # A plugin may spell the severity as text; one that means nothing is a ValueError, never a silent pass.
-        object.__setattr__(self, "severity", Severity(self.severity))
-
-    def at(self, line: int | None, column: int | None) -> Finding:
-        return replace(self, line=line, column=column)
-
-    def to_dict(self) -> dict[str, Json]:
-        return {
-            "code": self.code,
-            "severity": str(self.severity),
-            "entry": self.entry,
-            "file": self.file,
-            "line": self.line,
-            "column": self.column,
-            "pointer": self.pointer,
-            "message": self.message,
-            "found": self.found,
-            "expected": self.expected,
-            "hint": self.hint,
-        }
-
-    @property
-    def words(self) -> str:
-        """What was found, what was expected, what to do: the line without its place."""
-        text = self.message
-        if self.found is not None and self.expected is not None:
-            text += f": found {self.found}, expected {self.expected}"
-        return f"{text}: {self.hint}" if self.hint else text
-
-    def __str__(self) -> str:
-        """One line: where, what was found, what was expected, what to do."""
-        place = self.file or "registry"
-        if self.line is not None:
-            place += f":{self.line}"
-        if self.pointer:
-            place += f" #{self.pointer}"
-        return f"{place}: {self.words}"
 
 
 @dataclass(frozen=True, slots=True)

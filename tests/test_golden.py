@@ -253,6 +253,8 @@ def report(at: Scene) -> None:
 @scene
 def rule(at: Scene) -> None:
     at.run("rule")
+    for form in ("json", "markdown"):
+        at.run("rule", "size-mismatch", "--format", form)
     for code in ("digest-mismatch", "verdict-holds", "ensemble-members", "no-such-code"):
         at.run("rule", code)
 

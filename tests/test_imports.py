@@ -20,7 +20,7 @@ ROOMS = {"registry_tool": CORE, "fr_ensemble": PLUGIN}
 FLOORS: dict[str, list[set[str]]] = {
     "registry_tool": [
         {"__init__", "schemas"},
-        {"errors"},
+        {"errors", "findings"},
         {"figures", "onnx_summary"},
         {"values"},
         {"strictjson", "hookspec"},
@@ -51,7 +51,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"plugin"},
     ],
 }
-OPEN_TO_PLUGINS = {"hookspec", "values", "errors", "strictjson", "toolkit", "onnx_summary", "schemas"}
+OPEN_TO_PLUGINS = {"hookspec", "findings", "values", "errors", "strictjson", "toolkit", "onnx_summary", "schemas"}
 READER = "registry_tool.sandbox.reader"  # parses ONNX: in the child process alone
 TRAINING = "fr_ensemble.training."  # the room that may import torch
 HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}

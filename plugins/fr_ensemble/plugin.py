@@ -102,7 +102,8 @@ OPTIONS = [
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
     summary = "deep ensemble of full-reference quality regressors"
-    return [Kind(KIND, summary, schemas.load(KIND), tuple(OPTIONS), DEFAULT_POLICY)]
+    findings = dict.fromkeys(("ensemble-", "intervals-", "evidence-"), "fr_ensemble.hooks.verify")
+    return [Kind(KIND, summary, schemas.load(KIND), tuple(OPTIONS), DEFAULT_POLICY, findings=findings)]
 
 
 @hookimpl

@@ -10,12 +10,13 @@ from registry_tool.checks.promotion import check_promotion
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.documents.schema import show
 from registry_tool.documents.store import Loaded
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level
 from registry_tool.legacy.manifests import check_joined
-from registry_tool.plugins.manager import Plugins
+from registry_tool.plugins.manager import KIND_UNKNOWN, Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
-from registry_tool.values import Entry, Finding, Registry, Severity
+from registry_tool.values import Entry, Registry
 
 SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
 
@@ -38,10 +39,8 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
     entry = opened.entry
     findings = list(opened.findings)
     if entry.kind not in plugins.kinds:
-        findings.append(opened.registry_finding(
-            "kind-unknown", f"nobody owns the kind {entry.kind!r}", "kind", found=entry.kind,
-            expected=", ".join(sorted(plugins.kinds)), hint="install the plugin that owns it, or correct the kind",
-        ))  # fmt: skip
+        known = ", ".join(sorted(plugins.kinds))
+        findings.append(KIND_UNKNOWN.at(opened.row, "/kind", found=entry.kind, expected=known, kind=entry.kind))
     elif (plugins.kinds[entry.kind].schema is None) is not (entry.manifest is None):
         here, there = ("manifest", "onnx") if entry.manifest else ("onnx", "manifest")
         findings.append(opened.registry_finding(

@@ -10,6 +10,7 @@ from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
+from registry_tool.findings import EVIDENCE_UNUSABLE
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Evidence, Finding, Json, Policy, Registry, Verdict
@@ -140,8 +141,7 @@ def _check_verdict(
         against = find_beside(opened, registry, plugins, policy.against)
         evidence = measure(opened, plugins, GateRequest(against=against))
     except RegistryError as error:
-        what = f"the evidence cannot be recomputed: {error}"
-        return [opened.registry_finding("evidence-unusable", what, "promotion", hint=hint)]
+        return [EVIDENCE_UNUSABLE.at(opened.row, "/promotion", reason=error, hint=hint)]
     if evidence.summary_only:
         what = "the evidence is a summary without predictions"
         findings.append(opened.registry_finding("verdict-holds", what, "promotion", hint=hint))

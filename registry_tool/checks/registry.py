@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from posixpath import normpath
 
+from registry_tool.checks.declared import check_declared
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
-from registry_tool.documents.store import Loaded, located
+from registry_tool.documents.store import ID_DUPLICATE, Loaded, located
+from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.hookspec import Level, Progress
-from registry_tool.legacy.manifests import check_declared, check_loose_manifests
+from registry_tool.legacy.manifests import check_loose_manifests
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
-from registry_tool.values import Finding, Registry
+from registry_tool.values import Registry
+
+PLUGIN_NOT_LOADED = FindingRule(
+    "plugin-not-loaded",
+    "plugin that does not load",
+    why="What it would have found is unknown, so nothing that needs it runs; the exit code is 3.",
+    message="{error}",
+    hint="update or uninstall the plugin, then validate again; `registry plugins` lists it",
+    example="sys.exit(0) in its module",
+)
 
 
 def check(
@@ -77,7 +88,7 @@ def check(
 def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:
     """A finding on each installed plugin that does not load: what it would have found is unknown."""
     for plugin in plugins.broken:
-        yield Finding("plugin-not-loaded", plugin.why, file=file, hint="then validate again")
+        yield PLUGIN_NOT_LOADED.at(file, error=plugin.why)
 
 
 def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:
@@ -86,10 +97,7 @@ def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:
     for index, entry in enumerate(registry.entries):
         key = one_name(entry.id)
         if key in seen:
-            yield index, Finding(
-                "id-duplicate", f"the id {entry.id!r} stands twice", entry=entry.id, file=name,
-                pointer=f"/models/{index}/id", hint="give one of the entries another id",
-            )  # fmt: skip
+            yield index, ID_DUPLICATE.at(InFile(name, entry.id), f"/models/{index}/id", id=entry.id)
         seen[key] = entry.id
 
 

@@ -196,19 +196,32 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
 
 @click.command()
 @click.argument("code", required=False)
-def rule(code: str | None) -> None:
+@format_option("text", "json", "markdown")
+@click.pass_context
+def rule(ctx: click.Context, code: str | None, form: str) -> None:
     """Explain a finding code.
 
-    What it means, why it matters, what to do. Without CODE: list them all.
+    What it means, why it matters, what to do. Without CODE: all of the core and of the installed plugins.
 
     \b
     Examples:
       registry rule
       registry rule digest-mismatch
+      registry rule --format json | jq -r '.rules[].code'
+      registry rule --format markdown > docs/findings.md
     """
-    from registry_tool.checks import rules
+    from registry_tool.report import machine, rules
+    from registry_tool.workflows import explain
 
-    show(rules.explain(code) if code else rules.listing())
+    groups = explain.declared(plugins_of(ctx))
+    if code is not None:
+        groups = explain.only(code, groups)
+    if form == "json":
+        show(machine.render(rules.document(groups)))
+    elif form == "markdown":
+        click.echo(rules.markdown(groups), nl=False)
+    else:
+        show(rules.listing(groups) if code is None else rules.text(groups[0].rules[0]))
 
 
 @click.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 from registry_tool.documents.store import file_finding, json_finding, schema_findings
 from registry_tool.errors import PluginError
+from registry_tool.findings import FindingRule, InFile
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
@@ -20,6 +21,15 @@ from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json,
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
 FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
 PIN_KEYS = ("onnx", "path")  # in a manifest, an object with one of these and `sha256` pins that file
+
+PLUGIN_FAILED = FindingRule(
+    "plugin-failed",
+    "plugin failure",
+    why="What the plugin would have found is unknown, so the entry is not valid.",
+    message="{error}",
+    hint="update or uninstall the plugin, then validate again",
+    example="KeyError: 'eval'",
+)
 
 
 def pins_of(manifest: Json, at: str = "") -> Iterator[tuple[str, Mapping[str, Json], str]]:
@@ -112,6 +122,11 @@ class OpenEntry:
             pointer = self._at + pointer  # a plugin speaks of its entry, not of the whole registry
         return Finding(code, message, **{"entry": self.entry.id, "file": file, "pointer": pointer, **fields})
 
+    @property
+    def row(self) -> InFile:
+        """The entry in the registry itself, as a place for findings on its fields."""
+        return InFile(self._registry_name, self.entry.id, self._at)
+
     def registry_finding(self, code: str, message: str, field: str = "", **fields: Any) -> Finding:
         """A finding on a field of the entry in the registry itself."""
         place = self._at + (pointer(field) if field else "")
@@ -119,7 +134,7 @@ class OpenEntry:
 
     def plugin_finding(self, error: PluginError) -> Finding:
         """What a plugin did wrong with this entry, at its id."""
-        return self.registry_finding("plugin-failed", str(error), "id")
+        return PLUGIN_FAILED.at(self.row, "/id", error=error)
 
     def read_unpinned(self, path: str) -> bytes:
         """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""

@@ -12,12 +12,21 @@ from pathlib import Path, PurePosixPath
 import registry_tool.schemas as schemas
 from registry_tool.documents.schema import show, violations
 from registry_tool.errors import InputError, WorldError
+from registry_tool.findings import FindingRule
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
 from registry_tool.values import Finding, Json, Registry
 
 NAMES = ("model/registry.json", "registry.json")
 VERSION = 2
+ID_DUPLICATE = FindingRule(
+    "id-duplicate",
+    "duplicate id",
+    why="Which one loads depends on the reader. Ids that differ in case or Unicode form only count as one.",
+    message="duplicate id {id!r}",
+    hint="give one of them another id",
+    example="fr_v1 twice",
+)
 
 
 @dataclass(frozen=True, slots=True)

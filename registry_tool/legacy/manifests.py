@@ -10,14 +10,15 @@ from functools import partial
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import Loaded, empty, file_finding, json_finding, located
+from registry_tool.documents.store import ID_DUPLICATE, Loaded, empty, file_finding, json_finding, located
+from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
-from registry_tool.plugins.manager import Plugins
+from registry_tool.plugins.manager import KIND_UNKNOWN, Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
-from registry_tool.values import EMPTY, Entry, Finding, Json, Registry, Severity
+from registry_tool.values import EMPTY, Entry, Json, Registry
 
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
 SHARED = (  # what a manifest says once for all its members: its field, and the sidecars' field
@@ -27,7 +28,86 @@ SHARED = (  # what a manifest says once for all its members: its field, and the 
     ("codec_vocab", "encoder_vocab"),
     ("codec_vocab_version", "encoder_vocab_version"),
 )
-Wrong = Callable[..., Finding]
+MIGRATE = "pin it with `registry migrate OLD -o NEW`"
+DISAGREES = "correct the one that is wrong, or train the ensemble into a registry of version 2"
+
+MEMBER_UNREGISTERED = FindingRule(
+    "loose-member-unregistered",
+    "member without an entry",
+    why="It ships unchecked.",
+    message="member {member} has no entry",
+    expected="an entry's id",
+    hint="register the member, or remove it from the manifest",
+    example="seed5 without a row",
+)
+MEMBER_UNLISTED = FindingRule(
+    "loose-member-unlisted",
+    "member that no manifest lists",
+    why="The manifest is gone, or a member was taken out of it: the ensemble that was judged is another one.",
+    message="no manifest of {ensemble!r} lists {member}",
+    expected="a manifest beside it that lists it",
+    hint="restore the manifest, or correct the sidecar",
+    example="e_seed4 with ensemble_id e, which lists four members",
+)
+MEMBER_DISAGREES = FindingRule(
+    "loose-member-disagrees",
+    "manifest and member disagree",
+    why="One of them describes another file.",
+    message="the {field} differs from that in {document}",
+    hint=DISAGREES,
+    example="another sha256, seed or ensemble_id",
+)
+MEMBER_TWICE = FindingRule(
+    "loose-member-twice",
+    "members with the same weights",
+    why="An ensemble of copies has no spread: sigma means nothing.",
+    message="members {member} and {other} have the same weights",
+    expected="members that differ",
+    hint="train the ensemble again with distinct seeds",
+    example="seed 1 a copy of seed 0 under another name",
+)
+SIDECAR_DISAGREES = FindingRule(
+    "loose-sidecar-disagrees",
+    "manifest and sidecars disagree",
+    why="Members would be fed what they were not trained on.",
+    message="differs from {field} in the sidecars of {members}",
+    hint=DISAGREES,
+    example="feature_mean of an older run",
+)
+CODEC_WIDTH = FindingRule(
+    "loose-codec-width",
+    "vocabulary that does not fit the codec input",
+    why="The documented query fails in the runtime.",
+    message="the vocabulary does not fit the codec input of {members}",
+    hint=DISAGREES,
+    example="6 encoders, 14 columns",
+)
+SMOKE_MISMATCH = FindingRule(
+    "loose-smoke-mismatch",
+    "manifest and entries disagree on smoke",
+    why="A reader of the manifest and a reader of the registry decide differently what ships.",
+    message="differs from smoke in the entries of {members}",
+    hint="correct the manifest: the registry decides",
+    example="smoke: true in the manifest, false in the entries",
+)
+VERDICT_UNPINNED = FindingRule(
+    "loose-verdict",
+    "unpinned verdict",
+    why="It fits any model: it is summary only, and promotes nothing.",
+    message="unpinned verdict: {reason}",
+    expected="a verdict that an entry pins",
+    hint="run `registry migrate OLD -o NEW`; in the new registry `registry flip ID` writes a pinned verdict",
+    example='"sha256": null',
+    severity=Severity.WARNING,
+)
+OPSET_DISAGREES = FindingRule(
+    "onnx-opset-disagrees",
+    "opset or IR version mismatch",
+    why="A runtime that relies on the document refuses the model, or is surprised.",
+    message="the {word} differs from that in {document}",
+    hint="correct the number, or restore the file",
+    example="16 in the registry, 17 in the model",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +162,11 @@ def check_loose_manifests(
             opened = OpenEntry(folder, entry, None, path, ONNX_MAX_BYTES, child)
             found = _check_manifest(folder, opened.open(kind, keep=True), registry, plugins, level)
             if entry.id in listed:
-                message = f"a second manifest of the ensemble {entry.id!r}"
-                found.append(Finding("id-duplicate", message, file=path, pointer="/id", hint="remove one of them"))
+                found.append(ID_DUPLICATE.at(path, "/id", id=entry.id, hint="remove one of the two manifests"))
         elif isinstance(members, list) and any(isinstance(m, dict) and "onnx" in m for m in members):
-            found = [Finding(
-                "kind-unknown", "this looks like a manifest, but nobody owns its kind", file=path, pointer="/kind",
-                found=show(value.get("kind")), expected=", ".join(sorted(plugins.kinds)),
-                hint="install the plugin that owns it, or correct the kind",
-            )]  # fmt: skip
+            known = ", ".join(sorted(plugins.kinds))
+            name = value.get("kind")
+            found = [KIND_UNKNOWN.at(path, "/kind", found=show(name), expected=known, kind=name)]
         elif str(value.get("verdict")).strip().upper() in ("PROMOTE", "HOLD"):
             found = _check_verdict(path, value)
         else:
@@ -102,35 +179,10 @@ def check_loose_manifests(
     for path, document in claims.items():
         row, name = sidecars[path], str(document.value["ensemble_id"])
         if registry.entry(name) is None and not {row.id, row.onnx} & listed.get(name, set()):
-            finding = Finding(
-                "loose-member-unlisted", f"no manifest of {name!r} lists {row.id} as its member", entry=row.id,
-                file=path, pointer="/ensemble_id", found=show(name), expected="a manifest beside it that lists it",
-                hint="restore the manifest, or correct the sidecar",
-            )  # fmt: skip
+            place = InFile(path, row.id)
+            finding = MEMBER_UNLISTED.at(place, "/ensemble_id", found=show(name), ensemble=name, member=row.id)
             findings += located([finding], {path: document})
     return findings, paths
-
-
-def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
-    """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins."""
-    findings = []
-    for index, entry in enumerate(loaded.registry.entries if loaded.registry else ()):
-        at, bundle = pointer("models", index), entry.document.get("sigstore_bundle")
-        if "license" not in entry.document and loaded.registry and loaded.registry.schema_version >= 1:
-            findings.append(Finding(
-                "license-missing", "the entry names no license", Severity.WARNING, entry.id, loaded.name, at,
-                hint="add its SPDX identifier",
-            ))  # fmt: skip
-        try:
-            _ = folder.read(bundle, JSON_MAX_BYTES) if bundle is not None else None
-        except FileProblem as problem:
-            finding = file_finding(problem, loaded.name, entry=entry.id, pointer=f"{at}/sigstore_bundle")
-            if problem.code == "file-missing":
-                finding = replace(
-                    finding, code="bundle-missing", severity=Severity.WARNING, hint="sign the model at its release"
-                )
-            findings.append(finding)
-    return findings
 
 
 def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
@@ -152,14 +204,9 @@ def _check_verdict(path: str, verdict: Mapping[str, Json]) -> list[Finding]:
     corpus = verdict.get("corpus")
     corpus = corpus if isinstance(corpus, dict) else {}
     digest = corpus.get("sha256") or verdict.get("evidence_sha256")
-    what = (
-        "nothing pins the verdict, nor holds its digests" if digest else "the verdict names no digest of what it judged"
-    )
-    return [Finding(
-        "loose-verdict", f"summary only: {what}", Severity.WARNING, file=path,
-        pointer="/corpus/sha256" if "sha256" in corpus else "/verdict", found=show(digest) if digest else "no digest",
-        expected="a verdict that an entry pins", hint="`registry flip` writes a verdict that can be checked",
-    )]  # fmt: skip
+    reason = "no entry pins it or what it judged" if digest else "it names no digest of what it judged"
+    place = "/corpus/sha256" if "sha256" in corpus else "/verdict"
+    return [VERDICT_UNPINNED.at(path, place, found=show(digest) if digest else "no digest", reason=reason)]
 
 
 def _check_manifest(
@@ -170,13 +217,6 @@ def _check_manifest(
         return findings
     findings += plugins.findings(opened, level) if opened.sound else []
 
-    def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
-        texts = (show(value).strip('"') for value in (found, expected))
-        return opened.finding(
-            code, message, at, **dict(zip(("found", "expected"), texts, strict=True)),
-            hint="correct what is wrong, or train the ensemble into a registry of version 2",
-        )  # fmt: skip
-
     members: list[Member] = []
     weights: dict[str, str] = {}  # of the members so far: the digest of their numbers -> id
     by_file = {row.onnx: row for row in registry.entries if row.onnx}
@@ -184,43 +224,49 @@ def _check_manifest(
         name, onnx = str(pin.get("id", pin["onnx"])), opened.artifacts[pin["onnx"]].path
         row = registry.entry(name) or by_file.get(onnx)
         if row is None:
-            findings.append(wrong("loose-member-unregistered", f"no entry for {name}", at, name, "an entry's id"))
+            findings.append(MEMBER_UNREGISTERED.at(opened, at, found=name, member=name))
         for key, mine, theirs in (("onnx", onnx, row and row.onnx), ("sha256", pin["sha256"], row and row.sha256)):
             if row is not None and mine != theirs:
-                message = f"not the {key} of the registry entry {row.id}"
-                findings.append(wrong("loose-member-disagrees", message, f"{at}/{key}", mine, theirs))
+                place, document = f"{at}/{key}", f"the entry {row.id}"
+                findings.append(
+                    MEMBER_DISAGREES.at(opened, place, found=mine, expected=theirs, field=key, document=document)
+                )
         graph = _graph(opened, pin["onnx"]) if level is Level.FULL else None
         if graph is not None:
             opset, values = graph.opsets.get(""), _values(folder, onnx, graph)
-            if manifest.get("opset", opset) != opset:
+            said = manifest.get("opset", opset)
+            if said != opset:
                 findings.append(
-                    wrong("onnx-opset-disagrees", f"not the opset of {name}", "/opset", manifest["opset"], opset)
+                    OPSET_DISAGREES.at(opened, "/opset", found=show(said), expected=opset, word="opset", document=name)
                 )
             if values in weights:
-                message = f"{name} and {weights[values]} have the same weights"
-                findings.append(wrong("ensemble-member-twice", message, f"{at}/onnx", onnx, "members that differ"))
+                findings.append(MEMBER_TWICE.at(opened, f"{at}/onnx", found=onnx, member=name, other=weights[values]))
             weights[values] = name
         sidecar = _sidecar(partial(folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES))
         member = Member(name, row, sidecar, _codec_width(graph))
         for key, mine, place in (("seed", pin.get("seed"), f"{at}/seed"), ("ensemble_id", manifest.get("id"), "/id")):
-            if not _same(member.sidecar.get(key, mine), mine):
-                message = f"the sidecar of {name} says another {key}"
-                findings.append(wrong("loose-member-disagrees", message, place, mine, member.sidecar[key]))
+            theirs, document = member.sidecar.get(key, mine), f"the sidecar of {name}"
+            if not _same(theirs, mine):
+                found, expected = _text(mine), _text(theirs)
+                findings.append(
+                    MEMBER_DISAGREES.at(opened, place, found=found, expected=expected, field=key, document=document)
+                )
         members.append(member)
-    return [*findings, *_check_shared(members, manifest, wrong)]
+    return [*findings, *_check_shared(opened, members, manifest)]
 
 
-def _check_shared(members: Sequence[Member], manifest: Mapping[str, Json], wrong: Wrong) -> Iterator[Finding]:
+def _check_shared(opened: OpenEntry, members: Sequence[Member], manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """What the manifest says once for all its members: one finding a field, naming who says otherwise."""
     smoke = manifest.get("smoke")
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
-        message = f"the registry says otherwise of {_names(names)}"
-        yield wrong("loose-smoke-mismatch", message, "/smoke", smoke, not smoke)
+        yield SMOKE_MISMATCH.at(opened, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
     for key, theirs in SHARED:
         mine = manifest.get(key)
         if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
-            message = f"not the {theirs} in the sidecars of {_names([m.id for m in differing])}"
-            yield wrong("loose-sidecar-disagrees", message, pointer(key), mine, differing[0].sidecar[theirs])
+            found, expected, ids = _text(mine), _text(differing[0].sidecar[theirs]), _names([m.id for m in differing])
+            yield SIDECAR_DISAGREES.at(
+                opened, pointer(key), found=found, expected=expected, field=theirs, members=names
+            )
     vocabulary, block = manifest.get("codec_vocab"), manifest.get("codec_block")
     slots = len(vocabulary) if isinstance(vocabulary, list) else 0
     needs: dict[int, list[tuple[int, str]]] = {}  # width -> those that have it
@@ -232,10 +278,9 @@ def _check_shared(members: Sequence[Member], manifest: Mapping[str, Json], wrong
         if slots and width and slots + extra != width:
             needs.setdefault(width, []).append((extra, member.id))
     for width, others in needs.items():
-        message = f"the codec input of {_names([name for _, name in others])} is not as wide as the vocabulary"
-        extra = max(others)[0]
+        extra, ids = max(others)[0], _names([name for _, name in others])
         found = f"{slots} encoders" + (f" and {extra} more columns" if extra else "")
-        yield wrong("loose-codec-width", message, "/codec_vocab", found, f"{width} columns")
+        yield CODEC_WIDTH.at(opened, "/codec_vocab", found=found, expected=f"{width} columns", members=ids)
 
 
 def check_joined(opened: OpenEntry) -> list[Finding]:
@@ -251,14 +296,10 @@ def check_joined(opened: OpenEntry) -> list[Finding]:
         graph = _graph(opened, pin["onnx"])
         members.append(Member(str(pin.get("id")), None, document, _codec_width(graph)))
 
-    def wrong(code: str, message: str, at: str, found: Json, expected: Json) -> Finding:
-        texts = (show(value).strip('"') for value in (found, expected))
-        return opened.finding(
-            code, message, at, severity=Severity.WARNING, **dict(zip(("found", "expected"), texts, strict=True)),
-            hint="train the ensemble again: nothing here shows which is right",
-        )  # fmt: skip
-
-    return list(_check_shared(members, manifest, wrong))
+    hint = "train the ensemble again: nothing here shows which is right"
+    return [
+        replace(finding, severity=Severity.WARNING, hint=hint) for finding in _check_shared(opened, members, manifest)
+    ]
 
 
 def _sidecar(read: Callable[[], bytes]) -> Mapping[str, Json]:
@@ -289,6 +330,10 @@ def _values(folder: Folder, onnx: str, graph: OnnxSummary) -> str:
 def _same(one: Json, other: Json) -> bool:
     """true is no 1 here."""
     return one == other and isinstance(one, bool) is isinstance(other, bool)
+
+
+def _text(value: Json) -> str:
+    return show(value).strip('"')
 
 
 def _codec_width(graph: OnnxSummary | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
@@ -13,6 +13,7 @@ import pluggy
 from registry_tool import __version__
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.errors import InputError, PluginError
+from registry_tool.findings import FAMILIES, SHARED_PREFIXES, Finding, FindingRule
 from registry_tool.hookspec import (
     PROJECT,
     Batch,
@@ -31,11 +32,19 @@ from registry_tool.hookspec import (
     TrainRequest,
 )
 from registry_tool.plugins.contract import MAY_RAISE, Answer, Guard, answer_of
-from registry_tool.values import Evidence, Finding
+from registry_tool.values import Evidence
 
 GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
 ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
 END = object()
+KIND_UNKNOWN = FindingRule(
+    "kind-unknown",
+    "unknown kind",
+    why="Only the plugin that provides a kind can check its entries.",
+    message="unknown kind {kind!r}: no installed plugin provides it",
+    hint="install the plugin that provides it, or correct the kind",
+    example='"kind": "fr_ensembel"',
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,23 @@ class Plugins:
                 what = f"the kind {kind.name!r} is owned by plugin {owner} already"
                 raise PluginError(f"plugin {plugin.name}: {what}: uninstall one")
             kinds[kind.name] = kind
+        self._check_prefixes(kinds.values(), plugin.name)
         return tuple(kinds.values())
+
+    def _check_prefixes(self, kinds: Iterable[Kind], name: str) -> None:
+        """Whose finding a code is must be clear from its prefix."""
+        core = {f"{family}-" for families in FAMILIES.values() for family in families.split()} - SHARED_PREFIXES
+        taken = dict.fromkeys(core, "the core")
+        taken |= {
+            prefix: f"plugin {plugin.name}" for plugin in self.loaded for k in plugin.kinds for prefix in k.findings
+        }
+        for prefix in sorted({prefix for kind in kinds for prefix in kind.findings}):
+            for other, owner in taken.items():
+                if prefix.startswith(other) or other.startswith(prefix):
+                    raise PluginError(
+                        f"plugin {name}: finding codes {other}... belong to {owner}: begin yours with another prefix "
+                        f"than {prefix}"
+                    )
 
     # ---- looked at ------------------------------------------------------------------------------------------------
 

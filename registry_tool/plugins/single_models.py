@@ -12,8 +12,9 @@ Two hooks are enough for a kind that is validated but neither trained nor gated 
   which arrives parsed as `view.manifest`; a kind with a schema has a manifest instead.
 - `registry_verify` is asked about every entry, those of other kinds too: return early for what is not yours. Bytes come
   from `view.read`, and were checked against their pins; there is no folder to open files from. What an ONNX file says
-  comes from `view.onnx`. Give each finding a code that starts with a word of yours, and a pointer into the manifest;
-  the core fills in the line.
+  comes from `view.onnx`. A finding is declared once (`FindingRule`, below), its code starts with a word of yours, and
+  `at` takes a pointer into the manifest; the core fills in the line. `Kind.findings` says where the declarations are,
+  for `registry rule` and SARIF.
 - `registry_figures` (the third here) adds to the page of `registry report`; it may be left out.
 
 Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
@@ -21,13 +22,16 @@ Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from registry_tool.errors import InputError
+from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView, Figure, Kind, Level, Table, hookimpl
 from registry_tool.onnx_summary import OnnxError
-from registry_tool.values import Finding, Json, Severity
+from registry_tool.values import Json
 
 KINDS = {
     "fr": "full-reference quality model: one ONNX file",
@@ -44,11 +48,70 @@ REPEATED = (
     "license",
 )  # fields a sidecar may repeat
 FEATURES = "features"  # the feature input's name in every exporter of these models
+SHOWN = 80  # characters of a value in a message
+EXPORT_AGAIN = "export the sidecar again"
+
+SIDECAR_MISSING = FindingRule(
+    "sidecar-missing",
+    "missing sidecar of a production model",
+    why="A runtime cannot know what to feed the model. Of a model that `registry migrate` imported it is a warning.",
+    message="{id} is production and has no sidecar",
+    hint="add {name} with the model's inputs, outputs and normalisation, or set smoke to true",
+    example="fr_v1.onnx without fr_v1.json",
+)
+SIDECAR_DISAGREES = FindingRule(
+    "sidecar-disagrees",
+    "registry and sidecar disagree",
+    why="One of them describes another model.",
+    message="{field} differs from that in the registry",
+    hint="correct the one that is wrong",
+    example="another sha256",
+)
+SIDECAR_FEATURES = FindingRule(
+    "sidecar-features",
+    "unusable features or feature statistics in the sidecar",
+    why="Inputs would be scaled wrongly: scores look plausible and are not.",
+    message="unusable {field}",
+    hint=EXPORT_AGAIN,
+    example="five means for six features; a deviation of 0",
+)
+SIDECAR_CODEC = FindingRule(
+    "sidecar-codec",
+    "vocabulary and codec layout of the sidecar disagree",
+    why="An encoder's slot would be another encoder's.",
+    message="unusable {field}",
+    hint=EXPORT_AGAIN,
+    example="12 names, 6 one-hot columns",
+)
+SIDECAR_INPUTS = FindingRule(
+    "sidecar-inputs",
+    "sidecar with other inputs than the model",
+    why="A runtime that follows the sidecar fails.",
+    message="the inputs differ from those of the model",
+    hint="correct the sidecar, or export the model again",
+    example='["x"] for ["features"]',
+)
+SIDECAR_OUTPUTS = FindingRule(
+    "sidecar-outputs",
+    "sidecar with other outputs than the model",
+    why="A runtime that follows the sidecar fails, or reads another tensor.",
+    message="the outputs differ from those of the model",
+    hint="correct the sidecar, or export the model again",
+    example='["mu"] for ["score"]',
+)
+SIDECAR_WIDTH = FindingRule(
+    "sidecar-width",
+    "number of names in the sidecar differs from the width of the model's input",
+    why="The documented query fails in the runtime.",
+    message="{input} has another width",
+    hint="list the columns that the model was trained with",
+    example="6 slots for 14 columns",
+)
 
 
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
-    return [Kind(name, summary) for name, summary in KINDS.items()]
+    return [Kind(name, summary, findings={"sidecar-": __name__}) for name, summary in KINDS.items()]
 
 
 @hookimpl
@@ -81,22 +144,18 @@ def registry_figures(view: EntryView) -> Sequence[Figure] | None:
 
 def _missing(view: EntryView) -> Finding:
     name = (view.entry.onnx or "").removesuffix(".onnx") + ".json"
-    imported = "imported_from" in (view.entry.promotion or {})  # `gate --base` holds an import that never was
-    return view.finding(
-        "sidecar-missing", f"{view.entry.id} is production and has no sidecar", found="no file", expected=name,
-        severity=Severity.WARNING if imported else Severity.ERROR,
-        hint=f"add {name} with the model's inputs, outputs and normalisation, or set smoke to true",
-    )  # fmt: skip
+    finding = SIDECAR_MISSING.at(view, found="no file", expected=name, id=view.entry.id, name=name)
+    if "imported_from" in (view.entry.promotion or {}):  # `gate --base` refuses an import that never was
+        finding = replace(finding, severity=Severity.WARNING)
+    return finding
 
 
 def _repeated_fields(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
     """What the registry and the sidecar both say must be the same."""
     for name in REPEATED:
         if name in sidecar and name in view.entry.document and sidecar[name] != view.entry.document[name]:
-            yield view.finding(
-                "sidecar-disagrees", f"the registry and the sidecar name another {name}", f"/{name}",
-                found=str(sidecar[name]), expected=str(view.entry.document[name]), hint="correct the one that is wrong",
-            )  # fmt: skip
+            found, expected = sidecar[name], view.entry.document[name]
+            yield SIDECAR_DISAGREES.at(view, f"/{name}", found=found, expected=expected, field=name)
 
 
 def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
@@ -110,23 +169,21 @@ def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
 def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
     at, order = _first(sidecar, "feature_order", "features")
     if at and (not _are_names(order) or len(set(order)) != len(order)):
-        yield view.finding("sidecar-features", "features are names, each once", at, hint="list every feature once")
+        yield SIDECAR_FEATURES.at(view, at, found=_short(order), expected="unique names", field=at[1:])
         return
     for word, names in (("mean", ("feature_mean", "input_mean")), ("std", ("feature_std", "input_std"))):
         place, values = _first(sidecar, *names)
         if not place:
             continue
         if len({str(sidecar[name]) for name in names if name in sidecar}) > 1:
-            what = f"{' and '.join(names)} are two words for one thing"
-            yield view.finding("sidecar-features", what, place, hint="keep one of them")
+            found, expected = f"{' and '.join(names)}, which differ", "one of the two"
         elif not _are_finite(values) or (word == "std" and min(values, default=1) <= 0):
-            what = f"a {word} is a list of {'finite' if word == 'mean' else 'positive, finite'} numbers"
-            yield view.finding("sidecar-features", what, place, hint="export it again")
+            found, expected = _short(values), "finite numbers" + (" > 0" if word == "std" else "")
         elif at and len(values) != len(order):
-            yield view.finding(
-                "sidecar-features", f"one {word} for each feature", place, found=f"{len(values)} values",
-                expected=f"{len(order)} values", hint="export it again",
-            )  # fmt: skip
+            found, expected = f"{len(values)} values", f"{len(order)} values, one for each feature"
+        else:
+            continue
+        yield SIDECAR_FEATURES.at(view, place, found=found, expected=expected, field=place[1:])
 
 
 def _codec(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
@@ -134,15 +191,14 @@ def _codec(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
     vocabulary, layout = sidecar.get("encoder_vocab"), sidecar.get("codec_block_layout")
     for name, value in (("encoder_vocab", vocabulary), ("codec_block_layout", layout)):
         if value is not None and (not _are_names(value) or len(set(value)) != len(value)):
-            yield view.finding("sidecar-codec", "a list of names, each once", f"/{name}", hint="export it again")
+            yield SIDECAR_CODEC.at(view, f"/{name}", found=_short(value), expected="unique names", field=name)
             return
     if vocabulary is not None and layout is not None:
         slots = [name[len("encoder_onehot[") : -1] for name in layout if name.startswith("encoder_onehot[")]
         if slots != vocabulary:
-            yield view.finding(
-                "sidecar-codec", "the layout's one-hot slots are not the vocabulary", "/codec_block_layout",
-                found=", ".join(slots), expected=", ".join(vocabulary), hint="export it again",
-            )  # fmt: skip
+            found, expected = ", ".join(slots) or "no one-hot slots", f"slots of {', '.join(vocabulary)}"
+            field = "codec_block_layout"
+            yield SIDECAR_CODEC.at(view, f"/{field}", found=found, expected=expected, field=field)
 
 
 def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
@@ -150,18 +206,12 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
         summary = view.onnx(view.entry.onnx or "")
     except OnnxError:
         return  # the core says what is wrong with it
-    for code, word, values in (
-        ("sidecar-inputs", "input", summary.inputs),
-        ("sidecar-outputs", "output", summary.outputs),
-    ):
+    for rule, word, values in ((SIDECAR_INPUTS, "input", summary.inputs), (SIDECAR_OUTPUTS, "output", summary.outputs)):
         place, names = _first(sidecar, f"{word}_names", f"{word}_name")
         names = [names] if isinstance(names, str) else names
         real = [value.name for value in values]
         if place and names != real:
-            yield view.finding(
-                code, f"the sidecar names other {word}s than the model", place, found=str(names),
-                expected=str(real), hint="correct the sidecar, or export it again",
-            )  # fmt: skip
+            yield rule.at(view, place, found=names, expected=real)
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}
     others = [name for name in widths if name != FEATURES]
     if FEATURES not in widths:
@@ -173,11 +223,13 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
         place, columns = _first(sidecar, *fields)
         width = widths.get(name or "", None if others else 0)
         if isinstance(width, int) and isinstance(columns, list) and len(columns) != width:
-            what = f"the model's input {name!r} has another width" if name else "the model has no codec input"
-            yield view.finding(
-                "sidecar-width", what, place, found=f"{len(columns)} names",
-                expected=f"{width} columns", hint="write what the model was trained with",
-            )  # fmt: skip
+            yield SIDECAR_WIDTH.at(
+                view,
+                place,
+                found=f"{len(columns)} names",
+                expected=f"{width} columns",
+                input=f"the model's input {name!r}" if name else "the model's codec input",
+            )
 
 
 def _are_names(value: Json) -> bool:
@@ -188,3 +240,9 @@ def _are_finite(value: Json) -> bool:
     return isinstance(value, list) and all(
         isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item) for item in value
     )
+
+
+def _short(value: Json) -> str:
+    """A value on one line, cut where it is long."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from registry_tool import __version__
-from registry_tool.checks.rules import GROUPS, RULES, explain, section
+from registry_tool.checks.rules import TABLE
 from registry_tool.documents.store import Loaded
+from registry_tool.findings import FindingRule
+from registry_tool.report import rules
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.values import Finding, Json, visible
 from registry_tool.workflows.validate import Validation
@@ -23,9 +25,14 @@ ROOT = "%SRCROOT%"  # what every path is relative to; a viewer knows where its c
 def log(results: Iterable[Validation]) -> dict[str, Json]:
     """One SARIF log with one run. It holds nothing of the machine or the moment: the same findings, the same log."""
     pairs = [(result, finding) for result in results for finding in result.findings]
-    codes = sorted({finding.code for _, finding in pairs})
+    declared = {finding.code: finding.rule for _, finding in pairs}
+    codes = sorted(declared)
     prints: Counter[str] = Counter()
-    driver = {"name": "registry-tool", "semanticVersion": __version__, "rules": [_rule(code) for code in codes]}
+    driver = {
+        "name": "registry-tool",
+        "semanticVersion": __version__,
+        "rules": [_rule(code, declared[code]) for code in codes],
+    }
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
@@ -35,18 +42,18 @@ def log(results: Iterable[Validation]) -> dict[str, Json]:
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _rule(code: str) -> dict[str, Json]:
-    rule = RULES.get(code)
+def _rule(code: str, rule: FindingRule | None) -> dict[str, Json]:
+    rule = rule or next((old for old in TABLE if old.code == code), None)
     if rule is None:
-        return {"id": code, "shortDescription": {"text": "A finding of a plugin, which documents its own codes."}}
-    group = next(name for name, rules in GROUPS.items() if rule in rules)
+        return {"id": code, "shortDescription": {"text": "A finding of a plugin that does not declare it."}}
+    title = rules.sentence(rule.title)
     return {
         "id": code,
-        "shortDescription": {"text": f"{rule.title}."},
-        "fullDescription": {"text": f"{rule.title}. {rule.why}"},
-        "help": {"text": explain(code), "markdown": "\n".join(section(rule))},
+        "shortDescription": {"text": title},
+        "fullDescription": {"text": f"{title} {rule.why}"},
+        "help": {"text": rules.text(rule), "markdown": "\n".join(rules.section(rule))},
         "defaultConfiguration": {"level": str(rule.severity)},
-        "properties": {"tags": ["model-registry", group.lower()]},
+        "properties": {"tags": ["model-registry", rule.family]},
     }
 
 

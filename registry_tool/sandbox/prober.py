@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_tool.errors import WorldError
+from registry_tool.findings import FindingRule
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.values import EMPTY
 
@@ -33,17 +34,66 @@ CURE = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
 AGAIN = "export the model again"
-HINT = f"{AGAIN}: onnxruntime runs it once within 1 GiB and 10 s of one processor"
-MESSAGES = {
-    "onnx-unreadable": "it is no usable ONNX model",
-    "onnx-invalid": "the model breaks the rules of ONNX",
-    "onnx-shapes": "the model has types or shapes that do not fit together",
-    "onnx-probe-refused": "onnxruntime does not load it, or does not run it once",
-    "onnx-probe-memory": "it asks for more memory than a small model needs",
-    "onnx-probe-time": "it does not finish",
-    "onnx-probe-crashed": "it ends the process that reads or runs it",
-}
-BY_LIMITS = ("onnx-probe-memory", "onnx-probe-time", "onnx-probe-crashed")  # what a limit that is too low can cause
+LIMITS = f"{AGAIN}: onnxruntime must load and run it within 1 GiB of memory and 10 s of processor time"
+
+UNREADABLE = FindingRule(
+    "onnx-unreadable",
+    "not a readable ONNX model",
+    why="What cannot be read cannot be checked.",
+    message="not a readable ONNX model: {reason}",
+    hint="restore the file, or export the model again",
+    example="the last bytes are cut off",
+)
+INVALID = FindingRule(
+    "onnx-invalid",
+    "invalid ONNX model",
+    why="Runtimes refuse it, or guess.",
+    message="onnx's checker refuses the model: {reason}",
+    hint=AGAIN,
+    example="a node reads a name that nothing makes",
+)
+SHAPES = FindingRule(
+    "onnx-shapes",
+    "types or shapes in the graph do not match",
+    why="It fails on the first row.",
+    message="types or shapes in the graph do not match: {reason}",
+    hint=AGAIN,
+    example="6 features into a layer of 5",
+)
+REFUSED = FindingRule(
+    "onnx-probe-refused",
+    "onnxruntime cannot load or run the model",
+    why="A runtime that loads it fails.",
+    message="onnxruntime cannot load or run the model: {reason}",
+    hint=LIMITS,
+    example="a Reshape that never fits",
+)
+MEMORY_LIMIT = FindingRule(
+    "onnx-probe-memory",
+    "memory limit of 1 GiB exceeded",
+    why="A runtime that loads it is killed, or the machine swaps.",
+    message="the model needs more than 1 GiB of memory: {reason}",
+    hint=LIMITS,
+    example="an Expand to 2^40 elements",
+)
+TIME_LIMIT = FindingRule(
+    "onnx-probe-time",
+    "time limit of 10 s exceeded",
+    why="A runtime that runs it hangs.",
+    message="the model does not finish: {reason}",
+    hint=LIMITS,
+    example="a Loop within a Loop",
+)
+CRASHED = FindingRule(
+    "onnx-probe-crashed",
+    "the model crashes the process that reads or runs it",
+    why="It crashes a runtime too, or does worse.",
+    message="the model crashes the process that reads or runs it: {reason}",
+    hint="do not load it; report it to onnxruntime",
+    example="signal 11",
+)
+PROBED = {rule.code: rule for rule in (UNREADABLE, INVALID, SHAPES, REFUSED, MEMORY_LIMIT, TIME_LIMIT, CRASHED)}
+BY_LIMITS = (MEMORY_LIMIT.code, TIME_LIMIT.code, CRASHED.code)  # what a limit that is too low can cause
 
 Answer = dict[str, Any]
 
@@ -117,17 +167,17 @@ class Prober(AbstractContextManager["Prober"]):
     def _summary(self, answer: Answer) -> OnnxSummary | OnnxError:
         code, text = self._refusal(answer)
         if code:
-            return OnnxError(text if code == "onnx-unreadable" else f"{MESSAGES[code]}: {text}", code)
+            return OnnxError(text, code)
         try:
             return OnnxSummary.from_dict(answer.get("summary"))
         except ValueError as error:
-            return OnnxError(f"{MESSAGES['onnx-probe-crashed']}: its answer is none: {error}", "onnx-probe-crashed")
+            return OnnxError(f"its answer is none: {error}", CRASHED.code)
 
     def _refusal(self, answer: Answer) -> tuple[str, str]:
         code, text = answer.get("code", ""), answer.get("text", "")
-        if code in ("", *MESSAGES) and isinstance(text, str) and (text.isprintable() and text.isascii()):
+        if code in ("", *PROBED) and isinstance(text, str) and (text.isprintable() and text.isascii()):
             return code, text
-        return "onnx-probe-crashed", "its answer is none"
+        return CRASHED.code, "its answer is none"
 
     def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> Answer:
         self.start()
@@ -179,7 +229,7 @@ class Prober(AbstractContextManager["Prober"]):
         size = struct.unpack("<I", self._read_exactly(4, deadline))[0]
         if size > MAX_ANSWER:
             self._end()
-            raise _Ended("onnx-probe-crashed", "its answer is too long")
+            raise _Ended(CRASHED.code, "its answer is too long")
         data = self._read_exactly(size, deadline)
         try:
             answer = json.loads(data)
@@ -187,7 +237,7 @@ class Prober(AbstractContextManager["Prober"]):
             answer = None
         if not isinstance(answer, dict):
             self._end()
-            raise _Ended("onnx-probe-crashed", "its answer is none")
+            raise _Ended(CRASHED.code, "its answer is none")
         return answer
 
     def _read_exactly(self, size: int, deadline: float) -> bytes:
@@ -205,7 +255,7 @@ class Prober(AbstractContextManager["Prober"]):
             ready.register(pipe, event)
             if not ready.select(max(0.0, deadline - time.monotonic())):
                 self._end()
-                raise _Ended("onnx-probe-time", f"no answer within {self._wall:g} s")
+                raise _Ended(TIME_LIMIT.code, f"no answer within {self._wall:g} s")
 
     def _pipe(self, name: str) -> int:
         pipe = getattr(self._child, name, None)
@@ -217,8 +267,8 @@ class Prober(AbstractContextManager["Prober"]):
     def _ended(self) -> _Ended:
         status = self._end(grace=5.0)  # it closed a pipe, so it is about to end
         if status == -signal.SIGXCPU:
-            return _Ended("onnx-probe-time", f"more than {self._cpu} s of processor time")
-        return _Ended("onnx-probe-crashed", f"signal {-status}" if status < 0 else f"exit status {status}")
+            return _Ended(TIME_LIMIT.code, f"more than {self._cpu} s of processor time")
+        return _Ended(CRASHED.code, f"signal {-status}" if status < 0 else f"exit status {status}")
 
     def _end(self, grace: float = 0.0) -> int:
         """The child's exit status; it is killed where it does not end by itself within `grace` seconds."""

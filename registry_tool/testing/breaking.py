@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from registry_tool.testing.bench import NAME, Bench, plugin_of
 from registry_tool.testing.changes import Place, few_changes
 from registry_tool.testing.using import ROW_HOOKS, VIEW_HOOKS, Using
 from registry_tool.values import Entry, Finding, Json, Severity
+from registry_tool.workflows.explain import declared
 
-CODE = re.compile(r"[a-z][a-z0-9_]*(-[a-z0-9_]+)*\Z")
 STRANGER = "suite_stranger"  # a kind that the plugin under test does not own
 SHOWN = 10  # names in a failure
 MOST_NEIGHBOURS = 40  # changed documents that are checked beside a broken plugin
@@ -112,6 +111,7 @@ class Breaking(Using):
         Fields changed within their type may pass; nothing makes the plugin fail.
         """
         missed, document = [], good.manifest
+        codes = {rule.code for group in declared(good.plugins) for rule in group.rules}
         if not document:
             pytest.skip("the entry has no manifest and no sidecar")
         with Prober() as prober:
@@ -122,7 +122,7 @@ class Breaking(Using):
                 errors = [f for f in findings if f.severity is Severity.ERROR]
                 _assert_no_failure(errors, what)
                 for finding in findings:
-                    _assert_finding(finding)
+                    _assert_finding(finding, codes)
                 if not errors and not self._may_pass(what, at):
                     missed.append(what)
         assert not missed, (
@@ -218,9 +218,9 @@ def _assert_no_failure(findings: list[Finding], what: str) -> None:
     assert not failed, f"{what}: registry_verify raised, where it should give a finding: {failed[0]}"
 
 
-def _assert_finding(finding: Finding) -> None:
-    """One line with a code like `word-word` and a place: what every report can show."""
-    assert CODE.match(finding.code), f"code {finding.code!r}: expected lower-case words joined by -"
+def _assert_finding(finding: Finding, codes: Collection[str]) -> None:
+    """One line with a declared code and a place: what every report can show and explain."""
+    assert finding.code in codes, f"code {finding.code!r}: declare it as a FindingRule where `Kind.findings` says"
     assert finding.message.strip(), f"{finding.code}: no message"
     assert len(str(finding).splitlines()) == 1, f"{finding.code}: {str(finding)!r} is not one line"
     assert finding.entry, f"{finding.code}: no entry: make it with view.finding"

@@ -19,6 +19,7 @@ from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.testing.base import HOOKS, Base
 from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy
+from registry_tool.workflows.explain import declared_by
 
 HEAVY = frozenset({
     "IPython", "jax", "matplotlib", "numba", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "ray", "scipy",
@@ -75,6 +76,17 @@ class Loading(Base):
                 Draft202012Validator.check_schema(dict(kind.schema))
             except SchemaError as error:
                 pytest.fail(f"kind {kind.name}: no JSON Schema: {error.message} at {error.json_path}")
+
+    def test_its_findings_are_explained(self, loaded: LoadedPlugin) -> None:
+        """Each module of `Kind.findings` declares findings with its prefix, each with every text."""
+        rules = declared_by(loaded)
+        for prefix in {prefix for kind in loaded.kinds for prefix in kind.findings}:
+            assert any(rule.code.startswith(prefix) for rule in rules), f"Kind.findings: no code starts with {prefix}"
+        for rule in rules:
+            for name in ("title", "why", "hint", "example"):
+                text = getattr(rule, name)
+                assert text.strip() == text != "", f"{rule.code}: {name} is {text!r}, expected a text"
+                assert text.isprintable(), f"{rule.code}: {name} is not one line"
 
     def test_answers_are_the_same_each_time(self) -> None:
         """Kinds and commands of two loads are equal."""

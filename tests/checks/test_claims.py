@@ -158,7 +158,7 @@ LOOSE: list[tuple[Callable[[Rows], None], Found]] = [
     (drop, {("loose-member-unlisted", "e_seed1.json")}),
     (gone, {("loose-member-unlisted", "e_seed0.json"), ("loose-member-unlisted", "e_seed1.json")}),
     (one_as_true, {("loose-member-disagrees", "e.json")}),
-    (copied, {("ensemble-member-twice", "e.json")}),
+    (copied, {("loose-member-twice", "e.json")}),
     (other_opset, {("onnx-opset-disagrees", "e.json")}),
     (second, {("id-duplicate", "e.json")}),
 ]

@@ -243,13 +243,13 @@ def test_external_data_never_leaves_the_folder(tmp_path: Path, location: str) ->
     assert not [name for name in opened if name.endswith(("w.data", "hostname"))]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_unpinned_external_data_is_an_error(tmp_path: Path, version: int) -> None:
-    """Weights that nothing pins are an error whose hint names the command that pins them."""
+@pytest.mark.parametrize(("version", "hint"), [(1, "`registry migrate"), (2, "`external_data` of the entry")])
+def test_unpinned_external_data_is_an_error(tmp_path: Path, version: int, hint: str) -> None:
+    """Weights that nothing pins are an error whose hint says how this version pins them."""
     write(tmp_path, "w.data", bytes(24))
     found = findings(tmp_path, entry(tmp_path, external("w.data")), version=version)
     assert codes(found) == {"onnx-external-unpinned", "file-unregistered"}
-    assert "registry migrate" in next(f.hint or "" for f in found if f.code == "onnx-external-unpinned")
+    assert hint in next(f.hint or "" for f in found if f.code == "onnx-external-unpinned")
 
 
 @pytest.mark.parametrize("version", [1, 2])

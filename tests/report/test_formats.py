@@ -22,12 +22,13 @@ from conftest import SHARED_DATA, Program
 from places import EXAMPLES, TESTS
 from sandbox import Sandbox
 
-from registry_tool.checks.rules import RULES, explain, markdown
 from registry_tool.documents.store import Loaded
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import load
 from registry_tool.report import github, junit, machine, sarif
+from registry_tool.report.rules import markdown, text
 from registry_tool.values import Finding, Policy, Rule, Severity, Verdict
+from registry_tool.workflows.explain import declared
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation, validate
 
@@ -103,10 +104,12 @@ def test_sarif_explains_each_rule_once(results: list[Validation]) -> None:
     rules = log["runs"][0]["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == sorted({result["ruleId"] for result in runs(log)})
     assert all(rules[result["ruleIndex"]]["id"] == result["ruleId"] for result in runs(log))
+    groups = declared(load())
+    known = {rule.code: rule for group in groups for rule in group.rules}
     for rule in rules:
-        assert rule["help"]["text"] == explain(rule["id"])
-        assert f"### `{rule['id']}`\n\n{rule['help']['markdown']}\n" in markdown() + "\n"
-        assert rule["defaultConfiguration"]["level"] == RULES[rule["id"]].severity
+        assert rule["help"]["text"] == text(known[rule["id"]])
+        assert f"### `{rule['id']}`\n\n{rule['help']['markdown']}\n" in markdown(groups) + "\n"
+        assert rule["defaultConfiguration"]["level"] == known[rule["id"]].severity
 
 
 def fingerprints(path: Path) -> dict[str, list[str]]:

@@ -89,7 +89,7 @@ def verify_is_nosy(view: Any, level: Level) -> list[Finding]:
 
 @hookimpl
 def verify_speaks_loosely(view: Any, level: Level) -> list[Finding]:
-    return [view.finding("Bad Code", "text")] if view.entry.kind == "ruler" and view.manifest["n_rows"] != 48 else []
+    return [view.finding("ruler-odd", "text")] if view.entry.kind == "ruler" and view.manifest["n_rows"] != 48 else []
 
 
 @hookimpl
@@ -203,7 +203,12 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
     "a lax schema": (
         broken(registry_kinds=kinds(schema={"type": "object"}), registry_verify=None),
         "every_field", "changes with no finding"),
-    "a loose finding": (broken(registry_verify=verify_speaks_loosely), "every_field", "lower-case words"),
+    "an undeclared finding": (
+        broken(registry_verify=verify_speaks_loosely), "every_field", "'ruler-odd': declare it"),
+    "findings that are nowhere": (
+        broken(registry_kinds=kinds(findings={"ruler-": "nowhere"})), "findings_are_explained", "No module named"),
+    "a prefix without findings": (
+        broken(registry_kinds=kinds(findings={"thumb-": "registry_ruler.plugin"})), "findings_are_explained", "thumb-"),
     "a nosy verify": (broken(registry_verify=verify_is_nosy), "other_kinds", "speaks of another kind"),
 }  # fmt: skip
 

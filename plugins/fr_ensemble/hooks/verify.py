@@ -10,12 +10,141 @@ from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.vocabulary import VOCABULARIES
+from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule
 from registry_tool.hookspec import EntryView, Level
 from registry_tool.toolkit import ROUNDING, differences
-from registry_tool.values import Finding
 
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
 AGAIN = "train again, or restore the files"
+
+SIZE = FindingRule(
+    "ensemble-size",
+    "ensemble_size is not the number of members",
+    why="The manifest was edited.",
+    hint=AGAIN,
+    example="5 for 4 members",
+)
+MEMBER_TWICE = FindingRule(
+    "ensemble-member-twice",
+    "duplicate member",
+    why="An ensemble of copies has no spread: sigma means nothing.",
+    message="members {first} and {second} have the same {field}",
+    expected="members that differ",
+    hint="train again with distinct seeds, or restore the files",
+    example="--seeds 0,0,0",
+)
+WIDTH = FindingRule(
+    "ensemble-width",
+    "number of features, statistics, codec columns or graph inputs does not match",
+    why="Rows would be fed into the wrong columns.",
+    message="the number of columns does not match the rest of the manifest",
+    hint=AGAIN,
+    example="five means for six features",
+)
+SCALE = FindingRule(
+    "ensemble-scale",
+    "standard deviation that is not positive",
+    why="Scaling divides by it.",
+    expected="a finite number > 0",
+    hint=AGAIN,
+    example='"feature_std": [0, ...]',
+)
+CONSTANT = FindingRule(
+    "ensemble-constant",
+    "ports, one-hot slots or confidence that no ensemble of this kind has",
+    why="A reader that believes it binds the wrong tensor, or scales what must stay 0 or 1.",
+    message="a value that no ensemble of this kind has",
+    hint=AGAIN,
+    example='"outputs": ["mu"] for a member',
+)
+VOCABULARY = FindingRule(
+    "ensemble-vocabulary",
+    "vocabulary that is not the one of its version",
+    why="An encoder's slot would be another encoder's.",
+    hint=AGAIN,
+    example="version 2 with six names",
+)
+RECIPE = FindingRule(
+    "ensemble-recipe",
+    "recipe cannot be read, or differs from its digest",
+    why="The evidence was made in another way than the recipe says.",
+    message="the recipe {fault}",
+    hint=AGAIN,
+    example="epochs edited after training",
+)
+SEEDS = FindingRule(
+    "ensemble-seeds",
+    "seeds of the members are not those of the recipe",
+    why="Members were swapped or added.",
+    message="the members' seeds are not those of the recipe",
+    hint=AGAIN,
+    example="seed 7 among 0 to 4",
+)
+GRAPH = FindingRule(
+    "ensemble-graph",
+    "member is not a graph that this plugin writes",
+    why="Members are compared byte for byte with the graph of their weights.",
+    message="not a graph that this plugin writes: {reason}",
+    hint=AGAIN,
+    example="a node added by hand",
+)
+FUSED = FindingRule(
+    "ensemble-fused",
+    "fused graph does not match the members and the scaler",
+    why="The runtime would run another ensemble than the one judged.",
+    message="the fused graph does not match the members and the scaler",
+    expected="the members' weights in the members' order",
+    hint=AGAIN,
+    example="a fused graph of an older run",
+)
+PROBE = FindingRule(
+    "ensemble-probe",
+    "graph no longer gives the probe's mu or sigma",
+    why="The graph, or the runtime, computes something else than at training.",
+    message="{fault}",
+    hint=AGAIN,
+    example="sigma halved",
+)
+INTERVALS_UNUSABLE = FindingRule(
+    "intervals-unusable",
+    "intervals cannot be read or calibrated again",
+    why="The promised coverage has no basis.",
+    message="the intervals cannot be read: {reason}",
+    hint=AGAIN,
+    example="a quantile as text",
+)
+INTERVALS_DISAGREE = FindingRule(
+    "intervals-disagree",
+    "intervals are not those of the out-of-fold predictions",
+    why="They were narrowed by hand, or belong to another run.",
+    message="the intervals are not those of the out-of-fold predictions",
+    hint=AGAIN,
+    example="a smaller q at 95 %",
+)
+EVIDENCE_PROBLEM = FindingRule(
+    "evidence-problem",
+    "evidence is unfit to promote anything",
+    why="A missing fold or seed, a repeated one, an impossible PLCC: figures over it mean nothing.",
+    message="{problem}",
+    hint=AGAIN,
+    example="a source in its own training fold",
+)
+EVIDENCE_FILES = FindingRule(
+    "evidence-files",
+    "evidence files and seeds do not match",
+    why="A seed has no evidence, or evidence belongs to no seed.",
+    message="{file} {fault}",
+    hint=AGAIN,
+    example="loso_seed3.json missing",
+)
+EVIDENCE_DISAGREES = FindingRule(
+    "evidence-disagrees",
+    "stored figures are not those of the predictions",
+    why="A summary was edited.",
+    message="{name} is not the one recomputed from the predictions",
+    hint=AGAIN,
+    example="mean_plcc 0.99, recomputed 0.93",
+)
 
 
 def verify(view: EntryView, level: Level) -> Iterator[Finding]:
@@ -37,30 +166,25 @@ def verify(view: EntryView, level: Level) -> Iterator[Finding]:
 def _check_document(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """What a manifest says twice, and numbers that mean nothing; version-1 manifests too."""
     members = manifest["members"]
-    yield from _equal(view, "ensemble-size", "/ensemble_size", manifest["ensemble_size"], len(members))
+    yield from _equal(view, SIZE, "/ensemble_size", manifest["ensemble_size"], len(members))
     for key in ("seed", "id", "onnx", "sha256"):
         seen: dict[Any, int] = {}
         for index, member in enumerate(members):
             if member[key] in seen:
-                yield view.finding(
-                    "ensemble-member-twice", f"members {seen[member[key]]} and {index} have the same {key}",
-                    f"/members/{index}/{key}", found=str(member[key]), expected="members that differ", hint=AGAIN,
-                )  # fmt: skip
+                place, first = f"/members/{index}/{key}", seen[member[key]]
+                yield MEMBER_TWICE.at(view, place, found=member[key], first=first, second=index, field=key)
             seen.setdefault(member[key], index)
     width = len(manifest["feature_order"])
     for key in ("feature_mean", "feature_std"):
-        yield from _equal(view, "ensemble-width", f"/{key}", len(manifest[key]), width, "numbers")
+        yield from _equal(view, WIDTH, f"/{key}", f"{len(manifest[key])} numbers", f"{width} numbers")
     for index, value in enumerate(manifest["feature_std"]):
         if not 0 < value < math.inf:
-            yield view.finding(
-                "ensemble-scale", "a feature's deviation is not positive", f"/feature_std/{index}", found=repr(value),
-                expected="a finite number > 0", hint=AGAIN,
-            )  # fmt: skip
+            yield SCALE.at(view, f"/feature_std/{index}", found=repr(value))
     confidence = manifest.get("confidence", CONFIDENCE)
     covered = math.erf(confidence["gaussian_z"] / math.sqrt(2.0))
     if abs(covered - confidence["nominal_coverage"]) > Z_ROUNDING:
         where, expected = "/confidence/gaussian_z", f"the z of {confidence['nominal_coverage']:g}"
-        yield from _equal(view, "ensemble-constant", where, confidence["gaussian_z"], expected)
+        yield from _equal(view, CONSTANT, where, confidence["gaussian_z"], expected)
     yield from _check_vocabulary(view, manifest)
     if is_current(manifest):
         yield from _check_recipe(view, manifest)
@@ -72,20 +196,20 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[
     known = VOCABULARIES.get(version)
     if known is None:
         expected = " or ".join(map(str, VOCABULARIES))
-        yield from _equal(view, "ensemble-vocabulary", "/codec_vocab_version", version, expected)
+        yield from _equal(view, VOCABULARY, "/codec_vocab_version", version, expected)
     elif list(known) != vocab:
-        yield from _equal(view, "ensemble-vocabulary", "/codec_vocab", ", ".join(vocab), ", ".join(known))
+        yield from _equal(view, VOCABULARY, "/codec_vocab", ", ".join(vocab), ", ".join(known))
     if is_current(manifest):
         slots = [column["name"] for column in manifest["codec_block"] if column["transform"] == "onehot"]
         if slots != vocab or slots != [column["name"] for column in manifest["codec_block"][: len(slots)]]:
-            yield from _equal(view, "ensemble-width", "/codec_block", ", ".join(slots), ", ".join(vocab))
+            yield from _equal(view, WIDTH, "/codec_block", ", ".join(slots), ", ".join(vocab))
 
 
 def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """What this plugin always writes: names of ports, one-hot slots unscaled, what a reader makes of sigma."""
     low, high = manifest["target"]["range"]
     if not low < high:
-        yield from _equal(view, "ensemble-constant", "/target/range", [low, high], "the lower bound first")
+        yield from _equal(view, CONSTANT, "/target/range", [low, high], "the lower bound first")
     written: dict[str, tuple[object, object]] = {
         "/inputs": (manifest["inputs"], [FEATURES, CODEC]),
         "/outputs": (manifest["outputs"], [SCORE]),
@@ -98,26 +222,29 @@ def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[F
     for name in ("method", "nominal_coverage", "gaussian_z"):
         written[f"/confidence/{name}"] = (manifest["confidence"][name], CONFIDENCE[name])
     for pointer, (found, expected) in written.items():
-        yield from _equal(view, "ensemble-constant", pointer, found, expected)
+        yield from _equal(view, CONSTANT, pointer, found, expected)
 
 
 def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         recipe = Recipe.from_dict(manifest["recipe"])
     except (ValueError, TypeError) as error:
-        yield view.finding("ensemble-recipe", f"the recipe cannot be read: {error}", "/recipe", hint=AGAIN)
+        yield RECIPE.at(view, "/recipe", fault=f"cannot be read: {error}")
         return
-    yield from _equal(view, "ensemble-recipe", "/recipe_sha256", manifest["recipe_sha256"], recipe.sha256)
-    yield from _equal(view, "ensemble-recipe", "/recipe", manifest["recipe"], recipe.to_dict())
-    seeds = [member["seed"] for member in manifest["members"]]
-    yield from _equal(view, "ensemble-seeds", "/members", str(seeds), str(list(recipe.seeds)), "in the recipe")
+    if manifest["recipe_sha256"] != recipe.sha256:
+        found, fault = manifest["recipe_sha256"], "differs from its digest"
+        yield RECIPE.at(view, "/recipe_sha256", found=found, expected=recipe.sha256, fault=fault)
+    if manifest["recipe"] != recipe.to_dict():
+        fault = "is not in the form in which it is written"
+        yield RECIPE.at(view, "/recipe", found=manifest["recipe"], expected=recipe.to_dict(), fault=fault)
+    yield from _equal(view, SEEDS, "/members", [member["seed"] for member in manifest["members"]], list(recipe.seeds))
     named = {pin["path"] for pin in manifest["evidence"]}
     wanted = {OOF_PATH, *(f"evidence/loso_seed{seed}.json" for seed in recipe.seeds)}
     if len(named) != len(manifest["evidence"]):
-        yield view.finding("evidence-files", "a file is named twice", "/evidence", hint=AGAIN)
+        yield EVIDENCE_FILES.at(view, "/evidence", file="a file", fault="is pinned twice")
     for path in sorted(named ^ wanted):
-        what = "is not named" if path in wanted else "belongs to no seed"
-        yield view.finding("evidence-files", f"{path} {what}", "/evidence", hint=AGAIN)
+        fault = "is not pinned" if path in wanted else "belongs to no seed"
+        yield EVIDENCE_FILES.at(view, "/evidence", file=path, fault=fault)
 
 
 def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -130,18 +257,16 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
             view.onnx(member["onnx"])  # a child has parsed it, within limits, before this process does
             weights.append(read_weights(view.read(member["onnx"])))
         except ValueError as error:
-            yield view.finding("ensemble-graph", str(error), f"/members/{index}/onnx", hint=AGAIN)
+            yield GRAPH.at(view, f"/members/{index}/onnx", reason=error)
     if len(weights) != len(manifest["members"]):
         return
     width = len(manifest["feature_order"]) + len(manifest["codec_block"])
     for index, one in enumerate(weights):
-        yield from _equal(view, "ensemble-width", f"/members/{index}/onnx", one.w1.shape[0], width, "inputs")
+        yield from _equal(view, WIDTH, f"/members/{index}/onnx", f"{one.w1.shape[0]} inputs", f"{width} inputs")
         for other in range(index):
             if same_weights(one, weights[other]):
-                yield view.finding(
-                    "ensemble-member-twice", f"members {other} and {index} have the same weights",
-                    f"/members/{index}/onnx", hint=AGAIN,
-                )  # fmt: skip
+                place = f"/members/{index}/onnx"
+                yield MEMBER_TWICE.at(view, place, found="a copy", first=other, second=index, field="weights")
     if any(one.w1.shape[0] != width for one in weights):
         return
     try:
@@ -149,13 +274,10 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
             weights, scaler_of(manifest), len(manifest["feature_order"]), len(manifest["codec_vocab"])
         )
     except ValueError as error:
-        yield view.finding("ensemble-scale", f"the scaler makes no graph: {error}", "/feature_std", hint=AGAIN)
+        yield SCALE.at(view, "/feature_std", found=f"a scaler that makes no graph ({error})")
         return
     if view.read(manifest["fused"]["onnx"]) != expected:
-        yield view.finding(
-            "ensemble-fused", "the fused graph is not made of these members and this scaler", "/fused/onnx",
-            found="other bytes", expected="the members' weights in the members' order", hint=AGAIN,
-        )  # fmt: skip
+        yield FUSED.at(view, "/fused/onnx", found="other bytes")
 
 
 def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -169,17 +291,19 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
         features, block = (np.asarray(probe[key], np.float64) for key in ("features", "codec_block"))
         mu, sigma = Ensemble(view.read(manifest["fused"]["onnx"])).predict(features, block)
     except ValueError as error:
-        yield view.finding("ensemble-probe", f"the probe rows do not run: {error}", "/probe", hint=AGAIN)
+        yield PROBE.at(view, "/probe", fault=f"the probe rows do not run: {error}")
         return
     low, high = manifest["target"]["range"]
     tolerance = MU_TOLERANCE * (high - low)
     for name, now in (("mu", mu), ("sigma", sigma)):
         stored = np.asarray(probe[name], np.float64)
         if stored.shape != now.shape or not (np.abs(stored - now) <= tolerance).all():
-            yield view.finding(
-                "ensemble-probe", f"the fused graph no longer gives the probe's {name}", f"/probe/{name}",
-                found=_numbers(now), expected=_numbers(stored), hint=AGAIN,
-            )  # fmt: skip
+            found, expected, fault = (
+                _numbers(now),
+                _numbers(stored),
+                f"the fused graph no longer gives the probe's {name}",
+            )
+            yield PROBE.at(view, f"/probe/{name}", found=found, expected=expected, fault=fault)
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -192,56 +316,48 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
         metrics, problems, _ = measure_pinned(view)
         oof = predictions(view).oof
     except InputError as error:
-        yield view.finding("evidence-unusable", str(error), "/evidence", hint=AGAIN)
+        yield EVIDENCE_UNUSABLE.at(view, "/evidence", reason=error, hint=AGAIN)
         return
     for problem in problems:
-        yield view.finding("evidence-problem", problem, "/evidence", hint=AGAIN)
+        yield EVIDENCE_PROBLEM.at(view, "/evidence", problem=problem)
     for name, value in metrics.items():
         stored = manifest["eval"].get(f"loso_{name}")
         if math.isfinite(value) and not ROUNDING.holds(stored, float(value)):
-            yield from _equal(view, "evidence-disagrees", f"/eval/loso_{name}", repr(stored), repr(value), "recomputed")
+            found, expected = repr(stored), f"{value!r} recomputed"
+            yield EVIDENCE_DISAGREES.at(view, f"/eval/loso_{name}", found=found, expected=expected, name=f"loso_{name}")
 
     residual, said = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
     if not ROUNDING.holds(said, residual if math.isfinite(residual) else None):
-        yield from _equal(view, "intervals-disagree", "/confidence/conformal_q_residual", said, residual, "recomputed")
+        place, expected = "/confidence/conformal_q_residual", f"{residual} recomputed"
+        yield INTERVALS_DISAGREE.at(view, place, found=said, expected=expected)
     try:
         stored = Intervals.from_dict(manifest["intervals"])
         again = stored.recalibrated(oof, LEVELS)
         spec = spec_of(manifest, target=True)
     except (ValueError, InputError) as error:
-        yield view.finding("intervals-unusable", f"the intervals cannot be read: {error}", "/intervals", hint=AGAIN)
+        yield INTERVALS_UNUSABLE.at(view, "/intervals", reason=error)
         return
     names, order = list(stored.input_ranges), [*spec.features, *map(str, spec.conditioning)]
-    yield from _equal(view, "intervals-disagree", "/intervals/input_ranges", names, order)
+    yield from _equal(view, INTERVALS_DISAGREE, "/intervals/input_ranges", names, order)
     for index, calibration in enumerate(stored.calibrations):
         where = f"/intervals/calibrations/{index}/range"
-        yield from _equal(view, "intervals-disagree", where, list(calibration.range), manifest["target"]["range"])
+        yield from _equal(view, INTERVALS_DISAGREE, where, list(calibration.range), manifest["target"]["range"])
     for index, (low, high) in enumerate(stored.input_ranges.values()):
         if not low <= high:
             where = f"/intervals/input_ranges/{index}/range"
-            yield from _equal(view, "intervals-disagree", where, [low, high], "the lower bound first")
+            yield from _equal(view, INTERVALS_DISAGREE, where, [low, high], "the lower bound first")
     kinds = [(calibration.unit, calibration.side) for calibration in stored.calibrations]
     wanted = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
-    yield from _equal(view, "intervals-disagree", "/intervals/calibrations", kinds, wanted)
+    yield from _equal(view, INTERVALS_DISAGREE, "/intervals/calibrations", kinds, wanted)
     where, method = "/intervals/method", manifest["intervals"].get("method")
-    yield from _equal(view, "intervals-disagree", where, method, stored.calibrations[0].method)
+    yield from _equal(view, INTERVALS_DISAGREE, where, method, stored.calibrations[0].method)
     if any(differences(manifest["intervals"], again.to_dict(), ROUNDING)):
-        yield view.finding(
-            "intervals-disagree",
-            "the intervals are not those the out-of-fold predictions give",
-            "/intervals",
-            hint=AGAIN,
-        )
+        yield INTERVALS_DISAGREE.at(view, "/intervals")
 
 
-def _equal(
-    view: EntryView, code: str, pointer: str, found: object, expected: object, unit: str = ""
-) -> Iterator[Finding]:
+def _equal(view: EntryView, rule: FindingRule, pointer: str, found: object, expected: object) -> Iterator[Finding]:
     if found != expected:
-        yield view.finding(
-            code, "it disagrees with the rest of the manifest", pointer, found=str(found),
-            expected=f"{expected} {unit}".strip(), hint=AGAIN,
-        )  # fmt: skip
+        yield rule.at(view, pointer, found=found, expected=expected)
 
 
 def _numbers(values: Sequence[float] | Any) -> str:

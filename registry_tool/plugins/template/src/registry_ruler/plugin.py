@@ -12,6 +12,7 @@ import click
 
 from registry_ruler import model
 from registry_tool.errors import InputError
+from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import (
     Axis,
     Batch,
@@ -31,7 +32,7 @@ from registry_tool.hookspec import (
     TrainRequest,
     hookimpl,
 )
-from registry_tool.values import Evidence, Finding, Policy, Rule
+from registry_tool.values import Evidence, Policy, Rule
 
 KIND = "ruler"
 MODEL, EVIDENCE = "ruler.onnx", "oof.csv"  # paths in the manifest, relative to its folder
@@ -58,6 +59,14 @@ SCHEMA = {
         "evidence": {"type": "object", "required": ["path", "sha256"], "properties": {"path": {"const": EVIDENCE}}},
     },
 }
+GRAPH = FindingRule(
+    "ruler-graph",
+    "graph that does not compute the line of its manifest",
+    why="A runtime gives other scores than those that the evidence measured.",
+    message="{file} does not compute the line of this manifest",
+    hint="train it again",
+    example="a slope edited by hand",
+)
 OPTIONS = [
     click.Option(["--feature"], default="sharpness", show_default=True, help="Column to predict from."),
     click.Option(["--target"], default="score", show_default=True, help="Column to predict."),
@@ -68,7 +77,9 @@ OPTIONS = [
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
     policy = Policy((Rule("oof_plcc", ">=", 0.9),))
-    return [Kind(KIND, "a score from one column by a straight line", SCHEMA, OPTIONS, policy)]
+    return [
+        Kind(KIND, "a score from one column by a straight line", SCHEMA, OPTIONS, policy, findings={"ruler-": __name__})
+    ]
 
 
 @hookimpl
@@ -110,8 +121,7 @@ def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
         return
     line = model.Line(view.manifest["slope"], view.manifest["intercept"])
     if view.read(MODEL) != model.graph(line):
-        hint = "train it again"
-        yield view.finding("ruler-graph", f"{MODEL} does not compute the line of this manifest", "/model", hint=hint)
+        yield GRAPH.at(view, "/model", file=MODEL)
 
 
 @hookimpl

@@ -1,0 +1,134 @@
+"""external_data.py: weights that an ONNX model keeps in other files. Opens nothing but pinned files of the entry."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Collection, Iterator, Sequence
+
+from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.schema import show
+from registry_tool.findings import Finding, FindingRule, InFile, Severity
+from registry_tool.legacy.manifests import MIGRATE
+from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
+from registry_tool.sandbox.prober import AGAIN
+from registry_tool.storage.files import FileProblem, check_path
+from registry_tool.values import Artifact
+
+SHOWN = 3  # names in a message
+
+EXTERNAL_ESCAPES = FindingRule(
+    "onnx-external-escapes",
+    "external data outside the model's folder",
+    why="The model could read any file of the machine. The file was not opened.",
+    message="external data at an unusable path: {reason}",
+    expected="a path inside the model's folder",
+    hint="export the model with its weights inside",
+    example="../w.data",
+)
+EXTERNAL_UNPINNED = FindingRule(
+    "onnx-external-unpinned",
+    "unpinned external data",
+    why="The weights can be replaced or zeroed while every digest matches.",
+    message="unpinned external data {file}",
+    expected="a sha256",
+    hint="add its path, sha256 and bytes to `external_data` of the entry",
+    example="model.onnx.data",
+)
+EXTERNAL_UNREADABLE = FindingRule(
+    "onnx-external-unreadable",
+    "external data cannot be read",
+    why="The model does not load.",
+    message="external data cannot be read: {reason}",
+    expected="a file beside the model",
+    hint="restore the file",
+    example="model.onnx.data deleted, or a link",
+)
+EXTERNAL_CHECKSUM = FindingRule(
+    "onnx-external-checksum",
+    "SHA-1 mismatch of external data",
+    why="The weights were replaced.",
+    message="{file} does not have the SHA-1 that the graph names",
+    hint="restore the file, or export the model again",
+    example="another SHA-1",
+)
+EXTERNAL_WEAK = FindingRule(
+    "onnx-external-weak",
+    "external data pinned by SHA-1 alone",
+    why="Two files with one SHA-1 can be made on purpose.",
+    message="{file} is pinned by SHA-1 alone, which can be forged",
+    expected="its sha256 in `external_data` of the entry",
+    hint=MIGRATE,
+    example="checksum in version 1",
+    severity=Severity.WARNING,
+)
+EXTERNAL_RANGE = FindingRule(
+    "onnx-external-range",
+    "tensor ranges that overlap or leave the external data",
+    why="Readers fail, or read other bytes; one region named often is many copies in memory.",
+    message="{tensors} overlap or leave the external data",
+    hint=AGAIN,
+    example="offset 999999 in a file of 24 bytes",
+)
+
+
+def check_external(
+    summary: OnnxSummary, opened: OpenEntry, model: Artifact, weak_pins: bool, stored: dict[str, bytes]
+) -> Iterator[Finding]:
+    """Weights in other files. Fills `stored`, location -> bytes, with those whose digest was compared."""
+    place = InFile(model.path, opened.entry.id)
+    names = {artifact.path: name for name, artifact in opened.artifacts.items()}
+    for location in sorted({tensor.location for tensor in summary.external}):
+        tensors = [tensor for tensor in summary.external if tensor.location == location]
+        try:
+            path = posixpath.join(posixpath.dirname(model.path), check_path(location))
+        except FileProblem as problem:
+            yield EXTERNAL_ESCAPES.at(place, found=show(location), reason=one_line(problem))
+            continue
+        if path in names:
+            stored[location] = opened.read(names[path])
+        elif weak_pins and all(tensor.checksum for tensor in tensors):
+            yield _read_weakly_pinned(opened, path, tensors, stored, place)
+        else:
+            yield EXTERNAL_UNPINNED.at(place, found="none", hint=MIGRATE if weak_pins else None, file=show(location))
+        if location not in stored:
+            continue
+        total, room = sum(tensor.size for tensor in tensors), len(stored[location])
+        if total > room:  # one region named a thousand times is a thousand copies in memory
+            where = f"the tensors in {show(location)}"
+            yield EXTERNAL_RANGE.at(place, found=f"{total} bytes", expected=f"at most {room}", tensors=where)
+            continue
+        for tensor in tensors:
+            view = memoryview(stored[location])[tensor.offset :]
+            length = len(view) if tensor.length is None else tensor.length
+            if length != tensor.size or length > len(view):
+                found = f"{length} bytes at {tensor.offset} of {room}"
+                where = f"the values of {show(tensor.tensor)} in {show(location)}"
+                yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=where)
+
+
+def _read_weakly_pinned(
+    opened: OpenEntry, path: str, tensors: Sequence[ExternalTensor], stored: dict[str, bytes], place: InFile
+) -> Finding:
+    """Version 1: every tensor in the file carries the file's SHA-1. A finding in any case: SHA-1 can be forged."""
+    location, said = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
+    try:
+        data = opened.read_unpinned(path)
+    except FileProblem as problem:
+        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(problem))
+    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+    if said != [digest]:
+        return EXTERNAL_CHECKSUM.at(place, found=digest, expected=shown(said), file=show(location))
+    stored[location] = data
+    return EXTERNAL_WEAK.at(place, found="sha1", file=show(location))
+
+
+def shown(names: Collection[str]) -> str:
+    text = ", ".join(show(name) for name in list(names)[:SHOWN])
+    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"
+
+
+def one_line(error: Exception) -> str:
+    """One line, in plain ASCII: the words of a hostile file reach a terminal and a CI log."""
+    text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,76 @@
+"""explain.py: every finding that the core and the plugins of a run declare, by code. Checks nothing, prints nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+
+from registry_tool.checks.rules import TABLE
+from registry_tool.errors import InputError, PluginError
+from registry_tool.findings import FAMILIES, FindingRule
+from registry_tool.plugins.manager import LoadedPlugin, Plugins
+
+MODULES = (  # of the core, with findings declared at their top level
+    "findings",
+    "documents.store",
+    "documents.entries",
+    "sandbox.prober",
+    "plugins.manager",
+    "legacy.manifests",
+    "checks.declared",
+    "checks.external_data",
+    "checks.onnx",
+    "checks.registry",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The findings of one subject, or of one plugin."""
+
+    heading: str
+    rules: tuple[FindingRule, ...]
+
+
+def declared(plugins: Plugins) -> tuple[Group, ...]:
+    """All findings: the core's by subject, then each plugin's. Imports every module that declares one."""
+    core = [*_rules_in(f"registry_tool.{name}" for name in MODULES), *TABLE]
+    groups = [
+        Group(heading, tuple(rule for rule in core if rule.family in families.split()))
+        for heading, families in FAMILIES.items()
+    ]
+    groups += [
+        Group(f"Plugin {plugin.name}", tuple(rule for rule in declared_by(plugin) if rule not in core))
+        for plugin in plugins.loaded
+    ]
+    return tuple(group for group in groups if group.rules)
+
+
+def declared_by(plugin: LoadedPlugin) -> list[FindingRule]:
+    """The findings of a plugin. Raises PluginError for a module in `Kind.findings` that does not load."""
+    modules = {prefix: module for kind in plugin.kinds for prefix, module in kind.findings.items()}
+    try:
+        return [rule for rule in _rules_in(modules.values()) if rule.code.startswith(tuple(modules))]
+    except Exception as error:
+        raise PluginError(
+            f"plugin {plugin.name}: its findings cannot be read: {type(error).__name__}: {error}: correct the modules "
+            "in `Kind.findings`"
+        ) from error
+
+
+def only(code: str, groups: Iterable[Group]) -> tuple[Group, ...]:
+    """The declaration of one code, in its group. Raises InputError, with near misses, for an unknown code."""
+    known = {rule.code: Group(group.heading, (rule,)) for group in groups for rule in group.rules}
+    if code not in known:
+        near = ", ".join(difflib.get_close_matches(code, known, 3, 0.4))
+        hint = f"did you mean {near}?" if near else "`registry rule` lists all"
+        raise InputError(f"unknown finding code {code!r}: {hint}")
+    return (known[code],)
+
+
+def _rules_in(modules: Iterable[str]) -> list[FindingRule]:
+    """What stands at the top level of these modules, each code once: a module may import another's declaration."""
+    every = (value for name in modules for value in vars(import_module(name)).values())
+    return list({value.code: value for value in every if isinstance(value, FindingRule)}.values())

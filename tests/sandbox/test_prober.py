@@ -254,7 +254,7 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
     document = {"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": [row]}
     tiny_models.write(tmp_path, "registry.json", document)
     before = (tmp_path / "registry.json").read_bytes()
-    with pytest.raises(RejectedError, match="more memory"):
+    with pytest.raises(RejectedError, match="more than 1 GiB of memory"):
         flip(tmp_path / "registry.json", plugins, "greedy", "looks fine")
     assert (tmp_path / "registry.json").read_bytes() == before
     document["models"] = [row | {"smoke": False, "promotion": {"manual": True, "reason": "looks fine"}}]

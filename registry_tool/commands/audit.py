@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option
 from registry_tool.errors import ExitCode
 
 
@@ -29,12 +29,12 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
       registry migrate model/tiny/registry.json -o model2 --format json | jq '.holes[].code'
     """
     from registry_tool import toolkit
-    from registry_tool.report import audit, machine
+    from registry_tool.report import audit
     from registry_tool.workflows.migrate import migrate
 
     with toolkit.progress_bar() as progress:
         done = migrate(find(old), output, plugins_of(ctx), skip_broken=skip_broken, progress=progress)
-    show(machine.render(audit.migration_document(done)) if form == "json" else audit.migration(done))
+    emit(form, lambda: audit.migration_document(done), lambda: audit.migration(done))
     if not done.done:
         click.echo(f"{output}: nothing was written; repair the entries, or leave them out: --skip-broken", err=True)
     ctx.exit(ExitCode.OK if done.done else ExitCode.REJECTED)
@@ -59,17 +59,17 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
       registry history --as-of 2026-05-06 --format json | jq -r '.production[].sha256'
     """
     from registry_tool.git import history as past
-    from registry_tool.report import audit, machine
+    from registry_tool.report import audit
 
     path = find(registry)
     if day is not None:
         then = past.as_of(path, past.moment(day), entry_id)
-        show(machine.render(audit.as_of_document(then)) if form == "json" else audit.as_of(then))
+        emit(form, lambda: audit.as_of_document(then), lambda: audit.as_of(then))
         ctx.exit(ExitCode.OK if then.rows else ExitCode.REJECTED)
     if entry_id is None:
         raise click.UsageError("name an ID, or a day: --as-of DATE")
     found = past.history(path, entry_id)
-    show(machine.render(audit.history_document(found)) if form == "json" else audit.history(found))
+    emit(form, lambda: audit.history_document(found), lambda: audit.history(found))
     if found.shallow:
         click.echo(
             "this clone is shallow, so the history may begin earlier: fetch full history (fetch-depth: 0)", err=True
@@ -104,7 +104,7 @@ def reproduce(
     """
     from registry_tool import toolkit
     from registry_tool.hookspec import ReproduceRequest
-    from registry_tool.report import audit, machine
+    from registry_tool.report import audit
     from registry_tool.workflows.reproduce import Outcome, reproduce
 
     with toolkit.progress_bar() as progress:
@@ -112,6 +112,6 @@ def reproduce(
         done = reproduce(find(registry), plugins_of(ctx), entry_id, request, keep)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
-    show(machine.render(audit.reproduction_document(done)) if form == "json" else audit.reproduction(done))
+    emit(form, lambda: audit.reproduction_document(done), lambda: audit.reproduction(done))
     good = {Outcome.IDENTICAL} if exact else {Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE}
     ctx.exit(ExitCode.OK if done.outcome in good else ExitCode.REJECTED)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import add_summary, emit, find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -92,20 +93,14 @@ def gate(
     ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
 
 
-def _render(
-    judgements: Sequence[Judgement], form: str, comparison: Comparison | None = None, *, details: bool = True
-) -> None:
+def _render(judgements: Sequence[Judgement], form: str, comparison: Comparison | None = None) -> None:
     from registry_tool.report import machine, text
 
     if comparison is not None:
-        show(machine.render(machine.comparison(comparison)) if form == "json" else text.comparison(comparison))
+        emit(form, partial(machine.comparison, comparison), partial(text.comparison, comparison))
         return
     for judgement in judgements:
-        show(
-            machine.render(machine.judgement(judgement))
-            if form == "json"
-            else text.judgement(judgement, details=details)
-        )
+        emit(form, partial(machine.judgement, judgement), partial(text.judgement, judgement))
 
 
 def _render_for_ci(
@@ -139,18 +134,23 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
       registry flip my_model
       registry flip my_model --demote --reason "drifts on screen content"
     """
+    from registry_tool.report import machine, text
     from registry_tool.workflows import promote as promote_workflow
 
     path = find(registry)
     if demote:
         if reason is None:
             raise click.UsageError('--demote needs --reason TEXT: say why, as in --reason "drifts on screen content"')
-        promote_workflow.demote(path, entry_id, reason)
-        show(f"{entry_id}: demoted to smoke: {reason}")
+        entry = promote_workflow.demote(path, entry_id, reason)
+        emit(form, lambda: machine.flip(entry, None), lambda: f"{entry_id}: demoted to smoke: {reason}")
         return
     done = promote_workflow.flip(path, plugins_of(ctx), entry_id, reason)
-    if done.judgement is not None:
-        _render([done.judgement], form, details=False)
+    judged = done.judgement
+    emit(
+        form,
+        lambda: machine.flip(done.entry, judged),
+        lambda: text.judgement(judged, details=False) if judged is not None else (),
+    )
     if not done.done:
         click.echo(f"{entry_id}: not flipped", err=True)
         ctx.exit(ExitCode.REJECTED)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, deliver, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import (
+    add_summary,
+    deliver,
+    emit,
+    find,
+    format_option,
+    plugins_of,
+    registry_option,
+    show,
+)
 from registry_tool.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -104,21 +113,17 @@ def list_(registry: str | None, form: str) -> None:
     Example:
       registry list --format json | jq -r '.[].id'
     """
-    from registry_tool.report import machine
     from registry_tool.toolkit import text_table
     from registry_tool.workflows.opening import usable
 
     loaded = usable(find(registry))
     entries = loaded.registry.entries if loaded.registry else ()
-    if form == "json":
-        show(machine.render([entry.to_dict() for entry in entries]))
-        return
     header = ("id", "kind", "state", "license", "sha256")
     rows = [
         (e.id, e.kind, "smoke" if e.smoke else "production", e.document.get("license", "-"), e.sha256[:12])
         for e in entries
     ]
-    show(text_table([header, *rows]))
+    emit(form, lambda: [entry.to_dict() for entry in entries], lambda: text_table([header, *rows]))
 
 
 @click.command("show")
@@ -133,7 +138,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
     Example:
       registry show my_model --format json
     """
-    from registry_tool.report import machine, text
+    from registry_tool.report import text
     from registry_tool.workflows.opening import find_entry, opened, usable
 
     loaded = usable(find(registry))
@@ -144,7 +149,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
     if policy and form == "text":
         document["policy"] = {"gate": policy.gate, "rules": [str(rule) for rule in policy.rules]}
-    show(machine.render(document) if form == "json" else text.fields(document))
+    emit(form, lambda: document, lambda: text.fields(document))
 
 
 @click.command()
@@ -234,7 +239,6 @@ def plugins(ctx: click.Context, form: str) -> None:
     Example:
       registry plugins
     """
-    from registry_tool.report import machine
     from registry_tool.toolkit import text_table
 
     loaded = plugins_of(ctx)
@@ -244,10 +248,11 @@ def plugins(ctx: click.Context, form: str) -> None:
     ]
     rows += [(p.name, p.version, "-", "-", p.why) for p in loaded.broken]
     header = ("plugin", "version", "kinds", "hooks", "error")
-    if form == "json":
-        show(machine.render([dict(zip(header, row, strict=True)) for row in rows]))
-    else:
-        show(text_table([header[:-1], *(row[:-1] for row in rows)]))
+    emit(
+        form,
+        lambda: [dict(zip(header, row, strict=True)) for row in rows],
+        lambda: text_table([header[:-1], *(row[:-1] for row in rows)]),
+    )
     loaded.need_all()
 
 

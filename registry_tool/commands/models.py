@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from registry_tool.commands.shared import find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option, show
 from registry_tool.errors import InputError
 from registry_tool.toolkit import FORMATS
 from registry_tool.values import Json, visible
@@ -140,7 +140,6 @@ def evaluate(
     from registry_tool import toolkit
     from registry_tool.errors import InputError
     from registry_tool.hookspec import EvaluateRequest
-    from registry_tool.report import machine
     from registry_tool.workflows import evaluate as evaluate_workflow
 
     if smoke == (corpus is not None):
@@ -158,7 +157,7 @@ def evaluate(
     if plot is not None and result.plot is not None:
         with toolkit.output_file(plot) as file:
             file.write(result.plot)
-    show(machine.render(dict(result.document)) if form == "json" else toolkit.text_table(result.table))
+    emit(form, lambda: result.document, lambda: toolkit.text_table(result.table))
 
 
 def _levels(text: str) -> Sequence[float]:

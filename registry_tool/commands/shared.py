@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView
     from registry_tool.plugins.manager import Plugins
+    from registry_tool.values import Json
 
 
 class Context:
@@ -69,6 +70,16 @@ def show(lines: str | Iterable[str]) -> None:
     colour = False if os.environ.get("NO_COLOR") else None
     for line in [lines] if isinstance(lines, str) else lines:
         click.echo(line, color=colour)
+
+
+def emit(form: str, document: Callable[[], Json], lines: Callable[[], str | Iterable[str]]) -> None:
+    """Print a result in the form that was asked for: its JSON document, or lines for people; each is made on demand."""
+    if form != "json":
+        show(lines())
+        return
+    from registry_tool.report import machine
+
+    show(machine.render(document()))
 
 
 def deliver(page: str, output: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from registry_tool.commands.shared import format_option, show
+from registry_tool.commands.shared import emit, format_option, show
 from registry_tool.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,15 +128,13 @@ def verify_signature(
       registry verify-signature --path dist --bundle dist.sig --trust root.pem
     """
     _need_cryptography()
-    from registry_tool.report import machine
     from registry_tool.workflows.sign import verify_path
 
     verified = verify_path(
         path, bundle, trusted_of(public_key, trust, at), ignore_path, extra_allowed=ignore_unsigned_files
     )
-    if form == "json":
-        document = {"path": str(path), "signer": verified.signer, "unchecked": list(verified.unchecked)}
-        show(machine.render(document))
-        return
-    show(f"{path}: signed by {verified.signer}")
-    show(f"not checked: {what}" for what in verified.unchecked)
+    emit(
+        form,
+        lambda: {"path": str(path), "signer": verified.signer, "unchecked": list(verified.unchecked)},
+        lambda: [f"{path}: signed by {verified.signer}", *(f"not checked: {what}" for what in verified.unchecked)],
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -74,7 +75,7 @@ def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
     except Exception as error:  # our own schemas are tested; what is wrong here is a plugin's
         what = str(error).partition("\n")[0]
         raise PluginError(f"its schema is no JSON Schema: {type(error).__name__}: {what}: repair it") from error
-    return sorted(found, key=lambda v: (v.pointer, v.code, v.message))
+    return sorted(set(found), key=lambda v: (v.pointer, v.code, v.message))
 
 
 def show(value: Json) -> str:
@@ -90,19 +91,25 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
     schema: Any = error.schema
     match error.validator:
         case "required":
-            # jsonschema yields one error a missing field; the field is the one that is absent.
-            name = error.message.split("'")[1]
-            yield Violation("schema-required", place, f"the field {name!r} is missing", hint=f"add {name!r}")
+            # jsonschema yields one error for each missing field, without naming it but in a sentence: all, each time.
+            for name in limit:
+                if name not in instance:
+                    yield Violation(
+                        "schema-required", place, f"the field {name!r:.80} is missing", hint=f"add {name!r:.80}"
+                    )
         case "additionalProperties" | "unevaluatedProperties" if limit is False:
             import difflib
 
             known = sorted(schema.get("properties", {}))
+            patterns = [re.compile(pattern) for pattern in schema.get("patternProperties", {})]
             for name in sorted(set(instance) - set(known)):
+                if any(pattern.search(name) for pattern in patterns):
+                    continue
                 yield Violation(
                     "schema-unknown-field",
                     place + pointer(name),
                     f"the field {show(name)} is not known here",
-                    hint=f"did you mean {near[0]!r}?"
+                    hint=f"did you mean {near[0]!r:.80}?"
                     if (near := difflib.get_close_matches(name, known, 1))
                     else "remove it",
                 )
@@ -114,9 +121,10 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
             yield Violation("schema-value", place, "wrong value", show(error.instance), wanted)
         case "oneOf" | "anyOf":
             options = [option for option in limit if isinstance(option, dict)]
-            fields = [" and ".join(option["required"]) for option in options if "required" in option]
+            choices = [option["required"] for option in options if "required" in option]
+            fields = [" and ".join(names) for names in choices]
             if len(fields) == len(options) and isinstance(error.instance, dict):
-                present = [f for f in fields if f in error.instance]
+                present = [" and ".join(names) for names in choices if set(names) <= error.instance.keys()]
                 hint = f"keep one of {', '.join(fields)}"
                 yield Violation(
                     "schema-choice", place, "one choice of fields is expected", " and ".join(present) or "none",

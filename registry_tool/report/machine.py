@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
-from registry_tool.values import Json, Severity
+from registry_tool.values import Entry, Json, Severity
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
@@ -18,7 +19,7 @@ def render(document: Json) -> str:
 def _plain(value: Json) -> Json:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
@@ -41,6 +42,13 @@ def judgement(item: Judgement) -> dict[str, Json]:
     if item.evidence and item.evidence.table:
         details["table"] = [list(row) for row in item.evidence.table.rows]
     return {**item.verdict.to_dict(), "why": item.why or None, "details": details}
+
+
+def flip(entry: Entry, item: Judgement | None) -> dict[str, Json]:
+    """What `flip` prints: what the entry is now and why, with the verdict where evidence was judged."""
+    judged = judgement(item) if item is not None else {}
+    state = {name: entry.document.get(name) for name in ("promotion", "demotion")}
+    return {**judged, "entry": entry.id, "smoke": entry.smoke, **state}
 
 
 def comparison(item: Comparison) -> dict[str, Json]:

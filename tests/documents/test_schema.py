@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from registry_tool import schemas
 from registry_tool.documents.schema import MAX_SHOWN, MAX_VIOLATIONS, show, violations
+from registry_tool.strictjson import pointer
 
 REGISTRY = schemas.load("registry")
 ENTRY = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}
@@ -199,3 +200,41 @@ def test_version_1_keeps_its_rules() -> None:
 def test_a_schema_file_is_the_one_source() -> None:
     """What a caller gets is the file's own content."""
     assert json.loads(json.dumps(REGISTRY))["$id"] == "urn:registry-tool:registry:2"
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["'", '"', "a'b", "\\", "\n", "~/"]
+)
+
+
+@given(st.sets(NAMES, min_size=1, max_size=6), st.data())
+def test_missing_fields_are_named_whatever_they_are_called(names: set[str], data: st.DataObject) -> None:
+    """Each field that is missing has one violation, with quotes, slashes and line ends in its name."""
+    present = data.draw(st.sets(st.sampled_from(sorted(names))))
+    found = violations(dict.fromkeys(present, 1), {"type": "object", "required": sorted(names)})
+    assert [violation.code for violation in found] == ["schema-required"] * len(names - present)
+    assert {violation.message for violation in found} == {
+        f"the field {name!r:.80} is missing" for name in names - present
+    }
+    assert not any("\n" in violation.message for violation in found)
+
+
+@given(st.sets(NAMES, min_size=1, max_size=6), st.data())
+def test_unknown_fields_are_named_whatever_they_are_called(names: set[str], data: st.DataObject) -> None:
+    """Each field that the schema does not know has one violation, at its place; those that fit a pattern have none."""
+    known = data.draw(st.sets(st.sampled_from(sorted(names))))
+    schema = {
+        "properties": {name: {} for name in known},
+        "patternProperties": {"^x-": {}},
+        "additionalProperties": False,
+    }
+    found = violations(dict.fromkeys(names, 1) | {"x-mine": 1}, schema)
+    assert {violation.pointer for violation in found} == {pointer(name) for name in names - known}
+
+
+def test_a_choice_of_several_fields_says_which_are_there() -> None:
+    """Where a form asks for two fields together, both have to be there to count as found."""
+    schema = {"oneOf": [{"required": ["a", "b"]}, {"required": ["c"]}]}
+    for document, words in (({"a": 1}, "none"), ({"a": 1, "b": 1, "c": 1}, "a and b and c")):
+        (violation,) = violations(document, schema)
+        assert (violation.found, violation.expected) == (words, "exactly one of a and b, c")

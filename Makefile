@@ -20,7 +20,7 @@ golden: .venv/dev.stamp
 	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)
 
 stress: .venv/dev.stamp
-	PYTHONPATH=tests/helpers $(BIN)/python tests/stress.py $(ARGS)
+	$(BIN)/python tests/helpers/stress.py $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

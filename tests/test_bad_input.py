@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FEATURES, Made, Program, Ran, program, write_corpus
+from command_line import Program, Ran, program
+from registries import FEATURES, Made, write_corpus
 from sandbox import Sandbox, sha256, to_json
 
 HEADER = ("src", "encoder", *FEATURES, "vmaf")

@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 import pytest
-from conftest import Made, Program, program
+from command_line import Program, program
 from places import EXAMPLES
+from policies import set_bound
+from registries import Made
 from sandbox import Sandbox, to_json
 
 from registry_tool import __version__, schemas
@@ -232,7 +234,7 @@ def test_the_gate_shows_each_rule_and_the_folds(smoke: Sandbox, registry: Progra
     ]
     table = [line for line in lines if line.startswith("s1")]
     assert [line.split()[0] for line in table] == smoke.manifest["corpus"]["sources"]
-    smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
+    smoke.edit(set_bound("mean_plcc", 0.99999))
     held = registry("gate", "tiny", "--registry", smoke.path).out.splitlines()
     assert held[0] == "tiny: HOLD"
     assert held[1].split()[:2] == ["FAIL", "mean_plcc"]

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
+from policies import GATE, MANUAL
 from sandbox import Sandbox, sha256, to_json
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Level, hookimpl
@@ -17,7 +19,6 @@ Mutation = Callable[[Sandbox], object]
 HALF = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.5}]}
 UNKNOWN = {"metric": "m", "op": ">", "bound": 0}
 STRICT = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.99999}]}
-DEFAULT = [("mean_plcc", ">=", 0.95), ("plcc_spread", "<=", 0.005), ("min_seed_plcc", ">=", 0.95)]
 
 
 def set_policy(policy: Any) -> Mutation:
@@ -27,8 +28,8 @@ def set_policy(policy: Any) -> Mutation:
     return lambda box: box.edit(change)
 
 
-def rules(**bounds: float) -> dict[str, Any]:
-    return {"rules": [{"metric": m, "op": op, "bound": bounds.get(m, bound)} for m, op, bound in DEFAULT]}
+def gate_with(**bounds: float) -> dict[str, Any]:
+    return {"rules": [{**rule, "bound": bounds.get(rule["metric"], rule["bound"])} for rule in GATE["rules"]]}
 
 
 def forged(**fields: Any) -> Mutation:
@@ -96,13 +97,13 @@ ALWAYS: list[Any] = [  # found at both levels
     ("verdict says maybe", forged(verdict="MAYBE"), "schema-value"),
     ("metrics as text", forged(metrics={"mean_plcc": "0.99"}), "schema-type"),
     ("metrics as booleans", forged(metrics={"mean_plcc": True}), "schema-type"),
-    ("policy loosened", set_policy(rules(mean_plcc=0.94)), "policy-looser"),
-    ("spread loosened", set_policy(rules(plcc_spread=0.006)), "policy-looser"),
-    ("rule removed", set_policy({"rules": rules()["rules"][:2]}), "policy-looser"),
+    ("policy loosened", set_policy(gate_with(mean_plcc=0.94)), "policy-looser"),
+    ("spread loosened", set_policy(gate_with(plcc_spread=0.006)), "policy-looser"),
+    ("rule removed", set_policy({"rules": gate_with()["rules"][:2]}), "policy-looser"),
     ("policy emptied", set_policy({"rules": []}), "policy-looser"),
     ("policy removed", set_policy(None), "policy-looser"),
     ("policy manual", set_policy({"rules": [], "gate": "manual"}), "policy-looser"),
-    ("policy manual, rules kept", set_policy({**rules(), "gate": "manual"}), "policy-looser"),
+    ("policy manual, rules kept", set_policy({**gate_with(), "gate": "manual"}), "policy-looser"),
     ("judged by a stricter policy", forged(policy=STRICT), "policy-looser"),
 ]
 COMPUTED: list[Any] = [  # found where the evidence is computed again
@@ -114,11 +115,11 @@ COMPUTED: list[Any] = [  # found where the evidence is computed again
     ("an unasked figure left out", forged_metric("mean_srocc", lambda value: None), "verdict-disagrees"),
     ("metric made up", forged_metric("mos_plcc", lambda value: 0.99), "verdict-disagrees"),
     ("folds made up", forged_metric("n_folds", lambda value: value + 1), "verdict-disagrees"),
-    ("policy raised", set_policy({"rules": [*rules()["rules"], *STRICT["rules"]]}), "policy-not-met"),
+    ("policy raised", set_policy({"rules": [*gate_with()["rules"], *STRICT["rules"]]}), "policy-not-met"),
     ("no rule in both", no_rules, "policy-not-met"),
     ("verdict by no rules", forged(policy={"rules": []}), "verdict-disagrees"),
     ("verdict by hand", forged(policy={"rules": [], "gate": "manual"}), "verdict-disagrees"),
-    ("unknown metric asked", set_policy({"rules": [*rules()["rules"], UNKNOWN]}), "policy-not-met"),
+    ("unknown metric asked", set_policy({"rules": [*gate_with()["rules"], UNKNOWN]}), "policy-not-met"),
 ]
 
 
@@ -132,8 +133,8 @@ def before_sources(box: Sandbox) -> None:
 # Another policy in the verdict that the registry's is not looser than, or a stricter registry that is still met.
 ALLOWED: list[Any] = [
     ("judged by a looser policy", forged(policy=HALF)),
-    ("policy tightened, still met", set_policy(rules(mean_plcc=0.96))),
-    ("another version's field in the policy", set_policy({**rules(), "of_another_version": 1})),
+    ("policy tightened, still met", set_policy(gate_with(mean_plcc=0.96))),
+    ("another version's field in the policy", set_policy({**gate_with(), "of_another_version": 1})),
     ("another version's field in the verdict", forged(of_another_version=1)),
     ("verdict of an older release", before_sources),
     ("plugins of another version", forged(plugins={"fr_ensemble": "9.9"})),
@@ -270,6 +271,6 @@ def test_a_kind_without_a_gate_is_promoted_by_a_person(thumb: Sandbox, registry:
     plugins = with_plugin(Thumbs())
     thumb.edit_entry(smoke=False, promotion={"manual": True, "reason": "looked at it"})
     assert thumb.codes(plugins=plugins) == ["promotion-kind"]
-    thumb.edit(lambda document: document["policies"].update(thumb={"gate": "manual", "rules": []}))
+    thumb.edit(set_policy("thumb", MANUAL))
     assert thumb.codes(plugins=plugins) == []
     assert registry("validate", thumb.path, plugins=plugins).code == 0

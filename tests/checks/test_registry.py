@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import SHARED_DATA, Program, Thumbs, with_plugin
-from places import EXAMPLES
+from command_line import Program
+from places import EXAMPLES, SHARED_DATA
 from sandbox import Sandbox, to_json, tree
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.checks.registry import sort
 from registry_tool.hookspec import Level, hookimpl

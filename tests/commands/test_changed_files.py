@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Program, program
+from command_line import Program, program
 from places import EXAMPLES
 from sandbox import Sandbox
 

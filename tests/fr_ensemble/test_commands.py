@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Program, program
+from command_line import Program, program
 from fr_ensemble.artifacts.manifest import record_of
 from fr_ensemble.corpus.build.encodes import find_ffmpeg
 from fr_ensemble.corpus.record import RECORD_KEY

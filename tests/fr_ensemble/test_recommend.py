@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import FEATURES, TRAINING, Program, program
+from command_line import Program, program
 from filelock import FileLock
 from fr_ensemble.corpus.vocabulary import vocabulary
+from registries import FEATURES, TRAINING
 from sandbox import Sandbox
 
 from registry_tool import schemas

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import tiny_models
 from onnx import TensorProto, numpy_helper
+from policies import MANUAL
 from sandbox import Sandbox, sha256, to_json, tree
 
 from registry_tool.documents.entries import pins_of
@@ -297,7 +298,7 @@ def singles(folder: Path, version: int) -> Path:
     document: dict[str, Any] = {"schema_version": version, "models": rows}
     if version == 2:
         rows[0]["promotion"] = {"manual": True, "reason": "compared by eye"}
-        document["policies"] = {"fr": {"gate": "manual", "rules": []}}
+        document["policies"] = {"fr": MANUAL}
     (folder / "registry.json").write_bytes(to_json(document))
     return folder
 

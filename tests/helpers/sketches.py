@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_models
-from conftest import with_plugin
+from thumbs import with_plugin
 
 from registry_tool.hookspec import Kind, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from policies import MANUAL
 
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
@@ -91,7 +92,7 @@ def findings(
     """Write a registry of these entries and check it with the built-in plugin and `more` plugins."""
     document: dict[str, Any] = {"schema_version": version, "models": list(entries)}
     if version == 2:
-        document["policies"] = {"fr": {"gate": "manual", "rules": []}}
+        document["policies"] = {"fr": MANUAL}
     write(folder, "registry.json", document)
     loaded = manager.Plugins()
     loaded.add(single_models, "onnx_kinds")

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
 from sandbox import Sandbox
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.figures import Axis, Chart, Figure, Series, Table

@@ -9,8 +9,9 @@ from importlib import metadata
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
 from sandbox import Sandbox
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError, WorldError
 from registry_tool.hookspec import Hooks, Kind, Level, hookimpl

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
 from sandbox import Sandbox
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.hookspec import Evaluation, Table, Trained, hookimpl
 from registry_tool.values import Evidence, Finding, Severity

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from conftest import Program, program
+from command_line import Program, program
 from places import ROOT
 from sandbox import tree
 

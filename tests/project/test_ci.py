@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
-from conftest import Made
 from places import ROOT
+from registries import Made
 from sandbox import Sandbox
 
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
-from conftest import Made
 from places import ROOT
+from registries import Made
 
 LANGUAGES = ("sh", "bash", "console")
 LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "*.egg-info")

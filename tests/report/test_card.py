@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
+from policies import MANUAL
 from sandbox import Sandbox, sha256, to_json
+from thumbs import Thumbs, with_plugin
 
 FIELDS = ("corpus", "target", "feature_order", "codec_vocab", "recipe", "environment", "members")
 SHAPES: list[Any] = [
@@ -25,7 +27,7 @@ def put(thumb: Sandbox, fields: dict[str, Any]) -> None:
     sidecar = to_json({"id": "t", "kind": "thumb", **fields})
     (thumb.folder / "t.json").write_bytes(sidecar)
     document = thumb.registry
-    document["policies"] = {"thumb": {"gate": "manual", "rules": []}}
+    document["policies"] = {"thumb": MANUAL}
     document["models"][0]["sidecar_sha256"] = sha256(sidecar)
     thumb.path.write_bytes(to_json(document))
 

@@ -18,8 +18,9 @@ from xml.etree import ElementTree as ET
 import jsonschema
 import pytest
 import xmlschema
-from conftest import SHARED_DATA, Program
-from places import EXAMPLES, TESTS
+from command_line import Program
+from places import EXAMPLES, SHARED_DATA, TESTS
+from policies import set_bound
 from sandbox import Sandbox
 
 from registry_tool.documents.store import Loaded
@@ -196,7 +197,7 @@ def test_junit_of_a_gate(smoke: Sandbox, registry: Program) -> None:
     where = ("gate", "tiny", "--registry", smoke.path, "--format", "junit")
     bad, good = cases(registry(*where).out)["tiny"]
     assert (bad, good[0]) == ([], "tiny: PROMOTE")
-    smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
+    smoke.edit(set_bound("mean_plcc", 0.99999))
     ran = registry(*where)
     bad, good = cases(ran.out)["tiny"]
     assert (ran.code, bad[0], good) == (1, "tiny: HOLD", [])
@@ -283,7 +284,7 @@ def test_a_gate_writes_its_table(
     assert [len(row) for row in rows] == [5] * 5
     assert rows[2][:2] == ["tiny", "**PROMOTE**"]
     assert rows[2][4] == "holds"
-    smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
+    smoke.edit(set_bound("mean_plcc", 0.99999))
     summary.unlink()
     ran = registry(*where)
     ((word, properties, message),) = annotations(ran.out)

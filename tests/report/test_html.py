@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, program, with_plugin
+from command_line import Program, program
 from places import ROOT
 from sandbox import Sandbox
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table, hookimpl

@@ -18,6 +18,7 @@ import onnx
 import pytest
 import tiny_models
 from onnx import TensorProto, helper, numpy_helper
+from policies import MANUAL
 
 from registry_tool.errors import RejectedError, WorldError
 from registry_tool.hookspec import Level
@@ -251,7 +252,7 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
     """A person's decision under a manual policy is no way around what `validate` asks; nor is `gate --base`."""
     row = tiny_models.entry(tmp_path, greedy(), "greedy", smoke=True)
     row["sidecar_sha256"] = tiny_models.write(tmp_path, "greedy.json", {"id": "greedy"})
-    document = {"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": [row]}
+    document = {"schema_version": 2, "policies": {"fr": MANUAL}, "models": [row]}
     tiny_models.write(tmp_path, "registry.json", document)
     before = (tmp_path / "registry.json").read_bytes()
     with pytest.raises(RejectedError, match="more than 1 GiB of memory"):
@@ -268,7 +269,7 @@ def test_a_flip_runs_the_model_too(tmp_path: Path, plugins: Plugins) -> None:
 def test_a_flip_that_would_not_validate_is_refused(tmp_path: Path, plugins: Plugins) -> None:
     """A production model needs a sidecar, so one without is not flipped by a reason either."""
     row = tiny_models.entry(tmp_path, tiny_models.model(), "bare", smoke=True)
-    document = {"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": [row]}
+    document = {"schema_version": 2, "policies": {"fr": MANUAL}, "models": [row]}
     tiny_models.write(tmp_path, "registry.json", document)
     before = (tmp_path / "registry.json").read_bytes()
     with pytest.raises(RejectedError, match="no sidecar"):

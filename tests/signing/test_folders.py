@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
 
 from certificates import MAKERS, NOW, Issued, KeyPair, issue, key_pair
-from conftest import Program
+from command_line import Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from command_line import Program
 from migrating import errors, old, run
 from sandbox import tree
 from tiny_models import entry, model, write

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from conftest import TRAINING, Made
+from policies import MANUAL
+from registries import TRAINING, Made
 from sandbox import to_json
 
 from registry_tool.testing import PluginSuite
@@ -41,7 +42,7 @@ class OnnxKinds(PluginSuite):
     def make_registry(self, folder: Path, rows: Path | None) -> None:
         row = tiny_models.entry(folder, tiny_models.model(), kind=self.kind)
         row["sidecar_sha256"] = tiny_models.write(folder, "m.json", tiny_models.sidecar(row))
-        policies = {self.kind: {"gate": "manual", "rules": []}}
+        policies = {self.kind: MANUAL}
         document = {"schema_version": 2, "policies": policies, "models": [row]}
         (folder / "registry.json").write_bytes(to_json(document))
 

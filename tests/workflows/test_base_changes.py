@@ -11,9 +11,10 @@ from xml.etree import ElementTree as ET
 import pytest
 import tiny_models
 from command_line import run
-from conftest import Thumbs, with_plugin
+from policies import MANUAL
 from repository import own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, to_json
+from thumbs import Thumbs, with_plugin
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
@@ -25,7 +26,6 @@ from registry_tool.workflows.compare_with_base import Comparison, gate_base
 pytestmark = pytest.mark.usefixtures("own_git")
 STRICT = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.95}]}
 LOOSE = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.5}]}
-MANUAL = {"gate": "manual", "rules": []}
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_every_format_lists_it(box: Sandbox, what: str, change: Any, mark: str, 
 
 def test_the_step_summary_lists_it(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What GitHub shows below the job names the demotion, also where there is nothing to judge."""
-    from conftest import program
+    from command_line import program
 
     base = start(box.folder)
     box.edit(demoted)

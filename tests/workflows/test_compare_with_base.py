@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
 from migrating import ensemble
+from policies import MANUAL, set_policy
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Kind, Trained, TrainRequest, hookimpl
@@ -128,7 +130,7 @@ def test_a_demoted_entry_may_be_trained_again_in_one_change(tmp_path: Path) -> N
 def test_a_renamed_single_model_stays_production(thumb: Sandbox) -> None:
     """Another id for the same bytes under the same promotion is one judgement, and no deletion."""
     plugins = with_plugin(Thumbs())
-    policy = {"thumb": {"gate": "manual", "rules": []}}
+    policy = {"thumb": MANUAL}
     thumb.edit(lambda document: document.update(policies=policy))
     promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     base = start(thumb.folder)
@@ -139,7 +141,7 @@ def test_a_renamed_single_model_stays_production(thumb: Sandbox) -> None:
 def test_a_copy_is_no_rename(thumb: Sandbox) -> None:
     """The same bytes under a second id, the first still there, turned production by itself."""
     plugins = with_plugin(Thumbs())
-    thumb.edit(lambda document: document.update(policies={"thumb": {"gate": "manual", "rules": []}}))
+    thumb.edit(set_policy("thumb", MANUAL))
     promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     base = start(thumb.folder)
     thumb.edit(lambda document: document["models"].append({**document["models"][0], "id": "u"}))

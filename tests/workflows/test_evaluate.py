@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Made, Program, Thumbs, with_plugin
+from command_line import Program
+from registries import Made
 from sandbox import Sandbox, to_json, tree
 from sketches import Trainer, train
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import Batch, EvaluateRequest, Evaluation, GateRequest, PredictRequest, hookimpl

@@ -6,14 +6,14 @@ import errno
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Thumbs, with_plugin
+from policies import MANUAL, set_bound, set_policy
 from sandbox import Sandbox, sha256, to_json
+from thumbs import Thumbs, with_plugin
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
@@ -28,17 +28,8 @@ from registry_tool.workflows.promote import demote, flip
 DEFAULT = {"mean_plcc", "plcc_spread", "min_seed_plcc"}
 
 
-def bound(metric: str, value: float) -> Callable[[dict[str, Any]], None]:
-    def change(document: dict[str, Any]) -> None:
-        for rule in document["policies"]["fr_ensemble"]["rules"]:
-            if rule["metric"] == metric:
-                rule["bound"] = value
-
-    return change
-
-
 def manual(box: Sandbox) -> None:
-    box.edit(lambda document: document["policies"].update(thumb={"gate": "manual", "rules": []}))
+    box.edit(set_policy("thumb", MANUAL))
 
 
 def gated(**evidence: Any) -> Plugins:
@@ -76,7 +67,7 @@ def test_the_gate_is_deterministic(smoke: Sandbox, plugins: Plugins) -> None:
 @pytest.mark.parametrize(("metric", "value"), [("mean_plcc", 0.99999), ("plcc_spread", 0.0), ("min_seed_plcc", 1.0)])
 def test_a_bar_that_is_not_reached_is_hold(smoke: Sandbox, plugins: Plugins, metric: str, value: float) -> None:
     """Each rule of the policy holds an entry by itself, and the reason names it."""
-    smoke.edit(bound(metric, value))
+    smoke.edit(set_bound(metric, value))
     verdict = gate(smoke.path, plugins, "tiny").verdict
     assert verdict.decision == "HOLD"
     assert [reason.split()[0] for reason in verdict.reasons] == [metric]
@@ -146,7 +137,7 @@ def test_a_second_flip_is_refused(production: Sandbox, plugins: Plugins) -> None
 
 def test_a_hold_flips_nothing(smoke: Sandbox, plugins: Plugins) -> None:
     """No verdict is written, the entry stays smoke."""
-    smoke.edit(bound("mean_plcc", 0.99999))
+    smoke.edit(set_bound("mean_plcc", 0.99999))
     before = smoke.tree()
     done = flip(smoke.path, plugins, "tiny")
     assert (done.done, done.verdict_path) == (False, None)

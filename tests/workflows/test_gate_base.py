@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Made, Program, Thumbs, with_plugin
+from command_line import Program
+from policies import set_bound, set_policy
+from registries import Made
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json
+from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.git.revisions import load_base
@@ -49,14 +52,7 @@ def note(box: Sandbox) -> None:
 
 
 def rule(metric: str, value: float) -> Callable[[Sandbox], None]:
-    def change(box: Sandbox) -> None:
-        document = box.registry
-        for item in document["policies"]["fr_ensemble"]["rules"]:
-            if item["metric"] == metric:
-                item["bound"] = value
-        box.path.write_bytes(to_json(document))
-
-    return change
+    return lambda box: box.edit(set_bound(metric, value))
 
 
 def flip_loosened(box: Sandbox) -> None:
@@ -67,7 +63,7 @@ def flip_loosened(box: Sandbox) -> None:
 
 def flip_without_policy(box: Sandbox) -> None:
     """Production by a policy that a person decides, in one change."""
-    box.edit(lambda document: document.update(policies={"fr_ensemble": {"gate": "manual", "rules": []}}))
+    box.edit(set_policy("fr_ensemble", MANUAL))
     promote_workflow.flip(box.path, load(), "tiny", "trust me")
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Made, Program, write_corpus
+from command_line import Program
+from policies import set_bound
+from registries import Made, write_corpus
 from sandbox import Sandbox, to_json
 
 from registry_tool.errors import InputError
@@ -283,5 +285,5 @@ def test_options_of_foreign_evidence_are_not_passed_over(smoke: Sandbox, registr
 
 def test_a_raised_bar_holds_foreign_evidence_too(smoke: Sandbox, summaries: Any) -> None:
     """The policy is the registry's, not the plugin's default."""
-    smoke.edit(lambda document: document["policies"]["fr_ensemble"]["rules"][0].update(bound=0.99999))
+    smoke.edit(set_bound("mean_plcc", 0.99999))
     assert foreign(smoke, summaries({})).decision == "HOLD"

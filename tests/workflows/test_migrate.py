@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import pytest
 import tiny_models
-from conftest import Program
+from command_line import Program
 from migrating import ensemble, errors, old, run
 from sandbox import Sandbox, to_json, tree
 from tiny_models import ENCODERS, entry, model, sidecar, write

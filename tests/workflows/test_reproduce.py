@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Program, with_plugin
+from command_line import Program
 from sandbox import Sandbox
+from thumbs import with_plugin
 
 from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, hookimpl
 from registry_tool.plugins.manager import Plugins

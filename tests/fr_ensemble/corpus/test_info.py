@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import FEATURES, SHARED_DATA, Program
+from command_line import Program
 from fr_ensemble.corpus import info
-from places import ROOT
+from places import ROOT, SHARED_DATA
+from registries import FEATURES
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations

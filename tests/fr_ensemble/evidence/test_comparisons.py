@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import registry_tool.schemas as schemas
-from conftest import FEATURES, Program
+from command_line import Program
 from fr_ensemble.evidence.comparisons import BOUNDS, Curve, against_entry, against_vmaf, vmaf_column
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof, write_oof
+from policies import rules, set_policy
+from registries import FEATURES
 from sandbox import Sandbox
 
 from registry_tool.documents.schema import violations
@@ -183,7 +185,7 @@ def write_rows(path: Path, *, hole: bool = False) -> Path:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry folder with `good` and `poor` of one corpus, `rows.csv`, and `far` of another."""
-    from conftest import program
+    from command_line import program
 
     folder = tmp_path_factory.mktemp("pair")
     rows, other = write_rows(folder / "rows.csv"), write_rows(folder / "far.csv", hole=True)
@@ -197,12 +199,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def sandbox(pair: Path, tmp_path: Path) -> Sandbox:
     copy = Sandbox(pair / "model" / "registry.json", "good").copy(tmp_path / "model")
-    copy.edit(lambda document: document["policies"]["fr_ensemble"].update(rules=rules(("mean_plcc", ">=", 0.5))))
+    copy.edit(set_policy("fr_ensemble", rules("mean_plcc >= 0.5")))
     return copy
-
-
-def rules(*each: tuple[str, str, float]) -> list[dict[str, Any]]:
-    return [{"metric": metric, "op": op, "bound": bound} for metric, op, bound in each]
 
 
 def gated(registry: Program, sandbox: Sandbox, *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -215,7 +213,7 @@ def test_plain_vmaf_is_reported_and_binds_where_a_rule_names_it(registry: Progra
     code, document = gated(registry, sandbox, "good")
     assert (code, document["metrics"]["rmse_vs_vmaf_high"] < 0.0) == (0, True)
     assert set(document["details"]["against"]) == {"vmaf"}
-    beats = rules(("rmse_vs_vmaf_high", "<", 0.0))
+    beats = rules("rmse_vs_vmaf_high < 0")["rules"]
     sandbox.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].extend(beats))
     assert gated(registry, sandbox, "good")[0] == 0
     code, document = gated(registry, sandbox, "far")
@@ -247,10 +245,10 @@ def test_what_cannot_be_compared_is_never_a_pass(registry: Program, sandbox: San
 
 def test_a_policy_that_names_an_incumbent_binds(registry: Program, sandbox: Sandbox) -> None:
     """The worse one is held, the better one flipped and valid; naming another incumbent then calls for a new flip."""
-    beats = rules(("rmse_vs_incumbent_high", "<=", 0.0))
+    beats = rules("rmse_vs_incumbent_high <= 0")["rules"]
 
     def against(entry: str, wanted: list[dict[str, Any]]) -> None:
-        policy = {"against": entry, "rules": [*rules(("mean_plcc", ">=", 0.5)), *wanted]}
+        policy = {"against": entry, "rules": [*rules("mean_plcc >= 0.5")["rules"], *wanted]}
         sandbox.edit(lambda document: document["policies"]["fr_ensemble"].update(policy))
 
     against("good", beats)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Made
 from fr_ensemble.evidence.measure import Figures
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from fr_ensemble.evidence.pinned import Predictions, predictions
 from fr_ensemble.hooks.gate import evidence_sha256, gate, measure_pinned
+from registries import Made
 from sandbox import Sandbox
 
 from registry_tool.errors import InputError

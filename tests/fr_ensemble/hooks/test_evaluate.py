@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Made, Program
+from command_line import Program
+from registries import Made
 from sandbox import Sandbox
 
 TOLERANCE = 1e-6  # mu and sigma are float32 in the graph's output, figures are computed from them in float64

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Program
+from command_line import Program
 from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.metrics import bootstrap_interval
 from fr_ensemble.evidence.oof import Oof

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Made, Program, program
+from command_line import Program, program
+from registries import Made
 from sandbox import Sandbox
 
 from registry_tool import schemas

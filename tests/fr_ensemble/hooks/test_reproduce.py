@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TRAINING, Made, Program, program
+from command_line import Program, program
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence import measure
 from fr_ensemble.evidence.oof import read_oof
+from registries import TRAINING, Made
 from sandbox import Sandbox, tree
 
 from registry_tool import schemas

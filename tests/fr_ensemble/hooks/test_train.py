@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FEATURES, write_corpus
+from registries import FEATURES, write_corpus
 
 pytest.importorskip("numba", reason="a run needs the extra `train`")
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from conftest import FEATURES, Made
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
 from fr_ensemble.artifacts.manifest import scaler_of
 from fr_ensemble.evidence import measure
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
+from registries import FEATURES, Made
 from sandbox import Sandbox, to_json
 
 # ---- graphs -----------------------------------------------------------------------------------------------------

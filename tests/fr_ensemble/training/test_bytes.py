@@ -16,7 +16,6 @@ import pytest
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
-from conftest import Made, write_corpus
 from corpora import RECIPES, SMALL, UNEVEN, digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
@@ -24,6 +23,7 @@ from fr_ensemble.training.model import Model, Steps, drop_threshold
 from fr_ensemble.training.table import ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from places import TESTS
+from registries import Made, write_corpus
 
 from registry_tool.errors import InputError
 

@@ -11,12 +11,13 @@ import pytest
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
-from conftest import TRAINING, Made, Program
+from command_line import Program
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.model import Model, Steps, note_best, scores_of
 from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
+from registries import TRAINING, Made
 
 from registry_tool.errors import InputError
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SHARED_DATA, Program
+from command_line import Program
 from fr_ensemble.corpus.imports.logs import read_log
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 from fr_ensemble.corpus.vocabulary import SCORES
+from places import SHARED_DATA
 
 from registry_tool.errors import InputError
 

@@ -1,4 +1,4 @@
-"""stress.py: the totals of what the tests sample, as figures. `make stress`, or python tests/stress.py --help.
+"""stress.py: the totals of what the tests sample, as figures. `make stress`, or python tests/helpers/stress.py --help.
 
 Not collected by pytest. Exits with 1 where anything was missed, lost, corrupt or slow.
 """
@@ -22,11 +22,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import patch
 
-import conftest
 import mutations
 import tiny_models
+from command_line import program
 from faults import FAULTS, Injector, Outcome
 from mutations import Forger, Mutation, Tally, harmless, harmless_in_version_1, unproven, unproven_words
+from policies import MANUAL
+from registries import TRAINING, Made
 from sandbox import Sandbox, to_json
 
 from registry_tool.documents import store
@@ -116,13 +118,13 @@ def kill(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
     runs: dict[str, tuple[str, tuple[object, ...]]] = {
         "flip": ("smoke", ("flip", "tiny")),
         "demote": ("production", ("flip", "tiny", "--demote", "--reason", "stress")),
-        "train": ("smoke", ("train", "fr_ensemble", "--id", "other", "--smoke", *conftest.TRAINING)),
+        "train": ("smoke", ("train", "fr_ensemble", "--id", "other", "--smoke", *TRAINING)),
     }
     for name, (source, arguments) in runs.items():
         target = base / f"kill-{name}"
         shutil.copytree(base / source, target)
         began = time.monotonic()
-        conftest.program(*arguments, "--registry", target)
+        program(*arguments, "--registry", target)
         whole, killed, done, corrupt, left = time.monotonic() - began, 0, 0, 0, 0
         for _ in range(options.kills):
             shutil.rmtree(target)
@@ -133,7 +135,7 @@ def kill(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
             corrupt += bool(errors(target / "registry.json", plugins))
-            again = conftest.program(*arguments, "--registry", target, check=False)
+            again = program(*arguments, "--registry", target, check=False)
             done += again.returncode == 1  # refused: the killed run had done it all
             corrupt += again.returncode not in (0, 1) or bool(errors(target / "registry.json", plugins))
             left += any(path.name.startswith(lock.STAGING) for path in target.rglob("*"))
@@ -213,9 +215,7 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
     for row in rows:
         row["sidecar_sha256"] = tiny_models.write(folder, f"{row['id']}.json", tiny_models.sidecar(row))
     path = folder / "registry.json"
-    path.write_bytes(
-        to_json({"schema_version": 2, "policies": {"fr": {"gate": "manual", "rules": []}}, "models": rows})
-    )
+    path.write_bytes(to_json({"schema_version": 2, "policies": {"fr": MANUAL}, "models": rows}))
     acknowledged = killed = lost = failed = reads = refused = 0
     state, lasts, doomed, halfway = dict.fromkeys(names, True), [0.02], 0, 0
     for _ in range(options.rounds):
@@ -273,11 +273,7 @@ def main() -> None:
     rng, plugins = random.Random(options.seed), load()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
-        conftest.write_corpus(base / "corpus.csv", 5, 60, seed=1)
-        training = ("train", "fr_ensemble", "--id", "tiny", "--corpus", base / "corpus.csv", *conftest.TRAINING)
-        conftest.program(*training, "--registry", base / "smoke" / "registry.json")
-        shutil.copytree(base / "smoke", base / "production")
-        conftest.program("flip", "tiny", "--registry", base / "production")
+        Made.at(base).make()
         for name in options.only:
             began = time.monotonic()
             parts[name](base, plugins, rng, options)

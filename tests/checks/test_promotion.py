@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from command_line import Program
-from policies import GATE, MANUAL
+from policies import GATE, MANUAL, set_policy
 from sandbox import Sandbox, sha256, to_json
 from thumbs import Thumbs, with_plugin
 
@@ -21,11 +21,8 @@ UNKNOWN = {"metric": "m", "op": ">", "bound": 0}
 STRICT = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.99999}]}
 
 
-def set_policy(policy: Any) -> Mutation:
-    def change(document: dict[str, Any]) -> None:
-        document["policies"] = {} if policy is None else {"fr_ensemble": policy}
-
-    return lambda box: box.edit(change)
+def judged_by(policy: Any) -> Mutation:
+    return lambda box: box.edit(set_policy("fr_ensemble", policy))
 
 
 def gate_with(**bounds: float) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def another_model(box: Sandbox) -> None:
 
 
 def no_rules(box: Sandbox) -> None:
-    set_policy({"rules": []})(box)
+    judged_by({"rules": []})(box)
     box.forge_verdict(policy={"rules": []})
 
 
@@ -97,13 +94,13 @@ ALWAYS: list[Any] = [  # found at both levels
     ("verdict says maybe", forged(verdict="MAYBE"), "schema-value"),
     ("metrics as text", forged(metrics={"mean_plcc": "0.99"}), "schema-type"),
     ("metrics as booleans", forged(metrics={"mean_plcc": True}), "schema-type"),
-    ("policy loosened", set_policy(gate_with(mean_plcc=0.94)), "policy-looser"),
-    ("spread loosened", set_policy(gate_with(plcc_spread=0.006)), "policy-looser"),
-    ("rule removed", set_policy({"rules": gate_with()["rules"][:2]}), "policy-looser"),
-    ("policy emptied", set_policy({"rules": []}), "policy-looser"),
-    ("policy removed", set_policy(None), "policy-looser"),
-    ("policy manual", set_policy({"rules": [], "gate": "manual"}), "policy-looser"),
-    ("policy manual, rules kept", set_policy({**gate_with(), "gate": "manual"}), "policy-looser"),
+    ("policy loosened", judged_by(gate_with(mean_plcc=0.94)), "policy-looser"),
+    ("spread loosened", judged_by(gate_with(plcc_spread=0.006)), "policy-looser"),
+    ("rule removed", judged_by({"rules": gate_with()["rules"][:2]}), "policy-looser"),
+    ("policy emptied", judged_by({"rules": []}), "policy-looser"),
+    ("policy removed", judged_by(None), "policy-looser"),
+    ("policy manual", judged_by({"rules": [], "gate": "manual"}), "policy-looser"),
+    ("policy manual, rules kept", judged_by({**gate_with(), "gate": "manual"}), "policy-looser"),
     ("judged by a stricter policy", forged(policy=STRICT), "policy-looser"),
 ]
 COMPUTED: list[Any] = [  # found where the evidence is computed again
@@ -115,11 +112,11 @@ COMPUTED: list[Any] = [  # found where the evidence is computed again
     ("an unasked figure left out", forged_metric("mean_srocc", lambda value: None), "verdict-disagrees"),
     ("metric made up", forged_metric("mos_plcc", lambda value: 0.99), "verdict-disagrees"),
     ("folds made up", forged_metric("n_folds", lambda value: value + 1), "verdict-disagrees"),
-    ("policy raised", set_policy({"rules": [*gate_with()["rules"], *STRICT["rules"]]}), "policy-not-met"),
+    ("policy raised", judged_by({"rules": [*gate_with()["rules"], *STRICT["rules"]]}), "policy-not-met"),
     ("no rule in both", no_rules, "policy-not-met"),
     ("verdict by no rules", forged(policy={"rules": []}), "verdict-disagrees"),
     ("verdict by hand", forged(policy={"rules": [], "gate": "manual"}), "verdict-disagrees"),
-    ("unknown metric asked", set_policy({"rules": [*gate_with()["rules"], UNKNOWN]}), "policy-not-met"),
+    ("unknown metric asked", judged_by({"rules": [*gate_with()["rules"], UNKNOWN]}), "policy-not-met"),
 ]
 
 
@@ -133,8 +130,8 @@ def before_sources(box: Sandbox) -> None:
 # Another policy in the verdict that the registry's is not looser than, or a stricter registry that is still met.
 ALLOWED: list[Any] = [
     ("judged by a looser policy", forged(policy=HALF)),
-    ("policy tightened, still met", set_policy(gate_with(mean_plcc=0.96))),
-    ("another version's field in the policy", set_policy({**gate_with(), "of_another_version": 1})),
+    ("policy tightened, still met", judged_by(gate_with(mean_plcc=0.96))),
+    ("another version's field in the policy", judged_by({**gate_with(), "of_another_version": 1})),
     ("another version's field in the verdict", forged(of_another_version=1)),
     ("verdict of an older release", before_sources),
     ("plugins of another version", forged(plugins={"fr_ensemble": "9.9"})),

@@ -147,7 +147,7 @@ def _parse(data: bytes) -> tuple[ModelProto, tuple[str, ...]]:
     written = model.SerializeToString(deterministic=True)
     if written == data:
         return model, ()
-    packed = _packed_message().FromString(data)
+    packed = packed_message().FromString(data)
     packed.DiscardUnknownFields()
     if packed.SerializeToString(deterministic=True) == data:
         return model, ()
@@ -155,7 +155,7 @@ def _parse(data: bytes) -> tuple[ModelProto, tuple[str, ...]]:
 
 
 @cache
-def _packed_message() -> Any:
+def packed_message() -> Any:
     """ModelProto as writers of proto3 serialise it (ONNX publishes both): every repeated number packed."""
     file = descriptor_pb2.FileDescriptorProto()
     ModelProto.DESCRIPTOR.file.CopyToProto(file)

@@ -27,7 +27,7 @@ from onnx_parts import (
 
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.sandbox.prober import Prober
-from registry_tool.sandbox.reader import _packed_message, read_model
+from registry_tool.sandbox.reader import packed_message, read_model
 
 ODD = {
     "an unknown field": (PLAIN + field(99, b"hidden"), "ModelProto: unknown field 99, which is not in onnx"),
@@ -69,7 +69,7 @@ def test_both_ways_to_write_numbers_are_fine() -> None:
         node("Concat", "x w", "y", perm=[1, 2, 3, 4], scales=[0.5, 2.0, 4.0]), tensors=(tensor("w", [[1, 2], [3, 4]]),)
     )
     data = proto.SerializeToString()
-    packed = _packed_message().FromString(data).SerializeToString(deterministic=True)
+    packed = packed_message().FromString(data).SerializeToString(deterministic=True)
     assert len(packed) < len(data)
     assert read_model(packed) == read_model(data)
     assert read_model(data).oddities == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from registries import Made
 from sandbox import Sandbox, to_json
 
 from registry_tool.plugins.manager import Plugins, load
+from registry_tool.sandbox.children import kept_children
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children() -> Iterator[None]:
+    """One process looks at the models of all tests, as far as these run in this process."""
+    with kept_children():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from registry_tool.errors import WorldError
 from registry_tool.findings import FindingRule
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
+from registry_tool.sandbox import children
 from registry_tool.values import EMPTY
 
 MEMORY = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
@@ -117,11 +118,19 @@ class Prober(AbstractContextManager["Prober"]):
     ) -> None:
         self._command, self._cpu, self._wall = (*command, str(cpu), str(memory)), cpu, wall
         self._child: subprocess.Popen[bytes] | None = None
-        self._is_ready = False
+        self._is_ready = self._is_asked = False
         self._summaries: dict[str, OnnxSummary | OnnxError] = {}  # by sha256
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        waits = self._child is not None and self._is_ready and not self._is_asked
+        if not (waits and self._child is not None and children.keep(self._command, self._child)):
+            self._end()
+        self._child = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the child; None where none lives."""
+        return None if self._child is None else self._child.pid
 
     def read(self, model: bytes, others: Mapping[str, bytes] = EMPTY, sha256: str | None = None) -> OnnxSummary:
         """The facts of a model, asked for once a run. Raises OnnxError, with a code, for one that cannot be read.
@@ -149,6 +158,9 @@ class Prober(AbstractContextManager["Prober"]):
     def start(self) -> None:
         """Start the child now, so that it loads its libraries while its parent reads files."""
         if self._child is not None:
+            return
+        if (child := children.kept(self._command)) is not None:
+            self._child, self._is_ready = child, True
             return
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         try:
@@ -181,6 +193,7 @@ class Prober(AbstractContextManager["Prober"]):
 
     def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> Answer:
         self.start()
+        self._is_asked = True
         try:
             if not self._is_ready and self._receive(time.monotonic() + self._wall) != {"ready": True}:
                 raise _Ended("", "its first answer is none")
@@ -201,6 +214,7 @@ class Prober(AbstractContextManager["Prober"]):
             answer = {"code": end.code, "text": end.text}
         if answer.get("last"):
             self._end(grace=5.0)
+        self._is_asked = False
         if reduced and answer.get("code") in BY_LIMITS:
             raise WorldError(
                 f"a model could not be probed: {answer['text']}: this process has less memory or processor time than "
@@ -273,14 +287,4 @@ class Prober(AbstractContextManager["Prober"]):
     def _end(self, grace: float = 0.0) -> int:
         """The child's exit status; it is killed where it does not end by itself within `grace` seconds."""
         child, self._child, self._is_ready = self._child, None, False
-        if child is None:
-            return 0
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(grace)
-        child.kill()
-        status = child.wait()
-        for pipe in (child.stdin, child.stdout):
-            with suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
-        return status
+        return 0 if child is None else children.end(child, grace)

@@ -14,6 +14,7 @@ import pytest
 
 from registry_tool.hookspec import Hooks
 from registry_tool.plugins.manager import LoadedPlugin
+from registry_tool.sandbox.children import kept_children
 from registry_tool.testing import child
 from registry_tool.testing.bench import Bench, plugin_of, tree
 
@@ -33,6 +34,12 @@ class Base:
     promotes: ClassVar[bool] = True
     heavy: ClassVar[Sequence[str]] = ()
     _made: ClassVar[dict[type, Path]] = {}
+
+    @pytest.fixture(autouse=True, scope="class")
+    def _children(self) -> Iterator[None]:
+        """One process looks at the models of all tests of a class."""
+        with kept_children():
+            yield
 
     def make_registry(self, folder: Path, rows: Path | None) -> None:
         """Write a registry.json with one good smoke entry of the kind into `folder`; called once a class.

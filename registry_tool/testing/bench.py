@@ -14,13 +14,9 @@ from typing import Any, Self
 
 import click
 
-from registry_tool.checks.entry import check_entry, open_entry
-from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry, pins_of, sha256_of, stem
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import GROUP, Plugins
-from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Folder
 from registry_tool.values import Finding, Json, Severity, Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import opening as opening_workflow
@@ -149,17 +145,6 @@ class Bench:
         with self.view() as view:
             own = {posixpath.basename(view.entry.manifest or ""), view.sidecar}
             return [name for name in view.paths if name not in own]
-
-    def check(self, prober: Prober, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[Finding]:
-        """The findings on the document and the entries, with a prober that serves many registries."""
-        loaded, plugins = store.load(self.path), plugins or self.plugins
-        found = list(loaded.findings)
-        with Folder(loaded.folder) as folder:
-            for index, entry in enumerate(loaded.registry.entries if loaded.registry else ()):
-                full = level is Level.FULL
-                opened = open_entry(folder, loaded, plugins, entry, index, keep=full, prober=prober if full else None)
-                found += check_entry(opened, loaded.registry, plugins, level)  # type: ignore[arg-type]  # it has entries
-        return found
 
     # ---- broken -------------------------------------------------------------------------------------------------
 

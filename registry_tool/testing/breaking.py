@@ -14,7 +14,6 @@ from registry_tool.errors import PluginError, RegistryError
 from registry_tool.hookspec import EntryView, Level, hookimpl
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
 from registry_tool.strictjson import pointer
 from registry_tool.testing.base import undisturbed
 from registry_tool.testing.bench import NAME, Bench, plugin_of
@@ -79,31 +78,29 @@ class Breaking(Using):
     def test_a_file_that_is_replaced_with_its_pins_proves_nothing(self, good: Bench, tmp_path: Path) -> None:
         """Each pinned file replaced by other bytes, all pins fitting: verify objects, or the gate does not promote."""
         accepted = []
-        with Prober() as prober:
-            for name in good.pinned():
-                with good.view() as view:
-                    data = view.read(name)
-                for what, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
-                    bench = self._forged(good, tmp_path, files={name: changed})
-                    with undisturbed(tmp_path, bench.path.parent):
-                        errors = [f for f in bench.check(prober) if f.severity is Severity.ERROR]
-                        promotes = not errors and self._promotes(bench)
-                    _assert_no_failure(errors, f"{name} {what}")
-                    if not errors and (promotes or not hasattr(bench.plugins.loaded[0].module, "registry_gate")):
-                        accepted.append(f"{name} {what}")
+        for name in good.pinned():
+            with good.view() as view:
+                data = view.read(name)
+            for what, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
+                bench = self._forged(good, tmp_path, files={name: changed})
+                with undisturbed(tmp_path, bench.path.parent):
+                    errors = bench.errors()
+                    promotes = not errors and self._promotes(bench)
+                _assert_no_failure(errors, f"{name} {what}")
+                if not errors and (promotes or not hasattr(bench.plugins.loaded[0].module, "registry_gate")):
+                    accepted.append(f"{name} {what}")
         assert not accepted, f"neither registry_verify nor registry_gate objects: {accepted[:SHOWN]}"
 
     def test_no_changed_byte_makes_it_fail(self, good: Bench, tmp_path: Path) -> None:
         """Single bytes of each pinned file changed, all pins fitting: a finding or none, never an exception."""
-        with Prober() as prober:
-            for name in good.pinned():
-                with good.view() as view:
-                    data = view.read(name)
-                for at in sorted({len(data) * part // 8 for part in range(8)}):
-                    bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
-                    errors = [f for f in bench.check(prober) if f.severity is Severity.ERROR]
-                    _assert_no_failure(errors, f"{name}: byte {at} changed")
-                    self._ask_each_hook(bench)
+        for name in good.pinned():
+            with good.view() as view:
+                data = view.read(name)
+            for at in sorted({len(data) * part // 8 for part in range(8)}):
+                bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
+                errors = bench.errors()
+                _assert_no_failure(errors, f"{name}: byte {at} changed")
+                self._ask_each_hook(bench)
 
     def test_every_field_is_checked(self, good: Bench, tmp_path: Path) -> None:
         """Each field of the manifest dropped or of another type, all pins fitting, is an error: schema or verify.
@@ -114,17 +111,16 @@ class Breaking(Using):
         codes = {rule.code for group in declared(good.plugins) for rule in group.rules}
         if not document:
             pytest.skip("the entry has no manifest and no sidecar")
-        with Prober() as prober:
-            for what, at, changed in few_changes(document):
-                bench = self._forged(good, tmp_path, changed)
-                with undisturbed(tmp_path, bench.path.parent):
-                    findings = bench.check(prober)
-                errors = [f for f in findings if f.severity is Severity.ERROR]
-                _assert_no_failure(errors, what)
-                for finding in findings:
-                    _assert_finding(finding, codes)
-                if not errors and not self._may_pass(what, at):
-                    missed.append(what)
+        for what, at, changed in few_changes(document):
+            bench = self._forged(good, tmp_path, changed)
+            with undisturbed(tmp_path, bench.path.parent):
+                findings = bench.findings()
+            errors = [f for f in findings if f.severity is Severity.ERROR]
+            _assert_no_failure(errors, what)
+            for finding in findings:
+                _assert_finding(finding, codes)
+            if not errors and not self._may_pass(what, at):
+                missed.append(what)
         assert not missed, (
             f"{len(missed)} changes with no finding, such as {missed[:SHOWN]}: let the schema ask for the field and "
             "its type, or name it in `optional`"
@@ -151,16 +147,15 @@ class Breaking(Using):
         """A plugin that fails on an entry, before this one or after it, changes none of this one's findings."""
         document, asked = good.manifest, 0
         changes = itertools.islice(few_changes(document), MOST_NEIGHBOURS)
-        with Prober() as prober:
-            for changed in (document, *(changed for _, _, changed in changes)):
-                bench = self._forged(good, tmp_path, changed)
-                alone = bench.check(prober)
-                for order in ((Broken(), bench), (bench, Broken())):
-                    found = bench.check(prober, plugins=_together(*order))
-                    failed = [f for f in found if f.code == "plugin-failed"]
-                    asked += len(failed)
-                    assert all("neighbour" in f.message for f in failed), f"this plugin failed too: {failed}"
-                    assert [f for f in found if f not in failed] == alone, "a broken neighbour changed the findings"
+        for changed in (document, *(changed for _, _, changed in changes)):
+            bench = self._forged(good, tmp_path, changed)
+            alone = bench.findings()
+            for order in ((Broken(), bench), (bench, Broken())):
+                found = bench.findings(plugins=_together(*order))
+                failed = [f for f in found if f.code == "plugin-failed"]
+                asked += len(failed)
+                assert all("neighbour" in f.message for f in failed), f"this plugin failed too: {failed}"
+                assert tuple(f for f in found if f not in failed) == alone, "a broken neighbour changed the findings"
         assert asked, "the core never came to ask any plugin"
 
     def _forged(

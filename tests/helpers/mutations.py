@@ -8,11 +8,9 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import tiny_models
 from onnx import TensorProto, numpy_helper
@@ -22,7 +20,6 @@ from sandbox import Sandbox, sha256, to_json, tree
 from registry_tool.documents.entries import pins_of
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
 from registry_tool.testing.changes import Place, document_changes
 from registry_tool.values import Severity
 from registry_tool.workflows.validate import validate
@@ -65,12 +62,7 @@ TIME_OUT = 10.0  # seconds of processor time; a mutation takes milliseconds
 
 
 def run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: Level = Level.FULL) -> Tally:
-    """Write each mutation into the folder, validate, and put the files back. One child probes for all of them."""
-    with Prober() as prober, patch("registry_tool.checks.registry.Prober", lambda: nullcontext(prober)):
-        return _run(folder, plugins, mutations, level)
-
-
-def _run(folder: Path, plugins: Plugins, mutations: Iterable[Mutation], level: Level) -> Tally:
+    """Write each mutation into the folder, validate, and put the files back."""
     tally, before = Tally(), tree(folder)
     for mutation in mutations:
         tally.tried += 1

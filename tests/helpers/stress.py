@@ -35,6 +35,7 @@ from registry_tool.documents import store
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins, load
+from registry_tool.sandbox.children import kept_children
 from registry_tool.sandbox.prober import Prober
 from registry_tool.sandbox.reader import read_model
 from registry_tool.storage import lock
@@ -271,7 +272,7 @@ def main() -> None:
     parser.add_argument("--only", choices=parts, nargs="+", default=list(parts))
     options = parser.parse_args()
     rng, plugins = random.Random(options.seed), load()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, kept_children():
         base = Path(scratch)
         Made.at(base).make()
         for name in options.only:

@@ -24,6 +24,7 @@ from registry_tool.errors import RejectedError, WorldError
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox import children
 from registry_tool.sandbox.prober import Prober
 from registry_tool.workflows import compare_with_base
 from registry_tool.workflows.promote import flip
@@ -73,6 +74,13 @@ def with_output(model: onnx.ModelProto, name: str, shape: list[int]) -> onnx.Mod
     return model
 
 
+@pytest.fixture(autouse=True)
+def without_kept_children() -> Iterator[None]:
+    """Each prober here has a child of its own."""
+    with patch.object(children, "pool", None):
+        yield
+
+
 @pytest.fixture(scope="module")
 def prober() -> Iterator[Prober]:
     with Prober(cpu=1, wall=60) as prober:
@@ -82,9 +90,9 @@ def prober() -> Iterator[Prober]:
 def test_a_small_model_is_fine_and_the_child_lives_on(prober: Prober) -> None:
     """Two models, with and without a second input, in one process."""
     assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
-    child = prober._child
+    child = prober.pid
     assert prober.run(tiny_models.model(codec=4).SerializeToString()) == ("", "")
-    assert prober._child is child
+    assert prober.pid == child
 
 
 @pytest.mark.parametrize(("make", "code"), [(greedy, "onnx-probe-memory"), (endless, "onnx-probe-time")])
@@ -180,21 +188,20 @@ def test_the_child_never_raises_a_limit() -> None:
     """Hard limits that the process inherited stay, and a fine model passes under them; many do, too."""
     with limited(RLIMIT_CPU=600, RLIMIT_AS=2**36), Prober() as prober:
         assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
-        child = prober._child
-        assert child is not None
-        assert resource.prlimit(child.pid, resource.RLIMIT_CPU)[1] == 600
-        assert resource.prlimit(child.pid, resource.RLIMIT_AS)[1] == 2**36
+        assert prober.pid is not None
+        assert resource.prlimit(prober.pid, resource.RLIMIT_CPU)[1] == 600
+        assert resource.prlimit(prober.pid, resource.RLIMIT_AS)[1] == 2**36
     with limited(RLIMIT_CPU=11), Prober() as prober:  # a second child for the second model: the first used some of it
         for seed in range(3):
             assert prober.run(tiny_models.model(seed=seed).SerializeToString()) == ("", "")
-            assert prober._child is None
+            assert prober.pid is None
 
 
 def test_what_a_low_limit_may_have_caused_is_an_environment_error(prober: Prober) -> None:
     """Under `ulimit` a model that ends for want of time or memory says nothing about itself."""
     assert prober.run(tiny_models.model().SerializeToString()) == ("", "")
-    assert prober._child is not None
-    used = int(Path(f"/proc/{prober._child.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    assert prober.pid is not None
+    used = int(Path(f"/proc/{prober.pid}/statm").read_text().split()[0]) * resource.getpagesize()
     for make, limits in ((endless, {"RLIMIT_CPU": 4}), (greedy, {"RLIMIT_AS": used + 2**28})):
         with limited(**limits), Prober() as low, pytest.raises(WorldError, match="ulimit"):
             low.run(make().SerializeToString())

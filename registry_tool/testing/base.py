@@ -35,9 +35,9 @@ class Base:
     heavy: ClassVar[Sequence[str]] = ()
     _made: ClassVar[dict[type, Path]] = {}
 
-    @pytest.fixture(autouse=True, scope="class")
-    def _children(self) -> Iterator[None]:
-        """One process looks at the models of all tests of a class."""
+    @pytest.fixture(autouse=True)
+    def one_child(self) -> Iterator[None]:
+        """One process looks at all models of a test."""
         with kept_children():
             yield
 

@@ -10,8 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 import registry_tool.schemas as schemas
-from conftest import Program, with_plugin
+from command_line import Program
 from places import EXAMPLES
+from thumbs import with_plugin
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import Finding, FindingRule

@@ -48,9 +48,9 @@ def test_a_document_differs_from_itself_nowhere(document: Any) -> None:
 def test_equal_is_what_has_no_difference(one: Any, other: Any) -> None:
     """Exactly: the same JSON text, keys in any order; and a difference has its mirror image."""
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-    zero = "-0.0" in json.dumps([one, other])  # equal to 0.0, and another text
     found = list(toolkit.differences(one, other))
-    assert zero or same == (not found)
+    if "-0.0" not in json.dumps([one, other]):  # equal to 0.0, and another text
+        assert same == (not found)
     mirrored = {(d.pointer, repr(d.expected), repr(d.found)) for d in toolkit.differences(other, one)}
     assert {(d.pointer, repr(d.found), repr(d.expected)) for d in found} == mirrored
 
@@ -106,7 +106,7 @@ def test_a_difference_says_where() -> None:
 def test_no_text_gives_orders_to_a_terminal(text: str) -> None:
     """Whatever is shown is printable, and doing it twice changes nothing."""
     shown = toolkit.visible(text)
-    assert shown.isprintable() or shown == ""
+    assert shown.isprintable()
     assert toolkit.visible(shown) == shown
 
 

@@ -239,7 +239,7 @@ def test_no_other_registry_is_taken_for_the_real_one(clone: Clone, attack: Calla
     for _ in ("in the working tree", "committed"):
         ran = clone.gate()
         assert ran.code in (1, 2), ran
-        assert ran.code == 1 or ran.err.count("\n") == 1
+        assert (ran.code, ran.err.count("\n")) in ((1, 0), (2, 1))
         commit(clone.top)
 
 
@@ -251,7 +251,7 @@ def test_nor_from_inside_its_folder(clone: Clone, attack: Callable[[Clone], None
     commit(clone.top)
     ran = clone.gate(folder="model")
     assert ran.code in (1, 2), ran
-    assert ran.code == 1 or ran.err.count("\n") == 1
+    assert (ran.code, ran.err.count("\n")) in ((1, 0), (2, 1))
 
 
 def test_two_candidates_are_refused_by_every_command(clone: Clone) -> None:

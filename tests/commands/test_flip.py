@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Program, Thumbs, with_plugin
+from command_line import Program
 from sandbox import Sandbox
+from thumbs import Thumbs, with_plugin
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations

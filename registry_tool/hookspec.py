@@ -59,6 +59,7 @@ class Kind:
     allowed_ops: narrows the core's list of ONNX operators for this kind; None takes the core's list.
     findings: prefix of the plugin's finding codes, such as `thumb-` -> the module that declares them at its top level
     (`findings.FindingRule`), imported when a code is to be explained. No other plugin may have codes with that prefix.
+    summary_policy: what evidence without predictions must show, in place of the default policy; None: the same.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Kind:
     default_policy: Policy = field(default_factory=Policy)
     allowed_ops: frozenset[str] | None = None
     findings: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    summary_policy: Policy | None = None
 
     def __post_init__(self) -> None:
         for prefix in self.findings:
@@ -172,11 +174,13 @@ class GateRequest:
     corpus: a corpus file to hold foreign evidence against, or None. against: an entry of the same kind to compare with,
     named by the policy or by a person; an entry that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
+    seeds: of which foreign evidence there must be, as a person named them; None where nobody did.
     """
 
     evidence: Mapping[str, bytes] | None = None
     corpus: Path | None = None
     against: EntryView | None = None
+    seeds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.evidence is not None:

@@ -33,6 +33,13 @@ SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with th
 DEFAULT_POLICY = Policy(
     (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))
 )
+# The original gate's rules, and as many seeds as it had: summaries alone show no more.
+SUMMARY_POLICY = Policy(
+    (
+        *(Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95)),
+        Rule("n_seeds", ">=", 5),
+    )
+)
 
 OPTIONS = [
     click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
@@ -103,7 +110,12 @@ OPTIONS = [
 def registry_kinds() -> Iterable[Kind]:
     summary = "deep ensemble of full-reference quality regressors"
     findings = dict.fromkeys(("ensemble-", "intervals-", "evidence-"), "fr_ensemble.hooks.verify")
-    return [Kind(KIND, summary, schemas.load(KIND), tuple(OPTIONS), DEFAULT_POLICY, findings=findings)]
+    options = tuple(OPTIONS)
+    return [
+        Kind(
+            KIND, summary, schemas.load(KIND), options, DEFAULT_POLICY, findings=findings, summary_policy=SUMMARY_POLICY
+        )
+    ]
 
 
 @hookimpl

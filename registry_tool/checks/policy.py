@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from registry_tool.hookspec import Kind
 from registry_tool.toolkit import ROUNDING
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
 
@@ -55,6 +57,15 @@ def required(verdict: Verdict, policy: Policy, evidence: Evidence) -> set[str]:
         version = verdict.metrics_version or 1
         names |= {name for name, since in evidence.since.items() if since <= version}
     return names
+
+
+def summary_policy(kind: Kind, policy: Policy) -> Policy:
+    """What evidence without predictions is judged by: the kind's own rules for it, and all that `policy` asks beyond
+    the kind's default, which such evidence cannot show in full."""
+    if kind.summary_policy is None:
+        return policy
+    asked = (rule for rule in policy.rules if rule not in kind.default_policy.rules)
+    return replace(policy, rules=tuple(dict.fromkeys((*kind.summary_policy.rules, *asked))))
 
 
 def disagreements(stored: Mapping[str, float], recomputed: Mapping[str, float], named: Iterable[str] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     help="Judge loso_seed*.json files in a folder instead.",
 )
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Hold --evidence against this corpus.")
+@click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.")
 @click.option("--against", metavar="ID", help="Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def gate(
     ctx: click.Context, entry_id: str | None, base: str | None, base_file: Path | None, evidence: Path | None,
-    corpus: Path | None, kind: str | None, against: str | None, output: Path | None, registry: str | None, form: str,
+    corpus: Path | None, seeds: str | None, kind: str | None, against: str | None, output: Path | None,
+    registry: str | None, form: str,
 ) -> None:  # fmt: skip
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
@@ -66,20 +69,22 @@ def gate(
     since = base if base is not None else base_file
     if against is not None and (entry_id is None or since is not None or evidence is not None):
         raise click.UsageError("--against compares an entry's own evidence: name its ID, without --base and --evidence")
-    if evidence is None and (corpus or kind):
-        raise click.UsageError("--corpus and --kind say what --evidence is held against: name its folder too")
+    if evidence is None and (corpus or kind or seeds):
+        raise click.UsageError("--corpus, --seeds and --kind say what --evidence is held against: name its folder too")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
     judgements: Sequence[Judgement]
     if since is not None:
-        if entry_id or evidence or output:
-            raise click.UsageError("--base judges every entry that changed: leave ID, --evidence and --output out")
+        if entry_id or corpus or seeds or kind or output:
+            raise click.UsageError(
+                "--base judges every entry that changed: name no ID and no other option of --evidence"
+            )
         from registry_tool.workflows.compare_with_base import gate_base
 
-        comparison = gate_base(path := find(registry), loaded, since, None if named else Path.cwd())
+        comparison = gate_base(path := find(registry), loaded, since, None if named else Path.cwd(), evidence)
         judgements = comparison.judgements
     elif evidence is not None:
         path = None if entry_id is None and not named else find(registry)
-        judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus)]
+        judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus, _seeds(seeds))]
     elif entry_id is not None:
         judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, against)]
     else:
@@ -91,6 +96,14 @@ def gate(
     else:
         _render_for_ci(judgements, form, path, f"Gate: production since {since}" if since else "Gate", comparison)
     ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,10}(,\d{1,10})*", text):
+        raise click.BadParameter(f"found {text!r}, expected numbers such as 0,1,2,3,4", param_hint="--seeds")
+    return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
 
 
 def _render(judgements: Sequence[Judgement], form: str, comparison: Comparison | None = None) -> None:

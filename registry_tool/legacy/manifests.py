@@ -13,6 +13,7 @@ from registry_tool.documents.schema import show
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, empty, file_finding, json_finding, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level
+from registry_tool.legacy.verdicts import contradictions
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import KIND_UNKNOWN, Plugins
 from registry_tool.sandbox.prober import Prober
@@ -139,6 +140,8 @@ def check_loose_manifests(
     sidecars = {f"{stem(entry.onnx)}.json": entry for entry in registry.entries if entry.onnx}
     listed: dict[str, set[str]] = {}  # the ids of manifests -> their members' ids and files
     claims: dict[str, Document] = {}  # sidecars that name an ensemble
+    judged: dict[str, Document] = {}  # all sidecars, which may hold a gate's figures
+    verdicts: dict[str, Document] = {}
     for path in json_files(folder, loaded):
         try:
             data = folder.read(path, JSON_MAX_BYTES)
@@ -152,6 +155,8 @@ def check_loose_manifests(
             continue
         value = document.value if isinstance(document.value, dict) else {}
         members, kind = value.get("members"), plugins.kinds.get(str(value.get("kind")))
+        if path in sidecars and isinstance(document.value, dict):
+            judged[path] = document
         if path in sidecars and "ensemble_id" in value:
             claims[path] = document
         found: list[Finding] = []
@@ -169,6 +174,7 @@ def check_loose_manifests(
             found = [KIND_UNKNOWN.at(path, "/kind", found=show(name), expected=known, kind=name)]
         elif str(value.get("verdict")).strip().upper() in ("PROMOTE", "HOLD"):
             found = _check_verdict(path, value)
+            verdicts[path] = document
         else:
             continue
         for pin in (pin for key, pin, _ in pins_of(value) if key == "onnx"):
@@ -182,6 +188,7 @@ def check_loose_manifests(
             place = InFile(path, row.id)
             finding = MEMBER_UNLISTED.at(place, "/ensemble_id", found=show(name), ensemble=name, member=row.id)
             findings += located([finding], {path: document})
+    findings += contradictions(registry, verdicts, judged, listed)
     return findings, paths
 
 

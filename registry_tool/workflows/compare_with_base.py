@@ -11,14 +11,16 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.git.revisions import Base, load_base, load_base_file
-from registry_tool.hookspec import Level
+from registry_tool.hookspec import GateRequest, Level
+from registry_tool.legacy.ensembles import lists, open_ensembles
+from registry_tool.legacy.manifests import check_loose_manifests
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Finding, Policy, Registry, Severity, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
-from registry_tool.workflows.gate import Judgement, judge_entry
+from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.opening import usable
 
 POLICY = "its policy changed"
@@ -42,13 +44,16 @@ class Comparison:
         return all(judgement.verdict.promotes for judgement in self.judgements)
 
 
-def gate_base(path: Path, plugins: Plugins, base: str | Path, searched_from: Path | None = None) -> Comparison:
+def gate_base(
+    path: Path, plugins: Plugins, base: str | Path, searched_from: Path | None = None, evidence: Path | None = None
+) -> Comparison:
     """Judge what a change does to production since `base`, and list what else it does.
 
     Judged is every entry that turned production, changed there (its document, its files, its policy) or was renamed;
     refused are an entry that was deleted from production and a demotion without a reason.
     base: a revision's name, or the Path of an older registry. searched_from: the folder from which the registry was
-    looked for, None where it was named. Raises RejectedError for a lowered schema_version.
+    looked for, None where it was named. evidence: a folder with the summaries of an ensemble of version 1.
+    Raises RejectedError for a lowered schema_version.
     """
     plugins.need_all()
     before = load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
@@ -64,8 +69,13 @@ def gate_base(path: Path, plugins: Plugins, base: str | Path, searched_from: Pat
             f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
             f"expected {was.schema_version}: restore it"
         )
+    files = read_evidence(evidence) if evidence is not None else None
+    if files is not None and loaded.registry.schema_version == store.VERSION:
+        raise InputError(
+            "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
+        )
     with Folder(loaded.folder) as folder, Prober() as prober:
-        comparer = _Comparer(loaded, loaded.registry, before, was, plugins, folder, prober)
+        comparer = _Comparer(loaded, loaded.registry, before, was, plugins, folder, prober, files)
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
@@ -84,6 +94,7 @@ class _Comparer:
     plugins: Plugins
     folder: Folder
     prober: Prober
+    evidence: Mapping[str, bytes] | None
 
     def judge(self, index: int) -> Judgement | None:
         """The entry at this place; None where the change does nothing to it that needs a judgement."""
@@ -241,10 +252,28 @@ class _Comparer:
             return judge_entry(view, self.now, self.plugins)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
+        if self.now.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
+            return judgement
+        old_way = "gate its ensemble: --evidence DIR with its loso_seed*.json files"
         return self._hold(entry, why, [view.registry_finding(
             "base-promotion-unjudged", "no rule judged this promotion", "smoke", found="smoke: false",
-            expected="a verdict, or a manual policy and a reason", hint="set smoke to true and flip it",
+            expected="a verdict, or a manual policy and a reason",
+            hint="set smoke to true and flip it" if self.now.schema_version == store.VERSION else old_way,
         )])  # fmt: skip
+
+    def _judged_as_member(self, entry: Entry) -> Judgement | None:
+        """A single model of version 1 by the summaries of the ensemble that lists it; None where there are none."""
+        if self.evidence is None:
+            return None
+        for ensemble in open_ensembles(self.folder, self.loaded, self.plugins, self.prober):
+            if lists(ensemble, entry):
+                found, _ = check_loose_manifests(self.folder, self.loaded, self.plugins, Level.FULL, self.prober)
+                errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
+                if errors:
+                    return self._hold(entry, "", errors)
+                judgement = judge_foreign(ensemble, self.now, self.plugins, GateRequest(self.evidence))
+                return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
+        return None
 
     def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
         """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""

@@ -26,9 +26,9 @@ def errors(folder: Path) -> list[str]:
     return [str(f) for f in validate(folder / "registry.json", load()).findings if f.severity is Severity.ERROR]
 
 
-def ensemble(folder: Path, **fields: Any) -> Path:
-    """Two production members below `sub/`, with sidecars, and a manifest that is right; fields change it."""
-    rows = [entry(folder, model(codec=13, seed=s), f"sub/s{s}", id=f"s{s}", smoke=False) for s in range(2)]
+def ensemble(folder: Path, size: int = 2, **fields: Any) -> Path:
+    """Production members below `sub/`, with sidecars, and a manifest that is right; fields change it."""
+    rows = [entry(folder, model(codec=13, seed=s), f"sub/s{s}", id=f"s{s}", smoke=False) for s in range(size)]
     vocabulary = ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
                   "h264_qsv", "hevc_qsv", "av1_qsv", "unknown"]  # fmt: skip
     for seed, row in enumerate(rows):
@@ -38,8 +38,8 @@ def ensemble(folder: Path, **fields: Any) -> Path:
             codec_block_layout=layout, seed=seed,
         ))  # fmt: skip
     manifest = {
-        "id": "e", "kind": "fr_ensemble", "ensemble_size": 2, "smoke": False, "mood": {"deep": ["kept", 1]},
-        "members": [{"id": f"s{s}", "onnx": f"s{s}.onnx", "seed": s, "sha256": rows[s]["sha256"]} for s in range(2)],
+        "id": "e", "kind": "fr_ensemble", "ensemble_size": size, "smoke": False, "mood": {"deep": ["kept", 1]},
+        "members": [{"id": f"s{s}", "onnx": f"s{s}.onnx", "seed": s, "sha256": rows[s]["sha256"]} for s in range(size)],
         "feature_order": FEATURES, "feature_mean": [0.5] * 6, "feature_std": [0.1] * 6,
         "codec_vocab": vocabulary, "codec_vocab_version": 2,
     }  # fmt: skip

@@ -166,7 +166,7 @@ def test_a_verdict_without_digests_is_summary_only(tmp_path: Path) -> None:
     assert (found.code, found.severity, found.pointer) == ("loose-verdict", Severity.WARNING, "/corpus/sha256")
     for word in ("PROMOTE", "promote", "HOLD "):
         write(tmp_path, "e_PROMOTE.json", {"verdict": word, "corpus": {"sha256": "0" * 64}})
-        (found,) = rows.findings()
+        (found,) = (f for f in rows.findings() if f.code != "verdict-contradicts")
         assert (found.code, found.found) == ("loose-verdict", f'"{"0" * 64}"')
 
 

@@ -25,18 +25,34 @@ Files = dict[str, bytes]
 
 @pytest.fixture
 def summaries(smoke: Sandbox, tmp_path: Path) -> Callable[[Files], Path]:
-    """A folder with these files in place of (None: without) the three seeds' public summaries."""
+    """A folder with these files in place of (None: without) five seeds' public summaries: three and two like them."""
 
     def make(changed: dict[str, bytes | None]) -> Path:
         folder = tmp_path / "loso"
         folder.mkdir()
         good = {path.name: path.read_bytes() for path in smoke.artifacts.glob("evidence/*.json")}
+        good |= {f"loso_seed{seed}.json": to_json(like(good, seed)) for seed in (3, 4)}
         for name, data in {**good, **changed}.items():
             if data is not None:
                 (folder / name).write_bytes(data)
         return folder
 
     return make  # type: ignore[return-value]  # a callable of the same shape
+
+
+def like(good: Files, seed: int) -> dict[str, Any]:
+    """Another seed's summary, whose figures differ a little from seed 0's."""
+    document: dict[str, Any] = json.loads(good["loso_seed0.json"]) | {"seed": seed}
+    for row in document["folds"]:
+        row.update(plcc=row["plcc"] - seed * 1e-4, rmse=row["rmse"] + seed * 1e-3)
+    return consistent(document)
+
+
+def three(folder: Path) -> Path:
+    """Without the two seeds that the entry has no members for."""
+    for seed in (3, 4):
+        (folder / f"loso_seed{seed}.json").unlink()
+    return folder
 
 
 def load_seed(smoke: Sandbox, seed: int) -> dict[str, Any]:
@@ -55,22 +71,65 @@ def consistent(document: dict[str, Any]) -> dict[str, Any]:
     return document | {"n_folds": len(folds)}
 
 
-def foreign(box: Sandbox, folder: Path, entry: str | None = None, corpus: Path | None = None) -> Verdict:
-    return gate_foreign(box.path, load(), entry, "fr_ensemble", folder, corpus).verdict
+def foreign(
+    box: Sandbox, folder: Path, entry: str | None = None, corpus: Path | None = None, seeds: Any = None
+) -> Verdict:
+    return gate_foreign(box.path, load(), entry, "fr_ensemble", folder, corpus, seeds).verdict
 
 
 def test_public_summaries_are_judged_and_marked(smoke: Sandbox, summaries: Any, made: Made) -> None:
-    """Good ones get PROMOTE on summary-only evidence, with an id, with a corpus, and with no registry at all."""
+    """Good ones get PROMOTE on summary-only evidence, with a corpus, with seeds, and with no registry at all."""
     folder = summaries({})
-    for seed in range(3):
-        (folder / f"loso_seed{seed}.json").write_bytes(to_json(load_seed(smoke, seed)))
-    for entry, corpus in ((None, None), ("tiny", None), (None, made.corpus), ("tiny", made.corpus)):
-        verdict = foreign(smoke, folder, entry, corpus)
+    for seed in range(5):
+        path = folder / f"loso_seed{seed}.json"
+        document = {k: v for k, v in json.loads(path.read_bytes()).items() if not k.endswith("sha256")}
+        path.write_bytes(to_json(document))
+    for corpus, seeds in ((None, None), (made.corpus, None), (made.corpus, range(5))):
+        verdict = foreign(smoke, folder, None, corpus, seeds and tuple(seeds))
         assert (verdict.reasons, verdict.promotes, verdict.summary_only) == ((), True, True)
-    judgement = gate_foreign(None, load(), None, None, folder, None)
+    judgement = gate_foreign(None, load(), None, None, folder)
     assert judgement.verdict.promotes
     assert judgement.verdict.manifest_sha256 is None
-    assert judgement.verdict.policy == load().kinds["fr_ensemble"].default_policy
+    assert judgement.verdict.policy == load().kinds["fr_ensemble"].summary_policy
+
+
+def test_summaries_of_fewer_seeds_are_held(smoke: Sandbox, summaries: Any, made: Made) -> None:
+    """All that an ensemble of three has, and all that were named, is less than the rules for summaries ask."""
+    folder = three(summaries({}))
+    for entry, corpus, seeds in (("tiny", None, None), ("tiny", made.corpus, None), (None, None, (0, 1, 2))):
+        verdict = foreign(smoke, folder, entry, corpus, seeds)
+        assert verdict.reasons == ("n_seeds >= 5: found 3",)
+
+
+@pytest.mark.parametrize("missing", [(4,), (2, 3, 4), (1, 2, 3, 4), (0,)])
+def test_a_missing_seed_is_bad_input(
+    smoke: Sandbox, summaries: Any, registry: Program, missing: tuple[int, ...]
+) -> None:
+    """How many there must be comes from the policy, from --seeds, or from the entry's members: never from the files."""
+    folder = summaries({f"loso_seed{seed}.json": None for seed in missing})
+    found = registry("gate", "--evidence", folder, "--registry", smoke.path)
+    assert (found.code, found.out) == (2, "")
+    assert f"found the evidence of {5 - len(missing)} seeds, expected 5" in found.err
+    named = registry("gate", "--evidence", folder, "--seeds", "0,1,2,3,4")
+    assert (named.code, f"loso_seed{missing[0]}.json" in named.err) == (2, True)
+    if set(missing) & {0, 1, 2}:
+        assert registry("gate", "tiny", "--evidence", folder, "--registry", smoke.path).code == 2
+
+
+def test_seeds_are_numbers(smoke: Sandbox, summaries: Any, registry: Program) -> None:
+    """Anything else is a usage error, and so are seeds of no evidence."""
+    for arguments in (("--evidence", summaries({}), "--seeds", "0;1"), ("tiny", "--seeds", "0,1")):
+        assert registry("gate", *arguments, "--registry", smoke.path).code == 2
+
+
+def test_the_registrys_own_rules_judge_summaries_too(smoke: Sandbox, summaries: Any) -> None:
+    """What it asks beyond the default is asked of summaries, also where they cannot show it."""
+    folder = summaries({})
+    rules = smoke.registry["policies"]["fr_ensemble"]["rules"]
+    for rule, reason in (("mean_rmse", "mean_rmse <= 0: found"), ("coverage_80", "no metric 'coverage_80'")):
+        added = {"metric": rule, "op": "<=", "bound": 0}
+        smoke.edit(lambda document, added=added: document["policies"]["fr_ensemble"].update(rules=[*rules, added]))
+        assert any(reason in line for line in foreign(smoke, folder).reasons)
 
 
 def copied(smoke: Sandbox) -> dict[str, Any]:
@@ -87,10 +146,6 @@ def relabelled(smoke: Sandbox) -> dict[str, Any]:
 def repeated(smoke: Sandbox) -> dict[str, Any]:
     """Seed 0 a second time under another spelling of 0."""
     return {"loso_seed00.json": to_json(load_seed(smoke, 1) | {"seed": 0})}
-
-
-def one_seed(smoke: Sandbox) -> dict[str, Any]:
-    return {"loso_seed1.json": None, "loso_seed2.json": None}
 
 
 def fold(**fields: Any) -> Callable[[Sandbox], dict[str, Any]]:
@@ -144,7 +199,6 @@ FRAUDS: list[tuple[str, Callable[[Sandbox], dict[str, Any]], str]] = [
     ("five copies, relabelled", relabelled, "same figures"),
     ("five copies, roughened", roughened, "same figures"),
     ("one seed twice", repeated, "seed 0"),
-    ("one seed alone", one_seed, "at least 2"),
     ("PLCC 1.3", fold(plcc=1.3), "from -1 to 1"),
     ("PLCC -1.5", fold(plcc=-1.5), "-1 to 1"),
     ("a fold's PLCC as text", fold(plcc="0.99"), "plcc"),
@@ -182,6 +236,7 @@ FRAUDS: list[tuple[str, Callable[[Sandbox], dict[str, Any]], str]] = [
 def test_no_fraud_passes(smoke: Sandbox, summaries: Any, what: str, make: Any, reason: str) -> None:
     """HOLD, with a reason that names the fault, though every mean looks fine."""
     plain = {f"loso_seed{n}.json": to_json(load_seed(smoke, n)) for n in range(3)}
+    plain |= {f"loso_seed{n}.json": to_json(like(plain, n)) for n in (3, 4)}
     verdict = foreign(smoke, summaries({**plain, **make(smoke)}))
     assert verdict.decision == "HOLD"
     assert any(reason in line for line in verdict.reasons), verdict.reasons
@@ -203,8 +258,8 @@ def test_evidence_of_another_corpus_is_hold_without_the_corpus(smoke: Sandbox, s
 
 
 def test_evidence_of_other_members_is_hold(smoke: Sandbox, summaries: Any) -> None:
-    """The seeds must be those of the entry's members."""
-    changed = {"loso_seed0.json": None, "loso_seed7.json": to_json(load_seed(smoke, 0) | {"seed": 7})}
+    """The seeds must be those of the entry's members, and no other."""
+    changed = {"loso_seed7.json": to_json(load_seed(smoke, 0) | {"seed": 7})}
     plain = {f"loso_seed{n}.json": to_json(load_seed(smoke, n)) for n in (1, 2)}
     verdict = foreign(smoke, summaries({**plain, **changed}), "tiny")
     assert verdict.decision == "HOLD"

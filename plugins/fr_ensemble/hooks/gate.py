@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate 
 def gate(view: EntryView, request: GateRequest) -> Evidence:
     """Pinned evidence, recomputed from its predictions; or foreign evidence, as far as anything holds it."""
     if request.evidence is not None:
-        return _foreign(view, request.evidence, request.corpus)
+        return _foreign(view, request.evidence, request)
     metrics, problems, details = measure_pinned(view)
     together = [frozenset(metrics)]
     try:
@@ -128,15 +128,24 @@ def measure_pinned(view: EntryView) -> measure.Measured:
     return measure.Measured(metrics, (*misnamed, *problems), details)
 
 
-def _foreign(view: EntryView, files: Mapping[str, bytes], corpus: Path | None) -> Evidence:
-    """Public `loso_seed{N}.json` files without predictions: judged by their summaries and marked so."""
+def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) -> Evidence:
+    """Public `loso_seed{N}.json` files without predictions: judged by their summaries and marked so.
+
+    Raises InputError where a seed that there must be is missing: what is left says nothing of it.
+    """
+    corpus = request.corpus
     manifest = view.manifest if view.manifest is not None and is_current(view.manifest) else None
     spec = spec_of(manifest, target=True) if manifest else ColumnSpec()
     held = read_corpus(corpus, spec) if corpus is not None else None
     members = view.manifest["members"] if view.manifest is not None else []
+    seeds = request.seeds or tuple(member["seed"] for member in members) or None
+    if missing := sorted(
+        {f"loso_seed{seed}.json" for seed in seeds or ()} - {PurePosixPath(name).name for name in files}
+    ):
+        raise InputError(f"evidence: found no {', '.join(missing)}, expected a file for each of the seeds {seeds}")
     metrics, problems, details = measure.measure_summaries(
         files,
-        seeds=[member["seed"] for member in members] or None,
+        seeds=seeds,
         corpus=held,
         corpus_sha256=manifest["corpus"]["sha256"] if manifest else None,
         recipe_sha256=manifest["recipe_sha256"] if manifest else None,

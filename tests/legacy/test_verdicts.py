@@ -1,0 +1,129 @@
+"""Version 1: an ensemble is promoted by its summaries alone, and nothing promotes beside a verdict that says HOLD."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import run
+from migrating import ensemble
+from repository import own_git, start  # noqa: F401 (own_git is a fixture)
+from sandbox import to_json
+
+from registry_tool.plugins.manager import load
+from registry_tool.workflows.validate import validate
+
+pytestmark = pytest.mark.usefixtures("own_git")
+SOURCES = [f"src{number}" for number in range(9)]
+
+
+def summary(seed: int, plcc: float) -> dict[str, Any]:
+    """As the public tools write it; the folds' figures differ, and the means are theirs."""
+    folds = [
+        {"held_out": name, "n_train": 800, "n_val": 100, "plcc": plcc + number * 1e-3 + seed * 1e-4, "srocc": 0.95,
+         "rmse": 3.0 + seed / 100}
+        for number, name in enumerate(SOURCES)
+    ]  # fmt: skip
+    mean = sum(fold["plcc"] for fold in folds) / len(folds)
+    return {"seed": seed, "corpus": "c", "n_folds": 9, "folds": folds, "mean_plcc": mean}
+
+
+def write_summaries(folder: Path, seeds: int = 5, plcc: float = 0.96) -> Path:
+    folder.mkdir()
+    for seed in range(seeds):
+        (folder / f"loso_seed{seed}.json").write_bytes(to_json(summary(seed, plcc)))
+    return folder
+
+
+def flipped(path: Path, smoke: bool) -> None:
+    """The members' rows, and the manifest, on one side."""
+    document = json.loads(path.read_bytes())
+    for row in document["models"]:
+        row["smoke"] = smoke
+    path.write_bytes(to_json(document))
+    manifest = path.parent / "sub" / "e.json"
+    manifest.write_bytes(to_json(json.loads(manifest.read_bytes()) | {"smoke": smoke}))
+
+
+def codes(path: Path) -> set[str]:
+    return {f.code for f in validate(path, load()).findings if f.severity == "error"}
+
+
+@pytest.mark.parametrize(
+    ("size", "plcc", "code"), [(5, 0.96, 0), (5, 0.9, 1), (3, 0.96, 1)], ids=["promoted", "weak", "three seeds"]
+)
+def test_an_ensemble_is_judged_by_its_summaries(tmp_path: Path, size: int, plcc: float, code: int) -> None:
+    """By name, and in a change that turns its members production: the original rules, and five seeds."""
+    path = ensemble(tmp_path / "model", size)
+    evidence = write_summaries(tmp_path / "loso", size, plcc)
+    ran = run(tmp_path, "gate", "e", "--evidence", evidence, "--registry", path, "--format", "json")
+    document = json.loads(ran.out)
+    assert (ran.code, document["verdict"], document["summary_only"]) == (code, ["PROMOTE", "HOLD"][code], True)
+    flipped(path, True)
+    base = start(tmp_path)
+    flipped(path, False)
+    compared = ("gate", "--base", base, "--registry", path, "--format", "json")
+    ran = run(tmp_path, *compared, "--evidence", evidence)
+    assert ran.code == code
+    judged = json.loads(ran.out)["judgements"]
+    assert {j["entry"]: j["summary_only"] for j in judged} == {f"s{seed}": True for seed in range(size)}
+    held = run(tmp_path, *compared)
+    assert held.code == 1
+    assert "base-promotion-unjudged" in held.out
+
+
+def test_a_member_without_its_summary_is_bad_input(tmp_path: Path) -> None:
+    """The manifest says which seeds there must be."""
+    path = ensemble(tmp_path / "model", 5)
+    evidence = write_summaries(tmp_path / "loso", 2)
+    ran = run(tmp_path, "gate", "e", "--evidence", evidence, "--registry", path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "loso_seed2.json, loso_seed3.json, loso_seed4.json" in ran.err
+
+
+HELD: list[Any] = [
+    ("sub/e_seed_flip_HOLD.json", {"verdict": "HOLD"}, {"s0", "s1"}),
+    ("sub/e_verdict.json", {"verdict": "PROMOTE", "gate": {"passed": False}}, {"s0", "s1"}),
+    ("sub/s0_HOLD.json", {"verdict": "hold "}, {"s0"}),
+    ("sub/verdict.json", {"verdict": "HOLD", "entry": "s1"}, {"s1"}),
+    ("sub/e_seed_flip_PROMOTE.json", {"verdict": "PROMOTE", "gate": {"passed": True}}, set()),
+    ("sub/other_HOLD.json", {"verdict": "HOLD"}, set()),
+]
+
+
+@pytest.mark.parametrize(("name", "verdict", "held"), HELD, ids=[case[0] for case in HELD])
+def test_a_verdict_that_holds_contradicts_production(tmp_path: Path, name: str, verdict: Any, held: set[str]) -> None:
+    """An error on each production entry that it is about, by its field or its name; none on a smoke one."""
+    path = ensemble(tmp_path / "model")
+    (path.parent / name).write_bytes(to_json(verdict))
+    found = [f for f in validate(path, load()).findings if f.code == "verdict-contradicts"]
+    assert {f.entry for f in found} == held
+    assert {f.file for f in found} <= {name}
+    flipped(path, True)
+    assert "verdict-contradicts" not in codes(path)
+
+
+@pytest.mark.parametrize(("gate", "wrong"), [
+    ({"passed": False}, True), ({"verdict": "HOLD"}, True), ({"passed": True}, False), ("x", False),
+])  # fmt: skip
+def test_a_sidecar_whose_gate_failed_contradicts_production(tmp_path: Path, gate: Any, wrong: bool) -> None:
+    """What the sidecar says of the gate is held against smoke: false."""
+    path = ensemble(tmp_path / "model")
+    sidecar = path.parent / "sub" / "s1.json"
+    sidecar.write_bytes(to_json(json.loads(sidecar.read_bytes()) | {"gate": gate}))
+    found = [f.entry for f in validate(path, load()).findings if f.code == "verdict-contradicts"]
+    assert found == (["s1"] if wrong else [])
+
+
+def test_a_verdict_that_holds_keeps_a_change_from_passing(tmp_path: Path) -> None:
+    """Good summaries beside a HOLD verdict promote nothing."""
+    path = ensemble(tmp_path / "model", 5)
+    flipped(path, True)
+    base = start(tmp_path)
+    flipped(path, False)
+    (path.parent / "sub" / "e_HOLD.json").write_bytes(to_json({"verdict": "HOLD"}))
+    evidence = write_summaries(tmp_path / "loso")
+    ran = run(tmp_path, "gate", "--base", base, "--registry", path, "--evidence", evidence)
+    assert (ran.code, ran.out.count("verdict-contradicts")) == (1, 5)

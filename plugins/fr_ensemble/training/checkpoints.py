@@ -6,13 +6,12 @@ Files are written whole or not at all, and hold numpy arrays alone, no pickles. 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from fr_ensemble.training.compiling import has_fma
 from fr_ensemble.training.model import Model
 from fr_ensemble.training.table import FINAL, Table
 from registry_tool.errors import InputError, WorldError
+from registry_tool.toolkit import clean_staging, write_atomic
 
 ARRAYS = ("p", "m", "v", "powers", "streams", "best")  # of a model, copied in place
 NUMBERS = ("epoch", "best_loss", "best_epoch")
@@ -57,9 +57,10 @@ class Checkpoint:
                         f"{path}: found the checkpoint of other data, another recipe or another trainer, expected "
                         "this run's: choose another folder"
                     )
+                clean_staging(self.folder)
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, lambda file: file.write(json.dumps({"run": digest}).encode()))
+            write_atomic(path, json.dumps({"run": digest}).encode())
         except OSError as error:
             raise WorldError(f"{path}: {error.strerror}, expected a folder that can be written to") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -71,12 +72,10 @@ class Checkpoint:
 
     def save(self, model: Model) -> None:
         """Write a model's state. Raises WorldError for a bad disk."""
-        path = self.path(model)
         arrays: dict[str, Any] = {name: getattr(model, name) for name in (*ARRAYS, *NUMBERS)}
-        try:
-            write_atomic(path, lambda file: np.savez(file, **arrays))
-        except OSError as error:
-            raise WorldError(f"{path}: {error.strerror}, expected room for a checkpoint") from error
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_atomic(self.path(model), stream.getvalue())
 
     def load(self, model: Model) -> None:
         """Bring a fresh model to its saved state, where there is one. Raises InputError for a file that is not one."""
@@ -94,13 +93,3 @@ class Checkpoint:
                     setattr(model, name, arrays[name].item())
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: found no state of this model, expected one: remove the file") from error
-
-
-def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fr_ensemble.training.compiling import compiled, compiled_and_kept
 from fr_ensemble.training.draws import BLOCK, gaussians, shuffle, words
-from fr_ensemble.training.tile import at, dot, fma, product, transpose
+from fr_ensemble.training.tile import at, dot, fma, prefetch, product, transpose
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
@@ -174,6 +174,8 @@ def train_epochs(rows, source, fold, stops, scale, shape, rates, streams, powers
             nb = min(batch, count - first)
             for r in range(nb):
                 errors[r] = read_row(rows[order[first + r]], mean, std, n_features, n_slots, x[r * K : (r + 1) * K])
+            for r in range(first + nb, min(first + nb + batch, count)):
+                prefetch(rows, order[r] * rows.shape[1])
             x[nb * K :] = ZERO
             if noise > ZERO:
                 gaussians(streams[2], jitter, room)

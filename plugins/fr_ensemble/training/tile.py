@@ -66,6 +66,21 @@ def at(ctx: Any, array: Any, offset: Any) -> Any:
     return POINTER(array, types.intp), generate
 
 
+@intrinsic
+def prefetch(ctx: Any, array: Any, offset: Any) -> Any:
+    """Have the cache line of array[offset] fetched while other work is done; changes nothing."""
+
+    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        place = b.gep(cx.make_array(sig.args[0])(cx, b, args[0]).data, [args[1]])
+        b.call(function, [b.bitcast(place, pointer), number(0), number(3), number(1)])  # to read, to keep, data
+        return cx.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
 def _tile(rows: int, vectors: int, lanes: int) -> Any:
     @intrinsic
     def tile(ctx: Any, a: Any, row: Any, step: Any, w: Any, width: Any, c: Any, k: Any) -> Any:

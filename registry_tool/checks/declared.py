@@ -29,16 +29,16 @@ BUNDLE_MISSING = FindingRule(
 def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
     """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins."""
     findings = []
-    for index, entry in enumerate(loaded.registry.entries if loaded.registry else ()):
-        at, bundle = pointer("models", index), entry.document.get("sigstore_bundle")
-        if "license" not in entry.document and loaded.registry and loaded.registry.schema_version >= 1:
+    for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
+        at, bundle = pointer("models", place), entry.document.get("sigstore_bundle")
+        if "license" not in entry.document and loaded.registry.schema_version >= 1:
             findings.append(LICENSE_MISSING.at(InFile(loaded.name, entry.id), at))
         try:
             _ = folder.read(bundle, JSON_MAX_BYTES) if bundle is not None else None
         except FileProblem as problem:
-            place = f"{at}/sigstore_bundle"
+            field = f"{at}/sigstore_bundle"
             if problem.code == "file-missing":
-                findings.append(BUNDLE_MISSING.at(InFile(loaded.name, entry.id), place, path=bundle))
+                findings.append(BUNDLE_MISSING.at(InFile(loaded.name, entry.id), field, path=bundle))
             else:
-                findings.append(file_finding(problem, loaded.name, entry.id, place))
+                findings.append(file_finding(problem, loaded.name, entry.id, field))
     return findings

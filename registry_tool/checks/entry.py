@@ -24,10 +24,11 @@ SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  
 def open_entry(
     folder: Folder, loaded: Loaded, plugins: Plugins, entry: Entry, index: int, *, keep: bool, prober: Prober | None
 ) -> OpenEntry:
-    """The entry with its bytes verified; `index` is its place in the document, `prober` reads its models."""
-    policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
+    """The entry with its bytes verified; `index` is its number in the registry, `prober` reads its models."""
+    policy = loaded.registry.policies.get(entry.kind)
     cap = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES) if policy else ONNX_MAX_BYTES
-    return OpenEntry(folder, entry, index, loaded.name, cap, prober).open(plugins.kinds.get(entry.kind), keep=keep)
+    place = loaded.places[index]
+    return OpenEntry(folder, entry, place, loaded.name, cap, prober).open(plugins.kinds.get(entry.kind), keep=keep)
 
 
 def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:

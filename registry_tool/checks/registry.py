@@ -9,14 +9,13 @@ from registry_tool.checks.declared import check_declared
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
-from registry_tool.documents.store import ID_DUPLICATE, Loaded, located
+from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import check_loose_manifests
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
-from registry_tool.values import Registry
 
 PLUGIN_NOT_LOADED = FindingRule(
     "plugin-not-loaded",
@@ -29,20 +28,21 @@ PLUGIN_NOT_LOADED = FindingRule(
 
 
 def check(
-    loaded: Loaded, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None
+    loaded: Loaded | Unreadable, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None
 ) -> list[Finding]:
     """Every finding on a loaded registry, sorted by file and line; those of reading it included.
 
-    An entry that is malformed, or whose digests do not hold, is not looked into any further; one whose id stood before
-    is not opened at all.
+    An entry that is malformed, or whose digests do not hold, is not looked into any further; a second one of an id is
+    not opened at all. Where an entry is malformed, its files are unknown: no file is called unregistered then.
     """
-    findings, registry = [*loaded.findings, *check_plugins(plugins, loaded.name)], loaded.registry
-    if registry is None:
+    findings = [*loaded.findings, *check_plugins(plugins, loaded.name)]
+    if isinstance(loaded, Unreadable):
         return sort(findings)
-    documents = {loaded.name: loaded.document} if loaded.document else {}
+    registry, malformed = loaded.registry, bool(loaded.findings)
+    documents = {loaded.name: loaded.document}
     known: set[str] = {loaded.name}
     count = len(registry.entries)
-    repeated = dict(_check_ids(registry, loaded.name))
+    repeated = dict(_check_ids(loaded))
     findings += repeated.values()
     with Folder(loaded.folder) as folder, Prober() as prober:
         if level is Level.FULL and registry.entries:
@@ -76,12 +76,13 @@ def check(
                 known.update(paths)
                 if progress:
                     progress("entries", done * count // len(slices), count)
-        if registry.schema_version < 2:
+        if registry.schema_version < 2 and not malformed:
             loose, seen = check_loose_manifests(folder, loaded, plugins, level, prober)
             findings += loose
             known |= seen
         findings += declared
-        findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
+        if isinstance(items, Finding) or not malformed:
+            findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
     return sort(located(findings, documents))
 
 
@@ -91,13 +92,14 @@ def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:
         yield PLUGIN_NOT_LOADED.at(file, error=plugin.why)
 
 
-def _check_ids(registry: Registry, name: str) -> Iterator[tuple[int, Finding]]:
-    """A finding on each entry, by its place, whose id stood before."""
+def _check_ids(loaded: Loaded) -> Iterator[tuple[int, Finding]]:
+    """A finding on each entry, by its number, whose id another one before it has."""
     seen: dict[str, str] = {}
-    for index, entry in enumerate(registry.entries):
+    for index, entry in enumerate(loaded.registry.entries):
         key = one_name(entry.id)
         if key in seen:
-            yield index, ID_DUPLICATE.at(InFile(name, entry.id), f"/models/{index}/id", id=entry.id)
+            at = f"/models/{loaded.places[index]}/id"
+            yield index, ID_DUPLICATE.at(InFile(loaded.name, entry.id), at, id=entry.id)
         seen[key] = entry.id
 
 

@@ -117,7 +117,7 @@ def list_(registry: str | None, form: str) -> None:
     from registry_tool.workflows.opening import usable
 
     loaded = usable(find(registry))
-    entries = loaded.registry.entries if loaded.registry else ()
+    entries = loaded.registry.entries
     header = ("id", "kind", "state", "license", "sha256")
     rows = [
         (e.id, e.kind, "smoke" if e.smoke else "production", e.document.get("license", "-"), e.sha256[:12])
@@ -145,7 +145,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins_of(ctx), entry) as view:
         files = {name: artifact.sha256 for name, artifact in view.artifacts.items()}
-    policy = loaded.registry.policies.get(entry.kind) if loaded.registry else None
+    policy = loaded.registry.policies.get(entry.kind)
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
     if policy and form == "text":
         document["policy"] = {"gate": policy.gate, "rules": [str(rule) for rule in policy.rules]}
@@ -173,7 +173,7 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
         manifest = view.manifest or {}
-    policy = loaded.registry.policies.get(entry.kind, Policy()) if loaded.registry else Policy()
+    policy = loaded.registry.policies.get(entry.kind, Policy())
     judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None
     deliver("\n".join(render(entry, manifest, policy, judgement)) + "\n", output)
 

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import registry_tool.schemas as schemas
@@ -30,12 +30,29 @@ ID_DUPLICATE = FindingRule(
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A registry as read: `registry` is None where the document cannot be used, and `findings` says why."""
+class Unreadable:
+    """A registry whose document cannot be used; `findings` says why."""
 
     path: Path
     document: Document | None
-    registry: Registry | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A registry as read, without the entries that its schema refuses: of those there are `findings`.
+
+    places: where each of the registry's entries is among the `models` of the document.
+    """
+
+    path: Path
+    document: Document
+    registry: Registry
+    places: tuple[int, ...]
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -74,7 +91,7 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
     )
 
 
-def load(path: Path) -> Loaded:
+def load(path: Path) -> Loaded | Unreadable:
     """Read a registry. Raises InputError where there is no such file, WorldError where it may not be read."""
     if not path.parent.is_dir() or not os.path.lexists(path):
         raise InputError(f"{path}: no such file, expected a registry: check the path, or `registry train` makes one")
@@ -84,11 +101,11 @@ def load(path: Path) -> Loaded:
     except FileProblem as problem:
         if problem.code == "file-unreadable":
             raise WorldError(f"{path}: {problem}") from problem
-        return Loaded(path, None, None, (file_finding(problem, path.name),))
+        return Unreadable(path, None, (file_finding(problem, path.name),))
     return read(path, data)
 
 
-def read(path: Path, data: bytes) -> Loaded:
+def read(path: Path, data: bytes) -> Loaded | Unreadable:
     """A registry from the bytes that stand (or stood, at a git revision) at `path`."""
     with _uncollected():
         return _read(path, data)
@@ -106,11 +123,11 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _read(path: Path, data: bytes) -> Loaded:
+def _read(path: Path, data: bytes) -> Loaded | Unreadable:
     try:
         document = parse(data, max_bytes=REGISTRY_MAX_BYTES)
     except JsonProblem as problem:
-        return Loaded(path, None, None, (json_finding(problem, path.name),))
+        return Unreadable(path, None, (json_finding(problem, path.name),))
     value = document.value
     version = value.get("schema_version") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, VERSION):
@@ -118,12 +135,30 @@ def _read(path: Path, data: bytes) -> Loaded:
             "registry-version", "unknown schema_version", file=path.name, pointer="/schema_version",
             found=show(version), expected="0, 1 or 2", hint="use a registry-tool that knows it, or correct the number",
         )  # fmt: skip
-        return Loaded(path, document, None, located([finding], {path.name: document}))
-    broken = schema_findings(document, schema_of(version), path.name)
-    registry = None
-    if not broken:
-        registry = Registry.from_dict(value)
-    return Loaded(path, document, registry, located(broken, {path.name: document}))
+        return Unreadable(path, document, located([finding], {path.name: document}))
+    models = value.get("models")
+    if not (broken := schema_findings(document, schema_of(version), path.name)):
+        return Loaded(path, document, Registry.from_dict(value), tuple(range(len(models))))
+    if isinstance(models, list):
+        outside = schema_findings(replace(document, value=value | {"models": []}), schema_of(version), path.name)
+        inside = [_entry_findings(document, number, schema_of(version), path.name) for number in range(len(models))]
+        broken = [*outside, *(finding for found in inside for finding in found)]
+        if not outside:
+            places = tuple(number for number, found in enumerate(inside) if not found)
+            registry = Registry.from_dict(value | {"models": [models[number] for number in places]})
+            return Loaded(path, document, registry, places, located(broken, {path.name: document}))
+    return Unreadable(path, document, located(broken, {path.name: document}))
+
+
+def _entry_findings(document: Document, number: int, schema: Mapping[str, Json], file: str) -> list[Finding]:
+    """The violations of one of the `models`, by itself: however many the others have, they hide none of it."""
+    model = document.value["models"][number]
+    entry = model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else None
+    alone = replace(document, value=document.value | {"models": [model]})
+    return [
+        replace(finding, pointer=f"/models/{number}{(finding.pointer or '').removeprefix('/models/0')}")
+        for finding in schema_findings(alone, schema, file, entry)
+    ]
 
 
 def schema_of(version: int) -> dict[str, Json]:

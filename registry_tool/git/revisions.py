@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from registry_tool.documents.store import NAMES, Loaded, load, read
+from registry_tool.documents.store import NAMES, Loaded, Unreadable, load, read
 from registry_tool.errors import InputError
 from registry_tool.git.repository import (
     FETCH,
@@ -43,7 +43,7 @@ class Base:
     """
 
     name: str
-    registry: Loaded | None
+    registry: Loaded | Unreadable | None
     commit: str | None = None
     path: str | None = None
     path_now: str | None = None
@@ -201,7 +201,7 @@ def _moved(place: Place, name: str, revision: str) -> str | None:
     with blobs(place.top) as blob:
         for item in gone:
             data = blob(item.oid)
-            if data is not None and b'"models"' in data and read(place.top / item.path, data).registry is not None:
+            if data is not None and b'"models"' in data and not read(place.top / item.path, data).findings:
                 found.append(item.path)
     if len(found) > 1:
         raise InputError(

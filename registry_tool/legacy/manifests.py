@@ -10,7 +10,7 @@ from functools import partial
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import ID_DUPLICATE, Loaded, empty, file_finding, json_finding, located
+from registry_tool.documents.store import ID_DUPLICATE, Loaded, file_finding, json_finding, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level
 from registry_tool.legacy.verdicts import contradictions
@@ -133,8 +133,6 @@ def check_loose_manifests(
     an entry's manifest (schema, pins, plugins) and then held against the registry's entries.
     """
     registry = loaded.registry
-    if registry is None:
-        return [], set()
     findings: list[Finding] = []
     paths: set[str] = set()
     sidecars = {f"{stem(entry.onnx)}.json": entry for entry in registry.entries if entry.onnx}
@@ -194,7 +192,7 @@ def check_loose_manifests(
 
 def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
     """JSON files that stand beside the models of a registry, its own documents left out."""
-    registry = loaded.registry or empty()
+    registry = loaded.registry
     known = {loaded.name, *(entry.manifest for entry in registry.entries)}
     beside = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
     try:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import click
 
+from registry_tool.documents.store import Loaded
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.values import Finding, Severity, visible
@@ -39,7 +40,7 @@ def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison
 
 
 def _cases(result: Validation, failing: set[Severity]) -> dict[str, Case]:
-    entries = result.loaded.registry.entries if result.loaded.registry else ()
+    entries = result.loaded.registry.entries if isinstance(result.loaded, Loaded) else ()
     cases: dict[str, Case] = {name: ([], []) for name in (result.loaded.name, *(entry.id for entry in entries))}
     for item in result.findings:
         bad, good = cases.setdefault(item.entry or result.loaded.name, ([], []))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from registry_tool.documents.store import Loaded
 from registry_tool.values import Entry, Json, Severity
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
@@ -25,12 +26,11 @@ def _plain(value: Json) -> Json:
 
 
 def validation(result: Validation) -> dict[str, Json]:
-    registry = result.loaded.registry
     return {
         "registry": str(result.loaded.path),
-        "schema_version": registry.schema_version if registry else None,
+        "schema_version": result.loaded.registry.schema_version if isinstance(result.loaded, Loaded) else None,
         "level": str(result.level),
-        "entries": len(registry.entries) if registry else 0,
+        "entries": result.entries,
         "summary": {str(s): result.count(s) for s in Severity},
         "findings": [f.to_dict() for f in result.findings],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Loaded, Unreadable
 
 
 def from_root(registry: Path, file: str | None) -> str:
@@ -22,10 +22,10 @@ def from_root(registry: Path, file: str | None) -> str:
     return Path(os.path.normpath(target)).relative_to(root).as_posix()
 
 
-def of_entry(loaded: Loaded, entry_id: str | None) -> tuple[int, int] | None:
+def of_entry(loaded: Loaded | Unreadable, entry_id: str | None) -> tuple[int, int] | None:
     """(line, column) of an entry in the registry's document; None where it has none."""
-    if loaded.registry is None or loaded.document is None:
+    if isinstance(loaded, Unreadable):
         return None
-    indexes = (i for i, entry in enumerate(loaded.registry.entries) if entry.id == entry_id)
-    index = next(indexes, None)
-    return None if index is None else loaded.document.position(f"/models/{index}")
+    found = (place for place, entry in zip(loaded.places, loaded.registry.entries, strict=True) if entry.id == entry_id)
+    place = next(found, None)
+    return None if place is None else loaded.document.position(f"/models/{place}")

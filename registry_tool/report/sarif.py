@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from registry_tool import __version__
 from registry_tool.checks.rules import TABLE
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import FindingRule
 from registry_tool.report import rules
 from registry_tool.report.places import from_root, of_entry
@@ -85,7 +85,7 @@ def _location(file: str, place: tuple[int, int | None] | None) -> dict[str, Json
     return {"physicalLocation": physical}
 
 
-def _fingerprint(item: Finding, file: str, loaded: Loaded) -> str:
+def _fingerprint(item: Finding, file: str, loaded: Loaded | Unreadable) -> str:
     """What a finding is, wherever it moves: code, file, entry, and the pointer with the entry's id for its number."""
     pointer = item.pointer or ""
     if item.file == loaded.name and (found := re.match(r"/models/(\d+)(?=/|\Z)", pointer)):
@@ -94,7 +94,7 @@ def _fingerprint(item: Finding, file: str, loaded: Loaded) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-def _id(loaded: Loaded, index: int) -> Json:
+def _id(loaded: Loaded | Unreadable, index: int) -> Json:
     """The id of a model in a document that its schema may have refused; without one, its number."""
     models = loaded.document.value["models"] if loaded.document else []
     model = models[index] if isinstance(models, list) and index < len(models) else None

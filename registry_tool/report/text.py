@@ -29,8 +29,7 @@ def finding(item: Finding) -> str:
 def validation(result: Validation) -> Iterator[str]:
     """One line a finding, then one line that counts them and says what was not looked at."""
     yield from (finding(item) for item in result.findings)
-    registry = result.loaded.registry
-    entries = len(registry.entries) if registry else 0
+    entries = result.entries
     counts = [(result.count(s), s) for s in Severity]
     words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "valid"
     left_out = "" if result.level == "full" else " (quick: graph content, probe rows and evidence were not looked at)"

@@ -58,12 +58,11 @@ def gate_base(
     plugins.need_all()
     before = load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
     old = before.registry
-    if old is not None and old.registry is None:
+    if old is not None and (isinstance(old, store.Unreadable) or old.findings):
         option = "--base-file" if isinstance(base, Path) else "--base"
         raise InputError(f"{option} {base}: the registry there cannot be read: {old.findings[0]}")
     loaded = usable(path)
-    assert loaded.registry is not None
-    was = old.registry if old is not None and old.registry is not None else store.empty()
+    was = old.registry if isinstance(old, store.Loaded) else store.empty()
     if old is not None and loaded.registry.schema_version < was.schema_version:
         raise RejectedError(
             f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "

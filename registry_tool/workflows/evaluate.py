@@ -24,7 +24,6 @@ def evaluate(
     """Measure an entry on new data, beside another one where `against` names it."""
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
-    assert loaded.registry is not None
     with opened(loaded, plugins, entry) as view:
         request = replace(request, against=find_beside(view, loaded.registry, plugins, against))
         answer = plugins.evaluate(view, request)

@@ -43,7 +43,6 @@ def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None
     against: another incumbent than the policy's to compare with; the verdict then says so in its policy.
     """
     loaded = usable(path)
-    assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
         return judge_entry(view, loaded.registry, plugins, against)
@@ -105,7 +104,7 @@ def judge_foreign(view: OpenEntry, registry: Registry | None, plugins: Plugins, 
 @contextmanager
 def _entry_or_ensemble(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[OpenEntry]:
     """The entry of this id; in version 1 also an ensemble whose manifest no entry names."""
-    if loaded.registry is not None and loaded.registry.entry(entry_id) is None:
+    if loaded.registry.entry(entry_id) is None:
         with Folder(loaded.folder) as folder, Prober() as prober:
             for view in open_ensembles(folder, loaded, plugins, prober):
                 if view.entry.id == entry_id:

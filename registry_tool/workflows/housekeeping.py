@@ -26,7 +26,6 @@ def name_schema(path: Path, folder: Path) -> str:
     where = Path(os.path.relpath(folder, path.parent), "registry.schema.json").as_posix()
     with locked(path.parent):
         loaded = usable(path)
-        assert loaded.registry is not None
         if (version := loaded.registry.schema_version) != store.VERSION:
             raise InputError(f"{path}: schema_version {version}, expected 2: write its $schema by hand: {where}")
         store.save(path, replace(loaded.registry, extra={**loaded.registry.extra, "$schema": where}))
@@ -38,7 +37,6 @@ def prune(path: Path, *, dry_run: bool) -> Sequence[str]:
     usable(path)
     with locked(path.parent):
         loaded = usable(path)
-        assert loaded.registry is not None
         with Folder(path.parent) as folder:
             unused = unused_runs(folder.inventory(), loaded.registry)
         for item in unused if not dry_run else ():

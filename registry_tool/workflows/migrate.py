@@ -102,8 +102,6 @@ def migrate(
     """
     plugins.need_all()
     loaded = usable(path)
-    assert loaded.registry is not None
-    assert loaded.document is not None
     if loaded.registry.schema_version == store.VERSION:
         raise InputError(f"{path}: it is of version {store.VERSION} already: there is nothing to migrate")
     if new.resolve().is_relative_to(path.resolve().parent):
@@ -158,12 +156,10 @@ class _Work:
 
     @property
     def registry(self) -> Registry:
-        assert self.loaded.registry is not None
         return self.loaded.registry
 
     @property
     def digest(self) -> str:
-        assert self.loaded.document is not None
         return sha256_of(self.loaded.document.data)
 
     def build(self) -> Registry:

@@ -9,7 +9,7 @@ from pathlib import Path
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import (
     Level,
@@ -27,18 +27,17 @@ from registry_tool.values import Entry, Registry, Severity
 def usable(path: Path) -> Loaded:
     """The registry, or InputError with the first thing that is wrong with its document."""
     loaded = store.load(path)
-    if loaded.registry is None:
+    if isinstance(loaded, Unreadable) or loaded.findings:
         raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`")
     return loaded
 
 
 def find_entry(loaded: Loaded, entry_id: str) -> Entry:
     """The entry of this id. Raises InputError where there is none, or more than one."""
-    if loaded.registry is not None:
-        refuse_duplicate(loaded.path, loaded.registry, entry_id)
-    entry = loaded.registry.entry(entry_id) if loaded.registry else None
+    refuse_duplicate(loaded.path, loaded.registry, entry_id)
+    entry = loaded.registry.entry(entry_id)
     if entry is None:
-        known = ", ".join(e.id for e in loaded.registry.entries) if loaded.registry else ""
+        known = ", ".join(e.id for e in loaded.registry.entries)
         raise InputError(f"{loaded.path}: no entry {entry_id!r}, expected one of: {known or '(none)'}: `registry list`")
     return entry
 
@@ -51,7 +50,6 @@ def refuse_duplicate(path: Path, registry: Registry, entry_id: str) -> None:
 @contextmanager
 def opened(loaded: Loaded, plugins: Plugins, entry: Entry) -> Iterator[OpenEntry]:
     """The entry with verified bytes. Raises RejectedError where a document or a digest does not hold."""
-    assert loaded.registry is not None
     index = next(i for i, e in enumerate(loaded.registry.entries) if e.id == entry.id)
     with Folder(loaded.folder) as folder, Prober() as prober:
         view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)
@@ -74,7 +72,7 @@ def save_sound(
         return
     loaded = store.read(path, dump(registry.to_dict()))
     findings = list(loaded.findings)
-    if loaded.registry is not None:
+    if isinstance(loaded, Loaded) and not findings:
         index = [e.id for e in loaded.registry.entries].index(entry.id)
         with Folder(path.parent) as folder:
             view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)

@@ -40,7 +40,6 @@ class Dossier:
 def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
     """The dossier of an entry whose documents and digests hold. Raises RejectedError for one that is not."""
     loaded = usable(path)
-    assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
         findings = [*check_plugins(plugins, loaded.name), *check_entry(view, loaded.registry, plugins, Level.FULL)]

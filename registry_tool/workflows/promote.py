@@ -99,7 +99,6 @@ def demote(path: Path, entry_id: str, reason: str) -> Entry:
 
 def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
     loaded = usable(path)
-    assert loaded.registry is not None
     entry = find_entry(loaded, entry_id)
     if loaded.registry.schema_version != store.VERSION:
         raise InputError(

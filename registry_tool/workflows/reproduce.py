@@ -91,7 +91,6 @@ def reproduce(
     if keep is not None and keep.is_dir() and any(keep.iterdir()):
         raise InputError(f"{keep}: found files, expected a new or empty folder: name another")
     with opened(loaded, plugins, entry) as view:
-        assert loaded.registry is not None
         findings = check_entry(view, loaded.registry, plugins, Level.FULL)
         if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
             raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to reproduce: {error}")

@@ -106,7 +106,6 @@ def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
     if not path.exists():
         return store.empty()
     loaded = usable(path)
-    assert loaded.registry is not None
     if loaded.registry.schema_version != store.VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.hookspec import (
     Level,
     Progress,
@@ -21,9 +21,14 @@ from registry_tool.values import Finding, Severity
 class Validation:
     """What `validate` found, and on how much it looked."""
 
-    loaded: Loaded
+    loaded: Loaded | Unreadable
     level: Level
     findings: tuple[Finding, ...]
+
+    @property
+    def entries(self) -> int:
+        """How many there are in the document, those that its schema refuses too; 0 where it cannot be read."""
+        return len(self.loaded.document.value["models"]) if isinstance(self.loaded, Loaded) else 0
 
     def count(self, severity: Severity) -> int:
         return sum(f.severity is severity for f in self.findings)

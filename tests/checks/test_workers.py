@@ -182,7 +182,7 @@ def damaged(folder: Path, n: int) -> Path:
 def test_as_many_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defects of all sorts, spread over the slices, give the same findings in the same order in one process and two."""
     loaded = store.load(damaged(tmp_path, 900))
-    assert loaded.registry is not None
+    assert isinstance(loaded, store.Loaded)
     found = []
     for processes in (1, 2):
         forks: list[int] = []

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from sandbox import to_json
 
 from registry_tool.documents import store
+from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, WorldError
 from registry_tool.storage.files import FileProblem, Folder
 from registry_tool.values import Entry, Policy, Registry
+from registry_tool.workflows.opening import usable
 
 ENTRY: dict[str, Any] = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}
 V2: dict[str, Any] = {"schema_version": 2, "policies": {}, "models": [ENTRY]}
@@ -92,8 +94,8 @@ def test_every_version_is_read(tmp_path: Path, version: int) -> None:
     """Versions 0, 1 and 2 become the same values."""
     document = {k: v for k, v in V2.items() if version == 2 or k != "policies"} | {"schema_version": version}
     loaded = store.load(touch(tmp_path / "registry.json", document))
+    assert isinstance(loaded, Loaded)
     assert loaded.findings == ()
-    assert loaded.registry is not None
     assert (loaded.registry.schema_version, loaded.registry.entries[0].id) == (version, "a")
     assert (loaded.folder, loaded.name) == (tmp_path, "registry.json")
 
@@ -109,7 +111,8 @@ def test_a_folder_in_its_place_is_a_finding(tmp_path: Path) -> None:
     """registry.json that is a folder is not a file."""
     (tmp_path / "registry.json").mkdir()
     loaded = store.load(tmp_path / "registry.json")
-    assert (loaded.registry, [f.code for f in loaded.findings]) == (None, ["file-not-regular"])
+    assert isinstance(loaded, Unreadable)
+    assert [f.code for f in loaded.findings] == ["file-not-regular"]
 
 
 def test_a_registry_that_may_not_be_read_is_a_broken_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +127,12 @@ def test_a_registry_that_may_not_be_read_is_a_broken_world(tmp_path: Path, monke
 
 
 def test_a_broken_document_gives_findings_and_no_registry(tmp_path: Path) -> None:
-    """Whoever uses `registry` cannot overlook that there is none."""
+    """What cannot be read is another type than what can; an entry that its schema refuses is not among the entries."""
     path = touch(tmp_path / "registry.json")
     for text in (b"", b"[]", b"{}", b'{"schema_version": 2}', to_json({**V2, "models": [{"id": 1}]})):
         path.write_bytes(text)
         loaded = store.load(path)
-        assert loaded.registry is None
+        assert isinstance(loaded, Unreadable) or loaded.registry.entries == ()
         assert loaded.findings
         assert all(f.line is not None and f.file == "registry.json" for f in loaded.findings)
 
@@ -164,7 +167,7 @@ def test_fields_of_another_version_survive(entry: dict[str, Any], policy: dict[s
     policies = {"fr": {**policy, "rules": [], "gate": "manual"}}
     document = {**top, **V2, "policies": policies, "models": [{**entry, **ENTRY}]}
     loaded = store.read(Path("registry.json"), to_json(document))
-    assert loaded.registry is not None
+    assert isinstance(loaded, Loaded)
     assert json.loads(to_json(json.loads(json.dumps(loaded.registry.to_dict(), default=dict)))) == document
 
 
@@ -172,8 +175,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     """Saving sorts entries and keys, ends the last line, and gives the same values back."""
     models = [{**ENTRY, "id": name} for name in "cab"]
     path = touch(tmp_path / "registry.json", {**V2, "models": models, "zzz": {"b": 1, "a": 2}})
-    registry = store.load(path).registry
-    assert registry is not None
+    registry = usable(path).registry
     store.save(path, registry)
     text = path.read_text()
     assert text.endswith("}\n")
@@ -182,8 +184,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert list(document) == sorted(document)
     assert all(list(m) == sorted(m) for m in document["models"])
     assert (list(document["zzz"]), "time" in text) == (["a", "b"], False)
-    again = store.load(path).registry
-    assert again is not None
+    again = usable(path).registry
     store.save(path, again)
     assert path.read_text() == text
 
@@ -216,5 +217,5 @@ def test_two_branches_that_add_entries_merge(tmp_path: Path) -> None:
     command = ["git", "merge-file", "-p", "ours", "base", "theirs"]
     merged = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
     loaded = store.read(tmp_path / "registry.json", merged)
-    assert loaded.registry is not None
+    assert isinstance(loaded, Loaded)
     assert [e.id for e in loaded.registry.entries] == ["d", "f", "m", "p", "t"]

@@ -234,12 +234,12 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
             running.append((name, process, ours))
         while any(process.is_alive() for _, process, _ in running):
             reads += 1
-            failed += store.load(path).registry is None
+            failed += isinstance(store.load(path), store.Unreadable)
             time.sleep(0.01)
-        registry = store.load(path).registry
+        loaded = store.load(path)
         for name, process, ours in running:
             process.join()
-            entry = registry.entry(name) if registry else None
+            entry = loaded.registry.entry(name) if isinstance(loaded, store.Loaded) else None
             try:
                 lasts.append(ours.recv())
                 done = True

@@ -23,7 +23,7 @@ from places import EXAMPLES, SHARED_DATA, TESTS
 from policies import set_bound
 from sandbox import Sandbox
 
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Unreadable
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import load
 from registry_tool.report import github, junit, machine, sarif
@@ -51,7 +51,7 @@ def results() -> list[Validation]:
 def hostile(tmp_path: Path, *more: Finding) -> Validation:
     """A validation whose texts try everything that ends a string somewhere."""
     finding = Finding("plugin-code", HOSTILE, Severity.WARNING, HOSTILE, HOSTILE, found=HOSTILE, expected=HOSTILE)
-    return Validation(Loaded(tmp_path / "registry.json", None, None), Level.FULL, (finding, *more))
+    return Validation(Unreadable(tmp_path / "registry.json", None, ()), Level.FULL, (finding, *more))
 
 
 def runs(log: dict[str, Any]) -> list[dict[str, Any]]:
@@ -378,7 +378,7 @@ def test_a_quick_text_run_loads_no_renderer(production: Sandbox) -> None:
 def test_a_code_of_a_plugin_is_a_rule() -> None:
     """A code that no table explains is still a rule in SARIF."""
     finding = Finding("of-a-plugin", "odd")
-    result = Validation(Loaded(Path("registry.json"), None, None), Level.FULL, (finding,))
+    result = Validation(Unreadable(Path("registry.json"), None, ()), Level.FULL, (finding,))
     (rule,) = sarif.log([result])["runs"][0]["tool"]["driver"]["rules"]
     assert rule["id"] == "of-a-plugin"
     assert "help" not in rule

@@ -154,7 +154,10 @@ def _entry_findings(document: Document, number: int, schema: Mapping[str, Json],
     """The violations of one of the `models`, by itself: however many the others have, they hide none of it."""
     model = document.value["models"][number]
     entry = model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else None
-    alone = replace(document, value=document.value | {"models": [model]})
+    around = {"schema_version": document.value["schema_version"], "models": [model]}
+    if around["schema_version"] == VERSION:
+        around["policies"] = {}
+    alone = replace(document, value=around)
     return [
         replace(finding, pointer=f"/models/{number}{(finding.pointer or '').removeprefix('/models/0')}")
         for finding in schema_findings(alone, schema, file, entry)

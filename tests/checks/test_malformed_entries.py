@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tiny_models
-from conftest import Program
+from command_line import Program
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sandbox import Sandbox, to_json
@@ -45,6 +45,7 @@ def test_what_is_wrong_outside_the_entries_stops_all(change: dict[str, Any]) -> 
     loaded = read(Path("registry.json"), to_json(document))
     assert isinstance(loaded, Unreadable)
     assert loaded.findings
+    assert not any("/models/0" in (finding.pointer or "") for finding in loaded.findings)
 
 
 @pytest.fixture

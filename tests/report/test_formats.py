@@ -133,7 +133,8 @@ def test_fingerprints_stay_when_lines_move(tmp_path: Path) -> None:
     other = json.loads((EXAMPLES / "valid" / "smoke" / "registry.json").read_text())["models"][0]
     document["models"].insert(0, {**other, "id": "a"})
     path.write_text(json.dumps(document, indent=8))
-    assert fingerprints(path) == before
+    after = fingerprints(path)
+    assert {code: after[code] for code in before} == before
 
 
 def test_sarif_names_files_from_the_root_of_the_repository(production: Sandbox) -> None:

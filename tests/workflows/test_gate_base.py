@@ -181,13 +181,13 @@ def test_the_working_tree_is_judged_committed_or_not(smoke: Sandbox) -> None:
 
 # ---- promotions that no evidence stands behind ------------------------------------------------------------------
 
-MANUAL = {"thumb": {"gate": "manual", "rules": []}}
+THUMBS_MANUAL = {"thumb": {"gate": "manual", "rules": []}}
 
 
 def test_a_persons_decision_is_seen_and_passes(thumb: Sandbox) -> None:
     """Under a manual policy that stood already, a flip with a reason is listed as what it is."""
     plugins = with_plugin(Thumbs())
-    thumb.edit(lambda document: document.update(policies=MANUAL))
+    thumb.edit(lambda document: document.update(policies=THUMBS_MANUAL))
     base = start(thumb.folder)
     promote_workflow.flip(thumb.path, plugins, "t", "compared by eye")
     assert judged(thumb, base, plugins) == [("t", "PROMOTE", "turned production")]

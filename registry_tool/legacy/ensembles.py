@@ -16,7 +16,7 @@ from registry_tool.values import Entry
 
 def open_ensembles(folder: Folder, loaded: Loaded, plugins: Plugins, prober: Prober | None) -> Iterator[OpenEntry]:
     """The manifests beside the models of a registry of version 0 or 1, of any kind that has a schema."""
-    if loaded.registry is None or loaded.registry.schema_version >= 2:
+    if loaded.registry.schema_version >= 2:
         return
     for path in json_files(folder, loaded):
         try:

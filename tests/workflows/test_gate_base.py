@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny_models
 from command_line import Program
-from policies import set_bound, set_policy
+from policies import MANUAL, set_bound, set_policy
 from registries import Made
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json

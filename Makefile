@@ -1,5 +1,6 @@
 # make demo   from a fresh clone to a validated production ensemble
 # make test   the tests
+# make test-fast   those of pure rooms and examples, in a minute
 # make golden what every command prints, written anew: tests/golden
 # make stress the totals of what the tests sample, as figures (some ten minutes)
 # All make their own virtual environment in .venv and install what they need.
@@ -8,13 +9,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test golden stress lint clean
+.PHONY: demo test test-fast golden stress lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+test-fast: .venv/dev.stamp
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
 
 golden: .venv/dev.stamp
 	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)

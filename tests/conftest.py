@@ -12,13 +12,27 @@ import pytest
 import tiny_models
 from command_line import Program, run
 from filelock import FileLock
-from places import SHARED_DATA
+from places import NOT_THERE, shared_data
 from policies import rules
 from registries import Made
 from sandbox import Sandbox, to_json
 
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.children import kept_children
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a trained ensemble is slow, too."""
+    for item in items:
+        if "made" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line counts what only a checkout with the data beside it can test."""
+    skipped = [r for r in terminalreporter.stats.get("skipped", ()) if NOT_THERE in str(r.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests skipped: {NOT_THERE}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,9 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture
 def public_documents(tmp_path: Path) -> Path:
     """A scratch copy of the public registry's JSON files; its models are not public."""
-    public = SHARED_DATA / "public-registry-v1"
-    if not public.is_dir():
-        pytest.skip("the public registry's JSON files are not beside this checkout")
+    public = shared_data("public-registry-v1")
     folder = tmp_path / "tiny"
     folder.mkdir()
     for path in public.glob("*.json"):

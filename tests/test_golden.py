@@ -28,6 +28,8 @@ from command_line import run
 
 from registry_tool.cli import cli
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 EXAMPLES = TESTS / "examples"

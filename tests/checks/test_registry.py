@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny_models
 from command_line import Program
-from places import EXAMPLES, SHARED_DATA
+from places import EXAMPLES, shared_data
 from sandbox import Sandbox, to_json, tree
 from thumbs import Thumbs, with_plugin
 
@@ -308,16 +308,13 @@ def test_every_entry_ticks(production: Sandbox) -> None:
 
 # ---- the public registry ----------------------------------------------------------------------------------------
 
-PUBLIC = SHARED_DATA / "public-registry-v1"
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 
 
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
     """The public version-1 registry as it is, with small models in place of those that are not shipped here."""
-    if not PUBLIC.is_dir():
-        pytest.skip("the public registry is not there: ../shared/data/public-registry-v1")
-    for path in PUBLIC.glob("*.json"):
+    for path in shared_data("public-registry-v1").glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     document = json.loads((tmp_path / "registry.json").read_text())
     for seed, row in enumerate(document["models"]):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import Program
-from places import ROOT
+from places import ROOT, shared_data
 from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
 
@@ -61,9 +61,7 @@ def test_pinned_documents_are_checked_by_others(name: str, pattern: str, field: 
 
 def test_the_public_registry_is_checked_by_others() -> None:
     """check-jsonschema takes the public version-1 registry by our schema of it."""
-    registry = ROOT.parent / "shared" / "data" / "public-registry-v1" / "registry.json"
-    if not registry.exists():
-        pytest.skip("needs ../shared/data/public-registry-v1")
+    registry = shared_data("public-registry-v1") / "registry.json"
     assert check(ROOT / "schemas" / "registry-v1.schema.json", registry).returncode == 0
 
 

@@ -20,6 +20,8 @@ from fr_ensemble.corpus.build.encodes import find_ffmpeg
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
 
+pytestmark = pytest.mark.slow
+
 BUILD = ("fr-ensemble", "corpus", "build")
 FRAMES = 4
 

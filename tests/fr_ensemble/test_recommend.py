@@ -20,6 +20,8 @@ from sandbox import Sandbox
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
 
+pytestmark = pytest.mark.slow
+
 ENCODERS = ("libx264", "libsvtav1")
 QUALITIES = (20, 27, 34, 41)
 ROWS, SOURCES, FRAMES = "clips.csv", 8, 5

@@ -16,7 +16,7 @@ from command_line import Ran, run
 from places import EXAMPLES
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 
-pytestmark = pytest.mark.usefixtures("own_git")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_git")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 EXAMPLES = TESTS / "examples"
 SHARED_DATA = ROOT.parent / "shared" / "data"
+NOT_THERE = "../shared/data is not there"  # the end of a run counts the tests that this skips
+
+
+def shared_data(name: str) -> Path:
+    """A file or folder of the data that is beside some checkouts; the test is skipped where it is not."""
+    if not (SHARED_DATA / name).exists():
+        pytest.skip(NOT_THERE)
+    return SHARED_DATA / name

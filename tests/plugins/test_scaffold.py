@@ -21,6 +21,8 @@ from registry_tool.errors import InputError
 from registry_tool.plugins import scaffold
 from registry_tool.plugins.manager import Plugins, load
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "registry_tool" / "plugins" / "template"
 REAL = ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"
 LEFT_BEHIND = ("__pycache__", "build", "*.egg-info", ".pytest_cache", ".mypy_cache", ".ruff_cache")

@@ -18,6 +18,8 @@ from places import ROOT
 from registries import Made
 from sandbox import Sandbox
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 INSTALL, JUDGE = ACTION["runs"]["steps"]

@@ -18,6 +18,8 @@ from sandbox import Sandbox
 from registry_tool.plugins.manager import load
 from registry_tool.workflows.promote import flip
 
+pytestmark = pytest.mark.slow
+
 
 def blocks(page: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

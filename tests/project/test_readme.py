@@ -17,6 +17,8 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package of their 
 from places import ROOT
 from registries import Made
 
+pytestmark = pytest.mark.slow
+
 LANGUAGES = ("sh", "bash", "console")
 LEFT_OUT = (".git", ".venv", ".demo", ".hypothesis", ".mypy_cache", ".ruff_cache", "__pycache__", "*.egg-info")
 

@@ -11,6 +11,8 @@ import pytest
 import tiny_models
 from sandbox import to_json
 
+pytestmark = pytest.mark.slow
+
 MOST = 512 * 2**20  # bytes resident, at the peak
 SCRIPT = """
 import re, sys

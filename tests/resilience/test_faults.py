@@ -12,6 +12,8 @@ from faults import FAULTS, Injector, Outcome
 
 from registry_tool.sandbox.prober import Prober
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["train", "train again", "train first", "flip", "flip by hand", "demote", "prune", "migrate"]
 
 

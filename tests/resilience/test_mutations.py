@@ -18,6 +18,8 @@ from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows.validate import validate
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 
 

@@ -30,6 +30,8 @@ from registry_tool.workflows import compare_with_base
 from registry_tool.workflows.promote import flip
 from registry_tool.workflows.validate import validate
 
+pytestmark = pytest.mark.slow
+
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 

@@ -18,6 +18,8 @@ from registry_tool.storage import disk, files
 from registry_tool.storage.files import FileProblem, publish_folder, write_atomic
 from registry_tool.storage.lock import clean_staging, locked
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = b'{"old": 1}\n', b'{"new": 2}\n' * 50
 TREE = {"manifest.json": b"{}", "members/seed0.onnx": b"0" * 3000, "members/deep/er/x.bin": b"1"}
 STEPS = ("open", "write", "fsync", "rename", "mkdir")  # every call that changes a disk

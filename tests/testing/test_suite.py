@@ -27,6 +27,8 @@ from registry_tool.values import Evidence, Finding
 
 from registry_ruler import plugin as sound  # isort: skip  (on the path by test_conformance)
 
+pytestmark = pytest.mark.slow
+
 del TestExample  # it is run in its own file
 FAILURE = (AssertionError, pytest.fail.Exception)
 HOOKS = [name for name in dir(sound) if name.startswith("registry_")]

@@ -23,7 +23,7 @@ from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Policy, Rule
 from registry_tool.workflows.compare_with_base import Comparison, gate_base
 
-pytestmark = pytest.mark.usefixtures("own_git")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_git")]
 STRICT = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.95}]}
 LOOSE = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.5}]}
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Program
 from fr_ensemble.corpus import info
-from places import ROOT, SHARED_DATA
+from places import ROOT, shared_data
 from registries import FEATURES
 
 from registry_tool import schemas
@@ -148,9 +148,7 @@ def test_the_shipped_corpus(registry: Program) -> None:
 
 def test_a_real_corpus(registry: Program) -> None:
     """A public database's clips with a subjective target: no leak among its sources."""
-    path = SHARED_DATA / "avt-vqdb-uhd-1" / "clips.parquet"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
+    path = shared_data("avt-vqdb-uhd-1") / "clips.parquet"
     document = asked(registry, path, "--target", "mos")
     assert (document["n_rows"], len(document["sources"]), len(document["encoders"])) == (564, 9, 3)
     assert 1 <= document["target"]["min"] < document["target"]["max"] <= 5

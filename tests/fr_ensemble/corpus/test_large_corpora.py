@@ -14,6 +14,8 @@ from fr_ensemble.corpus import info
 from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
 from places import ROOT
 
+pytestmark = pytest.mark.slow
+
 BATCH, FEW, MANY = 1_000, 4_000, 20_000
 MB = 1 << 20
 

@@ -11,12 +11,9 @@ import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, vocabulary
-from places import SHARED_DATA
+from places import shared_data
 
 from registry_tool.errors import InputError, WorldError
-
-AVT = SHARED_DATA / "avt-vqdb-uhd-1"
-needs_avt = pytest.mark.skipif(not AVT.is_dir(), reason="the AVT-VQDB-UHD-1 tables are not beside this checkout")
 
 
 def make_rows(n=12):
@@ -365,15 +362,15 @@ def test_random_rows_are_reproducible_and_valid():
     assert np.corrcoef(one.features.mean(axis=1), one.target)[0, 1] > 0.5
 
 
-@needs_avt
 def test_real_frames_and_clips_are_read():
     """The public AVT-VQDB-UHD-1 tables: 29,100 frames and 564 clips of nine sources, as VMAF and as MOS."""
-    frames = read_corpus(AVT / "frames.parquet", ColumnSpec(), keep=["height"])
+    folder = shared_data("avt-vqdb-uhd-1")
+    frames = read_corpus(folder / "frames.parquet", ColumnSpec(), keep=["height"])
     assert (frames.n_rows, len(frames.sources), len(frames.clips)) == (29_100, 9, 564)
     assert not frames.unknown_encoders
     assert sorted(frames.groups["height"].names) == ["1080", "2160", "360", "720"]
     spec = ColumnSpec(("vmaf",), "mos", (Condition("bitrate_kbps", "log2"), Condition("height")))
-    clips = read_corpus(AVT / "clips.parquet", spec)
+    clips = read_corpus(folder / "clips.parquet", spec)
     assert (clips.n_rows, clips.features.shape[1], clips.conditioning.shape[1]) == (564, 1, 2)
     assert ((clips.target >= 1) & (clips.target <= 5)).all()
     assert clips.sources == frames.sources

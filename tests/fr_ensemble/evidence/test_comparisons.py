@@ -21,6 +21,8 @@ from sandbox import Sandbox
 from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 K, ROWS = 6, 30
 TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "8", "--learning-rate", "0.02", "--license", "MIT")
 

@@ -27,6 +27,8 @@ from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 
 from registry_tool.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ROUNDED = 1e-5  # out-of-fold predictions are float32
 
 

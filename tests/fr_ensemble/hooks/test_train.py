@@ -26,6 +26,8 @@ from fr_ensemble.hooks.train import Job, run
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Trained
 
+pytestmark = pytest.mark.slow
+
 QUICK = Recipe(seeds=(0, 7), epochs=2, hidden=4, batch_size=8)
 
 

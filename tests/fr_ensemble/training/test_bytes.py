@@ -27,6 +27,8 @@ from registries import Made, write_corpus
 
 from registry_tool.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 # A processor's name, the features that numba is to assume (without them it takes the host's), those the host must have.
 TARGETS = {
     "haswell": ("+avx2,+fma", {"avx2", "fma"}),

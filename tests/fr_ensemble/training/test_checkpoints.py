@@ -25,6 +25,8 @@ from places import TESTS
 
 from registry_tool.errors import InputError, WorldError
 
+pytestmark = pytest.mark.slow
+
 DATA = make_corpus([14, 9, 12], conditioning=1)
 RECIPE = Recipe(seeds=(0, 1), epochs=40_000, hidden=16, batch_size=8, input_noise=0.05)
 CHILD = """

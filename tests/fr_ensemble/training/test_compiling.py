@@ -12,6 +12,8 @@ from places import ROOT, TESTS
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
+pytestmark = pytest.mark.slow
+
 CHILD = """
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe

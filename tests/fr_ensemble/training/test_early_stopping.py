@@ -21,6 +21,8 @@ from registries import TRAINING, Made
 
 from registry_tool.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 3
 RECIPE = Recipe(seeds=(0, 1), epochs=60, hidden=16, batch_size=8, learning_rate=0.02, early_stopping=PATIENCE)
 DATA = make_corpus([14, 9, 12, 1, 20, 11], conditioning=1)

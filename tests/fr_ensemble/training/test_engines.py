@@ -21,6 +21,8 @@ from fr_ensemble.training.trainer import train
 
 from registry_tool.errors import InputError, WorldError
 
+pytestmark = pytest.mark.slow
+
 DATA = make_corpus([14, 9, 12])
 RECIPE = Recipe(seeds=(0, 1), epochs=60_000, hidden=16, batch_size=8)
 

@@ -19,6 +19,8 @@ from fr_ensemble.training import kernel, tile  # noqa: E402  # after the check t
 from fr_ensemble.training.compiling import aligned, has_fma  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 Float32 = NDArray[np.float32]
 FAST = re.compile(r"\b(fast|reassoc|contract|nnan|ninf|nsz|arcp|afn)\b")
 # What machine code of ours may call: of a maths library only the root, which IEEE 754 has rounded correctly everywhere.

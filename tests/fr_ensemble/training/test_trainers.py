@@ -19,6 +19,8 @@ from fr_ensemble.training.model import initial_weights
 from fr_ensemble.training.table import ModelKey, Role
 from fr_ensemble.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 PLCC_TOLERANCE, RMSE_TOLERANCE = 1e-6, 1e-4  # float32 rounding, grown over 200 epochs of another order of sums
 RECIPES = {
     "adam": Recipe(seeds=(0, 7), epochs=200, hidden=32, batch_size=16),

@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from encoding import FRAMES, plan, wrapped
-from fr_ensemble.corpus.build.encodes import ENCODERS, build, find_ffmpeg
+from encoding import FRAMES, pattern, plan, wrapped
+from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, build, find_ffmpeg
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
+from fr_ensemble.corpus.encoders import Encoder
+from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 from fr_ensemble.corpus.vocabulary import vocabulary
+from places import ROOT
 
 from registry_tool.errors import InputError
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,37 @@ def test_an_encoder_is_asked_for_its_own_scale(name: str) -> None:
     assert encoder.quality in ("-crf", "-qp", "-cq", "-global_quality", "-qvbr_quality_level")
     assert [encoder.preset_norm(encoder.presets[at]) for at in (0, -1)] == [0.0, 1.0]
     assert [encoder.quality_norm(end) for end in encoder.scale] == [0.0, 1.0]
+
+
+def test_the_page_says_how_each_encoder_is_asked() -> None:
+    """The table of docs/corpora.md has a row for every encoder, with its option, its scale's end and its preset."""
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "corpora.md").read_text().splitlines()]
+    said = {name: row for row in rows if len(row) == 5 for name in re.findall(r"`([\w-]+)`", row[0])}
+    assert {*said} == {*ENCODERS}
+    for name, (_, quality, scale, _, preset) in said.items():
+        encoder = ENCODERS[name]
+        assert encoder.quality in quality
+        assert str(encoder.scale[1]) in re.findall(r"\d+", scale)
+        assert encoder.preset == preset.removesuffix(" |")
+
+
+def test_a_new_encoder_is_one_row(ffmpeg: FFmpeg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONTRIBUTING's recipe: with its row in the table a corpus is built with it, in the slot `unknown`."""
+    recipe = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add an encoder\n")[2]
+    code = textwrap.dedent(re.search(r"```python\n(.*?)```", recipe, re.DOTALL)[1])  # type: ignore[index]  # it is there
+    new = eval(textwrap.dedent(code), {"Encoder": Encoder})
+    if new.name not in ffmpeg.encoders:
+        pytest.skip(f"this ffmpeg was built without {new.name}")
+    assert new.name not in ENCODERS
+    monkeypatch.setattr("fr_ensemble.corpus.build.encodes.ENCODERS", {**ENCODERS, new.name: new})
+    path = tmp_path / "c.parquet"
+    built = build(Plan((pattern(),), {new.name: (20, 60)}), ffmpeg, path, tmp_path / "cache")
+    assert (built.rows, built.failed, built.skipped) == (2 * FRAMES, {}, {})
+    table = pq.read_table(path).to_pydict()
+    assert {*table["encoder"]} == {new.name}
+    assert {*table["crf_norm"]} == {20 / 63, 60 / 63}
+    corpus = read_corpus(path, ColumnSpec(), min_sources=1)
+    assert {vocabulary()[slot] for slot in corpus.codec} == {"unknown"}
 
 
 def test_a_missing_hardware_encoder_is_skipped(ffmpeg: FFmpeg, tmp_path: Path) -> None:

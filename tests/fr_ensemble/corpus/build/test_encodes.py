@@ -26,6 +26,8 @@ from places import ROOT
 
 from registry_tool.errors import InputError, WorldError
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["src", "encoder", "quality", "clip", "frame_index", "fps", "height", "preset", "bitrate_kbps"]
 NORMS = ["preset_norm", "crf_norm"]
 

@@ -15,11 +15,10 @@ from fr_ensemble.corpus.imports.logs import read_log
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 from fr_ensemble.corpus.vocabulary import SCORES
-from places import SHARED_DATA
+from places import shared_data
 
 from registry_tool.errors import InputError
 
-REAL = SHARED_DATA / "libvmaf-logs"
 INTEGER = {name: f"integer_{name}" for name in SCORES if name != "vmaf"}
 IMPORT = ("fr-ensemble", "corpus", "import")
 FRAMES = [{name: round(0.5 + 0.01 * place + 0.1 * frame, 6) for place, name in enumerate(SCORES)} for frame in range(3)]
@@ -74,9 +73,7 @@ def test_formats_and_names_say_the_same(write: Any, names: Mapping[str, str], tm
 )
 def test_real_logs(name: str, first: tuple[float, ...]) -> None:
     """A log that libvmaf itself wrote is read as it stands, every frame of it."""
-    if not REAL.exists():
-        pytest.skip(f"{REAL} is not there")
-    rows = read_log(REAL / name).rows
+    rows = read_log(shared_data("libvmaf-logs") / name).rows
     assert rows[0] == first
     assert [row[0] for row in rows] == [*range(len(rows))]
     assert len(rows) > 20

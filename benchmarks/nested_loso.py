@@ -37,8 +37,10 @@ from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
 from fr_ensemble.evidence.comparisons import Curve
-from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate
-from fr_ensemble.evidence.metrics import (
+from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.methods import DEFAULT_METHOD
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.statistics import (
     bootstrap_interval,
     coverage,
     interval_scores,
@@ -47,7 +49,6 @@ from fr_ensemble.evidence.metrics import (
     rmse,
     standard_error,
 )
-from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks.train import SHIPPED
 from fr_ensemble.training.reference import predict
 from fr_ensemble.training.trainer import train

@@ -18,7 +18,8 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
-from fr_ensemble.evidence.intervals import LOWER, Calibration, Intervals
+from fr_ensemble.evidence.intervals import Calibration, Intervals
+from fr_ensemble.evidence.methods import LOWER
 from fr_ensemble.hooks.opening import intervals_of
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Progress, silent
@@ -26,7 +27,7 @@ from registry_tool.toolkit import missing_column, text_table
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
-MOST_PANELS = 12  # sources of a picture
+MAX_PANELS = 12  # sources of a picture
 
 
 @dataclass(slots=True)
@@ -243,7 +244,7 @@ def draw(document: Mapping[str, Any]) -> bytes:
     from fr_ensemble.png import png
 
     target, cost = document["target"], document["cost"]["column"]
-    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MOST_PANELS]
+    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_PANELS]
     wide = min(len(sources), 3)
     high = -(-len(sources) // wide)
     figure = Figure(figsize=(5.2 * wide, 3.8 * high + 0.6), dpi=120, layout="constrained")

@@ -126,15 +126,17 @@ def test_command_documented(path: str, command: click.Command) -> None:
             assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", section), f"{path}: {name}"
 
 
-@pytest.mark.parametrize("name", ["cli", "formats"])
+@pytest.mark.parametrize("name", ["cli", "formats", "metrics"])
 def test_generated_page_current(name: str) -> None:
-    """docs/cli.md and docs/formats.md are what their generators write."""
+    """docs/cli.md, docs/formats.md and docs/metrics.md are what their generators write."""
     command = [sys.executable, str(DOCS / f"generate_{name}.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("name", "word"), [("cli", "--strict"), ("formats", "schema_version")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("cli", "--strict"), ("formats", "schema_version"), ("metrics", "mean_plcc")]
+)
 def test_generated_page_check_sees_a_change(
     name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

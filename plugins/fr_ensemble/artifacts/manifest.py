@@ -15,25 +15,21 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
+from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
 from fr_ensemble.corpus.vocabulary import vocabulary
 from registry_tool.strictjson import dump
 
 KIND = "fr_ensemble"
-VERSION = 2
+SCHEMA_VERSION = 2
 SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "features", "frame_filter", "every", "encoders")  # of a record
-MOST_SETTINGS = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
-OOF_PATH = "evidence/oof.npz"
+MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 # Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
 # 1e-6 of the target's range; a hundred times that is another model, not rounding.
 MU_TOLERANCE = 1e-4  # of the target's range
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
-
-
-def summary_path(seed: int) -> str:
-    return f"evidence/loso_seed{seed}.json"
 
 
 def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
@@ -85,7 +81,7 @@ def record_of(corpus: Corpus) -> dict[str, Any] | None:
     text = json.dumps(corpus.record, sort_keys=True, separators=(",", ":"))
     settings = {name: corpus.record[name] for name in SETTINGS if name in corpus.record}
     try:
-        settings = settings if len(dump(settings)) <= MOST_SETTINGS else {}
+        settings = settings if len(dump(settings)) <= MAX_SETTINGS_BYTES else {}
     except ValueError:
         settings = {}
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
@@ -103,6 +99,7 @@ def build(
     conformal_q_residual: float | None,
     figures: Mapping[str, Any],
     random_rows: bool,
+    metrics_version: int,
     arithmetic: Mapping[str, str],
 ) -> dict[str, Any]:
     """The manifest without digests of files: the core adds those.
@@ -112,7 +109,7 @@ def build(
     spec, n_features = corpus.spec, len(corpus.spec.features)
     finite = conformal_q_residual is not None and math.isfinite(conformal_q_residual)
     return {
-        "schema_version": VERSION,
+        "schema_version": SCHEMA_VERSION,
         "id": entry_id,
         "kind": KIND,
         "ensemble_size": len(recipe.seeds),
@@ -148,6 +145,7 @@ def build(
             **CONFIDENCE,
             "conformal_q_residual": conformal_q_residual if finite else None,
         },
+        "metrics_version": metrics_version,
         "eval": dict(figures),
         "evidence": [{"path": OOF_PATH}, *({"path": summary_path(seed)} for seed in recipe.seeds)],
         "random_rows": random_rows,
@@ -156,7 +154,7 @@ def build(
 
 def is_current(manifest: Mapping[str, Any]) -> bool:
     """False for a public version-1 manifest, which has no codec block, no fused graph and no evidence."""
-    return manifest.get("schema_version") == VERSION
+    return manifest.get("schema_version") == SCHEMA_VERSION
 
 
 def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:

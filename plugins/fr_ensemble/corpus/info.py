@@ -25,9 +25,9 @@ from registry_tool.toolkit import BATCH_ROWS, Columns, Text, missing_column, rea
 
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 FIGURES = ("min", "mean", "max")
-SHOWN = 20  # pairs of sources in the table
-MOST_BARS = 64  # of the target's histogram
-MOST_SOURCES = 40  # of a picture: the suspicious ones first, then those with the most rows
+MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
+MAX_BARS = 64  # of the target's histogram
+MAX_DRAWN_SOURCES = 40  # of a picture: the suspicious ones first, then those with the most rows
 BLUE, GREY, RED = "#1f5f99", "#7a7a7a", "#b3261e"
 
 
@@ -47,7 +47,7 @@ class _Numbers:
 
 
 class Histogram:
-    """Counts in bars of one width, a power of two that doubles while the numbers span more than MOST_BARS of them.
+    """Counts in bars of one width, a power of two that doubles while the numbers span more than MAX_BARS of them.
 
     A bar of 2 w is two bars of w, so that the result is the same whatever batches the numbers come in.
     """
@@ -67,7 +67,7 @@ class Histogram:
 
     @staticmethod
     def _fits(first: float, last: float) -> bool:
-        return abs(first) < 2**53 and abs(last) < 2**53 and last - first < MOST_BARS
+        return abs(first) < 2**53 and abs(last) < 2**53 and last - first < MAX_BARS
 
     def to_dict(self) -> dict[str, Any]:
         first, last = min(self.bars), max(self.bars)
@@ -255,13 +255,13 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         odd.append(f"constant columns: {', '.join(document['constant_columns'])}")
     if document["duplicate_rows"]:
         odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
-    for pair in document["shared_rows"][:SHOWN]:
+    for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
         first, second = pair["sources"]
         odd.append(
             f"leakage: {first} and {second} have {pair['rows']} rows in common, {pair['share']:.0%} of the smaller: "
             "is it one video under two names?"
         )
-    if more := len(document["shared_rows"]) - SHOWN:
+    if more := len(document["shared_rows"]) - MAX_SHOWN_PAIRS:
         odd += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []
     odd += [f"leakage: are {' and '.join(group)} one source?" for group in document["similar_names"]]
     return [*said, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
@@ -280,7 +280,7 @@ def draw(document: Mapping[str, Any]) -> bytes:
     target, sources = document["target"], document["sources"]
     odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
     odd |= {name for group in document["similar_names"] for name in group}
-    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MOST_SOURCES]
+    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MAX_DRAWN_SOURCES]
     figure = Figure(figsize=(15.0, max(4.6, 1.9 + 0.24 * len(shown))), dpi=120, layout="constrained")
     spread, ladder, encoders = figure.subplots(1, 3, width_ratios=(1.0, 1.4, 1.0))
     more = f", {len(sources) - len(shown)} of them not shown" if len(sources) > len(shown) else ""

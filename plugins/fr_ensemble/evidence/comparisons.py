@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.metrics import bootstrap_interval, plcc, rmse
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse
 from registry_tool.toolkit import Columns, read_rows
 
 COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
 # The curve's middle and log width, in deviations of x around its mean; far outside it is a straight line or a step.
 BOUNDS = np.array([[-5.0, 5.0], [-4.0, 4.0]])
 STARTS = [(middle, width) for middle in (-1.5, -0.5, 0.5, 1.5) for width in (-1.5, -0.5, 0.5)]
-MOST_STEPS, SMALLEST_STEP = 100, 1e-13
+MAX_STEPS, SMALLEST_STEP = 100, 1e-13
 ROUNDING = 1e-12  # relative; near the minimum a better step may look worse by so much
 
 
@@ -45,7 +45,7 @@ class Curve:
         z = (x - mean) / deviation
         at = np.array(min(STARTS, key=lambda start: _solve(z, y, np.array(start))[0]))
         cost, linear, jacobian, residual = _solve(z, y, at)
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             step = _step(at, jacobian, residual)
             while True:
                 candidate = np.clip(at + step, *BOUNDS.T)
@@ -109,25 +109,26 @@ class Comparison:
         )
         return cls(sources, ours, theirs, correlation)
 
-    def metrics(self, name: str) -> dict[str, float]:
-        """rmse_vs_NAME: our RMSE less theirs, mean over sources; _low, _high: its 95 % bootstrap interval over sources.
+    @property
+    def difference(self) -> float:
+        """Our RMSE less theirs, mean over sources: below zero the ensemble is better."""
+        return float((self.ours - self.theirs).mean())
 
-        Below zero the ensemble is better. The draws are of sources, each with both its errors: a paired bootstrap.
-        """
-        said = self.to_dict()
-        figures = {f"rmse_vs_{name}{end}": said[f"difference{end}"] for end in ("", "_low", "_high")}
-        return {key: value for key, value in figures.items() if value is not None}
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The difference's 95 % paired bootstrap interval: draws are of sources, each with both its errors."""
+        return bootstrap_interval(self.ours - self.theirs)
 
     def to_dict(self) -> dict[str, Any]:
         """As in `evaluate --format json`; null for what one source cannot show."""
         correlation = float(self.their_plcc.mean())
-        low, high = bootstrap_interval(self.ours - self.theirs)
+        low, high = self.bounds
         each = zip(self.sources, self.ours.tolist(), self.theirs.tolist(), strict=True)
         return {
             "rmse": float(self.ours.mean()),
             "baseline_rmse": float(self.theirs.mean()),
             "baseline_plcc": correlation if np.isfinite(correlation) else None,
-            "difference": float((self.ours - self.theirs).mean()),
+            "difference": self.difference,
             "difference_low": low if np.isfinite(low) else None,
             "difference_high": high if np.isfinite(high) else None,
             "by_source": {name: {"rmse": ours, "baseline_rmse": theirs} for name, ours, theirs in each},

@@ -1,8 +1,4 @@
-"""intervals.py: intervals calibrated on sources, from out-of-fold predictions. Knows no model and no file.
-
-Quantiles: Lee, Barber & Willett 2023 (hierarchical conformal prediction); Dunn, Wasserman & Ramdas 2022 (pooled CDFs,
-one draw a source); Lei et al. 2018 (split). Where the sources are too few: Student's t, Higgins et al. 2009.
-"""
+"""intervals.py: intervals calibrated on sources, from out-of-fold predictions. Knows no model and no file."""
 
 from __future__ import annotations
 
@@ -17,34 +13,14 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.metrics import group_means, normal_quantile, student_t_quantile
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER, RANK_TOLERANCE, TWO_SIDED
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
 
-DEFAULT_METHOD = "loso-hcp-t"
-METHODS = (DEFAULT_METHOD, "gaussian", "split", "source-split", "pooled-cdf", "abs")
-FLOORED = (DEFAULT_METHOD, "source-split", "pooled-cdf")  # methods whose scale is sqrt(sigma^2 + floor^2)
-HIERARCHICAL = (DEFAULT_METHOD, "abs")  # methods with the hierarchical quantile and the t rule above its reach
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-TWO_SIDED, LOWER = "two-sided", "lower"
-KINDS = (("row", TWO_SIDED), ("row", LOWER), ("clip", TWO_SIDED), ("clip", LOWER))  # unit and side
+UNITS = (("row", TWO_SIDED), ("row", LOWER), ("clip", TWO_SIDED), ("clip", LOWER))  # what is calibrated, on which side
 FLOORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
-FEWEST = 1.5  # (K + 1) alpha below which the conformal quantile is infinite or one source's worst row
-RANK_TOLERANCE = 1e-9  # sums of masses against a level: 0.9 of 10 sources is 9 sources, whatever float64 makes of it
-DRAW_SEED = 0  # of the one row a source that `source-split` draws
-NOT_EXCHANGEABLE = "rows of one source are not exchangeable with a new source's: expect less coverage than nominal"
-
-RULES: Mapping[str, tuple[str, str]] = {  # method -> the rule behind q, and what it guarantees
-    **dict.fromkeys(
-        HIERARCHICAL,
-        ("hierarchical-conformal", "1 - alpha if no calibration source was trained on; after a full refit approximate"),
-    ),
-    "gaussian": ("gaussian", "none"),
-    "split": ("split-conformal", "1 - alpha for exchangeable rows; none for a new source"),
-    "source-split": ("source-split-conformal", "as hierarchical-conformal, for one row of a new source"),
-    "pooled-cdf": ("pooled-cdf", "1 - alpha in the limit of many sources"),
-}
-T_RULE = ("parametric-t", "none: assumes that sources differ normally")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +82,23 @@ class Calibration:
         q = self.at(level).q
         if math.isinf(q):
             return np.where(np.isnan(mu), mu, low), np.where(np.isnan(mu), mu, high)
-        half = q * _scale(self.method, sigma, self.floor)
+        half = q * INTERVAL_METHODS[self.method].scale(sigma, self.floor)
         upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER else np.clip(mu + half, low, high)
         return np.clip(mu - half, low, high), upper
 
     def unbounded(self, levels: Sequence[float]) -> list[str]:
         """Words on each of these levels whose q is infinite."""
-        said = f"the {{}} % interval of a {self.unit} is the target's whole range: no q is finite ({{}})"
-        known = [(level, self.at(level)) for level in levels]
-        return [said.format(percent(level), found.rule) for level, found in known if math.isinf(found.q)]
+        return [
+            f"the {percent(level)} % interval of a {self.unit} is the target's whole range: "
+            f"no q is finite ({self.at(level).rule})"
+            for level in levels
+            if math.isinf(self.at(level).q)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As in the manifest, with what the method implies written out."""
         miss = "mu - y" if self.side == LOWER else "abs(y - mu)"
-        score = miss if self.method == "abs" else f"({miss}) / sqrt(sigma^2 + floor^2)"
+        score = INTERVAL_METHODS[self.method].formula(miss)
         implied = {"score": score, "ddof": 1, "group": "src", "n_sources": len(self.n_per_source)}
         levels = {f"{quantile.level:g}": quantile.to_dict() for quantile in self.levels}
         return asdict(self) | implied | {"range": list(self.range), "levels": levels}
@@ -129,16 +108,19 @@ class Calibration:
         """Raises ValueError, KeyError or TypeError for a document that `to_dict` did not write."""
         levels = tuple(map(Quantile.from_dict, document["levels"].values()))
         low, high, floor = map(_number, (*document["range"], document["floor"]))
-        what = (document["method"], document["unit"], document["side"])
-        if what[0] not in METHODS or what[1:] not in KINDS or document["ddof"] != 1:
-            raise ValueError(
-                f"intervals: found {' '.join(map(str, what))}, expected a method, unit and side known here"
-            )
+        method, unit, side = document["method"], document["unit"], document["side"]
+        if method not in INTERVAL_METHODS:
+            raise ValueError(f"intervals: unknown method {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
+        if (unit, side) not in UNITS or document["ddof"] != 1:
+            found = f"{unit} {side} with ddof {document['ddof']}"
+            raise ValueError(f"intervals: found {found}, expected row or clip, {TWO_SIDED} or {LOWER}, with ddof 1")
         if not (low < high and 0.0 <= floor < math.inf and all(0.0 < quantile.level < 1.0 for quantile in levels)):
             raise ValueError(
                 f"intervals: found range {low:g}..{high:g}, floor {floor:g}, expected an interval's numbers"
             )
-        return cls(*what, (low, high), floor, levels, document["n"], document["n_per_source"], document["sha256"])
+        return cls(
+            method, unit, side, (low, high), floor, levels, document["n"], document["n_per_source"], document["sha256"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +182,7 @@ class Intervals:
 
 def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:
     """For rows and, where clips are known, clip means: two-sided, and below."""
-    kinds = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
+    kinds = [kind for kind in UNITS if kind[0] == "row" or oof.clips is not None]
     names = [*corpus.spec.features, *map(str, corpus.spec.conditioning)]
     columns = [*corpus.features.T, *corpus.conditioning.T]
     ranges = [(float(column.min()), float(column.max())) for column in columns]
@@ -221,28 +203,30 @@ def calibrate(
     Raises InputError for an unknown method, a level outside (0, 1), or clips that are not known; EvidenceProblem for
     fewer than two sources or two members.
     """
-    if method not in METHODS or (unit, side) not in KINDS:
-        raise InputError(f"interval: found {method} for {unit} {side}, expected one of {', '.join(METHODS)}")
+    if method not in INTERVAL_METHODS or (unit, side) not in UNITS:
+        raise InputError(f"interval: found {method} for {unit} {side}, expected one of {', '.join(INTERVAL_METHODS)}")
     if bad := [level for level in levels if not 0.0 < level < 1.0]:
         raise InputError(f"level: found {bad[0]:g}, expected a number between 0 and 1")
+    rule = INTERVAL_METHODS[method]
     y, mu, sigma, source = _units(oof, unit)
     k = len(oof.sources)
-    floor = _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0
-    z = _scores(y, mu, _scale(method, sigma, floor), side)
+    floor = _floor(np.abs(y - mu), sigma, source, k) if rule.floored else 0.0
+    z = _misses(y, mu, rule.scale(sigma, floor), side)
     digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
     for column in (y, mu, sigma, source):
         digest.update(np.ascontiguousarray(column, "<f8").data)
     n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
-    scores, ordered = _Scores.of(z, source, method), sorted(set(levels))
+    scores, ordered = rule.scores(z, source), sorted(set(levels))
     inside: dict[float, dict[str, float]] = {level: {} for level in ordered}
     for g, name in enumerate(oof.sources) if k > 2 else ():
-        other, mine = scores.without(g), z[source == g]  # one source at a time: each copies the others' rows
+        others, own = rule.without(scores, g), z[source == g]  # one source at a time: each copies the others' rows
         for level in ordered:
-            inside[level][name] = float(np.mean(mine <= other.quantile(level, side)[0]))
+            inside[level][name] = float(np.mean(own <= rule.quantile(others, level, side).q))
     table = []
     for level in ordered:
-        q, rule = scores.quantile(level, side)
-        table.append(Quantile(level, q, scores.conformal(level), *rule, inside[level]))
+        bound = rule.quantile(scores, level, side)
+        conformal = rule.conformal(scores, level)
+        table.append(Quantile(level, bound.q, conformal, bound.rule, bound.guarantee, inside[level]))
     return Calibration(method, unit, side, target_range, floor, tuple(table), len(y), n, digest.hexdigest())
 
 
@@ -252,11 +236,12 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     As for a source nobody has seen: q comes from the other sources (the floor from all). Infinite where those are too
     few for the level. Raises what `calibrate` raises.
     """
+    rule = INTERVAL_METHODS[method]
     y, mu, sigma, source = _units(oof, "row")
     k = len(oof.sources)
-    scale = _scale(method, sigma, _floor(np.abs(y - mu), sigma, source, k) if method in FLOORED else 0.0)
-    scores = _Scores.of(_scores(y, mu, scale, TWO_SIDED), source, method)
-    q = np.array([scores.without(g).quantile(level, TWO_SIDED)[0] for g in range(k)])
+    scale = rule.scale(sigma, _floor(np.abs(y - mu), sigma, source, k) if rule.floored else 0.0)
+    scores = rule.scores(_misses(y, mu, scale, TWO_SIDED), source)
+    q = np.array([rule.quantile(rule.without(scores, g), level, TWO_SIDED).q for g in range(k)])
     return np.asarray(q[source] * scale)
 
 
@@ -265,68 +250,11 @@ def percent(level: float) -> str:
     return f"{level * 100:.10g}"
 
 
-def warnings_of(method: str) -> list[str]:
-    """What a person must know before trusting this method."""
-    return [f"--interval split: {NOT_EXCHANGEABLE}"] if method == "split" else []
-
-
 def residual_quantile(oof: Oof, level: float = 0.95) -> float:
     """q for readers who compute mu -+ q sigma: the default rule on |y - mu| / sigma, no floor; may be infinite."""
     y, mu, sigma, source = _units(oof, "row")
-    z = _scores(y, mu, sigma, TWO_SIDED)
-    return _Scores.of(z, source, DEFAULT_METHOD).quantile(level, TWO_SIDED)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    """Sorted scores, and by method their masses; what is missing to 1 stands for the new source, at infinity."""
-
-    z: Float64  # (n,), ascending
-    source: Int64  # (n,)
-    reach: Float64  # (n,), mass of this score and all below
-    n_sources: int
-    method: str
-
-    @classmethod
-    def of(cls, z: Float64, source: Int64, method: str) -> _Scores:
-        if method == "source-split":  # one row a source, drawn once
-            order = np.random.default_rng(DRAW_SEED).permutation(len(z))
-            _, first = np.unique(source[order], return_index=True)
-            z, source = z[order[first]], source[order[first]]
-        order = np.argsort(z, kind="stable")
-        return cls._sorted(z[order], source[order], method)
-
-    @classmethod
-    def _sorted(cls, z: Float64, source: Int64, method: str) -> _Scores:
-        counts = np.bincount(source)
-        k = int(np.count_nonzero(counts))
-        if method == "split":  # rank ceil((n + 1) level)
-            mass = np.full(len(z), 1.0 / (len(z) + 1))
-        else:  # a source's rows share its mass; pooled CDFs leave none to the new source
-            mass = (1.0 / ((k if method == "pooled-cdf" else k + 1) * np.maximum(counts, 1)))[source]
-        return cls(z, source, np.cumsum(mass), k, method)
-
-    def without(self, source: int) -> _Scores:
-        keep = self.source != source
-        return self._sorted(self.z[keep], self.source[keep], self.method)
-
-    def conformal(self, level: float) -> float:
-        """The smallest score at or below which the masses reach the level; infinite where they do not."""
-        place = int(np.searchsorted(self.reach, level - RANK_TOLERANCE))
-        return float(self.z[place]) if place < len(self.z) and self.method != "gaussian" else math.inf
-
-    def quantile(self, level: float, side: str) -> tuple[float, tuple[str, str]]:
-        """q, and its rule with the guarantee."""
-        k, alpha = self.n_sources, 1.0 - level
-        if self.method == "gaussian":
-            return normal_quantile(level if side == LOWER else (1.0 + level) / 2.0), RULES["gaussian"]
-        if self.method not in HIERARCHICAL or (k + 1) * alpha >= FEWEST - RANK_TOLERANCE:
-            return self.conformal(level), RULES[self.method]
-        # At least the last level that the sources reach, so that q grows with the level.
-        reached = self.conformal(1.0 - FEWEST / (k + 1))
-        t = student_t_quantile(level if side == LOWER else 1.0 - alpha / 2.0, k - 1)
-        mean_square = float(np.mean(group_means(self.z**2, np.unique(self.source, return_inverse=True)[1], k)))
-        return max(reached, t * math.sqrt((1.0 + 1.0 / k) * mean_square)), T_RULE
+    rule = INTERVAL_METHODS[DEFAULT_METHOD]
+    return rule.quantile(rule.scores(_misses(y, mu, sigma, TWO_SIDED), source), level, TWO_SIDED).q
 
 
 def _units(oof: Oof, unit: str) -> tuple[Float64, Float64, Float64, Int64]:
@@ -345,12 +273,7 @@ def _units(oof: Oof, unit: str) -> tuple[Float64, Float64, Float64, Int64]:
     return group_means(oof.target, oof.clip, n), members.mean(axis=0), members.std(axis=0, ddof=1), source
 
 
-def _scale(method: str, sigma: Float64, floor: float) -> Float64:
-    """What a score is measured in, target units."""
-    return np.ones_like(sigma) if method == "abs" else np.sqrt(np.square(sigma) + floor * floor)
-
-
-def _scores(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:
+def _misses(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:
     """How many scales the target misses mu by: either way, or below."""
     miss = mu - y if side == LOWER else np.abs(y - mu)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,150 +1,183 @@
-"""metrics.py: the figures of the field, with numpy and the standard library alone. Judges nothing.
+"""metrics.py: the metrics that a policy may name, all in METRICS: what each means and how it follows from evidence.
 
-Sums are np.sum's, whose order is the same everywhere; `@` asks a BLAS, which adds as the processor likes it.
+A metric whose formula changes takes a new name. One that is added takes the next number as its `since`, so that the
+evidence and the verdicts of older releases, which could not store it, stay valid. Judges nothing.
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from types import MappingProxyType
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64
+from fr_ensemble.evidence.comparisons import Comparison
+from fr_ensemble.evidence.intervals import LEVELS, Calibration, calibrate, percent
+from fr_ensemble.evidence.loso import FoldScores
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.statistics import bootstrap_interval, standard_error
 
-CONSTANT = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
-
-BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
-
-
-def plcc(x: Float64, y: Float64) -> float:
-    """Pearson's correlation of two float64 (n,), in [-1, 1]; NaN for n < 2, a constant, or anything not finite."""
-    if len(x) < 2:
-        return math.nan
-    a, b = _centred(x), _centred(y)
-    if a is None or b is None:
-        return math.nan
-    return float(np.clip(np.sum(a * b), -1.0, 1.0))
-
-
-def srocc(x: Float64, y: Float64) -> float:
-    """Spearman's rank correlation, ties at their average rank; NaN where `plcc` is."""
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return math.nan
-    return plcc(ranks(x), ranks(y))
+ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
+MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
+TARGET_UNITS = "target units"
+HIGHER, LOWER = "higher", "lower"  # is better
+FOLDS, PREDICTIONS = "folds", "predictions"
+COMPARED = {  # what an entry's errors are compared with, and how a sentence names it
+    "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
+    "incumbent": "the incumbent",
+}
+ENDS = ("low", "high")
+STORED_PREFIX = "loso_"  # of a metric's name among a manifest's figures
 
 
-def ranks(values: Float64) -> Float64:
-    """1-based ranks, float64 (n,); ties share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    average: Float64 = np.cumsum(counts) - (counts - 1) / 2.0
-    return average[inverse.reshape(-1)]
+@dataclass(frozen=True)
+class Measurement:
+    """What metrics are computed from. Summaries alone give scores and nothing else.
 
-
-def rmse(x: Float64, y: Float64) -> float:
-    """Root mean squared difference, in the units of x and y; NaN for no rows."""
-    return math.sqrt(np.mean(np.square(x - y))) if len(x) else math.nan
-
-
-def coverage(y: Float64, lower: Float64, upper: Float64) -> float:
-    """Share of targets inside their closed interval; NaN for no rows."""
-    return float(np.mean((lower <= y) & (y <= upper))) if len(y) else math.nan
-
-
-def mean_width(lower: Float64, upper: Float64) -> float:
-    """Mean width of the intervals, in target units."""
-    return float(np.mean(upper - lower)) if len(lower) else math.nan
-
-
-def interval_scores(y: Float64, lower: Float64, upper: Float64, level: float) -> Float64:
-    """Winkler's score of each row, lower is better: width + 2/alpha times the miss. Gneiting & Raftery 2007, eq. 43."""
-    alpha = 1.0 - level
-    return (upper - lower) + (2.0 / alpha) * (np.maximum(lower - y, 0.0) + np.maximum(y - upper, 0.0))
-
-
-def gaussian_crps(y: Float64, mu: Float64, sigma: Float64) -> Float64:
-    """CRPS of N(mu, sigma^2) at each row, in target units; sigma 0 gives |y - mu|. Gneiting et al. 2005, eq. 5."""
-    residual = y - mu
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        z = residual / sigma
-        density = np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-        crps = sigma * (z * erf(z / math.sqrt(2.0)) + 2.0 * density - 1.0 / math.sqrt(math.pi))
-    return np.where(sigma > 0.0, crps, np.abs(residual))
-
-
-def erf(x: Float64) -> Float64:
-    """The error function of each element, by the C library (about 1 ulp)."""
-    flat = np.ravel(x)
-    return np.fromiter(map(math.erf, flat.tolist()), np.float64, flat.size).reshape(np.shape(x))
-
-
-def normal_quantile(p: float) -> float:
-    """Quantile of the standard normal, 0 < p < 1 (Wichura's AS 241, in the standard library)."""
-    return NormalDist().inv_cdf(p)
-
-
-def student_t_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t for a whole number of degrees of freedom, 0 < p < 1.
-
-    The distribution function is a finite sum in theta = atan(t / sqrt(df)) (Abramowitz & Stegun 26.7.3, 26.7.4),
-    inverted by bisection over theta to the last bit: within 1e-8 of scipy for df 1..200.
+    comparisons: by name, as in COMPARED. Arrays are computed once, when a metric first asks for them.
     """
-    if not (0.0 < p < 1.0 and df >= 1 and df == int(df)):
-        raise ValueError(f"t quantile: found p = {p}, df = {df}, expected 0 < p < 1 and a whole df >= 1")
-    if p < 0.5:
-        return -student_t_quantile(1.0 - p, df)
-    low, high = 0.0, math.pi / 2.0
-    while low < (middle := (low + high) / 2.0) < high:
-        low, high = (middle, high) if _central_t(middle, df) < 2.0 * p - 1.0 else (low, middle)
-    return math.sqrt(df) * math.tan(low)
+
+    scores: FoldScores
+    oof: Oof | None = None
+    calibration: Calibration | None = None
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+
+    @cached_property
+    def seed_plcc(self) -> Float64:
+        """Each seed's mean PLCC over folds, (S,)."""
+        mean: Float64 = self.scores.plcc.mean(axis=1)
+        return mean
+
+    @cached_property
+    def plcc_bounds(self) -> tuple[float, float]:
+        return bootstrap_interval(self.scores.plcc.mean(axis=0)) if self.oof is not None else (math.nan, math.nan)
+
+    @cached_property
+    def coverage(self) -> Mapping[float, Float64]:
+        """By level, each source's share of rows inside where the other sources calibrate, (K,)."""
+        oof, stored = self.oof, self.calibration
+        if oof is None or stored is None or len(oof.sources) < MIN_COVERAGE_SOURCES or len(oof.seeds) < 2:
+            return {}
+        again = calibrate(oof, "row", stored.method, LEVELS, target_range=stored.range)
+        return {quantile.level: np.array([*quantile.coverage.values()]) for quantile in again.levels}
 
 
-def standard_error(values: Float64) -> float:
-    """Standard error of the mean of independent values (one a source; rows are not independent); NaN below 2."""
-    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure with a name. of: its value for some evidence; NaN where the evidence does not say.
 
-
-def bootstrap_interval(
-    values: Float64, level: float = 0.95, draws: int = BOOTSTRAP_DRAWS, seed: int = BOOTSTRAP_SEED
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of independent values (one a source); NaN below 2.
-
-    RandomState, since its stream is frozen (NEP 19): the same values give the same bounds in every numpy, everywhere.
+    needs: the evidence that it takes, one of FOLDS, PREDICTIONS, COMPARED. since: the metrics_version that brought it.
+    in_manifest: whether training stores it, at `eval`, under STORED_PREFIX and its name; it then needs folds alone.
     """
-    if len(values) < 2:
-        return math.nan, math.nan
-    drawn = np.random.RandomState(seed).randint(len(values), size=(draws, len(values)), dtype=np.int64)
-    low, high = np.quantile(values[drawn].mean(axis=1), [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
+
+    name: str
+    unit: str
+    direction: str
+    meaning: str
+    needs: str
+    since: int
+    of: Callable[[Measurement], float] = field(repr=False)
+    in_manifest: bool = False
 
 
-def group_means(values: Any, group: Int64, n_groups: int) -> Float64:
-    """Mean of the values (n,) in each group, float64 (n_groups,); NaN for an empty group."""
-    counts = np.bincount(group, minlength=n_groups)
-    sums = np.bincount(group, weights=np.asarray(values, np.float64), minlength=n_groups)
-    with np.errstate(invalid="ignore"):
-        return sums / counts
+def _fold_metrics() -> Iterator[Metric]:
+    """What the folds show, by seed and source."""
+    table: tuple[tuple[str, str, str, str, Callable[[Measurement], float]], ...] = (
+        ("mean_plcc", "", HIGHER, "Pearson's correlation in each fold, mean over folds, then over seeds",
+         lambda m: m.seed_plcc.mean()),
+        ("plcc_spread", "", LOWER, "largest less smallest of the seeds' mean PLCC",
+         lambda m: m.seed_plcc.max() - m.seed_plcc.min()),
+        ("min_seed_plcc", "", HIGHER, "the lowest seed's mean PLCC", lambda m: m.seed_plcc.min()),
+        ("worst_fold_plcc", "", HIGHER, "the lowest of the folds' PLCC, each a mean over seeds",
+         lambda m: m.scores.plcc.mean(axis=0).min()),
+        ("mean_srocc", "", HIGHER, "Spearman's rank correlation in each fold, mean over folds and seeds",
+         lambda m: m.scores.srocc.mean()),
+        ("mean_rmse", TARGET_UNITS, LOWER, "RMSE in each fold, mean over folds and seeds",
+         lambda m: m.scores.rmse.mean()),
+        ("n_seeds", "seeds", HIGHER, "different seeds", lambda m: len(set(m.scores.seeds))),
+        ("n_folds", "folds", HIGHER, "held-out sources", lambda m: len(m.scores.folds)),
+        ("n_rows", "rows", HIGHER, "rows of all folds", lambda m: sum(m.scores.n)),
+    )  # fmt: skip  # a table
+    for name, unit, direction, meaning, of in table:
+        yield Metric(name, unit, direction, meaning, FOLDS, 1, of, in_manifest=True)
 
 
-def _centred(values: Float64) -> Float64 | None:
-    """Unit-length deviations from the mean; None for a constant or anything not finite."""
-    if not np.isfinite(values).all() or values.min() == values.max():
-        return None
-    scaled = values / np.abs(values).max()  # no overflow, whatever the units
-    mean = scaled.mean()
-    deviations = scaled - mean
-    length = math.sqrt(np.sum(np.square(deviations)))
-    return deviations / length if length > CONSTANT * abs(mean) * math.sqrt(len(values)) else None
+def _source_metrics() -> Iterator[Metric]:
+    """How far the figures can be trusted on the next source."""
+    for place, end in enumerate(("lower", "upper")):
+        meaning = f"{end} end of the 95 % bootstrap interval over sources of mean_plcc"
+        yield Metric(f"mean_plcc_{ENDS[place]}", "", HIGHER, meaning, PREDICTIONS, 2, partial(_plcc_bound, place))
+    meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
+    yield Metric("sigma_ratio", "", HIGHER, meaning, PREDICTIONS, 2, _sigma_ratio)
+    for level in LEVELS:
+        name = f"coverage_{percent(level)}"
+        share = f"share of a source's rows inside their {percent(level)} % interval, calibrated on the other sources"
+        upper = f"{name} plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim is refuted at 5 %"
+        yield Metric(name, "", HIGHER, f"{share}, mean over sources", PREDICTIONS, 2, partial(_covered, level))
+        yield Metric(f"{name}_upper", "", HIGHER, upper, PREDICTIONS, 2, partial(_covered_upper, level))
+        yield Metric(f"{name}_worst", "", HIGHER, f"{name} of the worst source", PREDICTIONS, 2, partial(_worst, level))
 
 
-def _central_t(theta: float, df: int) -> float:
-    """P(|T| < sqrt(df) tan(theta)) for Student's t."""
-    cosine2 = math.cos(theta) ** 2
-    odd = df % 2
-    term = total = (math.cos(theta) if odd else 1.0) if df > 1 else 0.0
-    for k in range(2 + odd, df - 1, 2):  # A&S 26.7.3 (odd): factors 2/3, 4/5, ...; 26.7.4 (even): 1/2, 3/4, ...
-        term *= cosine2 * (k - 1) / k
-        total += term
-    value = math.sin(theta) * total
-    return 2.0 / math.pi * (theta + value) if odd else value
+def _comparison_metrics() -> Iterator[Metric]:
+    """Errors beside a baseline's on the same rows."""
+    for other, words in COMPARED.items():
+        name = f"rmse_vs_{other}"
+        mean = f"RMSE of mu less that of {words}, mean over sources: below 0 the entry is better"
+        yield Metric(name, TARGET_UNITS, LOWER, mean, other, 2, partial(_difference, other))
+        for place, end in enumerate(("lower", "upper")):
+            meaning = f"{end} end of the 95 % paired bootstrap interval over sources of {name}"
+            of = partial(_difference_bound, other, place)
+            yield Metric(f"{name}_{ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
+
+
+def _plcc_bound(place: int, measurement: Measurement) -> float:
+    return measurement.plcc_bounds[place]
+
+
+def _sigma_ratio(measurement: Measurement) -> float:
+    oof = measurement.oof
+    if oof is None or len(oof.seeds) < 2 or not (spread := float(np.std(oof.target))) > 0.0:
+        return math.nan
+    return float(np.median(oof.sigma)) / spread
+
+
+def _covered(level: float, measurement: Measurement) -> float:
+    inside = measurement.coverage.get(level)
+    return math.nan if inside is None else float(inside.mean())
+
+
+def _covered_upper(level: float, measurement: Measurement) -> float:
+    """Above 1 it stays as it is: no nominal level is above 1, so that clipping it would decide nothing."""
+    inside = measurement.coverage.get(level)
+    return math.nan if inside is None else float(inside.mean()) + ONE_SIDED_Z * standard_error(inside)
+
+
+def _worst(level: float, measurement: Measurement) -> float:
+    inside = measurement.coverage.get(level)
+    return math.nan if inside is None else float(inside.min())
+
+
+def _difference(other: str, measurement: Measurement) -> float:
+    comparison = measurement.comparisons.get(other)
+    return math.nan if comparison is None else comparison.difference
+
+
+def _difference_bound(other: str, place: int, measurement: Measurement) -> float:
+    comparison = measurement.comparisons.get(other)
+    return math.nan if comparison is None else comparison.bounds[place]
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {metric.name: metric for group in (_fold_metrics(), _source_metrics(), _comparison_metrics()) for metric in group}
+)
+METRICS_VERSION = max(metric.since for metric in METRICS.values())
+
+
+def measured(measurement: Measurement) -> dict[str, float]:
+    """Each metric that is a finite number; one that is not is left out, and passes no rule."""
+    values = {name: float(metric.of(measurement)) for name, metric in METRICS.items()}
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -10,12 +10,12 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.intervals import Calibration
-from fr_ensemble.evidence.metrics import group_means
+from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.png import png
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # nominal coverages of the reliability curve
-MOST_POINTS, DRAW_SEED = 4000, 0  # rows of the scatter; beyond that, drawn at random
-MOST_SOURCES = 40  # of the ladder: the ones covered worst
+MAX_POINTS, DRAW_SEED = 4000, 0  # rows of the scatter; beyond that, drawn at random
+MAX_SOURCES = 40  # of the ladder: the ones covered worst
 BLUE, ORANGE, GREY, RED = "#1f5f99", "#d9822b", "#7a7a7a", "#b3261e"
 COLOURS = (BLUE, GREY, ORANGE)  # stored, gaussian, row-split
 MARKS = ("o", "s", "^")
@@ -28,7 +28,7 @@ def draw(
     from matplotlib.figure import Figure
 
     stored = next(iter(methods.values()))
-    shown = min(len(corpus.sources), MOST_SOURCES)
+    shown = min(len(corpus.sources), MAX_SOURCES)
     figure = Figure(figsize=(15.0, max(5.2, 1.7 + 0.3 * shown)), dpi=120, layout="constrained")
     curve, ladder, scatter = figure.subplots(1, 3, width_ratios=(1.0, 1.3, 1.0))
     sources = f"{len(corpus.sources)} source{'s' * (len(corpus.sources) != 1)}"
@@ -62,7 +62,7 @@ def _ladder(
     k, levels = len(corpus.sources), sorted(levels)
     bounds = {level: stored.interval(mu, sigma, level) for level in levels}
     inside = {level: _inside(corpus, *bounds[level]) for level in levels}
-    order = np.argsort(-inside[levels[-1]] - 1e-6 * inside[levels[0]], kind="stable")[-MOST_SOURCES:]
+    order = np.argsort(-inside[levels[-1]] - 1e-6 * inside[levels[0]], kind="stable")[-MAX_SOURCES:]
     middle = np.clip(mu, *corpus.spec.bounds)  # as the bounds are
     residual = corpus.target - middle
     shades = np.linspace(0.85, 0.25, len(levels))[::-1] if len(levels) > 1 else np.array([0.5])
@@ -110,8 +110,8 @@ def _errors(
     half = np.where(over, upper - middle, middle - lower)
     missed = (corpus.target < lower) | (corpus.target > upper)
     rows = np.arange(corpus.n_rows)
-    if len(rows) > MOST_POINTS:
-        rows = np.random.default_rng(DRAW_SEED).choice(rows, MOST_POINTS, replace=False)
+    if len(rows) > MAX_POINTS:
+        rows = np.random.default_rng(DRAW_SEED).choice(rows, MAX_POINTS, replace=False)
     for mask, colour, name in ((~missed, BLUE, "inside"), (missed, RED, "outside")):
         at = rows[mask[rows]]
         axes.scatter(

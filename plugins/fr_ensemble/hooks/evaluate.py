@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
+from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
-from fr_ensemble.evidence import metrics
+from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import COLUMN, Comparison, Curve, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
 from fr_ensemble.evidence.oof import read_oof
@@ -138,7 +139,7 @@ def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str,
     found: dict[str, float | None] = {}
     for name in names:
         values = np.array([figures[name] for figures in each], np.float64)
-        found |= {name: _finite(float(values.mean())), f"{name}_se": _finite(metrics.standard_error(values))}
+        found |= {name: _finite(float(values.mean())), f"{name}_se": _finite(statistics.standard_error(values))}
     return found
 
 
@@ -151,8 +152,8 @@ def _clips(
     manifest, n = view.manifest or {}, len(corpus.clips)
     inputs = standardise(corpus.features, block, scaler_of(manifest), corpus.spec.n_slots)
     scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
-    means = np.stack([metrics.group_means(member, corpus.clip, n) for member in scores])
-    y, mu, sigma = metrics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
+    means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
+    y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
     return {"n_clips": n, **_figures(y, mu, sigma, stored.of("clip"), levels)}
 
 
@@ -171,10 +172,10 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
 
 def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
     return {
-        "plcc": _finite(metrics.plcc(mu, y)),
-        "srocc": _finite(metrics.srocc(mu, y)),
-        "rmse": metrics.rmse(mu, y),
-        "crps": float(metrics.gaussian_crps(y, mu, sigma).mean()),
+        "plcc": _finite(statistics.plcc(mu, y)),
+        "srocc": _finite(statistics.srocc(mu, y)),
+        "rmse": statistics.rmse(mu, y),
+        "crps": float(statistics.gaussian_crps(y, mu, sigma).mean()),
         "levels": [_interval(y, *stored.interval(mu, sigma, level), level) for level in levels],
     }
 
@@ -182,9 +183,9 @@ def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, level
 def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[str, float]:
     return {
         "level": level,
-        "coverage": metrics.coverage(y, lower, upper),
-        "width": metrics.mean_width(lower, upper),
-        "interval_score": float(metrics.interval_scores(y, lower, upper, level).mean()),
+        "coverage": statistics.coverage(y, lower, upper),
+        "width": statistics.mean_width(lower, upper),
+        "interval_score": float(statistics.interval_scores(y, lower, upper, level).mean()),
     }
 
 

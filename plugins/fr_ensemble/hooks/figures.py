@@ -10,20 +10,20 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
+from fr_ensemble.evidence.entry import Predictions, predictions
 from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
-from fr_ensemble.evidence.metrics import group_means, standard_error
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.pinned import Predictions, predictions
+from fr_ensemble.evidence.statistics import group_means, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
 
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # nominal coverages of the reliability curve
 LEVELS = (0.95, 0.9, 0.8, 0.5)  # of the interval whose width is shown: the first that the sources suffice for
-METHODS = {"gaussian": "gaussian: sigma taken at its word", "split": "split: rows taken for independent"}
-MOST_POINTS, DRAW_SEED = 6000, 0  # rows of a scatter; beyond that, drawn at random
-MOST_SOURCES = 200  # of the table: the worst
-NAMED = 5  # sources with a colour of their own
-FEWEST = 3  # sources from which intervals can be held against a source they have not seen
+COMPARED_METHODS = {"gaussian": "gaussian: sigma taken at its word", "split": "split: rows taken for independent"}
+MAX_POINTS, DRAW_SEED = 6000, 0  # rows of a scatter; beyond that, drawn at random
+MAX_SOURCES = 200  # of the table: the worst
+COLOURED_SOURCES = 5  # sources with a colour of their own
+MIN_SOURCES = 3  # sources from which intervals can be held against a source they have not seen
 WORST_LOSS, BEST_LOSS = 1e-1, 1e-4  # 1 - PLCC where the shade is full, and where it is none
 
 
@@ -33,23 +33,23 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
     if manifest is None or not is_current(manifest):
         return None
     try:
-        measured = predictions(view)
+        found = predictions(view)
         method = Intervals.from_dict(manifest["intervals"]).of().method
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
-    oof = measured.oof
-    return [*_held_out(measured, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
+    oof = found.oof
+    return [*_held_out(found, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
 
 
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
 
 
-def _held_out(measured: Predictions, method: str) -> Iterator[Figure]:
+def _held_out(found: Predictions, method: str) -> Iterator[Figure]:
     """The LOSO heat map, the worst source first, with each source's other figures."""
-    oof, table = measured.oof, measured.figures
+    oof, table = found.oof, found.scores
     mean = table.plcc.mean(axis=0)
-    order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MOST_SOURCES]
+    order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MAX_SOURCES]
     covered = _covered(oof, method)
     header = ["held out", "rows", *(f"seed {seed}" for seed in table.seeds), "mean PLCC", "mean SROCC", "mean RMSE"]
     rows, shades = [[*header, *(f"in {level * 100:g} %" for level in covered)]], {}
@@ -86,7 +86,7 @@ def shade(loss: float) -> float:
 
 def _covered(oof: Oof, method: str) -> dict[float, Float64]:
     """By level, each source's share of rows inside, (K,); empty where there are too few sources or members."""
-    if len(oof.sources) < FEWEST or len(oof.seeds) < 2:
+    if len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
         return {}
     again = calibrate(oof, "row", method, (0.8, 0.95))
     return {q.level: np.array([q.coverage[name] for name in oof.sources]) for q in again.levels}
@@ -96,11 +96,11 @@ def _covered(oof: Oof, method: str) -> dict[float, Float64]:
 
 
 def _intervals(oof: Oof, method: str, target: str) -> Iterator[Figure]:
-    if len(oof.sources) < FEWEST or len(oof.seeds) < 2:
+    if len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
         found = f"{len(oof.sources)} sources and {len(oof.seeds)} seeds"
         yield Figure(
             "Intervals",
-            f"Found {found}: to hold an interval against a source it has not seen takes {FEWEST} sources and 2 seeds.",
+            f"Found {found}: to test an interval on a source it has not seen takes {MIN_SOURCES} sources and 2 seeds.",
         )
         return
     yield _reliability(oof, method)
@@ -109,7 +109,10 @@ def _intervals(oof: Oof, method: str, target: str) -> Iterator[Figure]:
 
 def _reliability(oof: Oof, method: str) -> Figure:
     """Coverage against the nominal one, for the stored method and the two that people reach for first."""
-    names = {method: f"{method}: as stored", **{name: text for name, text in METHODS.items() if name != method}}
+    names = {
+        method: f"{method}: as stored",
+        **{name: text for name, text in COMPARED_METHODS.items() if name != method},
+    }
     diagonal = Series("as claimed", (0, 1), (0, 1), "guide")
     series, rows = [diagonal], [["nominal"]]
     rows += [[f"{level * 100:g} %"] for level in GRID]
@@ -187,7 +190,7 @@ def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
     error = oof.mu - oof.target
     rows = _drawn(len(error))
     square = group_means(error**2, oof.source, len(oof.sources))
-    worst = np.argsort(-square, kind="stable")[:NAMED].tolist()
+    worst = np.argsort(-square, kind="stable")[:COLOURED_SOURCES].tolist()
     reach = 1.08 * float(np.abs(error).max()) or 1.0
     words = (
         f"Every row by the mean of the models that did not see its source. The {len(worst)} sources with the largest "
@@ -223,9 +226,9 @@ def _xy(x: Float64, y: Float64, rows: Any) -> tuple[list[float], list[float]]:
 
 def _drawn(n: int) -> Int64:
     """The rows to draw, ascending. RandomState, since its stream is frozen (NEP 19)."""
-    if n <= MOST_POINTS:
+    if n <= MAX_POINTS:
         return np.arange(n)
-    return np.sort(np.random.RandomState(DRAW_SEED).permutation(n)[:MOST_POINTS]).astype(np.int64)
+    return np.sort(np.random.RandomState(DRAW_SEED).permutation(n)[:MAX_POINTS]).astype(np.int64)
 
 
 def _left_out(n: int, rows: Int64) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fr_ensemble.artifacts.manifest import OOF_PATH, is_current
+from fr_ensemble.artifacts.manifest import is_current
+from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import read_oof

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import OOF_PATH, codec_block, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, spec_of
+from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.intervals import METHODS
+from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import EvidenceProblem, read_oof
 from fr_ensemble.hooks.opening import open_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
@@ -80,8 +81,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         release = RELEASES.get(recipe.trainer_version)
         which = f"release {release} of registry-tool" if release else "the version that trained it"
         raise InputError(f"{entry_id}, recipe: {what}: reproduce it with {which}")
-    if (method := manifest["intervals"].get("method")) not in METHODS:
-        raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(METHODS)}")
+    if (method := manifest["intervals"].get("method")) not in INTERVAL_METHODS:
+        raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
     name, path = manifest["corpus"]["name"], request.corpus
     if name == SHIPPED_NAME and path is not None and _sha256(path) == _sha256(SHIPPED):
         path = None

@@ -19,10 +19,13 @@ from fr_ensemble.artifacts.manifest import build, codec_block
 from fr_ensemble.artifacts.recipe import COMPILED, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
-from fr_ensemble.evidence import measure, metrics
+from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.comparisons import vmaf_column
-from fr_ensemble.evidence.intervals import DEFAULT_METHOD, calibrate_all, residual_quantile, warnings_of
+from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
+from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, Measurement, measured
 from fr_ensemble.evidence.oof import Oof, deviation_of, mean_of
+from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
 
@@ -80,10 +83,11 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
-    proof = measure.to_files(oof, name)
-    measured, problems, _ = measure.measure(oof, measure.read_summaries(proof)[0])
-    if problems:  # members that collapsed: nothing could judge them
+    proof = loso.to_files(oof, name)
+    folds, problems = loso.recompute(oof, read_summaries(proof)[0])
+    if problems or folds is None:  # members that collapsed: nothing could judge them
         raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
+    figures = measured(Measurement(folds))
     n_features, n_slots = len(job.spec.features), job.spec.n_slots
     members = [member_model(weights, n_features) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, n_features, n_slots)
@@ -102,12 +106,13 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
         conformal_q_residual=residual_quantile(oof, 0.95),
         figures={
-            "in_sample_plcc": _finite(metrics.plcc(mu, corpus.target)),
-            "in_sample_rmse": metrics.rmse(mu, corpus.target),
+            "in_sample_plcc": _finite(statistics.plcc(mu, corpus.target)),
+            "in_sample_rmse": statistics.rmse(mu, corpus.target),
             "mean_sigma_train": float(sigma.mean()),
-            **{f"loso_{key}": _finite(value) for key, value in sorted(measured.items())},
+            **{f"{STORED_PREFIX}{key}": value for key, value in sorted(figures.items())},
         },
         random_rows=job.random,
+        metrics_version=METRICS_VERSION,
         arithmetic=arithmetic(job.trainer, job.device),
     )  # fmt: skip
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
@@ -115,8 +120,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     return Trained(
         files | proof,
         document,
-        summary=[*_summary(corpus, name, measured), ("export", parity)],
-        warnings=[*_warnings(corpus), *lacking, *warnings_of(job.interval)],
+        summary=[*_summary(corpus, name, figures), ("export", parity)],
+        warnings=[*_warnings(corpus), *lacking, *_of_method(job.interval)],
     )
 
 
@@ -128,7 +133,7 @@ def read(job: Job, progress: Progress) -> Corpus:
     corpus = read_corpus(path, job.spec, progress=progress)
     for number, name in enumerate(corpus.sources):
         target = corpus.target[corpus.source == number]
-        if math.isnan(metrics.plcc(target, target)):
+        if math.isnan(statistics.plcc(target, target)):
             raise InputError(
                 f"{path}, column {job.spec.target}: found one value in all {len(target)} rows of source {name!r}, "
                 "expected a target that varies within each source, as a correlation needs: leave the source out"
@@ -204,13 +209,16 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _summary(corpus: Corpus, name: str, measured: Mapping[str, float]) -> list[tuple[str, str]]:
-    figures = [
-        f"{key} {measured[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in measured
-    ]
+def _of_method(name: str) -> list[str]:
+    warning = INTERVAL_METHODS[name].warning
+    return [f"--interval {name}: {warning}"] if warning else []
+
+
+def _summary(corpus: Corpus, name: str, figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    shown = [f"{key} {figures[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in figures]
     return [
         ("corpus", f"{name}: {corpus.n_rows} rows, {len(corpus.sources)} sources"),
-        ("leave-one-source-out", ", ".join(figures)),
+        ("leave-one-source-out", ", ".join(shown)),
     ]
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
-from fr_ensemble.artifacts.manifest import CONFIDENCE, MU_TOLERANCE, OOF_PATH, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import CONFIDENCE, MU_TOLERANCE, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.vocabulary import VOCABULARIES
-from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule
+from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView, Level
 from registry_tool.toolkit import ROUNDING, differences
 
@@ -144,6 +145,15 @@ EVIDENCE_DISAGREES = FindingRule(
     message="{name} is not the one recomputed from the predictions",
     hint=AGAIN,
     example="mean_plcc 0.99, recomputed 0.93",
+)
+EVIDENCE_NEWER = FindingRule(
+    "evidence-newer",
+    "stored figure was not checked, since a later release measured it",
+    why="This program does not know how to recompute it.",
+    severity=Severity.WARNING,
+    message="{name} was not checked: a later release measured it",
+    hint="update registry-tool",
+    example="a metrics_version above the newest one known",
 )
 
 
@@ -307,29 +317,24 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    from fr_ensemble.evidence.intervals import KINDS, LEVELS, Intervals, residual_quantile
-    from fr_ensemble.evidence.pinned import predictions
-    from fr_ensemble.hooks.gate import measure_pinned
+    from fr_ensemble.evidence.entry import recomputed
+    from fr_ensemble.evidence.intervals import LEVELS, UNITS, Intervals, residual_quantile
+    from fr_ensemble.evidence.metrics import Measurement, measured
     from registry_tool.errors import InputError
 
     try:
-        metrics, problems, _ = measure_pinned(view)
-        oof = predictions(view).oof
+        found, problems = recomputed(view)
     except InputError as error:
         yield EVIDENCE_UNUSABLE.at(view, "/evidence", reason=error, hint=AGAIN)
         return
     for problem in problems:
         yield EVIDENCE_PROBLEM.at(view, "/evidence", problem=problem)
-    for name, value in metrics.items():
-        stored = manifest["eval"].get(f"loso_{name}")
-        if math.isfinite(value) and not ROUNDING.holds(stored, float(value)):
-            found, expected = repr(stored), f"{value!r} recomputed"
-            yield EVIDENCE_DISAGREES.at(view, f"/eval/loso_{name}", found=found, expected=expected, name=f"loso_{name}")
-
-    residual, said = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
-    if not ROUNDING.holds(said, residual if math.isfinite(residual) else None):
+    oof = found.oof
+    yield from _check_stored_metrics(view, manifest, measured(Measurement(found.scores)))
+    residual, claimed = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
+    if not ROUNDING.holds(claimed, residual if math.isfinite(residual) else None):
         place, expected = "/confidence/conformal_q_residual", f"{residual} recomputed"
-        yield INTERVALS_DISAGREE.at(view, place, found=said, expected=expected)
+        yield INTERVALS_DISAGREE.at(view, place, found=claimed, expected=expected)
     try:
         stored = Intervals.from_dict(manifest["intervals"])
         again = stored.recalibrated(oof, LEVELS)
@@ -347,12 +352,38 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
             where = f"/intervals/input_ranges/{index}/range"
             yield from _equal(view, INTERVALS_DISAGREE, where, [low, high], "the lower bound first")
     kinds = [(calibration.unit, calibration.side) for calibration in stored.calibrations]
-    wanted = [kind for kind in KINDS if kind[0] == "row" or oof.clips is not None]
+    wanted = [kind for kind in UNITS if kind[0] == "row" or oof.clips is not None]
     yield from _equal(view, INTERVALS_DISAGREE, "/intervals/calibrations", kinds, wanted)
     where, method = "/intervals/method", manifest["intervals"].get("method")
     yield from _equal(view, INTERVALS_DISAGREE, where, method, stored.calibrations[0].method)
     if any(differences(manifest["intervals"], again.to_dict(), ROUNDING)):
         yield INTERVALS_DISAGREE.at(view, "/intervals")
+
+
+def _check_stored_metrics(
+    view: EntryView, manifest: Mapping[str, Any], recomputed: Mapping[str, float]
+) -> Iterator[Finding]:
+    """Figures at `eval`, name by name: each that is stored comes again, and none of its metrics_version is missing."""
+    from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, STORED_PREFIX
+
+    version, stored = manifest.get("metrics_version", 1), manifest["eval"]
+    for name, metric in METRICS.items():
+        key, value = f"{STORED_PREFIX}{name}", recomputed.get(name)
+        if not metric.in_manifest or (key not in stored and (value is None or metric.since > version)):
+            continue
+        if not ROUNDING.holds(stored.get(key), value):
+            found, expected = repr(stored.get(key)), f"{value!r} recomputed"
+            yield EVIDENCE_DISAGREES.at(view, f"/eval/{key}", found=found, expected=expected, name=key)
+    for key in stored:
+        name = key.removeprefix(STORED_PREFIX)
+        if name == key or (name in METRICS and METRICS[name].in_manifest):
+            continue
+        if version <= METRICS_VERSION:
+            expected = "a metric that manifests store"
+            yield EVIDENCE_DISAGREES.at(view, f"/eval/{key}", found=key, expected=expected, name=key)
+        else:
+            found, expected = f"metrics_version {version}", f"at most {METRICS_VERSION}"
+            yield EVIDENCE_NEWER.at(view, f"/eval/{key}", found=found, expected=expected, name=key)
 
 
 def _equal(view: EntryView, rule: FindingRule, pointer: str, found: object, expected: object) -> Iterator[Finding]:

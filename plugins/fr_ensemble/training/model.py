@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float32, Float64, Int64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.evidence.metrics import group_means
+from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws, kernel
 from fr_ensemble.training.compiling import aligned
 from fr_ensemble.training.table import ModelKey, Role, Table

@@ -21,7 +21,7 @@ from torch.nn.functional import gelu
 
 from fr_ensemble.arrays import Float32, Weights
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.evidence.metrics import group_means
+from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws
 from fr_ensemble.training.model import Model, Result, diverged, drop_threshold, in_target_units
 from fr_ensemble.training.table import ModelKey, Table

@@ -191,7 +191,7 @@ def test_a_histogram_holds_every_row(values: list[float]) -> None:
         cut.update(np.array([value]))
     bars = whole.to_dict()
     assert bars == cut.to_dict()
-    assert len(bars["counts"]) <= info.MOST_BARS
+    assert len(bars["counts"]) <= info.MAX_BARS
     expected = Counter(math.floor(value / bars["width"]) - round(bars["from"] / bars["width"]) for value in values)
     assert {place: count for place, count in enumerate(bars["counts"]) if count} == expected
 

@@ -13,17 +13,15 @@ import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
 from fr_ensemble.evidence.intervals import (
     FLOORS,
-    LOWER,
-    METHODS,
     Calibration,
     Intervals,
     calibrate,
     calibrate_all,
     residual_quantile,
-    warnings_of,
 )
-from fr_ensemble.evidence.metrics import student_t_quantile
+from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.statistics import student_t_quantile
 
 from registry_tool.errors import InputError
 
@@ -148,8 +146,8 @@ def test_split_rank_by_hand(n, level, rank):
     oof = make_oof(np.arange(1.0, n + 1), 0.0, 2.0, [i % 2 for i in range(n)])
     found = calibrate(oof, method="split", levels=[level]).at(level)
     assert found.q == pytest.approx(math.inf if rank is None else rank / 2.0, rel=ROUNDED)
-    assert warnings_of("split")
-    assert not warnings_of("loso-hcp-t")
+    assert INTERVAL_METHODS["split"].warning
+    assert not INTERVAL_METHODS["loso-hcp-t"].warning
 
 
 def test_split_agrees_with_crepes():
@@ -329,7 +327,7 @@ def test_row_split_covers_new_sources_less():
     assert np.mean(inside["abs"]) > 0.75
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTERVAL_METHODS)
 def test_intervals_round_trip_and_recalibrate(method):
     """The manifest's `intervals` say everything: read back they are equal, and so are they computed afresh."""
     corpus = random_corpus(120, ColumnSpec(conditioning=(Condition("kbps", "log2"),)), 8)
@@ -418,7 +416,7 @@ def test_calibration_asks_for_what_it_needs():
 def test_gate_and_calibration_need_numpy_alone():
     """Corpora, metrics, evidence and calibration load where neither pyarrow, scipy nor torch is installed."""
     heavy = ["pyarrow", "scipy", "torch", "onnx", "onnxruntime", "pandas"]
-    rooms = "import fr_ensemble.corpus.rows; from fr_ensemble.evidence import intervals, measure, metrics, summaries"
+    rooms = "import fr_ensemble.corpus.rows; from fr_ensemble.evidence import intervals, loso, metrics, summaries"
     code = f"import sys; sys.modules.update(dict.fromkeys({heavy})); {rooms}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,115 +1,139 @@
-"""test_metrics.py: the figures against scipy, worked cases and edge sizes."""
+"""Tests of metrics.py: what METRICS says of each metric, and that one more of them keeps every older registry valid."""
 
 from __future__ import annotations
 
-import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-import numpy as np
 import pytest
+import registry_tool.schemas as schemas
 from fr_ensemble.evidence import metrics
+from fr_ensemble.evidence.metrics import FOLDS, METRICS, METRICS_VERSION, PREDICTIONS, STORED_PREFIX, Metric
+from fr_ensemble.hooks import gate as gate_hook
+from sandbox import Sandbox
 
-EXACT = 1e-12  # float64 sums in another order
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_correlations_agree_with_scipy(seed):
-    """PLCC and SROCC are scipy's, ties included, and NaN exactly where scipy has a constant."""
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle")
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(-2, 3, (2, 3 + seed // 4)).astype(float)  # small ones are often constant, all have ties
-    if x.min() == x.max() or y.min() == y.max():
-        assert math.isnan(metrics.plcc(x, y))
-        assert math.isnan(metrics.srocc(x, y))
-    else:
-        assert metrics.plcc(x, y) == pytest.approx(stats.pearsonr(x, y)[0], abs=EXACT)
-        assert metrics.srocc(x, y) == pytest.approx(stats.spearmanr(x, y)[0], abs=EXACT)
+NEXT = METRICS_VERSION + 1
 
 
-@pytest.mark.parametrize("x", [[], [1.0], [0.1, 0.1, 0.1], [1.0, math.nan, 2.0], [1.0, math.inf, 2.0]])
-def test_correlation_of_nothing_is_nan(x):
-    """Fewer than two rows, a constant, or anything not finite has no correlation."""
-    y = np.arange(len(x), dtype=float)
-    assert math.isnan(metrics.plcc(np.array(x), y))
-    assert math.isnan(metrics.srocc(np.array(x), y))
-    assert math.isnan(metrics.plcc(y, np.array(x)))
+def test_each_metric_says_what_it_is() -> None:
+    """A meaning, which way is better, the evidence it needs, and a name that a policy's schema accepts."""
+    pattern = schemas.load("registry")["$defs"]["policy"]["properties"]["rules"]["items"]["properties"]["metric"]
+    assert len(METRICS) >= 33
+    for name, metric in METRICS.items():
+        assert name == metric.name
+        assert re.match(pattern["pattern"], name)
+        assert metric.meaning
+        assert metric.direction in ("higher", "lower")
+        assert metric.needs in (FOLDS, PREDICTIONS, *metrics.COMPARED)
+        assert 1 <= metric.since <= METRICS_VERSION
+        assert metric.needs == FOLDS or not metric.in_manifest
 
 
-def test_plcc_of_rounding_noise_is_nan():
-    """A constant with float64 rounding on it is still a constant."""
-    x = 0.1 + np.array([0.0, 1e-17, 2e-17, 0.0]) + np.array([0.0, 1.4e-17, 0.0, 1.4e-17])
-    assert math.isnan(metrics.plcc(x, np.arange(4.0)))
+def test_what_the_first_release_measured_is_still_measured() -> None:
+    """No metric of versions 1 and 2 was dropped or renamed: stored verdicts name them."""
+    folds = [
+        "mean_plcc",
+        "plcc_spread",
+        "min_seed_plcc",
+        "worst_fold_plcc",
+        "mean_srocc",
+        "mean_rmse",
+        "n_seeds",
+        "n_folds",
+        "n_rows",
+    ]
+    rest = ["mean_plcc_low", "mean_plcc_high", "sigma_ratio"]
+    rest += [f"coverage_{level}{end}" for level in (50, 80, 90, 95, 99) for end in ("", "_upper", "_worst")]
+    rest += [f"rmse_vs_{other}{end}" for other in ("vmaf", "incumbent") for end in ("", "_low", "_high")]
+    assert [name for name, metric in METRICS.items() if metric.since == 1] == folds
+    assert [name for name, metric in METRICS.items() if metric.since == 2] == rest
+    assert [name for name, metric in METRICS.items() if metric.in_manifest and metric.since == 1] == folds
 
 
-def test_plcc_never_exceeds_one_nor_overflows():
-    """A perfect line has PLCC 1, whatever its units."""
-    x = np.random.default_rng(0).normal(size=1000)
-    assert metrics.plcc(x, 3 * x + 1) == pytest.approx(1.0, abs=EXACT)
-    assert abs(metrics.plcc(x, 3 * x + 1)) <= 1.0
-    assert metrics.plcc(x * 1e200, -x * 1e-200) == pytest.approx(-1.0, abs=EXACT)
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Metric]:
+    """A later release, which measures one more figure of each sort of evidence."""
+    new = [
+        Metric(f"new_{needs}", "", "higher", "another figure", needs, NEXT, lambda m: 0.25, in_manifest=needs == FOLDS)
+        for needs in (FOLDS, PREDICTIONS, *metrics.COMPARED)
+    ]
+    more = MappingProxyType({**METRICS, **{metric.name: metric for metric in new}})
+    monkeypatch.setattr(metrics, "METRICS", more)
+    monkeypatch.setattr(metrics, "METRICS_VERSION", NEXT)
+    monkeypatch.setattr(gate_hook, "METRICS", more)
+    monkeypatch.setattr(gate_hook, "METRICS_VERSION", NEXT)
+    return more
 
 
-def test_ranks_of_ties_are_averages():
-    """Ties share the mean of their ranks."""
-    assert metrics.ranks(np.array([10.0, 20.0, 10.0, 5.0, 20.0, 20.0])).tolist() == [2.5, 5.0, 2.5, 1.0, 5.0, 5.0]
+def test_one_more_metric_keeps_an_older_registry_valid(production: Sandbox, later: Mapping[str, Metric]) -> None:
+    """Manifest and verdict of the release before lack it: no finding."""
+    assert "new_folds" in later
+    assert production.codes() == []
 
 
-def test_rmse_and_interval_figures_by_hand():
-    """RMSE, coverage, width and Winkler's score of three rows, worked by hand."""
-    y, lower, upper = np.array([1.0, 5.0, 9.0]), np.array([0.0, 0.0, 10.0]), np.array([2.0, 4.0, 11.0])
-    assert metrics.rmse(y, np.array([1.0, 5.0, 6.0])) == pytest.approx(math.sqrt(3.0))
-    assert metrics.coverage(y, lower, upper) == pytest.approx(1 / 3)
-    assert metrics.mean_width(lower, upper) == pytest.approx((2 + 4 + 1) / 3)
-    assert metrics.interval_scores(y, lower, upper, 0.8) == pytest.approx([2.0, 4.0 + 10.0, 1.0 + 10.0])
-    assert metrics.coverage(np.array([2.0]), np.array([2.0]), np.array([2.0])) == 1.0  # closed
-    assert math.isnan(metrics.rmse(np.array([]), np.array([])))
+@pytest.mark.parametrize(
+    ("stored", "codes"),
+    [(0.25, []), (0.5, ["evidence-disagrees"]), (None, ["evidence-disagrees"]), ("absent", ["evidence-disagrees"])],
+)
+def test_a_manifest_of_the_later_release_has_it(
+    smoke: Sandbox, later: Mapping[str, Metric], stored: Any, codes: list[str]
+) -> None:
+    """At its metrics_version the figure may be neither missing nor another."""
+
+    def store(manifest: dict[str, Any]) -> None:
+        manifest["metrics_version"] = NEXT
+        if stored != "absent":
+            manifest["eval"][f"{STORED_PREFIX}new_folds"] = stored
+
+    assert "new_folds" in later
+    assert [code for code, _ in smoke.forged(store)] == codes
 
 
-def test_gaussian_crps_is_the_integral():
-    """The closed form is the integral of the squared difference of distribution functions."""
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle")
-    x = np.linspace(-40, 40, 400_001)
-    for y, mu, sigma in ((0.3, 0.0, 1.0), (-2.0, 1.0, 0.5), (5.0, 4.0, 3.0)):
-        step = (x >= y).astype(float)
-        integral = np.trapezoid((stats.norm.cdf(x, mu, sigma) - step) ** 2, x)
-        found = metrics.gaussian_crps(np.array([y]), np.array([mu]), np.array([sigma]))[0]
-        assert found == pytest.approx(integral, abs=2e-4)  # half a grid step
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.in_manifest])
+@pytest.mark.parametrize("change", ["other", "absent", "null", "true"])
+@pytest.mark.parametrize("version", [1, NEXT, "absent"])
+def test_a_stored_figure_is_compared_by_its_name(smoke: Sandbox, name: str, change: str, version: Any) -> None:
+    """Whatever the manifest's metrics_version says, each figure of version 1 is there and is the recomputed one."""
+
+    def forge(manifest: dict[str, Any]) -> None:
+        manifest.pop("metrics_version", None)
+        if version != "absent":
+            manifest["metrics_version"] = version
+        stored, key = manifest["eval"], f"{STORED_PREFIX}{name}"
+        if change == "absent":
+            del stored[key]
+        else:
+            stored[key] = {"other": stored[key] + 1e-6, "null": None, "true": True}[change]
+
+    smoke.forge(forge)
+    assert smoke.codes() == (["schema-type"] if change == "true" else ["evidence-disagrees"])
 
 
-def test_gaussian_crps_without_sigma_is_the_absolute_error():
-    """A point forecast's CRPS is its absolute error."""
-    assert metrics.gaussian_crps(np.array([3.0, 1.0]), np.array([1.0, 1.0]), np.zeros(2)).tolist() == [2.0, 0.0]
+def test_a_figure_that_no_release_measured_is_refused(smoke: Sandbox) -> None:
+    """An invented metric is no figure of the evidence; one of a later release is a warning, since it is not checked."""
+    key = f"{STORED_PREFIX}quality"
+    assert smoke.forged(lambda manifest: manifest["eval"].update({key: 1.0})) == [
+        ("evidence-disagrees", f"/eval/{key}")
+    ]
+    smoke.forge(lambda manifest: manifest.update(metrics_version=NEXT))
+    found = [(finding.code, str(finding.severity)) for finding in smoke.findings()]
+    assert found == [("evidence-newer", "warning")]
 
 
-def test_erf_and_quantiles_agree_with_scipy():
-    """erf to 1e-15, the normal quantile to 1e-12, Student's t to 1e-8 relative, for 1 to 200 degrees of freedom."""
-    stats = pytest.importorskip("scipy.stats", reason="scipy is the oracle")
-    special = pytest.importorskip("scipy.special", reason="scipy is the oracle")
-    x = np.linspace(-6, 6, 1001).reshape(7, 143)
-    assert np.abs(metrics.erf(x) - special.erf(x)).max() < 1e-15
-    levels = (0.01, 0.3, 0.5, 0.75, 0.9, 0.975, 0.995, 0.9999)
-    for p in levels:
-        assert metrics.normal_quantile(p) == pytest.approx(stats.norm.ppf(p), abs=EXACT)
-        for df in range(1, 201):
-            assert metrics.student_t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-8, abs=1e-8)
+def test_metrics_that_came_together_are_stored_together() -> None:
+    """A set a release and sort of evidence, so that a verdict that stores one of a set stores all."""
+    names = ["mean_plcc", "n_rows", "coverage_80", "rmse_vs_vmaf"]
+    assert gate_hook.together(names) == (
+        frozenset({"mean_plcc", "n_rows"}),
+        frozenset({"coverage_80"}),
+        frozenset({"rmse_vs_vmaf"}),
+    )
 
 
-def test_student_t_in_closed_form():
-    """One degree of freedom is Cauchy's; two have t = (2p - 1) sqrt(2 / (4 p (1 - p)))."""
-    assert metrics.student_t_quantile(0.975, 1) == pytest.approx(math.tan(math.pi * 0.475), rel=1e-12)
-    assert metrics.student_t_quantile(0.975, 2) == pytest.approx(0.95 * math.sqrt(2 / (4 * 0.975 * 0.025)), rel=1e-12)
-
-
-@pytest.mark.parametrize(("p", "df"), [(0.0, 3), (1.0, 3), (0.9, 0), (0.9, 1.5), (math.nan, 3)])
-def test_student_t_refuses_what_has_no_quantile(p, df):
-    """A probability outside (0, 1) or no whole degrees of freedom is a mistake."""
-    with pytest.raises(ValueError, match="t quantile"):
-        metrics.student_t_quantile(p, df)
-
-
-def test_group_means_and_standard_errors():
-    """Means by group, NaN for an empty one; a standard error needs two."""
-    means = metrics.group_means([True, False, True, True], np.array([0, 0, 2, 2]), 3)
-    assert means[[0, 2]].tolist() == [0.5, 1.0]
-    assert math.isnan(means[1])
-    assert metrics.standard_error(np.array([1.0, 3.0])) == pytest.approx(1.0)
-    assert math.isnan(metrics.standard_error(np.array([1.0])))
+def test_replaced_metrics_are_other_values() -> None:
+    """METRICS cannot be written to by accident."""
+    with pytest.raises(TypeError):
+        METRICS["mean_plcc"] = replace(METRICS["mean_plcc"], since=9)  # type: ignore[index]  # that is what is tested

@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fr_ensemble.evidence import oof as oof_room
-from fr_ensemble.evidence.measure import EvidenceProblem, measure, read_oof, to_files
-from fr_ensemble.evidence.metrics import plcc, rmse, srocc
-from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, make_oof, set_fold, summaries
+from fr_ensemble.evidence.loso import to_files
+from fr_ensemble.evidence.oof import EvidenceProblem, read_oof
+from fr_ensemble.evidence.statistics import plcc, rmse, srocc
+from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, make_oof, measure, set_fold, summaries
 
 
 def edited(seed, change):

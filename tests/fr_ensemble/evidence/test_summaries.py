@@ -6,8 +6,7 @@ import json
 import math
 
 import pytest
-from fr_ensemble.evidence.measure import measure, measure_summaries
-from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, set_fold, summaries
+from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, measure, measure_foreign, set_fold, summaries
 
 from registry_tool.errors import InputError
 
@@ -27,12 +26,12 @@ def as_files(*documents):
 def test_public_summaries_are_measured():
     """Summaries without predictions give the same metrics, and hold against their corpus and members."""
     files = as_files(*map(public, SEEDS)) | {"PROMOTE.json": b"not looked at"}
-    metrics, problems, details = measure_summaries(files, seeds=SEEDS, corpus=CORPUS, recipe_sha256=RECIPE)
+    metrics, problems, details = measure_foreign(files, seeds=SEEDS, corpus=CORPUS, recipe_sha256=RECIPE)
     assert problems == ()
     expected = measure(OOF, summaries())
     assert metrics == pytest.approx(expected[0])
     assert details["seed_plcc"] == pytest.approx(expected[2]["seed_plcc"])
-    assert measure_summaries(FILES, corpus=CORPUS, recipe_sha256=RECIPE)[1] == ()
+    assert measure_foreign(FILES, corpus=CORPUS, recipe_sha256=RECIPE)[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_faked_public_summaries_are_problems(change, words):
     change(documents[1])
     files = {f"loso_seed{seed}.json": json.dumps(d).encode() for seed, d in zip(SEEDS, documents, strict=True)}
     pins = {"recipe_sha256": RECIPE, "onnx_sha256": {1: "1" * 64}}
-    problems = measure_summaries(files, corpus=CORPUS, **pins)[1]
+    problems = measure_foreign(files, corpus=CORPUS, **pins)[1]
     assert any(words in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
 
@@ -79,22 +78,22 @@ def test_copies_under_other_names_are_problems():
     """One seed's file under five names, with or without its seed edited, or under a name with a zero, is found."""
     one = public(0)
     copies = {f"loso_seed{seed}.json": json.dumps(one).encode() for seed in range(5)}
-    assert any("under another's name" in problem for problem in measure_summaries(copies)[1])
+    assert any("under another's name" in problem for problem in measure_foreign(copies)[1])
     renumbered = as_files(*(one | {"seed": seed} for seed in range(5)))
-    assert any("seeds 0 and 4: found the same figures" in problem for problem in measure_summaries(renumbered)[1])
+    assert any("seeds 0 and 4: found the same figures" in problem for problem in measure_foreign(renumbered)[1])
     zeros = as_files(public(0), public(1)) | {"loso_seed00.json": json.dumps(public(0)).encode()}
-    assert any("loso_seed00.json" in problem for problem in measure_summaries(zeros)[1])
-    assert any("expected at least 2" in problem for problem in measure_summaries(as_files(one))[1])
+    assert any("loso_seed00.json" in problem for problem in measure_foreign(zeros)[1])
+    assert any("expected at least 2" in problem for problem in measure_foreign(as_files(one))[1])
     twice = as_files(public(0), public(1))
     twice["loso_seed1.json"] = twice["loso_seed1.json"].replace(b'"seed": 1', b'"seed": 0, "seed": 1')
-    assert any("a key stands twice" in problem for problem in measure_summaries(twice)[1])
+    assert any("a key stands twice" in problem for problem in measure_foreign(twice)[1])
 
 
 def test_seeds_on_other_folds_give_no_metrics():
     """Seeds that held out different sources cannot be averaged."""
     other = public(1)
     other["folds"][0]["held_out"] = "elsewhere"
-    metrics, problems, _ = measure_summaries(as_files(public(0), other))
+    metrics, problems, _ = measure_foreign(as_files(public(0), other))
     assert metrics == {}
     assert any("different folds" in problem for problem in problems)
 
@@ -103,6 +102,6 @@ def test_seeds_on_other_folds_give_no_metrics():
 def test_what_is_no_summary_is_unusable(data):
     """A file that is not a JSON object cannot be judged; neither can a folder without summaries."""
     with pytest.raises(InputError, match=r"loso_seed0\.json"):
-        measure_summaries({"loso_seed0.json": data})
+        measure_foreign({"loso_seed0.json": data})
     with pytest.raises(InputError, match=r"expected loso_seed\{N\}\.json files"):
-        measure_summaries({"other.json": b"{}"})
+        measure_foreign({"other.json": b"{}"})

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fr_ensemble.evidence.intervals import METHODS, calibrate, held_out_reach
-from fr_ensemble.evidence.measure import Figures
+from fr_ensemble.evidence.intervals import calibrate, held_out_reach
+from fr_ensemble.evidence.loso import FoldScores
+from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import Oof, write_oof
 from fr_ensemble.hooks import figures as room
 from fr_ensemble.hooks.figures import figures
@@ -75,7 +76,7 @@ def test_heat_map_is_the_evidence() -> None:
     oof = make_oof()
     figure = shown(oof)["Leave one source out: PLCC by seed and source"]
     header, *rows = table(figure).rows
-    truth = Figures.of(oof)
+    truth = FoldScores.of(oof)
     assert header[:5] == ["held out", "rows", "seed 0", "seed 1", "seed 2"]
     assert [row[0] for row in rows] == [f"s{k}" for k in np.argsort(truth.plcc.mean(axis=0))]
     assert f"on top: {rows[0][0]}" in figure.caption
@@ -127,7 +128,7 @@ def test_reliability_is_the_calibration_of_the_others(method: str) -> None:
     assert [row[1] for row in table(figure).rows[1:]] == [f"{share * 100:.1f} %" for share in inside.mean(axis=1)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTERVAL_METHODS)
 def test_reach_covers_what_calibration_says(method: str) -> None:
     """The share of a source's errors within reach is the coverage that the calibration reports for it."""
     oof = make_oof(sources=9)
@@ -187,7 +188,7 @@ def test_predicted_against_true_names_the_worst() -> None:
 
 def test_many_rows_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a sample is drawn, the same each time, and the caption says how many of how many."""
-    monkeypatch.setattr(room, "MOST_POINTS", 100)
+    monkeypatch.setattr(room, "MAX_POINTS", 100)
     oof = make_oof()
     for title in ("Predicted against true", "Interval width against error"):
         figure = shown(oof)[title]
@@ -198,7 +199,7 @@ def test_many_rows_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_many_sources_show_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of very many sources holds the worst, and says so."""
-    monkeypatch.setattr(room, "MOST_SOURCES", 4)
+    monkeypatch.setattr(room, "MAX_SOURCES", 4)
     figure = shown(make_oof())["Leave one source out: PLCC by seed and source"]
     assert len(table(figure).rows) == 5
     assert "The 4 worst of 6 are shown." in figure.caption

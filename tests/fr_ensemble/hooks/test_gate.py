@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from command_line import Program
 from fr_ensemble.evidence.intervals import calibrate
-from fr_ensemble.evidence.metrics import bootstrap_interval
+from fr_ensemble.evidence.loso import FoldScores
+from fr_ensemble.evidence.metrics import Measurement
+from fr_ensemble.evidence.metrics import measured as metrics_of
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.pinned import Predictions
-from fr_ensemble.hooks.gate import over_sources
+from fr_ensemble.evidence.statistics import bootstrap_interval
 from sandbox import Sandbox
 
 K, ROWS = 12, 40
@@ -31,7 +32,7 @@ def make_oof(k: int = K, wild: int | None = None, spread: float = 1.0) -> Oof:
 
 
 def measured(oof: Oof) -> dict[str, float]:
-    return over_sources(Predictions.of(oof), calibrate(oof, target_range=(0.0, 100.0)))
+    return metrics_of(Measurement(FoldScores.of(oof), oof, calibrate(oof, target_range=(0.0, 100.0))))
 
 
 def test_a_source_unlike_the_others_is_the_worst() -> None:
@@ -109,6 +110,8 @@ def test_a_verdict_of_a_release_that_measured_less_stays_valid(production: Sandb
     fewer = {name: v for name, v in metrics.items() if not name.startswith(("coverage", "mean_plcc_", "sigma"))}
     assert len(fewer) < len(metrics)
     production.forge_verdict(metrics=fewer)
+    assert production.codes() == ["verdict-disagrees"]  # its metrics_version had them
+    production.forge_verdict(metrics=fewer, metrics_version=1)
     assert production.codes() == []
     production.forge_verdict(metrics=fewer | {"coverage_80": metrics["coverage_80"] + 1e-6})
     assert production.codes() == ["verdict-disagrees"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command_line import Program, program
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.evidence import measure
+from fr_ensemble.evidence import loso
 from fr_ensemble.evidence.oof import read_oof
 from registries import TRAINING, Made
 from sandbox import Sandbox, tree
@@ -91,7 +91,7 @@ def test_a_manifest_that_tells_another_training_is_refused(smoke: Sandbox, made:
     recipe = Recipe.from_dict(smoke.manifest["recipe"] | {"epochs": 1})
     oof = read_oof((smoke.artifacts / "evidence/oof.npz").read_bytes())
     object.__setattr__(oof, "recipe_sha256", recipe.sha256)
-    assert smoke.forged(forge, measure.to_files(oof, smoke.manifest["corpus"]["name"])) == []
+    assert smoke.forged(forge, loso.to_files(oof, smoke.manifest["corpus"]["name"])) == []
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
     assert (ran.code, "NOT reproduced: predictions differ beyond tolerance" in ran.out) == (1, True)
     assert "numba: then 0.1, now " in ran.out

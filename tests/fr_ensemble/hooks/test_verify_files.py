@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
 from fr_ensemble.artifacts.manifest import scaler_of
-from fr_ensemble.evidence import measure
+from fr_ensemble.evidence import loso
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from registries import FEATURES, Made
 from sandbox import Sandbox, to_json
@@ -121,7 +121,7 @@ def test_a_changed_byte_names_its_file(smoke: Sandbox, name: str, place: float) 
 def changed_oof(box: Sandbox, change: Callable[[Oof], Oof], *, summaries: bool) -> dict[str, bytes]:
     """Evidence files with other predictions; summaries: made to fit them."""
     oof = change(read_oof((box.artifacts / "evidence/oof.npz").read_bytes()))
-    return measure.to_files(oof, "corpus.csv") if summaries else {"evidence/oof.npz": write_oof(oof)}
+    return loso.to_files(oof, "corpus.csv") if summaries else {"evidence/oof.npz": write_oof(oof)}
 
 
 def better(oof: Oof) -> Oof:

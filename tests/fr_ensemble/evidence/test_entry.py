@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fr_ensemble.evidence.measure import Figures
+from fr_ensemble.evidence.entry import Predictions, predictions, recomputed
+from fr_ensemble.evidence.loso import FoldScores
+from fr_ensemble.evidence.metrics import Measurement, measured
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
-from fr_ensemble.evidence.pinned import Predictions, predictions
-from fr_ensemble.hooks.gate import evidence_sha256, gate, measure_pinned
+from fr_ensemble.hooks.gate import evidence_sha256, gate
 from registries import Made
 from sandbox import Sandbox
 
@@ -108,7 +109,7 @@ def test_the_public_summaries_are_those_of_the_predictions(view: Any, smoke: San
 
 def test_figures_of_the_manifest_are_those_of_the_gate(view: Any) -> None:
     """Nothing is measured one way when trained and another way when judged."""
-    metrics = measure_pinned(view).metrics
+    metrics = measured(Measurement(recomputed(view)[0].scores))
     stored = (view.manifest or {})["eval"]
     assert {name: stored[f"loso_{name}"] for name in metrics} == pytest.approx(metrics, abs=TOLERANCE)
 
@@ -158,30 +159,30 @@ def test_foreign_files_leave_the_pinned_ones_alone(view: Any, made: Made, tmp_pa
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Oof]:
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[Oof]:
     """The predictions whose LOSO figures were computed, each time they were."""
     seen: list[Oof] = []
-    compute = Figures.of
-    monkeypatch.setattr(Figures, "of", lambda oof: (seen.append(oof), compute(oof))[1])
+    compute = FoldScores.of
+    monkeypatch.setattr(FoldScores, "of", lambda oof: (seen.append(oof), compute(oof))[1])
     return seen
 
 
 @pytest.mark.parametrize("run", [validate, lambda path, plugins: flip(path, plugins, "tiny")])
 def test_a_run_measures_an_entrys_evidence_once(
-    smoke: Sandbox, measured: list[Oof], run: Callable[[Path, Any], object]
+    smoke: Sandbox, computed: list[Oof], run: Callable[[Path, Any], object]
 ) -> None:
     """Whoever asks, of whichever opening of the entry: its plugin's check, the gate, the check of what flip wrote."""
     flip(smoke.path, load(), "tiny") if run is validate else None
     gc.collect()
-    measured.clear()
+    computed.clear()
     run(smoke.path, load())
-    assert len(measured) == 1
+    assert len(computed) == 1
     assert smoke.entry["smoke"] is False
     gc.collect()
     assert not [held for held in gc.get_objects() if isinstance(held, Predictions)]  # none outlives its entry
 
 
-def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, measured: list[Oof]) -> None:
+def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, computed: list[Oof]) -> None:
     """A reading that gives other bytes is measured anew, from the same view too; the first bytes again are not."""
     data = view.read("evidence/oof.npz")
     oof = read_oof(data)
@@ -194,7 +195,7 @@ def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, measur
         changing.read = lambda path, given=given: given if path == "evidence/oof.npz" else view.read(path)
         answers.append(predictions(changing))
         assert answers[-1].oof.target[0] == read_oof(given).target[0]
-        np.testing.assert_array_equal(answers[-1].figures.rmse, Figures.of(read_oof(given)).rmse)
+        np.testing.assert_array_equal(answers[-1].scores.rmse, FoldScores.of(read_oof(given)).rmse)
     assert answers[0] is answers[2] is not answers[1] is answers[3]
     with pytest.raises(ValueError, match="read-only"):
         answers[0].oof.target[0] = 0.0

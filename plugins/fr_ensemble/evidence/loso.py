@@ -1,19 +1,20 @@
-"""measure.py: what out-of-fold predictions and LOSO summaries show, recomputed. Judges nothing, opens no file."""
+"""loso.py: leave-one-source-out scores of seeds and folds, recomputed, and what is wrong with them. Opens no file."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64
+from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.metrics import plcc, rmse, srocc
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof, write_oof
+from fr_ensemble.evidence.oof import Oof, write_oof
+from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from fr_ensemble.evidence.summaries import (
     between_problems,
     corpus_problems,
@@ -27,32 +28,19 @@ from fr_ensemble.evidence.summaries import (
 from registry_tool.errors import InputError
 from registry_tool.strictjson import dump
 
-__all__ = [
-    "EvidenceProblem",
-    "Measured",
-    "Oof",
-    "measure",
-    "measure_summaries",
-    "read_oof",
-    "read_summaries",
-    "to_files",
-]
-
-OOF_FILE = "evidence/oof.npz"
 COLLAPSED_SIGMA = 1e-6  # of the target's standard deviation: float32 rounding, not disagreement of members
 
 
-class Measured(NamedTuple):
-    """What evidence shows: metrics by name, what makes it unfit (one line each), and tables as JSON for people."""
+class Recomputed(NamedTuple):
+    """Scores recomputed from evidence, None where the folds make no table, and what makes it unfit, one line each."""
 
-    metrics: dict[str, float]
+    scores: FoldScores | None
     problems: tuple[str, ...]
-    details: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """LOSO figures of S seeds on K folds; anything that could not be computed is NaN."""
+class FoldScores:
+    """Scores of S seeds on K folds; anything that could not be computed is NaN."""
 
     seeds: tuple[int, ...]
     folds: tuple[str, ...]  # the held-out sources
@@ -62,7 +50,7 @@ class Figures:
     rmse: Float64  # (S, K), target units
 
     @classmethod
-    def of(cls, oof: Oof) -> Figures:
+    def of(cls, oof: Oof) -> FoldScores:
         order = np.argsort(oof.source, kind="stable")
         n = np.bincount(oof.source, minlength=len(oof.sources))
         rows = np.split(order, np.cumsum(n)[:-1])
@@ -88,25 +76,6 @@ class Figures:
         means = {f"mean_{name}": _number(getattr(self, name)[index].mean()) for name in ("plcc", "srocc", "rmse")}
         spread = _number(self.plcc[index].std(ddof=1)) if len(self.folds) > 1 else None
         return {"seed": self.seeds[index], "n_folds": len(folds), "folds": folds, "std_plcc": spread, **means}
-
-    def metrics(self) -> dict[str, float]:
-        """What a policy's rules may name; a metric that is not finite is left out, and is never a pass.
-
-        PLCC_i is seed i's mean over folds. worst_fold_plcc: the lowest of the folds' means over seeds.
-        """
-        seeds = self.plcc.mean(axis=1)
-        metrics = {
-            "mean_plcc": seeds.mean(),
-            "plcc_spread": seeds.max() - seeds.min(),
-            "min_seed_plcc": seeds.min(),
-            "worst_fold_plcc": self.plcc.mean(axis=0).min(),
-            "mean_srocc": self.srocc.mean(),
-            "mean_rmse": self.rmse.mean(),
-            "n_seeds": len(set(self.seeds)),
-            "n_folds": len(self.folds),
-            "n_rows": sum(self.n),
-        }
-        return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
     def details(self) -> dict[str, Any]:
         """The fold table, and the seeds' means, as JSON."""
@@ -141,67 +110,71 @@ class Figures:
 
 def to_files(oof: Oof, corpus_name: str) -> dict[str, bytes]:
     """`evidence/oof.npz` and, a seed, `evidence/loso_seed{N}.json` with the public fields and the digests."""
-    figures = Figures.of(oof)
-    files = {OOF_FILE: write_oof(oof)}
+    scores = FoldScores.of(oof)
+    files = {OOF_PATH: write_oof(oof)}
     for index, seed in enumerate(oof.seeds):
-        document = figures.summary(index) | {"corpus": corpus_name} | _digests(oof)
-        files[f"evidence/loso_seed{seed}.json"] = dump(document)
+        document = scores.summary(index) | {"corpus": corpus_name} | _digests(oof)
+        files[summary_path(seed)] = dump(document)
     return files
 
 
-def measure(
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What evidence must be evidence of, as far as that is known: a manifest's claims, or a corpus at hand.
+
+    onnx_sha256: of the members, by seed.
+    """
+
+    seeds: Sequence[int] | None = None
+    rows_sha256: str | None = None
+    recipe_sha256: str | None = None
+    corpus_sha256: str | None = None
+    corpus: Corpus | None = None
+    onnx_sha256: Mapping[int, str] = field(default_factory=dict)
+
+
+NOTHING_EXPECTED = Expected()
+
+
+def recompute(
     oof: Oof,
     summaries: Mapping[int, Mapping[str, Any]],
-    *,
-    figures: Figures | None = None,
-    seeds: Sequence[int] | None = None,
-    rows_sha256: str | None = None,
-    recipe_sha256: str | None = None,
-    corpus_sha256: str | None = None,
-) -> Measured:
-    """Every figure from the predictions; the summaries (by the seed in their name) must say the same.
+    expected: Expected = NOTHING_EXPECTED,
+    scores: FoldScores | None = None,
+) -> Recomputed:
+    """Scores from the predictions; the summaries (by the seed in their name) must say the same.
 
-    figures: of these predictions, where they are measured already. seeds, rows_sha256, recipe_sha256, corpus_sha256:
-    what the manifest says, where it is known.
+    scores: of these predictions, where they are known already.
     """
-    figures = figures or Figures.of(oof)
-    problems = figures.problems() + _agreement_problems(oof)
-    problems += _seed_problems(oof.seeds, summaries, seeds)
-    expected = {"rows_sha256": rows_sha256, "recipe_sha256": recipe_sha256, "corpus_sha256": corpus_sha256}
+    scores = scores or FoldScores.of(oof)
+    problems = scores.problems() + _agreement_problems(oof)
+    problems += _seed_problems(oof.seeds, summaries, expected.seeds)
     found = _digests(oof)
-    for name, digest in expected.items():
+    for name in ("rows_sha256", "recipe_sha256", "corpus_sha256"):
+        digest = getattr(expected, name)
         if digest is not None and found.get(name) != digest:
             problems.append(f"oof.npz {name}: found {found.get(name)}, expected {digest}: evidence of another run")
     for index, seed in enumerate(oof.seeds):
         if seed in summaries:
-            expected_summary = figures.summary(index) | found
-            problems += differences(f"loso_seed{seed}.json", summaries[seed], expected_summary)
-    return Measured(figures.metrics(), tuple(dict.fromkeys(problems)), figures.details())
+            problems += differences(f"loso_seed{seed}.json", summaries[seed], scores.summary(index) | found)
+    return Recomputed(scores, tuple(dict.fromkeys(problems)))
 
 
-def measure_summaries(
-    files: Mapping[str, bytes],
-    *,
-    seeds: Sequence[int] | None = None,
-    corpus: Corpus | None = None,
-    corpus_sha256: str | None = None,
-    recipe_sha256: str | None = None,
-    onnx_sha256: Mapping[int, str] | None = None,
-) -> Measured:
+def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECTED) -> Recomputed:
     """Foreign evidence without predictions: what its `loso_seed{N}.json` files say, as far as it holds together.
 
-    corpus: its sources must be exactly the folds, with as many rows. Its digests (without it, corpus_sha256),
-    recipe_sha256 and onnx_sha256 (of the members, by seed) must be those of the files, where the files carry any.
-    Raises InputError where there is no summary, or one that is not JSON.
+    The sources of a corpus at hand must be exactly the folds, with as many rows; digests must be those of the files,
+    where the files carry any. Raises InputError where there is no summary, or one that is not JSON.
     """
     documents, misnamed = read_summaries(files)
     if not documents:
         raise InputError(f"evidence: found {sorted(files)[:5]}, expected loso_seed{{N}}.json files: check the folder")
-    problems = [*misnamed, *_seed_problems(tuple(documents), documents, seeds)]
+    corpus = expected.corpus
+    problems = [*misnamed, *_seed_problems(tuple(documents), documents, expected.seeds)]
     for seed, document in documents.items():
         problems += summary_problems(seed, document)
-        digests = {"recipe_sha256": recipe_sha256, "onnx_sha256": (onnx_sha256 or {}).get(seed)}
-        digests |= {"corpus_sha256": corpus_sha256}
+        digests = {"recipe_sha256": expected.recipe_sha256, "onnx_sha256": expected.onnx_sha256.get(seed)}
+        digests |= {"corpus_sha256": expected.corpus_sha256}
         if corpus is not None:
             problems += corpus_problems(seed, document, corpus)
             digests |= {"corpus_sha256": corpus.sha256, "rows_sha256": corpus.rows_sha256}
@@ -210,15 +183,15 @@ def measure_summaries(
     folds = {seed: folds_of(document) for seed, document in documents.items()}
     names = list(next(iter(folds.values())))
     if not names or any(set(other) != set(names) for other in folds.values()):
-        return Measured({}, tuple(dict.fromkeys(problems)), {})
+        return Recomputed(None, tuple(dict.fromkeys(problems)))
     tables = [
         np.array([[number(folds[seed][name].get(figure)) for name in names] for seed in documents])
         for figure in ("plcc", "srocc", "rmse")
     ]
     first = folds[next(iter(documents))]
     n = tuple(int(np.nan_to_num(number(first[name].get("n_val")))) for name in names)
-    figures = Figures(tuple(documents), tuple(names), n, *tables)
-    return Measured(figures.metrics(), tuple(dict.fromkeys(problems + figures.problems())), figures.details())
+    scores = FoldScores(tuple(documents), tuple(names), n, *tables)
+    return Recomputed(scores, tuple(dict.fromkeys(problems + scores.problems())))
 
 
 def _digests(oof: Oof) -> dict[str, str]:

@@ -1,0 +1,154 @@
+"""options.py: the options of `registry train fr_ensemble`, and the run that they ask for. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
+from registry_tool.errors import InputError
+from registry_tool.values import checked_text
+
+if TYPE_CHECKING:
+    from fr_ensemble.hooks.train import Job
+    from registry_tool.hookspec import Trained, TrainRequest
+
+SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with the plugin
+NO_LICENSE = "no licence is recorded: say --license SPDX; it follows from the corpus"
+ENTRY_TEXTS = {"license": 128, "description": 256}  # options that become fields of the entry -> their longest text
+OF_RECIPE = (
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "decoupled_weight_decay",
+    "dropout",
+    "input_noise",
+    "early_stopping",
+    "hidden",
+)
+OF_JOB = ("interval", "jobs", "device", "engine", "checkpoint", "resume")
+
+OPTIONS = (
+    click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
+    click.Option(["--target-range"], metavar="LOW,HIGH", help="Its bounds; known for vmaf (0,100) and mos (1,5)."),
+    click.Option(["--features"], metavar="A,B,...", help="Feature columns.  [default: libvmaf's canonical six]"),
+    click.Option(
+        ["--condition", "conditions"],
+        multiple=True,
+        metavar="[log2:]COLUMN",
+        help="A numeric column beside the encoder; again for more.",
+    ),
+    click.Option(
+        ["--vocabulary"],
+        type=click.IntRange(1, 2),
+        default=2,
+        show_default=True,
+        help="Version of the encoder list: 12 or 6 slots.",
+    ),
+    click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds of the members."),
+    click.Option(
+        ["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"
+    ),
+    click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Rows a step."),
+    click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's step size."),
+    click.Option(["--weight-decay"], type=float, default=1e-5, show_default=True, help="L2 term of Adam."),
+    click.Option(["--decoupled-weight-decay"], is_flag=True, help="AdamW's decay instead of the L2 term."),
+    click.Option(["--dropout"], type=float, default=0.1, show_default=True, help="Share of hidden units left out."),
+    click.Option(
+        ["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."
+    ),
+    click.Option(
+        ["--early-stopping"],
+        type=click.IntRange(0),
+        default=0,
+        metavar="EPOCHS",
+        help="Stop a model that long after its best epoch on a fifth of its training sources.  [default: off]",
+    ),
+    click.Option(
+        ["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."
+    ),
+    click.Option(
+        ["--interval"],
+        type=click.Choice(list(INTERVAL_METHODS)),
+        default=DEFAULT_METHOD,
+        show_default=True,
+        help="How intervals are calibrated; docs/metrics.md explains each method.",
+    ),
+    click.Option(["--jobs"], type=click.IntRange(1), help="Processor cores to use.  [default: all]"),
+    click.Option(
+        ["--trainer"],
+        metavar="NAME",
+        help="compiled, or reference: the same models in plain torch.  [default: compiled; reference with --device]",
+    ),
+    click.Option(["--device"], default="cpu", show_default=True, help="Of the reference trainer: cpu, cuda, ..."),
+    click.Option(
+        ["--engine"], default="local", show_default=True, help="local: threads; ray: a Ray cluster's workers."
+    ),
+    click.Option(
+        ["--checkpoint"], type=click.Path(path_type=Path), metavar="DIR", help="Keep a long run's state there."
+    ),
+    click.Option(["--resume"], is_flag=True, help="Go on from --checkpoint, to the same bytes."),
+    click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
+    click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
+)
+
+
+def entry_fields(request: TrainRequest) -> Mapping[str, str]:
+    """Further fields of the registry entry. Raises InputError for a text that no registry can hold."""
+    fields = {name: request.options.get(name) for name in ENTRY_TEXTS}
+    if fields["license"] is None and (request.corpus is None or request.smoke):
+        fields["license"] = SHIPPED_LICENSE
+    texts = {name: text for name, text in fields.items() if text is not None}
+    return {name: checked_text(f"--{name}", text, ENTRY_TEXTS[name]) for name, text in texts.items()}
+
+
+def described(trained: Trained, fields: Mapping[str, str]) -> Trained:
+    """The same with these fields of the entry, and a warning where nothing says what people may do with the model."""
+    unlicensed = [] if "license" in fields else [NO_LICENSE]
+    return replace(trained, entry=fields, warnings=[*trained.warnings, *unlicensed])
+
+
+def job_of(request: TrainRequest) -> Job:
+    """The run that the options ask for. Raises InputError for options that mean nothing."""
+    from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, Recipe
+    from fr_ensemble.corpus.rows import ColumnSpec, Condition
+    from fr_ensemble.corpus.vocabulary import CANONICAL_6
+    from fr_ensemble.hooks.train import Job
+
+    options = request.options
+    given = options["target_range"]
+    bounds = _numbers("--target-range", given, float) if given is not None else None
+    if bounds is not None and len(bounds) != 2:
+        raise InputError(f"--target-range: found {given!r}, expected LOW,HIGH such as 0,100")
+    features = options["features"]
+    spec = ColumnSpec(
+        features=tuple(name.strip() for name in features.split(",")) if features is not None else CANONICAL_6,
+        target=options["target"],
+        conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
+        vocabulary_version=options["vocabulary"],
+        target_range=(bounds[0], bounds[1]) if bounds else None,
+    )
+    try:
+        recipe = Recipe(
+            seeds=_numbers("--seeds", options["seeds"], int),
+            epochs=1 if request.smoke else options["epochs"],
+            **{name: options[name] for name in OF_RECIPE},
+        )
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
+    if options["resume"] and options["checkpoint"] is None:
+        raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
+    choices = {name: options[name] for name in OF_JOB}
+    choices["trainer"] = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
+    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **choices)
+
+
+def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:
+    try:
+        return tuple(of(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option}: found {text!r}, expected numbers separated by commas") from None

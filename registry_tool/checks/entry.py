@@ -10,7 +10,7 @@ from registry_tool.checks.promotion import check_promotion
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry
 from registry_tool.documents.schema import show
 from registry_tool.documents.store import Loaded
-from registry_tool.findings import Finding, Severity
+from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import Level
 from registry_tool.legacy.manifests import check_joined
 from registry_tool.plugins.manager import KIND_UNKNOWN, Plugins
@@ -19,6 +19,49 @@ from registry_tool.storage.files import Folder
 from registry_tool.values import Entry, Registry
 
 SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
+
+KIND_FORM = FindingRule(
+    "kind-form",
+    "an ONNX file where the kind has a manifest, or the other way round",
+    why="The plugin of the kind checks the other one, so this would not be checked.",
+    message="an entry of kind {kind!r} needs `{field}`",
+    hint="correct the kind, or register the model in the form of its kind",
+    example='"kind": "fr" with a manifest',
+)
+FOLDER_WRONG = FindingRule(
+    "folder-wrong",
+    "artifacts outside the folder of their id and digest",
+    why="Artifacts are immutable: a folder with another name was edited by hand.",
+    message="the artifacts are not in the folder of the entry's id and digest",
+    hint="train again, or restore the folder",
+    example="ens_v1/latest/manifest.json",
+)
+SIDECAR_UNPINNED = FindingRule(
+    "sidecar-unpinned",
+    "unpinned sidecar",
+    why="A runtime scales its inputs by the sidecar; without a digest an edit goes unseen.",
+    message="unpinned sidecar {sidecar}",
+    expected="the sidecar's sha256",
+    hint="add `sidecar_sha256` to the entry, or remove the sidecar",
+    example="m.json beside m.onnx",
+)
+PIN_UNREAD = FindingRule(
+    "pin-unread",
+    "unused pin",
+    why="It is never verified: a reader who relies on it is misled.",
+    message="`{field}` of an entry with a manifest is never verified",
+    expected="pins in the manifest",
+    hint="remove it; the manifest pins every file",
+    example='"int8_sha256" beside "manifest"',
+)
+DISAGREES = FindingRule(
+    "entry-disagrees",
+    "registry and manifest (or sidecar) disagree on id, kind or smoke",
+    why="A runtime that reads the other one loads something else.",
+    message="{field} differs from that in the registry",
+    hint="correct the one that is wrong",
+    example="smoke: true in the manifest, false in the registry",
+)
 
 
 def open_entry(
@@ -43,11 +86,10 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
         known = ", ".join(sorted(plugins.kinds))
         findings.append(KIND_UNKNOWN.at(opened.row, "/kind", found=entry.kind, expected=known, kind=entry.kind))
     elif (plugins.kinds[entry.kind].schema is None) is not (entry.manifest is None):
-        here, there = ("manifest", "onnx") if entry.manifest else ("onnx", "manifest")
-        findings.append(opened.registry_finding(
-            "kind-form", f"an entry of kind {entry.kind!r} names no `{here}`: nobody would look at it", here,
-            found=here, expected=there, hint="correct the kind, or register the model as its kind asks",
-        ))  # fmt: skip
+        form, needed = ("manifest", "onnx") if entry.manifest else ("onnx", "manifest")
+        findings.append(
+            KIND_FORM.at(opened.row, f"/{form}", found=form, expected=needed, kind=entry.kind, field=needed)
+        )
     findings += _check_against_registry(opened, registry)
     if any(f.severity is Severity.ERROR for f in findings):
         return findings
@@ -70,31 +112,19 @@ def _check_against_registry(opened: OpenEntry, registry: Registry) -> Iterator[F
     if entry.manifest is not None and registry.schema_version >= 2:
         expected = f"{entry.id}/{entry.sha256[:12]}"
         if dirname(entry.manifest) != expected:
-            yield opened.registry_finding(
-                "folder-wrong", "an entry's artefacts stand in the folder of its id and digest", "manifest",
-                found=entry.manifest, expected=f"{expected}/manifest.json", hint="train again, or restore the folder",
-            )  # fmt: skip
+            yield FOLDER_WRONG.at(opened.row, "/manifest", found=entry.manifest, expected=f"{expected}/manifest.json")
     if registry.schema_version >= 2 and opened.sidecar is not None and "sidecar_sha256" not in entry.document:
-        yield opened.registry_finding(
-            "sidecar-unpinned", f"nothing pins {opened.sidecar}", "sha256", found="no sidecar_sha256",
-            expected="the sidecar's sha256", hint="add `sidecar_sha256` to the entry, or remove the sidecar",
-        )  # fmt: skip
+        yield SIDECAR_UNPINNED.at(opened.row, "/sha256", found="no sidecar_sha256", sidecar=opened.sidecar)
     for field in SINGLE_PINS if entry.manifest is not None else ():
         if field in entry.document:
-            yield opened.registry_finding(
-                "pin-unread", f"nothing reads `{field}` of an entry with a manifest", field, found=field,
-                expected="pins in the manifest", hint="remove it",
-            )  # fmt: skip
+            yield PIN_UNREAD.at(opened.row, f"/{field}", found=field, field=field)
     if manifest is None:
         return
     for field in ("id", "kind"):
         if field in manifest and manifest[field] != getattr(entry, field):
-            yield opened.finding(
-                "entry-disagrees", f"the registry and this document name another {field}", f"/{field}",
-                found=str(manifest[field]), expected=getattr(entry, field), hint="correct the one that is wrong",
-            )  # fmt: skip
+            found, expected = manifest[field], getattr(entry, field)
+            yield DISAGREES.at(opened, f"/{field}", found=found, expected=expected, field=field)
     if "smoke" in manifest and manifest["smoke"] is not entry.smoke:
-        yield opened.finding(
-            "entry-disagrees", "this document and the registry disagree on smoke", "/smoke",
-            found=show(manifest["smoke"]), expected=show(entry.smoke), hint="remove it: the registry alone says so",
-        )  # fmt: skip
+        found, expected = show(manifest["smoke"]), show(entry.smoke)
+        hint = "remove it here: the registry decides"
+        yield DISAGREES.at(opened, "/smoke", found=found, expected=expected, hint=hint, field="smoke")

@@ -7,11 +7,39 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from posixpath import dirname
 
+from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.storage.files import FileProblem, Folder, InventoryItem
-from registry_tool.values import Finding, Registry, Severity
+from registry_tool.values import Registry
 
 MODEL_SUFFIXES = (".onnx", ".data", ".onnx_data", ".ort")
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
+
+NAME_COLLISION = FindingRule(
+    "name-collision",
+    "names that collide on other file systems",
+    why="A checkout on macOS or Windows keeps only one of the files.",
+    message="{name!r} and {other!r} are one name on other file systems",
+    hint="rename one of them",
+    example="Model.onnx and model.onnx",
+)
+FOLDER_UNUSED = FindingRule(
+    "folder-unused",
+    "unused folder of a training run",
+    why="It only takes room.",
+    message="no entry uses this training run",
+    hint="`registry prune` removes it",
+    example="ens_v1/3f9c0a7b21de",
+    severity=Severity.NOTE,
+)
+UNREGISTERED = FindingRule(
+    "file-unregistered",
+    "unregistered file",
+    why="A program may load it by name, although no check covers it.",
+    message="unregistered file: no entry pins it",
+    hint="register it, or remove it",
+    example="old_model.onnx",
+    severity=Severity.WARNING,
+)
 
 
 def list_files(folder: Folder) -> list[InventoryItem] | Finding:
@@ -29,28 +57,20 @@ def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: R
     for path, kind in items:
         key = one_name(path)
         if key in seen:
-            yield Finding(
-                "name-collision", f"{path!r} and {seen[key]!r} are one name on other file systems", file=path,
-                hint="rename one",
-            )  # fmt: skip
+            yield NAME_COLLISION.at(path, name=path, other=seen[key])
         seen[key] = path
         if path in known and path not in unused:
             continue
         run = "/".join(path.split("/", 2)[:2])
         owner = run if ARTIFACT_FOLDER.match(run) else None
         if path in unused:
-            yield Finding(
-                "folder-unused", "no entry names this run", Severity.NOTE, file=path, hint="`registry prune` removes it"
-            )
+            yield FOLDER_UNUSED.at(path)
         elif (
             owner not in unused
             and kind != "folder"
             and (owner in named or kind == "symlink" or path.lower().endswith(MODEL_SUFFIXES))
         ):
-            yield Finding(
-                "file-unregistered", "nothing in the registry pins this file", Severity.WARNING, file=path,
-                hint="register it, or remove it",
-            )  # fmt: skip
+            yield UNREGISTERED.at(path)
 
 
 def one_name(text: str) -> str:

@@ -10,12 +10,87 @@ from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
-from registry_tool.findings import EVIDENCE_UNUSABLE
+from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFile
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Evidence, Finding, Json, Policy, Registry, Verdict
+from registry_tool.values import Evidence, Json, Policy, Registry, Verdict
 
-FLIP_HINT = "set smoke to true and run `registry flip {id}`"
+DEMOTE = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
+
+ON_SMOKE = FindingRule(
+    "promotion-on-smoke",
+    "smoke entry with a promotion",
+    why="Half of a promotion, or of a demotion, was done by hand.",
+    hint="remove the promotion",
+    example="smoke: true with a verdict",
+)
+RANDOM_ROWS = FindingRule(
+    "promotion-random-rows",
+    "production model trained on random rows",
+    why="It measures nothing.",
+    expected="a model trained on a corpus",
+    hint="run `registry flip {id} --demote --reason ...`, then train on a corpus",
+    example="train --smoke, promoted by hand",
+)
+MISSING = FindingRule(
+    "promotion-missing",
+    "production entry without a promotion",
+    why="smoke was set to false by hand, without evidence.",
+    message="smoke is false, but the entry has no promotion",
+    expected="a verdict",
+    hint="set smoke to true and run `registry flip {id}`",
+    example='"smoke": false',
+)
+KIND = FindingRule(
+    "promotion-kind",
+    "promotion that the kind does not allow",
+    why="It bypasses the gate.",
+    message="promotion that the policy of kind {kind!r} does not allow",
+    expected="a verdict",
+    hint=DEMOTE,
+    example="manual: true for an ensemble",
+)
+HOLDS = FindingRule(
+    "verdict-holds",
+    "verdict that does not promote",
+    why="HOLD, or summary-only evidence, never makes production.",
+    message="the verdict does not promote the entry",
+    expected="PROMOTE",
+    hint=DEMOTE,
+    example='"verdict": "HOLD"',
+)
+OTHER = FindingRule(
+    "verdict-other",
+    "verdict on another entry, manifest or evidence",
+    why="It says nothing about these bytes.",
+    message="the verdict judges another {what}",
+    hint=DEMOTE,
+    example="a verdict copied from ens_v1",
+)
+FIGURES = FindingRule(
+    "verdict-disagrees",
+    "verdict does not match the evidence",
+    why="The verdict was edited, or the evidence was.",
+    message="the verdict does not match the evidence: {difference}",
+    hint=DEMOTE,
+    example="mean_plcc 0.97, recomputed 0.93",
+)
+LOOSER = FindingRule(
+    "policy-looser",
+    "policy loosened after the verdict",
+    why="The next entry would pass a lower bar unseen.",
+    message="the policy of kind {kind!r} is looser than the one {id} was judged by",
+    hint="restore the policy, or " + DEMOTE,
+    example=">= 0.95 made >= 0.5",
+)
+NOT_MET = FindingRule(
+    "policy-not-met",
+    "evidence of a production entry does not meet the policy",
+    why="It ships and should not.",
+    message="the evidence does not meet the policy: {reason}",
+    hint="run `registry flip {id} --demote --reason ...`, or train again",
+    example="mean_plcc 0.93, >= 0.95 required",
+)
 
 
 def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Evidence:
@@ -66,47 +141,31 @@ def is_random(opened: OpenEntry) -> bool:
 def check_promotion(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:
     """Findings on an entry's claim to be production. At Level.QUICK the evidence is not recomputed."""
     entry, promotion = opened.entry, opened.entry.promotion
-    hint = FLIP_HINT.format(id=entry.id)
     if entry.smoke:
-        if promotion is None:
-            return []
-        return [opened.registry_finding(
-            "promotion-on-smoke", "a smoke entry carries a promotion", "promotion", hint="remove it, or flip the entry"
-        )]  # fmt: skip
+        return [] if promotion is None else [ON_SMOKE.at(opened.row, "/promotion")]
     if registry.schema_version != VERSION and entry.manifest is None:
         return []  # version 1 has no promotions; its single models are judged by its own rules
     if is_random(opened):
-        return [opened.registry_finding(
-            "promotion-random-rows", "a model of random rows is production", "smoke", found="random_rows: true",
-            expected="a model trained on a corpus", hint="set smoke to true and train on a corpus",
-        )]  # fmt: skip
+        return [RANDOM_ROWS.at(opened.row, "/smoke", found="random_rows: true", id=entry.id)]
     if promotion is None:
-        return [opened.registry_finding(
-            "promotion-missing", "smoke is false, but nothing says why", "smoke", found="no promotion",
-            expected="a verdict", hint=hint,
-        )]  # fmt: skip
+        return [MISSING.at(opened.row, "/smoke", found="no promotion", id=entry.id)]
     if "imported_from" in promotion:
         if entry.manifest is None:
             return []
-        return [opened.registry_finding(
-            "promotion-kind", "only a migrated single model may be imported as production", "promotion",
-            found="imported_from", expected="a verdict", hint=hint,
-        )]  # fmt: skip
+        return [KIND.at(opened.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
     policy = registry.policies.get(entry.kind, Policy())
     if "manual" in promotion:
         if policy.gate == "manual":
             return []
-        return [opened.registry_finding(
-            "promotion-kind", f"the policy of kind {entry.kind!r} does not let a person decide", "promotion",
-            found="manual: true", expected="a verdict", hint=hint,
-        )]  # fmt: skip
-    return _check_verdict(opened, promotion, registry, plugins, level, hint)
+        return [KIND.at(opened.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
+    return _check_verdict(opened, promotion, registry, plugins, level)
 
 
 def _check_verdict(
-    opened: OpenEntry, promotion: Mapping[str, str], registry: Registry, plugins: Plugins, level: Level, hint: str
+    opened: OpenEntry, promotion: Mapping[str, str], registry: Registry, plugins: Plugins, level: Level
 ) -> list[Finding]:
     entry, path = opened.entry, promotion["verdict"]
+    place = InFile(path, entry.id)
     policy = registry.policies.get(entry.kind, Policy())
     before = len(opened.findings)
     document = opened.pinned_document(path, promotion["sha256"], "promotion", "sha256")
@@ -116,55 +175,45 @@ def _check_verdict(
         return broken
     verdict = Verdict.from_dict(document.value)
 
-    def wrong(code: str, message: str, at: str, found: object, expected: object) -> Finding:
-        return opened.finding(code, message, at, file=path, found=str(found), expected=str(expected), hint=hint)
-
     findings = []
     if not verdict.promotes or verdict.summary_only or verdict.reasons:
-        what = "a verdict on summary-only evidence" if verdict.summary_only else verdict.decision
-        findings.append(wrong("verdict-holds", "the verdict promotes nothing", "/verdict", what, "PROMOTE"))
-    for name, at, found, expected in (
+        found = "summary-only evidence" if verdict.summary_only else verdict.decision
+        found = f"PROMOTE with reasons against it: {verdict.reasons[0]}" if found == "PROMOTE" else found
+        findings.append(HOLDS.at(place, "/verdict", found=found, id=entry.id))
+    for what, at, found, expected in (
         ("entry", "/entry", verdict.entry, entry.id),
-        ("manifest", "/manifest_sha256", verdict.manifest_sha256, entry.sha256),
+        ("manifest", "/manifest_sha256", str(verdict.manifest_sha256), entry.sha256),
     ):
         if found != expected:
-            findings.append(wrong("verdict-other", f"the verdict judges another {name}", at, found, expected))
+            findings.append(OTHER.at(place, at, found=found, expected=expected, what=what, id=entry.id))
     if policy.is_looser_than(verdict.policy):
-        findings.append(opened.registry_finding(
-            "policy-looser", f"the policy of kind {entry.kind!r} is looser than the one {entry.id} was judged by",
-            "promotion", found=_rules(policy), expected=_rules(verdict.policy),
-            hint="restore the policy, or flip again under it",
-        ))  # fmt: skip
+        found, expected = _rules(policy), _rules(verdict.policy)
+        findings.append(
+            LOOSER.at(opened.row, "/promotion", found=found, expected=expected, kind=entry.kind, id=entry.id)
+        )
     if findings or level is Level.QUICK:
         return findings
     try:
         against = find_beside(opened, registry, plugins, policy.against)
         evidence = measure(opened, plugins, GateRequest(against=against))
     except RegistryError as error:
-        return [EVIDENCE_UNUSABLE.at(opened.row, "/promotion", reason=error, hint=hint)]
+        return [EVIDENCE_UNUSABLE.at(opened.row, "/promotion", reason=error, hint=DEMOTE.format(id=entry.id))]
     if evidence.summary_only:
-        what = "the evidence is a summary without predictions"
-        findings.append(opened.registry_finding("verdict-holds", what, "promotion", hint=hint))
+        found = "a summary without predictions"
+        findings.append(HOLDS.at(opened.row, "/promotion", found=found, expected="predictions", id=entry.id))
     if verdict.evidence_sha256 != evidence.sha256:
-        findings.append(wrong(
-            "verdict-other", "the verdict judges another evidence", "/evidence_sha256",
-            verdict.evidence_sha256, evidence.sha256,
-        ))  # fmt: skip
+        found, expected = str(verdict.evidence_sha256), str(evidence.sha256)
+        at = "/evidence_sha256"
+        findings.append(OTHER.at(place, at, found=found, expected=expected, what="evidence", id=entry.id))
     for line in disagreements(verdict.metrics, evidence.metrics, required(verdict, policy, evidence)):
-        findings.append(opened.finding(
-            "verdict-disagrees", f"the verdict's figures are not those of the evidence: {line}", "/metrics",
-            file=path, hint=hint,
-        ))  # fmt: skip
+        findings.append(FIGURES.at(place, "/metrics", difference=line, id=entry.id))
     if verdict.policy != policy:
         for reason in judge(verdict.policy, evidence, entry).reasons:
-            findings.append(wrong(
-                "verdict-disagrees", "the verdict's own policy promotes nothing here", "/policy", reason, "PROMOTE"
-            ))  # fmt: skip
+            findings.append(
+                FIGURES.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
+            )
     for reason in judge(policy, evidence, entry).reasons:
-        findings.append(opened.registry_finding(
-            "policy-not-met", f"the evidence does not clear the policy: {reason}", "smoke",
-            hint=f"run `registry flip {entry.id} --demote --reason ...` or train again",
-        ))  # fmt: skip
+        findings.append(NOT_MET.at(opened.row, "/smoke", reason=reason, id=entry.id))
     return findings
 
 

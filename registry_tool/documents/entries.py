@@ -22,6 +22,46 @@ ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
 FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
 PIN_KEYS = ("onnx", "path")  # in a manifest, an object with one of these and `sha256` pins that file
 
+DIGEST_MISMATCH = FindingRule(
+    "digest-mismatch",
+    "digest mismatch",
+    why="The bytes are not those that were reviewed and judged.",
+    message="digest mismatch: the sha256 of {file} is not the pinned one",
+    hint="restore the file, or train or pin it again",
+    example="one byte of the ONNX file changed",
+)
+SIZE_MISMATCH = FindingRule(
+    "size-mismatch",
+    "size mismatch",
+    why="The pin was edited by hand.",
+    message="size mismatch: the size of {file} is not the pinned one",
+    hint="correct the number",
+    example='"bytes": 0',
+)
+PIN_MISSING = FindingRule(
+    "pin-missing",
+    "unpinned file",
+    why="The file can be replaced unseen.",
+    message="unpinned file: {file} has no sha256",
+    hint="add its sha256, or train again",
+    example='{"onnx": "seed0.onnx"}',
+)
+PIN_CONFLICT = FindingRule(
+    "pin-conflict",
+    "file pinned twice",
+    why="One of the pins is wrong.",
+    message="{file} is pinned twice",
+    hint="train again",
+    example="seed0.onnx with two digests",
+)
+TOO_LARGE = FindingRule(
+    "entry-too-large",
+    "files of one entry too large together",
+    why="They are held in memory while the entry is checked; the limit is four times that of one file.",
+    message="{file}: the entry's files are too large together",
+    hint="make it smaller, or raise `max_file_bytes` in the policy of its kind",
+    example="an ensemble of five members of 45 MiB",
+)
 PLUGIN_FAILED = FindingRule(
     "plugin-failed",
     "plugin failure",
@@ -127,11 +167,6 @@ class OpenEntry:
         """The entry in the registry itself, as a place for findings on its fields."""
         return InFile(self._registry_name, self.entry.id, self._at)
 
-    def registry_finding(self, code: str, message: str, field: str = "", **fields: Any) -> Finding:
-        """A finding on a field of the entry in the registry itself."""
-        place = self._at + (pointer(field) if field else "")
-        return self.finding(code, message, place, **{"file": self._registry_name, **fields})
-
     def plugin_finding(self, error: PluginError) -> Finding:
         """What a plugin did wrong with this entry, at its id."""
         return PLUGIN_FAILED.at(self.row, "/id", error=error)
@@ -188,19 +223,13 @@ class OpenEntry:
         for key, pin, at in pins_of(manifest):
             name, digest = pin[key], pin.get("sha256")
             if not isinstance(digest, str) or not SHA256_PATTERN.match(digest):
-                self.findings.append(
-                    self.finding(
-                        "pin-missing", f"{name} is named but not pinned", at + pointer(key), hint="add its sha256"
-                    )
-                )
+                self.findings.append(PIN_MISSING.at(self, at + pointer(key), file=name))
                 continue
             artifact = Artifact(posixpath.join(base, name), digest, None, path, at + pointer("sha256"))
             known = self.artifacts.get(name)
             if known is not None and known.sha256 != digest:
-                self.findings.append(self.finding(
-                    "pin-conflict", f"{name} is pinned twice with different digests", at + pointer("sha256"),
-                    found=digest, expected=known.sha256, hint="train again",
-                ))  # fmt: skip
+                place, expected = at + pointer("sha256"), known.sha256
+                self.findings.append(PIN_CONFLICT.at(self, place, found=digest, expected=expected, file=name))
             elif known is None:
                 self.artifacts[name] = artifact
 
@@ -234,10 +263,16 @@ class OpenEntry:
         """A second pin of one file takes nothing over from the first: it is a finding."""
         known = self.artifacts.setdefault(artifact.path, artifact)
         if known is not artifact:
-            self.findings.append(self.finding(
-                "pin-conflict", f"{artifact.path} is pinned twice in this entry", artifact.pointer,
-                file=artifact.document, found=artifact.sha256, expected=known.sha256, hint="keep the pin that is right",
-            ))  # fmt: skip
+            self.findings.append(
+                PIN_CONFLICT.at(
+                    InFile(artifact.document, self.entry.id),
+                    artifact.pointer,
+                    found=artifact.sha256,
+                    expected=known.sha256,
+                    hint="keep the pin that is right",
+                    file=artifact.path,
+                )
+            )
 
     def _artifact(self, path: str, digest: str, field: str) -> Artifact:
         return Artifact(path, digest, None, self._registry_name, f"{self._at}/{field}")
@@ -259,11 +294,10 @@ class OpenEntry:
         except FileProblem as problem:
             finding = replace(file_finding(problem, path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
             if problem.code == "file-too-large" and limit < max_bytes:
-                finding = replace(
-                    finding, code="entry-too-large", message=f"{path}: the entry's files are too large together",
-                    found=None, expected=f"at most {FILES_AT_MOST * self._max_bytes} bytes",
-                    hint="make it smaller, or raise `max_file_bytes` in the policy of its kind",
-                )  # fmt: skip
+                expected = f"at most {FILES_AT_MOST * self._max_bytes} bytes"
+                finding = TOO_LARGE.at(
+                    InFile(finding.file, self.entry.id), finding.pointer, expected=expected, file=path
+                )
             self.findings.append(finding)
             return None
         self._room -= contents.size
@@ -277,23 +311,21 @@ class OpenEntry:
         keep: for `read`. hashed: nobody wants the data.
         """
         self._checked.add(name)
-        place = {"file": artifact.document, "pointer": artifact.pointer}
+        place, pin = {"file": artifact.document, "pointer": artifact.pointer}, InFile(artifact.document, self.entry.id)
         contents = self._read(artifact.path, max_bytes or self._max_bytes, place, hashed)
         if contents is None:
             return None
         if contents.sha256 != artifact.sha256:
-            self.findings.append(self.finding(
-                "digest-mismatch", f"the sha256 of {artifact.path} is not the pinned one", artifact.pointer,
-                file=artifact.document, found=contents.sha256, expected=artifact.sha256,
-                hint="restore the file, or train or pin it again",
-            ))  # fmt: skip
+            found, expected = contents.sha256, artifact.sha256
+            self.findings.append(
+                DIGEST_MISMATCH.at(pin, artifact.pointer, found=found, expected=expected, file=artifact.path)
+            )
             return None
         if artifact.size is not None and artifact.size != contents.size:
-            self.findings.append(self.finding(
-                "size-mismatch", f"the size of {artifact.path} is not the pinned one", artifact.pointer,
-                file=artifact.document, found=f"{contents.size} bytes", expected=f"{artifact.size} bytes",
-                hint="correct the number",
-            ))  # fmt: skip
+            found, expected = f"{contents.size} bytes", f"{artifact.size} bytes"
+            self.findings.append(
+                SIZE_MISMATCH.at(pin, artifact.pointer, found=found, expected=expected, file=artifact.path)
+            )
         if keep:
             self._contents[name] = contents
         return contents

@@ -6,9 +6,19 @@ import posixpath
 from collections.abc import Iterator, Mapping
 
 from registry_tool.documents.store import located
-from registry_tool.findings import Finding
+from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.strictjson import Document
 from registry_tool.values import Entry, Json, Registry
+
+CONTRADICTS = FindingRule(
+    "verdict-contradicts",
+    "production entry with a verdict of HOLD",
+    why="A model that was judged and held ships. Only version 1 can hold both.",
+    message="{id} is production, but did not pass its gate",
+    expected="PROMOTE, or smoke: true",
+    hint="set smoke to true, or remove a verdict that was replaced",
+    example="e_seed_flip_HOLD.json beside smoke: false",
+)
 
 
 def contradictions(
@@ -51,8 +61,4 @@ def _failed(gate: Json) -> bool:
 
 def _finding(entry: Entry, file: str, pointer: str, said: Mapping[str, Json]) -> Finding:
     found = "verdict HOLD" if str(said.get("verdict")).strip().upper() == "HOLD" else "gate.passed false"
-    return Finding(
-        "verdict-contradicts", f"{entry.id} is production, and this says that it did not pass", entry=entry.id,
-        file=file, pointer=pointer, found=found, expected="PROMOTE, or smoke: true",
-        hint="set smoke to true, or remove a verdict that was replaced",
-    )  # fmt: skip
+    return CONTRADICTS.at(InFile(file, entry.id), pointer, found=found, id=entry.id)

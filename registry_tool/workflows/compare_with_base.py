@@ -10,6 +10,7 @@ from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
+from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.git.revisions import Base, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, open_ensembles
@@ -18,7 +19,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.strictjson import pointer
-from registry_tool.values import EMPTY, Entry, Finding, Policy, Registry, Severity, Verdict
+from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.opening import usable
@@ -28,6 +29,51 @@ PINS = ("digest-mismatch", "size-mismatch")  # what a file says that changed und
 # Fields of a single model that say nothing of what it computes, and those that a migration adds.
 WORDS = frozenset({"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle"})
 ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
+
+FLIP = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
+SUMMARIES = "gate its ensemble: add --evidence DIR, a folder with its loso_seed*.json files"
+DELETED = FindingRule(
+    "base-entry-deleted",
+    "production entry deleted",
+    why="A runtime that loads it fails, and the registry does not say why it went.",
+    message="production entry {id} was deleted",
+    hint="restore it and run `registry flip {id} --demote --reason ...`; remove it in a later change",
+    example="fr_v1 gone from models",
+)
+UNEXPLAINED = FindingRule(
+    "base-demotion-unexplained",
+    "demotion without a reason",
+    why="A reason tells the next reader what was wrong.",
+    message="production entry {id} was turned to smoke without a reason",
+    hint="restore the entry, then run `registry flip {id} --demote --reason ...`",
+    example="smoke: true set by hand",
+)
+LOOSENED = FindingRule(
+    "base-policy-loosened",
+    "policy loosened together with what it judges",
+    why="A bar that is lowered and cleared in one change shows nothing.",
+    message="the policy of kind {kind!r} was loosened in the same change",
+    hint="change the policy first, alone, where a reviewer sees it",
+    example=">= 0.95 made >= 0.5, with a promotion",
+)
+IMPORT_UNKNOWN = FindingRule(
+    "base-import-unknown",
+    "import that the registry at the base does not confirm",
+    why="Anyone can type a digest: only what was production in the old registry may be imported as such.",
+    message="the import promotes nothing here: {reason}",
+    expected="a verdict",
+    hint=FLIP,
+    example="imported_from on an entry that was smoke",
+)
+UNJUDGED = FindingRule(
+    "base-promotion-unjudged",
+    "promotion that no rule judged",
+    why="Nothing shows that the model may ship.",
+    message="no rule judged this promotion",
+    expected="a verdict, or a manual policy and a reason",
+    hint=FLIP,
+    example="smoke: false set by hand in version 1",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +165,12 @@ class _Comparer:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
         gone = [old for old in self._gone() if old.is_production]
         joined = self._joined() if gone else EMPTY
+        place = self.loaded.name
         return [
-            self._hold(old, "deleted while in production", [Finding(
-                "base-entry-deleted", f"{old.id} was production and is gone", entry=old.id, file=self.loaded.name,
-                pointer="/models", hint="demote it first, with a reason; remove it in a later change",
-            )])
-            for old in gone if joined.get(old.id) != old.sha256
-        ]  # fmt: skip
+            self._hold(old, "deleted while in production", [DELETED.at(InFile(place, old.id), "/models", id=old.id)])
+            for old in gone
+            if joined.get(old.id) != old.sha256
+        ]
 
     def changes(self) -> Iterator[Change]:
         """What the change does to the registry and its entries beside promotions."""
@@ -216,11 +261,9 @@ class _Comparer:
         if demotion.get("manifest_sha256") == old.sha256:
             return None
         found = "no demotion" if not demotion else f"a demotion of {demotion.get('manifest_sha256')}"
-        return self._hold(entry, "demoted", [Finding(
-            "base-demotion-unexplained", f"{entry.id} was production and is smoke, and nothing says why",
-            entry=entry.id, file=self.loaded.name, pointer=pointer("models", index, "smoke"), found=found,
-            expected=f"one of {old.sha256}", hint="restore the entry, then `registry flip ID --demote --reason ...`",
-        )])  # fmt: skip
+        place, expected = InFile(self.loaded.name, entry.id), f"one of {old.sha256}"
+        finding = UNEXPLAINED.at(place, pointer("models", index, "smoke"), found=found, expected=expected, id=entry.id)
+        return self._hold(entry, "demoted", [finding])
 
     def _hold(self, entry: Entry, why: str, findings: list[Finding]) -> Judgement:
         policy = self.now.policies.get(entry.kind, Policy())
@@ -232,19 +275,15 @@ class _Comparer:
         errors = [f for f in check_entry(view, self.now, self.plugins, Level.FULL) if f.severity is Severity.ERROR]
         policy = self.now.policies.get(entry.kind, Policy())
         if self.now.schema_version == store.VERSION and self._is_loosened(entry, old):
-            alone = "land the policy first, alone" if why != POLICY else "demote what was judged by it, or restore it"
-            errors.append(view.registry_finding(
-                "base-policy-loosened", f"the policy of kind {entry.kind!r} was loosened in the same change", "kind",
-                hint=alone,
-            ))  # fmt: skip
+            hint = "demote what was judged by it, or restore it" if why == POLICY else None
+            errors.append(LOOSENED.at(view.row, "/kind", hint=hint, kind=entry.kind))
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
             was = old is not None and old.is_production and old.sha256 == entry.sha256
-            what = "it was changed since" if was else f"the registry at the base did not have {entry.id} as production"
-            errors.append(view.registry_finding(
-                "base-import-unknown", f"the import promotes nothing here: {what}", "promotion",
-                found="imported_from", expected="a verdict", hint="set smoke to true and flip it",
-            ))  # fmt: skip
+            reason = (
+                "it was changed since" if was else f"the registry at the base did not have {entry.id} as production"
+            )
+            errors.append(IMPORT_UNKNOWN.at(view.row, "/promotion", found="imported_from", reason=reason, id=entry.id))
         if errors:
             return self._hold(entry, why, errors)
         if "verdict" in promotion:
@@ -253,12 +292,8 @@ class _Comparer:
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
         if self.now.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
             return judgement
-        old_way = "gate its ensemble: --evidence DIR with its loso_seed*.json files"
-        return self._hold(entry, why, [view.registry_finding(
-            "base-promotion-unjudged", "no rule judged this promotion", "smoke", found="smoke: false",
-            expected="a verdict, or a manual policy and a reason",
-            hint="set smoke to true and flip it" if self.now.schema_version == store.VERSION else old_way,
-        )])  # fmt: skip
+        hint = SUMMARIES if self.now.schema_version < store.VERSION else None
+        return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
 
     def _judged_as_member(self, entry: Entry) -> Judgement | None:
         """A single model of version 1 by the summaries of the ensemble that lists it; None where there are none."""

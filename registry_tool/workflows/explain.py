@@ -19,10 +19,16 @@ MODULES = (  # of the core, with findings declared at their top level
     "sandbox.prober",
     "plugins.manager",
     "legacy.manifests",
+    "legacy.verdicts",
     "checks.declared",
     "checks.external_data",
     "checks.onnx",
     "checks.registry",
+    "checks.entry",
+    "checks.inventory",
+    "checks.promotion",
+    "workflows.compare_with_base",
+    "workflows.migrate",
 )
 
 

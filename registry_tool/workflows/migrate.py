@@ -19,6 +19,7 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import ONNX_MAX_BYTES, pins_of, sha256_of, stem
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError
+from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import SHARED, json_files
 from registry_tool.onnx_summary import OnnxError
@@ -27,7 +28,7 @@ from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, check_path, write_atomic
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, dump, parse
-from registry_tool.values import EMPTY, Entry, Finding, Json, Policy, Registry, Severity
+from registry_tool.values import EMPTY, Entry, Json, Policy, Registry
 from registry_tool.workflows.opening import usable
 from registry_tool.workflows.train import ID
 
@@ -45,6 +46,16 @@ MENDED = {  # code of a hole -> what the migration does about it
     "digest-mismatch": "the registry's pin was taken; what the manifest measured, it measured on other members",
 }
 LOOSE = ("loose-smoke-mismatch", "loose-sidecar-disagrees", "loose-codec-width", "loose-member-disagrees")
+
+NOT_JOINED = FindingRule(
+    "migration-not-joined",
+    "manifest not joined with its members' entries",
+    why="The members stay entries of their own; what the manifest says of them is left behind.",
+    message="not joined with its members: {reason}",
+    hint="correct that, or train the ensemble again",
+    example="a member whose file is missing",
+    severity=Severity.WARNING,
+)
 
 
 class _Broken(Exception):
@@ -371,8 +382,7 @@ class _Work:
             yield Hole(finding, "" if (finding.code, finding.entry) in still else self._mended(finding, sources))
         known = {(finding.code, finding.entry) for finding in before}
         for path, why in sorted(self.refused.items()):
-            message, hint = f"not joined with its members: {why}", "correct that, or train the ensemble again"
-            yield Hole(Finding("migration-not-joined", message, Severity.WARNING, file=path, hint=hint))
+            yield Hole(NOT_JOINED.at(path, reason=why))
         yield from (Hole(finding) for finding in after if (finding.code, finding.entry) not in known)
 
     def _mended(self, finding: Finding, sources: set[str]) -> str:

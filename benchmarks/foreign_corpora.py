@@ -69,7 +69,7 @@ def main() -> None:
             if done.returncode != 0:
                 sys.exit(done.stderr)
             seconds = time.perf_counter() - began
-            beside = ["--against", incumbent] if incumbent in chosen[: chosen.index(name)] else []
+            beside = ["--incumbent", incumbent] if incumbent in chosen[: chosen.index(name)] else []
             gate = registry(Path(scratch), "gate", name, "--format", "json", *beside)
             verdict = json.loads(gate.stdout)
             metrics = verdict["metrics"]

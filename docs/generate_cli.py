@@ -73,7 +73,11 @@ def _section(context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}"
     yield f"```text\n{context.command_path} {' '.join(command.collect_usage_pieces(context))}\n```"
     yield from _paragraphs(inspect.cleandoc(command.help or ""))
-    options = [p for p in command.get_params(context) if isinstance(p, click.Option) and "--help" not in p.opts]
+    options = [
+        p
+        for p in command.get_params(context)
+        if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts
+    ]
     if options:
         rows = (f"| `{_cell(_names(option))}` | {_cell(_describe(option))} |" for option in options)
         yield "\n".join(["| option | |", "| --- | --- |", *rows])

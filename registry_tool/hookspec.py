@@ -171,27 +171,32 @@ class Trained:
 class GateRequest:
     """evidence: None means the evidence that the manifest pins; else foreign files, name -> bytes.
 
-    corpus: a corpus file to hold foreign evidence against, or None. against: an entry of the same kind to compare with,
-    named by the policy or by a person; an entry that cannot be compared is a problem of the evidence. The details say
+    corpus: a corpus file that foreign evidence must fit, or None. incumbent: the entry of the same kind to compare
+    with, named by the policy or by a person; one that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
     seeds: of which foreign evidence there must be, as a person named them; None where nobody did.
     """
 
     evidence: Mapping[str, bytes] | None = None
     corpus: Path | None = None
-    against: EntryView | None = None
+    incumbent: EntryView | None = None
     seeds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.evidence is not None:
             object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
 
+    @property
+    def against(self) -> EntryView | None:
+        """The older name of `incumbent`."""
+        return self.incumbent
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
     """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
 
-    plot: whether a picture is asked for. against: another entry of the kind, to be compared on the same rows; the
+    plot: whether a picture is asked for. incumbent: another entry of the kind, to be compared on the same rows; the
     document then says how they compare at `against`, `incumbent`.
     """
 
@@ -201,11 +206,16 @@ class EvaluateRequest:
     by: Sequence[str] = ("src",)
     progress: Progress = silent
     plot: bool = False
-    against: EntryView | None = None
+    incumbent: EntryView | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
         object.__setattr__(self, "by", tuple(self.by))
+
+    @property
+    def against(self) -> EntryView | None:
+        """The older name of `incumbent`."""
+        return self.incumbent
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +359,8 @@ class Hooks:
         """Measure an entry on data it has not seen.
 
         Called by `registry evaluate ID`, on the owner of the kind only. None means the kind cannot be evaluated. May
-        raise InputError for a corpus that cannot be used. A document without the comparison that `request.against` asks
-        for is refused by the core, so that nobody takes it for one.
+        raise InputError for a corpus that cannot be used. A document without the comparison that `request.incumbent`
+        asks for is refused by the core.
 
         Example: `return Evaluation({"entry": view.entry.id, "plcc": 0.98})`
         """

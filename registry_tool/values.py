@@ -186,12 +186,12 @@ class Policy:
     extra: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
 
     @property
-    def against(self) -> str | None:
+    def incumbent(self) -> str | None:
         return self.extra.get("against")
 
     def is_looser_than(self, other: Policy) -> bool:
         """True where something this policy lets through would not pass `other`; another incumbent is another bar."""
-        if other.against not in (None, self.against):
+        if other.incumbent not in (None, self.incumbent):
             return True
         if self.gate == "manual":
             return other.gate != "manual"

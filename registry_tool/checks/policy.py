@@ -47,13 +47,14 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
 def required(verdict: Verdict, policy: Policy, evidence: Evidence) -> set[str]:
     """The metrics that a verdict has to store, by the evidence that was recomputed under the registry's policy now.
 
-    Those of its own rules; those that its metrics_version had (1 where it names none), unless it compared with another
-    incumbent than the policy does now, which decides what can be measured.
+    Those of its own rules; those that its metrics_version had, unless it compared with another incumbent than the
+    policy does now, which decides what can be measured. A verdict without a version is of version 1, unless the
+    evidence says of which metrics such a verdict has all or none.
     """
     names = {rule.metric for rule in verdict.policy.rules}
-    if verdict.metrics_version is None:
+    if verdict.metrics_version is None and evidence.together:
         names.update(*(group for group in evidence.together if group & verdict.metrics.keys()))
-    if verdict.policy.against == policy.against:
+    elif verdict.policy.incumbent == policy.incumbent:
         version = verdict.metrics_version or 1
         names |= {name for name, since in evidence.since.items() if since <= version}
     return names

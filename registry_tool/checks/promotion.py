@@ -104,8 +104,8 @@ def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Eviden
             f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
-    if request.against is not None and not evidence.problems and not compares(evidence.details):
-        what = f"against {request.against.entry.id}: found no comparison"
+    if request.incumbent is not None and not evidence.problems and not compares(evidence.details):
+        what = f"incumbent {request.incumbent.entry.id}: found no comparison"
         problem = f"{what}, expected a kind whose plugin compares entries: leave it out"
         evidence = replace(evidence, problems=(problem,))
     return evidence
@@ -117,7 +117,7 @@ def compares(answer: Mapping[str, Json]) -> bool:
     return isinstance(against, Mapping) and "incumbent" in against
 
 
-def find_beside(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_id: str | None) -> OpenEntry | None:
+def find_incumbent(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_id: str | None) -> OpenEntry | None:
     """The entry to compare with, verified. Raises InputError for one that is not there, RejectedError for a bad one."""
     if entry_id is None:
         return None
@@ -125,11 +125,11 @@ def find_beside(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_i
     alike = {entry.id: (entry, index) for index, entry in enumerate(registry.entries) if entry.kind == kind}
     if entry_id not in alike:
         known = ", ".join(alike)
-        raise InputError(f"against: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
-    found = opened.beside(*alike[entry_id], plugins.kinds.get(kind))
+        raise InputError(f"incumbent: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
+    found = opened.open_other(*alike[entry_id], plugins.kinds.get(kind))
     if not found.sound:
         raise RejectedError(
-            f"against: {entry_id} cannot be compared with: {found.findings[0]}: run `registry validate`"
+            f"incumbent: {entry_id} cannot be compared with: {found.findings[0]}: run `registry validate`"
         )
     return found
 
@@ -194,8 +194,8 @@ def _check_verdict(
     if findings or level is Level.QUICK:
         return findings
     try:
-        against = find_beside(opened, registry, plugins, policy.against)
-        evidence = measure(opened, plugins, GateRequest(against=against))
+        incumbent = find_incumbent(opened, registry, plugins, policy.incumbent)
+        evidence = measure(opened, plugins, GateRequest(incumbent=incumbent))
     except RegistryError as error:
         return [EVIDENCE_UNUSABLE.at(opened.row, "/promotion", reason=error, hint=DEMOTE.format(id=entry.id))]
     if evidence.summary_only:

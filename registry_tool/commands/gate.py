@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, emit, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import (
+    add_summary,
+    emit,
+    find,
+    format_option,
+    incumbent_of,
+    incumbent_options,
+    plugins_of,
+    registry_option,
+    show,
+)
 from registry_tool.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -36,15 +46,15 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Hold --evidence against this corpus.")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.")
-@click.option("--against", metavar="ID", help="Compare the errors with this entry's; the policy may name one, too.")
+@incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
 @format_option("text", "json", "junit", "github")
 @click.pass_context
 def gate(
     ctx: click.Context, entry_id: str | None, base: str | None, base_file: Path | None, evidence: Path | None,
-    corpus: Path | None, seeds: str | None, kind: str | None, against: str | None, output: Path | None,
-    registry: str | None, form: str,
+    corpus: Path | None, seeds: str | None, kind: str | None, incumbent: str | None, against: str | None,
+    output: Path | None, registry: str | None, form: str,
 ) -> None:  # fmt: skip
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
@@ -54,7 +64,7 @@ def gate(
     \b
     Examples:
       registry gate my_model
-      registry gate my_model --against my_incumbent
+      registry gate my_model --incumbent my_incumbent
       registry gate --base origin/main            in CI: every flip since
       registry gate --base origin/main --format junit > gate.xml
       registry gate --base-file old.json          since an older registry file
@@ -67,8 +77,11 @@ def gate(
     if base is not None and base_file is not None:
         raise click.UsageError("--base names a revision, --base-file an older registry: name one of them")
     since = base if base is not None else base_file
-    if against is not None and (entry_id is None or since is not None or evidence is not None):
-        raise click.UsageError("--against compares an entry's own evidence: name its ID, without --base and --evidence")
+    incumbent = incumbent_of(incumbent, against)
+    if incumbent is not None and (entry_id is None or since is not None or evidence is not None):
+        raise click.UsageError(
+            "--incumbent compares an entry's own evidence: name its ID, without --base and --evidence"
+        )
     if evidence is None and (corpus or kind or seeds):
         raise click.UsageError("--corpus, --seeds and --kind say what --evidence is held against: name its folder too")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
@@ -86,7 +99,7 @@ def gate(
         path = None if entry_id is None and not named else find(registry)
         judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus, _seeds(seeds))]
     elif entry_id is not None:
-        judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, against)]
+        judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, incumbent)]
     else:
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:

@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import (
+    emit,
+    find,
+    format_option,
+    incumbent_of,
+    incumbent_options,
+    plugins_of,
+    registry_option,
+    show,
+)
 from registry_tool.errors import InputError
 from registry_tool.toolkit import FORMATS
 from registry_tool.values import Json, visible
@@ -108,7 +117,7 @@ def _train(
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw coverage, widths and errors too.")
-@click.option("--against", metavar="ID", help="Another entry, to compare the errors with on the same rows.")
+@incumbent_options("Another entry, to compare the errors with on the same rows.")
 @registry_option
 @format_option("text", "json")
 @click.pass_context
@@ -120,6 +129,7 @@ def evaluate(
     levels: str,
     by: str,
     plot: Path | None,
+    incumbent: str | None,
     against: str | None,
     registry: str | None,
     form: str,
@@ -135,7 +145,7 @@ def evaluate(
       registry evaluate my_model --corpus heldout.parquet
       registry evaluate my_model --corpus heldout.parquet --levels 0.5,0.9 --by src,encoder --format json
       registry evaluate my_model --corpus heldout.parquet --plot coverage.png
-      registry evaluate my_model --corpus heldout.parquet --against my_incumbent
+      registry evaluate my_model --corpus heldout.parquet --incumbent my_incumbent
     """
     from registry_tool import toolkit
     from registry_tool.errors import InputError
@@ -147,7 +157,9 @@ def evaluate(
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
     with toolkit.progress_bar() as progress:
         request = EvaluateRequest(corpus, smoke, _levels(levels), columns, progress, plot is not None)
-        result = evaluate_workflow.evaluate(find(registry), plugins_of(ctx), entry_id, request, against)
+        result = evaluate_workflow.evaluate(
+            find(registry), plugins_of(ctx), entry_id, request, incumbent_of(incumbent, against)
+        )
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
     if plot is not None and result.plot is None:

@@ -72,6 +72,22 @@ def show(lines: str | Iterable[str]) -> None:
         click.echo(line, color=colour)
 
 
+def incumbent_options(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--incumbent ID`, and its older name, which help no longer shows; see `incumbent_of`."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        return click.option("--incumbent", metavar="ID", help=help)(click.option("--against", hidden=True)(command))
+
+    return add
+
+
+def incumbent_of(incumbent: str | None, against: str | None) -> str | None:
+    """The value of the option under either name."""
+    if incumbent is not None and against is not None:
+        raise click.UsageError("--against is the older name of --incumbent: name the entry once")
+    return incumbent if incumbent is not None else against
+
+
 def emit(form: str, document: Callable[[], Json], lines: Callable[[], str | Iterable[str]]) -> None:
     """Print a result in the form that was asked for: its JSON document, or lines for people; each is made on demand."""
     if form != "json":

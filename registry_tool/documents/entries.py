@@ -181,7 +181,7 @@ class OpenEntry:
         contents = self._check(path, artifact, JSON_MAX_BYTES)
         return self._parse(path, contents) if contents is not None else None
 
-    def beside(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
+    def open_other(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
         """Another entry of the same registry, opened too."""
         other = OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes, self.prober)
         return other.open(kind, keep=True)

@@ -97,8 +97,8 @@ def _verdict(dossier: Dossier) -> Iterator[Markup]:
         rules = f"{missed} of {len(verdict.policy.rules)} rules missed" if verdict.policy.rules else "nothing to go by"
         yield el("p", el("strong", "HOLD", class_="bad"), f", {how}: {rules}. The reasons:")
         yield el("ul", *(el("li", reason) for reason in verdict.reasons), class_="reasons")
-    if verdict.policy.against:
-        yield el("p", "Compared with ", el("code", verdict.policy.against), ", as the policy says.")
+    if verdict.policy.incumbent:
+        yield el("p", "Compared with ", el("code", verdict.policy.incumbent), ", as the policy says.")
     if verdict.policy.rules:
         results = {True: el("span", "✓ met", class_="good"), False: el("span", "✕ missed", class_="bad")}
         rows = [(el("code", name), found, asked, results[met]) for name, found, asked, met in _rules(verdict)]

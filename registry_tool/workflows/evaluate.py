@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from registry_tool.checks.promotion import compares, find_beside
+from registry_tool.checks.promotion import compares, find_incumbent
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Batch,
@@ -19,19 +19,19 @@ from registry_tool.workflows.opening import find_entry, opened, usable
 
 
 def evaluate(
-    path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest, against: str | None = None
+    path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest, incumbent: str | None = None
 ) -> Evaluation:
-    """Measure an entry on new data, beside another one where `against` names it."""
+    """Measure an entry on new data, compared with another one where `incumbent` names it."""
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        request = replace(request, against=find_beside(view, loaded.registry, plugins, against))
+        request = replace(request, incumbent=find_incumbent(view, loaded.registry, plugins, incumbent))
         answer = plugins.evaluate(view, request)
     if answer is None:
         raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
-    if against is not None and not compares(answer.document):
-        what = f"found no comparison with {against}, expected a kind whose plugin compares entries"
-        raise InputError(f"--against: {what}: leave it out")
+    if incumbent is not None and not compares(answer.document):
+        what = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
+        raise InputError(f"--incumbent: {what}: leave it out")
     return answer
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from registry_tool.checks.policy import judge, summary_policy
-from registry_tool.checks.promotion import find_beside, is_random, measure
+from registry_tool.checks.promotion import find_incumbent, is_random, measure
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
@@ -37,24 +37,24 @@ class Judgement:
     findings: tuple[Finding, ...] = ()
 
 
-def gate(path: Path, plugins: Plugins, entry_id: str, against: str | None = None) -> Judgement:
+def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = None) -> Judgement:
     """Judge an entry by its registry's policy and its own pinned evidence; writes nothing.
 
-    against: another incumbent than the policy's to compare with; the verdict then says so in its policy.
+    incumbent: another one than the policy's to compare with; the verdict then says so in its policy.
     """
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
-        return judge_entry(view, loaded.registry, plugins, against)
+        return judge_entry(view, loaded.registry, plugins, incumbent)
 
 
-def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, against: str | None = None) -> Judgement:
+def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, incumbent: str | None = None) -> Judgement:
     """By the registry's policy and the evidence that the entry pins."""
     policy = registry.policies.get(view.entry.kind, Policy())
-    if against is not None:
-        policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": against}))
-    incumbent = find_beside(view, registry, plugins, policy.against)
-    evidence = measure(view, plugins, GateRequest(against=incumbent))
+    if incumbent is not None:
+        policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
+    found = find_incumbent(view, registry, plugins, policy.incumbent)
+    evidence = measure(view, plugins, GateRequest(incumbent=found))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
     return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)

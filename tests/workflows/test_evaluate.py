@@ -109,13 +109,13 @@ def test_a_kind_that_does_not_compare_says_so(
     ran = registry("evaluate", "t", *where, "--against", "t", plugins=plugins)
     assert ran.code == (0 if compared else 2)
     expected = (
-        "" if compared else "registry: --against: found no comparison with t, expected a kind whose plugin compares"
+        "" if compared else "registry: --incumbent: found no comparison with t, expected a kind whose plugin compares"
     )
     assert ran.err.startswith(expected)
     assert ran.err.count("\n") == (not compared)
     assert registry("evaluate", "t", *where, plugins=plugins).code == 0
     beside, alone = (registry("gate", "t", *where[1:], *more, plugins=plugins) for more in (("--against", "t"), ()))
-    assert ("against t: found no comparison" in beside.out) == (not compared)
+    assert ("incumbent t: found no comparison" in beside.out) == (not compared)
     assert "found no comparison" not in alone.out
 
 
@@ -183,3 +183,15 @@ def test_prune_refuses_a_broken_registry(smoke: Sandbox) -> None:
     with pytest.raises(InputError):
         prune(smoke.path, dry_run=False)
     assert smoke.tree() == before
+
+
+def test_an_incumbent_has_one_name_at_a_time(thumb: Sandbox, registry: Program) -> None:
+    """`--against` is the older name of `--incumbent`, which help does not show; both at once are refused."""
+    for command in ("gate", "evaluate"):
+        help = registry(command, "--help").out
+        assert "--incumbent ID" in help
+        assert "--against" not in help
+        rows = ("--smoke",) if command == "evaluate" else ()
+        ran = registry(command, "t", *rows, "--incumbent", "t", "--against", "t", "--registry", thumb.path)
+        assert (ran.code, "name the entry once" in ran.err) == (2, True)
+    assert GateRequest(incumbent=None).against is None

@@ -19,6 +19,8 @@ import numpy as np
 from numba.core import registry
 from numpy.typing import NDArray
 
+from registry_tool.errors import WorldError
+
 Function = Callable[..., Any]
 
 SOURCES = ("compiling.py", "tile.py", "draws.py", "kernel.py")
@@ -77,16 +79,17 @@ def cache_folder() -> Path:
     what they are compiled for. A folder that cannot be written to is copied, with what it holds, to a temporary one for
     the life of this process.
     """
-    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     sha = hashlib.sha256(" ".join((numba.__version__, *target())).encode())
     for name in SOURCES:
         sha.update(Path(__file__).with_name(name).read_bytes())
     folder = Path(base) / "registry-tool" / f"trainer-{sha.hexdigest()[:16]}"
     try:
+        folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: a user without a home
         scratch = Path(tempfile.mkdtemp(prefix="registry-tool-"))
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
         if folder.is_dir():
@@ -97,6 +100,18 @@ def cache_folder() -> Path:
 def is_compiled() -> bool:
     """Whether the kernel is in the cache, so that its first use takes a fraction of a second, not some five."""
     return any(cache_folder().rglob("*.nbi"))
+
+
+def forget() -> None:
+    """Remove compiled code: it is made again."""
+    for path in cache_folder().rglob("*.nb[ic]"):
+        path.unlink(missing_ok=True)
+
+
+def check_compiler() -> None:
+    """Raises WorldError where numba is told not to compile."""
+    if numba.config.DISABLE_JIT:
+        raise WorldError("NUMBA_DISABLE_JIT: found it set, expected it unset: the trainer has to be compiled")
 
 
 def intrinsic(function: Function) -> Function:

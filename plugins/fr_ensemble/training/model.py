@@ -17,7 +17,7 @@ from fr_ensemble.arrays import Float32, Float64, Int64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws, kernel
-from fr_ensemble.training.compiling import aligned
+from fr_ensemble.training.compiling import aligned, forget, is_compiled
 from fr_ensemble.training.table import ModelKey, Role, Table
 from fr_ensemble.training.tile import COLUMNS, ROWS
 from registry_tool.errors import InputError
@@ -216,10 +216,21 @@ def diverged(recipe: Recipe, key: ModelKey) -> InputError:
 
 
 def warm_up(table: Table, recipe: Recipe, key: ModelKey) -> None:
-    """Have the kernel compiled, or read from the cache, before workers ask for it. Trains nothing."""
+    """Have the kernel compiled, or read from the cache, before workers ask for it. Trains nothing.
+
+    Code that cannot be read, as a full disk may leave it, is compiled again.
+    """
     model = Model.begin(table, recipe, key)
-    Steps(table, recipe, model).take(0)
-    scores_of(table, key, model.layout, model.p, np.empty(0, np.int32))
+    steps = Steps(table, recipe, model)
+    for again in (False, True):
+        try:
+            steps.take(0)
+            scores_of(table, key, model.layout, model.p, np.empty(0, np.int32))
+            return
+        except Exception:  # whatever pickle meets in bytes that are none of its own
+            if again or not is_compiled():
+                raise
+            forget()
 
 
 def train_model(

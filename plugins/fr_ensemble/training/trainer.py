@@ -86,7 +86,8 @@ def train(
 
 
 def check_trainer(trainer: str, device: str, engine: str, checkpoint: Path | None) -> None:
-    """Raises InputError for a trainer that is not there or does not do what is asked of it."""
+    """Raises InputError for a trainer that is not there or does not do what is asked, WorldError for no compiler."""
+    compiling.check_compiler()
     if trainer not in TRAINERS:
         raise InputError(f"trainer: found {trainer!r}, expected one of {', '.join(TRAINERS)}")
     if trainer == COMPILED:

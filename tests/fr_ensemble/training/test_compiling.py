@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from corpora import make_corpus
+from fr_ensemble.artifacts.recipe import Recipe
 from places import ROOT, TESTS
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
+
+from fr_ensemble.training.trainer import train
+
+from registry_tool.errors import WorldError
 
 pytestmark = pytest.mark.slow
 
@@ -49,22 +56,34 @@ def trained(before: str = "", **environment: str) -> tuple[str, str, Path]:
     return digest, told, Path(folder)
 
 
-def test_the_first_use_compiles_and_says_so(tmp_path: Path) -> None:
-    """Into the user's cache folder; the second use reads it. Nothing lands beside the sources."""
-    (first, told, folder), again = trained(XDG_CACHE_HOME=str(tmp_path)), trained(XDG_CACHE_HOME=str(tmp_path))
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str, Path]:
+    """A cache folder that a first run filled, and what that run answered."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return cache, *trained(XDG_CACHE_HOME=str(cache))
+
+
+@pytest.fixture
+def cache(compiled: tuple[Path, str, str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(compiled[0], tmp_path / "cache")
+
+
+def test_the_first_use_compiles_and_says_so(compiled: tuple[Path, str, str, Path]) -> None:
+    """Into the user's cache folder; the second use reads it. Nothing is written beside the sources."""
+    cache, first, told, folder = compiled
+    again = trained(XDG_CACHE_HOME=str(cache))
     assert told == "compiling the trainer once, training (model-epochs)"
     assert again == (first, "training (model-epochs)", folder)
-    assert folder.parent == tmp_path / "registry-tool"
+    assert folder.parent == cache / "registry-tool"
     assert len([*folder.rglob("*.nbc")]) == 2
     assert not [*PACKAGE.rglob("*.nbi")]
 
 
-def test_a_read_only_cache_is_read(tmp_path: Path) -> None:
-    """A cache that somebody else filled serves as it is, from a copy that is gone afterwards."""
-    first, _, folder = trained(XDG_CACHE_HOME=str(tmp_path))
-    again, told, copy = trained(READ_ONLY, XDG_CACHE_HOME=str(tmp_path))
-    assert (again, told) == (first, "training (model-epochs)")
-    assert copy != folder
+def test_a_read_only_cache_is_read(cache: Path, compiled: tuple[Path, str, str, Path]) -> None:
+    """A cache that another user filled serves as it is, from a copy that is gone afterwards."""
+    again, told, copy = trained(READ_ONLY, XDG_CACHE_HOME=str(cache))
+    assert (again, told) == (compiled[1], "training (model-epochs)")
+    assert not copy.is_relative_to(cache)
     assert not copy.exists()
 
 
@@ -72,6 +91,32 @@ def test_a_cache_that_cannot_be_made_costs_time_alone(tmp_path: Path) -> None:
     """Where a file stands in the way, the code goes to a temporary folder, which is gone afterwards."""
     (tmp_path / "registry-tool").write_text("")
     _, told, folder = trained(XDG_CACHE_HOME=str(tmp_path))
+    assert told.startswith("compiling the trainer once")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_cache_is_made_again(cache: Path, compiled: tuple[Path, str, str, Path], ending: str) -> None:
+    """Code cut short, as by a full disk, costs the seconds of compiling, not the run."""
+    damaged = [*cache.rglob(f"*.{ending}")]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:100])
+    assert trained(XDG_CACHE_HOME=str(cache))[0] == compiled[1]
+    assert len(damaged) == 2
+    assert min(path.stat().st_size for path in damaged) > 100
+
+
+def test_numba_that_may_not_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NUMBA_DISABLE_JIT, which debuggers set, would leave nothing to run."""
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    with pytest.raises(WorldError, match="NUMBA_DISABLE_JIT"):
+        train(make_corpus([5, 6]), Recipe(epochs=1))
+
+
+def test_a_user_without_a_home_compiles_each_time(tmp_path: Path) -> None:
+    """As in a container that runs under a number."""
+    before = "import os, pathlib\ndef none(self): raise RuntimeError('no home')\npathlib.Path.expanduser = none\n"
+    _, told, folder = trained(before, NUMBA_CACHE_DIR="~/none")
     assert told.startswith("compiling the trainer once")
     assert not folder.exists()
 

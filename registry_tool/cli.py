@@ -17,6 +17,7 @@ from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
+from registry_tool.values import visible
 
 PROGRAM, COMPLETE = "registry", "_REGISTRY_COMPLETE"
 INTERRUPTED = 130  # as shells say of SIGINT
@@ -134,7 +135,7 @@ def _invoke() -> tuple[int, str | None]:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED, "registry: interrupted, nothing was changed"
     except RegistryError as error:
-        return error.exit_code, f"registry: {error}"
+        return error.exit_code, f"registry: {visible(str(error))}"
     except OSError as error:
         _drop_output()
         return (

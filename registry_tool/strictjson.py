@@ -20,6 +20,7 @@ from registry_tool.values import Json
 
 JSON_MAX_BYTES = 1 << 20  # any document but a registry
 REGISTRY_MAX_BYTES = 64 << 20
+MAX_BLANK = 65_536  # characters of white space in a row
 MAX_DEPTH = 32  # containers inside one another, the outermost included
 MAX_VALUES = 1_000_000  # 64 MiB of `{"":0},` would become gigabytes of dicts
 MAX_DECODED = 160 << 20  # bytes; one character outside the BMP makes CPython spend 4 on every character
@@ -32,6 +33,7 @@ _PROBLEMS = {  # code -> message, expected, hint
     "json-too-large": ("the document is too large", None, "split it or remove what does not belong there"),
     "json-not-utf8": ("the document is not UTF-8", "UTF-8", _SAVE),
     "json-bom": ("the document starts with a byte order mark", "no mark", _SAVE),
+    "json-whitespace": ("too much white space in a row", f"at most {MAX_BLANK} characters", "format it again"),
     "json-too-deep": ("the document is nested too deeply", f"at most {MAX_DEPTH} levels", "flatten it"),
     "json-duplicate-key": ("a key stands twice in one object", "each key once", "keep one: readers differ on which"),
     "json-not-finite": ("a number is not finite", _NUMBER, "JSON has no NaN and no infinity: write null or a number"),
@@ -175,6 +177,8 @@ def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
     Most documents are ASCII without escapes: a few counts prove all of that but what the parser sees by itself.
     """
     text = _decode(data, max_bytes)
+    if len(data) > MAX_BLANK and (blank := re.search(rf"[ \t\r\n]{{{MAX_BLANK}}}", text)):
+        raise JsonProblem("json-whitespace", _place(text, blank.start()), f"{MAX_BLANK} or more")
     if text.isascii() and "\x7f" not in text and "\\" not in text and _is_shallow(data):
         with suppress(ValueError, _Refused):  # the checks below say what comes first, and where
             value, end = _DECODER.raw_decode(text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import signal
 import subprocess
@@ -202,3 +205,54 @@ def test_the_short_way_out_loses_nothing(beside: str) -> None:
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (ran.returncode, "nonsense" in ran.stderr) == (2, True)
     assert ran.stdout.split() == (["thread", "end"] if beside else ["end"])
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+@pytest.mark.parametrize("mode", [0o775, 0o2770, 0o700, 0o755])
+def test_the_lock_may_be_taken_by_who_may_write(tmp_path: Path, umask: int, mode: int) -> None:
+    """The lock's file has the permissions of its folder, whatever umask the first writer had."""
+    from registry_tool.storage.lock import LOCK_NAME, locked
+
+    tmp_path.chmod(mode)
+    before = os.umask(umask)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.umask(before)
+    found = (tmp_path / LOCK_NAME).stat().st_mode
+    assert found & 0o222 & mode == mode & 0o222
+    assert found & 0o022 & ~mode == 0 or umask < 0o022
+
+
+def test_no_text_output_begins_a_line_of_its_own(smoke: Sandbox, registry: Program) -> None:
+    """A name with a line break, whoever prints it, writes no command to GitHub's log: errors, tables, fields."""
+    evil = "x\n::error file=a::b"
+    smoke.edit_entry(notes=evil)
+    arguments = (("show", "tiny"), ("list",), ("gate", evil), ("gate", "--base", evil), ("card", "tiny"))
+    for line in arguments:
+        ran = registry(*line, "--registry", smoke.path)
+        assert not any(text.startswith("::") for text in (ran.out + ran.err).splitlines()), line
+
+
+class Named(Thumbs):
+    """Predicts rows whose names a spreadsheet would run."""
+
+    NAMES = ("=HYPERLINK(1)", "+1", "-x", "@SUM(1)", "\t=1", " =1", "plain", "a=b", 3.5, -2.0, None)
+
+    @hookimpl
+    def registry_predict(self, view: Any, request: Any) -> Any:
+        return [Batch({"=name": self.NAMES, "mu": range(len(self.NAMES))})]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_no_cell_is_a_formula(thumb: Sandbox, registry: Program, form: str) -> None:
+    """In CSV a text that a spreadsheet would run is quoted; numbers, other texts and JSON lines stay as they are."""
+    arguments = ("predict", "t", "--corpus", "rows.csv", "--registry", thumb.path, "--format", form)
+    ran = registry(*arguments, plugins=with_plugin(Named()))
+    if form == "jsonl":
+        assert [json.loads(line)["=name"] for line in ran.out.splitlines()] == list(Named.NAMES)
+        return
+    header, *rows = csv.reader(io.StringIO(ran.out))
+    expected = ["'=HYPERLINK(1)", "'+1", "'-x", "'@SUM(1)", "'\t=1", "' =1", "plain", "a=b", "3.5", "-2.0", ""]
+    assert (header[0], [row[0] for row in rows]) == ("'=name", expected)

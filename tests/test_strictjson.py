@@ -322,3 +322,13 @@ def test_position_of_what_pointer_builds() -> None:
     for key in ["/", "~", "~1", "", 'a"b', "é\n"]:
         document = parse(json.dumps({"x": 0, key: 1}).encode())
         assert document.position(pointer(key)) == (1, 10)
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", " \r\n"])
+def test_white_space_has_a_limit(blank: str) -> None:
+    """What is a megabyte to the right is not seen in review; ordinary indentation is fine."""
+    for where in (b'{"a":%s1}', b'%s{"a":1}', b'{"a":1}%s'):
+        assert parse(where % (blank * 1000).encode()).value == {"a": 1}
+        with pytest.raises(JsonProblem) as caught:
+            parse(where % (blank * 70_000).encode())
+        assert caught.value.code == "json-whitespace"

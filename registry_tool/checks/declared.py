@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
+from registry_tool.documents.schema import show
 from registry_tool.documents.store import Loaded, file_finding
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.storage.files import FileProblem, Folder
-from registry_tool.strictjson import JSON_MAX_BYTES, pointer
+from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
 
 LICENSE_MISSING = FindingRule(
     "license-missing",
@@ -14,6 +18,33 @@ LICENSE_MISSING = FindingRule(
     hint="add `license`, its SPDX identifier, to the entry",
     example='"license": "BSD-3-Clause-Plus-Patent"',
     severity=Severity.WARNING,
+)
+LICENSE_URL = FindingRule(
+    "license-url",
+    "license URL that is not http(s)",
+    why="A page that shows it would run or open something else.",
+    message="the license URL is not an http or https URL",
+    expected="https://...",
+    hint="write the URL of the license's text",
+    example='"license_url": "javascript:..."',
+    severity=Severity.WARNING,
+)
+BUNDLE_INVALID = FindingRule(
+    "bundle-invalid",
+    "signature bundle that is not one",
+    why="Whoever looks for a signature finds none, or that of another file.",
+    message="{path}: {problem}",
+    hint="sign the model again, or remove `sigstore_bundle`",
+    example="an empty file; a bundle over another model",
+)
+BUNDLE_UNVERIFIED = FindingRule(
+    "bundle-unverified",
+    "signature bundle that was not verified",
+    why="Its form and digest are checked, its signature and signer are not.",
+    message="the signature in {path} was not verified",
+    hint="verify it with `cosign verify-blob`",
+    example="model.onnx.sigstore.json",
+    severity=Severity.NOTE,
 )
 BUNDLE_MISSING = FindingRule(
     "bundle-missing",
@@ -26,6 +57,38 @@ BUNDLE_MISSING = FindingRule(
 )
 
 
+HTTP = re.compile(r"https?://[^\s/?#]+[^\s]*\Z", re.IGNORECASE)
+
+
+def _bundle_problem(data: bytes, sha256: str) -> str | None:
+    """What keeps bytes from being a Sigstore bundle over a file with this digest; None where nothing is seen."""
+    try:
+        value = parse(data).value
+    except JsonProblem as problem:
+        return f"it is not JSON ({problem.code})"
+    if isinstance(value, dict) and isinstance(value.get("base64Signature"), str) and isinstance(value.get("cert"), str):
+        return None  # cosign's older form, which names the digest in its log entry alone
+    media = value.get("mediaType") if isinstance(value, dict) else None
+    if not isinstance(media, str) or not media.startswith("application/vnd.dev.sigstore.bundle"):
+        return "it is not a Sigstore bundle: it has no mediaType of one"
+    material = value.get("verificationMaterial")
+    message, envelope = value.get("messageSignature"), value.get("dsseEnvelope")
+    if not isinstance(material, dict) or not (isinstance(message, dict) or isinstance(envelope, dict)):
+        return "it is not a Sigstore bundle: it has no signature or no material to verify it with"
+    try:
+        if isinstance(message, dict):
+            digests = {base64.b64decode(message["messageDigest"]["digest"], validate=True).hex()}
+            base64.b64decode(message["signature"], validate=True)
+        else:
+            assert isinstance(envelope, dict)
+            statement = parse(base64.b64decode(envelope["payload"], validate=True)).value
+            digests = {subject["digest"]["sha256"] for subject in statement["subject"]}
+    except (KeyError, TypeError, ValueError):
+        return "it is not a Sigstore bundle: it names no digest"
+    found = ", ".join(sorted(digests))[:140]
+    return None if sha256 in digests else f"it signs another file: found {found}, expected {sha256}"
+
+
 def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
     """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins."""
     findings = []
@@ -33,10 +96,18 @@ def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
         at, bundle = pointer("models", place), entry.document.get("sigstore_bundle")
         if "license" not in entry.document and loaded.registry.schema_version >= 1:
             findings.append(LICENSE_MISSING.at(InFile(loaded.name, entry.id), at))
+        url = entry.document.get("license_url")
+        if isinstance(url, str) and not HTTP.match(url):
+            findings.append(LICENSE_URL.at(InFile(loaded.name, entry.id), f"{at}/license_url", found=show(url)))
+        if bundle is None:
+            continue
+        field = f"{at}/sigstore_bundle"
         try:
-            _ = folder.read(bundle, JSON_MAX_BYTES) if bundle is not None else None
+            problem_found = _bundle_problem(folder.read(bundle, JSON_MAX_BYTES), entry.sha256)
+            found = BUNDLE_UNVERIFIED if problem_found is None else BUNDLE_INVALID
+            names = {"path": bundle} if problem_found is None else {"path": bundle, "problem": problem_found}
+            findings.append(found.at(InFile(loaded.name, entry.id), field, **names))
         except FileProblem as problem:
-            field = f"{at}/sigstore_bundle"
             if problem.code == "file-missing":
                 findings.append(BUNDLE_MISSING.at(InFile(loaded.name, entry.id), field, path=bundle))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from posixpath import normpath
 
@@ -10,13 +11,22 @@ from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
-from registry_tool.findings import Finding, FindingRule, InFile
+from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import check_loose_manifests
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 
+ID_ALIKE = FindingRule(
+    "id-alike",
+    "ids that differ by - and _ alone",
+    why="Readers and package indexes take one for the other.",
+    message="the ids {other!r} and {id!r} differ by '-' and '_' alone",
+    hint="rename one of them",
+    example="fr-v1 and fr_v1",
+    severity=Severity.WARNING,
+)
 PLUGIN_NOT_LOADED = FindingRule(
     "plugin-not-loaded",
     "plugin that does not load",
@@ -44,6 +54,7 @@ def check(
     count = len(registry.entries)
     repeated = dict(_check_ids(loaded))
     findings += repeated.values()
+    findings += _check_alike(loaded)
     with Folder(loaded.folder) as folder, Prober() as prober:
         if level is Level.FULL and registry.entries:
             prober.start()
@@ -101,6 +112,15 @@ def _check_ids(loaded: Loaded) -> Iterator[tuple[int, Finding]]:
             at = f"/models/{loaded.places[index]}/id"
             yield index, ID_DUPLICATE.at(InFile(loaded.name, entry.id), at, id=entry.id)
         seen[key] = entry.id
+
+
+def _check_alike(loaded: Loaded) -> Iterator[Finding]:
+    """Ids that a reader, a shell or a package index takes for one another."""
+    seen: dict[str, str] = {}
+    for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
+        other = seen.setdefault(re.sub("[-_]+", "-", one_name(entry.id)), entry.id)
+        if one_name(other) != one_name(entry.id):
+            yield ID_ALIKE.at(InFile(loaded.name, entry.id), f"/models/{place}/id", id=entry.id, other=other)
 
 
 def sort(findings: Iterable[Finding]) -> list[Finding]:

@@ -98,7 +98,7 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
         lines = github.findings(results)
         add_summary(github.summary_of_findings(results))
     if output is None or output == "-":
-        show(lines)
+        show("".join(lines) if form in ("json", "sarif", "junit") else lines)  # one document, or lines
     else:
         deliver("".join(f"{line}\n" for line in lines), Path(output))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from registry_tool.commands.shared import (
 from registry_tool.errors import InputError
 from registry_tool.toolkit import FORMATS
 from registry_tool.values import Json, visible
+
+FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
 
 
 class TrainGroup(click.Group):
@@ -223,8 +226,14 @@ def predict(
             if output == "-" and streams.reader_left():
                 return
             warnings.update(batch.warnings)
-            yield batch.columns
+            yield {inert(name): list(map(inert, column)) for name, column in batch.columns.items()}
 
-    write_rows(columns(), output, form or format_of(output) or FORMATS[0])
+    form = form or format_of(output) or FORMATS[0]
+
+    def inert(cell: Json) -> Json:
+        """A text that a spreadsheet would run as a formula is quoted in CSV, as spreadsheets themselves do."""
+        return f"'{cell}" if form == "csv" and isinstance(cell, str) and FORMULA.match(cell) else cell
+
+    write_rows(columns(), output, form)
     for warning, count in sorted(warnings.items()):
         click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)

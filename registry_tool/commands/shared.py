@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView
     from registry_tool.plugins.manager import Plugins
     from registry_tool.values import Json
+
+
+CONTROL = re.compile("[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]")  # but the tab, and the escape of colours
 
 
 class Context:
@@ -66,10 +70,17 @@ def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[...,
 
 
 def show(lines: str | Iterable[str]) -> None:
-    """Print to standard output; colour on a terminal unless NO_COLOR is set."""
+    """Print to standard output; colour on a terminal unless NO_COLOR is set.
+
+    Each of several lines stays one: what would begin another (a command to GitHub's log, say) is spelt out.
+    """
     colour = False if os.environ.get("NO_COLOR") else None
-    for line in [lines] if isinstance(lines, str) else lines:
+    for line in [lines] if isinstance(lines, str) else (CONTROL.sub(_spelt, line) for line in lines):
         click.echo(line, color=colour)
+
+
+def _spelt(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def incumbent_options(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -193,7 +193,8 @@ def check_loose_manifests(
 def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
     """JSON files that stand beside the models of a registry, its own documents left out."""
     registry = loaded.registry
-    known = {loaded.name, *(entry.manifest for entry in registry.entries)}
+    declared = (entry.document.get(field) for entry in registry.entries for field in ("manifest", "sigstore_bundle"))
+    known = {loaded.name, *declared}
     beside = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
     try:
         items = folder.inventory()

@@ -51,7 +51,7 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
         yield f"  {'ok  ' if holds else 'FAIL'} {rule.metric} = {shown} ({rule.op} {rule.bound:g})"
     for name, value in sorted(verdict.metrics.items()):
         if details and name not in ruled:
-            yield f"       {name} = {value:.6g}"
+            yield f"       {visible(name)} = {value:.6g}"
     for reason in verdict.reasons:
         yield f"  - {visible(reason)}"
     if details and item.evidence is not None and (evidence_table := item.evidence.table):
@@ -81,12 +81,12 @@ def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:
     """A document as `name: value` lines."""
     for name, value in document.items():
         if isinstance(value, Mapping):
-            yield f"{indent}{name}:"
+            yield f"{indent}{visible(str(name))}:"
             yield from fields(value, indent + "  ")
         elif isinstance(value, list | tuple):
-            yield f"{indent}{name}: {', '.join(map(str, value))}"
+            yield f"{indent}{visible(str(name))}: {visible(', '.join(map(str, value)))}"
         else:
-            yield f"{indent}{name}: {visible(str(value))}"
+            yield f"{indent}{visible(str(name))}: {visible(str(value))}"
 
 
 def plain(value: Json) -> str:

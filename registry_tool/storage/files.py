@@ -33,6 +33,7 @@ MAX_INVENTORY_FILES, MAX_FOLDERS_DEEP = 200_000, 32  # of an inventory
 LARGE, HELD_AT_MOST = 1 << 18, 64 << 20  # bytes of a file worth remembering; of such files held, all together
 SETTLED = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
+ANNEX_POINTER = re.compile(rb"/annex/objects/[^\n/]+\n")  # what git-annex keeps in place of an unlocked file
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -46,6 +47,8 @@ _PROBLEMS = {  # code -> message, expected, hint
     "file-not-regular": ("it is not what it should be", None, "replace it"),
     "file-too-large": ("the file is too large", None, "check that it is the right file"),
     "file-too-many": ("the folder holds too much to check", None, "move what is not the registry's elsewhere"),
+    "file-annex-pointer": ("a git-annex pointer in its place", "the file itself", "run `git annex get`"),
+    "file-dvc-missing": ("it was not fetched: only its DVC pointer is there", None, "run `dvc pull`"),
     "file-lfs-pointer": ("a Git-LFS pointer stands in its place", "the file itself", "run `git lfs pull`"),
     "file-unreadable": ("it cannot be read", "a readable file", "check who owns it, its mode and the disk"),
     "file-changed-while-reading": ("it was written to while it was read", None, "run it again when nobody writes"),
@@ -180,6 +183,10 @@ class Folder(AbstractContextManager["Folder"]):
                 return self._read(path, name, self._folder, max_bytes, hashed)
             with _descended(self._folder, parents) as folder:
                 return self._read(path, name, folder, max_bytes, hashed)
+        except FileNotFoundError:
+            if not path.endswith(".dvc") and self.exists(f"{path}.dvc"):
+                raise _problem("file-dvc-missing", path) from None
+            raise _problem("file-missing", path) from None
         except OSError as error:
             _refuse(path, error)
 
@@ -204,6 +211,8 @@ class Folder(AbstractContextManager["Folder"]):
                 data += more
             if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
                 raise _problem("file-lfs-pointer", path, "a pointer")
+            if size <= LFS_MAX_BYTES and ANNEX_POINTER.match(data):
+                raise _problem("file-annex-pointer", path, "a pointer")
             after = os.fstat(file)
             if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
                 raise _problem("file-changed-while-reading", path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,9 +38,10 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
     path = root / LOCK_NAME
     lock = filelock.FileLock(path, timeout=timeout, fallback_to_soft=False)  # a soft lock would outlive its holder
     with writing(path):
-        root.stat()  # filelock would make a missing folder
+        folder = root.stat()  # filelock would make a missing folder
         try:
             lock.acquire()
+            _share(path, folder)
         except filelock.Timeout:
             who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
             raise WorldError(f"{shown(str(path))}: {who}") from None
@@ -48,6 +50,13 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _share(path: Path, folder: os.stat_result) -> None:
+    """Give the lock's file the permissions of its folder, whatever the umask: who may write there may lock it."""
+    with suppress(OSError):  # the file is another user's, who shared it
+        writers = stat.S_IMODE(folder.st_mode) & 0o222
+        os.chmod(path, stat.S_IMODE(path.stat().st_mode) | writers | writers << 1)
 
 
 def _holder(path: Path) -> str:

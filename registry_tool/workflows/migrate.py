@@ -240,7 +240,9 @@ class _Work:
         if bundle is not None and self.folder.exists(bundle):
             self._take(bundle, None, to(bundle), JSON_MAX_BYTES)
             model["bundle"] = {"path": bundle, "sha256": self.taken[bundle]}
-        self.pinned.update(models=len(graphs), sidecars="sidecar" in model, external_data=len(model["external_data"]))
+        self.pinned.update(
+            models=len(graphs), sidecars=int("sidecar" in model), external_data=len(model["external_data"])
+        )
         return model
 
     def _cap(self, kind: str) -> int:

@@ -157,6 +157,23 @@ def test_a_file_swapped_before_it_is_opened(tree: Path, monkeypatch: pytest.Monk
         assert problem_of(lambda: folder.read("hard.onnx", 9)).code == code
 
 
+def test_pointers_of_annex_and_dvc_name_their_remedy(tmp_path: Path) -> None:
+    """As Git LFS: the pointer is named, and the command that fetches the file."""
+    (tmp_path / "a.onnx").write_bytes(b"/annex/objects/SHA256E-s102--6a2f.onnx\n")
+    (tmp_path / "b.onnx.dvc").write_text("outs:\n- md5: x\n  path: b.onnx\n")
+    with Folder(tmp_path) as folder:
+        for name, code, remedy in (
+            ("a.onnx", "file-annex-pointer", "git annex get"), ("b.onnx", "file-dvc-missing", "dvc pull"),
+            ("c.onnx", "file-missing", "restore"),
+        ):  # fmt: skip
+            with pytest.raises(FileProblem) as caught:
+                folder.read(name, 1000)
+            assert (caught.value.code, remedy in str(caught.value)) == (code, True)
+        assert folder.read("b.onnx.dvc", 1000).startswith(b"outs")
+        (tmp_path / "long.onnx").write_bytes(b"/annex/objects/x\n" + bytes(2000))
+        assert len(folder.read("long.onnx", 10_000)) == 2017
+
+
 def test_lfs_pointers_are_small(tmp_path: Path) -> None:
     """A file that begins like an LFS pointer but is larger than one is read as what it is."""
     data = b"version https://git-lfs.github.com/spec/v1\n" + bytes(1024)

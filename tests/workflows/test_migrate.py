@@ -281,6 +281,17 @@ def test_an_entry_that_pins_its_manifest_keeps_its_promotion(production: Sandbox
     assert errors(done.new) == []
 
 
+def test_the_json_of_odd_registries_holds_to_its_schema(tmp_path: Path, registry: Program) -> None:
+    """No sidecar, no entry, weights in another file, version 0: counts are numbers, whatever there is to count."""
+    bare = entry(tmp_path / "bare", model())
+    far = entry(tmp_path / "far", outside(model(), tmp_path / "far", "m.onnx.data", sha1=False), license=None)
+    for folder, rows in (("bare", [bare]), ("far", [far]), ("none", [])):
+        for version in (0, 1):
+            path = old(tmp_path / folder, *rows, version=version)
+            ran = registry("migrate", path, "-o", tmp_path / f"{folder}{version}", "--format", "json")
+            assert violations(json.loads(ran.out), schemas.load("migration")) == []
+
+
 def test_the_json_holds_to_its_schema(public: Path, tmp_path: Path, registry: Program) -> None:
     """What `--format json` prints is what schemas/migration.schema.json says, refused or not."""
     ran = registry("migrate", public, "-o", tmp_path / "new", "--format", "json")

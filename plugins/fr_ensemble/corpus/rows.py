@@ -210,6 +210,11 @@ def read_corpus(
     kept = [name for name in keep if name not in ("src", "encoder")]
     batches = read_batches(path, spec, keep=kept, progress=progress)
     corpus = _gather(batches, spec)
+    for column, names in (("src", corpus.sources), ("clip", corpus.clips or ())):
+        if control := next((name for name in names if not name.isprintable()), None):
+            raise InputError(
+                f"{path}, column {column}: found {control[:40]!r}, expected names without control characters"
+            )
     if len(corpus.sources) < min_sources:
         message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -32,6 +33,7 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "target": ("f8", 1),
     "predictions": ("f4", 2),
 }
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")  # begins a line where it is printed, or is not seen
 OPTIONAL = {"vmaf": ("f8", 1)}  # absent where there is none
 
 
@@ -252,7 +254,9 @@ def _read_array(archive: bytes, member: zipfile.ZipInfo) -> Any:
 def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> None:
     if index.shape != (n,):
         raise EvidenceProblem(f"{name}: found {len(index)} indexes, expected one a row, {n}")
-    if len(set(names)) != len(names) or any(not text or "\0" in text for text in names):
+    if control := next((text for text in names if CONTROL.search(text)), None):
+        raise EvidenceProblem(f"{name}s: found {control[:40]!r}, expected names without control characters")
+    if len(set(names)) != len(names) or not all(names):
         raise EvidenceProblem(f"{name}s: found a name that is empty or stands there twice, expected different names")
     if not np.array_equal(np.unique(index), np.arange(len(names))):
         raise EvidenceProblem(

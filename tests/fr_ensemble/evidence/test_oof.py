@@ -48,6 +48,13 @@ def test_files_are_reproducible_and_read_back():
     assert read_oof(to_files(no_clips, "c")["evidence/oof.npz"]).clips is None
 
 
+@pytest.mark.parametrize("sign", ["\n", "\r", "\x1b", "\x00", "\x7f", "\x85", "\u2028"])
+def test_a_name_with_a_control_character_is_refused(sign):
+    """It would begin a line of its own, or move a terminal's cursor, wherever the fold is printed."""
+    with pytest.raises(EvidenceProblem, match="control characters"):
+        replace(OOF, sources=(f"a{sign}::error::b", *OOF.sources[1:]))
+
+
 def test_summaries_have_the_public_fields():
     """A summary carries what the public tools write, and our digests."""
     document = summaries()[1]

@@ -14,6 +14,7 @@ from command_line import Program, run
 from filelock import FileLock
 from places import NOT_THERE, shared_data
 from policies import rules
+from public_shape import write_extract
 from registries import Made
 from sandbox import Sandbox, to_json
 
@@ -55,13 +56,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made
 
 
-@pytest.fixture
-def public_documents(tmp_path: Path) -> Path:
-    """A scratch copy of the public registry's JSON files; its models are not public."""
-    public = shared_data("public-registry-v1")
+@pytest.fixture(params=["extract", "public"])
+def public_documents(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """JSON files of the public registry's shape, without models: an extract made here, and the public ones."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    for path in public.glob("*.json"):
+    if request.param == "extract":
+        return write_extract(folder)
+    for path in shared_data("public-registry-v1").glob("*.json"):
         shutil.copyfile(path, folder / path.name)
     return folder
 

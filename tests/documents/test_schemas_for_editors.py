@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import Program
-from places import ROOT, shared_data
+from places import ROOT
 from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
 
@@ -59,9 +59,9 @@ def test_pinned_documents_are_checked_by_others(name: str, pattern: str, field: 
     assert check(schema, tmp_path / "broken.json").returncode == 1
 
 
-def test_the_public_registry_is_checked_by_others() -> None:
+def test_the_public_registry_is_checked_by_others(public_documents: Path) -> None:
     """check-jsonschema takes the public version-1 registry by our schema of it."""
-    registry = shared_data("public-registry-v1") / "registry.json"
+    registry = public_documents / "registry.json"
     assert check(ROOT / "schemas" / "registry-v1.schema.json", registry).returncode == 0
 
 

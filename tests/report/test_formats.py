@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 import xmlschema
 from command_line import Program
-from places import EXAMPLES, TESTS, shared_data
+from places import EXAMPLES, TESTS
 from policies import set_bound
 from sandbox import Sandbox
 
@@ -328,9 +328,9 @@ def test_colour_is_for_terminals(stream: str, tmp_path: Path) -> None:
         assert "\x1b" not in (tmp_path / "out").read_text()
 
 
-def test_the_public_registry_in_every_format(registry: Program) -> None:
+def test_the_public_registry_in_every_format(registry: Program, public_documents: Path) -> None:
     """Its findings, one for one, as SARIF that OASIS takes, as JUnit that Jenkins takes, and as annotations."""
-    where = ("validate", shared_data("public-registry-v1"), "--level", "quick", "--format")
+    where = ("validate", public_documents, "--level", "quick", "--format")
     findings = json.loads(registry(*where, "json").out)["findings"]
     assert findings
     log = json.loads(registry(*where, "sarif").out)

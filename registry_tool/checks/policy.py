@@ -22,6 +22,8 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
         reasons.append(f"the policy's gate is {policy.gate!r}: evidence decides nothing, a person does, with a reason")
     elif not policy.rules:
         reasons.append("the policy has no rules: nothing was asked, so nothing was shown")
+    if "signers" in policy.extra or "signatures" in policy.extra:
+        reasons.append("the policy asks for signatures, which this release does not verify: nothing is promoted")
     for rule in policy.rules:
         value = evidence.metrics.get(rule.metric)
         if value is None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import Loaded, file_finding
+from registry_tool.documents.store import VERSION, Loaded, file_finding, schema_of
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.storage.files import FileProblem, Folder
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
+from registry_tool.values import Json
 
 LICENSE_MISSING = FindingRule(
     "license-missing",
@@ -55,6 +57,38 @@ BUNDLE_MISSING = FindingRule(
     example="model.onnx.sigstore.json",
     severity=Severity.WARNING,
 )
+UNKNOWN_FIELD = FindingRule(
+    "registry-unknown-field",
+    "unknown field",
+    why="Nothing reads it here: it is of another version or a tool of yours, or a misspelt field that has no effect.",
+    message="unknown field {name!r:.80}",
+    hint="correct the name, or leave it: it is kept as it is",
+    example='"licence": "MIT"',
+    severity=Severity.WARNING,
+)
+
+
+def check_unknown_fields(loaded: Loaded) -> list[Finding]:
+    """A warning on each field of the registry, an entry or a policy that this version does not know; all are kept.
+
+    In version 0 and 1 the schema itself refuses them.
+    """
+    if loaded.registry.schema_version != VERSION:
+        return []
+    schema, value = schema_of(VERSION), loaded.document.value
+    parts: list[tuple[str, str | None, Mapping[str, Json], Mapping[str, Json]]] = [
+        ("", None, value, schema["properties"])
+    ]
+    for kind, policy in value["policies"].items():
+        parts.append((pointer("policies", kind), None, policy, schema["$defs"]["policy"]["properties"]))
+    for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
+        parts.append((pointer("models", place), entry.id, entry.document, schema["$defs"]["entry"]["properties"]))
+    return [
+        UNKNOWN_FIELD.at(InFile(loaded.name, entry_id), at + pointer(name), name=name)
+        for at, entry_id, document, known in parts
+        for name in document
+        if name not in known
+    ]
 
 
 HTTP = re.compile(r"https?://[^\s/?#]+[^\s]*\Z", re.IGNORECASE)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from posixpath import normpath
 
-from registry_tool.checks.declared import check_declared
+from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
@@ -80,7 +80,7 @@ def check(
             progress("entries", 0, count)
         with Slices(look, count, useful(count) if level is Level.QUICK else 1) as slices:
             # Here is time, where other processes look at the entries.
-            declared = check_declared(folder, loaded)
+            declared = [*check_declared(folder, loaded), *check_unknown_fields(loaded)]
             items = list_files(folder)
             for done, (found, paths) in enumerate(slices, 1):
                 findings += found

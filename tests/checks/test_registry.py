@@ -26,7 +26,7 @@ from registry_tool.workflows.explain import declared
 from registry_tool.workflows.validate import validate
 
 EXPECTED: dict[str, dict[str, Any]] = json.loads((EXAMPLES / "expected.json").read_text())
-VALID = sorted(path.name for path in (EXAMPLES / "valid").iterdir())
+VALID = sorted(path.name for path in (EXAMPLES / "valid").iterdir() if path.name != "unknown-fields")
 INVALID = sorted(path.name for path in (EXAMPLES / "invalid").iterdir())
 # Codes whose files no checkout can hold (links, pipes, two names that differ by case): made in tests of this file.
 MADE_HERE = {"file-is-symlink", "name-collision", "file-too-large"}

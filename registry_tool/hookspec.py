@@ -150,7 +150,8 @@ class Trained:
 
     manifest: a JSON document. Every object in it with a string at `onnx` or `path` is a pin; the core writes `sha256`
     beside it. A file that no pin names, or a pin without its file, is a PluginError.
-    entry: further fields for the registry entry (license, description). summary: lines for the person, (name, value).
+    entry: further fields for the registry entry (license, description); one that its schema does not know is kept,
+    with a warning. summary: lines for the person, (name, value).
     """
 
     files: Mapping[str, bytes]

@@ -37,8 +37,23 @@ CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")  # begins a line 
 OPTIONAL = {"vmaf": ("f8", 1)}  # absent where there is none
 
 
+# Measuring takes time by folds (one source held out, one seed) and by rows times sources: within these limits seconds,
+# and less than 1 GiB beside the predictions themselves.
+MAX_FOLDS, MAX_ROWS_TIMES_SOURCES = 5_000, 300_000_000
+
+
 class EvidenceProblem(ValueError):
     """Evidence that cannot be read or means nothing; the message is one line and says where."""
+
+
+def check_size(rows: int, sources: int, seeds: int) -> None:
+    """Raises EvidenceProblem for more folds, or rows times sources, than are measured."""
+    for name, found, most in (
+        ("folds (sources times seeds)", sources * seeds, MAX_FOLDS),
+        ("rows times sources", rows * sources, MAX_ROWS_TIMES_SOURCES),
+    ):
+        if found > most:
+            raise EvidenceProblem(f"{name}: found {found}, expected at most {most}: join sources, or take fewer rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Oof:
 
     def __post_init__(self) -> None:
         n = len(self.target)
+        check_size(n, len(self.sources), len(self.seeds))
         with np.errstate(over="ignore"):  # a float32 overflow is caught as infinite below
             rounded = np.asarray(self.predictions, np.float32).astype(np.float64)
         object.__setattr__(self, "predictions", rounded)

@@ -24,7 +24,7 @@ from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, Measurement, measured
-from fr_ensemble.evidence.oof import Oof, deviation_of, mean_of
+from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
@@ -75,6 +75,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
 
     name, (vmaf, lacking) = job.name, _vmaf(job)
     try:
+        check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
         trained = train(
             corpus.training_data(), job.recipe, trainer=job.trainer, jobs=job.jobs, device=job.device,
             engine=job.engine, checkpoint=job.checkpoint, resume=job.resume, progress=progress,

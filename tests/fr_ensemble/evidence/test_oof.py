@@ -6,6 +6,7 @@ import io
 import json
 import math
 import struct
+import time
 import zipfile
 import zlib
 from dataclasses import replace
@@ -53,6 +54,33 @@ def test_a_name_with_a_control_character_is_refused(sign):
     """It would begin a line of its own, or move a terminal's cursor, wherever the fold is printed."""
     with pytest.raises(EvidenceProblem, match="control characters"):
         replace(OOF, sources=(f"a{sign}::error::b", *OOF.sources[1:]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "sources", "seeds", "good"),
+    [
+        (10_000_000, 22, 5, True), (100_000, 1_000, 5, True), (40_000, 40_000, 2, False), (5_000, 1_001, 5, False),
+        (10_000_000, 100, 5, False), (300_000_000, 1, 1, True), (300_000_001, 1, 1, False),
+    ],
+)  # fmt: skip
+def test_evidence_has_a_size_that_can_be_measured(rows, sources, seeds, good):
+    """Ten million rows of a few sources, a thousand sources of five seeds; more is refused before it is measured."""
+    if good:
+        oof_room.check_size(rows, sources, seeds)
+    else:
+        with pytest.raises(EvidenceProblem, match="expected at most"):
+            oof_room.check_size(rows, sources, seeds)
+
+
+def test_too_many_sources_are_refused_before_anything_is_measured():
+    """A small file of 40,000 sources took minutes and gigabytes."""
+    n = 40_000
+    names = tuple(f"s{k}" for k in range(n))
+    started = time.process_time()
+    with pytest.raises(EvidenceProblem, match="folds"):
+        replace(OOF, sources=names, source=np.arange(n), target=np.zeros(n), predictions=np.zeros((3, n)), clips=None,
+                clip=None)  # fmt: skip
+    assert time.process_time() - started < 1.0
 
 
 def test_summaries_have_the_public_fields():

@@ -1,10 +1,13 @@
-"""figures.py: what a plugin shows of an entry, as data: charts and tables. Draws nothing."""
+"""figures.py: what a plugin shows, as data: charts and tables. Draws nothing: the core draws, on pages and as PNG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+MARKS = ("points", "line", "guide", "stars", "spans", "columns")
+TONES = ("own", "first", "muted", "alarm", "ink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows, with its unit, and from where to where; log: its decades have one length."""
+    """What an axis shows, with its unit, and from where to where; log: its decades have one length.
+
+    names: of the places 0, 1, ... of an axis of names, the first on top: see `of_names`.
+    """
 
     label: str
     low: float
     high: float
     log: bool = False
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -40,13 +47,22 @@ class Axis:
         if self.log and self.low <= 0.0:
             raise ValueError(f"axis {self.label!r}: found {self.low}, expected more than 0 for a logarithm")
 
+    @classmethod
+    def of_names(cls, label: str, names: Sequence[str]) -> Axis:
+        """The upright axis of a chart with a line of its own for each name."""
+        return cls(label, -0.5, max(len(names), 1) - 0.5, names=tuple(names))
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
     """Points of a chart, in axis units; one outside the axes is drawn at the edge.
 
-    mark: `points`, `line` (with a mark at each point) or `guide` (a thin dotted line to hold the others against).
-    bars: half the length of each point's vertical bar. muted: in grey, for what stands in the background.
+    mark: `points`; `line`, with a mark at each point; `guide`, a thin dotted line to hold the others against; `stars`,
+    for what is chosen; `spans`, level bars from x to `ends` at y; `columns`, upright bars of height y around x.
+    bars: half the length of each point's vertical error bar, of a line. ends: of spans, their other end; of a line, the
+    height up or down to which the area is shaded. thick: of spans and columns, in axis units.
+    tone: `own`, colours take turns; `first`, the first of them; `muted`, grey; `alarm`, red; `ink`, as text. strength:
+    of the colour, 0 to 1, for what is nested.
     """
 
     name: str
@@ -54,31 +70,44 @@ class Series:
     y: Sequence[float]
     mark: str = "points"
     bars: Sequence[float] = ()
-    muted: bool = False
+    ends: Sequence[float] = ()
+    thick: float = 0.7
+    tone: str = "own"
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.mark not in ("points", "line", "guide"):
-            raise ValueError(f"series {self.name!r}: found the mark {self.mark!r}, expected points, line or guide")
-        if len(self.x) != len(self.y) or len(self.bars) not in (0, len(self.x)):
+        if self.mark not in MARKS or self.tone not in TONES:
+            known = f"a mark of {', '.join(MARKS)} and a tone of {', '.join(TONES)}"
+            raise ValueError(f"series {self.name!r}: found {self.mark!r} and {self.tone!r}, expected {known}")
+        wanted = {len(self.x)} if self.mark == "spans" else {0, len(self.x)}
+        if len(self.x) != len(self.y) or len(self.bars) not in (0, len(self.x)) or len(self.ends) not in wanted:
             raise ValueError(f"series {self.name!r}: found different lengths, expected one")
-        if not all(map(math.isfinite, (*self.x, *self.y, *self.bars))):
+        if not all(map(math.isfinite, (*self.x, *self.y, *self.bars, *self.ends))):
             raise ValueError(f"series {self.name!r}: found NaN or infinity, expected finite numbers")
+        if not (0.0 < self.strength <= 1.0 and 0.0 < self.thick < math.inf):
+            raise ValueError(f"series {self.name!r}: found strength {self.strength} and thick {self.thick}, expected "
+                             "0 to 1 and more than 0")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Series over two axes, in the order of the legend; what comes first lies on top."""
+    """Series over two axes, in the order of the legend; what comes first lies on top. y may be an axis of names."""
 
     x: Axis
     y: Axis
     series: Sequence[Series]
 
+    def __post_init__(self) -> None:
+        if self.x.names:
+            raise ValueError(f"axis {self.x.label!r}: found names across, expected them on the upright axis")
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A part of `registry report`: plain texts, and a chart, a table or both; beside a chart, the table is its numbers.
+    """A part of `registry report`, or a panel of a picture: plain texts, and a chart, a table or both.
 
-    caption: how to read it and what it shows, in a few sentences. The core escapes, draws and colours.
+    Beside a chart, the table is its numbers. caption: how to read it and what it shows, in a few sentences. The core
+    escapes, draws and colours.
     """
 
     title: str

@@ -116,13 +116,19 @@ class EntryView(Protocol):
         """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""
 
 
-class Door(Protocol):
-    """What a plugin's command finds at `ctx.obj`: the way to an entry of a registry."""
+class Host(Protocol):
+    """What a plugin's command finds at `ctx.obj`: the way to an entry of a registry, and to a picture."""
 
     def open(self, entry_id: str, registry: str | None = None) -> AbstractContextManager[EntryView]:
         """The entry, for the length of a `with`. registry: as typed after `--registry`; None looks for one.
 
         Raises InputError for no such registry or entry, RejectedError where a document or a digest does not hold.
+        """
+
+    def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:
+        """The charts of some figures as one picture (PNG) in a file: see `toolkit.plot_option`.
+
+        Raises InputError where there is no chart, or where the library that draws is not installed.
         """
 
 
@@ -197,7 +203,7 @@ class GateRequest:
 class EvaluateRequest:
     """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
 
-    plot: whether a picture is asked for. incumbent: another entry of the kind, to be compared on the same rows; the
+    figures: whether figures are asked for. incumbent: another entry of the kind, to be compared on the same rows; the
     document then says how they compare at `against`, `incumbent`.
     """
 
@@ -206,7 +212,7 @@ class EvaluateRequest:
     levels: Sequence[float] = (0.5, 0.8, 0.95)
     by: Sequence[str] = ("src",)
     progress: Progress = silent
-    plot: bool = False
+    figures: bool = False
     incumbent: EntryView | None = None
 
     def __post_init__(self) -> None:
@@ -223,19 +229,22 @@ class EvaluateRequest:
 class Evaluation:
     """document: the JSON of `evaluate --format json`. table: the same for people, header row first.
 
-    plot: the picture as PNG, where it was asked for and the plugin draws one.
+    figures: the same as charts, where they were asked for and the plugin has any.
     """
 
     document: Mapping[str, Json]
     table: Sequence[Sequence[str]] = ()
     warnings: Sequence[str] = ()
-    plot: bytes | None = None
+    figures: Sequence[Figure] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.document, Mapping):
             raise TypeError(f"document: found {type(self.document).__name__}, expected a mapping")
         if self.table:
             Table(self.table)  # raises ValueError for rows of different lengths
+        for figure in self.figures:
+            if not isinstance(figure, Figure):
+                raise TypeError(f"figures: found a {type(figure).__name__}, expected Figure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +411,7 @@ class Hooks:
         """Add commands to `registry`.
 
         Called once a run by the command line. None means no command; a name that is taken is an error at load.
-        A command that takes an entry opens it through `ctx.obj`, a `Door`.
+        A command that takes an entry opens it through `ctx.obj`, a `Host`.
 
         Example: `return [click.Command("thumb-stats", callback=stats)]`
         """

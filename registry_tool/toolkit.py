@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
 
+from registry_tool.errors import InputError
 from registry_tool.rows.reading import BATCH_ROWS as BATCH_ROWS
 from registry_tool.rows.reading import Columns as Columns
 from registry_tool.rows.reading import Place as Place
@@ -79,6 +82,20 @@ def progress_bar() -> Iterator[ProgressBar]:
         yield bar
     finally:
         bar.clear()
+
+
+# ---- options ----------------------------------------------------------------------------------------------------
+
+
+def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--plot PNG`, for a command that draws with `ctx.obj.draw`: refused before the work where nothing can draw."""
+
+    def check(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None and find_spec("matplotlib") is None:
+            raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
+        return path
+
+    return click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help=help, callback=check)
 
 
 # ---- tables and text --------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__", "testing."},
     ],
     "fr_ensemble": [
-        {"__init__", "png"},
+        {"__init__"},
         {"arrays"},
         {"corpus."},
         {"artifacts."},
@@ -138,6 +138,15 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
     everything = {module.split(".")[0] for module in imports(CORE_MODULES[name])}
     assert tops & HEAVY == set()
     assert everything & {"torch", "pyarrow", "scipy"} <= ({"pyarrow"} if room(name) == "rows." else set())
+
+
+def test_only_reports_draw() -> None:
+    """Pages and pictures are the business of one room: jinja2 and matplotlib load there, and when one is made."""
+    drawing, every = {"jinja2", "markupsafe", "matplotlib"}, CORE_MODULES | PLUGIN_MODULES
+    users = {name for name, tree in every.items() if {m.split(".")[0] for m in imports(tree)} & drawing}
+    assert users == {"registry_tool.report.templating", "registry_tool.report.png"}
+    tops = {name for name in users if {m.split(".")[0] for m in imports(every[name], at_load=True)} & drawing}
+    assert tops == {"registry_tool.report.templating"}
 
 
 def test_only_the_child_parses_onnx() -> None:
@@ -245,7 +254,7 @@ def test_validation_loads_no_training_library(production: Sandbox) -> None:
     """`registry validate`, at its fullest, on a trained production ensemble: no torch, pyarrow or scipy."""
     code, names = loaded("validate", str(production.path))
     assert code == 0
-    assert names & {"torch", "pyarrow", "scipy", "ray"} == set()
+    assert names & {"torch", "pyarrow", "scipy", "ray", "jinja2", "matplotlib"} == set()
     assert {"onnx", "onnxruntime"} <= names  # it did look at the graphs
 
 
@@ -253,7 +262,7 @@ def test_a_quick_run_loads_no_onnx(production: Sandbox) -> None:
     """--level quick needs neither onnx nor onnxruntime."""
     code, names = loaded("validate", str(production.path), "--level", "quick")
     assert code == 0
-    assert names & {"onnx", "onnxruntime", "torch", "pyarrow", "scipy"} == set()
+    assert names & {"onnx", "onnxruntime", "torch", "pyarrow", "scipy", "jinja2", "matplotlib"} == set()
 
 
 @pytest.mark.parametrize("command", ["gate", "flip", "report"])

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.hookspec import Door
-from registry_tool.toolkit import output_file, progress_bar
+from registry_tool.hookspec import Host
+from registry_tool.toolkit import plot_option, progress_bar
 
 
 @click.group("fr-ensemble")
@@ -43,12 +42,6 @@ def corpus() -> None:
 _format_option = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
 )
-
-
-def _need_matplotlib(plot: Path | None) -> None:
-    """Before the work, not after it."""
-    if plot is not None and find_spec("matplotlib") is None:
-        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
 
 
 def _say(document: dict[str, Any], lines: Callable[[Mapping[str, Any]], list[str]], form: str) -> None:
@@ -234,9 +227,10 @@ def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 @corpus.command("info")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--target", default="vmaf", show_default=True, help="Column to predict.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw it too.")
+@plot_option("Draw it too.")
 @_format_option
-def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
+@click.pass_context
+def info_(ctx: click.Context, file: Path, target: str, plot: Path | None, form: str) -> None:
     """Say what a corpus holds: rows, sources, encoders, ranges; duplicates, constant columns, hints of leakage.
 
     Leakage is one video under two source names: it would be trained on and held out at once.
@@ -247,15 +241,15 @@ def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
       registry fr-ensemble corpus info clips.csv --target mos --format json
       registry fr-ensemble corpus info corpus.parquet --plot corpus.png
     """
-    from fr_ensemble.corpus.info import describe, draw, lines
+    from fr_ensemble.corpus.info import describe, figures, lines
 
-    _need_matplotlib(plot)
     with progress_bar() as progress:
         document = describe(file, target, progress)
     _say(document, lines, form)
     if plot is not None:
-        with output_file(plot) as png:
-            png.write(draw(document))
+        host: Host = ctx.obj
+        rows, sources = document["n_rows"], len(document["sources"])
+        host.draw(plot, f"{document['corpus']}: {rows} rows, {sources} sources", figures(document))
 
 
 @group.command("recommend")
@@ -282,7 +276,7 @@ def info_(file: Path, target: str, plot: Path | None, form: str) -> None:
     metavar="COLUMN",
     help="What an encode costs.  [default: bitrate_kbps or bitrate; else the highest quality, crf, cq or qp]",
 )
-@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw quality against cost too.")
+@plot_option("Draw quality against cost too.")
 @click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
 @_format_option
 @click.pass_context
@@ -309,15 +303,13 @@ def recommend_(
       registry fr-ensemble recommend my_model --corpus rows.csv --target 85 --confidence 0.8 --by source --format json
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
-    from fr_ensemble.recommend import Question, draw, lines, recommend
+    from fr_ensemble.recommend import Question, figures, lines, recommend, title
 
-    _need_matplotlib(plot)
-    door: Door = ctx.obj
-    with door.open(entry_id, registry) as view, progress_bar() as progress:
+    host: Host = ctx.obj
+    with host.open(entry_id, registry) as view, progress_bar() as progress:
         document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost), progress)
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
     _say(document, lines, form)
     if plot is not None:
-        with output_file(plot) as png:
-            png.write(draw(document))
+        host.draw(plot, title(document), figures(document))

@@ -22,12 +22,12 @@ from fr_ensemble.evidence.intervals import Calibration, Intervals
 from fr_ensemble.evidence.methods import LOWER
 from fr_ensemble.hooks.opening import intervals_of
 from registry_tool.errors import InputError
-from registry_tool.hookspec import EntryView, Progress, silent
+from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import missing_column, text_table
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
-MAX_PANELS = 12  # sources of a picture
+MAX_CHART_SOURCES = 12
 
 
 @dataclass(slots=True)
@@ -236,46 +236,52 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def draw(document: Mapping[str, Any]) -> bytes:
-    """PNG: a panel a source; for each encoder mu against the cost, down to its lower bound, and what is recommended."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter
+def figures(document: Mapping[str, Any]) -> list[Figure]:
+    """A chart a source: for each encoder mu against the cost, down to its lower bound, and what is recommended."""
+    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_CHART_SOURCES]
+    return [_figure(document, src, [group for group in document["groups"] if group["src"] == src]) for src in sources]
 
-    from fr_ensemble.png import png
 
-    target, cost = document["target"], document["cost"]["column"]
-    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_PANELS]
-    wide = min(len(sources), 3)
-    high = -(-len(sources) // wide)
-    figure = Figure(figsize=(5.2 * wide, 3.8 * high + 0.6), dpi=120, layout="constrained")
-    panels = figure.subplots(high, wide, squeeze=False).ravel()
-    for axes, src in zip(panels, sources, strict=False):
-        groups = [group for group in document["groups"] if group["src"] == src]
-        chosen = {group["recommended"] for group in groups}
-        curves: dict[str, list[Mapping[str, Any]]] = {}
-        for encode in (encode for group in groups for encode in group["encodes"]):
-            curves.setdefault(encode["encoder"], []).append(encode)
-        for encoder, encodes in curves.items():
-            costs, mu, lower = ([encode[name] for encode in encodes] for name in ("cost", "mu", "lower"))
-            (line,) = axes.plot(costs, mu, marker="o", markersize=4, label=encoder)
-            axes.fill_between(costs, lower, mu, color=line.get_color(), alpha=0.18, linewidth=0)
-            best = [encode for encode in encodes if encode["clip"] in chosen]
-            at = [encode["cost"] for encode in best], [encode["lower"] for encode in best]
-            axes.plot(*at, marker="*", markersize=13, color=line.get_color(), linestyle="none")
-        axes.axhline(target["at_least"], color="black", linestyle=":", linewidth=0.9)
-        if document["cost"]["cheaper"] == "lower" and all(e["cost"] > 0 for g in groups for e in g["encodes"]):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(title=src, xlabel=cost, ylabel=f"mean {target['name']}")
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.legend(frameon=False, fontsize=8)
-    for axes in panels[len(sources) :]:
-        axes.set_visible(False)
-    more = len({group["src"] for group in document["groups"]}) - len(sources)
-    figure.suptitle(
-        f"{document['entry']} on {document['corpus']}: mu down to the {document['confidence'] * 100:g} % lower bound; "
-        "star: recommended" + (f" ({more} more sources)" if more else ""), fontsize=10,
-    )  # fmt: skip
-    return png(figure)
+def title(document: Mapping[str, Any]) -> str:
+    """Of its picture."""
+    more = len({group["src"] for group in document["groups"]}) - MAX_CHART_SOURCES
+    what = f"mu down to the {document['confidence'] * 100:g} % lower bound"
+    left_out = f"; {more} more sources are not shown" if more > 0 else ""
+    return f"{document['entry']} on {document['corpus']}: {what}{left_out}"
+
+
+def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str, Any]]) -> Figure:
+    target, cost = document["target"], document["cost"]
+    chosen = {group["recommended"] for group in groups}
+    encodes = [encode for group in groups for encode in group["encodes"]]
+    costs = [encode["cost"] for encode in encodes]
+    across = _costs(cost["column"], costs, log=cost["cheaper"] == "lower" and min(costs) > 0)
+    best = [encode for encode in encodes if encode["clip"] in chosen]
+    at_least = target["at_least"]
+    series = [
+        Series("recommended", _each(best, "cost"), _each(best, "lower"), "stars", tone="ink"),
+        Series(f"at least {at_least:g}", (across.low, across.high), (at_least, at_least), "guide"),
+    ]
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for encode in encodes:
+        curves.setdefault(encode["encoder"], []).append(encode)
+    for encoder, of_it in curves.items():
+        mu, lower = _each(of_it, "mu"), _each(of_it, "lower")
+        series.append(Series(encoder, _each(of_it, "cost"), mu, "line", ends=lower))
+    heights = [at_least, *_each(encodes, "mu"), *_each(encodes, "lower")]
+    room = 0.05 * (max(heights) - min(heights)) or 1.0
+    up = Axis(f"mean {target['name']}", min(heights) - room, max(heights) + room)
+    caption = f"{document['entry']}: mean {target['name']} of each encode, shaded down to its lower bound."
+    return Figure(src, caption, Chart(across, up, series))
+
+
+def _each(encodes: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [encode[name] for encode in encodes]
+
+
+def _costs(column: str, costs: Sequence[float], *, log: bool) -> Axis:
+    low, high = min(costs), max(costs)
+    if log:
+        return Axis(column, low / 1.1, high * 1.1, log=True)
+    room = 0.04 * (high - low) or 1.0
+    return Axis(column, low - room, high + room)

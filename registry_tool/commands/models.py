@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from registry_tool.commands.shared import (
+    draw,
     emit,
     find,
     format_option,
@@ -21,7 +22,7 @@ from registry_tool.commands.shared import (
     show,
 )
 from registry_tool.errors import InputError
-from registry_tool.toolkit import FORMATS
+from registry_tool.toolkit import FORMATS, plot_option
 from registry_tool.values import Json, visible
 
 FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
@@ -119,7 +120,7 @@ def _train(
 @click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="Draw coverage, widths and errors too.")
+@plot_option("Draw coverage, widths and errors too.")
 @incumbent_options("Another entry, to compare the errors with on the same rows.")
 @registry_option
 @format_option("text", "json")
@@ -151,7 +152,6 @@ def evaluate(
       registry evaluate my_model --corpus heldout.parquet --incumbent my_incumbent
     """
     from registry_tool import toolkit
-    from registry_tool.errors import InputError
     from registry_tool.hookspec import EvaluateRequest
     from registry_tool.workflows import evaluate as evaluate_workflow
 
@@ -165,13 +165,8 @@ def evaluate(
         )
     for warning in result.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if plot is not None and result.plot is None:
-        raise InputError(
-            f"--plot: found no picture of {entry_id}, expected a kind whose plugin draws one: leave it out"
-        )
-    if plot is not None and result.plot is not None:
-        with toolkit.output_file(plot) as file:
-            file.write(result.plot)
+    if plot is not None:
+        draw(ctx, plot, f"{entry_id} on {corpus.name if corpus else 'random rows'}", result.figures)
     emit(form, lambda: result.document, lambda: toolkit.text_table(result.table))
 
 

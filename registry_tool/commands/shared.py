@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from registry_tool.hookspec import EntryView
+    from registry_tool.hookspec import EntryView, Figure
     from registry_tool.plugins.manager import Plugins
     from registry_tool.values import Json
 
@@ -36,16 +36,29 @@ class Context:
 
     @contextmanager
     def open(self, entry_id: str, registry: str | None = None) -> Iterator[EntryView]:
-        """An entry with verified bytes, for the commands of plugins: see `hookspec.Door`."""
+        """An entry with verified bytes, for the commands of plugins: see `hookspec.Host`."""
         from registry_tool.workflows.opening import find_entry, opened, usable
 
         loaded = usable(find(registry))
         with opened(loaded, self.plugins, find_entry(loaded, entry_id)) as view:
             yield view
 
+    def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:
+        """Charts as one picture in a file, for the commands of plugins too."""
+        from registry_tool.report import png
+        from registry_tool.toolkit import output_file
+
+        data = png.draw(title, figures)
+        with output_file(path) as file:
+            file.write(data)
+
 
 def plugins_of(ctx: click.Context) -> Plugins:
     return ctx.ensure_object(Context).plugins
+
+
+def draw(ctx: click.Context, path: Path, title: str, figures: Sequence[Figure]) -> None:
+    ctx.ensure_object(Context).draw(path, title, figures)
 
 
 def find(registry: str | None) -> Path:
@@ -114,9 +127,10 @@ def deliver(page: str, output: Path | None) -> None:
     if output is None:
         click.echo(page, nl=False)
         return
-    from registry_tool.storage.files import write_atomic
+    from registry_tool.toolkit import output_file
 
-    write_atomic(output, page.encode())
+    with output_file(output) as file:
+        file.write(page.encode())
 
 
 def add_summary(lines: Iterable[str]) -> None:

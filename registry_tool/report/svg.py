@@ -1,123 +1,242 @@
-"""svg.py: a chart as inline SVG with its legend; colours come from the page's style. Measures nothing."""
+"""svg.py: the geometry of a chart as inline SVG; templates/chart.html.jinja writes it. Measures nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from registry_tool.hookspec import Axis, Chart, Series
-from registry_tool.report.markup import Markup, el, join
+from registry_tool.hookspec import Chart, Series
+from registry_tool.report.scales import share, ticks
 
 WIDTH, HEIGHT = 540, 400  # user units; text of 13 in them stays readable where a phone shows the chart at two thirds
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 12, 52
+NAME_CHARACTERS, NAME_HEIGHT = 30, 21  # of an axis of names; longer ones are cut
+FEW_POINTS = 60  # up to these are marks; more are small and pale, so that many in one place are seen to be many
 COLOURS = 6  # in the page's style: c1 to c6; beyond that they start again
-DASHES = (None, "7 4", "2 3", "9 3 2 3")  # lines differ without colour, too
+DASHES = ("", "7 4", "2 3", "9 3 2 3")  # lines differ without colour, too
+STAR = [(math.sin(i * math.pi / 5), -math.cos(i * math.pi / 5), (8.0, 3.4)[i % 2]) for i in range(10)]
 
 
-def draw(chart: Chart, name: str, title: str) -> Markup:
-    """name: unique in the page. title: for those who do not see it; the axes and the series are put into words."""
-    looks = _looks(chart.series)
-    words = [el("title", title, id=f"{name}-t"), el("desc", _words(chart), id=f"{name}-d")]
-    shapes = [_series(chart, item, *look) for item, look in zip(chart.series, looks, strict=True)]
-    frame = {"viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img", "aria-labelledby": f"{name}-t {name}-d"}
-    picture = el("svg", *words, *_frame(chart), *reversed(shapes), **frame)
-    keys = (el("li", _key(item, *look), item.name) for item, look in zip(chart.series, looks, strict=True) if item.name)
-    return join(el("div", picture, class_="chart"), el("ul", *keys, class_="legend", aria_hidden="true"))
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A path; css: what it is, of which the style knows the looks."""
+
+    css: str
+    d: str
+    dash: str = ""
 
 
-def _looks(series: Sequence[Series]) -> list[tuple[str, str | None]]:
-    """The class and the dashes of each series: guides and muted ones have their own, the others take turns."""
-    looks, turn = [], 0
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A text; anchor: start, middle or end; label: of an axis, not of a tick."""
+
+    text: str
+    x: str
+    y: str
+    anchor: str
+    dy: str = ""
+    turn: str = ""
+    label: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A series. css: its colour. key: the little picture before its name in the legend."""
+
+    name: str
+    css: str
+    shapes: Sequence[Shape]
+    key: Sequence[Shape]
+    opacity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A chart, measured. name: unique in the page. words: the chart for those who do not see it."""
+
+    name: str
+    title: str
+    words: str
+    width: int
+    height: int
+    grid: Sequence[str]
+    axis: str
+    texts: Sequence[Label]
+    groups: Sequence[Group]
+
+
+def draw(chart: Chart, name: str, title: str) -> Drawing:
+    frame = _Frame.of(chart)
+    looks = zip(chart.series, colours(chart.series), dashes(chart.series), strict=True)
+    return Drawing(
+        name, title, _words(chart), WIDTH, frame.height, list(frame.grid()), frame.axis(), list(frame.texts()),
+        [_group(frame, item, colour, dash) for item, colour, dash in looks],
+    )  # fmt: skip
+
+
+def colours(series: Sequence[Series]) -> list[str]:
+    """The colour of each: c1 to c6 in turn; c0 is grey. Guides have none."""
+    found, turn = [], 0
     for item in series:
-        plain = "guide" if item.mark == "guide" else "c0" if item.muted else ""
-        looks.append((plain, None) if plain else (f"c{turn % COLOURS + 1}", DASHES[turn % len(DASHES)]))
-        turn += not plain
-    return looks
+        if item.mark == "guide":
+            found.append("guide")
+        elif item.tone == "own":
+            found.append(f"c{turn % COLOURS + 1}")
+            turn += 1
+        else:
+            found.append({"first": "c1", "muted": "c0"}.get(item.tone, item.tone))
+    return found
+
+
+def dashes(series: Sequence[Series]) -> list[str]:
+    """How each line is dashed, "" for whole: lines take turns, as colours do."""
+    found, turn = [], 0
+    for item in series:
+        own = item.mark != "guide" and item.tone == "own"
+        found.append(DASHES[turn % len(DASHES)] if own else "")
+        turn += own
+    return found
 
 
 def _words(chart: Chart) -> str:
-    axes = (
-        f"{side}: {axis.label}, {axis.low:g} to {axis.high:g}" for side, axis in (("across", chart.x), ("up", chart.y))
-    )
+    across = f"across: {chart.x.label}, {chart.x.low:g} to {chart.x.high:g}"
+    up = f"{chart.y.low:g} to {chart.y.high:g}" if not chart.y.names else f"{len(chart.y.names)} names"
     series = (f"{item.name}, {len(item.x)} points" for item in chart.series if item.name)
-    return "; ".join([*axes, *series])
+    return "; ".join([across, f"up: {chart.y.label}, {up}", *series])
 
 
-def _frame(chart: Chart) -> Iterator[Markup]:
-    """Grid, tick labels and axis labels."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for value, label in ticks(chart.x):
-        x = _x(chart, value)
-        yield el("path", class_="grid", d=f"M{x} {TOP}V{bottom}")
-        yield el("text", label, x=x, y=bottom + 18, text_anchor="middle")
-    for value, label in ticks(chart.y):
-        y = _y(chart, value)
-        yield el("path", class_="grid", d=f"M{LEFT} {y}H{right}")
-        yield el("text", label, x=LEFT - 8, y=y, dy="0.35em", text_anchor="end")
-    yield el("path", class_="axis", d=f"M{LEFT} {TOP}V{bottom}H{right}")
-    middle = (TOP + bottom) / 2
-    yield el("text", chart.x.label, class_="label", x=(LEFT + right) / 2, y=HEIGHT - 10, text_anchor="middle")
-    turned = f"rotate(-90 16 {middle})"
-    yield el("text", chart.y.label, class_="label", x=16, y=middle, transform=turned, text_anchor="middle")
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where a chart's axes lie in the picture."""
+
+    chart: Chart
+    left: int
+    height: int
+
+    @classmethod
+    def of(cls, chart: Chart) -> _Frame:
+        if not chart.y.names:
+            return cls(chart, LEFT, HEIGHT)
+        longest = max(len(_short(name)) for name in chart.y.names)
+        return cls(chart, 24 + 7 * longest, max(180, TOP + BOTTOM + NAME_HEIGHT * len(chart.y.names)))
+
+    @property
+    def right(self) -> int:
+        return WIDTH - RIGHT
+
+    @property
+    def bottom(self) -> int:
+        return self.height - BOTTOM
+
+    def x(self, value: float) -> str:
+        return _number(self.left + share(self.chart.x, value) * (self.right - self.left))
+
+    def y(self, value: float) -> str:
+        return _number(self.bottom - share(self.chart.y, value) * (self.bottom - TOP))
+
+    def place(self, x: float, y: float) -> str:
+        return f"{self.x(x)} {self.y(y)}"
+
+    def axis(self) -> str:
+        return f"M{self.left} {TOP}V{self.bottom}H{self.right}"
+
+    def grid(self) -> Iterator[str]:
+        yield from (f"M{self.x(value)} {TOP}V{self.bottom}" for value, _ in ticks(self.chart.x))
+        yield from (f"M{self.left} {self.y(value)}H{self.right}" for value, _ in ticks(self.chart.y))
+
+    def texts(self) -> Iterator[Label]:
+        """Tick labels and axis labels."""
+        for value, label in ticks(self.chart.x):
+            yield Label(label, self.x(value), str(self.bottom + 18), "middle")
+        for value, label in ticks(self.chart.y):
+            yield Label(_short(label), str(self.left - 8), self.y(value), "end", dy="0.35em")
+        middle = _number((self.left + self.right) / 2)
+        yield Label(self.chart.x.label, middle, str(self.height - 10), "middle", label=True)
+        middle = _number((TOP + self.bottom) / 2)
+        yield Label(self.chart.y.label, "16", middle, "middle", turn=f"rotate(-90 16 {middle})", label=True)
 
 
-def _series(chart: Chart, item: Series, colour: str, dash: str | None) -> Markup:
-    places = [(_x(chart, x), _y(chart, y)) for x, y in zip(item.x, item.y, strict=True)]
-    title = el("title", item.name) if item.name else ""
-    dots = "".join(f"M{x} {y}h0" for x, y in dict.fromkeys(places))  # a round cap: what lies on another is drawn once
-    if item.mark == "points":
-        return el("g", title, el("path", class_="dots", d=dots), class_=colour)
-    line = "M" + "L".join(f"{x} {y}" for x, y in places) if places else ""
-    if item.mark == "guide":
-        return el("g", title, el("path", class_="line", d=line), class_=colour)
-    bars = "".join(
-        f"M{x} {_y(chart, y - half)}V{_y(chart, y + half)}"
-        for (x, _), y, half in zip(places, item.y, item.bars or [0.0] * len(places), strict=True)
-        if half
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
+
+
+def _group(frame: _Frame, item: Series, colour: str, dash: str) -> Group:
+    shapes, key = _DRAW[item.mark](frame, item, dash)
+    return Group(item.name, colour, shapes, key, "" if item.strength == 1.0 else f"{item.strength:g}")
+
+
+Drawn = tuple[list[Shape], list[Shape]]  # the shapes, and their key
+
+
+def _points(frame: _Frame, item: Series, dash: str) -> Drawn:
+    if len(item.x) <= FEW_POINTS:
+        return [Shape("marks", _dots(frame, item))], [Shape("marks", "M14 6h0")]
+    return [Shape("dots", _dots(frame, item))], [Shape("dots key", "M14 6h0")]
+
+
+def _line(frame: _Frame, item: Series, dash: str) -> Drawn:
+    shapes = []
+    if item.ends:
+        back = "L".join(frame.place(x, y) for x, y in reversed([*zip(item.x, item.ends, strict=True)]))
+        shapes.append(Shape("area fill", f"{_way(frame, item)}L{back}Z"))
+    halves = zip(item.x, item.y, item.bars or [0.0] * len(item.x), strict=True)
+    if bars := "".join(f"M{frame.place(x, y - half)}V{frame.y(y + half)}" for x, y, half in halves if half):
+        shapes.append(Shape("bars", bars))
+    shapes += [Shape("line", _way(frame, item), dash), Shape("marks", _dots(frame, item))]
+    return shapes, [Shape("line", "M1 6H27", dash), Shape("marks", "M14 6h0")]
+
+
+def _guide(frame: _Frame, item: Series, dash: str) -> Drawn:
+    return [Shape("line", _way(frame, item))], [Shape("line", "M1 6H27")]
+
+
+def _stars(frame: _Frame, item: Series, dash: str) -> Drawn:
+    places = [(float(frame.x(x)), float(frame.y(y))) for x, y in zip(item.x, item.y, strict=True)]
+    return [Shape("star fill", "".join(_star(x, y) for x, y in places))], [Shape("star fill", _star(14, 6))]
+
+
+def _spans(frame: _Frame, item: Series, dash: str) -> Drawn:
+    half = item.thick / 2
+    blocks = (
+        f"M{frame.place(x, y - half)}H{frame.x(end)}V{frame.y(y + half)}H{frame.x(x)}Z"
+        for x, end, y in zip(item.x, item.ends, item.y, strict=True)
     )
-    shapes = [el("path", class_="line", d=line, stroke_dasharray=dash), el("path", class_="marks", d=dots)]
-    return el("g", title, *([el("path", class_="bars", d=bars)] if bars else []), *shapes, class_=colour)
+    return [Shape("block fill", "".join(blocks))], [Shape("block fill", _key_block(item.thick))]
 
 
-def _key(item: Series, colour: str, dash: str | None) -> Markup:
-    """The little picture before a name in the legend."""
-    line = el("path", class_="line", d="M1 6H27", stroke_dasharray=dash if item.mark == "line" else None)
-    dot = el("path", class_="dots key" if item.mark == "points" else "marks", d="M14 6h0")
-    shown = {"points": [dot], "line": [line, dot], "guide": [line]}[item.mark]
-    return el("svg", el("g", *shown, class_=colour), viewBox="0 0 28 12", class_="key")
+def _columns(frame: _Frame, item: Series, dash: str) -> Drawn:
+    half = item.thick / 2
+    blocks = (
+        f"M{frame.x(x - half)} {frame.bottom}V{frame.y(y)}H{frame.x(x + half)}V{frame.bottom}Z"
+        for x, y in zip(item.x, item.y, strict=True)
+    )
+    return [Shape("block fill", "".join(blocks))], [Shape("block fill", _key_block(0.7))]
 
 
-def _x(chart: Chart, value: float) -> str:
-    return _number(LEFT + _part(chart.x, value) * (WIDTH - LEFT - RIGHT))
+_DRAW = {
+    "points": _points, "line": _line, "guide": _guide, "stars": _stars, "spans": _spans, "columns": _columns,
+}  # fmt: skip
 
 
-def _y(chart: Chart, value: float) -> str:
-    return _number(HEIGHT - BOTTOM - _part(chart.y, value) * (HEIGHT - TOP - BOTTOM))
+def _dots(frame: _Frame, item: Series) -> str:
+    """A round cap a point: what lies on another is drawn once."""
+    return "".join(f"M{place}h0" for place in dict.fromkeys(map(frame.place, item.x, item.y)))
 
 
-def _part(axis: Axis, value: float) -> float:
-    """Where a value lies on its axis, 0 to 1; beyond the ends, at the end."""
-    value = min(max(value, axis.low), axis.high)
-    if axis.log:
-        return math.log(value / axis.low) / math.log(axis.high / axis.low)
-    return (value - axis.low) / (axis.high - axis.low)
+def _way(frame: _Frame, item: Series) -> str:
+    return "M" + "L".join(map(frame.place, item.x, item.y)) if len(item.x) else ""
+
+
+def _star(x: float, y: float) -> str:
+    return "M" + "L".join(f"{_number(x + r * across)} {_number(y + r * down)}" for across, down, r in STAR) + "Z"
+
+
+def _key_block(thick: float) -> str:
+    half = _number(5 * min(thick, 1.0) + 0.5)
+    return f"M2 {6 - float(half):g}H26V{6 + float(half):g}H2Z"
 
 
 def _number(place: float) -> str:
     """Half a unit is less than a pixel; coarser numbers make a smaller page."""
     return f"{round(place * 2) / 2:g}"
-
-
-def ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Round values on the axis and their labels: three to seven, or what a logarithm's decades give."""
-    if axis.log:
-        decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
-        steps = (1, 2, 5) if math.log10(axis.high / axis.low) < 2.5 else (1,)
-        values = [step * 10.0**decade for decade in decades for step in steps]
-        return [(v, f"{v:g}") for v in values if axis.low * (1 - 1e-9) <= v <= axis.high * (1 + 1e-9)]
-    rough = (axis.high - axis.low) / 6
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= rough * 0.999)
-    digits = max(0, 1 - math.floor(math.log10(step)) if step / unit == 2.5 else -math.floor(math.log10(step)))
-    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
-    return [(i * step, f"{i * step:.{digits}f}") for i in range(first, last + 1)]

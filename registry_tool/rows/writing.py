@@ -19,6 +19,7 @@ from registry_tool.errors import InputError
 from registry_tool.storage.files import atomic_file, writing
 from registry_tool.values import EMPTY, Json
 
+STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 Table = Mapping[str, Sequence[Json]]  # consecutive rows: column name -> values, all of one length
 
 
@@ -42,6 +43,11 @@ def output_file(output: Path) -> Iterator[IO[bytes]]:
     """
     if output.is_dir():
         raise InputError(f"{output}: found a folder, expected a file to write: name a file in it")
+    if str(output) in STDOUT_NAMES and hasattr(sys.stdout, "buffer"):  # descriptor 1 may have become standard error's
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
     if output.exists() and not output.is_file():
         with writing(output), output.open("wb") as stream:
             yield stream

@@ -19,7 +19,7 @@ from registry_tool.workflows.opening import find_entry, opened, usable
 
 
 @dataclass(frozen=True, slots=True)
-class Dossier:
+class Overview:
     """One entry: what it pins (with sizes), how its evidence is judged now, what validate finds, what its kind shows.
 
     judgement: None where nothing can be judged, and `unjudged` says why. verdict: the pinned verdict file.
@@ -37,14 +37,14 @@ class Dossier:
     figures: tuple[Figure, ...] = ()
 
 
-def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
-    """The dossier of an entry whose documents and digests hold. Raises RejectedError for one that is not."""
+def gather(path: Path, plugins: Plugins, entry_id: str) -> Overview:
+    """The overview of an entry whose documents and digests hold. Raises RejectedError for one that is not."""
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry) as view:
         findings = [*check_plugins(plugins, loaded.name), *check_entry(view, loaded.registry, plugins, Level.FULL)]
         documents = view.documents | ({loaded.name: loaded.document} if loaded.document else {})
-        dossier = Dossier(
+        found = Overview(
             entry,
             loaded.registry.policies.get(entry.kind, Policy()),
             view.manifest or EMPTY,
@@ -55,9 +55,9 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Dossier:
             figures=_figures(view, plugins),
         )
         try:
-            return replace(dossier, judgement=judge_entry(view, loaded.registry, plugins))
+            return replace(found, judgement=judge_entry(view, loaded.registry, plugins))
         except (InputError, RejectedError) as error:  # rejected: the incumbent it is compared with
-            return replace(dossier, unjudged=str(error))
+            return replace(found, unjudged=str(error))
 
 
 def _verdict(view: OpenEntry) -> Artifact | None:

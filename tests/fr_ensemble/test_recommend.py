@@ -188,7 +188,7 @@ def test_a_picture(registry: Program, clips: Sandbox, tmp_path: Path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "no" / "p.png")
     assert (ran.code, "it cannot be written: the folder does not exist" in ran.err) == (3, True)
-    monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
+    monkeypatch.setattr("registry_tool.toolkit.find_spec", lambda name: None)
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--plot", tmp_path / "p.png")
     assert (ran.code, "--plot: drawing needs matplotlib" in ran.err) == (2, True)
 

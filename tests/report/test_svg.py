@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_tool.hookspec import Axis, Chart, Series
-from registry_tool.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw, ticks
+from registry_tool.report.scales import ticks
+from registry_tool.report.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, draw
+from registry_tool.report.templating import render
 
 UNIT = Axis("x", 0, 1)
 
 
 def drawn(*series: Series, x: Axis = UNIT, y: Axis = UNIT) -> str:
-    return draw(Chart(x, y, series), "f", "A chart")
+    return render("chart.html.jinja", drawing=draw(Chart(x, y, series), "f", "A chart"))
 
 
 def dots(text: str) -> list[tuple[float, float]]:
@@ -80,7 +82,7 @@ def test_bars_reach_from_below_to_above() -> None:
 def test_series_are_told_apart_without_colour() -> None:
     """Lines differ by their dashes, muted series are grey, guides have no colour; the first lies on top."""
     lines = [Series(f"l{i}", [0, 1], [0, i / 9], "line") for i in range(3)]
-    text = drawn(Series("way", [0, 1], [0, 1], "guide"), *lines, Series("rest", [0.5], [0.5], muted=True))
+    text = drawn(Series("way", [0, 1], [0, 1], "guide"), *lines, Series("rest", [0.5], [0.5], tone="muted"))
     picture, legend = text.split("<ul", 1)
     assert re.findall(r'<g class="(\w+)"', picture) == ["c0", "c3", "c2", "c1", "guide"]
     assert re.findall(r'stroke-dasharray="([\d ]+)"', picture) == ["2 3", "7 4"]
@@ -92,3 +94,35 @@ def test_nothing_to_draw() -> None:
     text = drawn(Series("none", [], [], "line"), Series("", [], []))
     assert "none</li>" in text
     assert dots(text) == []
+
+
+def test_spans_and_names() -> None:
+    """An axis of names has a line for each, the first on top, and spans reach from end to end along it."""
+    names = [f"name{i}" for i in range(12)]
+    text = drawn(Series("s", [0, 0.5], [0, 11], "spans", ends=[0.5, 1]), y=Axis.of_names("", names))
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" dy="0.35em" text-anchor="end">name', text)]
+    assert (len(heights), heights) == (12, sorted(heights))
+    (block,) = re.findall(r'class="block fill" d="([^"]+)"/></g>\n</svg>', text)
+    first, second = re.findall(r"M([\d.]+) ([\d.]+)H([\d.]+)V([\d.]+)H", block)
+    (_, top, end, bottom), (other, _, right, _) = (tuple(map(float, found)) for found in (first, second))
+    assert (end, right) == (other, WIDTH - RIGHT)
+    assert (top + bottom) / 2 == pytest.approx(heights[0], abs=0.5)
+    assert abs(bottom - top) == pytest.approx(0.7 * (heights[1] - heights[0]), abs=1)
+
+
+def test_columns_stand_on_the_axis() -> None:
+    """A column of half the height and a tenth of the width."""
+    text = drawn(Series("c", [0.5], [0.5], "columns", thick=0.1))
+    (left, foot, top, right) = map(float, re.findall(r"M([\d.]+) ([\d.]+)V([\d.]+)H([\d.]+)V", text)[0])
+    assert (foot, right - left) == (HEIGHT - BOTTOM, pytest.approx((WIDTH - LEFT - RIGHT) / 10, abs=1))
+    assert foot - top == pytest.approx((HEIGHT - TOP - BOTTOM) / 2, abs=1)
+
+
+def test_areas_and_stars() -> None:
+    """A line's area goes out along it and back along its ends; a star has ten corners; strength is an opacity."""
+    area = drawn(Series("l", [0, 1], [1, 1], "line", ends=[0, 0.5], strength=0.25))
+    assert len(re.findall(r'class="area fill" d="M[^"]*Z"', area)) == 1
+    assert 'opacity="0.25"' in area
+    star = drawn(Series("s", [0.5], [0.5], "stars", tone="ink"))
+    assert re.findall(r'<g class="(\w+)">', star) == ["ink", "ink"]
+    assert re.findall(r'class="star fill" d="([^"]+)"', star)[0].count("L") == 9

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,14 @@ from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.record import read_record
 from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
-from registry_tool.hookspec import Progress, silent
+from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Text, missing_column, read_rows, text_table
 
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 FIGURES = ("min", "mean", "max")
 MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
 MAX_BARS = 64  # of the target's histogram
-MAX_DRAWN_SOURCES = 40  # of a picture: the suspicious ones first, then those with the most rows
-BLUE, GREY, RED = "#1f5f99", "#7a7a7a", "#b3261e"
+MAX_CHART_SOURCES = 40  # the suspicious ones first, then those with the most rows
 
 
 class _Numbers:
@@ -271,56 +270,48 @@ def _figures(figures: Mapping[str, float] | None) -> str:
     return "/".join(f"{figures[name]:.4g}" for name in FIGURES) if figures else "-"
 
 
-def draw(document: Mapping[str, Any]) -> bytes:
-    """PNG: how the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
-    from matplotlib.figure import Figure
-
-    from fr_ensemble.png import png
-
-    target, sources = document["target"], document["sources"]
+def figures(document: Mapping[str, Any]) -> list[Figure]:
+    """How the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
+    target, sources, encoders = document["target"], document["sources"], document["encoders"]
     odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
     odd |= {name for group in document["similar_names"] for name in group}
-    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MAX_DRAWN_SOURCES]
-    figure = Figure(figsize=(15.0, max(4.6, 1.9 + 0.24 * len(shown))), dpi=120, layout="constrained")
-    spread, ladder, encoders = figure.subplots(1, 3, width_ratios=(1.0, 1.4, 1.0))
-    more = f", {len(sources) - len(shown)} of them not shown" if len(sources) > len(shown) else ""
-    figure.suptitle(f"{document['corpus']}: {document['n_rows']} rows, {len(sources)} sources{more}", fontsize=13)
-    if target is None:
-        spread.set_title("no target", fontsize=11)
-    else:
-        bars = target["histogram"]
-        at = bars["from"] + bars["width"] * (np.arange(len(bars["counts"])) + 0.5)
-        spread.bar(at, bars["counts"], width=bars["width"], color=BLUE)
-        spread.set_title("Rows by target", fontsize=11)
-        spread.set(xlabel=target["name"], ylabel="rows")
-    _rungs(ladder, "Sources (red: shares rows or a name)", shown, sources, odd, target)
-    _rungs(encoders, "Encoders (red: no slot of its own)", list(document["encoders"]), document["encoders"],
-           {name for name, about in document["encoders"].items() if not about["known"]}, target)  # fmt: skip
-    return png(figure, spread, ladder, encoders)
+    shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MAX_CHART_SOURCES]
+    more = f", {len(sources) - len(shown)} more are not shown" if len(sources) > len(shown) else ""
+    found = [] if target is None else [_histogram(target)]
+    title = f"Sources (red: shares rows or a name){more}"
+    found.append(_ladder(title, {name: sources[name] for name in shown}, odd, target))
+    unknown = {name for name, about in encoders.items() if not about["known"]}
+    return [*found, _ladder("Encoders (red: no slot of its own)", encoders, unknown, target)]
 
 
-def _rungs(
-    axes: Any,
-    title: str,
-    names: Sequence[str],
-    about: Mapping[str, Any],
-    red: set[str],
-    target: Mapping[str, Any] | None,
-) -> None:
-    """A rung a name, the first on top: least to greatest target with its mean, or the number of rows without one."""
-    for place, name in enumerate(reversed(names)):
-        colour = RED if name in red else BLUE
+def _histogram(target: Mapping[str, Any]) -> Figure:
+    bars = target["histogram"]
+    low, width, counts = bars["from"], bars["width"], bars["counts"]
+    middles = [low + width * (place + 0.5) for place in range(len(counts))]
+    columns = Series("", middles, counts, "columns", thick=width, tone="first")
+    across = Axis(target["name"], low, low + width * len(counts))
+    return Figure("Rows by target", "How many rows have a target in each bar.",
+                  Chart(across, Axis("rows", 0, 1.05 * max(counts)), [columns]))  # fmt: skip
+
+
+def _ladder(title: str, about: Mapping[str, Any], odd: Collection[str], target: Mapping[str, Any] | None) -> Figure:
+    """A rung a name: least to greatest target with its mean, or the number of rows without one."""
+    names = [f"{name}  {item['n_rows']}" for name, item in about.items()]
+    series = []
+    for tone, red in (("alarm", True), ("first", False)):
+        rungs = [place for place, name in enumerate(about) if (name in odd) is red]
+        items = [item for name, item in about.items() if (name in odd) is red]
         if target is None:
-            axes.barh(place, about[name]["n_rows"], height=0.7, color=colour)
+            counts = [item["n_rows"] for item in items]
+            series.append(Series("", [0.0] * len(rungs), rungs, "spans", ends=counts, tone=tone))
         else:
-            figures = about[name]["target"]
-            axes.plot([figures["min"], figures["max"]], [place, place], color=colour, linewidth=1.6)
-            axes.plot([figures["mean"]], [place], marker="o", color=colour, markersize=5)
-    words = [f"{_without_math(name)[:26]}  {about[name]['n_rows']}" for name in reversed(names)]
-    axes.set_yticks(range(len(names)), words, fontsize=8)
-    axes.set_xlabel(f"{target['name']}: least, mean, greatest" if target else "rows")
-    axes.set_title(title, fontsize=11)
-
-
-def _without_math(name: str) -> str:
-    return name.replace("$", r"\$")  # matplotlib reads what stands between two as a formula
+            low, mean, high = ([item["target"][figure] for item in items] for figure in FIGURES)
+            series.append(Series("", mean, rungs, tone="ink"))
+            series.append(Series("", low, rungs, "spans", ends=high, thick=0.12, tone=tone))
+    if target is None:
+        across = Axis("rows", 0, 1.05 * max(item["n_rows"] for item in about.values()))
+    else:
+        low, high = target["min"], target["max"]
+        room = 0.04 * (high - low) or 1.0
+        across = Axis(f"{target['name']}: least, mean, greatest", low - room, high + room)
+    return Figure(title, "Beside each name, its rows.", Chart(across, Axis.of_names("", names), series))

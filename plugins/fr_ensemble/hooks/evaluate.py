@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
@@ -18,10 +17,12 @@ from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import COLUMN, Comparison, Curve, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
 from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.hooks.charts import Predicted, charts
+from fr_ensemble.hooks.figures import GRID
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
 from fr_ensemble.hooks.predict import _unknown
 from registry_tool.errors import InputError
-from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation
+from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
 
 FIGURES = ("plcc", "srocc", "rmse", "crps")
@@ -30,8 +31,6 @@ OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  #
 
 def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
-    if request.plot and find_spec("matplotlib") is None:
-        raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
     manifest, ensemble = open_ensemble(view)
     spec = spec_of(manifest, target=True)
     if request.smoke:
@@ -75,14 +74,12 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
     for unit in ("row", "clip") if document["clips"] else ("row",):
         warnings += stored.of(unit).unbounded(request.levels)
-    picture = None
-    if request.plot:
-        from fr_ensemble.evidence.plot import GRID, draw
-
+    shown: Sequence[Figure] = ()
+    if request.figures:
         grid = sorted({*request.levels, *GRID})
         drawn = {f"stored: {stored.of().method}": intervals_of(view, grid).of(), **_methods(view, stored.of(), grid)}
-        picture = draw(f"{view.entry.id} on {name}", corpus, mu, sigma, drawn, request.levels)
-    return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, picture)
+        shown = charts(Predicted(corpus, mu, sigma, drawn), request.levels)
+    return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, shown)
 
 
 def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:

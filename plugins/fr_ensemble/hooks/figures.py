@@ -113,24 +113,32 @@ def _reliability(oof: Oof, method: str) -> Figure:
         method: f"{method}: as stored",
         **{name: text for name, text in COMPARED_METHODS.items() if name != method},
     }
-    diagonal = Series("as claimed", (0, 1), (0, 1), "guide")
-    series, rows = [diagonal], [["nominal"]]
-    rows += [[f"{level * 100:g} %"] for level in GRID]
-    for name, text in names.items():
-        inside = np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, GRID).levels])  # (levels, K)
-        errors = [standard_error(shares) for shares in inside]
-        series.append(Series(text, GRID, inside.mean(axis=1).tolist(), "line", errors))
+    shares = {
+        name: np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, GRID).levels]) for name in names
+    }
+    rows = [["nominal"], *([f"{level * 100:g} %"] for level in GRID)]
+    for name, inside in shares.items():  # (levels, K)
         rows[0] += [name, "± SE"]
-        for row, share, error in zip(rows[1:], inside.mean(axis=1), errors, strict=True):
-            row += [f"{share * 100:.1f} %", f"{error * 100:.1f} %"]
+        for row, of_sources in zip(rows[1:], inside, strict=True):
+            row += [f"{of_sources.mean() * 100:.1f} %", f"{standard_error(of_sources) * 100:.1f} %"]
     return Figure(
         "Reliability",
         f"The share of rows inside the interval against the share it claims: means over {len(oof.sources)} sources, "
         "each predicted and calibrated without itself; bars are one standard error over sources. Below the dotted line "
         "an interval promises too much.",
-        Chart(Axis("nominal coverage", 0, 1), Axis("coverage, mean over sources", 0, 1), series),
+        reliability({names[name]: inside for name, inside in shares.items()}),
         Table(rows),
     )
+
+
+def reliability(inside: Mapping[str, Float64]) -> Chart:
+    """Coverage against the nominal one, GRID. inside: by name, each source's share of rows inside, (levels, K)."""
+    series = [Series("as claimed", (0, 1), (0, 1), "guide")]
+    for name, shares in inside.items():
+        errors = [standard_error(of_sources) for of_sources in shares]
+        bars = errors if all(map(math.isfinite, errors)) else ()
+        series.append(Series(name, GRID, shares.mean(axis=1).tolist(), "line", bars))
+    return Chart(Axis("nominal coverage", 0, 1), Axis("coverage, mean over sources", 0, 1), series)
 
 
 def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
@@ -145,22 +153,22 @@ def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
     missed = error > reach
     across = Axis(f"half-width of the {level * 100:g} % interval", *_decades(reach), log=True)
     up = Axis(f"|{target} - mu|", *_decades(error), log=True)
-    rows = _drawn(len(error))
+    rows = drawn_rows(len(error))
     dots = [
-        Series(f"{name}: {mask.mean() * 100:.1f} %", *_xy(reach, error, rows[mask[rows]]), muted=name == "inside")
-        for name, mask in (("outside", missed), ("inside", ~missed))
+        Series(f"{name}: {mask.mean() * 100:.1f} %", *_xy(reach, error, rows[mask[rows]]), tone=tone)
+        for name, mask, tone in (("outside", missed, "own"), ("inside", ~missed, "muted"))
     ]
-    line = Series(f"{level * 100:g} % of the errors are below", *_binned(reach, error, level), "line")
+    line = Series(f"{level * 100:g} % of the errors are below", *binned(reach, error, level), "line")
     yield Figure(
         "Interval width against error",
         f"Each row's error |{target} - mu| against the half-width of its {level * 100:g} % interval, calibrated "
         f"without its source; on the dotted line they are equal. Where intervals know what they do not know, the line "
-        f"of the errors climbs with them.{_left_out(len(error), rows)}",
+        f"of the errors climbs with them.{left_out(len(error), rows)}",
         Chart(across, up, [line, _diagonal("error = half-width", across, up), *dots]),
     )
 
 
-def _binned(reach: Float64, error: Float64, level: float) -> tuple[list[float], list[float]]:
+def binned(reach: Float64, error: Float64, level: float) -> tuple[list[float], list[float]]:
     """In eight bins of equally many rows: the mean half-width, and the error's quantile at the level."""
     parts = [part for part in np.array_split(np.argsort(reach, kind="stable"), 8) if len(part)]
     return (
@@ -188,13 +196,13 @@ def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
     """mu and its error against the target; the sources with the largest errors have colours, the others are grey."""
     name, (low, high) = target["name"], target["range"]
     error = oof.mu - oof.target
-    rows = _drawn(len(error))
+    rows = drawn_rows(len(error))
     square = group_means(error**2, oof.source, len(oof.sources))
     worst = np.argsort(-square, kind="stable")[:COLOURED_SOURCES].tolist()
     reach = 1.08 * float(np.abs(error).max()) or 1.0
     words = (
         f"Every row by the mean of the models that did not see its source. The {len(worst)} sources with the largest "
-        f"RMSE of that mean have colours.{_left_out(len(error), rows)}"
+        f"RMSE of that mean have colours.{left_out(len(error), rows)}"
     )
     across = Axis(f"{name}, true", min(low, oof.target.min()), max(high, oof.target.max()))
     up = Axis(f"{name}, predicted", min(low, oof.mu.min()), max(high, oof.mu.max()))
@@ -217,19 +225,19 @@ def _by_source(oof: Oof, y: Float64, rows: Int64, worst: list[int], square: Floa
         yield Series(label, *_xy(oof.target, y, rows[oof.source[rows] == k]))
     if others := len(oof.sources) - len(worst):
         words = f"{others} other source{'s' * (others != 1)}"
-        yield Series(words, *_xy(oof.target, y, rows[~np.isin(oof.source[rows], worst)]), muted=True)
+        yield Series(words, *_xy(oof.target, y, rows[~np.isin(oof.source[rows], worst)]), tone="muted")
 
 
 def _xy(x: Float64, y: Float64, rows: Any) -> tuple[list[float], list[float]]:
     return x[rows].tolist(), y[rows].tolist()
 
 
-def _drawn(n: int) -> Int64:
+def drawn_rows(n: int) -> Int64:
     """The rows to draw, ascending. RandomState, since its stream is frozen (NEP 19)."""
     if n <= MAX_POINTS:
         return np.arange(n)
     return np.sort(np.random.RandomState(DRAW_SEED).permutation(n)[:MAX_POINTS]).astype(np.int64)
 
 
-def _left_out(n: int, rows: Int64) -> str:
+def left_out(n: int, rows: Int64) -> str:
     return f" {len(rows)} of {n} rows are drawn, chosen at random." if len(rows) < n else ""

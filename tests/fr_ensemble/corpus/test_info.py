@@ -209,7 +209,7 @@ def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.Monkey
         pictures.add((tmp_path / "p.png").read_bytes())
     assert len(pictures) == 3
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
-    monkeypatch.setattr("fr_ensemble.commands.find_spec", lambda name: None)
+    monkeypatch.setattr("registry_tool.toolkit.find_spec", lambda name: None)
     ran = registry(*INFO, path, "--plot", tmp_path / "q.png")
     assert (ran.code, ran.out, "--plot: drawing needs matplotlib" in ran.err) == (2, "", True)
 

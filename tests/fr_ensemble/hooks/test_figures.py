@@ -181,7 +181,7 @@ def test_predicted_against_true_names_the_worst() -> None:
     truth = {f"s{k}": float(np.sqrt(np.mean((oof.mu - oof.target)[oof.source == k] ** 2))) for k in range(9)}
     worst = sorted(truth, key=truth.__getitem__, reverse=True)[:5]
     assert [series.name for series in true[1:]] == [*(f"{k}, RMSE {truth[k]:.2g}" for k in worst), "4 other sources"]
-    assert true[-1].muted
+    assert true[-1].tone == "muted"
     assert sorted(y for series in true[1:] for y in series.y) == pytest.approx(np.sort(oof.mu))
     assert sorted(y for series in error[1:] for y in series.y) == pytest.approx(np.sort(oof.mu - oof.target))
 

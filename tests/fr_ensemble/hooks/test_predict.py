@@ -259,7 +259,7 @@ def test_a_picture_without_its_library_is_one_line(
     smoke: Sandbox, registry: Program, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 2, said before anything is measured, with the extra to install."""
-    monkeypatch.setattr("fr_ensemble.hooks.evaluate.find_spec", lambda name: None)
+    monkeypatch.setattr("registry_tool.toolkit.find_spec", lambda name: None)
     where = ("evaluate", "tiny", "--corpus", made.heldout, "--registry", smoke.path)
     ran = registry(*where, "--plot", tmp_path / "x.png")
     assert (ran.code, ran.out, ran.err.count("\n"), "registry-tool[plot]" in ran.err) == (2, "", 1, True)

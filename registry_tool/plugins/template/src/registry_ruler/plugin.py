@@ -148,7 +148,8 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     plcc = _plcc([row.target for row in rows], [line.at(row.feature) for row in rows])
     figures = {"n_rows": len(rows), "plcc": plcc if math.isfinite(plcc) else None}
     table = [("figure", "value"), *((name, str(value)) for name, value in figures.items())]
-    return Evaluation({"entry": view.entry.id, **figures}, table)
+    charts = _figures([(row.target, line.at(row.feature)) for row in rows]) if request.figures else ()
+    return Evaluation({"entry": view.entry.id, **figures}, table, figures=charts)
 
 
 @hookimpl
@@ -178,16 +179,7 @@ def registry_predict(view: EntryView, request: PredictRequest) -> Iterator[Batch
 
 @hookimpl
 def registry_figures(view: EntryView) -> Sequence[Figure] | None:
-    folds = model.read_predictions(EVIDENCE, view.read(EVIDENCE))
-    rows = [(y, prediction) for _, y, prediction in folds if math.isfinite(y) and math.isfinite(prediction)]
-    if not rows:
-        return None
-    low, high = min(map(min, rows)), max(map(max, rows)) + 1.0
-    shown = rows[:: len(rows) // MOST_POINTS + 1]
-    dots = Series("rows", [y for y, _ in shown], [prediction for _, prediction in shown])
-    guide = Series("as it should be", [low, high], [low, high], "guide")
-    chart = Chart(Axis("true", low, high), Axis("predicted", low, high), [guide, dots])
-    return [Figure("Predicted against true", "Every row is predicted by a line that did not see its source.", chart)]
+    return _figures([(y, prediction) for _, y, prediction in model.read_predictions(EVIDENCE, view.read(EVIDENCE))])
 
 
 @hookimpl
@@ -211,6 +203,19 @@ def formula(ctx: click.Context, entry_id: str, registry: str | None) -> None:
         if view.entry.kind != KIND:
             raise InputError(f"{entry_id}: found kind {view.entry.kind!r}, expected {KIND!r}: `registry list`")
         click.echo("{target} = {slope:g} * {feature} + {intercept:g}".format_map(manifest))
+
+
+def _figures(pairs: Sequence[tuple[float, float]]) -> Sequence[Figure]:
+    """Predicted against true, as a chart; the core draws it on a page, or as a picture."""
+    rows = [(y, prediction) for y, prediction in pairs if math.isfinite(y) and math.isfinite(prediction)]
+    if not rows:
+        return []
+    low, high = min(map(min, rows)), max(map(max, rows)) + 1.0
+    shown = rows[:: len(rows) // MOST_POINTS + 1]
+    dots = Series("rows", [y for y, _ in shown], [prediction for _, prediction in shown])
+    guide = Series("as it should be", [low, high], [low, high], "guide")
+    chart = Chart(Axis("true", low, high), Axis("predicted", low, high), [guide, dots])
+    return [Figure("Predicted against true", "Rows that the line did not see, beside what it says of them.", chart)]
 
 
 def _plcc(targets: list[float], predictions: list[float]) -> float:

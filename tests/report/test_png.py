@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import Program
+from command_line import Program
+from thumbs import with_plugin
 
 from registry_tool.errors import InputError
 from registry_tool.figures import MARKS, TONES
@@ -79,8 +80,6 @@ def test_colours_are_those_of_the_page() -> None:
 
 def test_the_commands_of_plugins_draw_through_the_host(registry: Program, tmp_path: Path) -> None:
     """`ctx.obj.draw` writes a file whole, and says in one line what it cannot do."""
-    from conftest import with_plugin
-
     from registry_tool import toolkit
     from registry_tool.hookspec import hookimpl
 

@@ -86,7 +86,7 @@ def members_means(clips: Sandbox, rows: list[dict[str, Any]]) -> Any:
     features = (raw - manifest["feature_mean"]) / manifest["feature_std"]
     codec = np.eye(12)[[vocabulary().index(row["encoder"]) for row in rows]]
     feeds = {"features": features.astype(np.float32), "codec_onehot": codec.astype(np.float32)}
-    paths = [clips.run / member["onnx"] for member in manifest["members"]]
+    paths = [clips.artifacts / member["onnx"] for member in manifest["members"]]
     return np.array([onnxruntime.InferenceSession(path).run(None, feeds)[0].mean() for path in paths])
 
 

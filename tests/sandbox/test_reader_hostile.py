@@ -29,6 +29,8 @@ from registry_tool.onnx_summary import OnnxError
 from registry_tool.sandbox.prober import Prober
 from registry_tool.sandbox.reader import packed_message, read_model
 
+pytestmark = pytest.mark.slow
+
 ODD = {
     "an unknown field": (PLAIN + field(99, b"hidden"), "ModelProto: unknown field 99, which is not in onnx"),
     "a trailing field": (PLAIN + b"\x98\x06\x01", "unknown field 99"),

@@ -28,6 +28,8 @@ from registry_tool.signing.dsse import SignatureError, pae
 from registry_tool.signing.keys import load_public_key, sign
 from registry_tool.signing.statement import FilesStatement
 
+pytestmark = pytest.mark.slow
+
 SUPPORTED = ("p256", "p384", "p521", "ed25519")
 REFERENCE = ("p256", "p384", "p521")  # the reference implementation signs with no other
 

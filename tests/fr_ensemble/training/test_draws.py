@@ -13,6 +13,8 @@ pytest.importorskip("numba", reason="the compiled trainer needs the extra `train
 from fr_ensemble.training import draws  # after the check that numba is there
 from fr_ensemble.training.table import FINAL, ModelKey, Role
 
+pytestmark = pytest.mark.slow
+
 
 def stream(seed: int = 0) -> draws.UInt64:
     return draws.stream(np.random.SeedSequence(seed))

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.values import Json
 
 JSON_MAX_BYTES = 1 << 20  # any document but a registry
@@ -29,18 +30,92 @@ MAX_NUMBER = 64  # characters of any number; the shortest exact form of a float 
 
 _SAVE = "save it as UTF-8 without BOM"
 _NUMBER = f"a finite number, an integer of at most {MAX_DIGITS} digits"
-_PROBLEMS = {  # code -> message, expected, hint
-    "json-too-large": ("the document is too large", None, "split it or remove what does not belong there"),
-    "json-not-utf8": ("the document is not UTF-8", "UTF-8", _SAVE),
-    "json-bom": ("the document starts with a byte order mark", "no mark", _SAVE),
-    "json-whitespace": ("too much white space in a row", f"at most {MAX_BLANK} characters", "format it again"),
-    "json-too-deep": ("the document is nested too deeply", f"at most {MAX_DEPTH} levels", "flatten it"),
-    "json-duplicate-key": ("a key stands twice in one object", "each key once", "keep one: readers differ on which"),
-    "json-not-finite": ("a number is not finite", _NUMBER, "JSON has no NaN and no infinity: write null or a number"),
-    "json-huge-number": ("a number has too many digits", _NUMBER, "round it, or write it as a string"),
-    "json-control-character": ("a control or invisible character", "visible text", "delete it: it can hide text"),
-    "json-syntax": ("the document is not JSON", None, None),
-}
+
+TOO_LARGE = FindingRule(
+    "json-too-large",
+    "document too large, or with too many values",
+    why="Reading it could exhaust memory.",
+    message="the document is too large",
+    hint="split it or remove what does not belong there",
+    example="a manifest of 40 MiB",
+)
+NOT_UTF8 = FindingRule(
+    "json-not-utf8",
+    "document is not UTF-8",
+    why="Readers that guess another encoding see other names.",
+    message="the document is not UTF-8",
+    expected="UTF-8",
+    hint=_SAVE,
+    example="an id in Latin-1",
+)
+BOM = FindingRule(
+    "json-bom",
+    "byte order mark",
+    why="Readers disagree on whether it belongs to the text.",
+    message="the document starts with a byte order mark",
+    expected="no mark",
+    hint=_SAVE,
+    example="bytes EF BB BF before {",
+)
+WHITESPACE = FindingRule(
+    "json-whitespace",
+    "too much white space in a row",
+    why="What is far to the right or far below is not seen in review.",
+    expected=f"at most {MAX_BLANK} characters",
+    hint="format the document again",
+    example="a megabyte of spaces before a field",
+)
+TOO_DEEP = FindingRule(
+    "json-too-deep",
+    "document nested too deeply",
+    why="Reading it could exhaust the stack.",
+    message="the document is nested too deeply",
+    expected=f"at most {MAX_DEPTH} levels",
+    hint="flatten it",
+    example="100,000 opening brackets",
+)
+DUPLICATE_KEY = FindingRule(
+    "json-duplicate-key",
+    "duplicate key",
+    why="Some readers take the first, some the last: two people see two documents.",
+    message="duplicate key in one object",
+    expected="each key once",
+    hint="keep one of them",
+    example='{"smoke": true, "smoke": false}',
+)
+NOT_FINITE = FindingRule(
+    "json-not-finite",
+    "number that is not finite",
+    why="Comparisons with NaN are all false, so that limits stop limiting; JSON has no such number.",
+    message="the number is not finite",
+    expected=_NUMBER,
+    hint="write a finite number, or null where the format takes it",
+    example='"plcc": NaN',
+)
+HUGE_NUMBER = FindingRule(
+    "json-huge-number",
+    "number with too many digits",
+    why="Readers round it differently, or spend minutes on it.",
+    message="the number has too many digits",
+    expected=_NUMBER,
+    hint="round it, or write it as a string",
+    example='"bytes": 1000...000',
+)
+CONTROL_CHARACTER = FindingRule(
+    "json-control-character",
+    "control or invisible character",
+    why="The text shows as something that it is not.",
+    expected="visible text",
+    hint="delete it: it can hide text",
+    example='"id": "fr\\u202e_v1"',
+)
+SYNTAX = FindingRule(
+    "json-syntax",
+    "invalid JSON",
+    why="A reader stops here, or guesses.",
+    hint="correct it at this line and column",
+    example="a comma after the last element",
+)
 _EXPECTED = {  # what the parser says -> what a person is told was expected
     "Expecting property name enclosed in double quotes": "a key in double quotes",
     "Expecting ':' delimiter": "a colon after the key",
@@ -75,19 +150,20 @@ class JsonProblem(ValueError):
     """Why bytes are not a document that is accepted. line, column: 1-based, the column in characters."""
 
     def __init__(
-        self, code: str, place: tuple[int, int], found: str | None = None, expected: str | None = None
+        self, rule: FindingRule, place: tuple[int, int], found: str | None = None, expected: str | None = None
     ) -> None:
-        super().__init__(code, place, found)
-        self.code, self.found = code, found
+        super().__init__(rule.code, place, found)
+        self.rule, self.code, self.found = rule, rule.code, found
         self.line, self.column = place
-        self.message, usual, self.hint = _PROBLEMS[code]
-        self.expected = expected or usual
+        self.expected = expected or rule.expected
+
+    def at(self, file: str, entry: str | None = None) -> Finding:
+        """The finding on that file."""
+        place = InFile(file, entry)
+        return self.rule.at(place, found=self.found, expected=self.expected).at(self.line, self.column)
 
     def __str__(self) -> str:
-        text = f"line {self.line}, column {self.column}: {self.message}"
-        if self.found is not None and self.expected is not None:
-            text += f": found {self.found}, expected {self.expected}"
-        return f"{text}: {self.hint}" if self.hint else text
+        return f"line {self.line}, column {self.column}: {self.at('').words}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -178,7 +254,7 @@ def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
     """
     text = _decode(data, max_bytes)
     if len(data) > MAX_BLANK and (blank := re.search(rf"[ \t\r\n]{{{MAX_BLANK}}}", text)):
-        raise JsonProblem("json-whitespace", _place(text, blank.start()), f"{MAX_BLANK} or more")
+        raise JsonProblem(WHITESPACE, _place(text, blank.start()), f"{MAX_BLANK} or more")
     if text.isascii() and "\x7f" not in text and "\\" not in text and _is_shallow(data):
         with suppress(ValueError, _Refused):  # the checks below say what comes first, and where
             value, end = _DECODER.raw_decode(text)
@@ -186,13 +262,13 @@ def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
                 return Document(value, data)
     _check_structure(text)
     if hidden := re.search(_RAW_HIDDEN, text):
-        raise JsonProblem("json-control-character", _place(text, hidden.start()), _character(hidden[0]))
+        raise JsonProblem(CONTROL_CHARACTER, _place(text, hidden.start()), _character(hidden[0]))
     value = _load(text)
     if re.search(r"\\[ubfr]", text):  # rare; only then is every string looked at
         for match in _STRING.finditer(text):
             if "\\" in match[0] and (hidden := re.search(_HIDDEN, _unquote(match[0]))):
                 found = f"{_character(hidden[0])} in the string that starts here"
-                raise JsonProblem("json-control-character", _place(text, match.start()), found)
+                raise JsonProblem(CONTROL_CHARACTER, _place(text, match.start()), found)
     return Document(value, data)
 
 
@@ -215,16 +291,16 @@ def _plain(value: object) -> Json:
 
 def _decode(data: bytes, max_bytes: int) -> str:
     if len(data) > max_bytes:
-        raise JsonProblem("json-too-large", (1, 1), f"{len(data)} bytes", f"at most {max_bytes}")
+        raise JsonProblem(TOO_LARGE, (1, 1), f"{len(data)} bytes", f"at most {max_bytes}")
     if data.startswith(b"\xef\xbb\xbf"):
-        raise JsonProblem("json-bom", (1, 1), "EF BB BF")
+        raise JsonProblem(BOM, (1, 1), "EF BB BF")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
-        raise JsonProblem("json-not-utf8", _place(before, len(before)), f"byte 0x{data[error.start]:02x}") from None
+        raise JsonProblem(NOT_UTF8, _place(before, len(before)), f"byte 0x{data[error.start]:02x}") from None
     if (size := sys.getsizeof(text)) > max(MAX_DECODED, 2 * max_bytes):
-        raise JsonProblem("json-too-large", (1, 1), f"{size} bytes once decoded", f"at most {MAX_DECODED}")
+        raise JsonProblem(TOO_LARGE, (1, 1), f"{size} bytes once decoded", f"at most {MAX_DECODED}")
     return text
 
 
@@ -258,10 +334,10 @@ def _check_structure(text: str) -> None:
             values += 1
             depth += mark != ","
         if depth > MAX_DEPTH:
-            raise JsonProblem("json-too-deep", _place(text, match.start(1)), f"level {depth}")
+            raise JsonProblem(TOO_DEEP, _place(text, match.start(1)), f"level {depth}")
         if values >= MAX_VALUES:
             found = f"more than {MAX_VALUES} values"
-            raise JsonProblem("json-too-large", _place(text, match.start(1)), found, f"at most {MAX_VALUES}")
+            raise JsonProblem(TOO_LARGE, _place(text, match.start(1)), found, f"at most {MAX_VALUES}")
         if depth < 0:
             return  # a syntax error, which the parser reports
 
@@ -269,8 +345,8 @@ def _check_structure(text: str) -> None:
 class _Refused(Exception):
     """Out of a callback of the parser, which knows no position. literal: None where a key is the reason."""
 
-    def __init__(self, code: str, literal: str | None = None) -> None:
-        self.code, self.literal = code, literal
+    def __init__(self, rule: FindingRule, literal: str | None = None) -> None:
+        self.rule, self.literal = rule, literal
 
 
 def _load(text: str) -> Json:
@@ -279,39 +355,39 @@ def _load(text: str) -> Json:
     except json.JSONDecodeError as error:
         place = error.lineno, error.colno
         if error.msg.startswith("Invalid control character"):
-            raise JsonProblem("json-control-character", place, _character(text[error.pos])) from None
+            raise JsonProblem(CONTROL_CHARACTER, place, _character(text[error.pos])) from None
         found = (
             re.sub(r"\W.*", "", text[error.pos : error.pos + 20], flags=re.DOTALL) or text[error.pos : error.pos + 1]
         )
         expected = _EXPECTED.get(error.msg, "an escape of JSON" if "escape" in error.msg else error.msg)
-        raise JsonProblem("json-syntax", place, repr(found) if found else "the end of the document", expected) from None
+        raise JsonProblem(SYNTAX, place, repr(found) if found else "the end of the document", expected) from None
     except _Refused as refused:
         start, found = _first_duplicate(text) if refused.literal is None else _first_word(text, refused.literal)
-        raise JsonProblem(refused.code, _place(text, start), found) from None
+        raise JsonProblem(refused.rule, _place(text, start), found) from None
 
 
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Refused("json-duplicate-key")
+        raise _Refused(DUPLICATE_KEY)
     return members
 
 
 def _int(literal: str) -> int:
     if len(literal.lstrip("-")) > MAX_DIGITS:
-        raise _Refused("json-huge-number", literal)
+        raise _Refused(HUGE_NUMBER, literal)
     return int(literal)
 
 
 def _float(literal: str) -> float:
     if len(literal) > MAX_NUMBER:
-        raise _Refused("json-huge-number", literal)
+        raise _Refused(HUGE_NUMBER, literal)
     number = float(literal)
     return number if math.isfinite(number) else _refuse(literal)
 
 
 def _refuse(literal: str) -> float:
-    raise _Refused("json-not-finite", literal)
+    raise _Refused(NOT_FINITE, literal)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_int, parse_float=_float, parse_constant=_refuse)

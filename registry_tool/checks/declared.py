@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import VERSION, Loaded, file_finding, schema_of
+from registry_tool.documents.store import VERSION, Loaded, schema_of
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.storage.files import FileProblem, Folder
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
@@ -34,7 +34,7 @@ LICENSE_URL = FindingRule(
 BUNDLE_INVALID = FindingRule(
     "bundle-invalid",
     "signature bundle that is not one",
-    why="Whoever looks for a signature finds none, or that of another file.",
+    why="A reader who looks for a signature finds none, or that of another file.",
     message="{path}: {problem}",
     hint="sign the model again, or remove `sigstore_bundle`",
     example="an empty file; a bundle over another model",
@@ -145,5 +145,5 @@ def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
             if problem.code == "file-missing":
                 findings.append(BUNDLE_MISSING.at(InFile(loaded.name, entry.id), field, path=bundle))
             else:
-                findings.append(file_finding(problem, loaded.name, entry.id, field))
+                findings.append(problem.at(loaded.name, entry.id, field))
     return findings

@@ -46,7 +46,7 @@ def list_files(folder: Folder) -> list[InventoryItem] | Finding:
     try:
         return folder.inventory()
     except FileProblem as problem:
-        return Finding(problem.code, problem.message, file=".", hint=problem.hint)
+        return problem.at(".")
 
 
 def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: Registry) -> Iterator[Finding]:

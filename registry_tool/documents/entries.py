@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from registry_tool.documents.store import file_finding, json_finding, schema_findings
+from registry_tool.documents.schema import TYPE
+from registry_tool.documents.store import schema_findings
 from registry_tool.errors import PluginError
 from registry_tool.findings import FindingRule, InFile
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Contents, FileProblem, Folder, check_path
+from registry_tool.storage.files import CHANGED, Contents, FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json, read_only
 
@@ -146,7 +147,7 @@ class OpenEntry:
             artifact = self.artifacts[path]
             contents = self._folder.contents(artifact.path, self._max_bytes)
             if contents.sha256 != artifact.sha256:
-                raise FileProblem("file-changed-while-reading", f"{artifact.path}: its bytes changed while it was read")
+                raise FileProblem(CHANGED, artifact.path)
             self._contents[path] = contents
         return self._contents[path].data
 
@@ -208,7 +209,7 @@ class OpenEntry:
         if document is None or not self.sound:
             return
         if not isinstance(document.value, dict):
-            self.findings.append(self.finding("schema-type", "wrong type", found="not an object", expected="object"))
+            self.findings.append(TYPE.at(self, found="not an object", expected="object"))
             return
         if kind is not None and kind.schema is not None:
             try:
@@ -255,9 +256,7 @@ class OpenEntry:
         if parsed is not None and isinstance(parsed.value, dict):
             self.manifest, self.sidecar = read_only(parsed.value), sidecar
         elif parsed is not None:
-            self.findings.append(self.finding(
-                "schema-type", "wrong type", file=sidecar, found="not an object", expected="object", hint="correct it"
-            ))  # fmt: skip
+            self.findings.append(TYPE.at(InFile(sidecar, self.entry.id), "", found="not an object", expected="object"))
 
     def _pin(self, artifact: Artifact) -> None:
         """A second pin of one file takes nothing over from the first: it is a finding."""
@@ -281,7 +280,7 @@ class OpenEntry:
         try:
             self.documents[path] = parse(contents.data)
         except JsonProblem as problem:
-            self.findings.append(json_finding(problem, path, self.entry.id))
+            self.findings.append(problem.at(path, self.entry.id))
             return None
         return self.documents[path]
 
@@ -292,7 +291,7 @@ class OpenEntry:
         try:
             contents = self._folder.contents(path, limit, hashed=hashed)
         except FileProblem as problem:
-            finding = replace(file_finding(problem, path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
+            finding = replace(problem.at(path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
             if problem.code == "file-too-large" and limit < max_bytes:
                 expected = f"at most {FILES_AT_MOST * self._max_bytes} bytes"
                 finding = TOO_LARGE.at(

@@ -1,16 +1,16 @@
-"""schema.py: holds documents against JSON Schemas and says in one line what is wrong. Reads packaged schemas only."""
+"""schema.py: checks documents against JSON Schemas and says in one line what is wrong. Reads packaged schemas only."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import registry_tool.schemas as schemas
 from registry_tool.errors import PluginError
+from registry_tool.findings import Finding, FindingRule
 from registry_tool.strictjson import pointer
 from registry_tool.values import Json
 
@@ -22,16 +22,45 @@ MAX_VIOLATIONS = 50  # a document: past this, more lines help nobody
 MAX_SHOWN = 80  # characters of a found value in a message
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One way in which a document breaks its schema; pointer: RFC 6901, into the document."""
-
-    code: str
-    pointer: str
-    message: str
-    found: str | None = None
-    expected: str | None = None
-    hint: str | None = None
+REQUIRED = FindingRule(
+    "schema-required",
+    "missing field",
+    why="Readers rely on it.",
+    message="missing field {name}",
+    hint="add {name}",
+    example="an entry without sha256",
+)
+UNKNOWN_FIELD = FindingRule(
+    "schema-unknown-field",
+    "unknown field",
+    why="Readers silently ignore a misspelt field.",
+    message="unknown field {name}",
+    hint="correct the name, or remove it",
+    example='"smokes": true',
+)
+TYPE = FindingRule(
+    "schema-type",
+    "wrong type",
+    why="A text for a number passes comparisons it should fail.",
+    hint="write a value of that type",
+    example='"smoke": "false"',
+)
+VALUE = FindingRule(
+    "schema-value",
+    "value with the wrong form, length or range",
+    why="It means nothing, or something else to another reader.",
+    message="{fault}",
+    hint="correct the value",
+    example='"opset": 99',
+)
+CHOICE = FindingRule(
+    "schema-choice",
+    "none or several of an either-or",
+    why="It is unclear which one counts.",
+    message="{fault}",
+    hint="keep exactly one of them",
+    example="an entry with both onnx and manifest",
+)
 
 
 @cache
@@ -61,10 +90,10 @@ def _fast(text: str) -> Callable[[Json], bool] | None:
     return validator.is_valid
 
 
-def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
+def violations(document: Json, schema: Mapping[str, Json]) -> list[Finding]:
     """Every violation, in the document's order; [] for a valid document."""
     text = json.dumps(schema, sort_keys=True)
-    found: list[Violation] = []
+    found: list[Finding] = []
     try:
         if (is_valid := _fast(text)) is not None and is_valid(document):
             return []
@@ -75,7 +104,7 @@ def violations(document: Json, schema: Mapping[str, Json]) -> list[Violation]:
     except Exception as error:  # our own schemas are tested; what is wrong here is a plugin's
         what = str(error).partition("\n")[0]
         raise PluginError(f"its schema is no JSON Schema: {type(error).__name__}: {what}: repair it") from error
-    return sorted(set(found), key=lambda v: (v.pointer, v.code, v.message))
+    return sorted(set(found), key=lambda v: (v.pointer or "", v.code, v.message))
 
 
 def show(value: Json) -> str:
@@ -84,7 +113,7 @@ def show(value: Json) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
-def _violations_of(error: ValidationError) -> Iterator[Violation]:
+def _violations_of(error: ValidationError) -> Iterator[Finding]:
     place = pointer(*error.absolute_path)
     instance: Any = error.instance
     limit: Any = error.validator_value
@@ -94,9 +123,7 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
             # jsonschema yields one error for each missing field, without naming it but in a sentence: all, each time.
             for name in limit:
                 if name not in instance:
-                    yield Violation(
-                        "schema-required", place, f"the field {name!r:.80} is missing", hint=f"add {name!r:.80}"
-                    )
+                    yield REQUIRED.at(None, place, name=f"{name!r:.80}")
         case "additionalProperties" | "unevaluatedProperties" if limit is False:
             import difflib
 
@@ -105,47 +132,39 @@ def _violations_of(error: ValidationError) -> Iterator[Violation]:
             for name in sorted(set(instance) - set(known)):
                 if any(pattern.search(name) for pattern in patterns):
                     continue
-                yield Violation(
-                    "schema-unknown-field",
-                    place + pointer(name),
-                    f"the field {show(name)} is not known here",
-                    hint=f"did you mean {near[0]!r:.80}?"
-                    if (near := difflib.get_close_matches(name, known, 1))
-                    else "remove it",
-                )
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r:.80}?" if near else "remove it"
+                yield UNKNOWN_FIELD.at(None, place + pointer(name), name=show(name), hint=hint)
         case "type":
             wanted = limit if isinstance(limit, str) else " or ".join(limit)
-            yield Violation("schema-type", place, "wrong type", _type_name(error.instance), wanted)
+            yield TYPE.at(None, place, found=_type_name(error.instance), expected=wanted)
         case "enum" | "const":
             wanted = " or ".join(show(v) for v in limit) if error.validator == "enum" else show(limit)
-            yield Violation("schema-value", place, "wrong value", show(error.instance), wanted)
+            yield VALUE.at(None, place, found=show(error.instance), expected=wanted, fault="wrong value")
         case "oneOf" | "anyOf":
             options = [option for option in limit if isinstance(option, dict)]
             choices = [option["required"] for option in options if "required" in option]
             fields = [" and ".join(names) for names in choices]
             if len(fields) == len(options) and isinstance(error.instance, dict):
                 present = [" and ".join(names) for names in choices if set(names) <= error.instance.keys()]
-                hint = f"keep one of {', '.join(fields)}"
-                yield Violation(
-                    "schema-choice", place, "one choice of fields is expected", " and ".join(present) or "none",
-                    "exactly one of " + ", ".join(fields), hint,
-                )  # fmt: skip
+                found, expected = " and ".join(present) or "none", "exactly one of " + ", ".join(fields)
+                hint, fault = f"keep one of {', '.join(fields)}", "not exactly one of several fields"
+                yield CHOICE.at(None, place, found=found, expected=expected, hint=hint, fault=fault)
             else:
-                yield Violation(
-                    "schema-choice", place, "matches none or several of the allowed forms", show(error.instance)
-                )
+                yield CHOICE.at(None, place, found=show(error.instance), fault="not exactly one of the allowed forms")
         case "pattern":
-            yield Violation("schema-value", place, "wrong form", show(error.instance), _plain(str(limit)))
+            expected = _plain(str(limit))
+            yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="wrong form")
         case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
             side = "at least" if str(error.validator).startswith("min") else "at most"
-            yield Violation("schema-value", place, "wrong length", f"a length of {len(instance)}", f"{side} {limit}")
+            found, expected = f"a length of {len(instance)}", f"{side} {limit}"
+            yield VALUE.at(None, place, found=found, expected=expected, fault="wrong length")
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             sign = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
-            yield Violation(
-                "schema-value", place, "out of range", show(error.instance), f"{sign[str(error.validator)]} {limit}"
-            )
+            expected = f"{sign[str(error.validator)]} {limit}"
+            yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="out of range")
         case _:
-            yield Violation("schema-value", place, " ".join(error.message.split())[:200])
+            yield VALUE.at(None, place, fault=" ".join(error.message.split())[:200])
 
 
 def _type_name(value: Json) -> str:

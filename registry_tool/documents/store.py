@@ -12,13 +12,21 @@ from pathlib import Path, PurePosixPath
 import registry_tool.schemas as schemas
 from registry_tool.documents.schema import show, violations
 from registry_tool.errors import InputError, WorldError
-from registry_tool.findings import FindingRule
+from registry_tool.findings import Finding, FindingRule
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
-from registry_tool.values import Finding, Json, Registry
+from registry_tool.values import Json, Registry
 
 NAMES = ("model/registry.json", "registry.json")
 VERSION = 2
+VERSION_UNKNOWN = FindingRule(
+    "registry-version",
+    "unknown schema_version",
+    why="Rules of another version would be applied to it.",
+    expected="0, 1 or 2",
+    hint="use a registry-tool that knows it, or correct the number",
+    example='"schema_version": 3',
+)
 ID_DUPLICATE = FindingRule(
     "id-duplicate",
     "duplicate id",
@@ -101,7 +109,7 @@ def load(path: Path) -> Loaded | Unreadable:
     except FileProblem as problem:
         if problem.code == "file-unreadable":
             raise WorldError(f"{path}: {problem}") from problem
-        return Unreadable(path, None, (file_finding(problem, path.name),))
+        return Unreadable(path, None, (problem.at(path.name),))
     return read(path, data)
 
 
@@ -127,14 +135,11 @@ def _read(path: Path, data: bytes) -> Loaded | Unreadable:
     try:
         document = parse(data, max_bytes=REGISTRY_MAX_BYTES)
     except JsonProblem as problem:
-        return Unreadable(path, None, (json_finding(problem, path.name),))
+        return Unreadable(path, None, (problem.at(path.name),))
     value = document.value
     version = value.get("schema_version") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, VERSION):
-        finding = Finding(
-            "registry-version", "unknown schema_version", file=path.name, pointer="/schema_version",
-            found=show(version), expected="0, 1 or 2", hint="use a registry-tool that knows it, or correct the number",
-        )  # fmt: skip
+        finding = VERSION_UNKNOWN.at(path.name, "/schema_version", found=show(version))
         return Unreadable(path, document, located([finding], {path.name: document}))
     models = value.get("models")
     if not (broken := schema_findings(document, schema_of(version), path.name)):
@@ -173,27 +178,7 @@ def schema_findings(
     document: Document, schema: Mapping[str, Json], file: str, entry: str | None = None
 ) -> list[Finding]:
     """The violations of a document as findings on `file`."""
-    return [
-        Finding(
-            v.code, v.message, entry=entry, file=file, pointer=v.pointer,
-            found=v.found, expected=v.expected, hint=v.hint,
-        )
-        for v in violations(document.value, schema)
-    ]  # fmt: skip
-
-
-def file_finding(problem: FileProblem, file: str, entry: str | None = None, pointer: str | None = None) -> Finding:
-    return Finding(
-        problem.code, problem.message, entry=entry, file=file, pointer=pointer,
-        found=problem.found, expected=problem.expected, hint=problem.hint,
-    )  # fmt: skip
-
-
-def json_finding(problem: JsonProblem, file: str, entry: str | None = None) -> Finding:
-    return Finding(
-        problem.code, problem.message, entry=entry, file=file, line=problem.line, column=problem.column,
-        found=problem.found, expected=problem.expected, hint=problem.hint,
-    )  # fmt: skip
+    return [replace(finding, file=file, entry=entry) for finding in violations(document.value, schema)]
 
 
 def located(findings: list[Finding], documents: Mapping[str, Document]) -> tuple[Finding, ...]:

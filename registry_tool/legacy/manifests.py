@@ -10,7 +10,7 @@ from functools import partial
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import ID_DUPLICATE, Loaded, file_finding, json_finding, located
+from registry_tool.documents.store import ID_DUPLICATE, Loaded, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level
 from registry_tool.legacy.verdicts import contradictions
@@ -145,11 +145,11 @@ def check_loose_manifests(
             data = folder.read(path, JSON_MAX_BYTES)
             document = parse(data)
         except FileProblem as problem:
-            findings += [file_finding(problem, path)] if path not in sidecars else []  # its own entry reports it
+            findings += [problem.at(path)] if path not in sidecars else []  # its own entry reports it
             paths.add(path)
             continue
         except JsonProblem as problem:
-            findings += [json_finding(problem, path)] if path not in sidecars else []
+            findings += [problem.at(path)] if path not in sidecars else []
             continue
         value = document.value if isinstance(document.value, dict) else {}
         members, kind = value.get("members"), plugins.kinds.get(str(value.get("kind")))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from registry_tool import __version__
-from registry_tool.checks.rules import TABLE
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import FindingRule
 from registry_tool.report import rules
@@ -43,7 +42,6 @@ def log(results: Iterable[Validation]) -> dict[str, Json]:
 
 
 def _rule(code: str, rule: FindingRule | None) -> dict[str, Json]:
-    rule = rule or next((old for old in TABLE if old.code == code), None)
     if rule is None:
         return {"id": code, "shortDescription": {"text": "A finding of a plugin that does not declare it."}}
     title = rules.sentence(rule.title)

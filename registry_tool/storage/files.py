@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.storage import disk
 
 if TYPE_CHECKING:
@@ -40,19 +41,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNOPENED = {errno.ELOOP: stat.S_IFLNK, errno.ENXIO: stat.S_IFSOCK}  # what does not open says what it is
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symlink"}
-_PROBLEMS = {  # code -> message, expected, hint
-    "file-escapes": ("the path is refused", "a path inside the registry's folder, like id/model.onnx", "correct it"),
-    "file-missing": ("there is no such file", None, "restore the file or correct the path"),
-    "file-is-symlink": ("a symbolic link is not followed", None, "replace the link by what it names"),
-    "file-not-regular": ("it is not what it should be", None, "replace it"),
-    "file-too-large": ("the file is too large", None, "check that it is the right file"),
-    "file-too-many": ("the folder holds too much to check", None, "move what is not the registry's elsewhere"),
-    "file-annex-pointer": ("a git-annex pointer in its place", "the file itself", "run `git annex get`"),
-    "file-dvc-missing": ("it was not fetched: only its DVC pointer is there", None, "run `dvc pull`"),
-    "file-lfs-pointer": ("a Git-LFS pointer stands in its place", "the file itself", "run `git lfs pull`"),
-    "file-unreadable": ("it cannot be read", "a readable file", "check who owns it, its mode and the disk"),
-    "file-changed-while-reading": ("it was written to while it was read", None, "run it again when nobody writes"),
-}
 _REASONS = {  # errno -> what happened: what to do
     errno.ENOSPC: "the disk is full: free some space and run it again",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
@@ -62,18 +50,118 @@ _REASONS = {  # errno -> what happened: what to do
     errno.ENOENT: "the folder does not exist: make it first",
 }
 
+ESCAPES = FindingRule(
+    "file-escapes",
+    "path outside the registry's folder, or with a second spelling",
+    why="It could name any file of the machine.",
+    message="{file}: unusable path",
+    expected="a path inside the registry's folder, like id/model.onnx",
+    hint="write a plain relative path with /",
+    example="../../etc/passwd",
+)
+MISSING = FindingRule(
+    "file-missing",
+    "file not found",
+    why="A runtime that loads the entry fails.",
+    message="{file}: file not found",
+    hint="restore the file or correct the path",
+    example="model.onnx deleted",
+)
+SYMLINK = FindingRule(
+    "file-is-symlink",
+    "symbolic link",
+    why="It can point elsewhere tomorrow, on this machine or on another.",
+    message="{file}: symbolic links are not followed",
+    hint="replace the link by what it names",
+    example="model.onnx -> /tmp/m",
+)
+NOT_REGULAR = FindingRule(
+    "file-not-regular",
+    "folder, fifo, socket or device in place of a file",
+    why="Reading it could block for ever.",
+    message="{file}: wrong type of file",
+    hint="replace it",
+    example="mkfifo model.onnx",
+)
+TOO_LARGE = FindingRule(
+    "file-too-large",
+    "file too large",
+    why="Reading it could exhaust memory.",
+    message="{file}: the file is too large",
+    hint="check that it is the right file; for a model, raise `max_file_bytes` in the policy of its kind",
+    example="an ONNX file of 2 GiB",
+)
+TOO_MANY = FindingRule(
+    "file-too-many",
+    "too many files in the registry's folder",
+    why="Files could hide among the others.",
+    message="{file}: the folder holds too many files to check",
+    hint="keep the registry in a folder of its own",
+    example="a registry beside node_modules",
+)
+LFS_POINTER = FindingRule(
+    "file-lfs-pointer",
+    "Git-LFS pointer in place of a file",
+    why="The file itself was never fetched.",
+    message="{file}: Git-LFS pointer in place of the file",
+    expected="the file itself",
+    hint="run `git lfs pull`",
+    example="version https://git-lfs...",
+)
+ANNEX_POINTER_FOUND = FindingRule(
+    "file-annex-pointer",
+    "git-annex pointer in place of a file",
+    why="The file itself was never fetched.",
+    message="{file}: git-annex pointer in place of the file",
+    expected="the file itself",
+    hint="run `git annex get`",
+    example="/annex/objects/SHA256E-s5--...",
+)
+DVC_MISSING = FindingRule(
+    "file-dvc-missing",
+    "DVC pointer beside a missing file",
+    why="The file itself was never fetched.",
+    message="{file}: file not found, only its DVC pointer",
+    hint="run `dvc pull`",
+    example="b.onnx.dvc without b.onnx",
+)
+UNREADABLE = FindingRule(
+    "file-unreadable",
+    "file cannot be read",
+    why="What cannot be read cannot be checked.",
+    message="{file}: the file cannot be read",
+    expected="a readable file",
+    hint="check its owner, its mode and the disk",
+    example="permission denied",
+)
+CHANGED = FindingRule(
+    "file-changed-while-reading",
+    "file changed while it was read",
+    why="What was checked is not what is there.",
+    message="{file}: the file changed while it was read",
+    hint="run it again when nothing writes there",
+    example="two trainings in one folder",
+)
+
 
 class FileProblem(InputError):
     """Why a file is not read or a path not taken; the message names the path. A Finding where one can be made of it."""
 
-    def __init__(self, code: str, message: str, found: str | None = None, expected: str | None = None) -> None:
-        super().__init__(code, message)
-        self.code, self.message, self.found = code, message, found
-        self.expected, self.hint = expected or _PROBLEMS[code][1], _PROBLEMS[code][2]
+    def __init__(self, rule: FindingRule, path: str, found: str | None = None, expected: str | None = None) -> None:
+        super().__init__(rule.code, path, found, expected)
+        self.rule, self.path, self.found, self.expected = rule, path, found, expected
+
+    @property
+    def code(self) -> str:
+        return self.rule.code
+
+    def at(self, file: str, entry: str | None = None, pointer: str | None = None) -> Finding:
+        """The finding on that file, at the pointer of what names the path."""
+        place = InFile(file, entry)
+        return self.rule.at(place, pointer, found=self.found, expected=self.expected, file=shown(self.path))
 
     def __str__(self) -> str:
-        difference = f": found {self.found}, expected {self.expected}" if self.found and self.expected else ""
-        return f"{self.message}{difference}: {self.hint}"
+        return self.at("").words
 
 
 class InventoryItem(NamedTuple):
@@ -99,7 +187,7 @@ def check_path(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
     if fault := fault_of(text) or fault_of(plain) or look_alike:
-        raise _problem("file-escapes", text, fault)
+        raise FileProblem(ESCAPES, text, fault)
     return text
 
 
@@ -122,10 +210,6 @@ def fault_of(text: str) -> str | None:
 
 def _is_reserved(name: str) -> bool:
     return name in (".git", LOCK_NAME) or name.startswith(STAGING)
-
-
-def _problem(code: str, path: str, found: str | None = None, expected: str | None = None) -> FileProblem:
-    return FileProblem(code, f"{shown(path)}: {_PROBLEMS[code][0]}", found, expected)
 
 
 def shown(path: str) -> str:
@@ -185,7 +269,7 @@ class Folder(AbstractContextManager["Folder"]):
                 return self._read(path, name, folder, max_bytes, hashed)
         except FileNotFoundError:
             if not path.endswith(".dvc") and self.exists(f"{path}.dvc"):
-                raise _problem("file-dvc-missing", path) from None
+                raise FileProblem(DVC_MISSING, path) from None
             raise _problem("file-missing", path) from None
         except OSError as error:
             _refuse(path, error)
@@ -197,7 +281,7 @@ class Folder(AbstractContextManager["Folder"]):
             before = os.fstat(file)
             _check_kind(path, before.st_mode)
             if (size := before.st_size) > max_bytes:
-                raise _problem("file-too-large", path, f"{size} bytes", f"at most {max_bytes}")
+                raise FileProblem(TOO_LARGE, path, f"{size} bytes", f"at most {max_bytes}")
             if large := size >= LARGE:
                 state = (path, before.st_dev, before.st_ino, size, before.st_mtime_ns, before.st_ctime_ns)
                 if hashed and state in self._digests:
@@ -210,12 +294,12 @@ class Folder(AbstractContextManager["Folder"]):
             while len(data) < size and (more := os.read(file, size + 1 - len(data))):
                 data += more
             if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
-                raise _problem("file-lfs-pointer", path, "a pointer")
+                raise FileProblem(LFS_POINTER, path, "a pointer")
             if size <= LFS_MAX_BYTES and ANNEX_POINTER.match(data):
-                raise _problem("file-annex-pointer", path, "a pointer")
+                raise FileProblem(ANNEX_POINTER_FOUND, path, "a pointer")
             after = os.fstat(file)
             if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
-                raise _problem("file-changed-while-reading", path)
+                raise FileProblem(CHANGED, path)
         finally:
             os.close(file)
         contents = Contents(data, size)
@@ -238,7 +322,7 @@ class Folder(AbstractContextManager["Folder"]):
                     digest: str = hashlib.file_digest(stream, algorithm).hexdigest()
                 after = os.fstat(file)
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-                    raise _problem("file-changed-while-reading", path)
+                    raise FileProblem(CHANGED, path)
                 return digest
         except OSError as error:
             _refuse(path, error)
@@ -267,7 +351,7 @@ class Folder(AbstractContextManager["Folder"]):
                         continue
                     if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
                         limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"
-                        raise _problem("file-too-many", where, "more", limit)
+                        raise FileProblem(TOO_MANY, where, "more", limit)
                     kind = "file"
                     if entry.is_dir(follow_symlinks=False):
                         kind = "folder"
@@ -283,8 +367,8 @@ class Folder(AbstractContextManager["Folder"]):
 
 def _check_kind(path: str, mode: int, expected: str = "file") -> None:
     if (kind := _KINDS.get(stat.S_IFMT(mode), "fifo, socket or device")) != expected:
-        code = "file-is-symlink" if kind == "symlink" else "file-not-regular"
-        raise _problem(code, path, f"a {kind}", f"a {expected}")
+        rule = SYMLINK if kind == "symlink" else NOT_REGULAR
+        raise FileProblem(rule, path, f"a {kind}", f"a {expected}")
 
 
 @contextmanager
@@ -297,10 +381,10 @@ def _reading(path: str) -> Iterator[None]:
 
 def _refuse(path: str, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
-        raise _problem("file-missing", path) from None
+        raise FileProblem(MISSING, path) from None
     if error.errno in _UNOPENED:
         _check_kind(path, _UNOPENED[error.errno])
-    raise _problem("file-unreadable", path, error.strerror) from error
+    raise FileProblem(UNREADABLE, path, error.strerror) from error
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 
-from registry_tool.checks.rules import TABLE
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, FindingRule
 from registry_tool.plugins.manager import LoadedPlugin, Plugins
 
 MODULES = (  # of the core, with findings declared at their top level
     "findings",
+    "strictjson",
+    "storage.files",
+    "documents.schema",
     "documents.store",
     "documents.entries",
     "sandbox.prober",
@@ -42,7 +44,7 @@ class Group:
 
 def declared(plugins: Plugins) -> tuple[Group, ...]:
     """All findings: the core's by subject, then each plugin's. Imports every module that declares one."""
-    core = [*_rules_in(f"registry_tool.{name}" for name in MODULES), *TABLE]
+    core = _rules_in(f"registry_tool.{name}" for name in MODULES)
     groups = [
         Group(heading, tuple(rule for rule in core if rule.family in families.split()))
         for heading, families in FAMILIES.items()

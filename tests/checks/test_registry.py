@@ -110,6 +110,7 @@ def test_every_code_of_documents_files_and_pins_has_an_example() -> None:
         "promotion-random-rows",
         "verdict-disagrees",
         "policy-not-met",
+        "verdict-contradicts",
     }
     groups = (
         "json-",

@@ -124,7 +124,7 @@ def test_what_is_not_read(tree: Path, path: str, code: str) -> None:
     with Folder(tree) as folder:
         problem = problem_of(lambda: folder.read(path, 1000))
     assert problem.code == code
-    assert problem.hint
+    assert problem.rule.hint
     assert ("git lfs pull" in str(problem)) == (code == "file-lfs-pointer")
 
 

@@ -208,7 +208,7 @@ def test_links_are_not_written_through(tmp_path: Path) -> None:
         lambda: publish_folder(root, "../new", TREE),
     ]
     for task in tasks:
-        with pytest.raises(FileProblem, match=r"symbolic link|refused"):
+        with pytest.raises(FileProblem, match=r"symbolic link|unusable path"):
             task()
     assert os.listdir(tmp_path / "secret") == []
     assert (root / "keep" / "x").read_bytes() == b"x"

@@ -270,7 +270,7 @@ class Folder(AbstractContextManager["Folder"]):
         except FileNotFoundError:
             if not path.endswith(".dvc") and self.exists(f"{path}.dvc"):
                 raise FileProblem(DVC_MISSING, path) from None
-            raise _problem("file-missing", path) from None
+            raise FileProblem(MISSING, path) from None
         except OSError as error:
             _refuse(path, error)
 

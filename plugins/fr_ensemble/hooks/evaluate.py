@@ -86,8 +86,10 @@ def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Floa
     """Errors beside plain VMAF's, by a curve fitted on the evidence's rows, and beside another entry's."""
     found: dict[str, Any] = {}
     if request.corpus is None:
-        if request.against is not None:
-            raise InputError("--against: found random rows, expected rows that both entries can read: name a --corpus")
+        if request.incumbent is not None:
+            raise InputError(
+                "--incumbent: found random rows, expected rows that both entries can read: name a --corpus"
+            )
         return found
 
     def compare(other: Float64) -> dict[str, Any]:
@@ -97,15 +99,17 @@ def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Floa
     column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
     if seen.vmaf is not None and column is not None:
         found[COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
-    if request.against is not None:
-        manifest, ensemble = open_ensemble(request.against)
+    if request.incumbent is not None:
+        manifest, ensemble = open_ensemble(request.incumbent)
         spec = spec_of(manifest, target=True)
         if spec.target != corpus.spec.target:
-            what = f"{request.against.entry.id} predicts {spec.target}"
-            raise InputError(f"--against: {what}, expected {corpus.spec.target} as {view.entry.id}: name another entry")
+            what = f"{request.incumbent.entry.id} predicts {spec.target}"
+            raise InputError(
+                f"--incumbent: {what}, expected {corpus.spec.target} as {view.entry.id}: name another entry"
+            )
         rows = read_corpus(request.corpus, spec, min_sources=1)
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
-        found["incumbent"] = {"entry": request.against.entry.id, **compare(ensemble.predict(rows.features, block)[0])}
+        found["incumbent"] = {"entry": request.incumbent.entry.id, **compare(ensemble.predict(rows.features, block)[0])}
     return found
 
 

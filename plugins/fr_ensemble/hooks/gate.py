@@ -31,12 +31,12 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).of()
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
-    compared, lacking = _comparisons(found.oof, request.against)
+    compared, lacking = _comparisons(found.oof, request.incumbent)
     metrics = measured(Measurement(found.scores, found.oof, calibration, compared))
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
-    if "incumbent" in compared and request.against is not None:
-        details["against"]["incumbent"]["entry"] = request.against.entry.id
+    if "incumbent" in compared and request.incumbent is not None:
+        details["against"]["incumbent"]["entry"] = request.incumbent.entry.id
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
     return Evidence(
         metrics,
@@ -67,7 +67,7 @@ def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Compa
         compared["incumbent"] = against_entry(oof, theirs.oof)
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)
-    return compared, tuple(f"against {incumbent.entry.id}: {problem}" for problem in problems)
+    return compared, tuple(f"incumbent {incumbent.entry.id}: {problem}" for problem in problems)
 
 
 def together(names: Iterable[str]) -> tuple[frozenset[str], ...]:

@@ -229,22 +229,22 @@ def test_plain_vmaf_is_reported_and_binds_where_a_rule_names_it(registry: Progra
 
 def test_a_registered_incumbent_is_compared_with(registry: Program, sandbox: Sandbox) -> None:
     """--against names one for a look: the metrics come with it, and a verdict says in its policy whom it means."""
-    code, document = gated(registry, sandbox, "good", "--against", "poor")
+    code, document = gated(registry, sandbox, "good", "--incumbent", "poor")
     assert (code, document["policy"]["against"]) == (0, "poor")
     assert document["metrics"]["rmse_vs_incumbent_high"] < 0.0
     compared = document["details"]["against"]["incumbent"]
     assert compared["entry"] == "poor"
     assert set(compared["by_source"]) == {"s0", "s1", "s2", "s3"}
-    assert gated(registry, sandbox, "poor", "--against", "good")[1]["metrics"]["rmse_vs_incumbent_low"] > 0.0
+    assert gated(registry, sandbox, "poor", "--incumbent", "good")[1]["metrics"]["rmse_vs_incumbent_low"] > 0.0
 
 
 def test_what_cannot_be_compared_is_never_a_pass(registry: Program, sandbox: Sandbox) -> None:
     """Evidence of another corpus holds the entry back; an id that is not there is unusable input, as is no ID."""
-    code, document = gated(registry, sandbox, "good", "--against", "far")
+    code, document = gated(registry, sandbox, "good", "--incumbent", "far")
     assert code == 1
-    assert any(reason.startswith("against far: found evidence of the corpus") for reason in document["reasons"])
+    assert any(reason.startswith("incumbent far: found evidence of the corpus") for reason in document["reasons"])
     assert "rmse_vs_incumbent" not in document["metrics"]
-    for arguments in (("good", "--against", "nobody"), ("--against", "good"), ("--base", "HEAD", "--against", "good")):
+    for arguments in (("good", "--incumbent", "nobody"), ("--incumbent", "good"), ("--base", "HEAD", "--incumbent", "good")):
         ran = registry("gate", *arguments, "--registry", sandbox.path)
         assert (ran.code, "gainst" in ran.err) == (2, True)
 
@@ -277,10 +277,10 @@ def test_a_policy_that_names_an_incumbent_binds(registry: Program, sandbox: Sand
 def test_evaluate_pairs_two_entries_on_new_rows(registry: Program, sandbox: Sandbox, pair: Path) -> None:
     """The JSON holds to its schema, with both comparisons; the table names the other entry."""
     arguments = ("evaluate", "good", "--corpus", pair / "rows.csv", "--registry", sandbox.path)
-    document = json.loads(registry(*arguments, "--against", "poor", "--format", "json").out)
+    document = json.loads(registry(*arguments, "--incumbent", "poor", "--format", "json").out)
     assert violations(document, schemas.load("evaluation")) == []
     assert document["against"]["incumbent"]["entry"] == "poor"
     assert document["against"]["incumbent"]["difference_high"] < 0.0 > document["against"]["vmaf"]["difference_high"]
-    assert "rmse less poor's, over sources" in registry(*arguments, "--against", "poor").out
+    assert "rmse less poor's, over sources" in registry(*arguments, "--incumbent", "poor").out
     assert "incumbent" not in json.loads(registry(*arguments, "--format", "json").out)["against"]
-    assert registry("evaluate", "good", "--smoke", "--against", "poor", "--registry", sandbox.path).code == 2
+    assert registry("evaluate", "good", "--smoke", "--incumbent", "poor", "--registry", sandbox.path).code == 2

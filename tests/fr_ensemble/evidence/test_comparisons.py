@@ -244,9 +244,13 @@ def test_what_cannot_be_compared_is_never_a_pass(registry: Program, sandbox: San
     assert code == 1
     assert any(reason.startswith("incumbent far: found evidence of the corpus") for reason in document["reasons"])
     assert "rmse_vs_incumbent" not in document["metrics"]
-    for arguments in (("good", "--incumbent", "nobody"), ("--incumbent", "good"), ("--base", "HEAD", "--incumbent", "good")):
+    for arguments in (
+        ("good", "--incumbent", "nobody"),
+        ("--incumbent", "good"),
+        ("--base", "HEAD", "--incumbent", "good"),
+    ):
         ran = registry("gate", *arguments, "--registry", sandbox.path)
-        assert (ran.code, "gainst" in ran.err) == (2, True)
+        assert (ran.code, "incumbent" in ran.err) == (2, True)
 
 
 def test_a_policy_that_names_an_incumbent_binds(registry: Program, sandbox: Sandbox) -> None:

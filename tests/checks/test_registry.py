@@ -101,13 +101,12 @@ def test_examples_and_expectations_name_each_other() -> None:
 def test_every_code_of_documents_files_and_pins_has_an_example() -> None:
     """A code of the core that a folder can show has a folder here, or is made in this file."""
     shown = {name.split("--")[0] for name in INVALID} | MADE_HERE
-    # Of a manifest, shown by hooks/test_verify.py; of bytes and of the moment, by the tests of storage, documents, legacy.
+    # Of a manifest, shown by hooks/test_verify.py; of bytes and the moment, by the tests of storage and legacy.
     elsewhere = {"pin-missing", "pin-conflict", "folder-wrong", "file-changed-while-reading", "file-unreadable"}
     elsewhere |= {
         "file-annex-pointer",
         "file-dvc-missing",
         "json-whitespace",
-        "verdict-contradicts",
         "pin-unread",
         "file-too-many",
         "json-too-large",

@@ -39,7 +39,7 @@ class Progress(Protocol):
 
 
 def silent(what: str, done: int, total: int, /) -> None:
-    """The progress of work that nobody watches."""
+    """Progress that is shown nowhere."""
 
 
 class Level(StrEnum):
@@ -103,7 +103,7 @@ class EntryView(Protocol):
         """What `read` takes."""
 
     def read(self, path: str) -> bytes:
-        """The bytes of one of `paths`; their digest was checked just now. Raises KeyError for a path nobody pins."""
+        """The bytes of one of `paths`; their digest was checked just now. Raises KeyError for a path without a pin."""
 
     def onnx(self, path: str) -> OnnxSummary:
         """What the ONNX file at one of `paths` says, read by a child process with limits; asked for once a run.
@@ -181,7 +181,7 @@ class GateRequest:
     corpus: a corpus file that foreign evidence must fit, or None. incumbent: the entry of the same kind to compare
     with, named by the policy or by a person; one that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
-    seeds: of which foreign evidence there must be, as a person named them; None where nobody did.
+    seeds: of which foreign evidence there must be, as a person named them; None where none were named.
     """
 
     evidence: Mapping[str, bytes] | None = None

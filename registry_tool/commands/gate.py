@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,9 @@ from registry_tool.commands.shared import (
     show,
 )
 from registry_tool.errors import ExitCode
+from registry_tool.report import reporters
 
 if TYPE_CHECKING:
-    from registry_tool.workflows.compare_with_base import Comparison
     from registry_tool.workflows.gate import Judgement
 
 
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
-@format_option("text", "json", "junit", "github")
+@format_option(*reporters.choices("verdicts"))
 @click.pass_context
 def gate(
     ctx: click.Context, entry_id: str | None, base: str | None, base_file: Path | None, evidence: Path | None,
@@ -104,10 +103,11 @@ def gate(
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:
         write_verdict(output, judgements[0].verdict)
-    if form in ("text", "json"):
-        _render(judgements, form, comparison)
-    else:
-        _render_for_ci(judgements, form, path, f"Gate: production since {since}" if since else "Gate", comparison)
+    title = f"Gate: production since {since}" if since else "Gate"
+    report = reporters.Verdicts(judgements, comparison, path, title)
+    rendered = reporters.renderer(form, "verdicts")(report)
+    show("".join(rendered.lines) if rendered.document else rendered.lines)
+    add_summary(rendered.summary)
     ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
 
 
@@ -117,29 +117,6 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
     if not re.fullmatch(r"\d{1,10}(,\d{1,10})*", text):
         raise click.BadParameter(f"found {text!r}, expected numbers such as 0,1,2,3,4", param_hint="--seeds")
     return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
-
-
-def _render(judgements: Sequence[Judgement], form: str, comparison: Comparison | None = None) -> None:
-    from registry_tool.report import machine, text
-
-    if comparison is not None:
-        emit(form, partial(machine.comparison, comparison), partial(text.comparison, comparison))
-        return
-    for judgement in judgements:
-        emit(form, partial(machine.judgement, judgement), partial(text.judgement, judgement))
-
-
-def _render_for_ci(
-    judgements: Sequence[Judgement], form: str, path: Path | None, title: str, comparison: Comparison | None
-) -> None:
-    from registry_tool.report import github, junit, places
-    from registry_tool.workflows.opening import usable
-
-    if form == "junit":
-        show(junit.judgements(judgements, places.from_root(path, None) if path else "evidence", comparison))
-        return
-    show(github.verdicts(judgements, usable(path) if path else None, comparison))
-    add_summary(github.summary_of_verdicts(judgements, title, comparison))
 
 
 @click.command()

@@ -20,6 +20,7 @@ from registry_tool.commands.shared import (
     show,
 )
 from registry_tool.errors import ExitCode, InputError
+from registry_tool.report import reporters
 
 if TYPE_CHECKING:
     from registry_tool.workflows.validate import Validation
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("registries", metavar="[REGISTRY]...", nargs=-1)
 @click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True,
               help="quick: documents and digests alone; full: graph content, probe rows and evidence too.")  # fmt: skip
-@format_option("text", "json", "sarif", "junit", "github")
+@format_option(*reporters.choices("validations"))
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
@@ -80,25 +81,12 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
         for line in lines if output != "-" else ():
             click.echo(line, err=True, color=False if os.environ.get("NO_COLOR") else None)
         lines = map(click.unstyle, lines)
-    if form == "json":
-        from registry_tool.report import machine
-
-        lines = [machine.render(machine.validation(results[0]))]
-    elif form == "sarif":
-        from registry_tool.report import machine, sarif
-
-        lines = [machine.render(sarif.log(results))]
-    elif form == "junit":
-        from registry_tool.report import junit
-
-        lines = [junit.validations(results, strict=strict)]
-    elif form == "github":
-        from registry_tool.report import github
-
-        lines = github.findings(results)
-        add_summary(github.summary_of_findings(results))
+    rendered = reporters.renderer(form, "validations")(reporters.Validations(results, strict))
+    if form != "text":
+        lines = list(rendered.lines)
+    add_summary(rendered.summary)
     if output is None or output == "-":
-        show("".join(lines) if form in ("json", "sarif", "junit") else lines)  # one document, or lines
+        show("".join(lines) if rendered.document else lines)  # one document, or lines
     else:
         deliver("".join(f"{line}\n" for line in lines), Path(output))
 
@@ -193,10 +181,10 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
     Example:
       registry report my_model -o report.html
     """
-    from registry_tool.report import html
     from registry_tool.workflows import overview
 
-    deliver(html.page(overview.gather(find(registry), plugins_of(ctx), entry_id)), output)
+    gathered = overview.gather(find(registry), plugins_of(ctx), entry_id)
+    deliver(reporters.renderer("html", "overview")(gathered), output)
 
 
 @click.command()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry_tool.report import reporters
+
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView, Figure
     from registry_tool.plugins.manager import Plugins
@@ -45,10 +47,9 @@ class Context:
 
     def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:
         """Charts as one picture in a file, for the commands of plugins too."""
-        from registry_tool.report import png
         from registry_tool.toolkit import output_file
 
-        data = png.draw(title, figures)
+        data = reporters.renderer("png", "figures")(title, figures)
         with output_file(path) as file:
             file.write(data)
 
@@ -77,9 +78,11 @@ registry_option = click.option(
 
 
 def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--format`, with these choices and what each is for."""
     return click.option(
-        "--format", "form", type=click.Choice(choices), default=choices[0], show_default=True, help="How to print it."
-    )
+        "--format", "form", type=click.Choice(choices), default=choices[0], show_default=True,
+        help=reporters.explained(choices),
+    )  # fmt: skip
 
 
 def show(lines: str | Iterable[str]) -> None:

@@ -10,10 +10,12 @@ import click
 from registry_tool.documents.store import Loaded
 from registry_tool.report import text
 from registry_tool.report.places import from_root, of_entry
+from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.toolkit import markdown_table, markdown_text
 from registry_tool.values import Severity, visible
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
+from registry_tool.workflows.opening import usable
 from registry_tool.workflows.validate import Validation
 
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
@@ -114,3 +116,13 @@ def _cell(value: str) -> str:
     """Text that Markdown takes for nothing but text, on one line."""
     short = value if len(value) <= MOST_TEXT else f"{value[:MOST_TEXT]}..."
     return markdown_text(short)
+
+
+def render_validations(report: Validations) -> Rendered:
+    return Rendered(findings(report.results), summary=summary_of_findings(report.results))
+
+
+def render_verdicts(report: Verdicts) -> Rendered:
+    loaded = usable(report.path) if report.path else None
+    lines = verdicts(report.judgements, loaded, report.comparison)
+    return Rendered(lines, summary=summary_of_verdicts(report.judgements, report.title, report.comparison))

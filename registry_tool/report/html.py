@@ -126,7 +126,7 @@ class Page:
     made: str
 
 
-def page(overview: Overview) -> str:
+def render_overview(overview: Overview) -> str:
     """The same overview gives the same bytes: no time, no path of this machine."""
     return templating.render("page.html.jinja", page=_page(overview), security=SECURITY)
 

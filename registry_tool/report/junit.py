@@ -10,6 +10,7 @@ import click
 from registry_tool.documents.store import Loaded
 from registry_tool.report import text
 from registry_tool.report.places import from_root
+from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.values import Finding, Severity, visible
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
@@ -74,3 +75,12 @@ def _document(suites: Sequence[ET.Element]) -> str:
     root.extend(suites)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode")
+
+
+def render_validations(report: Validations) -> Rendered:
+    return Rendered([validations(report.results, strict=report.strict)], document=True)
+
+
+def render_verdicts(report: Verdicts) -> Rendered:
+    where = from_root(report.path, None) if report.path else "evidence"
+    return Rendered([judgements(report.judgements, where, report.comparison)], document=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from registry_tool.documents.store import Loaded
+from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.values import Entry, Json, Severity
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
@@ -59,3 +60,13 @@ def comparison(item: Comparison) -> dict[str, Json]:
         "judgements": [judgement(one) for one in item.judgements],
         "changes": [change.to_dict() for change in item.changes],
     }
+
+
+def render_validations(report: Validations) -> Rendered:
+    return Rendered([render(validation(report.results[0]))], document=True)
+
+
+def render_verdicts(report: Verdicts) -> Rendered:
+    if report.comparison is not None:
+        return Rendered([render(comparison(report.comparison))], document=True)
+    return Rendered([render(judgement(item)) for item in report.judgements], document=True)

@@ -31,7 +31,7 @@ LEGEND_INCHES = 0.55  # below the axis
 DOT_STRENGTH = 0.4  # of a point's colour, so that many in one place are seen to be many
 
 
-def draw(title: str, figures: Sequence[Figure]) -> bytes:
+def render_figures(title: str, figures: Sequence[Figure]) -> bytes:
     """The PNG; the same figures give the same bytes. Raises InputError where no figure has a chart."""
     from matplotlib.figure import Figure as Picture
 

@@ -13,7 +13,9 @@ from registry_tool import __version__
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import FindingRule
 from registry_tool.report import rules
+from registry_tool.report.machine import render
 from registry_tool.report.places import from_root, of_entry
+from registry_tool.report.reporters import Rendered, Validations
 from registry_tool.values import Finding, Json, visible
 from registry_tool.workflows.validate import Validation
 
@@ -97,3 +99,7 @@ def _id(loaded: Loaded | Unreadable, index: int) -> Json:
     models = loaded.document.value["models"] if loaded.document else []
     model = models[index] if isinstance(models, list) and index < len(models) else None
     return model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else index
+
+
+def render_validations(report: Validations) -> Rendered:
+    return Rendered([render(log(report.results))], document=True)

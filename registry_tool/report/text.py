@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.toolkit import text_table
 from registry_tool.values import Finding, Json, Severity, visible
 from registry_tool.workflows.validate import Validation
@@ -99,3 +100,13 @@ def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[
     found = document.get(name)
     fits = isinstance(found, Mapping) and all(isinstance(found.get(field), kind) for field, kind in fields.items())
     return found if isinstance(found, Mapping) and fits else {}
+
+
+def render_validations(report: Validations) -> Rendered:
+    return Rendered([line for result in report.results for line in validation(result)])
+
+
+def render_verdicts(report: Verdicts) -> Rendered:
+    if report.comparison is not None:
+        return Rendered(comparison(report.comparison))
+    return Rendered([line for item in report.judgements for line in judgement(item)])

@@ -372,7 +372,7 @@ def test_a_quick_text_run_loads_no_renderer(production: Sandbox) -> None:
     )
     command = [sys.executable, "-c", script, "validate", str(production.path), "--level", "quick"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "['registry_tool.report.text']"
+    assert ran.stdout.splitlines()[-1] == "['registry_tool.report.reporters', 'registry_tool.report.text']"
 
 
 def test_a_code_of_a_plugin_is_a_rule() -> None:

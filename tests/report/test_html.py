@@ -19,7 +19,7 @@ from thumbs import Thumbs, with_plugin
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table, hookimpl
 from registry_tool.plugins.manager import load
-from registry_tool.report.html import page
+from registry_tool.report.html import render_overview
 from registry_tool.values import Evidence
 from registry_tool.workflows import overview
 from registry_tool.workflows.gate import gate
@@ -70,7 +70,7 @@ class Parsed(HTMLParser):
 
 
 def report(path: Path, entry_id: str, plugins: Any = None) -> str:
-    return page(overview.gather(path, plugins or load(), entry_id))
+    return render_overview(overview.gather(path, plugins or load(), entry_id))
 
 
 def shipped() -> list[Any]:

@@ -43,32 +43,32 @@ def size(picture: bytes) -> tuple[int, int]:
 @pytest.mark.parametrize("mark", MARKS)
 def test_every_mark_is_drawn(mark: str, y: Axis) -> None:
     """On any axis, in any tone, without a warning: each leaves something on the picture, the same each time."""
-    empty = png.draw("t", [figure(y=y)])
+    empty = png.render_figures("t", [figure(y=y)])
     for tone in TONES:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            first, second = (png.draw("t", [figure(series(mark, tone), y=y)]) for _ in range(2))
+            first, second = (png.render_figures("t", [figure(series(mark, tone), y=y)]) for _ in range(2))
         assert first == second
         assert first != empty
 
 
 def test_a_picture_has_a_panel_for_each_chart() -> None:
     """Three side by side; a figure without a chart has none; an axis of many names takes height."""
-    one = size(png.draw("t", [figure(series("line"))]))
+    one = size(png.render_figures("t", [figure(series("line"))]))
     tables = [Figure("t", "", table=Table([("a",)]))] * 2
-    assert size(png.draw("t", [figure(series("line")), *tables])) == one
-    assert size(png.draw("t", [figure(series("line"))] * 3))[0] == 3 * one[0]
-    wide, high = size(png.draw("t", [figure(series("line"))] * 4))
+    assert size(png.render_figures("t", [figure(series("line")), *tables])) == one
+    assert size(png.render_figures("t", [figure(series("line"))] * 3))[0] == 3 * one[0]
+    wide, high = size(png.render_figures("t", [figure(series("line"))] * 4))
     assert (wide, high > 1.7 * one[1]) == (3 * one[0], True)
     many = Axis.of_names("", [f"n{i}" for i in range(60)])
-    assert size(png.draw("t", [figure(series("spans"), y=many)]))[1] > 2 * one[1]
+    assert size(png.render_figures("t", [figure(series("spans"), y=many)]))[1] > 2 * one[1]
 
 
 def test_nothing_to_draw_is_one_line() -> None:
     """Figures without a chart, and none at all."""
     for figures in ([], [Figure("t", "only words")]):
         with pytest.raises(InputError, match="found no chart of t"):
-            png.draw("t", figures)
+            png.render_figures("t", figures)
 
 
 def test_colours_are_those_of_the_page() -> None:

@@ -1,0 +1,52 @@
+"""test_reporters.py: the dictionary of formats: every one shows what it says, and a new one takes three files."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from types import MappingProxyType, ModuleType
+
+import pytest
+from places import ROOT
+
+from registry_tool.plugins.manager import load
+from registry_tool.report import reporters
+from registry_tool.report.reporters import REPORTERS, Rendered, Reporter, Validations, renderer
+from registry_tool.workflows.validate import validate
+
+
+@pytest.mark.parametrize("name", REPORTERS)
+def test_a_format_has_a_function_for_each_result(name: str) -> None:
+    """And no other; its help is a few words."""
+    module = importlib.import_module(f"registry_tool.report.{REPORTERS[name].module}")
+    named = {
+        n.removeprefix("render_") for n, _ in inspect.getmembers(module, inspect.isfunction) if n.startswith("render_")
+    }
+    assert named == REPORTERS[name].shows
+    assert 1 <= len(REPORTERS[name].help.split()) <= 12
+
+
+def test_choices_come_from_the_dictionary() -> None:
+    """In its order, text first; what shows nothing of a result is no choice of it."""
+    assert reporters.choices("validations") == ["text", "json", "sarif", "junit", "github"]
+    assert reporters.choices("verdicts") == ["text", "json", "junit", "github"]
+    assert reporters.explained(["text", "json"]) == "How to print it: text, for people; json, for programs."
+    with pytest.raises(ValueError, match="expected one of validations"):
+        renderer("sarif", "verdicts")
+
+
+def test_the_recipe_of_a_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONTRIBUTING: a module with a function, and its line in the dictionary; it then renders what validate found."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("## Add a renderer", 1)[1].split("\n## ", 1)[0]
+    code, line = (piece.split("```", 1)[0] for piece in section.split("```python\n")[1:3])
+    module = ModuleType("registry_tool.report.lines")
+    exec(compile(inspect.cleandoc(code), "lines.py", "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    entry: dict[str, Reporter] = eval("{" + line + "}", vars(reporters))
+    monkeypatch.setattr(reporters, "REPORTERS", MappingProxyType({**REPORTERS, **entry}))
+    assert "lines" in reporters.choices("validations")
+    found = validate(ROOT / "tests" / "examples" / "invalid" / "digest-mismatch" / "registry.json", load())
+    rendered: Rendered = renderer("lines", "validations")(Validations([found], strict=False))
+    assert [line.split()[0] for line in rendered.lines] == ["digest-mismatch"]

@@ -71,6 +71,18 @@ class Sized:
 
 
 @dataclass(frozen=True, slots=True)
+class NonFinite:
+    """A tensor or attribute that holds NaN, or infinity where it is computed with.
+
+    readers: the operators that compute with its infinities, 'output' for the graph itself; () where it holds NaN.
+    Infinities that only mark or bound values (masks, padding, limits of a clip) are not listed.
+    """
+
+    name: str
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class OnnxSummary:
     """Facts about one file, wherever they stand in it: the graph, bodies of If, Loop and Scan, functions.
 
@@ -82,13 +94,16 @@ class OnnxSummary:
     opsets: Mapping[str, int]  # domain -> version; the standard domain is ''
     inputs: tuple[Port, ...]  # those a caller feeds: an input with an initializer is a default, not listed
     outputs: tuple[Port, ...]
+    defaults: tuple[str, ...]  # inputs with an initializer: from IR version 4 on a caller may feed other values
+    newer: str  # what in it the installed onnx does not know yet, '' for nothing
     external: tuple[ExternalTensor, ...]
     ops: tuple[tuple[str, str], ...]  # (domain, op) of every node anywhere, sorted
     n_nodes: int
     functions: tuple[str, ...]  # model-local ones, domain::name
     initializers: tuple[Initializer, ...]
     unused: tuple[str, ...]  # initializers that no node reads and no graph returns
-    non_finite: tuple[str, ...]  # tensors and attributes that hold NaN or infinity
+    non_finite: tuple[NonFinite, ...]
+    payloads: tuple[str, ...]  # texts, and tensors that nothing reads, that hold a program, an archive or a pickle
     malformed: tuple[str, ...]  # tensors whose bytes do not fit their type and shape
     sized: tuple[Sized, ...]
     metadata: tuple[tuple[str, int], ...]  # (key, bytes) of all metadata_props

@@ -95,7 +95,7 @@ def check_entry(opened: OpenEntry, registry: Registry, plugins: Plugins, level: 
         return findings
     models: list[Model] = []
     if level is Level.FULL:
-        found, models = check_models(opened, plugins.kinds[entry.kind], registry.schema_version)
+        found, models = check_models(opened, plugins.kinds[entry.kind], registry)
         findings += found
         findings += check_joined(opened) if entry.manifest else []
     findings += check_promotion(opened, registry, plugins, level)  # before any plugin could touch its view

@@ -11,7 +11,7 @@ from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.legacy.manifests import MIGRATE
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
-from registry_tool.sandbox.prober import AGAIN
+from registry_tool.sandbox.probed import AGAIN
 from registry_tool.storage.files import FileProblem, check_path
 from registry_tool.values import Artifact
 

@@ -7,22 +7,28 @@ are put in from the bytes whose digest holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from registry_tool.checks.external_data import check_external, one_line, shown
+from registry_tool.checks.external_data import SHOWN, check_external, one_line, shown
 from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
 from registry_tool.legacy.manifests import OPSET_DISAGREES
-from registry_tool.onnx_summary import OnnxError, OnnxSummary, Port
-from registry_tool.sandbox.prober import AGAIN, PROBED, Prober
+from registry_tool.onnx_summary import NonFinite, OnnxError, OnnxSummary, Port
+from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
+from registry_tool.sandbox.probed import AGAIN, ALLOCATION, LOOP, NEWER, PROBED
+from registry_tool.sandbox.prober import Found, Prober
+from registry_tool.values import Policy, Registry
 
-OPSETS = range(7, 22)  # what a registry's `opset` may say
-MAX_ELEMENTS = 2**26  # of a tensor that a constant makes: 256 MiB of float32, two 8K RGB frames
-MAX_ROUNDS = 2**16  # of a Loop
+OLDEST_OPSET = 7
+OLDEST_IR_OF_DEFAULTS = 4  # before it, an input with an initializer is a constant
+MAX_INPUT = 2**26  # elements: two 8K RGB frames
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+PORT_TYPES = ("bool", "float16", "float32", "float64", *INTEGERS)
 # Exporters note a stack trace of a few KiB on every node; a picture, a program or a second model is larger.
 MAX_METADATA_BYTES = 2**16
 MAX_TEXT_BYTES, MAX_TEXT_BYTES_A_NODE = 2**18, 2**13
@@ -30,10 +36,11 @@ INT8 = ".int8.onnx"
 
 PROTOBUF = FindingRule(
     "onnx-protobuf",
-    "protobuf fields that ONNX does not define, or a field given twice",
-    why="One reader sees it and another does not: data can hide there.",
-    expected="none",
-    hint=AGAIN,
+    "bytes that are not part of the model's message",
+    why="Unknown fields, a field given twice, a number in another form: one reader sees them and another does not, and "
+    "data can hide there.",
+    expected="the bytes that protobuf writes",
+    hint="write it again (`onnx.save(onnx.load(path), path)`), or export it again",
     example="bytes after the model's end",
 )
 FUNCTION = FindingRule(
@@ -62,15 +69,23 @@ TENSOR = FindingRule(
 NOT_FINITE = FindingRule(
     "onnx-not-finite",
     "NaN or infinity in the weights",
-    why="Scores become NaN, for all inputs or for some.",
-    expected="none",
+    why="Scores become NaN, for all inputs or for some. Infinities that only mask, pad or bound values are fine.",
+    expected="none, or infinities that only mask or bound",
     hint=AGAIN,
-    example="a weight of inf",
+    example="a weight of inf that MatMul reads",
+)
+PAYLOAD = FindingRule(
+    "onnx-payload",
+    "program, archive or pickle in a text or an unused tensor",
+    why="No runtime looks there; a tool that unpickles metadata runs it.",
+    expected="none",
+    hint="remove it, or export the model again",
+    example="a pickle in base64 in metadata_props",
 )
 UNUSED = FindingRule(
     "onnx-unused",
     "tensors that the graph does not use",
-    why="They are dead weight, or something hidden.",
+    why="They are dead weight that an exporter left, or something hidden.",
     expected="none",
     hint=AGAIN,
     example="an initializer named blob",
@@ -131,37 +146,53 @@ OPERATOR = FindingRule(
     hint="replace them, or export the model otherwise",
     example="RandomNormal in a Loop",
 )
-LOOP = FindingRule(
-    "onnx-loop",
-    "Loop without a constant, small trip count",
-    why="An input could make it run for ever.",
-    message="{node} runs too often",
-    expected="a constant trip count of at most {limit}",
-    hint="export the model with a fixed, small number of iterations",
-    example="a trip count computed from the input",
-)
-ALLOCATION = FindingRule(
-    "onnx-allocation",
-    "constant that allocates a huge tensor",
-    why="Loading a file of a few bytes takes all memory.",
-    message="{node} allocates a huge tensor",
-    expected="at most {limit} elements",
-    hint=AGAIN,
-    example="ConstantOfShape of 2^40",
-)
 OPSET = FindingRule(
     "onnx-opset",
     "missing or unsupported opset",
-    why="Operators change meaning between opsets.",
-    expected=f"{OPSETS[0]} to {OPSETS[-1]}",
-    hint="export the model with an opset of this range",
+    why="Operators change meaning between opsets, and the oldest runtime that is in use refuses a newer one.",
+    message="missing or unsupported {what}",
+    hint="export the model with such an {what}",
     example="opset 6",
 )
+INITIALIZER_INPUT = FindingRule(
+    "onnx-initializer-input",
+    "weights that are inputs too",
+    why="From IR version 4 on a caller can replace them: the model that was checked is not the one that runs.",
+    expected="initializers alone",
+    hint="export the model without initializers among its inputs (`keep_initializers_as_inputs=False`)",
+    example="w among the inputs",
+)
+INPUT_SIZE = FindingRule(
+    "onnx-input-size",
+    "input of a fixed size that cannot be fed",
+    why="The model was not run.",
+    message="the input {port} cannot be fed, so the model was not run",
+    expected=f"1 to {MAX_INPUT} elements",
+    hint="export the model for a size that is used, or with open axes",
+    example="an input of [1, 2^31]",
+)
+PORT_TYPE = FindingRule(
+    "onnx-port-type",
+    "unsupported type of an input or output",
+    why="The model cannot be run here, so it was not.",
+    message="unsupported type of {port}",
+    expected="a tensor of numbers",
+    hint=AGAIN,
+    example="an input of strings",
+)
+FLOAT64 = FindingRule(
+    "onnx-float64",
+    "inputs or outputs of float64",
+    why="Runtimes feed and read float32: they fail, or take twice the memory.",
+    expected="float32",
+    hint="export the model with float32",
+    example="score as double",
+    severity=Severity.WARNING,
+)
 CONTAINER = (  # what a readable model must not have, by the field of its summary
-    (PROTOBUF, "oddities"),
     (FUNCTION, "functions"),
     (TENSOR, "malformed"),
-    (NOT_FINITE, "non_finite"),
+    (PAYLOAD, "payloads"),
 )
 
 
@@ -174,11 +205,21 @@ class Model:
     others: Mapping[str, bytes]
 
 
-def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> tuple[list[Finding], list[Model]]:
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a model is held to beyond what holds for all. weak_pins: SHA-1 inside the graph pins external data."""
+
+    kind: Kind
+    policy: Policy
+    weak_pins: bool
+
+
+def check_models(opened: OpenEntry, kind: Kind, registry: Registry) -> tuple[list[Finding], list[Model]]:
     """Findings on every pinned `.onnx` file of a sound entry, whose `file` has no lines; and the models that passed.
 
-    schema_version: the registry's; below 2, external data counts as pinned by SHA-1 checksums inside the graph.
+    Below version 2 of the registry, external data counts as pinned by SHA-1 checksums inside the graph.
     """
+    terms = _Terms(kind, registry.policies.get(kind.name, Policy()), weak_pins=registry.schema_version < 2)
     findings: list[Finding] = []
     passed: list[Model] = []
     seen: dict[str, OnnxSummary] = {}
@@ -189,7 +230,7 @@ def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> tupl
             place = InFile(opened.artifacts[name].path, opened.entry.id)
             findings.append(PROBED[error.code].at(place, reason=one_line(error)))
             continue
-        found, stored = _check_summary(opened, name, kind, schema_version < 2, seen[name])
+        found, stored = _check_summary(opened, name, terms, seen[name])
         findings += found
         if stored is not None:
             passed.append(Model(opened.artifacts[name].path, opened.read(name), stored))
@@ -202,9 +243,12 @@ def check_models(opened: OpenEntry, kind: Kind, schema_version: int = 2) -> tupl
 
 
 def run_model(opened: OpenEntry, model: Model) -> list[Finding]:
-    """The finding on a model that onnxruntime does not load, or does not run once."""
-    code, reason = _prober(opened).run(model.data, model.others)
-    return [PROBED[code].at(InFile(model.file, opened.entry.id), reason=reason)] if code else []
+    """What is odd about a model that passed all else, when it is run."""
+    return _of_probe(_prober(opened).run(model.data, model.others), InFile(model.file, opened.entry.id))
+
+
+def _of_probe(found: Sequence[Found], place: InFile) -> list[Finding]:
+    return [PROBED[one.code].at(place, reason=one.text) for one in found]
 
 
 def _prober(opened: OpenEntry) -> Prober:
@@ -214,16 +258,20 @@ def _prober(opened: OpenEntry) -> Prober:
 
 
 def _check_summary(
-    opened: OpenEntry, name: str, kind: Kind, weak_pins: bool, summary: OnnxSummary
+    opened: OpenEntry, name: str, terms: _Terms, summary: OnnxSummary
 ) -> tuple[list[Finding], dict[str, bytes] | None]:
     """Findings on one model, and the files with further weights; None in their place where it did not pass."""
     data, place = opened.read(name), InFile(opened.artifacts[name].path, opened.entry.id)
+    if summary.newer:  # whatever else seems odd may only be new
+        return [NEWER.at(place, reason=summary.newer)], None
     stored: dict[str, bytes] = {}
     findings = [
         *_check_container(summary, place),
-        *_check_operators(summary, kind, place),
+        *_check_ports(summary, place),
+        *_check_operators(summary, terms.kind, place),
+        *_check_age(summary, terms.policy, place),
         *_check_opset(summary, opened, name, place),
-        *check_external(summary, opened, opened.artifacts[name], weak_pins, stored),
+        *check_external(summary, opened, opened.artifacts[name], terms.weak_pins, stored),
     ]
     if any(f.severity is Severity.ERROR for f in findings):
         return findings, None
@@ -233,15 +281,30 @@ def _check_summary(
         except OnnxError as error:
             return [*findings, PROBED[error.code].at(place, reason=one_line(error))], None
         if outside:
-            return [*findings, NOT_FINITE.at(place, found=shown(outside))], None
-    code, reason = _prober(opened).check(data, stored)
-    if code:
-        return [*findings, PROBED[code].at(place, reason=reason)], None
+            return [*findings, _not_finite(outside, place)], None
+    if refused := _prober(opened).check(data, stored):
+        return [*findings, *_of_probe(refused, place)], None
     return findings, stored
+
+
+def _not_finite(odd: Sequence[NonFinite], place: InFile) -> Finding:
+    seen = ", ".join(f"{show(one.name)} ({_kind_of(one)})" for one in odd[:SHOWN])
+    return NOT_FINITE.at(place, found=seen + (f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""))
+
+
+def _kind_of(odd: NonFinite) -> str:
+    if not odd.readers:
+        return "NaN"
+    readers = ", ".join(show(op).strip('"') for op in odd.readers[:SHOWN])
+    return "infinity in an output" if odd.readers == ("output",) else f"infinity, read by {readers}"
 
 
 def _check_container(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
     """What a file could hide or lacks: hidden bytes, functions, weights that are no numbers, no inputs."""
+    if summary.oddities:  # in our own words: no need to quote them
+        yield PROTOBUF.at(place, found="; ".join(summary.oddities[:SHOWN]))
+    if summary.non_finite:
+        yield _not_finite(summary.non_finite, place)
     for rule, field in CONTAINER:
         if names := getattr(summary, field):
             yield rule.at(place, found=shown(names))
@@ -256,9 +319,25 @@ def _check_container(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
         )
     elif summary.text_bytes > limit:
         yield METADATA.at(place, found=f"{summary.text_bytes} bytes", expected=f"at most {limit} bytes")
-    for rule, ports in ((NO_INPUT, summary.inputs), (NO_OUTPUT, summary.outputs)):
-        if not ports:
+
+
+def _check_ports(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
+    """Inputs that cannot be fed as they say, or that a caller should not feed; types that runtimes differ in."""
+    for rule, side in ((NO_INPUT, summary.inputs), (NO_OUTPUT, summary.outputs)):
+        if not side:
             yield rule.at(place)
+    if summary.defaults and summary.ir_version >= OLDEST_IR_OF_DEFAULTS:
+        yield INITIALIZER_INPUT.at(place, found=shown(summary.defaults))
+    for port in summary.inputs:
+        elements = prod(size for size in port.shape or () if isinstance(size, int) and size >= 0)
+        if not 0 < elements <= MAX_INPUT:
+            yield INPUT_SIZE.at(place, found=f"{elements} elements", port=show(port.name))
+    ports = (*summary.inputs, *summary.outputs)
+    for port in ports:
+        if port.elem_type not in PORT_TYPES:
+            yield PORT_TYPE.at(place, found=show(port.elem_type), port=show(port.name))
+    if doubles := [port.name for port in ports if port.elem_type == "float64"]:
+        yield FLOAT64.at(place, found=shown(doubles))
 
 
 def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place: InFile) -> Iterator[Finding]:
@@ -284,17 +363,29 @@ def _check_operators(summary: OnnxSummary, kind: Kind, place: InFile) -> Iterato
     for sized in summary.sized:
         node = f"{sized.op} {show(sized.node)}"
         if sized.op == "Loop" and sized.size is None:
-            yield LOOP.at(place, found="a trip count that its input decides", node=node, limit=MAX_ROUNDS)
+            yield LOOP.at(place, reason=f"{node} has a trip count that its input decides, expected a constant")
         elif sized.op == "Loop" and sized.size is not None and sized.size > MAX_ROUNDS:
-            yield LOOP.at(place, found=sized.size, node=node, limit=MAX_ROUNDS)
+            yield LOOP.at(place, reason=f"{node} runs {sized.size} rounds, at most {MAX_ROUNDS}")
         elif sized.op != "Loop" and sized.size is not None and sized.size > MAX_ELEMENTS:
-            yield ALLOCATION.at(place, found=f"{sized.size} elements", node=node, limit=MAX_ELEMENTS)
+            yield ALLOCATION.at(place, reason=f"{node} makes {sized.size} elements, at most {MAX_ELEMENTS}")
+
+
+def _check_age(summary: OnnxSummary, policy: Policy, place: InFile) -> Iterator[Finding]:
+    """Older than this program reads, or newer than what the policy names as the oldest runtime's."""
+    version = summary.opsets.get("")
+    if version is None or version < OLDEST_OPSET:
+        found = "none" if version is None else version
+        yield OPSET.at(place, found=found, expected=f"{OLDEST_OPSET} or later", what="opset")
+    numbers = (("opset", version or 0, "max_opset"), ("IR version", summary.ir_version, "max_ir_version"))
+    for what, number, field in numbers:
+        limit = policy.extra.get(field)
+        if limit is not None and number > limit:
+            yield OPSET.at(place, found=number, expected=f"at most {limit} (`{field}` of the policy)", what=what)
 
 
 def _check_opset(summary: OnnxSummary, opened: OpenEntry, name: str, place: InFile) -> Iterator[Finding]:
     version = summary.opsets.get("")
-    if version is None or version not in OPSETS:
-        yield OPSET.at(place, found="none" if version is None else version)
+    if version is None:
         return
     if unused := sorted(set(summary.opsets) - {""} - {domain for domain, _ in summary.ops}):
         yield DOMAIN_UNUSED.at(place, found=shown(unused))

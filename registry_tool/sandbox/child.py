@@ -15,14 +15,13 @@ import resource
 import struct
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-ROWS, SIDE = 2, 64  # of a first axis, and of any other, that the model leaves open
 LARGE, COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
-LARGEST = 2**24  # elements of an input that is fed; a model with a larger one is loaded only
-KINDS = {"float": "f4", "float16": "f2", "double": "f8", "bool": "?", "int64": "i8", "int32": "i4", "uint8": "u1"}
 WORDS = 300  # characters of a library's message
+FINDINGS = 10  # of one answer
 
 Answer = dict[str, Any]
 
@@ -65,9 +64,9 @@ def main() -> None:
     import onnx
     import onnxruntime
 
-    from registry_tool.sandbox import reader
+    from registry_tool.sandbox import probing, reader
 
-    _ = onnx.checker, onnx.shape_inference, reader  # loaded before the limits are set
+    _ = onnx.checker, onnx.shape_inference, probing, reader  # loaded before the limits are set
     onnxruntime.set_default_logger_severity(4)
     limits, reading = Limits(int(sys.argv[1]), int(sys.argv[2])), sys.stdin.buffer
     _send(answers, {"ready": True})
@@ -87,10 +86,10 @@ def _send(answers: int, answer: Answer) -> None:
         rest = rest[os.write(answers, rest) :]
 
 
-def _refusal(code: str, error: Exception) -> Answer:
-    """A finding in one line of plain ASCII: the words of a hostile file reach a terminal and a CI log."""
-    text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:WORDS]
-    return {"code": code, "text": "".join(character if character.isprintable() else "?" for character in text)}
+def _plain(text: str) -> str:
+    """One line of plain ASCII: the words of a hostile file reach a terminal and a CI log."""
+    text = " ".join(text.split()).encode("ascii", "backslashreplace").decode()[:WORDS]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def read(model: bytes, others: Mapping[str, bytes]) -> Answer:
@@ -100,14 +99,16 @@ def read(model: bytes, others: Mapping[str, bytes]) -> Answer:
     try:
         return {"summary": read_model(model, others).to_dict()}
     except OnnxError as error:
-        return _refusal(error.code, error)
+        return {"found": [(error.code, _plain(str(error)))]}
     except MemoryError as error:
-        return _refusal("onnx-probe-memory", error)
+        return {"found": [("onnx-probe-memory", _plain(str(error)))]}
 
 
 def check(model: bytes, others: Mapping[str, bytes]) -> Answer:
-    """onnx's own rules, then shapes; a hostile model has no file to make the library open."""
+    """onnx's own rules, then shapes and what they add up to; a hostile model has no file to make the library open."""
     import onnx
+
+    from registry_tool.sandbox.growth import excesses
 
     code = "onnx-invalid"
     try:
@@ -115,45 +116,24 @@ def check(model: bytes, others: Mapping[str, bytes]) -> Answer:
         onnx.checker.check_model(complete)
         code = "onnx-shapes"
         onnx.shape_inference.infer_shapes(complete, check_type=True, strict_mode=True)
+        found = [
+            (excess.code, excess.text) for excess in islice(excesses(onnx.ModelProto.FromString(complete)), FINDINGS)
+        ]
     except MemoryError as error:
-        return _refusal("onnx-probe-memory", error)
+        found = [("onnx-probe-memory", str(error))]
     except Exception as error:  # the library raises a dozen types on hostile bytes, each a property of the file
-        return _refusal(code, error)
-    return {}
+        found = [(code, str(error))]
+    return {"found": [(code, _plain(text)) for code, text in found]}
 
 
 def run(model: bytes, others: Mapping[str, bytes]) -> Answer:
-    import onnxruntime
+    from registry_tool.sandbox.probing import probe
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    guessed = False
     try:
-        session = onnxruntime.InferenceSession(_complete(model, others), options, providers=["CPUExecutionProvider"])
-        feeds = {port.name: feed(port) for port in session.get_inputs()}
-        guessed = any(not isinstance(n, int) for port in session.get_inputs() for n in (port.shape or ["?"])[1:])
-        if all(value is not None for value in feeds.values()):
-            session.run(None, feeds)
+        found = list(islice(probe(_complete(model, others)), FINDINGS))
     except MemoryError as error:
-        return _refusal("onnx-probe-memory", error)
-    except Exception as error:  # onnxruntime raises a dozen types, each a property of the model
-        if "alloc" in str(error).lower():
-            return _refusal("onnx-probe-memory", error)
-        # Which sizes fit an open axis is not ours to know: then only loading counts.
-        return {} if guessed else _refusal("onnx-probe-refused", error)
-    return {}
-
-
-def feed(port: Any) -> Any:
-    """Plain values for an input; None for one of an odd type or size."""
-    import numpy as np
-
-    kind = KINDS.get(port.type.removeprefix("tensor(").removesuffix(")"))
-    shape = [n if isinstance(n, int) else SIDE if i else ROWS for i, n in enumerate(port.shape or [])]
-    if kind is None or np.prod(shape, dtype=float) > LARGEST:
-        return None
-    return np.full(shape, 0.5 if kind[0] == "f" else 0, kind)
+        found = [("onnx-probe-memory", str(error))]
+    return {"found": [(code, _plain(text)) for code, text in found]}
 
 
 def _complete(model: bytes, others: Mapping[str, bytes]) -> bytes:

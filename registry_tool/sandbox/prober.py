@@ -18,12 +18,12 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from registry_tool.errors import WorldError
-from registry_tool.findings import FindingRule
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.sandbox import children
+from registry_tool.sandbox.probed import BY_LIMITS, CRASHED, PROBED, TIME_LIMIT
 from registry_tool.values import EMPTY
 
 MEMORY = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
@@ -34,68 +34,6 @@ CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))  # -P:
 CURE = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
-AGAIN = "export the model again"
-LIMITS = f"{AGAIN}: onnxruntime must load and run it within 1 GiB of memory and 10 s of processor time"
-
-UNREADABLE = FindingRule(
-    "onnx-unreadable",
-    "not a readable ONNX model",
-    why="What cannot be read cannot be checked.",
-    message="not a readable ONNX model: {reason}",
-    hint="restore the file, or export the model again",
-    example="the last bytes are cut off",
-)
-INVALID = FindingRule(
-    "onnx-invalid",
-    "invalid ONNX model",
-    why="Runtimes refuse it, or guess.",
-    message="onnx's checker refuses the model: {reason}",
-    hint=AGAIN,
-    example="a node reads a name that nothing makes",
-)
-SHAPES = FindingRule(
-    "onnx-shapes",
-    "types or shapes in the graph do not match",
-    why="It fails on the first row.",
-    message="types or shapes in the graph do not match: {reason}",
-    hint=AGAIN,
-    example="6 features into a layer of 5",
-)
-REFUSED = FindingRule(
-    "onnx-probe-refused",
-    "onnxruntime cannot load or run the model",
-    why="A runtime that loads it fails.",
-    message="onnxruntime cannot load or run the model: {reason}",
-    hint=LIMITS,
-    example="a Reshape that never fits",
-)
-MEMORY_LIMIT = FindingRule(
-    "onnx-probe-memory",
-    "memory limit of 1 GiB exceeded",
-    why="A runtime that loads it is killed, or the machine swaps.",
-    message="the model needs more than 1 GiB of memory: {reason}",
-    hint=LIMITS,
-    example="an Expand to 2^40 elements",
-)
-TIME_LIMIT = FindingRule(
-    "onnx-probe-time",
-    "time limit of 10 s exceeded",
-    why="A runtime that runs it hangs.",
-    message="the model does not finish: {reason}",
-    hint=LIMITS,
-    example="a Loop within a Loop",
-)
-CRASHED = FindingRule(
-    "onnx-probe-crashed",
-    "the model crashes the process that reads or runs it",
-    why="It crashes a runtime too, or does worse.",
-    message="the model crashes the process that reads or runs it: {reason}",
-    hint="do not load it; report it to onnxruntime",
-    example="signal 11",
-)
-PROBED = {rule.code: rule for rule in (UNREADABLE, INVALID, SHAPES, REFUSED, MEMORY_LIMIT, TIME_LIMIT, CRASHED)}
-BY_LIMITS = (MEMORY_LIMIT.code, TIME_LIMIT.code, CRASHED.code)  # what a limit that is too low can cause
-
 Answer = dict[str, Any]
 
 
@@ -105,6 +43,32 @@ class _Ended(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code, self.text = code, text
+
+
+class Found(NamedTuple):
+    """What the child found on a model. text: what was seen, one line of plain ASCII."""
+
+    code: str
+    text: str
+
+
+def _found(answer: Answer) -> tuple[Found, ...]:
+    try:
+        found = tuple(Found(code, text) for code, text in answer.get("found", ()))
+        if all(one.code in PROBED and one.text.isprintable() and one.text.isascii() for one in found):
+            return found
+    except (TypeError, ValueError, AttributeError):
+        pass
+    return (Found(CRASHED.code, "its answer is none"),)
+
+
+def _summary(answer: Answer) -> OnnxSummary | OnnxError:
+    if found := _found(answer):
+        return OnnxError(found[0].text, found[0].code)
+    try:
+        return OnnxSummary.from_dict(answer.get("summary"))
+    except ValueError as error:
+        return OnnxError(f"its answer is none: {error}", CRASHED.code)
 
 
 class Prober(AbstractContextManager["Prober"]):
@@ -140,20 +104,20 @@ class Prober(AbstractContextManager["Prober"]):
         key = sha256 or hashlib.sha256(model).hexdigest()
         found = None if others else self._summaries.get(key)
         if found is None:
-            found = self._summary(self._ask("read", model, others))
+            found = _summary(self._ask("read", model, others))
             if not others:
                 self._summaries[key] = found
         if isinstance(found, OnnxError):
             raise found
         return found
 
-    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
-        """(finding code, what was seen) of a model that onnx's checker or strict shape inference refuses."""
-        return self._refusal(self._ask("check", model, others))
+    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[Found, ...]:
+        """What onnx's checker or strict shape inference refuse, and what gets too large in any branch."""
+        return _found(self._ask("check", model, others))
 
-    def run(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
-        """(finding code, what was seen) of a model that onnxruntime refuses; ("", "") of one that is fine."""
-        return self._refusal(self._ask("run", model, others))
+    def run(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[Found, ...]:
+        """What is odd about a model that onnxruntime runs on rows of random numbers; () of one that is fine."""
+        return _found(self._ask("run", model, others))
 
     def start(self) -> None:
         """Start the child now, so that it loads its libraries while its parent reads files."""
@@ -173,23 +137,6 @@ class Prober(AbstractContextManager["Prober"]):
                 f"no process to probe models in: {error.strerror}: free some memory, run it again"
             ) from error
         self._is_ready = False
-
-    # ---- answers ----------------------------------------------------------------------------------------------------
-
-    def _summary(self, answer: Answer) -> OnnxSummary | OnnxError:
-        code, text = self._refusal(answer)
-        if code:
-            return OnnxError(text, code)
-        try:
-            return OnnxSummary.from_dict(answer.get("summary"))
-        except ValueError as error:
-            return OnnxError(f"its answer is none: {error}", CRASHED.code)
-
-    def _refusal(self, answer: Answer) -> tuple[str, str]:
-        code, text = answer.get("code", ""), answer.get("text", "")
-        if code in ("", *PROBED) and isinstance(text, str) and (text.isprintable() and text.isascii()):
-            return code, text
-        return CRASHED.code, "its answer is none"
 
     def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> Answer:
         self.start()
@@ -211,15 +158,16 @@ class Prober(AbstractContextManager["Prober"]):
                 self._send(data, deadline)
             answer = self._receive(deadline)
         except _Ended as end:
-            answer = {"code": end.code, "text": end.text}
+            answer = {"found": [(end.code, end.text)]}
         if answer.get("last"):
             self._end(grace=5.0)
         self._is_asked = False
-        if reduced and answer.get("code") in BY_LIMITS:
-            raise WorldError(
-                f"a model could not be probed: {answer['text']}: this process has less memory or processor time than "
-                "the probe may take: raise its limits (`ulimit -v`, `ulimit -t`)"
-            )
+        for found in _found(answer) if reduced else ():
+            if found.code in BY_LIMITS:
+                raise WorldError(
+                    f"a model could not be probed: {found.text}: this process has less memory or processor time than "
+                    "the probe may take: raise its limits (`ulimit -v`, `ulimit -t`)"
+                )
         return answer
 
     # ---- the pipes --------------------------------------------------------------------------------------------------

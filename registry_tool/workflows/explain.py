@@ -18,7 +18,7 @@ MODULES = (  # of the core, with findings declared at their top level
     "documents.schema",
     "documents.store",
     "documents.entries",
-    "sandbox.prober",
+    "sandbox.probed",
     "plugins.manager",
     "legacy.manifests",
     "legacy.verdicts",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Finding, Severity
 
 INT64 = TensorProto.INT64
+WEIGHTS = np.arange(6, dtype="<f4").tobytes()
 
 
 def of_model(found: list[Finding]) -> list[Finding]:
@@ -87,8 +90,12 @@ def inside_if(op: str, domain: str = "") -> onnx.ModelProto:
 
     yes = branch("yes", helper.make_node(op, ["score"], ["yes"], domain=domain))
     no = branch("no", helper.make_node("Identity", ["score"], ["no"]))
-    choose = helper.make_node("If", ["c"], ["chosen"], then_branch=yes, else_branch=no)
-    return model([choose], [numpy_helper.from_array(np.array(True), "c")])
+    nodes = [
+        helper.make_node("ReduceMean", ["score"], ["mean"], keepdims=0),
+        helper.make_node("Greater", ["mean", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["chosen"], then_branch=yes, else_branch=no),
+    ]
+    return model(nodes, [numpy_helper.from_array(np.float32(0), "zero")])
 
 
 def nan_constant() -> onnx.ModelProto:
@@ -122,6 +129,29 @@ def node(op: str, *inputs: str, **fields: Any) -> onnx.NodeProto:
     return helper.make_node(op, list(inputs), ["made"], name=f"a_{op}", **fields)
 
 
+def a_pickle(made: onnx.ModelProto) -> None:
+    made.metadata_props.add(key="config", value=base64.b64encode(pickle.dumps(OSError)).decode())
+
+
+def replaceable(made: onnx.ModelProto) -> None:
+    made.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [6, 1]))
+
+
+def sized(shape: list[int]) -> onnx.ModelProto:
+    """A model whose one input has these sizes."""
+    made = model()
+    made.graph.input[0].CopyFrom(helper.make_tensor_value_info("features", FLOAT, shape))
+    return made
+
+
+def typed(kind: int) -> onnx.ModelProto:
+    """A model with an input of another type beside its own."""
+    made = model()
+    made.graph.input.append(helper.make_tensor_value_info("more", kind, ["N"]))
+    return made
+
+
+NEWEST = onnx.defs.onnx_opset_version()
 DEFECTS: dict[str, list[onnx.ModelProto | bytes]] = {
     "onnx-unreadable": [b"", b"no model at all", model().SerializeToString()[:-3]],
     "onnx-protobuf": [
@@ -140,7 +170,12 @@ DEFECTS: dict[str, list[onnx.ModelProto | bytes]] = {
         inside_if("Relu", "com.example"),
     ],
     "onnx-operator": [model([node("RandomNormal", shape=[1])]), inside_if("Bernoulli"), inside_if("NoSuchOperator")],
-    "onnx-opset": [model(opset=6), model(opset=22), changed(lambda m: m.ClearField("opset_import"))],
+    "onnx-opset": [model(opset=6), changed(lambda m: m.ClearField("opset_import"))],
+    "onnx-newer": [changed(lambda m: setattr(m, "ir_version", onnx.IR_VERSION + 1)), model(opset=NEWEST + 1)],
+    "onnx-payload": [changed(a_pickle)],
+    "onnx-initializer-input": [changed(replaceable)],
+    "onnx-input-size": [sized([2**14, 2**14]), sized([2**40, 1]), sized([0, 6])],
+    "onnx-port-type": [typed(TensorProto.STRING), typed(TensorProto.BFLOAT16)],
     "onnx-loop": [constant_loop(None), constant_loop(numpy_helper.from_array(np.array(10**9, np.int64), "rounds"))],
     "onnx-allocation": [
         model([node("ConstantOfShape", "big")], [integers("big", 2**20, 2**20)]),
@@ -180,13 +215,51 @@ def test_defects_have_their_code(tmp_path: Path, code: str, content: onnx.ModelP
     ("code", "content"),
     [
         ("onnx-unused", model(tensors=[numpy_helper.from_array(np.zeros(3, np.float32), "hidden")])),
+        ("onnx-float64", typed(TensorProto.DOUBLE)),
         ("onnx-domain-unused", changed(lambda m: m.opset_import.add(domain="com.example", version=1))),
     ],
 )
-def test_dead_weight_is_a_warning(tmp_path: Path, code: str, content: onnx.ModelProto) -> None:
-    """A tensor that nothing reads and a domain that no node uses are warnings."""
+def test_what_proves_no_fault_is_a_warning(tmp_path: Path, code: str, content: onnx.ModelProto) -> None:
+    """A tensor that nothing reads, a port of float64 and a domain that no node uses are warnings."""
     (found,) = findings(tmp_path, entry(tmp_path, content))
     assert (found.code, found.severity) == (code, Severity.WARNING)
+
+
+def test_older_models_may_list_weights_as_inputs(tmp_path: Path) -> None:
+    """Before IR version 4 every initializer had to be an input, and runtimes take it for a constant."""
+    made = changed(replaceable)
+    made.ir_version = 3
+    made.opset_import[0].version = 8
+    assert findings(tmp_path, entry(tmp_path, made)) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "found"),
+    [
+        ({"max_opset": 17, "max_ir_version": 8}, []),
+        ({"max_opset": 16}, [("onnx-opset", "17")]),
+        ({"max_ir_version": 7}, [("onnx-opset", "8")]),
+        ({"max_opset": 15, "max_ir_version": 7}, [("onnx-opset", "17"), ("onnx-opset", "8")]),
+    ],
+)
+def test_a_policy_names_the_oldest_runtime(
+    tmp_path: Path, policy: dict[str, int], found: list[tuple[str, str]]
+) -> None:
+    """A model that is newer than the kind's policy allows is an error; without a bound any that onnx knows is fine."""
+    row = entry(tmp_path, model(), smoke=True)
+    write(
+        tmp_path, "registry.json", {"schema_version": 2, "policies": {"fr": {"rules": [], **policy}}, "models": [row]}
+    )
+    assert sorted((f.code, f.found) for f in check_again(tmp_path)) == found
+
+
+@pytest.mark.parametrize("opset", [7, 13, 21, 22, NEWEST])
+def test_every_opset_that_onnx_knows_is_read(tmp_path: Path, opset: int) -> None:
+    """The opset of a model, and what a registry of version 2 says of it, may be any that the installed onnx knows."""
+    row = entry(tmp_path, model(opset=opset), opset=opset)
+    assert codes(findings(tmp_path, row, version=2)) <= {"onnx-newer"}  # onnxruntime may be older than onnx
+    row = entry(tmp_path, model(opset=opset), opset=opset + 1)
+    assert "onnx-opset-disagrees" in codes(findings(tmp_path, row, version=2))
 
 
 def test_a_kind_narrows_the_operators(tmp_path: Path) -> None:
@@ -300,13 +373,13 @@ def test_one_region_is_not_copied_for_many_tensors(tmp_path: Path) -> None:
 
 def test_sha1_checksums_pin_weakly_in_version_1(tmp_path: Path) -> None:
     """The graph's own SHA-1 counts as a pin in version 1, with a warning; a wrong one does not, nor in version 2."""
-    write(tmp_path, "w.data", bytes(24))
-    digest = hashlib.sha1(bytes(24)).hexdigest()
+    write(tmp_path, "w.data", WEIGHTS)
+    digest = hashlib.sha1(WEIGHTS).hexdigest()
     row = entry(tmp_path, external("w.data", checksum=digest))
     found = of_model(findings(tmp_path, row, version=1))
     assert [(f.code, f.severity) for f in found] == [("onnx-external-weak", Severity.WARNING)]
     assert codes(of_model(findings(tmp_path, row, version=2))) == {"onnx-external-unpinned"}
-    write(tmp_path, "w.data", bytes(23) + b"x")
+    write(tmp_path, "w.data", bytes(24))
     assert codes(of_model(findings(tmp_path, row, version=1))) == {"onnx-external-checksum"}
     (tmp_path / "w.data").unlink()
     assert codes(of_model(findings(tmp_path, row, version=1))) == {"onnx-external-unreadable"}

@@ -37,7 +37,7 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 def look() -> None:
     with Prober() as prober:
-        assert prober.run(MODEL) == ("", "")
+        assert prober.run(MODEL) == ()
 
 
 def test_a_child_ends_with_its_prober(started: list[subprocess.Popen[bytes]]) -> None:
@@ -77,7 +77,7 @@ def test_other_limits_need_another_child(started: list[subprocess.Popen[bytes]])
     with kept_children():
         look()
         with Prober(cpu=3) as prober:
-            assert prober.run(MODEL) == ("", "")
+            assert prober.run(MODEL) == ()
         soft, hard = getrlimit(RLIMIT_CPU)
         with patch("registry_tool.sandbox.children.resource.getrlimit", lambda limit: (soft, hard - 1)):
             look()

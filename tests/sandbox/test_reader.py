@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import AttributeProto, ModelProto, TensorProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 from onnx_parts import (
     FINITE_TENSORS,
     FLOAT,
@@ -31,8 +33,17 @@ from onnx_parts import (
 )
 
 from registry_tool.checks.operators import ALLOWED_OPS
-from registry_tool.onnx_summary import ExternalTensor, Initializer, OnnxError, OnnxSummary, Port, Sized
-from registry_tool.sandbox.reader import holds_non_finite, read_model
+from registry_tool.onnx_summary import (
+    ExternalTensor,
+    Initializer,
+    NonFinite,
+    OnnxError,
+    OnnxSummary,
+    Port,
+    Sized,
+)
+from registry_tool.sandbox.reader import read_model
+from registry_tool.sandbox.tensors import FLOAT_BITS
 
 
 def test_a_plain_model_has_plain_facts() -> None:
@@ -42,6 +53,8 @@ def test_a_plain_model_has_plain_facts() -> None:
         opsets={"": 17},
         inputs=(Port("x", "float32", ("N", 3)),),
         outputs=(Port("y", "float32", ("N",)),),
+        defaults=(),
+        newer="",
         external=(),
         ops=(("", "Add"),),
         n_nodes=1,
@@ -49,6 +62,7 @@ def test_a_plain_model_has_plain_facts() -> None:
         initializers=(Initializer("w", "float32", (3,), 12),),
         unused=(),
         non_finite=(),
+        payloads=(),
         malformed=(),
         sized=(),
         metadata=(),
@@ -133,29 +147,123 @@ def test_domains_are_told_apart() -> None:
     assert facts(proto).training_info
 
 
-NOT_FINITE_TENSORS = {
+NAN_TENSORS = {
     "raw float32": tensor("bad", [1.0, NAN]),
-    "raw float64": tensor("bad", [1.0, -np.inf], "float64"),
-    "raw float16": tensor("bad", [1.0, np.inf], "float16"),
+    "raw float64": tensor("bad", [1.0, -NAN], "float64"),
+    "raw float16": tensor("bad", [1.0, NAN], "float16"),
     "raw complex64": tensor("bad", [complex(1.0, NAN)], "complex64"),
-    "raw bfloat16": raw(TensorProto.BFLOAT16, b"\x80\x3f\x80\x7f", 2),
+    "raw bfloat16": raw(TensorProto.BFLOAT16, b"\x80\x3f\xc0\x7f", 2),
     "raw float8e4m3fn": raw(TensorProto.FLOAT8E4M3FN, b"\x01\x7f", 2),
     "raw float8e4m3fnuz": raw(TensorProto.FLOAT8E4M3FNUZ, b"\x01\x80", 2),
-    "raw float8e5m2": raw(TensorProto.FLOAT8E5M2, b"\x01\xfc", 2),
-    "float_data": typed(FLOAT, "float_data", [1.0, np.inf]),
+    "raw float8e5m2": raw(TensorProto.FLOAT8E5M2, b"\x01\xfd", 2),
+    "float_data": typed(FLOAT, "float_data", [1.0, NAN]),
     "float_data of complex64": typed(TensorProto.COMPLEX64, "float_data", [1.0, NAN]),
     "double_data": typed(TensorProto.DOUBLE, "double_data", [NAN]),
-    "float16 in int32_data": typed(TensorProto.FLOAT16, "int32_data", [0x3C00, 0xFC00]),
+    "float16 in int32_data": typed(TensorProto.FLOAT16, "int32_data", [0x3C00, 0xFC01]),
     "bfloat16 in int32_data": typed(TensorProto.BFLOAT16, "int32_data", [0x3F80, 0x7FC0]),
+    "float8e5m2 in int32_data": typed(TensorProto.FLOAT8E5M2, "int32_data", [0x7E]),
+}
+INFINITE_TENSORS = {
+    "raw float32": tensor("bad", [1.0, -np.inf]),
+    "raw float64": tensor("bad", [np.inf], "float64"),
+    "raw float16": tensor("bad", [1.0, np.inf], "float16"),
+    "raw bfloat16": raw(TensorProto.BFLOAT16, b"\x80\x3f\x80\xff", 2),
+    "raw float8e5m2": raw(TensorProto.FLOAT8E5M2, b"\x01\xfc", 2),
+    "float_data": typed(FLOAT, "float_data", [1.0, np.inf]),
+    "float16 in int32_data": typed(TensorProto.FLOAT16, "int32_data", [0x3C00, 0xFC00]),
     "float8e5m2 in int32_data": typed(TensorProto.FLOAT8E5M2, "int32_data", [0x7C]),
 }
 
 
-@pytest.mark.parametrize("name", NOT_FINITE_TENSORS)
-def test_a_number_that_is_none_is_found_wherever_it_is_stored(name: str) -> None:
-    """NaN and infinity, in any float type and any storage, in any place that takes a tensor."""
-    places = list(places_of(NOT_FINITE_TENSORS[name]))
-    assert [facts(proto).non_finite for proto in places] == [("bad",)] * len(places)
+@pytest.mark.parametrize("name", NAN_TENSORS)
+def test_nan_is_found_wherever_it_is_stored(name: str) -> None:
+    """NaN, in any float type and any storage, in any place that takes a tensor."""
+    places = list(places_of(NAN_TENSORS[name]))
+    assert [facts(proto).non_finite for proto in places] == [(NonFinite("bad"),)] * len(places)
+
+
+@pytest.mark.parametrize("name", INFINITE_TENSORS)
+def test_an_infinity_is_found_where_it_is_computed_with(name: str) -> None:
+    """An infinite constant, in any float type and storage, counts by who reads it: a product, not a bound."""
+    bad = INFINITE_TENSORS[name]
+    product = model(node("Mul", "x bad", "y"), tensors=(bad,))
+    assert facts(product).non_finite == (NonFinite("bad", ("Mul",)),)
+    assert facts(model(node("Max", "x bad", "y"), tensors=(bad,))).non_finite == ()
+    held = model(node("Constant", "", "c", value=bad), node("Mul", "x c", "y"))
+    assert facts(held).non_finite == (NonFinite("bad", ("Mul",)),)
+
+
+MASK = tensor("m", [[0.0, -np.inf], [0.0, 0.0]])
+FLIPPED = tensor("m", [[0.0, np.inf], [0.0, 0.0]])
+MASKS: dict[str, tuple[list[NodeProto], TensorProto, tuple[str, ...]]] = {
+    "Where": ([node("Where", "c m x", "y")], MASK, ()),
+    "Max": ([node("Max", "x m", "y")], MASK, ()),
+    "Min of +inf": ([node("Min", "x m", "y")], FLIPPED, ()),
+    "Clip": ([node("Clip", "x m", "y")], MASK, ()),
+    "Pad": ([node("Pad", "x p m", "y")], MASK, ()),
+    "a comparison": ([node("Equal", "x m", "y")], MASK, ()),
+    "moved, then Where": ([node("Unsqueeze", "m a", "n"), node("Where", "c n x", "y")], MASK, ()),
+    "a mask's Add": ([node("Add", "x m", "s"), node("Softmax", "s", "y")], MASK, ()),
+    "a mask's Add, reshaped": (
+        [node("Add", "x m", "s"), node("Reshape", "s p", "r"), node("Softmax", "r", "y")], MASK, (),
+    ),
+    "a mask added to a mask": (
+        [node("Add", "m n", "s"), node("Add", "x s", "t"), node("LogSoftmax", "t", "y")], MASK, (),
+    ),
+    "an Add with +inf": ([node("Add", "x m", "s"), node("Softmax", "s", "y")], FLIPPED, ("Add",)),
+    "an Add with what Neg makes +inf": (
+        [node("Neg", "m", "n"), node("Add", "x n", "s"), node("Softmax", "s", "y")], MASK, ("Add",),
+    ),
+    "an Add that goes on": ([node("Add", "x m", "s"), node("MatMul", "s w", "y")], MASK, ("MatMul",)),
+    "an Add that is the output": ([node("Add", "x m", "y")], MASK, ("output",)),
+    "an Add, then Where, then a product": (
+        [node("Add", "x m", "s"), node("Where", "c s x", "t"), node("Mul", "t t", "y")], MASK, ("Mul",),
+    ),
+    "MatMul": ([node("MatMul", "x m", "y")], MASK, ("MatMul",)),
+    "Conv": ([node("Conv", "x m", "y")], MASK, ("Conv",)),
+    "two readers": ([node("Max", "x m", "a"), node("Div", "x m", "y")], MASK, ("Div",)),
+    "moved, then a product": ([node("Transpose", "m", "n"), node("Gemm", "x n", "y")], MASK, ("Gemm",)),
+    "the output itself": ([node("Identity", "m", "y")], MASK, ("output",)),
+    "returned by a branch": (
+        [
+            node("If", "c", "z", then_branch=body(node("Identity", "m", "o")), else_branch=body(node("Abs", "x", "o"))),
+            node("Mul", "z x", "y"),
+        ],
+        MASK, ("Mul",),
+    ),
+    "returned by a branch, then Max": (
+        [
+            node("If", "c", "z", then_branch=body(node("Identity", "m", "o")), else_branch=body(node("Abs", "x", "o"))),
+            node("Max", "z x", "y"),
+        ],
+        MASK, (),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_infinities_that_mask_or_bound_are_fine(name: str) -> None:
+    """Minus infinity may choose, bound, pad and mask what a softmax reads; in a product or a sum it is a finding."""
+    nodes, mask, readers = MASKS[name]
+    expected = (NonFinite("m", readers),) if readers else ()
+    assert facts(model(*nodes, tensors=(mask,))).non_finite == expected
+
+
+def test_infinite_attributes_count_by_their_operator() -> None:
+    """The bounds of Clip and the value of Pad may be infinite, as a constant's number; a slope may not."""
+    fine = model(
+        node("Clip", "x", "a", min=-np.inf),
+        node("Pad", "a", "b", pads=[1, 1], value=-np.inf),
+        node("Constant", "", "c", value_float=-np.inf),
+        node("Max", "b c", "y"),
+    )
+    assert facts(fine).non_finite == ()
+    bad = model(node("LeakyRelu", "x", "a", alpha=np.inf), node("Constant", "", "c", value_floats=[1.0, np.inf]),
+                node("Mul", "a c", "y"))  # fmt: skip
+    assert facts(bad).non_finite == (
+        NonFinite("graph.node[0].attribute[0]", ("LeakyRelu",)),
+        NonFinite("graph.node[1].attribute[0]", ("Mul",)),
+    )
 
 
 @pytest.mark.parametrize("name", FINITE_TENSORS)
@@ -168,8 +276,11 @@ def test_finite_numbers_are_left_alone(name: str) -> None:
 
 def test_attributes_are_looked_at_too() -> None:
     """NaN in a float or a list of floats is found and named by its place."""
-    proto = model(node("Clip", "x", "a", low=1.0, high=NAN), node("Scale", "a", "y", by=[1.0, np.inf]))
-    assert facts(proto).non_finite == ("graph.node[0].attribute[0]", "graph.node[1].attribute[0]")
+    proto = model(node("Clip", "x", "a", low=1.0, high=NAN), node("Scale", "a", "y", by=[1.0, NAN]))
+    assert facts(proto).non_finite == (
+        NonFinite("graph.node[0].attribute[0]"),
+        NonFinite("graph.node[1].attribute[0]"),
+    )
 
 
 def test_many_packed_values_are_all_seen() -> None:
@@ -181,17 +292,82 @@ def test_many_packed_values_are_all_seen() -> None:
     )
     values[-1] = 0x7F81
     bad = typed(TensorProto.BFLOAT16, "int32_data", values.tolist())
-    assert facts(model(tensors=(bad,))).non_finite == ("bad",)
+    assert facts(model(tensors=(bad,))).non_finite == (NonFinite("bad"),)
 
 
 @given(st.binary(max_size=64).map(lambda data: data[: len(data) // 8 * 8]))
 def test_finiteness_is_numpys(payload: bytes) -> None:
-    """holds_non_finite agrees with numpy.isfinite on any bits of float16, float32 and float64."""
+    """NaN and infinities are numpy's, on any bits of float16, float32 and float64."""
     for kind in ("float16", "float32", "float64"):
-        with np.errstate(invalid="ignore"):
-            expected = not np.isfinite(np.frombuffer(payload, dtype=kind)).all()
-        assert holds_non_finite(kind, payload) == expected
-    assert not holds_non_finite("int64", payload)
+        values = np.frombuffer(payload, dtype=kind)
+        bits = np.frombuffer(payload, f"<u{values.itemsize}")
+        found = FLOAT_BITS[kind].odd_values(bits)
+        expected = np.isnan(values).any(), np.isinf(values).any(), np.isposinf(values).any()
+        assert (found.nan, found.infinite, found.positive) == expected
+
+
+PICKLED = pickle.dumps(OSError)  # by name: what unpickles it imports something
+HIDDEN = {
+    "a pickle in base64": (base64.b64encode(PICKLED).decode(), "a pickle"),
+    "a pickle in url-safe base64, among words": (f"see: {base64.urlsafe_b64encode(PICKLED).decode()} !", "a pickle"),
+    "a pickle in hexadecimal digits": (PICKLED.hex(), "a pickle"),
+    "a pickle in Latin-1": (PICKLED.decode("latin-1"), "a pickle"),
+    "a pickle of protocol 0": ("cos\nsystem\n(S'true'\ntR.", "a pickle"),
+    "a program": ("\x7fELF\x02\x01\x01\x00" + "\x00" * 8, "a program (ELF)"),
+    "an archive in base64": (base64.b64encode(b"PK\x03\x04" + bytes(26)).decode(), "an archive (zip)"),
+}
+PLAIN_TEXTS = [
+    "", "I1\n.", "cosine similarity, see os.system", "(c) 2024", "MZ", "a" * 64, "0123456789abcdef" * 4, "Space(x=1)",
+    '{"key": "dGhpcyBpcyBwbGFpbiB0ZXh0IGluIGJhc2U2NA=="}', "/usr/lib/python3.11/site-packages/torch/nn/modules/conv.py",
+    "d41d8cd98f00b204e9800998ecf8427e", "N.", "].", "é" * 40,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_payloads_are_found_in_every_text(name: str) -> None:
+    """A pickle, a program or an archive: in metadata, in documents, in strings of nodes, in what nothing reads."""
+    text, found = HIDDEN[name]
+    proto = model()
+    proto.metadata_props.add(key="config", value=text)
+    proto.graph.doc_string = text
+    proto.graph.node[0].doc_string = text
+    proto.graph.node[0].attribute.add(name="s", s=text.encode("latin-1"), type=AttributeProto.STRING)
+    payloads = facts(proto).payloads
+    assert {place: what for place, _, what in (line.partition(": ") for line in payloads)} == {
+        "graph.node[0].attribute[0].s": found,
+        "graph.node[0].doc_string": found,
+        "graph.doc_string": found,
+        "metadata_props[0].value": found,
+    }
+
+
+def test_payloads_are_found_in_tensors_that_nothing_reads() -> None:
+    """Bytes of an unread tensor that begin like a file are named; the same bytes as weights are weights."""
+    blob = raw(TensorProto.UINT8, PICKLED, len(PICKLED))
+    assert facts(model(tensors=(tensor("w", [1, 2, 3]), blob))).payloads == ("graph.initializer[1]: a pickle",)
+    assert facts(model(node("Add", "x bad", "y"), tensors=(blob,))).payloads == ()
+
+
+@pytest.mark.parametrize("text", PLAIN_TEXTS)
+def test_plain_texts_hide_nothing(text: str) -> None:
+    """Words, digests, paths and JSON are no payloads."""
+    proto = model()
+    proto.metadata_props.add(key="config", value=text)
+    assert facts(proto).payloads == ()
+
+
+def test_inputs_with_a_default_and_newer_versions_are_told() -> None:
+    """An initializer that is an input too; an IR version or opset that the installed onnx does not know."""
+    proto = model()
+    proto.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [3]))
+    assert (facts(proto).defaults, facts(model()).defaults) == (("w",), ())
+    proto.ir_version = onnx.IR_VERSION
+    proto.opset_import[0].version = onnx.defs.onnx_opset_version()
+    assert facts(proto).newer == ""
+    proto.ir_version += 1
+    assert f"IR version {onnx.IR_VERSION + 1};" in facts(proto).newer
+    proto.opset_import[0].version += 1
+    assert f"IR version {onnx.IR_VERSION + 1} and opset" in facts(proto).newer
 
 
 def test_weights_in_other_files_are_listed() -> None:

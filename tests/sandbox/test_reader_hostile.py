@@ -25,9 +25,10 @@ from onnx_parts import (
     varint,
 )
 
-from registry_tool.onnx_summary import OnnxError
+from registry_tool.onnx_summary import NonFinite, OnnxError
+from registry_tool.sandbox.message import packed_message
 from registry_tool.sandbox.prober import Prober
-from registry_tool.sandbox.reader import packed_message, read_model
+from registry_tool.sandbox.reader import read_model
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +83,7 @@ def test_a_field_given_twice_hides_nothing() -> None:
     second = model(node("Evil", "x", "y"), tensors=(tensor("v", [NAN]),)).graph.SerializeToString()
     found = read_model(PLAIN + field(7, second))
     assert found.ops == (("", "Add"), ("", "Evil"))
-    assert found.non_finite == ("v",)
+    assert found.non_finite == (NonFinite("v"),)
     assert found.oddities
 
 

@@ -350,7 +350,7 @@ class Hooks:
         `plugin-failed` on that entry; findings of the core cannot be removed. The entries of a large registry are
         shared out among processes: what is remembered from one entry may not be there at the next.
 
-        Example: `return [view.finding("thumb-no-license", "no license", "/license", hint="add one")]`
+        Example: `return [NO_AUTHOR.at(view, "/author")]`, where NO_AUTHOR is a `findings.FindingRule`
         """
 
     @hookspec(firstresult=True)

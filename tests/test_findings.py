@@ -138,6 +138,16 @@ def test_every_declaration_is_explained(name: str) -> None:
     assert {rule.code for rule in found.values()} <= known, "name the module in explain.MODULES or in Kind.findings"
 
 
+def test_findings_are_made_from_declarations() -> None:
+    """Only a place makes a Finding, and only `at` asks a place for one: no code is written where it is given."""
+    makers = {"registry_tool.findings", "registry_tool.documents.entries", "registry_tool.testing.breaking"}
+    for name, tree in modules().items():
+        for called, call in calls(tree):
+            literal = bool(call.args) and isinstance(call.args[0], ast.Constant)
+            assert called != "Finding" or name in makers, f"{name}: {ast.unparse(call)}"
+            assert called != "finding" or not literal, f"{name}: {ast.unparse(call)}"
+
+
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_declaration_is_used(name: str) -> None:
     """What no source gives any more is removed."""

@@ -114,9 +114,6 @@ def test_every_code_of_documents_files_and_pins_has_an_example() -> None:
         "verdict-disagrees",
         "policy-not-met",
         "verdict-contradicts",
-        "file-annex-pointer",
-        "file-dvc-missing",
-        "json-whitespace",
     }
     groups = (
         "json-",

@@ -186,6 +186,20 @@ def fields_of_pattern(logs: Sequence[Path], pattern: str) -> dict[Path, Row]:
 
 def fields_of_table(logs: Sequence[Path], table: Path) -> tuple[dict[Path, Row], int]:
     """The row of each log, found by the column `log` (a file's name, or its path's end); and how many have no log."""
+    rows = _rows_by_log(table)
+    fields, used = {}, set()
+    for log in logs:
+        ends = ["/".join(log.parts[-depth:]) for depth in range(1, len(log.parts) + 1)]
+        key = next((end for end in reversed(ends) if end in rows), None)
+        if key is None:
+            raise InputError(f"{table}: no row for {log}, expected {log.name!r} in the column log: add it")
+        fields[log] = dict(rows[key])
+        used.add(key)
+    return fields, len(rows) - len(used)
+
+
+def _rows_by_log(table: Path) -> dict[str, Row]:
+    """The rows of a table by its column `log`, numbers as numbers."""
     rows: dict[str, Row] = {}
     names: list[str] = []
 
@@ -207,15 +221,7 @@ def fields_of_table(logs: Sequence[Path], table: Path) -> tuple[dict[Path, Row],
     for column in names:
         if column not in TEXTS:
             _to_numbers(rows, column)
-    fields, used = {}, set()
-    for log in logs:
-        ends = ["/".join(log.parts[-depth:]) for depth in range(1, len(log.parts) + 1)]
-        key = next((end for end in reversed(ends) if end in rows), None)
-        if key is None:
-            raise InputError(f"{table}: no row for {log}, expected {log.name!r} in the column log: add it")
-        fields[log] = dict(rows[key])
-        used.add(key)
-    return fields, len(rows) - len(used)
+    return rows
 
 
 def _to_numbers(rows: Mapping[str, Row], column: str) -> None:

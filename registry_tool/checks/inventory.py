@@ -11,7 +11,11 @@ from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.storage.files import FileProblem, Folder, InventoryItem
 from registry_tool.values import Registry
 
-MODEL_SUFFIXES = (".onnx", ".data", ".onnx_data", ".ort")
+MODEL_SUFFIXES = (  # models and weights of other formats, some of which run code when they are loaded
+    ".onnx", ".data", ".onnx_data", ".ort", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".safetensors",
+    ".bin", ".tflite", ".h5", ".hdf5", ".keras", ".pb", ".gguf", ".mlmodel", ".pdparams", ".engine", ".trt",
+)  # fmt: skip
+OTHER_REGISTRY = re.compile(r"(?:.*/)?\.?registry\.json.+\Z")  # what an editor or a killed program left beside it
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
 
 NAME_COLLISION = FindingRule(
@@ -68,7 +72,12 @@ def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: R
         elif (
             owner not in unused
             and kind != "folder"
-            and (owner in named or kind == "symlink" or path.lower().endswith(MODEL_SUFFIXES))
+            and (
+                owner in named
+                or kind == "symlink"
+                or path.lower().endswith(MODEL_SUFFIXES)
+                or OTHER_REGISTRY.match(path)
+            )
         ):
             yield UNREGISTERED.at(path)
 

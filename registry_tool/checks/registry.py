@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from posixpath import normpath
+from contextlib import suppress
+from posixpath import dirname, join, normpath
 
 from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry, open_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
+from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import check_loose_manifests
+from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Folder
+from registry_tool.storage.files import FileProblem, Folder
 
 ID_ALIKE = FindingRule(
     "id-alike",
@@ -74,6 +77,7 @@ def check(
                     found += located(some, opened.documents)
                 paths += [a.path if "/" not in a.path else normpath(a.path) for a in opened.artifacts.values()]
                 paths += opened.documents
+                paths += _external(opened) if full else _beside(opened)
             return found, paths
 
         if progress:
@@ -95,6 +99,22 @@ def check(
         if isinstance(items, Finding) or not malformed:
             findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
     return sort(located(findings, documents))
+
+
+def _external(opened: OpenEntry) -> Iterator[str]:
+    """The files that the entry's graphs read, pinned or not: what is wrong with those is a finding of its own."""
+    for name, artifact in opened.artifacts.items() if opened.sound else ():
+        if artifact.path.endswith(".onnx"):
+            with suppress(OnnxError, FileProblem):
+                locations = {tensor.location for tensor in opened.onnx(name).external}
+                yield from (normpath(join(dirname(artifact.path), location)) for location in locations)
+
+
+def _beside(opened: OpenEntry) -> Iterator[str]:
+    """Where a graph's weights usually are, for a level that reads no graph."""
+    for artifact in opened.artifacts.values():
+        if artifact.path.endswith(".onnx"):
+            yield from (f"{artifact.path}.data", f"{artifact.path}_data")
 
 
 def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:

@@ -108,7 +108,8 @@ def gate(
     rendered = reporters.renderer(form, "verdicts")(report)
     show("".join(rendered.lines) if rendered.document else rendered.lines)
     add_summary(rendered.summary)
-    ctx.exit(ExitCode.OK if all(j.verdict.promotes for j in judgements) else ExitCode.REJECTED)
+    passes = comparison.passes if comparison is not None else all(j.verdict.promotes for j in judgements)
+    ctx.exit(ExitCode.OK if passes else ExitCode.REJECTED)
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:

@@ -79,6 +79,15 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     return Base(name, read(registry, data), revision, item.path, place.path)
 
 
+def files_beside(registry: Path, base: Base) -> frozenset[str]:
+    """The files that the base had in its registry's folder, by their paths from there; no registry there, no files."""
+    if base.commit is None or base.path is None:
+        return frozenset()
+    folder = f"{base.path.rpartition('/')[0]}/".lstrip("/")
+    paths = (item.path for item in list_tree(locate(registry), base.commit))
+    return frozenset(path.removeprefix(folder) for path in paths if path.startswith(folder))
+
+
 def load_base_file(file: Path) -> Base:
     """The registry in an older file, which was named as one."""
     return Base(str(file), load(file), path=str(file))

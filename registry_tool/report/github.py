@@ -44,6 +44,8 @@ def verdicts(items: Sequence[Judgement], loaded: Loaded | None, comparison: Comp
         lines = [line for item in items for line in text.judgement(item)]
     else:
         lines = list(text.comparison(comparison))
+        for one in comparison.added:
+            yield _command("error", from_root(loaded.path, one.file) if loaded else "", None, one.code, one.words)
         for change in comparison.changes:
             place = of_entry(loaded, change.subject) if loaded else None
             file = from_root(loaded.path, None) if loaded else ""
@@ -86,6 +88,8 @@ def summary_of_verdicts(items: Sequence[Judgement], title: str, comparison: Comp
     """Markdown: the gate table, a row a rule and entry, then the reasons of what is held, then what else changed."""
     yield from (f"### {_cell(title)}", "")
     yield from _gate_table(items) if items else ("Nothing to judge.", "")
+    for one in comparison.added if comparison is not None else ():
+        yield f"- error: {_cell(str(one))}"
     for change in comparison.changes if comparison is not None else ():
         yield f"- {change.severity}: {_cell(str(change))}"
     if comparison is not None and comparison.changes:

@@ -34,6 +34,8 @@ def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison
     for item in items:
         lines = [click.unstyle(line) for line in text.judgement(item, details=False)]
         cases[item.verdict.entry] = ([], lines) if item.verdict.promotes else (lines, [])
+    if comparison is not None and comparison.added:
+        cases["unregistered files"] = ([_line(one) for one in comparison.added], [])
     if comparison is not None and comparison.changes:
         title, *lines = [click.unstyle(line) for line in text.changes(comparison)]
         cases[title.removesuffix(":")] = ([], lines)

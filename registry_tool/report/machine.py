@@ -59,6 +59,7 @@ def comparison(item: Comparison) -> dict[str, Json]:
         "base": {"name": item.base.name, "commit": item.base.commit, "path": item.base.path},
         "judgements": [judgement(one) for one in item.judgements],
         "changes": [change.to_dict() for change in item.changes],
+        "added": [one.to_dict() for one in item.added],
     }
 
 

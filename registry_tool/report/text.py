@@ -66,6 +66,7 @@ def comparison(item: Comparison, *, details: bool = True) -> Iterator[str]:
         yield from judgement(one, details=details)
     if not item.judgements:
         yield f"nothing turned production or changed there since {visible(str(item.base))}"
+    yield from (finding(one) for one in item.added)
     yield from changes(item)
 
 

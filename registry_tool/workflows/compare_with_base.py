@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.checks.registry import check
 from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
-from registry_tool.git.revisions import Base, load_base, load_base_file
+from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, open_ensembles
 from registry_tool.legacy.manifests import check_loose_manifests
@@ -84,10 +85,11 @@ class Comparison:
     path: str
     judgements: tuple[Judgement, ...]
     changes: tuple[Change, ...]
+    added: tuple[Finding, ...] = ()  # files that no entry pins, and that the base did not have
 
     @property
     def passes(self) -> bool:
-        return all(judgement.verdict.promotes for judgement in self.judgements)
+        return not self.added and all(judgement.verdict.promotes for judgement in self.judgements)
 
 
 def gate_base(
@@ -125,7 +127,19 @@ def gate_base(
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
         changes = [*comparer.changes(), *policy_changes(was, loaded.registry, plugins.kinds, kinds)]
-    return Comparison(before, str(path), tuple(judgements), tuple(changes))
+    added = tuple(_unregistered(loaded, plugins, before, path))
+    return Comparison(before, str(path), tuple(judgements), tuple(changes), added)
+
+
+def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base, path: Path) -> Iterator[Finding]:
+    """An error for each file that no entry pins and that the base's folder did not have."""
+    if base.commit is None:
+        return  # an older file says nothing of its folder
+    found = [f for f in check(loaded, plugins, Level.QUICK) if f.code == "file-unregistered" and f.file is not None]
+    before = files_beside(path, base) if found else frozenset()
+    for finding in found:
+        if finding.file not in before:
+            yield replace(finding, severity=Severity.ERROR)
 
 
 @dataclass(frozen=True, slots=True)

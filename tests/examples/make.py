@@ -234,8 +234,7 @@ def make_files() -> None:
     wrong = entry(sha256=sha256(external), external_data=[{**pin, "bytes": 23}])
     invalid("size-mismatch", wrong, {"m.onnx": external, "m.data": WEIGHTS}, pointer=at)
     unpinned = {"m.onnx": external, "m.data": WEIGHTS}
-    invalid("onnx-external-unpinned", entry(sha256=sha256(external)), unpinned, file="m.onnx", pointer=None,
-            also=("file-unregistered",))  # fmt: skip
+    invalid("onnx-external-unpinned", entry(sha256=sha256(external)), unpinned, file="m.onnx", pointer=None)
     escaping = model(external="../m.data")
     invalid("onnx-external-escapes", entry(sha256=sha256(escaping)), {"m.onnx": escaping}, file="m.onnx", pointer=None)
     invalid("file-missing", registry(ENTRY), {}, pointer="/models/0/sha256")

@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from command_line import run
 from policies import MANUAL
-from repository import own_git, start  # noqa: F401 (own_git is a fixture)
+from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, to_json
 from thumbs import Thumbs, with_plugin
 
@@ -192,3 +192,32 @@ def test_a_promotion_that_nothing_judged_is_held(box: Sandbox) -> None:
             earned = promotion == {"manual": True, "reason": "by eye"} and given == {"fr": MANUAL}
             assert found["c"] is earned
             box.path.write_bytes(good)
+
+
+STRAYS = ("m.pt", "old/x.onnx", ".hidden.onnx", "w.safetensors", "m.bin", "a.tflite", "p.pkl", "registry.json.tmp")
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_a_stray_file_that_a_change_adds_is_an_error(box: Sandbox, tmp_path: Path, name: str) -> None:
+    """In every format, and exit 1; a warning of `validate`, and no error where the base had it."""
+    base = start(box.folder)
+    stray = box.folder / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"x")
+    arguments = ("gate", "--base", base, "--registry", box.path, "--format")
+    for form in ("text", "json", "junit", "github"):
+        ran = run(tmp_path, *arguments, form)
+        assert (ran.code, name in ran.out) == (1, True)
+    assert "file-unregistered" in run(tmp_path, "validate", box.path).out
+    assert run(tmp_path, "validate", box.path, "--level", "quick").code == 0
+    base = commit(box.folder)
+    assert run(tmp_path, "gate", "--base", base, "--registry", box.path).code == 0
+
+
+@pytest.mark.parametrize("name", ["README.md", "notes.txt", "a.onnx.dvc", "schemas/registry.schema.json"])
+def test_what_is_no_model_may_be_added(box: Sandbox, tmp_path: Path, name: str) -> None:
+    """Documents, pointers and schemas are no models."""
+    base = start(box.folder)
+    (box.folder / name).parent.mkdir(exist_ok=True)
+    (box.folder / name).write_bytes(b"x")
+    assert run(tmp_path, "gate", "--base", base, "--registry", box.path).code == 0

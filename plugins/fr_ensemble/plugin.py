@@ -28,16 +28,11 @@ from registry_tool.hookspec import (
 from registry_tool.values import Evidence, Finding, Policy, Rule
 
 KIND = "fr_ensemble"
-DEFAULT_POLICY = Policy(
-    (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))
-)
+ORIGINAL_GATE = (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))
+ENOUGH_EVIDENCE = (Rule("n_seeds", ">=", 5), Rule("n_folds", ">=", 8), Rule("min_fold_rows", ">=", 8))
+DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", ">=", 0.90)))
 # The original gate's rules, and as many seeds as it had: summaries alone show no more.
-SUMMARY_POLICY = Policy(
-    (
-        *(Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95)),
-        Rule("n_seeds", ">=", 5),
-    )
-)
+SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
 
 
 @hookimpl

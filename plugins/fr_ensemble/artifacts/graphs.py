@@ -138,10 +138,13 @@ def read_weights(model: bytes) -> Weights:
     return weights
 
 
-def same_weights(one: Weights, other: Weights) -> bool:
-    """True if every bit of every tensor is equal (so 0.0 is not -0.0)."""
-    pairs = [(getattr(one, name), getattr(other, name)) for name in LAYERS]
-    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+def same_units(one: Weights, other: Weights) -> bool:
+    """True if the first hidden layers have the same units, in any order: a member's copy with its units permuted."""
+
+    def units(weights: Weights) -> list[bytes]:
+        return sorted(row.tobytes() for row in np.vstack([weights.w1, weights.b1]).T)
+
+    return one.w1.shape == other.w1.shape and units(one) == units(other)
 
 
 def _width(weights: Weights, n_features: int) -> int:

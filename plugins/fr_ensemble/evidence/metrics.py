@@ -19,7 +19,7 @@ from fr_ensemble.evidence.comparisons import Comparison
 from fr_ensemble.evidence.intervals import LEVELS, Calibration, calibrate, percent
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.statistics import bootstrap_interval, standard_error
+from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
@@ -104,6 +104,8 @@ def _fold_metrics() -> Iterator[Metric]:
     )  # fmt: skip  # a table
     for name, unit, direction, meaning, of in table:
         yield Metric(name, unit, direction, meaning, FOLDS, 1, of, in_manifest=True)
+    meaning = "rows of the smallest fold"
+    yield Metric("min_fold_rows", "rows", HIGHER, meaning, FOLDS, 3, lambda m: min(m.scores.n), in_manifest=True)
 
 
 def _source_metrics() -> Iterator[Metric]:
@@ -113,6 +115,8 @@ def _source_metrics() -> Iterator[Metric]:
         yield Metric(f"mean_plcc_{ENDS[place]}", "", HIGHER, meaning, PREDICTIONS, 2, partial(_plcc_bound, place))
     meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
     yield Metric("sigma_ratio", "", HIGHER, meaning, PREDICTIONS, 2, _sigma_ratio)
+    meaning = "Pearson's correlation over all held-out rows together, the lowest seed's; a source's offset lowers it"
+    yield Metric("pooled_plcc", "", HIGHER, meaning, PREDICTIONS, 3, _pooled_plcc)
     for level in LEVELS:
         name = f"coverage_{percent(level)}"
         share = f"share of a source's rows inside their {percent(level)} % interval, calibrated on the other sources"
@@ -136,6 +140,11 @@ def _comparison_metrics() -> Iterator[Metric]:
 
 def _plcc_bound(place: int, measurement: Measurement) -> float:
     return measurement.plcc_bounds[place]
+
+
+def _pooled_plcc(measurement: Measurement) -> float:
+    oof = measurement.oof
+    return math.nan if oof is None else min(plcc(seed, oof.target) for seed in oof.predictions)
 
 
 def _sigma_ratio(measurement: Measurement) -> float:

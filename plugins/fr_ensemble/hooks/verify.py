@@ -259,7 +259,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
 
 def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """Each file is, byte for byte, the graph this plugin writes for its weights; the fused one holds the members."""
-    from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_weights
+    from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
 
     weights = []
     for index, member in enumerate(manifest["members"]):
@@ -274,9 +274,13 @@ def _check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     for index, one in enumerate(weights):
         yield from _equal(view, WIDTH, f"/members/{index}/onnx", f"{one.w1.shape[0]} inputs", f"{width} inputs")
         for other in range(index):
-            if same_weights(one, weights[other]):
+            if same_units(one, weights[other]):
                 place = f"/members/{index}/onnx"
                 yield MEMBER_TWICE.at(view, place, found="a copy", first=other, second=index, field="weights")
+        hidden, claimed = one.w1.shape[1], manifest["recipe"].get("hidden")
+        if hidden != claimed:
+            fault = f"says hidden: {claimed}, member {index} has {hidden} hidden units"
+            yield RECIPE.at(view, "/recipe/hidden", fault=fault)
     if any(one.w1.shape[0] != width for one in weights):
         return
     try:
@@ -303,6 +307,8 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
     except ValueError as error:
         yield PROBE.at(view, "/probe", fault=f"the probe rows do not run: {error}")
         return
+    if not sigma.any():
+        yield PROBE.at(view, "/probe/sigma", fault="sigma is 0 on every probe row: the members are copies of one")
     low, high = manifest["target"]["range"]
     tolerance = MU_TOLERANCE * (high - low)
     for name, now in (("mu", mu), ("sigma", sigma)):

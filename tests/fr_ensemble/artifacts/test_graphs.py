@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
-from fr_ensemble.artifacts.graphs import LAYERS, fused_model, member_model, read_weights, same_weights
+from fr_ensemble.artifacts.graphs import LAYERS, fused_model, member_model, read_weights, same_units
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +67,12 @@ GOLDEN = [
 MEMBERS, SCALER = members_of(), scaler_of()
 MEMBER, FUSED = member_model(MEMBERS[0], N_FEATURES), fused_model(MEMBERS, SCALER, N_FEATURES, N_SLOTS)
 CONDITIONED = fused_model(members_of(3, 2), scaler_of(2), N_FEATURES, N_SLOTS)
+
+
+def same_weights(one: Weights, other: Weights) -> bool:
+    """Bit for bit, so that 0.0 is not -0.0."""
+    pairs = [(getattr(one, name), getattr(other, name)) for name in LAYERS]
+    return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 @pytest.mark.parametrize("n_conditioning", [0, 2])
@@ -167,7 +173,7 @@ def test_onnxruntime_fuses_both_gelus(model: bytes, tmp_path: Path) -> None:
     assert "Erf" not in operators
 
 
-def test_the_same_weights_give_the_same_bytes_in_every_process() -> None:
+def test_the_same_units_give_the_same_bytes_in_every_process() -> None:
     """Two interpreters with other hash seeds write the same files, and torch is not loaded for it."""
     program = (
         "import hashlib, sys, numpy as np\n"
@@ -303,3 +309,12 @@ def test_what_makes_no_ensemble_is_named(arguments: tuple[list[Weights], Scaler,
 def test_layers_are_the_fields_of_the_weights() -> None:
     """No tensor of Weights is left out of the files."""
     assert set(LAYERS) == set(Weights.__slots__)
+
+
+def test_a_copy_with_its_units_permuted_is_a_copy() -> None:
+    """Whatever the order of hidden units; another training has other units."""
+    one = MEMBERS[0]
+    order = np.random.default_rng(3).permutation(len(one.b1))
+    permuted = replace(one, w1=one.w1[:, order], b1=one.b1[order], w2=one.w2[order])
+    assert same_units(permuted, one)
+    assert not same_units(MEMBERS[1], one)

@@ -102,7 +102,7 @@ def _unknown(data: bytes) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A message and where it stands: the index-th of its parent's field."""
+    """A message and its place: the index-th of its parent's field."""
 
     message: Any
     parent: Part | None = None
@@ -116,7 +116,7 @@ class Part:
 
     @property
     def path(self) -> str:
-        """Where it stands, for a person: `graph.node[3].attribute[0]`."""
+        """Its place, for a person: `graph.node[3].attribute[0]`."""
         steps: list[str] = []
         part: Part = self
         while part.parent is not None:

@@ -1,7 +1,7 @@
 """prober.py: hands models to a child process with limits, which reads, checks and runs them. Parses no ONNX itself.
 
 One child serves a whole run and is started anew where a model ends it. It gets verified bytes, never a path. What it
-answers is held against the types expected: a model that took it over can lie, and no more.
+answers is checked against the types expected: a model that took it over can lie, and no more.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Tensor:
     """
 
     part: Part
-    name: str  # its own, or where it stands
+    name: str  # its own, or its place
     elem_type: str
     bits: int
     dims: tuple[int, ...]

@@ -33,6 +33,7 @@ PACKAGES = {
     },
     "registry_tool": (Path("registry_tool"), ("py.typed",)),
     "registry_tool/schemas": (Path("schemas"), ("*.json",)),
+    "registry_tool/report/templates": (Path("registry_tool/report/templates"), ("*.jinja", "*.css")),
     "registry_tool/plugins/template": (Path("registry_tool/plugins/template"), ("*.csv", "*.md", "*.toml")),
     "registry_tool/plugins/template/src/registry_ruler": (
         Path("registry_tool/plugins/template/src/registry_ruler"),
@@ -137,7 +138,7 @@ def test_wheel_metadata(wheel: Path) -> None:
         entry_points = archive.read(f"{folder}/entry_points.txt").decode()
     required = re.findall(r"^Requires-Dist: ([\w-]+)([^\n]*)$", metadata, flags=re.MULTILINE)
     light = {name for name, rest in required if "extra ==" not in rest}
-    assert light == {"click", "filelock", "jsonschema", "numpy", "onnx", "onnxruntime", "pluggy"}
+    assert light == {"click", "filelock", "jinja2", "jsonschema", "numpy", "onnx", "onnxruntime", "pluggy"}
     for extra, names in (("train", set(HEAVY)), ("torch", {"torch"})):
         assert {name for name, rest in required if re.search(rf"extra == [\"']{extra}[\"']", rest)} == names
     assert "registry = registry_tool.cli:start" in entry_points

@@ -20,6 +20,8 @@ from registry_tool import schemas
 from registry_tool.documents.schema import violations
 from registry_tool.hookspec import Kind, hookimpl
 
+pytestmark = pytest.mark.slow
+
 MODEL = ROOT / "model"
 DOCUMENTS = ("registry", "registry-v1", "fr_ensemble", "verdict")  # what stands in a registry's folder
 SHARED = schemas.load("registry")["$defs"]

@@ -20,6 +20,8 @@ from registry_tool.hookspec import Axis, Chart, Figure, Series, Table
 pytest.importorskip("matplotlib")
 from registry_tool.report import png
 
+pytestmark = pytest.mark.slow
+
 UNIT = Axis("x", 0, 1)
 NAMES = Axis.of_names("", ["a", "b$^{", "\N{CJK UNIFIED IDEOGRAPH-4E00}\N{RIGHT-TO-LEFT OVERRIDE}"])
 

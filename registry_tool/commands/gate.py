@@ -82,7 +82,7 @@ def gate(
             "--incumbent compares an entry's own evidence: name its ID, without --base and --evidence"
         )
     if evidence is None and (corpus or kind or seeds):
-        raise click.UsageError("--corpus, --seeds and --kind say what --evidence is held against: name its folder too")
+        raise click.UsageError("--corpus, --seeds and --kind go with --evidence: name its folder too")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
     judgements: Sequence[Judgement]
     if since is not None:

@@ -46,7 +46,7 @@ _REASONS = {  # errno -> what happened: what to do
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "permission denied: check who owns the folder, and its mode"),
     errno.EIO: "the disk reported an input/output error: check the disk and run it again",
-    errno.ELOOP: "a symbolic link stands there: remove it",
+    errno.ELOOP: "a symbolic link is in the way: remove it",
     errno.ENOENT: "the folder does not exist: make it first",
 }
 

@@ -190,7 +190,7 @@ class _Work:
                 continue
             try:
                 if any(entry.id == row.id for entry in entries):
-                    raise _Broken(f"{row.id}: the id stands twice: give one of the entries another")
+                    raise _Broken(f"{row.id}: duplicate id: give one of the entries another")
                 entries.append(self._with_manifest(row) if row.manifest else self._single(row))
             except (_Broken, FileProblem, OnnxError) as problem:
                 self.broken.setdefault(row.id, str(problem))

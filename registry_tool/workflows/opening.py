@@ -44,7 +44,9 @@ def find_entry(loaded: Loaded, entry_id: str) -> Entry:
 
 def refuse_duplicate(path: Path, registry: Registry, entry_id: str) -> None:
     if sum(entry.id == entry_id for entry in registry.entries) > 1:
-        raise InputError(f"{path}: {entry_id!r} stands twice, expected one entry an id: run `registry validate {path}`")
+        raise InputError(
+            f"{path}: duplicate id {entry_id!r}, expected one entry of each id: run `registry validate {path}`"
+        )
 
 
 @contextmanager

@@ -273,7 +273,7 @@ def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> Non
     if control := next((text for text in names if CONTROL.search(text)), None):
         raise EvidenceProblem(f"{name}s: found {control[:40]!r}, expected names without control characters")
     if len(set(names)) != len(names) or not all(names):
-        raise EvidenceProblem(f"{name}s: found a name that is empty or stands there twice, expected different names")
+        raise EvidenceProblem(f"{name}s: found a name that is empty or repeated, expected different names")
     if not np.array_equal(np.unique(index), np.arange(len(names))):
         raise EvidenceProblem(
             f"{name}: found indexes that do not use each of the {len(names)} names, expected all of them"

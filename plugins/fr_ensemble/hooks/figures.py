@@ -69,7 +69,7 @@ def _held_out(found: Predictions, method: str) -> Iterator[Figure]:
     )
     yield Figure(
         "Leave one source out: PLCC by seed and source",
-        f"Each source as predicted by models that never saw it. The worst stands on top: {table.folds[first]}, with a "
+        f"Each source as predicted by models that never saw it. The worst is on top: {table.folds[first]}, with a "
         f"mean PLCC of {mean[first]:.4f}.{left_out} The stronger the colour, the "
         f"further from 1, on a logarithmic scale.{right if covered else ''}",
         table=Table(rows, shades, [(f"PLCC {1 - loss:g}", shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),

@@ -180,7 +180,7 @@ FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type w
     ),
     "registry_verify": lambda: Finding("a-code", "text", "note", "e", "f", "/p", 1, 2, "x", "y", "z"),  # type: ignore[arg-type]
     "registry_gate": lambda: Evidence({"m": 1.0}, ("no",), True, "0" * 64, {"a": [{"b": 1}]}),
-    "registry_evaluate": lambda: Evaluation({"a": {"b": [1]}}, [["a"], ["1"]], ["slow"], b"png"),
+    "registry_evaluate": lambda: Evaluation({"a": {"b": [1]}}, [["a"], ["1"]], ["slow"], [Figure("t", "c")]),
     "registry_reproduce": lambda: Reproduction(
         Trained({}, {}), [Agreement("a", 0.0, 0.0, 1.0, "x")], {"numpy": "sums"}, ["/a"], ["slow"]
     ),

@@ -20,8 +20,8 @@ class TestFrEnsemble(PluginSuite):
     kind = "fr_ensemble"
     arguments = TRAINING
     # Recorded and never compared; null where constant predictions have no correlation; and a manifest without
-    # schema_version is the public form, which has no evidence and so is never promoted.
-    optional = ("/environment", "/corpus/record", "/eval/in_sample_plcc", "/schema_version")
+    # schema_version is the public form, which has no evidence and so is never promoted. metrics_version is 1 if absent.
+    optional = ("/environment", "/corpus/record", "/eval/in_sample_plcc", "/schema_version", "/metrics_version")
 
     @pytest.fixture
     def rows(self, made: Made) -> Path:

@@ -376,5 +376,5 @@ def test_a_hook_that_is_not_there_is_skipped(good_folder: Path, tmp_path: Path) 
 def test_bad_rows_are_an_input_error(good_folder: Path) -> None:
     """The example itself names rows that cannot be used: what the broken ones are held against."""
     bench = Bench(good_folder / "registry.json", sound, "ruler")
-    with pytest.raises(InputError, match="expected a CSV file"):
+    with pytest.raises(InputError, match="expected a file of rows"):
         bench.train("x", None)

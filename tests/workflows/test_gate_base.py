@@ -140,7 +140,7 @@ def test_the_reason_says_what_to_do(smoke: Sandbox) -> None:
     """A policy loosened in the same change: land it first, alone, where everybody sees it."""
     base = start(smoke.folder)
     flip_loosened(smoke)
-    assert "land the policy first" in reasons(smoke, base)
+    assert "change the policy first" in reasons(smoke, base)
 
 
 def test_a_landed_policy_is_the_bar(smoke: Sandbox) -> None:

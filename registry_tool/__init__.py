@@ -1,3 +1,3 @@
 """registry-tool: governance for model registries kept in git."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -37,7 +37,7 @@ def test_public_summaries_are_measured():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (set_fold(0, plcc=math.nan), "a number is not finite: found NaN"),
+        (set_fold(0, plcc=math.nan), "the number is not finite: found NaN"),
         (set_fold(0, plcc=None), "fold 'random0' plcc: found None"),
         (set_fold(0, plcc=1.3), "fold 'random0' plcc: found 1.3"),
         (set_fold(0, plcc=True), "fold 'random0' plcc: found True"),
@@ -86,7 +86,7 @@ def test_copies_under_other_names_are_problems():
     assert any("expected at least 2" in problem for problem in measure_foreign(as_files(one))[1])
     twice = as_files(public(0), public(1))
     twice["loso_seed1.json"] = twice["loso_seed1.json"].replace(b'"seed": 1', b'"seed": 0, "seed": 1')
-    assert any("a key stands twice" in problem for problem in measure_foreign(twice)[1])
+    assert any("duplicate key" in problem for problem in measure_foreign(twice)[1])
 
 
 def test_seeds_on_other_folds_give_no_metrics():

@@ -96,7 +96,7 @@ NOT_MET = FindingRule(
 def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Evidence:
     """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate.
 
-    An incumbent that its plugin says nothing of is a problem: nobody should take silence for a comparison.
+    An incumbent that its plugin says nothing of is a problem: silence is no comparison.
     """
     evidence = plugins.gate(opened, request)
     if evidence is None:

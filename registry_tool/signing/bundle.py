@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -59,7 +59,7 @@ class Bundle:
     hint: str | None = None
     chain: tuple[x509.Certificate, ...] = ()
     keyless: bool = False
-    logged_at: int | None = field(default=None)  # s since 1970, as the log entry says; nothing here proves it
+    logged_at: int | None = None  # s since 1970, as the log entry says; nothing here proves it
 
 
 def sign_statement(payload: bytes, key: PrivateKey, chain: Sequence[x509.Certificate] = ()) -> bytes:
@@ -143,15 +143,14 @@ def _verify_key(bundle: Bundle, trust: Trust) -> str:
     named = [key for key in trust.keys if bundle.hint in ("", fingerprint(key))]
     if not named:
         raise SignatureError(f"the bundle names the key {str(bundle.hint)[:12]}..., which is not a trusted one")
-    for number, key in enumerate(named, 1):
+    refusals: list[SignatureError] = []
+    for key in named:
         try:
             verify(key, bundle.envelope.signatures[0], bundle.envelope.signed)
-        except SignatureError:
-            if number == len(named):
-                raise
-        else:
             return f"key {fingerprint(key)[:12]}"
-    raise AssertionError("unreachable: the last key was refused or accepted")
+        except SignatureError as error:
+            refusals.append(error)
+    raise refusals[-1]
 
 
 def _logged_at(material: Mapping[str, Json]) -> int:

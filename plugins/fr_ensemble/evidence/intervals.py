@@ -233,7 +233,7 @@ def calibrate(
 def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     """Half-widths of the rows' two-sided intervals (n,), target units, before they are cut to the target's range.
 
-    As for a source nobody has seen: q comes from the other sources (the floor from all). Infinite where those are too
+    As for an unseen source: q comes from the other sources (the floor from all). Infinite where those are too
     few for the level. Raises what `calibrate` raises.
     """
     rule = INTERVAL_METHODS[method]

@@ -115,7 +115,7 @@ def _agreements(
 ) -> Iterator[Agreement]:
     """Both graphs on the corpus, run by the same engine, and both sets of out-of-fold predictions.
 
-    The scale is the new model's sigma, since nobody could have written it larger.
+    The scale is the new model's sigma, which no one could have written larger.
     """
     new = Ensemble(trained.files[trained.manifest["fused"]["onnx"]])
     unit = manifest["target"]["name"]

@@ -85,7 +85,7 @@ Listener = Callable[[Step], None]
 
 
 def _silent(_: Step) -> None:
-    """The listener of a build that nobody watches."""
+    """The listener of a build that is not watched."""
 
 
 def build(plan: Plan, ffmpeg: FFmpeg, output: Path, cache: Path, listen: Listener = _silent) -> Built:

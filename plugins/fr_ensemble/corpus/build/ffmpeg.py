@@ -109,7 +109,7 @@ class Runner:
             with child.stderr as stderr:
                 words = stderr.read(_WORDS)
                 while stderr.read(_WORDS):
-                    pass  # nobody may wait for a full pipe
+                    pass  # the child must not wait for a full pipe
             code = child.wait()
         finally:
             with self._lock:

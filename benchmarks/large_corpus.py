@@ -94,13 +94,16 @@ def main() -> None:
         quick = ("--epochs", "5", "--license", "MIT", "--registry", registry)
         subprocess.run(
             [*map(str, (*program, "train", "fr_ensemble", "--id", "big", "--corpus", small, *quick))],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         files = {
             rows: write(Path(scratch, f"{rows}.{options.format}"), rows) for rows in (options.rows // 10, options.rows)
         }
-        print(f"Python {platform.python_version()}, {options.rows} rows, {options.format} of "
-              f"{files[options.rows].stat().st_size / 1e6:.0f} MB")  # fmt: skip
+        print(
+            f"Python {platform.python_version()}, {options.rows} rows, {options.format} of "
+            f"{files[options.rows].stat().st_size / 1e6:.0f} MB"
+        )
         ask = ("--registry", registry, "--target", "80", "--confidence", "0.8")
         steps = {
             "corpus info": lambda file: (*program, "fr-ensemble", "corpus", "info", file),

@@ -64,15 +64,27 @@ MOS = (Condition("bitrate_kbps", "log2"), Condition("height"))
 REGULARISED = {"input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True, "epochs": 60}
 AVT_CLIPS, AVT_FRAMES = "clips.parquet", "frames.parquet"
 RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
-    "clips": ("clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3, 60 epochs", AVT_CLIPS,
-              ColumnSpec(("vmaf",), "mos", MOS), REGULARISED),
+    "clips": (
+        "clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3, 60 epochs",
+        AVT_CLIPS,
+        ColumnSpec(("vmaf",), "mos", MOS),
+        REGULARISED,
+    ),
     "clips-canonical": ("clips -> mos: canonical-6", AVT_CLIPS, ColumnSpec(target="mos"), {}),
-    "frames": ("frames -> vmaf: canonical-6, no dropout, 60 epochs", AVT_FRAMES,
-               ColumnSpec(target="vmaf"), {"dropout": 0.0, "epochs": 60}),
+    "frames": (
+        "frames -> vmaf: canonical-6, no dropout, 60 epochs",
+        AVT_FRAMES,
+        ColumnSpec(target="vmaf"),
+        {"dropout": 0.0, "epochs": 60},
+    ),
     "frames-default": ("frames -> vmaf: canonical-6, the default recipe", AVT_FRAMES, ColumnSpec(target="vmaf"), {}),
-    "unlike": ("shipped, one source of each pair, and the outlier -> vmaf: canonical-6", "",
-               ColumnSpec(target="vmaf"), {}),
-}  # fmt: skip
+    "unlike": (
+        "shipped, one source of each pair, and the outlier -> vmaf: canonical-6",
+        "",
+        ColumnSpec(target="vmaf"),
+        {},
+    ),
+}
 Bounds = dict[tuple[str, float], tuple[Float64, Float64]]  # (method, level) -> lower, upper of the held-out rows
 
 
@@ -202,9 +214,14 @@ def public(corpus: Corpus, recipe: Recipe, held_out: int, thin: int) -> tuple[Fl
     for seed in recipe.seeds:
         torch.manual_seed(seed)
         net = nn.Sequential(
-            nn.Linear(x.shape[1], 64), nn.GELU(), nn.Dropout(0.1), nn.Linear(64, 64), nn.GELU(), nn.Dropout(0.1),
+            nn.Linear(x.shape[1], 64),
+            nn.GELU(),
+            nn.Dropout(0.1),
+            nn.Linear(64, 64),
+            nn.GELU(),
+            nn.Dropout(0.1),
             nn.Linear(64, 1),
-        )  # fmt: skip
+        )
         optimiser = torch.optim.Adam(net.parameters(), lr=5e-4, weight_decay=1e-5)
         for _ in range(PUBLIC_EPOCHS):
             for batch in torch.split(fitting[torch.randperm(len(fitting))], 32):

@@ -85,8 +85,10 @@ class Series:
         if not all(map(math.isfinite, (*self.x, *self.y, *self.bars, *self.ends))):
             raise ValueError(f"series {self.name!r}: found NaN or infinity, expected finite numbers")
         if not (0.0 < self.strength <= 1.0 and 0.0 < self.thick < math.inf):
-            raise ValueError(f"series {self.name!r}: found strength {self.strength} and thick {self.thick}, expected "
-                             "0 to 1 and more than 0")  # fmt: skip
+            raise ValueError(
+                f"series {self.name!r}: found strength {self.strength} and thick {self.thick}, expected "
+                "0 to 1 and more than 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,9 +242,16 @@ def test_a_registry_that_cannot_be_used(
     assert ran.code == code
     assert (ran.out if code == 1 else ran.err).count("\n") == (2 if code == 1 else 1)
     for command in (
-        ("list",), ("show", "tiny"), ("gate", "tiny"), ("flip", "tiny"), ("flip", "tiny", "--demote", "--reason", "x"),
-        ("evaluate", "tiny", "--smoke"), ("predict", "tiny", "--corpus", "c.csv"), ("prune",), ("card", "tiny"),
-    ):  # fmt: skip
+        ("list",),
+        ("show", "tiny"),
+        ("gate", "tiny"),
+        ("flip", "tiny"),
+        ("flip", "tiny", "--demote", "--reason", "x"),
+        ("evaluate", "tiny", "--smoke"),
+        ("predict", "tiny", "--corpus", "c.csv"),
+        ("prune",),
+        ("card", "tiny"),
+    ):
         one_line(registry(*command, "--registry", smoke.path), 2)
 
 

@@ -49,16 +49,17 @@ ENDINGS: list[tuple[int, tuple[object, ...]]] = [
     (0, ("validate", EXAMPLES / "valid" / "smoke")),
     (0, ("list", "--registry", EXAMPLES / "valid" / "smoke")),
     (0, ("--help",)),
-    *((1, ("validate", EXAMPLES / "invalid" / "digest-mismatch", "--format", form))
-      for form in ("text", "json", "sarif", "junit", "github")),
-    *((1, ("gate", "held", "--registry", FROZEN, "--format", form))
-      for form in ("text", "json", "junit", "github")),
+    *(
+        (1, ("validate", EXAMPLES / "invalid" / "digest-mismatch", "--format", form))
+        for form in ("text", "json", "sarif", "junit", "github")
+    ),
+    *((1, ("gate", "held", "--registry", FROZEN, "--format", form)) for form in ("text", "json", "junit", "github")),
     (1, ("flip", "m", "--registry", EXAMPLES / "invalid" / "digest-mismatch")),
     (1, ("migrate", EXAMPLES / "invalid" / "digest-mismatch--version-1", "-o", "new")),
     (2, ("gate",)),
     (2, ("rule", "nonsense")),
     (2, ("validate", "nowhere")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("code", "arguments"), ENDINGS, ids=[" ".join(map(str, a[:1] + a[-1:])) for _, a in ENDINGS])

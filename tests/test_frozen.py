@@ -110,8 +110,16 @@ def test_it_gates_equally(commit: Path, path: Path) -> None:
     """The same decision for the same reasons, and each stored metric recomputed."""
     stored = json.loads(path.read_bytes())
     entry, _, incumbent = path.stem.removeprefix("gate-").partition("-against-")
-    ran = run(commit, "gate", entry, *(["--against", incumbent] if incumbent else []), "--registry", "model",
-              "--format", "json")  # fmt: skip
+    ran = run(
+        commit,
+        "gate",
+        entry,
+        *(["--against", incumbent] if incumbent else []),
+        "--registry",
+        "model",
+        "--format",
+        "json",
+    )
     now = json.loads(ran.out)
     assert ran.code == (0 if stored["verdict"] == "PROMOTE" else 1)
     assert {name: now[name] for name in EXACT} == {name: stored[name] for name in EXACT}
@@ -135,8 +143,12 @@ def test_what_is_promotable_flips_and_what_is_production_is_demoted(commit: Path
         of, entry = given.values
         if of == commit:
             smoke = entries(folder)[str(entry)]["smoke"]
-            assert run(folder, "flip", entry, "--registry", "model",
-                       *(() if smoke else ("--demote", "--reason", "drifts"))).code == 0  # fmt: skip
+            assert (
+                run(
+                    folder, "flip", entry, "--registry", "model", *(() if smoke else ("--demote", "--reason", "drifts"))
+                ).code
+                == 0
+            )
             assert entries(folder)[str(entry)]["smoke"] is not smoke
     assert run(folder, "validate", "model").code == 0
 

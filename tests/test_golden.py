@@ -84,8 +84,13 @@ class Scene:
     def git(self, *arguments: str, day: int = 1) -> None:
         """Run git as somebody, on a day of January 2026."""
         date = f"2026-01-{day:02}T12:00:00+00:00"
-        environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
-                       "GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}  # fmt: skip
+        environment = {
+            **os.environ,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_AUTHOR_DATE": date,
+            "GIT_COMMITTER_DATE": date,
+        }
         who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
         subprocess.run(["git", *who, *arguments], cwd=self.folder, env=environment, check=True, capture_output=True)
 
@@ -295,8 +300,12 @@ def train(at: Scene) -> None:
     at.run("show", "a", "--registry", "new", trained=True, files=[str(manifest)])
     at.run("validate", "new")
     at.run("gate", "a", "--registry", "new", trained=True)
-    at.run(*TRAIN, "--id", "a", "--corpus", "frozen/noisy.csv", "--target", "mos", "--interval", "split", *new,
-           trained=True)  # fmt: skip
+    at.run(
+        *TRAIN,
+        *["--id", "a", "--corpus", "frozen/noisy.csv", "--target", "mos", "--interval", "split"],
+        *new,
+        trained=True,
+    )
     at.run("prune", "--registry", "new")
     at.run(*TRAIN, "--id", "probe", "--smoke", *new, trained=True)
     at.run(*TRAIN, "--id", "promoted", "--corpus", "frozen/clean.csv", "--registry", "frozen/model")
@@ -365,14 +374,23 @@ def gate(at: Scene) -> None:
     for entry in MODELS:
         at.run("gate", entry, "--registry", "model", trained=True)
         at.run("gate", entry, "--registry", "model", "--format", "json", trained=True)
-    at.run("gate", "demoted", "--against", "promoted", "--registry", "frozen/model", "-o", "verdict.json",
-           trained=True, files=["verdict.json"])  # fmt: skip
+    at.run(
+        *["gate", "demoted", "--against", "promoted", "--registry", "frozen/model", "-o", "verdict.json"],
+        trained=True,
+        files=["verdict.json"],
+    )
     at.run("gate", "held", "--against", "promoted", "--registry", "frozen/model")
     [evidence] = sorted((at.folder / "frozen" / "model" / "promoted").glob("*/evidence"))
     folder = str(evidence.relative_to(at.folder))
     at.run("gate", "--evidence", folder, "--kind", "fr_ensemble")
-    at.run("gate", "promoted", "--evidence", folder, "--registry", "frozen/model", "--corpus", "frozen/clean.csv",
-           "--format", "json", trained=True)  # fmt: skip
+    at.run(
+        "gate",
+        "promoted",
+        "--evidence",
+        folder,
+        *["--registry", "frozen/model", "--corpus", "frozen/clean.csv", "--format", "json"],
+        trained=True,
+    )
     at.run("gate", "--registry", "frozen/model")
     at.run("gate", "--evidence", "valid", "--kind", "fr_ensemble")
 
@@ -495,8 +513,21 @@ def fr_ensemble_corpus(at: Scene) -> None:
     at.run(*corpus, "import", "logs", "-o", "d.csv")
     at.run(*corpus, "build", "-o", "e.parquet", "--encoders", "libx264", "--crf", "20")
     at.run(*corpus, "build", "none.y4m", "-o", "e.parquet", "--encoders", "libx264", "--crf", "20")
-    at.run(*corpus, "build", "--test-patterns", "-o", "e.parquet", "--encoders", "libx264", "--crf", "20",
-           "--ffmpeg", "no/ffmpeg")  # fmt: skip
+    at.run(
+        *corpus,
+        *[
+            "build",
+            "--test-patterns",
+            "-o",
+            "e.parquet",
+            "--encoders",
+            "libx264",
+            "--crf",
+            "20",
+            "--ffmpeg",
+            "no/ffmpeg",
+        ],
+    )
     at.run(*corpus)
 
 
@@ -584,8 +615,11 @@ def test_every_command_is_typed_in_every_format() -> None:
             for choice in option.type.choices
         ]
         mine = [(given, code) for _, given, code in runs if given[: len(words)] == words]
-        wanted = {(form, form in (formats[0], "text") or f"--format {form}" in " ".join(given))
-                  for form in formats for given, _ in mine}  # fmt: skip
+        wanted = {
+            (form, form in (formats[0], "text") or f"--format {form}" in " ".join(given))
+            for form in formats
+            for given, _ in mine
+        }
         missing += [f"{name} --format {form}" for form in formats if (form, True) not in wanted]
         if not any(code in (0, 1) for _, code in mine) and name not in FAILING:
             missing.append(name)

@@ -1,14 +1,18 @@
-"""test_tests.py: what a test of this project may not do: pass by an `or`, assert nothing, reach for private names."""
+"""test_tests.py: what a test of this project may not do: pass by an `or`, assert nothing, reach for private names.
+
+And that the formatter formats every file.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from places import TESTS
+from places import ROOT, TESTS
 
 FILES = sorted(path for path in TESTS.rglob("*.py") if "examples" not in path.parts)
 PROJECT = ("registry_tool", "fr_ensemble")
@@ -103,3 +107,18 @@ def test_a_test_asserts_what_it_means(path: Path) -> None:
 def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # three of them
     """Each on a text made for it."""
     assert list(check(ast.parse(source))) == found
+
+
+FORMATTED = [
+    path
+    for folder in ("registry_tool", "plugins", "tests", "benchmarks", "docs")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+]
+SWITCH = re.compile(r"#\s*(fmt|yapf):\s*(skip|off)")
+
+
+def test_the_formatter_formats_every_line() -> None:
+    """No comment keeps it from a line."""
+    assert len(FORMATTED) > 300
+    assert [path for path in FORMATTED if SWITCH.search(path.read_text(encoding="utf-8"))] == []
+    assert SWITCH.search("x = [1,\n 2]  # fmt" + ": skip")

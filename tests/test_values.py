@@ -23,22 +23,37 @@ def policy(*rules: str, gate: str = "evidence") -> Policy:
 
 
 ENTRY: dict[str, Any] = {
-    "id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": SHA, "smoke": False, "license": "MIT",
-    "promotion": {"manual": True, "reason": "seen", "by": "me"}, "of_another_version": {"deep": [1, {"x": None}]},
-}  # fmt: skip
+    "id": "a",
+    "kind": "fr",
+    "onnx": "a.onnx",
+    "sha256": SHA,
+    "smoke": False,
+    "license": "MIT",
+    "promotion": {"manual": True, "reason": "seen", "by": "me"},
+    "of_another_version": {"deep": [1, {"x": None}]},
+}
 REGISTRY: dict[str, Any] = {
-    "schema_version": 2, "$schema": "./registry.schema.json", "of_another_version": [1, 2],
+    "schema_version": 2,
+    "$schema": "./registry.schema.json",
+    "of_another_version": [1, 2],
     "policies": {
         "fr": {"gate": "manual", "rules": [], "max_file_bytes": 9},
         "nr": {"rules": [{"metric": "m", "op": ">", "bound": 1}]},
     },
     "models": [ENTRY, {**ENTRY, "id": "b"}],
-}  # fmt: skip
+}
 VERDICT: dict[str, Any] = {
-    "schema_version": 2, "entry": "a", "verdict": "HOLD", "manifest_sha256": SHA, "evidence_sha256": None,
-    "summary_only": True, "policy": {"rules": [{"metric": "m", "op": ">=", "bound": 0.5}]}, "metrics": {"m": 0.25},
-    "reasons": ["m >= 0.5: found 0.25"], "plugins": {"fr_ensemble": "0.1.0"},
-}  # fmt: skip
+    "schema_version": 2,
+    "entry": "a",
+    "verdict": "HOLD",
+    "manifest_sha256": SHA,
+    "evidence_sha256": None,
+    "summary_only": True,
+    "policy": {"rules": [{"metric": "m", "op": ">=", "bound": 0.5}]},
+    "metrics": {"m": 0.25},
+    "reasons": ["m >= 0.5: found 0.25"],
+    "plugins": {"fr_ensemble": "0.1.0"},
+}
 
 
 @pytest.mark.parametrize(
@@ -60,9 +75,18 @@ def test_a_finding_shows_every_field_as_json() -> None:
     """to_dict has each field once, null where there is nothing, and the severity as a word."""
     finding = Finding("some-code", "text", Severity.WARNING, file="a.json", pointer="/x", line=2, column=3)
     assert json.loads(json.dumps(finding.to_dict())) == {
-        "code": "some-code", "severity": "warning", "entry": None, "file": "a.json", "line": 2, "column": 3,
-        "pointer": "/x", "message": "text", "found": None, "expected": None, "hint": None,
-    }  # fmt: skip
+        "code": "some-code",
+        "severity": "warning",
+        "entry": None,
+        "file": "a.json",
+        "line": 2,
+        "column": 3,
+        "pointer": "/x",
+        "message": "text",
+        "found": None,
+        "expected": None,
+        "hint": None,
+    }
     assert {field.name for field in dataclasses.fields(Finding)} == {*finding.to_dict(), "rule"}
 
 
@@ -194,7 +218,7 @@ def test_a_looser_policy_is_known(mine: Policy, other: Policy, looser: bool) -> 
 )
 def test_what_passes_a_policy_that_is_not_looser_passes_the_other(
     mine: list[Rule], other: list[Rule], metrics: dict[str, float]
-) -> None:  # fmt: skip
+) -> None:
     """The meaning of `not looser`, for any policies and any metrics: nothing gets through that the other stops."""
 
     def passes(rules: list[Rule]) -> bool:

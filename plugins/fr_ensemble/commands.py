@@ -65,9 +65,13 @@ def _warn(message: str) -> None:
     "--pattern", metavar="TEXT", help="What a log's name says, such as {src}_{bitrate}kbps_{height}p_{encoder}.json."
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE",
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Where to write: .parquet, .csv or .jsonl.",
-)  # fmt: skip
+)
 def import_(logs: Sequence[Path], meta: Path | None, pattern: str | None, output: Path) -> None:
     """Make a corpus of libvmaf's logs: JSON, XML or CSV, of versions 1.3 to 3, files or folders of them.
 

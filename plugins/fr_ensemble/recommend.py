@@ -101,12 +101,14 @@ def recommend(
         "target": {"name": manifest["target"]["name"], "at_least": question.target},
         "confidence": question.confidence,
         "bound": {
-            "q": quantile.q if np.isfinite(quantile.q) else None, "floor": calibration.floor,
-            "rule": quantile.rule, "guarantee": quantile.guarantee,
+            "q": quantile.q if np.isfinite(quantile.q) else None,
+            "floor": calibration.floor,
+            "rule": quantile.rule,
+            "guarantee": quantile.guarantee,
         },
         "cost": {"column": cost, "cheaper": "higher" if cost in SCALES else "lower"},
         "groups": _groups(clips, question, cost),
-    }, warnings  # fmt: skip
+    }, warnings
 
 
 def _cost(question: Question, spec: ColumnSpec) -> str:

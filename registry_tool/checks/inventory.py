@@ -12,9 +12,29 @@ from registry_tool.storage.files import FileProblem, Folder, InventoryItem
 from registry_tool.values import Registry
 
 MODEL_SUFFIXES = (  # models and weights of other formats, some of which run code when they are loaded
-    ".onnx", ".data", ".onnx_data", ".ort", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".safetensors",
-    ".bin", ".tflite", ".h5", ".hdf5", ".keras", ".pb", ".gguf", ".mlmodel", ".pdparams", ".engine", ".trt",
-)  # fmt: skip
+    ".onnx",
+    ".data",
+    ".onnx_data",
+    ".ort",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".safetensors",
+    ".bin",
+    ".tflite",
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".pb",
+    ".gguf",
+    ".mlmodel",
+    ".pdparams",
+    ".engine",
+    ".trt",
+)
 OTHER_REGISTRY = re.compile(r"(?:.*/)?\.?registry\.json.+\Z")  # what an editor or a killed program left beside it
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")
 

@@ -12,8 +12,14 @@ from registry_tool.errors import ExitCode
 
 @click.command()
 @click.argument("old", metavar="OLD/registry.json")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="NEW", required=True,
-              help="The folder to make; new or empty.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="NEW",
+    required=True,
+    help="The folder to make; new or empty.",
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out what cannot be taken over, instead of making nothing.")
 @format_option("text", "json")
 @click.pass_context
@@ -78,8 +84,12 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 
 @click.command()
 @click.argument("entry_id", metavar="ID")
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE",
-              help="What it learned from.  [default: the corpus that ships with the plugin]")  # fmt: skip
+@click.option(
+    "--corpus",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What it learned from.  [default: the corpus that ships with the plugin]",
+)
 @click.option("--jobs", type=click.IntRange(1), help="Processor cores to use.  [default: all]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
@@ -88,9 +98,16 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 @format_option("text", "json")
 @click.pass_context
 def reproduce(
-    ctx: click.Context, entry_id: str, corpus: Path | None, jobs: int | None, device: str, keep: Path | None,
-    exact: bool, registry: str | None, form: str,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    entry_id: str,
+    corpus: Path | None,
+    jobs: int | None,
+    device: str,
+    keep: Path | None,
+    exact: bool,
+    registry: str | None,
+    form: str,
+) -> None:
     """Train an entry again and compare bytes.
 
     Exit 0: the same bytes; or others that a difference of the environments explains, while predictions agree within

@@ -51,10 +51,20 @@ if TYPE_CHECKING:
 @format_option(*reporters.choices("verdicts"))
 @click.pass_context
 def gate(
-    ctx: click.Context, entry_id: str | None, base: str | None, base_file: Path | None, evidence: Path | None,
-    corpus: Path | None, seeds: str | None, kind: str | None, incumbent: str | None, against: str | None,
-    output: Path | None, registry: str | None, form: str,
-) -> None:  # fmt: skip
+    ctx: click.Context,
+    entry_id: str | None,
+    base: str | None,
+    base_file: Path | None,
+    evidence: Path | None,
+    corpus: Path | None,
+    seeds: str | None,
+    kind: str | None,
+    incumbent: str | None,
+    against: str | None,
+    output: Path | None,
+    registry: str | None,
+    form: str,
+) -> None:
     """Judge evidence: PROMOTE (exit 0) or HOLD (exit 1).
 
     By the policy in the registry. Changes nothing. --format github prints annotations, and adds the gate table to the

@@ -28,17 +28,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("registries", metavar="[REGISTRY]...", nargs=-1)
-@click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True,
-              help="quick: documents and digests alone; full: graph content, probe rows and evidence too.")  # fmt: skip
+@click.option(
+    "--level",
+    type=click.Choice(["quick", "full"]),
+    default="full",
+    show_default=True,
+    help="quick: documents and digests alone; full: graph content, probe rows and evidence too.",
+)
 @format_option(*reporters.choices("validations"))
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
 @click.pass_context
 def validate(
-    ctx: click.Context, registries: tuple[str, ...], level: str, form: str, output: str | None, strict: bool,
+    ctx: click.Context,
+    registries: tuple[str, ...],
+    level: str,
+    form: str,
+    output: str | None,
+    strict: bool,
     changed: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Check every byte and every claim of a registry.
 
     --format github prints annotations, and adds a summary to the file that GITHUB_STEP_SUMMARY names. --changed is for
@@ -246,8 +256,13 @@ def plugins(ctx: click.Context, form: str) -> None:
 
 @click.command()
 @click.argument("kind", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
-              help="Write them all into a folder, and name it in the registry's $schema, for editors.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write them all into a folder, and name it in the registry's $schema, for editors.",
+)
 @registry_option
 @click.pass_context
 def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: str | None) -> None:

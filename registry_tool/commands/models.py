@@ -42,7 +42,10 @@ class TrainGroup(click.Group):
             raise InputError(f"kind {name!r}: expected one that can be trained: {', '.join(self.list_commands(ctx))}")
         kind = plugins.kinds[name]
         return click.Command(
-            name, callback=_train, short_help=kind.summary, params=[*TRAIN_OPTIONS, *kind.options],
+            name,
+            callback=_train,
+            short_help=kind.summary,
+            params=[*TRAIN_OPTIONS, *kind.options],
             help=f"""Train an entry of kind {name} ({kind.summary}) and register it with smoke: true.
 
             \b
@@ -50,7 +53,7 @@ class TrainGroup(click.Group):
               registry train {name} --id my_model --corpus corpus.parquet
               registry train {name} --id probe --smoke
             """,
-        )  # fmt: skip
+        )
 
 
 TRAIN_OPTIONS = [

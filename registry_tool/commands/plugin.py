@@ -21,8 +21,13 @@ def plugin() -> None:
 
 @plugin.command()
 @click.argument("name")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
-              help="The folder to make; new or empty.  [default: registry-NAME]")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder to make; new or empty.  [default: registry-NAME]",
+)
 @click.pass_context
 def new(ctx: click.Context, name: str, output: Path | None) -> None:
     """Make the project of a plugin that owns the kind NAME.

@@ -80,9 +80,13 @@ registry_option = click.option(
 def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--format`, with these choices and what each is for."""
     return click.option(
-        "--format", "form", type=click.Choice(choices), default=choices[0], show_default=True,
+        "--format",
+        "form",
+        type=click.Choice(choices),
+        default=choices[0],
+        show_default=True,
         help=reporters.explained(choices),
-    )  # fmt: skip
+    )
 
 
 def show(lines: str | Iterable[str]) -> None:

@@ -83,9 +83,14 @@ def trusted_of(public_key: tuple[Path, ...], trust: tuple[Path, ...], at: dateti
 @click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder to leave out.")
 @signer_options
 def sign(
-    path: Path, bundle: Path, ignore_path: tuple[Path, ...],
-    key: Path, cert: Path | None, chain: tuple[Path, ...], password_file: Path | None,
-) -> None:  # fmt: skip
+    path: Path,
+    bundle: Path,
+    ignore_path: tuple[Path, ...],
+    key: Path,
+    cert: Path | None,
+    chain: tuple[Path, ...],
+    password_file: Path | None,
+) -> None:
     """Sign a folder or a file: an OpenSSF Model Signing (OMS v1.0) bundle.
 
     The private key is never written, printed or stored. A protected key's password is asked for on a terminal, or read
@@ -114,9 +119,15 @@ def sign(
 @trust_options
 @format_option("text", "json")
 def verify_signature(
-    path: Path, bundle: Path, ignore_path: tuple[Path, ...], ignore_unsigned_files: bool,
-    public_key: tuple[Path, ...], trust: tuple[Path, ...], at: datetime | None, form: str,
-) -> None:  # fmt: skip
+    path: Path,
+    bundle: Path,
+    ignore_path: tuple[Path, ...],
+    ignore_unsigned_files: bool,
+    public_key: tuple[Path, ...],
+    trust: tuple[Path, ...],
+    at: datetime | None,
+    form: str,
+) -> None:
     """Verify who signed a folder or a file, and that not a byte has changed since.
 
     Only what you name is trusted: a public key, or the root of a certificate chain. What cannot be checked offline is

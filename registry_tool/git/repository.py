@@ -19,9 +19,17 @@ FETCH = "fetch full history (fetch-depth: 0)"
 SAFE = ("-c", "safe.bareRepository=explicit")
 # What would make git read another repository than the one that was decided on, or other objects than those it names.
 REDIRECTING = (
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_REPLACE_REF_BASE", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE",
-)  # fmt: skip
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_GRAFT_FILE",
+    "GIT_SHALLOW_FILE",
+)
 LINK, SUBMODULE, REGULAR = "120000", "160000", "100"  # modes of a git tree; how those of regular files begin
 
 

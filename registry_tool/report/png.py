@@ -134,8 +134,13 @@ def _columns(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
 
 
 _DRAW: dict[str, Callable[[Any, Chart, Series, _Look], None]] = {
-    "points": _points, "line": _line, "guide": _guide, "stars": _stars, "spans": _spans, "columns": _columns,
-}  # fmt: skip
+    "points": _points,
+    "line": _line,
+    "guide": _guide,
+    "stars": _stars,
+    "spans": _spans,
+    "columns": _columns,
+}
 
 
 def _limits(axis: Axis, inches: float) -> tuple[float, float]:
@@ -156,8 +161,12 @@ def palette() -> dict[str, str]:
     """Colour by name, as the page's style has them in light: c0 is grey, c1 to c6 take turns."""
     style = files("registry_tool.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
     light = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", style.split("@media", 1)[0]))
-    return {**{f"c{i}": light[f"c{i}"] for i in range(7)}, "alarm": light["bad"], "ink": light["text"],
-            "guide": light["text"]}  # fmt: skip
+    return {
+        **{f"c{i}": light[f"c{i}"] for i in range(7)},
+        "alarm": light["bad"],
+        "ink": light["text"],
+        "guide": light["text"],
+    }
 
 
 def _text(text: str) -> str:

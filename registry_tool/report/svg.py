@@ -70,9 +70,16 @@ def draw(chart: Chart, name: str, title: str) -> Drawing:
     frame = _Frame.of(chart)
     looks = zip(chart.series, colours(chart.series), dashes(chart.series), strict=True)
     return Drawing(
-        name, title, _words(chart), WIDTH, frame.height, list(frame.grid()), frame.axis(), list(frame.texts()),
+        name,
+        title,
+        _words(chart),
+        WIDTH,
+        frame.height,
+        list(frame.grid()),
+        frame.axis(),
+        list(frame.texts()),
         [_group(frame, item, colour, dash) for item, colour, dash in looks],
-    )  # fmt: skip
+    )
 
 
 def colours(series: Sequence[Series]) -> list[str]:
@@ -214,9 +221,7 @@ def _columns(frame: _Frame, item: Series, dash: str) -> Drawn:
     return [Shape("block fill", "".join(blocks))], [Shape("block fill", _key_block(0.7))]
 
 
-_DRAW = {
-    "points": _points, "line": _line, "guide": _guide, "stars": _stars, "spans": _spans, "columns": _columns,
-}  # fmt: skip
+_DRAW = {"points": _points, "line": _line, "guide": _guide, "stars": _stars, "spans": _spans, "columns": _columns}
 
 
 def _dots(frame: _Frame, item: Series) -> str:

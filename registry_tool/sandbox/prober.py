@@ -129,9 +129,12 @@ class Prober(AbstractContextManager["Prober"]):
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         try:
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
                 env={**os.environ, **one_thread},
-            )  # fmt: skip
+            )
         except OSError as error:
             raise WorldError(
                 f"no process to probe models in: {error.strerror}: free some memory, run it again"

@@ -71,7 +71,10 @@ def _outliving(stream: TextIO) -> TextIO:
             stream.flush()
             writer = io.BufferedWriter(_Pipe(descriptor, "wb", closefd=False))
             return io.TextIOWrapper(
-                writer, stream.encoding, stream.errors,
-                line_buffering=stream.line_buffering, write_through=stream.write_through,
-            )  # fmt: skip
+                writer,
+                stream.encoding,
+                stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
     return stream

@@ -69,9 +69,15 @@ class Bench:
         """`registry train KIND --id ENTRY_ID --corpus CORPUS ARGUMENTS...`"""
         options = options_of(self.plugins, self.kind, arguments)
         return train_workflow.train(
-            self.path, self.plugins, self.kind, entry_id, corpus=corpus, smoke=smoke, options=options,
+            self.path,
+            self.plugins,
+            self.kind,
+            entry_id,
+            corpus=corpus,
+            smoke=smoke,
+            options=options,
             progress=lambda what, done, total: None,
-        )  # fmt: skip
+        )
 
     def findings(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> tuple[Finding, ...]:
         """What `registry validate` finds, with the bench's plugins or others."""

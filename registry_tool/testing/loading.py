@@ -21,10 +21,27 @@ from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy
 from registry_tool.workflows.explain import declared_by
 
-HEAVY = frozenset({
-    "IPython", "jax", "matplotlib", "numba", "onnx", "onnxruntime", "pandas", "polars", "pyarrow", "ray", "scipy",
-    "sklearn", "tensorflow", "torch", "torchvision", "transformers", "xgboost",
-})  # fmt: skip
+HEAVY = frozenset(
+    {
+        "IPython",
+        "jax",
+        "matplotlib",
+        "numba",
+        "onnx",
+        "onnxruntime",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "ray",
+        "scipy",
+        "sklearn",
+        "tensorflow",
+        "torch",
+        "torchvision",
+        "transformers",
+        "xgboost",
+    }
+)
 
 
 class Loading(Base):

@@ -182,9 +182,13 @@ class Using(Base):
         if isinstance(hint, type) and issubclass(hint, Enum):
             return list(hint)[-1]
         known = {
-            "corpus": rows, "kind": self.kind, "entry_id": view.entry.id, "smoke": False,
-            "options": options_of(bench.plugins, self.kind, self.arguments), "progress": lambda what, done, total: None,
-        }  # fmt: skip
+            "corpus": rows,
+            "kind": self.kind,
+            "entry_id": view.entry.id,
+            "smoke": False,
+            "options": options_of(bench.plugins, self.kind, self.arguments),
+            "progress": lambda what, done, total: None,
+        }
         needed = [field.name for field in dataclasses.fields(hint) if field.default is dataclasses.MISSING]
         return hint(**{field: known[field] for field in needed})
 

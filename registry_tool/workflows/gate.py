@@ -61,9 +61,14 @@ def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, incumbent
 
 
 def gate_foreign(
-    path: Path | None, plugins: Plugins, entry_id: str | None, kind: str | None, evidence: Path,
-    corpus: Path | None = None, seeds: tuple[int, ...] | None = None,
-) -> Judgement:  # fmt: skip
+    path: Path | None,
+    plugins: Plugins,
+    entry_id: str | None,
+    kind: str | None,
+    evidence: Path,
+    corpus: Path | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> Judgement:
     """Judge evidence that lies in a folder, for an entry, an ensemble of version 1, or for none; it flips nothing.
 
     Without an entry the policy is the registry's for `kind`, or the kind's default; without predictions the kind's

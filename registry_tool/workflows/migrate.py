@@ -142,9 +142,18 @@ def migrate(
         written = made.publish() if done else False
         behind = [i.path for i in folder.inventory() if i.kind != "folder" and i.path not in work.taken]
     return Migration(
-        path, new, work.digest, registry, written, tuple(work.holes(before, after)), tuple(work.joined),
-        work.pinned, tuple(p for p in behind if p != loaded.name), broken, skip_broken and done,
-    )  # fmt: skip
+        path,
+        new,
+        work.digest,
+        registry,
+        written,
+        tuple(work.holes(before, after)),
+        tuple(work.joined),
+        work.pinned,
+        tuple(p for p in behind if p != loaded.name),
+        broken,
+        skip_broken and done,
+    )
 
 
 @dataclass(slots=True)
@@ -312,9 +321,12 @@ class _Work:
             onnx = (row.onnx if row else None) or posixpath.join(base, member["onnx"])
             says = row.document if row else EMPTY
             model = self._model(
-                onnx, row.sha256 if row else str(member.get("sha256")), says, self._cap(kind),
+                onnx,
+                row.sha256 if row else str(member.get("sha256")),
+                says,
+                self._cap(kind),
                 lambda old: f"{at}/{inside(old)}",
-            )  # fmt: skip
+            )
             document = {**member, "onnx": inside(onnx), "sha256": self.taken[onnx]}
             if row is not None:
                 rows[row.id] = row

@@ -76,10 +76,16 @@ def train(
         raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
     digest = sha256_of(data)
     folder = f"{entry_id}/{digest[:12]}"
-    entry = Entry.from_dict({
-        **trained.entry, "id": entry_id, "kind": kind, "manifest": f"{folder}/manifest.json", "sha256": digest,
-        "smoke": True,
-    })  # fmt: skip
+    entry = Entry.from_dict(
+        {
+            **trained.entry,
+            "id": entry_id,
+            "kind": kind,
+            "manifest": f"{folder}/manifest.json",
+            "sha256": digest,
+            "smoke": True,
+        }
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         created = not path.exists()

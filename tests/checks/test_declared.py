@@ -71,9 +71,12 @@ def test_a_license_url_is_http(tmp_path: Path, url: str, good: bool) -> None:
 
 
 ALIKE = [
-    ("fr-v1", "fr_v1", True), ("a-_b", "a_-b", True), ("a__b", "a_b", True), ("fr-v1", "fr-v2", False),
+    ("fr-v1", "fr_v1", True),
+    ("a-_b", "a_-b", True),
+    ("a__b", "a_b", True),
+    ("fr-v1", "fr-v2", False),
     ("ab", "a-b", False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("first", "second", "alike"), ALIKE)

@@ -18,9 +18,18 @@ from registry_tool.hookspec import Level
 
 ENTRY = {"id": "m", "kind": "fr", "onnx": "m.onnx", "sha256": "0" * 64, "smoke": True}
 MALFORMED: tuple[Any, ...] = (
-    None, 7, "m", [], {}, {"id": "m"}, ENTRY | {"smoke": "yes"}, ENTRY | {"sha256": "x"}, ENTRY | {"id": "M M"},
-    {key: value for key, value in ENTRY.items() if key != "smoke"}, ENTRY | {"onnx": "../m.onnx"},
-)  # fmt: skip
+    None,
+    7,
+    "m",
+    [],
+    {},
+    {"id": "m"},
+    ENTRY | {"smoke": "yes"},
+    ENTRY | {"sha256": "x"},
+    ENTRY | {"id": "M M"},
+    {key: value for key, value in ENTRY.items() if key != "smoke"},
+    ENTRY | {"onnx": "../m.onnx"},
+)
 
 
 @settings(deadline=None)

@@ -223,10 +223,17 @@ def thumb_plugin(evidence: object) -> Any:
 def promoted(box: Sandbox, score: float) -> None:
     """Make the thumb entry production on a verdict that fits it."""
     verdict = {
-        "schema_version": 2, "entry": "t", "verdict": "PROMOTE", "manifest_sha256": box.entry["sha256"],
-        "evidence_sha256": "0" * 64, "summary_only": False, "policy": box.registry["policies"]["thumb"],
-        "metrics": {"score": score}, "reasons": [], "plugins": {},
-    }  # fmt: skip
+        "schema_version": 2,
+        "entry": "t",
+        "verdict": "PROMOTE",
+        "manifest_sha256": box.entry["sha256"],
+        "evidence_sha256": "0" * 64,
+        "summary_only": False,
+        "policy": box.registry["policies"]["thumb"],
+        "metrics": {"score": score},
+        "reasons": [],
+        "plugins": {},
+    }
     where = box.folder / "t" / "verdicts" / "PROMOTE-000000000000.json"
     where.parent.mkdir(parents=True)
     where.write_bytes(to_json(verdict))

@@ -294,13 +294,20 @@ def test_a_kind_with_a_manifest_cannot_be_one_file(tmp_path: Path, version: int)
 def test_findings_are_sorted_and_told_once() -> None:
     """By file, line, pointer, code; two plugins that find the same say it once."""
     made = [
-        Finding("b", "x", file="r.json", line=9), Finding("b", "x", file="r.json", line=9), Finding("c", "x"),
-        Finding("a", "x", file="r.json", line=9), Finding("z", "x", file="r.json", line=2),
+        Finding("b", "x", file="r.json", line=9),
+        Finding("b", "x", file="r.json", line=9),
+        Finding("c", "x"),
+        Finding("a", "x", file="r.json", line=9),
+        Finding("z", "x", file="r.json", line=2),
         Finding("z", "x", file="a.json"),
-    ]  # fmt: skip
+    ]
     assert [(f.file, f.line, f.code) for f in sort(made)] == [
-        (None, None, "c"), ("a.json", None, "z"), ("r.json", 2, "z"), ("r.json", 9, "a"), ("r.json", 9, "b"),
-    ]  # fmt: skip
+        (None, None, "c"),
+        ("a.json", None, "z"),
+        ("r.json", 2, "z"),
+        ("r.json", 9, "a"),
+        ("r.json", 9, "b"),
+    ]
 
 
 def test_every_entry_ticks(production: Sandbox) -> None:

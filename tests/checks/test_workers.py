@@ -198,10 +198,21 @@ def test_as_many_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(forks) == (processes if processes > 1 else 0)
     assert found[0] == found[1]
     assert {finding.code for finding in found[0]} >= {
-        "digest-mismatch", "file-missing", "file-is-symlink", "file-escapes", "json-duplicate-key", "json-too-deep",
-        "entry-disagrees", "kind-unknown", "promotion-on-smoke", "promotion-missing", "id-duplicate", "name-collision",
-        "file-unregistered", "sidecar-unpinned",
-    }  # fmt: skip
+        "digest-mismatch",
+        "file-missing",
+        "file-is-symlink",
+        "file-escapes",
+        "json-duplicate-key",
+        "json-too-deep",
+        "entry-disagrees",
+        "kind-unknown",
+        "promotion-on-smoke",
+        "promotion-missing",
+        "id-duplicate",
+        "name-collision",
+        "file-unregistered",
+        "sidecar-unpinned",
+    }
 
 
 def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:

@@ -54,9 +54,12 @@ def test_every_object_that_names_a_file_is_a_pin() -> None:
         "fused": {"onnx": None, "path": ["f"]},
     }
     assert [(pin[key], at) for key, pin, at in pins_of(manifest)] == [
-        ("e.onnx", ""), ("a.onnx", "/members/0"), ("b.onnx", "/members/1"), ("c.npz", "/deep~1er/x/0/0"),
+        ("e.onnx", ""),
+        ("a.onnx", "/members/0"),
+        ("b.onnx", "/members/1"),
+        ("c.npz", "/deep~1er/x/0/0"),
         ("d.json", "/deep~1er/x/0/0/more"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("value", [None, 1, "onnx", [], {}, {"onnx": 1}, [["path"]], {"path": {}}])
@@ -206,7 +209,7 @@ def test_one_broken_pin_hides_no_other(tmp_path: Path) -> None:
             ("file-missing", "/pins/0/sha256"),
             ("digest-mismatch", "/pins/2/sha256"),
             ("file-missing", "/pins/3/sha256"),
-        ]  # fmt: skip
+        ]
 
 
 @pytest.mark.parametrize("keep", [True, False])

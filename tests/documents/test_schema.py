@@ -77,16 +77,34 @@ def test_an_unknown_schema_is_no_schema() -> None:
         (0, {"exclusiveMinimum": 0}, "schema-value", "", "0", "> 0", None),
         ({"c/d": 1}, {"properties": {"c/d": {"type": "null"}}}, "schema-type", "/c~1d", "the number 1", "null", None),
         (
-            {"sha265": 1}, CLOSED, "schema-unknown-field", "/sha265", None, None, "did you mean 'sha256'?",
+            {"sha265": 1},
+            CLOSED,
+            "schema-unknown-field",
+            "/sha265",
+            None,
+            None,
+            "did you mean 'sha256'?",
         ),
         (
-            {"zzz": 1}, CLOSED, "schema-unknown-field", "/zzz", None, None, "remove it",
+            {"zzz": 1},
+            CLOSED,
+            "schema-unknown-field",
+            "/zzz",
+            None,
+            None,
+            "remove it",
         ),
         (
-            {}, CHOICE, "schema-choice", "", "none", "exactly one of a, b", "keep one of a, b",
+            {},
+            CHOICE,
+            "schema-choice",
+            "",
+            "none",
+            "exactly one of a, b",
+            "keep one of a, b",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_violation_says_where_found_and_expected(
     document: Any,
     schema: dict[str, Any],

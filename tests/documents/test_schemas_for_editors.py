@@ -110,9 +110,13 @@ def test_a_bundle_judges_as_its_source() -> None:
     assert not [reference for reference in references(bundle) if not reference.startswith("#/$defs/")]
     entry = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}
     for document in (
-        {"entry": entry, "id": "a", "n": 1}, {"id": 1}, {"n": "a"}, {"entry": {**entry, "sha256": "x"}},
-        {"entry": {**entry, "promotion": {"manual": False}}}, {"entry": {**entry, "onnx": "../a"}},
-    ):  # fmt: skip
+        {"entry": entry, "id": "a", "n": 1},
+        {"id": 1},
+        {"n": "a"},
+        {"entry": {**entry, "sha256": "x"}},
+        {"entry": {**entry, "promotion": {"manual": False}}},
+        {"entry": {**entry, "onnx": "../a"}},
+    ):
         assert violations(document, bundle) == violations(document, source)
     assert violations({"id": 1}, bundle)
 

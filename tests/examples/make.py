@@ -51,14 +51,26 @@ PRODUCTION: Json = {**ENTRY, "smoke": False, "promotion": {"manual": True, "reas
 EVIDENCE = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.95}]}
 MANUAL = {"gate": "manual", "rules": []}
 SIDECAR: Json = {
-    "id": "m", "kind": "fr", "onnx": "m.onnx", "sha256": sha256(PLAIN), "opset": 17, "input_names": ["features"],
+    "id": "m",
+    "kind": "fr",
+    "onnx": "m.onnx",
+    "sha256": sha256(PLAIN),
+    "opset": 17,
+    "input_names": ["features"],
     "output_names": ["score"],
-}  # fmt: skip
+}
 VERDICT: Json = {
-    "schema_version": 2, "entry": "m", "verdict": "PROMOTE", "manifest_sha256": ENTRY["sha256"],
+    "schema_version": 2,
+    "entry": "m",
+    "verdict": "PROMOTE",
+    "manifest_sha256": ENTRY["sha256"],
     "evidence_sha256": "0" * 64,
-    "summary_only": False, "policy": EVIDENCE, "metrics": {"mean_plcc": 0.97}, "reasons": [], "plugins": {},
-}  # fmt: skip
+    "summary_only": False,
+    "policy": EVIDENCE,
+    "metrics": {"mean_plcc": 0.97},
+    "reasons": [],
+    "plugins": {},
+}
 
 
 def registry(*entries: Json, policy: Json = EVIDENCE, **fields: Any) -> Json:
@@ -87,9 +99,17 @@ def valid(name: str, document: Json, files: Files | None = None) -> None:
 
 
 def invalid(
-    name: str, document: Json | bytes, files: Files | None = None, *, file: str = MODEL, pointer: str | None = "",
-    severity: str = "error", line: int | None = None, like: str = "", also: tuple[str, ...] = (),
-) -> None:  # fmt: skip
+    name: str,
+    document: Json | bytes,
+    files: Files | None = None,
+    *,
+    file: str = MODEL,
+    pointer: str | None = "",
+    severity: str = "error",
+    line: int | None = None,
+    like: str = "",
+    also: tuple[str, ...] = (),
+) -> None:
     """like: what the line that the finding points at must hold; line: which one, where no pointer says it.
 
     also: codes of further findings that follow from the one defect.
@@ -173,10 +193,16 @@ def make_documents() -> None:
     invalid("registry-version--array", to_json([registry()]), pointer="/schema_version", line=1)
     invalid("schema-type--models", {**registry(), "models": {}}, pointer="/models")
     invalid("schema-type--smoke", entry(smoke="true"), pointer="/models/0/smoke")
-    invalid("schema-type--bound", registry(ENTRY, policy={"rules": [{"metric": "m", "op": ">=", "bound": "1"}]}),
-            pointer="/policies/fr/rules/0/bound")  # fmt: skip
-    invalid("schema-value--operator", registry(ENTRY, policy={"rules": [{"metric": "m", "op": "~", "bound": 1}]}),
-            pointer="/policies/fr/rules/0/op")  # fmt: skip
+    invalid(
+        "schema-type--bound",
+        registry(ENTRY, policy={"rules": [{"metric": "m", "op": ">=", "bound": "1"}]}),
+        pointer="/policies/fr/rules/0/bound",
+    )
+    invalid(
+        "schema-value--operator",
+        registry(ENTRY, policy={"rules": [{"metric": "m", "op": "~", "bound": 1}]}),
+        pointer="/policies/fr/rules/0/op",
+    )
     invalid("schema-required--smoke", entry(smoke=None), pointer="/models/0")
     invalid("schema-required--policies", {"schema_version": 2, "models": [ENTRY]})
     invalid("schema-required--int8", entry(quant_mode="static"), pointer="/models/0")
@@ -196,8 +222,11 @@ def make_documents() -> None:
         invalid(f"schema-value--path-{name}", entry(onnx=text_), pointer="/models/0/onnx")
     invalid("schema-choice", entry(onnx=None), pointer="/models/0")
     invalid("schema-choice--both", entry(manifest="m/manifest.json"), pointer="/models/0")
-    invalid("schema-choice--promotion", registry({**PRODUCTION, "promotion": {"manual": False, "reason": ""}}),
-            pointer="/models/0/promotion")  # fmt: skip
+    invalid(
+        "schema-choice--promotion",
+        registry({**PRODUCTION, "promotion": {"manual": False, "reason": ""}}),
+        pointer="/models/0/promotion",
+    )
     invalid("schema-unknown-field", v1({**ENTRY, "sha265": "0" * 64}), pointer="/models/0/sha265")
     invalid("schema-value--version-1-kind", v1({**ENTRY, "kind": "thumb"}), pointer="/models/0/kind")
     for name, version in (("newer", 3), ("text", "2"), ("boolean", True), ("float", 2.5), ("null", None)):
@@ -252,8 +281,12 @@ def make_files() -> None:
         invalid(folder, registry(ENTRY), files, file=name, pointer=None, severity="warning")
     run = {"m.onnx": PLAIN, "old/0123456789ab/manifest.json": b"{}"}
     invalid("folder-unused", registry(ENTRY), run, file="old/0123456789ab", pointer=None, severity="note")
-    invalid("bundle-missing", v1({**ENTRY, "sigstore_bundle": "m.sigstore.json"}), pointer="/models/0/sigstore_bundle",
-            severity="warning")  # fmt: skip
+    invalid(
+        "bundle-missing",
+        v1({**ENTRY, "sigstore_bundle": "m.sigstore.json"}),
+        pointer="/models/0/sigstore_bundle",
+        severity="warning",
+    )
     unlicensed = v1({name: value for name, value in ENTRY.items() if name != "license"})
     invalid("license-missing", unlicensed, pointer="/models/0", severity="warning")
 
@@ -309,8 +342,13 @@ def make_promotions() -> None:
         "schema-required--verdict": {"metrics": None},
         "schema-value--verdict": {"verdict": "YES"},
     }
-    at = {"verdict-holds": "/verdict", "verdict-other--entry": "/entry", "verdict-other--manifest": "/manifest_sha256",
-          "schema-required--verdict": "", "schema-value--verdict": "/verdict"}  # fmt: skip
+    at = {
+        "verdict-holds": "/verdict",
+        "verdict-other--entry": "/entry",
+        "verdict-other--manifest": "/manifest_sha256",
+        "schema-required--verdict": "",
+        "schema-value--verdict": "/verdict",
+    }
     for name, fields in pinned.items():
         document = {key: value for key, value in {**VERDICT, **fields}.items() if value is not None}
         verdict = to_json({**document, **({"evidence_sha256": None} if "evidence_sha256" not in document else {})})

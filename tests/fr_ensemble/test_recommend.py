@@ -100,10 +100,11 @@ def test_figures_are_those_of_the_clips_calibration(registry: Program, clips: Sa
     group = document["groups"][0]
     for encode in group["encodes"]:
         mine = [
-            row for row in rows
+            row
+            for row in rows
             if (row["src"], row["encoder"]) == (group["src"], group["encoder"])
             and row["quality"] == encode["setting"]["quality"]
-        ]  # fmt: skip
+        ]
         means = members_means(clips, mine)
         assert encode["n_rows"] == len(mine) == FRAMES
         assert encode["mu"] == pytest.approx(means.mean(), abs=1e-4)

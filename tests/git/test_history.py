@@ -150,8 +150,9 @@ def test_a_shallow_clone_says_so(past: Sandbox, tmp_path: Path, registry: Progra
         as_of(path, moment("2026-05-02"))
 
 
-def test_what_cannot_be_told_is_one_line(past: Sandbox, smoke: Sandbox, tmp_path: Path, registry: Program,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_cannot_be_told_is_one_line(
+    past: Sandbox, smoke: Sandbox, tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An id that never was, no ID, no repository, no commit, no git: each says what to do."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert "no entry 'timy' in any commit" in registry("history", "timy", "--registry", past.path).err

@@ -86,9 +86,14 @@ def a_replaced_commit(clone: Clone) -> None:
 
 
 OTHER_BASES = (
-    a_tag, an_annotated_tag, a_branch, a_branch_of_the_remote, a_tag_with_the_name_of_a_branch, a_file,
+    a_tag,
+    an_annotated_tag,
+    a_branch,
+    a_branch_of_the_remote,
+    a_tag_with_the_name_of_a_branch,
+    a_file,
     a_replaced_commit,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("attack", OTHER_BASES, ids=lambda attack: attack.__name__)
@@ -226,9 +231,15 @@ def one_moved_and_emptied(clone: Clone) -> None:
 
 
 OTHER_REGISTRIES = (
-    a_link_to_a_folder, a_link_to_another_repository, a_submodule, a_bare_repository, a_link_to_the_file,
-    an_empty_one_beside_it, one_beside_it, one_moved_and_emptied,
-)  # fmt: skip
+    a_link_to_a_folder,
+    a_link_to_another_repository,
+    a_submodule,
+    a_bare_repository,
+    a_link_to_the_file,
+    an_empty_one_beside_it,
+    one_beside_it,
+    one_moved_and_emptied,
+)
 
 
 @pytest.mark.parametrize("attack", OTHER_REGISTRIES, ids=lambda attack: attack.__name__)

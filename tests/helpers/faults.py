@@ -248,9 +248,15 @@ def _actions(base: Path, plugins: Plugins) -> Sequence[Action]:
     def train(name: str, seed: int) -> Callable[[Path], object]:
         options = {"seed": seed}
         return lambda folder: train_workflow.train(
-            folder / "registry.json", plugins, "light", name, corpus=None, smoke=False, options=options,
+            folder / "registry.json",
+            plugins,
+            "light",
+            name,
+            corpus=None,
+            smoke=False,
+            options=options,
             progress=lambda *_: None,
-        )  # fmt: skip
+        )
 
     def flip(name: str, reason: str | None = None) -> Callable[[Path], object]:
         return lambda folder: promote_workflow.flip(folder / "registry.json", plugins, name, reason)

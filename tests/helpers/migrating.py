@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from public_shape import VOCABULARY
 from tiny_models import FEATURES, entry, model, sidecar, write
 
 from registry_tool.plugins.manager import load
@@ -29,19 +30,32 @@ def errors(folder: Path) -> list[str]:
 def ensemble(folder: Path, size: int = 2, **fields: Any) -> Path:
     """Production members below `sub/`, with sidecars, and a manifest that is right; fields change it."""
     rows = [entry(folder, model(codec=13, seed=s), f"sub/s{s}", id=f"s{s}", smoke=False) for s in range(size)]
-    vocabulary = ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9", "h264_nvenc", "hevc_nvenc", "av1_nvenc",
-                  "h264_qsv", "hevc_qsv", "av1_qsv", "unknown"]  # fmt: skip
     for seed, row in enumerate(rows):
-        layout = [*(f"encoder_onehot[{name}]" for name in vocabulary), "crf_norm"]
-        write(folder, f"sub/s{seed}.json", sidecar(
-            row, input_names=["features", "codec_onehot"], encoder_vocab=vocabulary, encoder_vocab_version=2,
-            codec_block_layout=layout, seed=seed,
-        ))  # fmt: skip
+        layout = [*(f"encoder_onehot[{name}]" for name in VOCABULARY), "crf_norm"]
+        write(
+            folder,
+            f"sub/s{seed}.json",
+            sidecar(
+                row,
+                input_names=["features", "codec_onehot"],
+                encoder_vocab=VOCABULARY,
+                encoder_vocab_version=2,
+                codec_block_layout=layout,
+                seed=seed,
+            ),
+        )
     manifest = {
-        "id": "e", "kind": "fr_ensemble", "ensemble_size": size, "smoke": False, "mood": {"deep": ["kept", 1]},
+        "id": "e",
+        "kind": "fr_ensemble",
+        "ensemble_size": size,
+        "smoke": False,
+        "mood": {"deep": ["kept", 1]},
         "members": [{"id": f"s{s}", "onnx": f"s{s}.onnx", "seed": s, "sha256": rows[s]["sha256"]} for s in range(size)],
-        "feature_order": FEATURES, "feature_mean": [0.5] * 6, "feature_std": [0.1] * 6,
-        "codec_vocab": vocabulary, "codec_vocab_version": 2,
-    }  # fmt: skip
+        "feature_order": FEATURES,
+        "feature_mean": [0.5] * 6,
+        "feature_std": [0.1] * 6,
+        "codec_vocab": VOCABULARY,
+        "codec_vocab_version": 2,
+    }
     write(folder, "sub/e.json", manifest | fields)
     return old(folder, *rows)

@@ -53,9 +53,13 @@ def say(name: str, **figures: object) -> None:
 def count(name: str, tally: Tally) -> None:
     global bad
     say(
-        name, tried=tally.tried, caught=tally.caught, right_file=tally.caught - len(tally.misplaced),
-        tracebacks=len(tally.tracebacks), time_outs=len(tally.slow),
-    )  # fmt: skip
+        name,
+        tried=tally.tried,
+        caught=tally.caught,
+        right_file=tally.caught - len(tally.misplaced),
+        tracebacks=len(tally.tracebacks),
+        time_outs=len(tally.slow),
+    )
     for line in (tally.missed + tally.misplaced + tally.tracebacks + tally.slow)[:20]:
         print("   ", line)
     bad += len(tally.missed) + len(tally.tracebacks) + len(tally.slow) + len(tally.misplaced)
@@ -162,10 +166,15 @@ def step(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
                     injector.fail(action, operation, fault, run % times, run // times % 2 == 0, failed)
     for name, outcome in (("killed at each write", killed), ("failing disks", failed)):
         say(
-            name, actions=len(injector.actions), runs=outcome.runs, not_harmed=outcome.succeeded,
-            corrupt=len(outcome.corrupt), false_success=len(outcome.false_success), left=len(outcome.leftovers),
+            name,
+            actions=len(injector.actions),
+            runs=outcome.runs,
+            not_harmed=outcome.succeeded,
+            corrupt=len(outcome.corrupt),
+            false_success=len(outcome.false_success),
+            left=len(outcome.leftovers),
             tracebacks=len(outcome.tracebacks),
-        )  # fmt: skip
+        )
         for line in outcome.bad[:20]:
             print("   ", line)
         bad += len(outcome.bad)
@@ -253,9 +262,18 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
             state[name] = entry.smoke if entry else True
     corrupt = len(errors(path, plugins))
     say(
-        "writers", writers=options.writers, rounds=options.rounds, acknowledged=acknowledged, killed=killed,
-        of_them_done=halfway, lost=lost, reads=reads, failed_reads=failed, refused=refused, errors_in_the_end=corrupt,
-    )  # fmt: skip
+        "writers",
+        writers=options.writers,
+        rounds=options.rounds,
+        acknowledged=acknowledged,
+        killed=killed,
+        of_them_done=halfway,
+        lost=lost,
+        reads=reads,
+        failed_reads=failed,
+        refused=refused,
+        errors_in_the_end=corrupt,
+    )
     bad += lost + failed + corrupt + refused
 
 

@@ -45,11 +45,16 @@ class Rows:
         }
         self.sidecars = [
             sidecar(
-                row, input_names=["features", "codec_onehot"], encoder_vocab=ENCODERS, encoder_vocab_version=7,
-                codec_block_layout=LAYOUT, ensemble_id="e", seed=seed,
+                row,
+                input_names=["features", "codec_onehot"],
+                encoder_vocab=ENCODERS,
+                encoder_vocab_version=7,
+                codec_block_layout=LAYOUT,
+                ensemble_id="e",
+                seed=seed,
             )
             for seed, row in enumerate(self.rows)
-        ]  # fmt: skip
+        ]
 
     def findings(self, level: Level = Level.FULL) -> list[Finding]:
         write(self.folder, "e.json", self.manifest)

@@ -22,10 +22,16 @@ SOURCES = [f"src{number}" for number in range(9)]
 def summary(seed: int, plcc: float) -> dict[str, Any]:
     """As the public tools write it; the folds' figures differ, and the means are theirs."""
     folds = [
-        {"held_out": name, "n_train": 800, "n_val": 100, "plcc": plcc + number * 1e-3 + seed * 1e-4, "srocc": 0.95,
-         "rmse": 3.0 + seed / 100}
+        {
+            "held_out": name,
+            "n_train": 800,
+            "n_val": 100,
+            "plcc": plcc + number * 1e-3 + seed * 1e-4,
+            "srocc": 0.95,
+            "rmse": 3.0 + seed / 100,
+        }
         for number, name in enumerate(SOURCES)
-    ]  # fmt: skip
+    ]
     mean = sum(fold["plcc"] for fold in folds) / len(folds)
     return {"seed": seed, "corpus": "c", "n_folds": 9, "folds": folds, "mean_plcc": mean}
 
@@ -105,9 +111,9 @@ def test_a_verdict_that_holds_contradicts_production(tmp_path: Path, name: str, 
     assert "verdict-contradicts" not in codes(path)
 
 
-@pytest.mark.parametrize(("gate", "wrong"), [
-    ({"passed": False}, True), ({"verdict": "HOLD"}, True), ({"passed": True}, False), ("x", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gate", "wrong"), [({"passed": False}, True), ({"verdict": "HOLD"}, True), ({"passed": True}, False), ("x", False)]
+)
 def test_a_sidecar_whose_gate_failed_contradicts_production(tmp_path: Path, gate: Any, wrong: bool) -> None:
     """What the sidecar says of the gate is held against smoke: false."""
     path = ensemble(tmp_path / "model")

@@ -278,10 +278,19 @@ def changes(value: Any) -> Iterator[Callable[[], object]]:
             yield lambda one=one: one.__ior__({"x": 1})
         elif isinstance(one, list | tuple):
             for name, given in (
-                ("append", (1,)), ("extend", ([1],)), ("insert", (0, 1)), ("pop", ()), ("clear", ()), ("reverse", ()),
-                ("sort", ()), ("remove", (1,)), ("__setitem__", (0, 1)), ("__delitem__", (0,)), ("__iadd__", ([1],)),
+                ("append", (1,)),
+                ("extend", ([1],)),
+                ("insert", (0, 1)),
+                ("pop", ()),
+                ("clear", ()),
+                ("reverse", ()),
+                ("sort", ()),
+                ("remove", (1,)),
+                ("__setitem__", (0, 1)),
+                ("__delitem__", (0,)),
+                ("__iadd__", ([1],)),
                 ("__imul__", (2,)),
-            ):  # fmt: skip
+            ):
                 yield lambda one=one, name=name, given=given: getattr(one, name)(*given)
 
 
@@ -396,10 +405,15 @@ def test_an_installed_plugin_that_exits_hides_no_finding(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("flip", "tiny"), ("train", "fr_ensemble", "--id", "x"), ("gate", "--base", "HEAD"), ("reproduce", "tiny"),
-        ("train", "loud", "--id", "x"), ("loud-stats",), ("schema", "loud"),
+        ("flip", "tiny"),
+        ("train", "fr_ensemble", "--id", "x"),
+        ("gate", "--base", "HEAD"),
+        ("reproduce", "tiny"),
+        ("train", "loud", "--id", "x"),
+        ("loud-stats",),
+        ("schema", "loud"),
     ],
-)  # fmt: skip
+)
 def test_what_needs_every_plugin_refuses_without_one(
     smoke: Sandbox, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:

@@ -72,9 +72,14 @@ class Checkout:
         """As runners start bash; returns what it printed."""
         command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
         done = subprocess.run(
-            command, cwd=self.top, env=self.environment | environment, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command,
+            cwd=self.top,
+            env=self.environment | environment,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert done.returncode == code, done.stdout[-4000:]
         return done.stdout
 
@@ -106,9 +111,13 @@ def offline(base: Path) -> dict[str, str]:
 
 
 def project(base: Path) -> Path:
-    return shutil.copytree(ROOT, base / "registry-tool", ignore=lambda folder, names: [
-        name for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names) if name != ".pre-commit-hooks.yaml"
-    ])  # fmt: skip
+    return shutil.copytree(
+        ROOT,
+        base / "registry-tool",
+        ignore=lambda folder, names: [
+            name for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names) if name != ".pre-commit-hooks.yaml"
+        ],
+    )
 
 
 # ---- action.yml -------------------------------------------------------------------------------------------------

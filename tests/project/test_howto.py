@@ -35,9 +35,14 @@ def shell(script: str, folder: Path, **environment: str) -> str:
         (tools / name).chmod(0o755)
     own = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
     done = subprocess.run(
-        ["bash", "-e", "-u", "-o", "pipefail", "-c", script], cwd=folder, env=os.environ | own | environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | own | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 

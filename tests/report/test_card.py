@@ -15,11 +15,18 @@ from thumbs import Thumbs, with_plugin
 
 FIELDS = ("corpus", "target", "feature_order", "codec_vocab", "recipe", "environment", "members")
 SHAPES: list[Any] = [
-    None, 7, "text", True, [], ["a", 1, None, {"x": [1]}], {}, {"name": 1, "range": 2, "n_rows": "x", "sources": 3},
+    None,
+    7,
+    "text",
+    True,
+    [],
+    ["a", 1, None, {"x": [1]}],
+    {},
+    {"name": 1, "range": 2, "n_rows": "x", "sources": 3},
     {"name": "n", "range": [], "n_rows": 1, "sources": [], "rows_sha256": None},
     {"name": "n", "range": ["low", None, {}]},
     [{"name": "numpy"}, {"version": 1}, 3],
-]  # fmt: skip
+]
 
 
 def put(thumb: Sandbox, fields: dict[str, Any]) -> None:
@@ -53,11 +60,16 @@ def test_a_manifest_of_any_shape_gives_a_page(thumb: Sandbox, registry: Program,
 
 def test_a_shape_that_the_card_knows_is_shown(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """Of any kind: target, inputs, corpus, recipe and environment; -o writes what is printed otherwise."""
-    put(thumb, {
-        "target": {"name": "clicks", "range": [0, 1.5]}, "feature_order": ["a", "b"], "recipe": {"epochs": 3},
-        "corpus": {"name": "c.csv", "n_rows": 9, "sources": ["x", "y"], "rows_sha256": "1" * 64},
-        "environment": [{"name": "numpy", "version": "2.1"}, {"name": "python"}],
-    })  # fmt: skip
+    put(
+        thumb,
+        {
+            "target": {"name": "clicks", "range": [0, 1.5]},
+            "feature_order": ["a", "b"],
+            "recipe": {"epochs": 3},
+            "corpus": {"name": "c.csv", "n_rows": 9, "sources": ["x", "y"], "rows_sha256": "1" * 64},
+            "environment": [{"name": "numpy", "version": "2.1"}, {"name": "python"}],
+        },
+    )
     ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
     shown = rows(ran.out)
     assert (shown["Target"], shown["Inputs"]) == ("`clicks`, 0 to 1.5", "`a`, `b`")

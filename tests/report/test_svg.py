@@ -29,8 +29,11 @@ def test_points_land_where_they_should() -> None:
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
     series = Series("a", [0, 1, 0.5, 7, -7], [0, 1, 0.5, 0.5, -7])
     assert dots(drawn(series)) == [
-        (left, bottom), (right, top), ((left + right) / 2, (top + bottom) / 2), (right, (top + bottom) / 2),
-    ]  # fmt: skip  # the last lies on the first, and is drawn once
+        (left, bottom),
+        (right, top),
+        ((left + right) / 2, (top + bottom) / 2),
+        (right, (top + bottom) / 2),
+    ]  # the last lies on the first, and is drawn once
 
 
 def test_a_logarithm_gives_decades_one_length() -> None:

@@ -83,45 +83,71 @@ FITS: dict[str, onnx.ModelProto] = {
 EXCEEDS: dict[str, tuple[onnx.ModelProto, str, str]] = {
     "a tensor in a branch, its size outside": (
         model(never(node("Expand", "x s", "big")), [integers("s", MAX_TENSOR // 4, 8)]),
-        "onnx-allocation", "big in then_branch of if",
+        "onnx-allocation",
+        "big in then_branch of if",
     ),
     "a tensor in a branch, its size inside": (
         model(never(node("Expand", "x s", "big"), tensors=[integers("s", MAX_TENSOR // 4, 8)])),
-        "onnx-allocation", "big in then_branch of if",
+        "onnx-allocation",
+        "big in then_branch of if",
     ),
     "a tensor in a branch, its size multiplied": (
         model(never(node("Mul", "h h", "s"), node("ConstantOfShape", "s", "big")), [integers("h", BIG, 1)]),
-        "onnx-allocation", "big in then_branch of if has 1073741824 elements",
+        "onnx-allocation",
+        "big in then_branch of if has 1073741824 elements",
     ),
     "tiles of tiles": (
-        model(never(node("Tile", "x t", "one"), node("Tile", "one t", "two"), node("Tile", "two t", "big")),
-              [integers("t", 512, 512)]),
-        "onnx-allocation", "big in then_branch of if",
+        model(
+            never(node("Tile", "x t", "one"), node("Tile", "one t", "two"), node("Tile", "two t", "big")),
+            [integers("t", 512, 512)],
+        ),
+        "onnx-allocation",
+        "big in then_branch of if",
     ),
     "a loop in a loop": (
-        model([loop("n", loop("n", STEP, name="inner", carried="loop_in"), node("Identity", "inner_end", "loop_v"))],
-              [scalar("n", 300)]),
-        "onnx-loop", "inner in body of loop runs 90000 rounds",
+        model(
+            [loop("n", loop("n", STEP, name="inner", carried="loop_in"), node("Identity", "inner_end", "loop_v"))],
+            [scalar("n", 300)],
+        ),
+        "onnx-loop",
+        "inner in body of loop runs 90000 rounds",
     ),
     "a loop in a loop in a branch": (
-        model(never(
-            loop("n", loop("n", STEP, name="inner", carried="loop_in"), node("Identity", "inner_end", "loop_v")),
-            node("Identity", "loop_end", "big"),
-        ), [scalar("n", 2**16)]),
-        "onnx-loop", "inner in body of loop runs 4294967296 rounds",
+        model(
+            never(
+                loop("n", loop("n", STEP, name="inner", carried="loop_in"), node("Identity", "inner_end", "loop_v")),
+                node("Identity", "loop_end", "big"),
+            ),
+            [scalar("n", 2**16)],
+        ),
+        "onnx-loop",
+        "inner in body of loop runs 4294967296 rounds",
     ),
     "a scan in a scan": (
-        model([scan("a", "rows", scan("b", "rows", node("Add", "b_in b_in", "b_v"), state="a_in"),
-                    node("Identity", "b_end", "a_v"), state="x")],
-              [numpy_helper.from_array(np.zeros((400, 1), np.float32), "rows")]),
-        "onnx-loop", "b in body of a runs 160000 rounds",
+        model(
+            [
+                scan(
+                    "a",
+                    "rows",
+                    scan("b", "rows", node("Add", "b_in b_in", "b_v"), state="a_in"),
+                    node("Identity", "b_end", "a_v"),
+                    state="x",
+                )
+            ],
+            [numpy_helper.from_array(np.zeros((400, 1), np.float32), "rows")],
+        ),
+        "onnx-loop",
+        "b in body of a runs 160000 rounds",
     ),
     "much in every round": (
-        model([loop("n", node("ConstantOfShape", "s", "wide"), node("ReduceMax", "wide", "loop_v"))],
-              [scalar("n", 2**16), integers("s", 2**18, 8)]),
-        "onnx-loop", "wide in body of loop has 2097152 elements in each of 65536 rounds",
+        model(
+            [loop("n", node("ConstantOfShape", "s", "wide"), node("ReduceMax", "wide", "loop_v"))],
+            [scalar("n", 2**16), integers("s", 2**18, 8)],
+        ),
+        "onnx-loop",
+        "wide in body of loop has 2097152 elements in each of 65536 rounds",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FITS)

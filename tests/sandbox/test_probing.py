@@ -66,31 +66,42 @@ FINE = {
     "fixed axes": model([node("Relu", "x", "y")], [port("x", [4, 3])], [port("y", [4, 3])]),
     "no axes": model([node("Sin", "x", "y")], [port("x", [])], [port("y", [])]),
     "a picture of any size": model(
-        [node("Conv", "x w", "y", pads=[1, 1, 1, 1])], [port("x", ["n", 3, "h", "w"])], [port("y", list("abcd"))],
+        [node("Conv", "x w", "y", pads=[1, 1, 1, 1])],
+        [port("x", ["n", 3, "h", "w"])],
+        [port("y", list("abcd"))],
         [constant("w", np.ones((2, 3, 3, 3)))],
     ),
     "an axis that has to be 224": model(
-        [node("Reshape", "x s", "r"), node("MatMul", "r w", "y")], [port("x", [1, "side"])], [port("y", [1, 5])],
+        [node("Reshape", "x s", "r"), node("MatMul", "r w", "y")],
+        [port("x", [1, "side"])],
+        [port("y", [1, 5])],
         [constant("s", [1, 224], "int64"), constant("w", np.arange(1120).reshape(224, 5))],
     ),
     "one row at a time": model(
         [node("Reshape", "x s", "y")], [port("x", ["N", 3])], [port("y", [3])], [constant("s", [3], "int64")]
     ),
     "indices": model(
-        [node("Gather", "w i", "y")], [port("i", ["N"], INT64)], [port("y", ["N", 2])],
+        [node("Gather", "w i", "y")],
+        [port("i", ["N"], INT64)],
+        [port("y", ["N", 2])],
         [constant("w", [[1, 2], [3, 4]])],
     ),
     "an index that must not be 0": model(
         [node("Range", "one i step", "r"), node("ReduceSum", "r", "y", keepdims=0)],
-        [port("i", [], INT64)], [port("y", [], INT64)],
+        [port("i", [], INT64)],
+        [port("y", [], INT64)],
         [constant("one", 1, "int64"), constant("step", 1, "int64")],
     ),
     "a length that masks": model(
         [
-            node("Shape", "x", "shape"), node("Gather", "shape last", "size"), node("Range", "zero size one", "place"),
-            node("Less", "place n", "keep"), node("Where", "keep x z", "y"),
+            node("Shape", "x", "shape"),
+            node("Gather", "shape last", "size"),
+            node("Range", "zero size one", "place"),
+            node("Less", "place n", "keep"),
+            node("Where", "keep x z", "y"),
         ],
-        [port("x", [1, "T"]), port("n", [1], INT64)], [port("y", [1, "T"])],
+        [port("x", [1, "T"]), port("n", [1], INT64)],
+        [port("y", [1, "T"])],
         [constant("last", 1, "int64"), constant("zero", 0, "int64"), constant("one", 1, "int64"), constant("z", 0)],
     ),
     "a logarithm": model([node("Log", "x", "y")]),  # NaN below 0, not everywhere
@@ -99,7 +110,7 @@ FINE = {
     "a flag": model([node("Not", "x", "y")], [port("x", ["N"], BOOL)], [port("y", ["N"], BOOL)]),
     "float64": model([node("Neg", "x", "y")], [port("x", ["N"], DOUBLE)], [port("y", ["N"], DOUBLE)]),
     "branches both entered": choice("Greater", constant("bound", 0.5)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -109,62 +120,101 @@ def test_sound_models_are_left_alone(name: str) -> None:
 
 
 INNER = node(
-    "If", "c", "yes", name="inner",
-    then_branch=branch("a", node("Abs", "x", "a")), else_branch=branch("b", node("Neg", "x", "b")),
-)  # fmt: skip
+    "If",
+    "c",
+    "yes",
+    name="inner",
+    then_branch=branch("a", node("Abs", "x", "a")),
+    else_branch=branch("b", node("Neg", "x", "b")),
+)
 ZERO, NAN = constant("z", 0.0), node("Div", "z z", "nan")
 ODD = {
     "NaN": (model([NAN, node("Add", "x nan", "y")], tensors=[ZERO]), "onnx-output-not-finite", "y, on all of 12 rows"),
     "NaN in one column": (
-        model([NAN, node("Unsqueeze", "nan a", "n"), node("ReduceMean", "x", "m", axes=[1]), node("Mul", "m n", "k"),
-               node("Concat", "x k", "y", axis=1)], outputs=[port("y", ["N", 4])],
-              tensors=[ZERO, constant("a", [0, 1], "int64")]),
-        "onnx-output-not-finite", "y, on all of 12 rows",
+        model(
+            [
+                NAN,
+                node("Unsqueeze", "nan a", "n"),
+                node("ReduceMean", "x", "m", axes=[1]),
+                node("Mul", "m n", "k"),
+                node("Concat", "x k", "y", axis=1),
+            ],
+            outputs=[port("y", ["N", 4])],
+            tensors=[ZERO, constant("a", [0, 1], "int64")],
+        ),
+        "onnx-output-not-finite",
+        "y, on all of 12 rows",
     ),
     "infinity": (
         model([node("Div", "one z", "inf"), node("Max", "x inf", "y")], tensors=[ZERO, constant("one", 1)]),
-        "onnx-output-not-finite", "y, on all of 12 rows",
+        "onnx-output-not-finite",
+        "y, on all of 12 rows",
     ),
     "a constant": (
         model([node("Mul", "x z", "zero"), node("Add", "zero c", "y")], tensors=[ZERO, constant("c", 95)]),
-        "onnx-output-constant", "y is 95 on all of 12 rows",
+        "onnx-output-constant",
+        "y is 95 on all of 12 rows",
     ),
     "a constant beside a score": (
-        model([node("Mul", "x z", "s"), node("Relu", "x", "y")], outputs=[port("y", ["N", 3]), port("s", ["N", 3])],
-              tensors=[ZERO]),
-        "onnx-output-idle", "s is 0 on all of 12 rows",
+        model(
+            [node("Mul", "x z", "s"), node("Relu", "x", "y")],
+            outputs=[port("y", ["N", 3]), port("s", ["N", 3])],
+            tensors=[ZERO],
+        ),
+        "onnx-output-idle",
+        "s is 0 on all of 12 rows",
     ),
     "NaN beside a score": (
-        model([NAN, node("Mul", "x nan", "s"), node("Relu", "x", "y")],
-              outputs=[port("y", ["N", 3]), port("s", ["N", 3])], tensors=[ZERO]),
-        "onnx-output-not-finite", "s, on all of 12 rows",
+        model(
+            [NAN, node("Mul", "x nan", "s"), node("Relu", "x", "y")],
+            outputs=[port("y", ["N", 3]), port("s", ["N", 3])],
+            tensors=[ZERO],
+        ),
+        "onnx-output-not-finite",
+        "s, on all of 12 rows",
     ),
     "a branch that nothing enters": (
-        choice("Greater", constant("bound", 1e9)), "onnx-branch-unprobed", "then_branch of choose",
+        choice("Greater", constant("bound", 1e9)),
+        "onnx-branch-unprobed",
+        "then_branch of choose",
     ),
     "a branch that everything enters": (
-        choice("Less", constant("bound", 1e9)), "onnx-branch-unprobed", "else_branch of choose",
+        choice("Less", constant("bound", 1e9)),
+        "onnx-branch-unprobed",
+        "else_branch of choose",
     ),
     "a branch in a branch": (
         choice("Greater", constant("bound", -1e9), inner=INNER),
-        "onnx-branch-unprobed", "else_branch of choose, else_branch of inner",
+        "onnx-branch-unprobed",
+        "else_branch of choose, else_branch of inner",
     ),
     "no size that fits": (
-        model([node("Reshape", "x s", "y")], [port("x", [1, "T"])], [port("y", [1, 997])],
-              [constant("s", [1, 997], "int64")]),
-        "onnx-probe-unrun", "",
+        model(
+            [node("Reshape", "x s", "y")],
+            [port("x", [1, "T"])],
+            [port("y", [1, 997])],
+            [constant("s", [1, 997], "int64")],
+        ),
+        "onnx-probe-unrun",
+        "",
     ),
     "fixed axes that do not fit": (
-        model([node("Reshape", "x s", "y")], [port("x", [1, 5])], [port("y", ["a", "b"])],
-              [constant("s", [2, 3], "int64")]),
-        "onnx-probe-refused", "",
+        model(
+            [node("Reshape", "x s", "y")],
+            [port("x", [1, 5])],
+            [port("y", ["a", "b"])],
+            [constant("s", [2, 3], "int64")],
+        ),
+        "onnx-probe-refused",
+        "",
     ),
     "strings": (
         model([node("Identity", "x", "y")], [port("x", ["N"], STRING)], [port("y", ["N"], STRING)]),
-        "onnx-probe-unrun", "no such input",
+        "onnx-probe-unrun",
+        "no such input",
     ),
     "no model": (b"no model", "onnx-probe-refused", ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -205,19 +205,27 @@ MASKS: dict[str, tuple[list[NodeProto], TensorProto, tuple[str, ...]]] = {
     "moved, then Where": ([node("Unsqueeze", "m a", "n"), node("Where", "c n x", "y")], MASK, ()),
     "a mask's Add": ([node("Add", "x m", "s"), node("Softmax", "s", "y")], MASK, ()),
     "a mask's Add, reshaped": (
-        [node("Add", "x m", "s"), node("Reshape", "s p", "r"), node("Softmax", "r", "y")], MASK, (),
+        [node("Add", "x m", "s"), node("Reshape", "s p", "r"), node("Softmax", "r", "y")],
+        MASK,
+        (),
     ),
     "a mask added to a mask": (
-        [node("Add", "m n", "s"), node("Add", "x s", "t"), node("LogSoftmax", "t", "y")], MASK, (),
+        [node("Add", "m n", "s"), node("Add", "x s", "t"), node("LogSoftmax", "t", "y")],
+        MASK,
+        (),
     ),
     "an Add with +inf": ([node("Add", "x m", "s"), node("Softmax", "s", "y")], FLIPPED, ("Add",)),
     "an Add with what Neg makes +inf": (
-        [node("Neg", "m", "n"), node("Add", "x n", "s"), node("Softmax", "s", "y")], MASK, ("Add",),
+        [node("Neg", "m", "n"), node("Add", "x n", "s"), node("Softmax", "s", "y")],
+        MASK,
+        ("Add",),
     ),
     "an Add that goes on": ([node("Add", "x m", "s"), node("MatMul", "s w", "y")], MASK, ("MatMul",)),
     "an Add that is the output": ([node("Add", "x m", "y")], MASK, ("output",)),
     "an Add, then Where, then a product": (
-        [node("Add", "x m", "s"), node("Where", "c s x", "t"), node("Mul", "t t", "y")], MASK, ("Mul",),
+        [node("Add", "x m", "s"), node("Where", "c s x", "t"), node("Mul", "t t", "y")],
+        MASK,
+        ("Mul",),
     ),
     "MatMul": ([node("MatMul", "x m", "y")], MASK, ("MatMul",)),
     "Conv": ([node("Conv", "x m", "y")], MASK, ("Conv",)),
@@ -229,16 +237,18 @@ MASKS: dict[str, tuple[list[NodeProto], TensorProto, tuple[str, ...]]] = {
             node("If", "c", "z", then_branch=body(node("Identity", "m", "o")), else_branch=body(node("Abs", "x", "o"))),
             node("Mul", "z x", "y"),
         ],
-        MASK, ("Mul",),
+        MASK,
+        ("Mul",),
     ),
     "returned by a branch, then Max": (
         [
             node("If", "c", "z", then_branch=body(node("Identity", "m", "o")), else_branch=body(node("Abs", "x", "o"))),
             node("Max", "z x", "y"),
         ],
-        MASK, (),
+        MASK,
+        (),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -258,8 +268,11 @@ def test_infinite_attributes_count_by_their_operator() -> None:
         node("Max", "b c", "y"),
     )
     assert facts(fine).non_finite == ()
-    bad = model(node("LeakyRelu", "x", "a", alpha=np.inf), node("Constant", "", "c", value_floats=[1.0, np.inf]),
-                node("Mul", "a c", "y"))  # fmt: skip
+    bad = model(
+        node("LeakyRelu", "x", "a", alpha=np.inf),
+        node("Constant", "", "c", value_floats=[1.0, np.inf]),
+        node("Mul", "a c", "y"),
+    )
     assert facts(bad).non_finite == (
         NonFinite("graph.node[0].attribute[0]", ("LeakyRelu",)),
         NonFinite("graph.node[1].attribute[0]", ("Mul",)),
@@ -317,10 +330,21 @@ HIDDEN = {
     "an archive in base64": (base64.b64encode(b"PK\x03\x04" + bytes(26)).decode(), "an archive (zip)"),
 }
 PLAIN_TEXTS = [
-    "", "I1\n.", "cosine similarity, see os.system", "(c) 2024", "MZ", "a" * 64, "0123456789abcdef" * 4, "Space(x=1)",
-    '{"key": "dGhpcyBpcyBwbGFpbiB0ZXh0IGluIGJhc2U2NA=="}', "/usr/lib/python3.11/site-packages/torch/nn/modules/conv.py",
-    "d41d8cd98f00b204e9800998ecf8427e", "N.", "].", "é" * 40,
-]  # fmt: skip
+    "",
+    "I1\n.",
+    "cosine similarity, see os.system",
+    "(c) 2024",
+    "MZ",
+    "a" * 64,
+    "0123456789abcdef" * 4,
+    "Space(x=1)",
+    '{"key": "dGhpcyBpcyBwbGFpbiB0ZXh0IGluIGJhc2U2NA=="}',
+    "/usr/lib/python3.11/site-packages/torch/nn/modules/conv.py",
+    "d41d8cd98f00b204e9800998ecf8427e",
+    "N.",
+    "].",
+    "é" * 40,
+]
 
 
 @pytest.mark.parametrize("name", HIDDEN)
@@ -435,7 +459,7 @@ def _here_and_elsewhere() -> TensorProto:
         (TensorProto(name="bad", data_type=77, dims=[1], raw_data=b"1234"), "bad: found 4"),
         (_here_and_elsewhere(), "w: it has values in this file and in another one"),
     ],
-)  # fmt: skip
+)
 def test_bytes_that_do_not_fit_the_shape_are_named(proto: TensorProto, message: str) -> None:
     """Too few, too many, in the wrong field, in two fields, of no known type, here and elsewhere."""
     found = facts(model(tensors=(proto,))).malformed

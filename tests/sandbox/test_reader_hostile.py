@@ -46,15 +46,17 @@ ODD = {
     "another encoding": (PLAIN + field(1, b"\x08"), "ModelProto: field ir_version in another encoding"),
     "a number for a text": (PLAIN + b"\x10\x01", "ModelProto: field producer_name in another encoding"),
     "a value that the schema does not have": (
-        in_graph(field(5, b"\x70\x07")), r"graph.initializer\[0\]: field data_location in another encoding, or",
+        in_graph(field(5, b"\x70\x07")),
+        r"graph.initializer\[0\]: field data_location in another encoding, or",
     ),
     "a type beyond 32 bits": (in_graph(field(5, b"\x10" + varint(2**32 + 10))), "a number in another form"),
     "a number with leading zeros": (b"\x08\x88\x00" + field(7, b""), "5 bytes, 4 when.*a number in another form"),
     "numbers half packed": (
-        in_graph(field(5, b"\x08\x01" + field(1, b"\x01\x01"))), "a number in another form",
+        in_graph(field(5, b"\x08\x01" + field(1, b"\x01\x01"))),
+        "a number in another form",
     ),
     "fields in another order": (field(7, b"") + b"\x08\x08", "a number in another form"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -31,12 +31,49 @@ def problem_of(call: Callable[[], object]) -> FileProblem:
 # ---- paths ------------------------------------------------------------------------------------------------------
 
 ESCAPES = [
-    "", "/", "/etc/passwd", "//x", "..", "../x", "a/../b", "a/..", ".", "./a", "a/.", "a//b", "a/", "a\\b", "..\\x",
-    "C:x", "c:/x", "a\0b", "a\nb", "a\x1bb", "a\u202eb", "a\u200b", "a\u00a0b", "\ud800", "e\u0301.onnx",
-    "a/\uff0e\uff0e/b", "a\uff0fb", "\u2024\u2024/b", "\u2025/b", ".. /x", " a", "a /b", "a.", "a/.../b",
-    ".git/config", "x/.GIT/config", ".registry.lock", ".staging-1/a", "a/.Staging-x", "a" * 256, "\u00e9" * 128,
+    "",
+    "/",
+    "/etc/passwd",
+    "//x",
+    "..",
+    "../x",
+    "a/../b",
+    "a/..",
+    ".",
+    "./a",
+    "a/.",
+    "a//b",
+    "a/",
+    "a\\b",
+    "..\\x",
+    "C:x",
+    "c:/x",
+    "a\0b",
+    "a\nb",
+    "a\x1bb",
+    "a\u202eb",
+    "a\u200b",
+    "a\u00a0b",
+    "\ud800",
+    "e\u0301.onnx",
+    "a/\uff0e\uff0e/b",
+    "a\uff0fb",
+    "\u2024\u2024/b",
+    "\u2025/b",
+    ".. /x",
+    " a",
+    "a /b",
+    "a.",
+    "a/.../b",
+    ".git/config",
+    "x/.GIT/config",
+    ".registry.lock",
+    ".staging-1/a",
+    "a/.Staging-x",
+    "a" * 256,
+    "\u00e9" * 128,
     "a/" * 600 + "a",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("path", ESCAPES, ids=ascii)
@@ -112,13 +149,23 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("path", "code"),
     [
-        ("none", "file-missing"), ("id/none", "file-missing"), ("none/model.onnx", "file-missing"),
-        ("link.onnx", "file-is-symlink"), ("gone.onnx", "file-is-symlink"), ("out/key", "file-is-symlink"),
-        ("in/model.onnx", "file-is-symlink"), ("id/loop", "file-is-symlink"), ("id/loop/x", "file-is-symlink"),
-        ("fifo", "file-not-regular"), ("socket", "file-not-regular"), ("id", "file-not-regular"),
-        ("hard.onnx/x", "file-not-regular"), ("fifo/x", "file-not-regular"), ("lfs.onnx", "file-lfs-pointer"),
+        ("none", "file-missing"),
+        ("id/none", "file-missing"),
+        ("none/model.onnx", "file-missing"),
+        ("link.onnx", "file-is-symlink"),
+        ("gone.onnx", "file-is-symlink"),
+        ("out/key", "file-is-symlink"),
+        ("in/model.onnx", "file-is-symlink"),
+        ("id/loop", "file-is-symlink"),
+        ("id/loop/x", "file-is-symlink"),
+        ("fifo", "file-not-regular"),
+        ("socket", "file-not-regular"),
+        ("id", "file-not-regular"),
+        ("hard.onnx/x", "file-not-regular"),
+        ("fifo/x", "file-not-regular"),
+        ("lfs.onnx", "file-lfs-pointer"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_read(tree: Path, path: str, code: str) -> None:
     """Missing files, links anywhere on the way, fifos, sockets, folders and LFS pointers each have their code."""
     with Folder(tree) as folder:
@@ -163,9 +210,10 @@ def test_pointers_of_annex_and_dvc_name_their_remedy(tmp_path: Path) -> None:
     (tmp_path / "b.onnx.dvc").write_text("outs:\n- md5: x\n  path: b.onnx\n")
     with Folder(tmp_path) as folder:
         for name, code, remedy in (
-            ("a.onnx", "file-annex-pointer", "git annex get"), ("b.onnx", "file-dvc-missing", "dvc pull"),
+            ("a.onnx", "file-annex-pointer", "git annex get"),
+            ("b.onnx", "file-dvc-missing", "dvc pull"),
             ("c.onnx", "file-missing", "restore"),
-        ):  # fmt: skip
+        ):
             with pytest.raises(FileProblem) as caught:
                 folder.read(name, 1000)
             assert (caught.value.code, remedy in str(caught.value)) == (code, True)
@@ -321,10 +369,20 @@ def test_inventory(tree: Path) -> None:
     """The inventory is sorted, follows no link, shows odd names legibly, and skips git, the lock and staging."""
     (tree / os.fsdecode(b"id/deep/\xff")).write_bytes(b"12")
     expected = [
-        ("fifo", "other"), ("gone.onnx", "symlink"), ("hard.onnx", "file"), ("id", "folder"), ("id/deep", "folder"),
-        ("id/deep/\\xff", "file"), ("id/loop", "symlink"), ("id/model.onnx", "file"), ("in", "symlink"),
-        ("lfs.onnx", "file"), ("link.onnx", "symlink"), ("out", "symlink"), ("socket", "other"),
-    ]  # fmt: skip
+        ("fifo", "other"),
+        ("gone.onnx", "symlink"),
+        ("hard.onnx", "file"),
+        ("id", "folder"),
+        ("id/deep", "folder"),
+        ("id/deep/\\xff", "file"),
+        ("id/loop", "symlink"),
+        ("id/model.onnx", "file"),
+        ("in", "symlink"),
+        ("lfs.onnx", "file"),
+        ("link.onnx", "symlink"),
+        ("out", "symlink"),
+        ("socket", "other"),
+    ]
     with Folder(tree) as folder:
         assert folder.inventory() == [InventoryItem(*item) for item in expected]
         assert [item.path for item in folder.inventory(below="id/deep")] == ["id/deep/\\xff"]

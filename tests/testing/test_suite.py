@@ -156,63 +156,88 @@ async def asynchronous(view: Any, level: Level) -> list[Finding]:
 CASES: dict[str, tuple[ModuleType, str, str]] = {
     "a misspelt hook": (broken(registry_verfy=misspelt), "its_names_are_hooks", "did you mean registry_verify"),
     "a hook without its mark": (broken(registry_verify=misspelt), "matches", "lacks @hookimpl"),
-    "a wrapper": (
-        broken(registry_verify=hookimpl(wrapper=True)(wraps)), "matches", "use a plain @hookimpl"),
+    "a wrapper": (broken(registry_verify=hookimpl(wrapper=True)(wraps)), "matches", "use a plain @hookimpl"),
     "an async hook": (broken(registry_verify=hookimpl(asynchronous)), "matches", "is async"),
     "no summary": (broken(registry_kinds=kinds(summary=" ")), "well_formed", "no summary"),
     "no schema": (broken(registry_kinds=kinds(schema={"type": 7})), "well_formed", "no JSON Schema"),
     "an old draft": (
         broken(registry_kinds=kinds(schema={"$schema": "http://json-schema.org/draft-07/schema#"})),
-        "well_formed", "draft-07"),
+        "well_formed",
+        "draft-07",
+    ),
     "rules without a gate": (broken(registry_gate=None), "well_formed", "no registry_gate"),
     "a taken option": (
         broken(registry_kinds=kinds(options=[click.Option(["--smoke"], help="x")])),
-        "options_collide", "--smoke"),
+        "options_collide",
+        "--smoke",
+    ),
     "an option twice": (
         broken(registry_kinds=kinds(options=[click.Option([name, "x"], help="x") for name in ("--a", "--b")])),
-        "options_collide", "x"),
+        "options_collide",
+        "x",
+    ),
     "a required option": (
         broken(registry_kinds=kinds(options=[click.Option(["--need"], required=True, help="x")])),
-        "options_have_defaults", "--need"),
+        "options_have_defaults",
+        "--need",
+    ),
     "a taken command": (
         broken(registry_commands=hookimpl(lambda: [click.Command("validate", help="x")])),
-        "commands_collide", "is the core's"),
+        "commands_collide",
+        "is the core's",
+    ),
     "a command without help": (
-        broken(registry_commands=hookimpl(lambda: [click.Command("ruler-x")])), "commands_collide", "no help"),
+        broken(registry_commands=hookimpl(lambda: [click.Command("ruler-x")])),
+        "commands_collide",
+        "no help",
+    ),
     "printing": (broken(registry_verify=verify_prints), "good_registry", "printed 'looking at good"),
     "writing": (broken(registry_verify=verify_writes), "good_registry_validates", "wrote into the current folder"),
     "an environment": (broken(registry_verify=verify_sets_a_variable), "good_registry_validates", "environment"),
     "a seed": (broken(registry_verify=verify_seeds), "good_registry_validates", "random state"),
     "another id": (
         broken(registry_train=trained(lambda t: replace(t, manifest={**t.manifest, "id": "x"}))),
-        "what_it_trains", "it would not validate"),
+        "what_it_trains",
+        "it would not validate",
+    ),
     "no mark of random rows": (
         broken(registry_train=trained(lambda t: replace(t, manifest={**t.manifest, "random_rows": False}))),
-        "random_rows_train", "random_rows: true"),
+        "random_rows_train",
+        "random_rows: true",
+    ),
     "any rows": (broken(registry_train=train_anything), "training_names", "DID NOT RAISE"),
     "rows that raise": (broken(registry_predict=predict_raises), "a_hook_names", "No such file"),
     "batches that are none": (broken(registry_predict=predict_lists), "keeps_its_contract", "gave a dict"),
     "a document that JSON cannot hold": (
-        broken(registry_evaluate=evaluate_objects), "keeps_its_contract", "expected a JSON value"),
+        broken(registry_evaluate=evaluate_objects),
+        "keeps_its_contract",
+        "expected a JSON value",
+    ),
     "an edited manifest": (broken(registry_verify=verify_edits), "keeps_its_contract", "it is read-only"),
     "a moving figure": (broken(registry_gate=gate_of_the_clock), "keeps_its_contract", "answers differently"),
     "a metric that is never measured": (broken(registry_gate=gate_without_metric), "gate_measures", "oof_plcc"),
     "a good entry that is held": (broken(registry_gate=gate_of_the_clock), "is_promoted", "HOLD: oof_plcc >= 0.9"),
     "belief": (broken(registry_gate=gate_believes), "replaced_with_its_pins", "oof.csv"),
-    "a verify that raises": (
-        broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),
+    "a verify that raises": (broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),
     "a gate that raises": (broken(registry_gate=gate_raises), "replaced_with_its_pins", "registry_gate failed"),
     "a lax schema": (
         broken(registry_kinds=kinds(schema={"type": "object"}), registry_verify=None),
-        "every_field", "changes with no finding"),
-    "an undeclared finding": (
-        broken(registry_verify=verify_speaks_loosely), "every_field", "'ruler-odd': declare it"),
+        "every_field",
+        "changes with no finding",
+    ),
+    "an undeclared finding": (broken(registry_verify=verify_speaks_loosely), "every_field", "'ruler-odd': declare it"),
     "findings that are nowhere": (
-        broken(registry_kinds=kinds(findings={"ruler-": "nowhere"})), "findings_are_explained", "No module named"),
+        broken(registry_kinds=kinds(findings={"ruler-": "nowhere"})),
+        "findings_are_explained",
+        "No module named",
+    ),
     "a prefix without findings": (
-        broken(registry_kinds=kinds(findings={"thumb-": "registry_ruler.plugin"})), "findings_are_explained", "thumb-"),
+        broken(registry_kinds=kinds(findings={"thumb-": "registry_ruler.plugin"})),
+        "findings_are_explained",
+        "thumb-",
+    ),
     "a nosy verify": (broken(registry_verify=verify_is_nosy), "other_kinds", "speaks of another kind"),
-}  # fmt: skip
+}
 
 
 def suite_of(plugin: object, **settings: Any) -> PluginSuite:

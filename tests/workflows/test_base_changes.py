@@ -73,18 +73,38 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], None], str, str]] = [
     ("a deletion", deleted, "warning[deleted]", "a: deleted; it was production"),
     ("a smoke entry deleted", deleted_smoke, "note[deleted]", "c: deleted; it was smoke"),
     ("a rename", renamed, "note[renamed]", "d: renamed from c"),
-    ("a policy loosened", policy("fr_ensemble", LOOSE), "warning[policy]",
-     "policy of fr_ensemble: loosened: mean_plcc >= 0.95 became mean_plcc >= 0.5"),
-    ("a policy made manual", policy("fr_ensemble", MANUAL), "warning[policy]",
-     "policy of fr_ensemble: loosened: gate evidence became manual; mean_plcc >= 0.95 removed"),
-    ("a policy removed", policy("fr_ensemble", None), "warning[policy]",
-     "policy of fr_ensemble: loosened: removed; it was: mean_plcc >= 0.95"),
-    ("a policy raised", policy("fr_ensemble", {"rules": [*STRICT["rules"], {**STRICT["rules"][0], "op": ">"}]}),
-     "note[policy]", "policy of fr_ensemble: mean_plcc >= 0.95 became mean_plcc >= 0.95, mean_plcc > 0.95"),
+    (
+        "a policy loosened",
+        policy("fr_ensemble", LOOSE),
+        "warning[policy]",
+        "policy of fr_ensemble: loosened: mean_plcc >= 0.95 became mean_plcc >= 0.5",
+    ),
+    (
+        "a policy made manual",
+        policy("fr_ensemble", MANUAL),
+        "warning[policy]",
+        "policy of fr_ensemble: loosened: gate evidence became manual; mean_plcc >= 0.95 removed",
+    ),
+    (
+        "a policy removed",
+        policy("fr_ensemble", None),
+        "warning[policy]",
+        "policy of fr_ensemble: loosened: removed; it was: mean_plcc >= 0.95",
+    ),
+    (
+        "a policy raised",
+        policy("fr_ensemble", {"rules": [*STRICT["rules"], {**STRICT["rules"][0], "op": ">"}]}),
+        "note[policy]",
+        "policy of fr_ensemble: mean_plcc >= 0.95 became mean_plcc >= 0.95, mean_plcc > 0.95",
+    ),
     ("a policy added", policy("nr", MANUAL), "note[policy]", "policy of nr: added: manual, no rules"),
-    ("a limit raised", policy("fr_ensemble", {**STRICT, "max_file_bytes": 9}), "note[policy]",
-     "policy of fr_ensemble: max_file_bytes (none) became 9"),
-]  # fmt: skip
+    (
+        "a limit raised",
+        policy("fr_ensemble", {**STRICT, "max_file_bytes": 9}),
+        "note[policy]",
+        "policy of fr_ensemble: max_file_bytes (none) became 9",
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "change", "mark", "words"), CHANGES, ids=[case[0] for case in CHANGES])

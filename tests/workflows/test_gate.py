@@ -82,8 +82,11 @@ def test_a_policy_that_asks_nothing_is_hold(smoke: Sandbox, plugins: Plugins, po
 
 def test_random_rows_are_hold(random_rows: Sandbox, plugins: Plugins) -> None:
     """However good the figures of random rows look, the first reason says what they are."""
-    random_rows.edit(lambda document: document.update(policies={"fr_ensemble": {"rules": [
-        {"metric": "n_rows", "op": ">=", "bound": 1}]}}))  # fmt: skip
+    random_rows.edit(
+        lambda document: document.update(
+            policies={"fr_ensemble": {"rules": [{"metric": "n_rows", "op": ">=", "bound": 1}]}}
+        )
+    )
     verdict = gate(random_rows.path, plugins, "tiny").verdict
     assert verdict.decision == "HOLD"
     assert "random rows" in verdict.reasons[0]

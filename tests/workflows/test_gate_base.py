@@ -117,7 +117,7 @@ FROM_PRODUCTION: list[Any] = [
     ("policies removed", unpolicied, [("tiny", "HOLD", "its policy changed")]),
     ("demoted", demote, []),
     ("removed", remove, [("tiny", "HOLD", "deleted while in production")]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "change", "expected"), FROM_SMOKE, ids=[case[0] for case in FROM_SMOKE])

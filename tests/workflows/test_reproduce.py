@@ -82,11 +82,18 @@ def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
         (b"text", {"figure": {}}, "1", 1, "/figure/a: then [1.0, 2], now nothing"),
         (b"text", {"figures": 0, "figure": {"a": [True, 2]}}, "1", 1, "/figure/a/0: then 1.0, now True"),
     ],
-)  # fmt: skip
+)
 def test_bytes_and_values_are_compared(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program, text: bytes, more: dict[str, Any],
-    environment: str, code: int, words: str,
-) -> None:  # fmt: skip
+    box: Sandbox,
+    notes: Notes,
+    with_notes: Plugins,
+    registry: Program,
+    text: bytes,
+    more: dict[str, Any],
+    environment: str,
+    code: int,
+    words: str,
+) -> None:
     """A difference passes where the environment explains it and it follows from the weights."""
     notes.environment = environment
     notes.train_again(text, **more)
@@ -165,9 +172,20 @@ def test_what_cannot_be_reproduced_is_one_line(
 
 
 ENVIRONMENTS = (
-    None, 7, "numpy 1", [], {}, {"numpy": "1"}, ["numpy"], [["numpy", "1"]], [None], [{"name": "numpy"}],
-    [{"version": "1"}], [{"name": ["a"], "version": {"b": 1}}], [{"name": "ink", "version": 2}],
-)  # fmt: skip
+    None,
+    7,
+    "numpy 1",
+    [],
+    {},
+    {"numpy": "1"},
+    ["numpy"],
+    [["numpy", "1"]],
+    [None],
+    [{"name": "numpy"}],
+    [{"version": "1"}],
+    [{"name": ["a"], "version": {"b": 1}}],
+    [{"name": "ink", "version": 2}],
+)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=repr)

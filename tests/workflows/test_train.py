@@ -45,11 +45,16 @@ def test_a_first_run_makes_the_registry(path: Path) -> None:
         "policies": {"sketch": {"rules": [{"metric": "score", "op": ">=", "bound": 0.5}]}},
         "models": [
             {
-                "id": "s", "kind": "sketch", "license": "MIT", "manifest": f"s/{digest[:12]}/manifest.json",
-                "of_the_plugin": 1, "sha256": digest, "smoke": True,
+                "id": "s",
+                "kind": "sketch",
+                "license": "MIT",
+                "manifest": f"s/{digest[:12]}/manifest.json",
+                "of_the_plugin": 1,
+                "sha256": digest,
+                "smoke": True,
             }
         ],
-    }  # fmt: skip
+    }
     manifest = (path.parent / document["models"][0]["manifest"]).read_bytes()
     assert sha256(manifest) == digest
     assert json.loads(manifest)["weights"] == {"onnx": "w.onnx", "sha256": sha256(MODEL)}
@@ -166,10 +171,13 @@ def test_an_id_of_another_kind_is_refused(smoke: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "json"), (b"{}", "schema_version"), (b'{"schema_version": 1, "models": []}', "expected 2"),
-        (b'{"schema_version": 2, "models": []}', "policies"), (b'{"schema_version": 3, "models": []}', "0, 1 or 2"),
+        (b"", "json"),
+        (b"{}", "schema_version"),
+        (b'{"schema_version": 1, "models": []}', "expected 2"),
+        (b'{"schema_version": 2, "models": []}', "policies"),
+        (b'{"schema_version": 3, "models": []}', "0, 1 or 2"),
     ],
-)  # fmt: skip
+)
 def test_a_registry_that_cannot_take_the_entry_is_refused_before_training(
     path: Path, text: bytes, message: str
 ) -> None:

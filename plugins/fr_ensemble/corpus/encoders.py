@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -40,8 +40,6 @@ class Encoder:
 _X26X = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _QSV = ("veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _NVENC = ("p1", "p2", "p3", "p4", "p5", "p6", "p7")
-_VAAPI_DEVICE = ("-vaapi_device", "/dev/dri/renderD128")
-_NVENC_EXTRA = ("-rc", "vbr", "-b:v", "0")
 
 
 def _numbers(fastest: int, slowest: int) -> tuple[str, ...]:
@@ -55,27 +53,61 @@ _SOFTWARE = (
     ),
     Encoder("libsvtav1", "-crf", (1, 63), "-preset", _numbers(13, 0), "8", ("-svtav1-params", "lp=1")),
     Encoder(
-        "libvvenc", "-qp", (0, 63), "-preset", ("faster", "fast", "medium", "slow", "slower"), "faster",
+        "libvvenc",
+        "-qp",
+        (0, 63),
+        "-preset",
+        ("faster", "fast", "medium", "slow", "slower"),
+        "faster",
         ("-vvenc-params", "threads=0"),  # with a worker thread, ffmpeg may end before the last frames come out
         pixels="yuv420p10le",
     ),
     Encoder(
-        "libvpx-vp9", "-crf", (0, 63), "-cpu-used", _numbers(8, 0), "4",
+        "libvpx-vp9",
+        "-crf",
+        (0, 63),
+        "-cpu-used",
+        _numbers(8, 0),
+        "4",
         ("-deadline", "good", "-b:v", "0", "-row-mt", "0"),
     ),
-)  # fmt: skip
+)
+
+
+def _nvenc(name: str, worst: int) -> Encoder:
+    return Encoder(name, "-cq", (1, worst), "-preset", _NVENC, "p5", ("-rc", "vbr", "-b:v", "0"), hardware=True)
+
+
+def _qsv(name: str) -> Encoder:  # without a bitrate this is its ICQ mode
+    return Encoder(name, "-global_quality", (1, 51), "-preset", _QSV, "medium", hardware=True)
+
+
+def _vaapi(name: str, quality: str, worst: int) -> Encoder:
+    presets, device, upload = _numbers(7, 1), ("-vaapi_device", "/dev/dri/renderD128"), ",format=nv12,hwupload"
+    encoder = Encoder(name, quality, (1, worst), "-compression_level", presets, "4", ("-rc_mode", "CQP"), hardware=True)
+    return replace(encoder, device=device, upload=upload)
+
+
+def _amf(name: str) -> Encoder:
+    presets = ("speed", "balanced", "quality")
+    return Encoder(
+        name, "-qvbr_quality_level", (1, 51), "-quality", presets, "balanced", ("-rc", "qvbr"), hardware=True
+    )
+
+
 _HARDWARE = (
-    *(Encoder(n, "-cq", (1, worst), "-preset", _NVENC, "p5", _NVENC_EXTRA, hardware=True)
-      for n, worst in (("h264_nvenc", 51), ("hevc_nvenc", 51), ("av1_nvenc", 63))),
-    *(Encoder(n, "-global_quality", (1, 51), "-preset", _QSV, "medium", hardware=True)
-      for n in ("h264_qsv", "hevc_qsv", "av1_qsv")),  # without a bitrate this is its ICQ mode
-    *(Encoder(n, option, (1, worst), "-compression_level", _numbers(7, 1), "4", ("-rc_mode", "CQP"), hardware=True,
-              device=_VAAPI_DEVICE, upload=",format=nv12,hwupload")
-      for n, option, worst in (("h264_vaapi", "-qp", 51), ("hevc_vaapi", "-qp", 51),
-                               ("av1_vaapi", "-global_quality", 255))),
-    *(Encoder(n, "-qvbr_quality_level", (1, 51), "-quality", ("speed", "balanced", "quality"), "balanced",
-              ("-rc", "qvbr"), hardware=True)
-      for n in ("h264_amf", "hevc_amf", "av1_amf")),
-)  # fmt: skip
+    _nvenc("h264_nvenc", 51),
+    _nvenc("hevc_nvenc", 51),
+    _nvenc("av1_nvenc", 63),
+    _qsv("h264_qsv"),
+    _qsv("hevc_qsv"),
+    _qsv("av1_qsv"),
+    _vaapi("h264_vaapi", "-qp", 51),
+    _vaapi("hevc_vaapi", "-qp", 51),
+    _vaapi("av1_vaapi", "-global_quality", 255),
+    _amf("h264_amf"),
+    _amf("hevc_amf"),
+    _amf("av1_amf"),
+)
 
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in (*_SOFTWARE, *_HARDWARE)})

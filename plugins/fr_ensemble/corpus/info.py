@@ -235,14 +235,16 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
     elif "logs" in record:
         said.append(f"made of: {len(record['logs'])} logs")
-    said += ["", *text_table([["source", "rows", "clips", "encoders", "target min/mean/max"], *(
+    sources = [
         [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
         for name, s in document["sources"].items()
-    )])]  # fmt: skip
-    said += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *(
+    ]
+    encoders = [
         [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _figures(e["target"])]
         for name, e in document["encoders"].items()
-    )])]  # fmt: skip
+    ]
+    said += ["", *text_table([["source", "rows", "clips", "encoders", "target min/mean/max"], *sources])]
+    said += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *encoders])]
     features = [[name, _figures(figures)] for name, figures in document["features"].items()]
     said += ["", *text_table([["feature", "min/mean/max"], *features]), ""]
     odd = []
@@ -290,8 +292,11 @@ def _histogram(target: Mapping[str, Any]) -> Figure:
     middles = [low + width * (place + 0.5) for place in range(len(counts))]
     columns = Series("", middles, counts, "columns", thick=width, tone="first")
     across = Axis(target["name"], low, low + width * len(counts))
-    return Figure("Rows by target", "How many rows have a target in each bar.",
-                  Chart(across, Axis("rows", 0, 1.05 * max(counts)), [columns]))  # fmt: skip
+    return Figure(
+        "Rows by target",
+        "How many rows have a target in each bar.",
+        Chart(across, Axis("rows", 0, 1.05 * max(counts)), [columns]),
+    )
 
 
 def _ladder(title: str, about: Mapping[str, Any], odd: Collection[str], target: Mapping[str, Any] | None) -> Figure:

@@ -362,10 +362,18 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     sources, source_index = _sorted(source)
     clip_index, clips = (None, None) if clip is None else _clips(source_index, sources, clip)
     return Corpus(
-        spec=spec, source=source_index, sources=sources, clip=clip_index, clips=clips,
-        groups=MappingProxyType(groups), unknown_encoders=MappingProxyType(dict(unknown)),
-        sha256=None, record=None, rows_sha256=digest.hexdigest(), **whole,
-    )  # fmt: skip  # one field a line says no more
+        spec=spec,
+        source=source_index,
+        sources=sources,
+        clip=clip_index,
+        clips=clips,
+        groups=MappingProxyType(groups),
+        unknown_encoders=MappingProxyType(dict(unknown)),
+        sha256=None,
+        record=None,
+        rows_sha256=digest.hexdigest(),
+        **whole,
+    )
 
 
 def _sorted(text: Text) -> tuple[tuple[str, ...], Int64]:

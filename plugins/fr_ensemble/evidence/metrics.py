@@ -86,24 +86,24 @@ class Metric:
 
 def _fold_metrics() -> Iterator[Metric]:
     """What the folds show, by seed and source."""
-    table: tuple[tuple[str, str, str, str, Callable[[Measurement], float]], ...] = (
-        ("mean_plcc", "", HIGHER, "Pearson's correlation in each fold, mean over folds, then over seeds",
-         lambda m: m.seed_plcc.mean()),
-        ("plcc_spread", "", LOWER, "largest less smallest of the seeds' mean PLCC",
-         lambda m: m.seed_plcc.max() - m.seed_plcc.min()),
-        ("min_seed_plcc", "", HIGHER, "the lowest seed's mean PLCC", lambda m: m.seed_plcc.min()),
-        ("worst_fold_plcc", "", HIGHER, "the lowest of the folds' PLCC, each a mean over seeds",
-         lambda m: m.scores.plcc.mean(axis=0).min()),
-        ("mean_srocc", "", HIGHER, "Spearman's rank correlation in each fold, mean over folds and seeds",
-         lambda m: m.scores.srocc.mean()),
-        ("mean_rmse", TARGET_UNITS, LOWER, "RMSE in each fold, mean over folds and seeds",
-         lambda m: m.scores.rmse.mean()),
-        ("n_seeds", "seeds", HIGHER, "different seeds", lambda m: len(set(m.scores.seeds))),
-        ("n_folds", "folds", HIGHER, "held-out sources", lambda m: len(m.scores.folds)),
-        ("n_rows", "rows", HIGHER, "rows of all folds", lambda m: sum(m.scores.n)),
-    )  # fmt: skip  # a table
-    for name, unit, direction, meaning, of in table:
-        yield Metric(name, unit, direction, meaning, FOLDS, 1, of, in_manifest=True)
+
+    def metric(name: str, unit: str, direction: str, meaning: str, of: Callable[[Measurement], float]) -> Metric:
+        return Metric(name, unit, direction, meaning, FOLDS, 1, of, in_manifest=True)
+
+    meaning = "Pearson's correlation in each fold, mean over folds, then over seeds"
+    yield metric("mean_plcc", "", HIGHER, meaning, lambda m: m.seed_plcc.mean())
+    meaning = "largest less smallest of the seeds' mean PLCC"
+    yield metric("plcc_spread", "", LOWER, meaning, lambda m: m.seed_plcc.max() - m.seed_plcc.min())
+    yield metric("min_seed_plcc", "", HIGHER, "the lowest seed's mean PLCC", lambda m: m.seed_plcc.min())
+    meaning = "the lowest of the folds' PLCC, each a mean over seeds"
+    yield metric("worst_fold_plcc", "", HIGHER, meaning, lambda m: m.scores.plcc.mean(axis=0).min())
+    meaning = "Spearman's rank correlation in each fold, mean over folds and seeds"
+    yield metric("mean_srocc", "", HIGHER, meaning, lambda m: m.scores.srocc.mean())
+    meaning = "RMSE in each fold, mean over folds and seeds"
+    yield metric("mean_rmse", TARGET_UNITS, LOWER, meaning, lambda m: m.scores.rmse.mean())
+    yield metric("n_seeds", "seeds", HIGHER, "different seeds", lambda m: len(set(m.scores.seeds)))
+    yield metric("n_folds", "folds", HIGHER, "held-out sources", lambda m: len(m.scores.folds))
+    yield metric("n_rows", "rows", HIGHER, "rows of all folds", lambda m: sum(m.scores.n))
     meaning = "rows of the smallest fold"
     yield Metric("min_fold_rows", "rows", HIGHER, meaning, FOLDS, 3, lambda m: min(m.scores.n), in_manifest=True)
 

@@ -77,9 +77,16 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
         trained = train(
-            corpus.training_data(), job.recipe, trainer=job.trainer, jobs=job.jobs, device=job.device,
-            engine=job.engine, checkpoint=job.checkpoint, resume=job.resume, progress=progress,
-        )  # fmt: skip
+            corpus.training_data(),
+            job.recipe,
+            trainer=job.trainer,
+            jobs=job.jobs,
+            device=job.device,
+            engine=job.engine,
+            checkpoint=job.checkpoint,
+            resume=job.resume,
+            progress=progress,
+        )
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
@@ -99,10 +106,16 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     block = codec_block(corpus.codec[probe_at], corpus.conditioning[probe_at], n_slots)
     document = build(
-        job.entry_id, corpus, name, job.recipe, trained.scaler,
+        job.entry_id,
+        corpus,
+        name,
+        job.recipe,
+        trained.scaler,
         probe={
-            "features": corpus.features[probe_at].tolist(), "codec_block": block.tolist(),
-            "mu": mu[probe_at].tolist(), "sigma": sigma[probe_at].tolist(),
+            "features": corpus.features[probe_at].tolist(),
+            "codec_block": block.tolist(),
+            "mu": mu[probe_at].tolist(),
+            "sigma": sigma[probe_at].tolist(),
         },
         intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
         conformal_q_residual=residual_quantile(oof, 0.95),
@@ -115,7 +128,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         random_rows=job.random,
         metrics_version=METRICS_VERSION,
         arithmetic=arithmetic(job.trainer, job.device),
-    )  # fmt: skip
+    )
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     files[document["fused"]["onnx"]] = fused
     return Trained(

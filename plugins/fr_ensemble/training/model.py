@@ -165,9 +165,23 @@ class Steps:
         """Train for some epochs, at most `most`."""
         epochs, model = min(most, self.epochs_a_call), self.model
         kernel.train_epochs(
-            self.table.rows, self.table.source, model.key.fold, self.stops, self.scale, self.shape, self.rates,
-            model.streams, model.powers, model.p, self.gradient, model.m, model.v, self.order, self.work, epochs,
-        )  # fmt: skip
+            self.table.rows,
+            self.table.source,
+            model.key.fold,
+            self.stops,
+            self.scale,
+            self.shape,
+            self.rates,
+            model.streams,
+            model.powers,
+            model.p,
+            self.gradient,
+            model.m,
+            model.v,
+            self.order,
+            self.work,
+            epochs,
+        )
         model.epoch += epochs
 
 

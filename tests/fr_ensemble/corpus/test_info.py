@@ -65,12 +65,16 @@ def test_a_sound_corpus(registry: Program, tmp_path: Path) -> None:
     assert bars == {"from": 75.0, "width": 0.25, "counts": ([1, 0, 0, 0] * 16)[:61]}
     assert document["features"]["adm2"]["max"] == 0.9
     assert document["sources"]["b"] == {
-        "n_rows": 8, "n_clips": 2, "encoders": ["libx264", "wonder", "x265"],
+        "n_rows": 8,
+        "n_clips": 2,
+        "encoders": ["libx264", "wonder", "x265"],
         "target": {"min": 75.0, "mean": 78.5, "max": 82.0},
-    }  # fmt: skip
+    }
     assert document["encoders"]["wonder"] == {
-        "n_rows": 5, "known": False, "target": {"min": 76.0, "mean": 82.0, "max": 88.0},
-    }  # fmt: skip
+        "n_rows": 5,
+        "known": False,
+        "target": {"min": 76.0, "mean": 82.0, "max": 88.0},
+    }
     assert document["encoders"]["x265"]["known"]
     odd = ("missing_features", "constant_columns", "duplicate_rows", "shared_rows", "similar_names", "record")
     assert not any(document[name] for name in odd)

@@ -20,12 +20,15 @@ def make_rows(n=12):
     rng = np.random.default_rng(0)
     return [
         {
-            "src": f"s{i % 3}", "encoder": ("libx264", "hevc", "rav1e")[i // 2 % 3], "cq": 20 + i % 2,
+            "src": f"s{i % 3}",
+            "encoder": ("libx264", "hevc", "rav1e")[i // 2 % 3],
+            "cq": 20 + i % 2,
             **{name: round(float(value), 6) for name, value in zip(CANONICAL_6, rng.random(6), strict=True)},
-            "vmaf": round(float(rng.uniform(0, 100)), 4), "kbps": 100.5 + i,
+            "vmaf": round(float(rng.uniform(0, 100)), 4),
+            "kbps": 100.5 + i,
         }
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def write(path, rows, columns=None):
@@ -62,7 +65,7 @@ FORMATS = ["rows.parquet", "rows.jsonl", "rows.csv"]
         *(("h264_qsv", 8, 5), ("h265_qsv", 9, 5), ("av1_qsv", 10, 5)),
         *((name, 11, 5) for name in ("unknown", "rav1e", "libaom-av1")),
     ],
-)  # fmt: skip
+)
 def test_encoders_as_people_write_them(name, two, one):
     """Every alias finds its slot in both vocabularies; what has none is unknown."""
     assert (encode([name], 2)[0].tolist(), encode([name], 1)[0].tolist()) == ([two], [one])
@@ -243,7 +246,7 @@ def test_a_missing_column_names_its_nearest_match(tmp_path, name):
         ("header.csv", HEADER + b"\n", "found no rows"),
         ("short.csv", HEADER + b"\ns,x264,1\n", "short.csv:2: found 3 fields"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_corpus_is_one_line(tmp_path, name, data, words):
     """A missing, foreign, broken or empty file is one InputError that says what it is."""
     if data is not None:

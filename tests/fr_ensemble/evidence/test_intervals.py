@@ -48,13 +48,30 @@ def one_row_a_source(k):
 @pytest.mark.parametrize(
     ("k", "level", "q"),
     [
-        (8, 0.5, 5), (8, 0.8, 8), (8, 0.9, math.inf), (8, 0.95, math.inf),
-        (9, 0.5, 5), (9, 0.8, 8), (9, 0.9, 9), (9, 0.95, math.inf),
-        (10, 0.5, 6), (10, 0.8, 9), (10, 0.9, 10), (10, 0.95, math.inf),
-        (19, 0.5, 10), (19, 0.8, 16), (19, 0.9, 18), (19, 0.95, 19), (19, 0.99, math.inf),
-        (20, 0.5, 11), (20, 0.8, 17), (20, 0.9, 19), (20, 0.95, 20), (20, 0.99, math.inf),
+        (8, 0.5, 5),
+        (8, 0.8, 8),
+        (8, 0.9, math.inf),
+        (8, 0.95, math.inf),
+        (9, 0.5, 5),
+        (9, 0.8, 8),
+        (9, 0.9, 9),
+        (9, 0.95, math.inf),
+        (10, 0.5, 6),
+        (10, 0.8, 9),
+        (10, 0.9, 10),
+        (10, 0.95, math.inf),
+        (19, 0.5, 10),
+        (19, 0.8, 16),
+        (19, 0.9, 18),
+        (19, 0.95, 19),
+        (19, 0.99, math.inf),
+        (20, 0.5, 11),
+        (20, 0.8, 17),
+        (20, 0.9, 19),
+        (20, 0.95, 20),
+        (20, 0.99, math.inf),
     ],
-)  # fmt: skip
+)
 def test_conformal_quantile_by_hand(k, level, q):
     """With one row a source the hierarchical quantile is the ceil((K + 1) level)-th smallest score, or infinite."""
     assert calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level).q_conformal == q
@@ -62,9 +79,19 @@ def test_conformal_quantile_by_hand(k, level, q):
 
 @pytest.mark.parametrize(
     ("k", "level", "parametric"),
-    [(8, 0.8, False), (8, 0.9, True), (9, 0.8, False), (9, 0.9, True), (10, 0.9, True), (19, 0.9, False),
-     (19, 0.95, True), (20, 0.95, True), (29, 0.95, False), (28, 0.95, True)],
-)  # fmt: skip
+    [
+        (8, 0.8, False),
+        (8, 0.9, True),
+        (9, 0.8, False),
+        (9, 0.9, True),
+        (10, 0.9, True),
+        (19, 0.9, False),
+        (19, 0.95, True),
+        (20, 0.95, True),
+        (29, 0.95, False),
+        (28, 0.95, True),
+    ],
+)
 def test_parametric_where_sources_are_too_few(k, level, parametric):
     """Below (K + 1) alpha = 1.5 q is Student's t over sources, or the last level reached if that is more."""
     found = calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level)
@@ -338,8 +365,11 @@ def test_intervals_round_trip_and_recalibrate(method):
     assert again == intervals
     assert again.recalibrated(oof) == intervals
     assert [(c.unit, c.side) for c in again.calibrations] == [
-        ("row", "two-sided"), ("row", "lower"), ("clip", "two-sided"), ("clip", "lower"),
-    ]  # fmt: skip
+        ("row", "two-sided"),
+        ("row", "lower"),
+        ("clip", "two-sided"),
+        ("clip", "lower"),
+    ]
     assert list(again.input_ranges) == [*corpus.spec.features, "log2:kbps"]
 
 

@@ -59,10 +59,15 @@ def test_a_name_with_a_control_character_is_refused(sign):
 @pytest.mark.parametrize(
     ("rows", "sources", "seeds", "good"),
     [
-        (10_000_000, 22, 5, True), (100_000, 1_000, 5, True), (40_000, 40_000, 2, False), (5_000, 1_001, 5, False),
-        (10_000_000, 100, 5, False), (300_000_000, 1, 1, True), (300_000_001, 1, 1, False),
+        (10_000_000, 22, 5, True),
+        (100_000, 1_000, 5, True),
+        (40_000, 40_000, 2, False),
+        (5_000, 1_001, 5, False),
+        (10_000_000, 100, 5, False),
+        (300_000_000, 1, 1, True),
+        (300_000_001, 1, 1, False),
     ],
-)  # fmt: skip
+)
 def test_evidence_has_a_size_that_can_be_measured(rows, sources, seeds, good):
     """Ten million rows of a few sources, a thousand sources of five seeds; more is refused before it is measured."""
     if good:
@@ -78,8 +83,15 @@ def test_too_many_sources_are_refused_before_anything_is_measured():
     names = tuple(f"s{k}" for k in range(n))
     started = time.process_time()
     with pytest.raises(EvidenceProblem, match="folds"):
-        replace(OOF, sources=names, source=np.arange(n), target=np.zeros(n), predictions=np.zeros((3, n)), clips=None,
-                clip=None)  # fmt: skip
+        replace(
+            OOF,
+            sources=names,
+            source=np.arange(n),
+            target=np.zeros(n),
+            predictions=np.zeros((3, n)),
+            clips=None,
+            clip=None,
+        )
     assert time.process_time() - started < 1.0
 
 
@@ -87,18 +99,28 @@ def test_summaries_have_the_public_fields():
     """A summary carries what the public tools write, and our digests."""
     document = summaries()[1]
     assert set(document) == {
-        "seed", "corpus", "n_folds", "folds", "mean_plcc", "std_plcc", "mean_srocc", "mean_rmse",
-        "recipe_sha256", "rows_sha256",
-    }  # fmt: skip
+        "seed",
+        "corpus",
+        "n_folds",
+        "folds",
+        "mean_plcc",
+        "std_plcc",
+        "mean_srocc",
+        "mean_rmse",
+        "recipe_sha256",
+        "rows_sha256",
+    }
     assert (document["seed"], document["corpus"], document["n_folds"]) == (1, "corpus.parquet", 4)
     fold = document["folds"][2]
     rows = CORPUS.source == 2
     assert fold == {
-        "held_out": "random2", "n_train": 120, "n_val": 40,
+        "held_out": "random2",
+        "n_train": 120,
+        "n_val": 40,
         "plcc": plcc(OOF.predictions[1][rows], CORPUS.target[rows]),
         "srocc": srocc(OOF.predictions[1][rows], CORPUS.target[rows]),
         "rmse": rmse(OOF.predictions[1][rows], CORPUS.target[rows]),
-    }  # fmt: skip
+    }
     assert document["std_plcc"] == pytest.approx(np.std([f["plcc"] for f in document["folds"]], ddof=1))
 
 
@@ -276,7 +298,7 @@ def npy(array, **options):
         (repack({"sources.npy": npy(np.array(["", "", "", ""]))}), "different names"),
         (repack({"sources.npy": npy(np.array([0x110000] * 4, "<u4").view("<U1"))}), "not a readable archive"),
     ],
-)  # fmt: skip
+)
 def test_foreign_bytes_in_place_of_predictions_are_refused(data, words):
     """Anything but exactly our arrays is one clear line: no pickle is loaded, no missing byte invented."""
     with pytest.raises(EvidenceProblem, match=words) as error:

@@ -119,11 +119,14 @@ def test_mu_and_sigma_are_the_members(smoke: Sandbox, registry: Program, made: M
     codec = np.zeros((len(rows), len(manifest["codec_vocab"])), np.float32)
     codec[np.arange(len(rows)), [manifest["codec_vocab"].index(row["encoder"]) for row in rows]] = 1
     folder = smoke.artifacts
-    scores = np.stack([
-        onnxruntime.InferenceSession((folder / member["onnx"]).read_bytes(), providers=["CPUExecutionProvider"])
-        .run(["score"], {"features": features, "codec_onehot": codec})[0].reshape(-1)
-        for member in manifest["members"]
-    ]).astype(float)  # fmt: skip
+    scores = np.stack(
+        [
+            onnxruntime.InferenceSession((folder / member["onnx"]).read_bytes(), providers=["CPUExecutionProvider"])
+            .run(["score"], {"features": features, "codec_onehot": codec})[0]
+            .reshape(-1)
+            for member in manifest["members"]
+        ]
+    ).astype(float)
     columns = predicted(registry, smoke, made.heldout)
     assert columns["mu"] == pytest.approx(scores.mean(axis=0), abs=1e-3)
     assert columns["sigma"] == pytest.approx(scores.std(axis=0, ddof=1), abs=1e-3)

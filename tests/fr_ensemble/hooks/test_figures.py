@@ -47,13 +47,23 @@ class View:
 
 def view(oof: Oof | bytes, method: str = "loso-hcp-t") -> EntryView:
     stored = {
-        "method": method, "unit": "row", "side": "two-sided", "ddof": 1, "range": [0, 100], "floor": 0, "levels": {},
-        "n": 1, "n_per_source": {}, "sha256": "0" * 64,
-    }  # fmt: skip
+        "method": method,
+        "unit": "row",
+        "side": "two-sided",
+        "ddof": 1,
+        "range": [0, 100],
+        "floor": 0,
+        "levels": {},
+        "n": 1,
+        "n_per_source": {},
+        "sha256": "0" * 64,
+    }
     manifest = {
-        "schema_version": 2, "kind": "fr_ensemble", "target": {"name": "vmaf", "range": [0, 100]},
+        "schema_version": 2,
+        "kind": "fr_ensemble",
+        "target": {"name": "vmaf", "range": [0, 100]},
         "intervals": {"method": method, "calibrations": [stored], "input_ranges": []},
-    }  # fmt: skip
+    }
     return View(write_oof(oof) if isinstance(oof, Oof) else oof, manifest)  # type: ignore[return-value]  # a part of it
 
 
@@ -146,9 +156,12 @@ def test_reach_knows_nothing_of_its_own_source() -> None:
     oof = make_oof()
     keep = oof.source != 5
     others = replace(
-        oof, sources=oof.sources[:5], source=oof.source[keep], target=oof.target[keep],
+        oof,
+        sources=oof.sources[:5],
+        source=oof.source[keep],
+        target=oof.target[keep],
         predictions=oof.predictions[:, keep],
-    )  # fmt: skip
+    )
     q = calibrate(others, method="abs", levels=[0.8]).at(0.8).q
     assert held_out_reach(oof, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
     worse = replace(oof, target=np.where(keep, oof.target, oof.target + 30))

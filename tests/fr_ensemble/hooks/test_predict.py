@@ -159,9 +159,25 @@ def test_the_table_holds_the_figures(smoke: Sandbox, registry: Program, made: Ma
     document = evaluated(registry, smoke, *where)
     lines = registry("evaluate", "tiny", *where, "--registry", smoke.path).out.splitlines()
     assert lines[0].split() == [
-        "rows", "n", "plcc", "srocc", "rmse", "crps",
-        "cover", "80%", "width", "80%", "score", "80%", "cover", "95%", "width", "95%", "score", "95%",
-    ]  # fmt: skip
+        "rows",
+        "n",
+        "plcc",
+        "srocc",
+        "rmse",
+        "crps",
+        "cover",
+        "80%",
+        "width",
+        "80%",
+        "score",
+        "80%",
+        "cover",
+        "95%",
+        "width",
+        "95%",
+        "score",
+        "95%",
+    ]
     rows = {line.split("  ")[0]: line.split("  ", 1)[1].split() for line in lines[1:]}
     over = document["over_sources"]
 

@@ -25,8 +25,21 @@ from registry_tool.workflows.opening import find_entry, opened, usable
 def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
     """Every file and the manifest are the same on any number of cores; --keep holds the run, --exact is met."""
     before, keep = production.tree(), tmp_path / "again"
-    ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", production.path, "--format", "json",
-                   "--jobs", 1, "--keep", keep, "--exact")  # fmt: skip
+    ran = registry(
+        "reproduce",
+        "tiny",
+        "--corpus",
+        made.corpus,
+        "--registry",
+        production.path,
+        "--format",
+        "json",
+        "--jobs",
+        1,
+        "--keep",
+        keep,
+        "--exact",
+    )
     document = json.loads(ran.out)
     assert violations(document, schemas.load("reproduction")) == []
     assert (ran.code, document["outcome"], document["changes"], document["environment"]) == (0, "identical", [], [])
@@ -46,8 +59,18 @@ def elsewhere(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not has_fma():
         pytest.skip("NOT TESTED on this processor, which has no fused multiply-add: other bytes explained")
     path = tmp_path_factory.mktemp("elsewhere") / "registry.json"
-    program("train", "fr_ensemble", "--id", "tiny", "--corpus", made.corpus, *TRAINING, "--registry", path,
-            env=os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "-avx,-fma"})  # fmt: skip
+    program(
+        "train",
+        "fr_ensemble",
+        "--id",
+        "tiny",
+        "--corpus",
+        made.corpus,
+        *TRAINING,
+        "--registry",
+        path,
+        env=os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "-avx,-fma"},
+    )
     return path.parent
 
 

@@ -95,9 +95,13 @@ def test_the_manifest_says_what_was_trained_on(trained: Trained, corpus: Path) -
     """Corpus digests, rows and sources, and the scaler: mean and deviation over all rows."""
     read, manifest = read_corpus(corpus, ColumnSpec()), trained.manifest
     assert manifest["corpus"] == {
-        "name": "corpus.csv", "sha256": read.sha256, "rows_sha256": read.rows_sha256, "n_rows": 36,
-        "sources": ["s40", "s41", "s42"], "record": None,
-    }  # fmt: skip
+        "name": "corpus.csv",
+        "sha256": read.sha256,
+        "rows_sha256": read.rows_sha256,
+        "n_rows": 36,
+        "sources": ["s40", "s41", "s42"],
+        "record": None,
+    }
     assert manifest["feature_mean"] == pytest.approx(read.features.mean(axis=0))
     assert manifest["feature_std"] == pytest.approx(read.features.std(axis=0), rel=0.02)  # ddof is the trainer's own
     assert manifest["target"] == {"name": "vmaf", "range": [0.0, 100.0]}

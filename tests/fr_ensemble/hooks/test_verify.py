@@ -146,7 +146,7 @@ DOCUMENTS: list[tuple[str, Change, str, str]] = [  # found in documents alone, s
     ("n as text", put(*CALIBRATION, "n", value="9"), "schema-type", "/intervals/calibrations/0/n"),
     ("no probe", drop("probe"), "schema-required", ""),
     ("random rows as text", put("random_rows", value="false"), "schema-type", "/random_rows"),
-]  # fmt: skip
+]
 COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and figures are computed again
     ("members swapped", swap_members, "ensemble-fused", "/fused/onnx"),
     ("another scaler", put("feature_mean", 0, value=lambda x: x * 1.001), "ensemble-fused", "/fused/onnx"),
@@ -171,7 +171,7 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
     ("another floor", put("intervals", "calibrations", 0, "floor", value=1.0), "intervals-disagree", "/intervals"),
     ("another method", put(*CALIBRATION, "method", value="guess"), "intervals-unusable", "/intervals"),
     ("a range turned", put("intervals", "calibrations", 0, "range", value=[9, 0]), "intervals-unusable", "/intervals"),
-]  # fmt: skip
+]
 CLAIMS: list[tuple[str, Change]] = [  # claims that pinned bytes can bear out or not
     ("public q", put("confidence", "conformal_q_residual", value=lambda q: q / 2)),
     ("public q of null", put("confidence", "conformal_q_residual", value=None)),

@@ -154,9 +154,12 @@ def constant(oof: Oof) -> Oof:
 
 def fewer_rows(oof: Oof) -> Oof:
     return replace(
-        oof, source=oof.source[1:], target=oof.target[1:], predictions=oof.predictions[:, 1:],
+        oof,
+        source=oof.source[1:],
+        target=oof.target[1:],
+        predictions=oof.predictions[:, 1:],
         clip=None if oof.clip is None else oof.clip[1:],
-    )  # fmt: skip
+    )
 
 
 def renamed(oof: Oof) -> Oof:
@@ -178,7 +181,7 @@ EVIDENCE: list[tuple[str, Callable[[Oof], Oof], bool, str]] = [
     ("another corpus file", lambda oof: replace(oof, corpus_sha256="0" * 64), True, "evidence-problem"),
     ("another recipe", lambda oof: replace(oof, recipe_sha256="0" * 64), True, "evidence-problem"),
     ("another target", lambda oof: replace(oof, target=oof.target[::-1].copy()), True, "evidence-disagrees"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "change", "fit", "code"), EVIDENCE, ids=[case[0] for case in EVIDENCE])

@@ -168,8 +168,14 @@ def test_every_option_changes_the_result() -> None:
     """No option of a recipe is read and then forgotten."""
     base = Recipe(seeds=(0, 1), epochs=3, hidden=16, batch_size=8)
     changes = [
-        {"epochs": 4}, {"batch_size": 9}, {"learning_rate": 1e-3}, {"weight_decay": 0.1}, {"dropout": 0.2},
-        {"weight_decay": 0.1, "decoupled_weight_decay": True}, {"input_noise": 0.1}, {"hidden": 17},
+        {"epochs": 4},
+        {"batch_size": 9},
+        {"learning_rate": 1e-3},
+        {"weight_decay": 0.1},
+        {"dropout": 0.2},
+        {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        {"input_noise": 0.1},
+        {"hidden": 17},
         {"early_stopping": 1},
-    ]  # fmt: skip
+    ]
     assert len({digest(train(DATA, replace(base, **change), jobs=1)) for change in [{}, *changes]}) == len(changes) + 1

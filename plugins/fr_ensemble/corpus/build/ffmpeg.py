@@ -100,9 +100,14 @@ class Runner:
             if self._stopped:
                 raise FFmpegError("stopped")
             child = subprocess.Popen(
-                command, cwd=folder, text=True, errors="replace",
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            )  # fmt: skip
+                command,
+                cwd=folder,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             self._children.add(child)
         assert child.stderr is not None
         try:

@@ -154,9 +154,15 @@ def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
     assert table.column_names == expected
     first, *_, last = table.to_pylist()
     assert first == {
-        "src": "a_b", "encoder": "libx264", "bitrate": 200.0, "height": 360.0, "fps": 59.94, "clip": names[0],
-        "frame_index": 0, **FRAMES[0],
-    }  # fmt: skip
+        "src": "a_b",
+        "encoder": "libx264",
+        "bitrate": 200.0,
+        "height": 360.0,
+        "fps": 59.94,
+        "clip": names[0],
+        "frame_index": 0,
+        **FRAMES[0],
+    }
     assert (last["frame_index"], last["clip"], last["bitrate"]) == (1, names[1], 900.0)
     record = json.loads(table.schema.metadata[RECORD_KEY.encode()])
     assert record["libvmaf"] == ["3.0.0"]
@@ -259,9 +265,14 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
     ],
 )
 def test_a_wrong_call_says_what_was_expected(
-    arguments: list[str], table: str, code: int, message: str, registry: Program, tmp_path: Path,
+    arguments: list[str],
+    table: str,
+    code: int,
+    message: str,
+    registry: Program,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """An option or a table that cannot be used is one line and writes nothing."""
     monkeypatch.chdir(tmp_path)
     as_json(tmp_path / "a.json")

@@ -18,8 +18,9 @@ from registry_tool.figures import Chart as Chart
 from registry_tool.figures import Figure as Figure
 from registry_tool.figures import Series as Series
 from registry_tool.figures import Table as Table
+from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxSummary
-from registry_tool.values import EMPTY, Entry, Evidence, Finding, Json, Policy
+from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy
 
 if TYPE_CHECKING:
     import click

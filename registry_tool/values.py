@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 from registry_tool.errors import InputError
 from registry_tool.figures import Table
-from registry_tool.findings import Finding as Finding
-from registry_tool.findings import Severity as Severity
 
 # None, bool, int, float, str, a list or tuple, a mapping from str; the mark is for the check of what plugins answer.
 Json = Annotated[Any, "JSON"]

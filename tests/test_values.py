@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_tool.values import Entry, Evidence, Finding, Policy, Registry, Rule, Severity, Verdict
+from registry_tool.findings import Finding, Severity
+from registry_tool.values import Entry, Evidence, Policy, Registry, Rule, Verdict
 
 SHA = "0" * 64
 BOUNDS = st.floats(min_value=-2, max_value=2, allow_nan=False).map(lambda value: round(value, 1))

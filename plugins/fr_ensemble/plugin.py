@@ -9,6 +9,7 @@ import registry_tool.schemas as schemas
 
 from fr_ensemble.options import OPTIONS, described, entry_fields, job_of
 from registry_tool.errors import InputError
+from registry_tool.findings import Finding
 from registry_tool.hookspec import (
     Batch,
     EntryView,
@@ -25,7 +26,7 @@ from registry_tool.hookspec import (
     TrainRequest,
     hookimpl,
 )
-from registry_tool.values import Evidence, Finding, Policy, Rule
+from registry_tool.values import Evidence, Policy, Rule
 
 KIND = "fr_ensemble"
 ORIGINAL_GATE = (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))

@@ -62,8 +62,8 @@ def validate(
       registry validate --format sarif -o registry.sarif
     """
     from registry_tool import toolkit
+    from registry_tool.findings import Severity
     from registry_tool.hookspec import Level
-    from registry_tool.values import Severity
     from registry_tool.workflows import validate as validate_workflow
     from registry_tool.workflows.validate import touched
 

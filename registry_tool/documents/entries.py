@@ -11,13 +11,13 @@ from typing import Any
 from registry_tool.documents.schema import TYPE
 from registry_tool.documents.store import schema_findings
 from registry_tool.errors import PluginError
-from registry_tool.findings import FindingRule, InFile
+from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import CHANGED, Contents, FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
-from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Finding, Json, read_only
+from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Json, read_only
 
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
 FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import click
 
 from registry_tool.documents.store import Loaded
+from registry_tool.findings import Severity
 from registry_tool.report import text
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.toolkit import markdown_table, markdown_text
-from registry_tool.values import Severity, visible
+from registry_tool.values import visible
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.opening import usable

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_tool import __version__
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Figure
 from registry_tool.report import svg, templating
 from registry_tool.report.text import part, plain
 from registry_tool.toolkit import is_numeric
-from registry_tool.values import Artifact, Json, Severity, Verdict
+from registry_tool.values import Artifact, Json, Verdict
 from registry_tool.workflows.overview import Overview
 
 SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

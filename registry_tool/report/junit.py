@@ -8,10 +8,11 @@ from xml.etree import ElementTree as ET
 import click
 
 from registry_tool.documents.store import Loaded
+from registry_tool.findings import Finding, Severity
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
-from registry_tool.values import Finding, Severity, visible
+from registry_tool.values import visible
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation

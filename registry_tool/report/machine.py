@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 
 from registry_tool.documents.store import Loaded
+from registry_tool.findings import Severity
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
-from registry_tool.values import Entry, Json, Severity
+from registry_tool.values import Entry, Json
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation

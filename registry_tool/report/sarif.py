@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 from registry_tool import __version__
 from registry_tool.documents.store import Loaded, Unreadable
-from registry_tool.findings import FindingRule
+from registry_tool.findings import Finding, FindingRule
 from registry_tool.report import rules
 from registry_tool.report.machine import render
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations
-from registry_tool.values import Finding, Json, visible
+from registry_tool.values import Json, visible
 from registry_tool.workflows.validate import Validation
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

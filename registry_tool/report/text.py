@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry_tool.findings import Finding, Severity
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.toolkit import text_table
-from registry_tool.values import Finding, Json, Severity, visible
+from registry_tool.values import Json, visible
 from registry_tool.workflows.validate import Validation
 
 if TYPE_CHECKING:

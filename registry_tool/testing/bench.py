@@ -15,9 +15,10 @@ from typing import Any, Self
 import click
 
 from registry_tool.documents.entries import OpenEntry, pins_of, sha256_of, stem
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import GROUP, Plugins
-from registry_tool.values import Finding, Json, Severity, Verdict
+from registry_tool.values import Json, Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import opening as opening_workflow
 from registry_tool.workflows import promote as promote_workflow

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from registry_tool.errors import PluginError, RegistryError
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import EntryView, Level, hookimpl
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins
@@ -19,7 +20,7 @@ from registry_tool.testing.base import undisturbed
 from registry_tool.testing.bench import NAME, Bench, plugin_of
 from registry_tool.testing.changes import Place, few_changes
 from registry_tool.testing.using import ROW_HOOKS, VIEW_HOOKS, Using
-from registry_tool.values import Entry, Finding, Json, Severity
+from registry_tool.values import Entry, Json
 from registry_tool.workflows.explain import declared
 
 OF_THE_FOLDER = "file-unregistered"  # the core says it of a file, where a manifest pins it no more

@@ -16,10 +16,11 @@ import pytest
 
 from registry_tool import hookspec, strictjson
 from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Batch, EntryView, Evaluation, Hooks, Level
 from registry_tool.testing.base import GOOD, HOOKS, Base, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
-from registry_tool.values import Evidence, Severity
+from registry_tool.values import Evidence
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
 

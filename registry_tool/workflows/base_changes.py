@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Kind
-from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Severity
+from registry_tool.values import EMPTY, Entry, Json, Policy, Registry
 
 
 @dataclass(frozen=True, slots=True)

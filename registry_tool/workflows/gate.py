@@ -14,13 +14,14 @@ from registry_tool.checks.promotion import find_incumbent, is_random, measure
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
+from registry_tool.findings import Finding
 from registry_tool.hookspec import GateRequest
 from registry_tool.legacy.ensembles import open_ensembles
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Registry, Verdict
+from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Verdict
 from registry_tool.workflows.opening import find_entry, opened, usable
 
 EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together

@@ -11,6 +11,7 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.findings import Severity
 from registry_tool.hookspec import (
     Level,
 )
@@ -21,7 +22,7 @@ from registry_tool.storage.files import (
 )
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Registry, Severity
+from registry_tool.values import Entry, Registry
 
 
 def usable(path: Path) -> Loaded:

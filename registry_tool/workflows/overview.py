@@ -11,9 +11,10 @@ from registry_tool.checks.registry import check_plugins, sort
 from registry_tool.documents.entries import OpenEntry
 from registry_tool.documents.store import located
 from registry_tool.errors import InputError, RejectedError
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Figure, Level
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import EMPTY, Artifact, Entry, Finding, Json, Policy
+from registry_tool.values import EMPTY, Artifact, Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement, judge_entry
 from registry_tool.workflows.opening import find_entry, opened, usable
 

@@ -11,12 +11,13 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import sha256_of
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Policy, Registry, Severity, checked_text
+from registry_tool.values import Entry, Policy, Registry, checked_text
 from registry_tool.workflows.gate import Judgement, judge_entry
 from registry_tool.workflows.opening import find_entry, opened, save_sound, usable
 

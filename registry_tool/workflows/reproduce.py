@@ -10,13 +10,14 @@ from pathlib import Path
 from registry_tool.checks.entry import check_entry
 from registry_tool.documents.entries import PIN_KEYS
 from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, Level, ReproduceRequest, Reproduction
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
-from registry_tool.values import Json, Severity
+from registry_tool.values import Json
 from registry_tool.workflows.opening import find_entry, opened, usable
 from registry_tool.workflows.train import pinned
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded, Unreadable
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import (
     Level,
     Progress,
 )
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Finding, Severity
 
 
 @dataclass(frozen=True, slots=True)

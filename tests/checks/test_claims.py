@@ -13,8 +13,8 @@ import tiny_models
 from sandbox import Sandbox, to_json
 from version1 import Rows
 
+from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Finding, Severity
 from registry_tool.workflows.validate import validate
 
 Found = set[tuple[str, str | None]]

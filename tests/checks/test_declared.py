@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_models import codes, entry, findings, model, write
 
-from registry_tool.values import Severity
+from registry_tool.findings import Severity
 
 BUNDLE = "m.onnx.sigstore.json"
 MEDIA = "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -18,10 +18,10 @@ from tiny_models import FLOAT, codes, entry, findings, model, sidecar, write
 
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Hooks, Kind, hookimpl
 from registry_tool.plugins import single_models
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Finding, Severity
 
 INT64 = TensorProto.INT64
 WEIGHTS = np.arange(6, dtype="<f4").tobytes()

@@ -18,10 +18,10 @@ from sandbox import Sandbox, to_json, tree
 from thumbs import Thumbs, with_plugin
 
 from registry_tool.checks.registry import sort
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level, hookimpl
 from registry_tool.plugins.manager import load
 from registry_tool.storage import files
-from registry_tool.values import Finding, Severity
 from registry_tool.workflows.explain import declared
 from registry_tool.workflows.validate import validate
 

@@ -21,11 +21,12 @@ import tiny_models
 from sandbox import tree
 
 from registry_tool.errors import RegistryError, RejectedError
+from registry_tool.findings import Severity
 from registry_tool.hookspec import GateRequest, Kind, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage import disk, files
-from registry_tool.values import Evidence, Policy, Rule, Severity
+from registry_tool.values import Evidence, Policy, Rule
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
 from registry_tool.workflows.housekeeping import prune

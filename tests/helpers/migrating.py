@@ -8,8 +8,8 @@ from typing import Any
 from public_shape import VOCABULARY
 from tiny_models import FEATURES, entry, model, sidecar, write
 
+from registry_tool.findings import Severity
 from registry_tool.plugins.manager import load
-from registry_tool.values import Severity
 from registry_tool.workflows.migrate import Migration, migrate
 from registry_tool.workflows.validate import validate
 

@@ -18,10 +18,10 @@ from policies import MANUAL
 from sandbox import Sandbox, sha256, to_json, tree
 
 from registry_tool.documents.entries import pins_of
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.testing.changes import Place, document_changes
-from registry_tool.values import Severity
 from registry_tool.workflows.validate import validate
 
 # Fields of registry.json that nothing else speaks of: words for people, and bars that `gate --base` guards.

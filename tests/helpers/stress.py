@@ -32,6 +32,7 @@ from registries import TRAINING, Made
 from sandbox import Sandbox, to_json
 
 from registry_tool.documents import store
+from registry_tool.findings import Severity
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins, load
@@ -39,7 +40,7 @@ from registry_tool.sandbox.children import kept_children
 from registry_tool.sandbox.prober import Prober
 from registry_tool.sandbox.reader import read_model
 from registry_tool.storage import lock
-from registry_tool.values import EMPTY, Severity
+from registry_tool.values import EMPTY
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import validate as validate_workflow
 

@@ -15,9 +15,9 @@ from policies import MANUAL
 
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Level
 from registry_tool.plugins import manager, single_models
-from registry_tool.values import Finding
 
 FLOAT = TensorProto.FLOAT
 FEATURES = ["adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2"]

@@ -8,8 +8,8 @@ from typing import Any
 from tiny_models import ENCODERS, FEATURES, entry, findings, model, sidecar, write
 
 from registry_tool import schemas
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Kind, Level, hookimpl
-from registry_tool.values import Finding
 
 LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "crf_norm"]
 

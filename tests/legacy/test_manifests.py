@@ -12,9 +12,9 @@ from version1 import Ensembles, Rows
 
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level, hookimpl
 from registry_tool.plugins.manager import load as load_plugins
-from registry_tool.values import Finding, Severity
 
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 

@@ -21,6 +21,7 @@ from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.figures import Axis, Chart, Figure, Series, Table
+from registry_tool.findings import Finding
 from registry_tool.hookspec import (
     Agreement,
     Batch,
@@ -36,7 +37,7 @@ from registry_tool.hookspec import (
     hookimpl,
 )
 from registry_tool.plugins.contract import answer_of, mistyped
-from registry_tool.values import EMPTY, Entry, Evidence, Finding, Policy, Rule, read_only
+from registry_tool.values import EMPTY, Entry, Evidence, Policy, Rule, read_only
 
 HOOKS = {name: hook for name, hook in vars(Hooks).items() if name.startswith("registry_")}
 COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of the plugin that owns `thumb`

@@ -14,10 +14,11 @@ from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError, WorldError
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Hooks, Kind, Level, hookimpl
 from registry_tool.plugins import manager as room
 from registry_tool.plugins.manager import Plugins, load
-from registry_tool.values import Evidence, Finding
+from registry_tool.values import Evidence
 
 
 def refused(plugin: object, name: str = "extra") -> str:

@@ -11,8 +11,9 @@ from command_line import Program
 from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
 
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Evaluation, Table, Trained, hookimpl
-from registry_tool.values import Evidence, Finding, Severity
+from registry_tool.values import Evidence
 
 
 def verify_raises(self: object, view: object, level: object) -> list[Finding]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tiny_models import ENCODERS, FEATURES, codes, entry, findings, model, sidecar, write
 
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Hooks, Level
 from registry_tool.plugins import single_models
-from registry_tool.values import Finding
 
 LAYOUT = [*(f"encoder_onehot[{name}]" for name in ENCODERS), "preset_norm", "crf_norm"]
 CODEC: dict[str, Any] = {

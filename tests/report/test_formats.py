@@ -24,11 +24,12 @@ from policies import set_bound
 from sandbox import Sandbox
 
 from registry_tool.documents.store import Unreadable
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import load
 from registry_tool.report import github, junit, machine, sarif
 from registry_tool.report.rules import markdown, text
-from registry_tool.values import Finding, Policy, Rule, Severity, Verdict
+from registry_tool.values import Policy, Rule, Verdict
 from registry_tool.workflows.explain import declared
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation, validate

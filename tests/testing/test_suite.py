@@ -18,12 +18,13 @@ import pytest
 from template import EXAMPLE, TestExample
 
 from registry_tool.errors import InputError
+from registry_tool.findings import Finding
 from registry_tool.hookspec import Batch, Evaluation, Level, Trained, hookimpl, hookspec
 from registry_tool.hookspec import Hooks as Specification
 from registry_tool.testing import Bench, PluginSuite
 from registry_tool.testing import base as rooms
 from registry_tool.testing.loading import HEAVY
-from registry_tool.values import Evidence, Finding
+from registry_tool.values import Evidence
 
 from registry_ruler import plugin as sound  # isort: skip  (on the path by test_conformance)
 

@@ -18,8 +18,8 @@ from tiny_models import ENCODERS, entry, model, sidecar, write
 
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
+from registry_tool.findings import Severity
 from registry_tool.plugins.manager import load
-from registry_tool.values import Severity
 from registry_tool.workflows import compare_with_base
 from registry_tool.workflows.migrate import Migration
 from registry_tool.workflows.validate import validate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from registry_tool.errors import InputError
 from registry_tool.signing.certificates import key_of, name_of, parse_certificates, verify_chain
-from registry_tool.signing.dsse import IN_TOTO, Envelope, SignatureError, decoded, mapping
-from registry_tool.signing.keys import PrivateKey, PublicKey, fingerprint, sign, verify
+from registry_tool.signing.dsse import IN_TOTO, Envelope, SignatureError, UntrustedError, decoded, mapping
+from registry_tool.signing.keys import PrivateKey, PublicKey, fingerprint, name_of_key, sign, verify
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.values import Json
 
@@ -49,17 +49,24 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A bundle as read: exactly one of `hint` (a key's fingerprint, may be empty) and `chain` says who signed.
+class Material:
+    """Who signed: exactly one of `hint` (a key's fingerprint, may be empty) and `chain`.
 
     keyless: the chain is one short-lived certificate of a Sigstore authority.
     """
 
-    envelope: Envelope
     hint: str | None = None
     chain: tuple[x509.Certificate, ...] = ()
     keyless: bool = False
     logged_at: int | None = None  # s since 1970, as the log entry says; nothing here proves it
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle as read."""
+
+    envelope: Envelope
+    material: Material
 
 
 def sign_statement(payload: bytes, key: PrivateKey, chain: Sequence[x509.Certificate] = ()) -> bytes:
@@ -93,61 +100,80 @@ def read_bundle(data: bytes) -> Bundle:
         raise SignatureError(f"mediaType: found {media!r}, expected {MEDIA_TYPE!r}")
     if unknown := sorted(set(document) - {"mediaType", "verificationMaterial", "dsseEnvelope"}):
         raise SignatureError(f"bundle: found the unknown field {unknown[0]!r}")
-    material = mapping(document.get("verificationMaterial"), "verificationMaterial")
     envelope = Envelope.from_dict(document.get("dsseEnvelope"))
     if envelope.payload_type != IN_TOTO:
         raise SignatureError(f"dsseEnvelope.payloadType: found {envelope.payload_type!r}, expected {IN_TOTO!r}")
+    return Bundle(envelope, read_material(document.get("verificationMaterial")))
+
+
+def read_material(value: Json) -> Material:
+    """Who signed, as the verification material of any Sigstore bundle says it. Raises SignatureError."""
+    material = mapping(value, "verificationMaterial")
     named = [name for name in ("publicKey", "x509CertificateChain", "certificate") if name in material]
     if len(named) != 1:
         raise SignatureError(
             f"verificationMaterial: found {' and '.join(named) or 'no signer'}, "
             "expected one of publicKey, x509CertificateChain, certificate"
         )
-    value = mapping(material[named[0]], named[0])
+    signer = mapping(material[named[0]], named[0])
     if named == ["publicKey"]:
-        hint = value.get("hint") or ""
-        if not isinstance(hint, str):
-            raise SignatureError("publicKey.hint: expected text")
-        if not hint and "rawBytes" not in value:
-            raise SignatureError("publicKey: found neither hint nor rawBytes")
-        return Bundle(envelope, hint=hint)
+        return Material(hint=_hint(signer))
     if named == ["certificate"]:
-        chain = parse_certificates([decoded(value.get("rawBytes"), "certificate.rawBytes")])
-        return Bundle(envelope, chain=tuple(chain), keyless=True, logged_at=_logged_at(material))
-    certificates = value.get("certificates")
+        chain = parse_certificates([decoded(signer.get("rawBytes"), "certificate.rawBytes")])
+        return Material(chain=tuple(chain), keyless=True, logged_at=_logged_at(material))
+    certificates = signer.get("certificates")
     if not isinstance(certificates, list):
         raise SignatureError("x509CertificateChain.certificates: expected a list")
     ders = [decoded(mapping(c, "certificates").get("rawBytes"), "certificates.rawBytes") for c in certificates]
-    return Bundle(envelope, chain=tuple(parse_certificates(ders)))
+    return Material(chain=tuple(parse_certificates(ders)))
+
+
+def _hint(signer: Mapping[str, Json]) -> str:
+    """A key's fingerprint; empty in bundles of before the reference implementation's 1.1.0, which hold the key."""
+    hint = signer.get("hint") or ""
+    if not isinstance(hint, str):
+        raise SignatureError("publicKey.hint: expected text")
+    if not hint and "rawBytes" not in signer:
+        raise SignatureError("publicKey: found neither hint nor rawBytes")
+    return hint
 
 
 def verify_bundle(data: bytes, trust: Trust) -> Verified:
     """The signed statement of a bundle whose signer is trusted. Raises SignatureError with the reason."""
     bundle = read_bundle(data)
     envelope = bundle.envelope
-    if not bundle.chain:
-        return Verified(envelope.payload, _verify_key(bundle, trust))
+    signer = verify_signer(bundle.material, trust, lambda key: verify(key, envelope.signatures[0], envelope.signed))
+    return Verified(envelope.payload, signer, KEYLESS_UNCHECKED if bundle.material.keyless else ())
+
+
+def verify_signer(material: Material, trust: Trust, holds: Callable[[PublicKey], None]) -> str:
+    """The name of the trusted signer whose signature holds. holds: raises SignatureError for a key that did not sign.
+
+    Raises UntrustedError where the signer is not one of the trusted, else SignatureError with the reason.
+    """
+    if not material.chain:
+        return _verify_key(material.hint or "", trust.keys, holds)
     if not trust.roots:
-        raise SignatureError("the bundle is signed with a certificate: name the root to trust with --trust ROOT.pem")
+        raise UntrustedError("the bundle is signed with a certificate: name the root to trust with --trust ROOT.pem")
     at = trust.at
-    if bundle.keyless and bundle.logged_at is not None:
-        at = datetime.fromtimestamp(bundle.logged_at, trust.at.tzinfo)
-    verify_chain(bundle.chain, trust.roots, at)
-    verify(key_of(bundle.chain[0]), envelope.signatures[0], envelope.signed)
-    return Verified(envelope.payload, name_of(bundle.chain[0]), KEYLESS_UNCHECKED if bundle.keyless else ())
+    if material.keyless and material.logged_at is not None:
+        at = datetime.fromtimestamp(material.logged_at, trust.at.tzinfo)
+    verify_chain(material.chain, trust.roots, at)
+    holds(key_of(material.chain[0]))
+    return name_of(material.chain[0])
 
 
-def _verify_key(bundle: Bundle, trust: Trust) -> str:
-    if not trust.keys:
-        raise SignatureError("the bundle is signed with a key: name the key to trust with --public-key KEY.pem")
-    named = [key for key in trust.keys if bundle.hint in ("", fingerprint(key))]
+def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey], None]) -> str:
+    if not keys:
+        raise UntrustedError("the bundle is signed with a key: name the key to trust with --public-key KEY.pem")
+    named = [key for key in keys if hint in ("", fingerprint(key))]
     if not named:
-        raise SignatureError(f"the bundle names the key {str(bundle.hint)[:12]}..., which is not a trusted one")
+        raise UntrustedError(f"the bundle names the key {hint[:12]}..., which is not a trusted one")
     refusals: list[SignatureError] = []
     for key in named:
         try:
-            verify(key, bundle.envelope.signatures[0], bundle.envelope.signed)
-            return f"key {fingerprint(key)[:12]}"
+            holds(key)
+            return name_of_key(key)
         except SignatureError as error:
             refusals.append(error)
     raise refusals[-1]

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from registry_tool.errors import InputError
-from registry_tool.signing.dsse import SignatureError
+from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.signing.keys import PublicKey, check_public_key, read_pem
 
 MAX_CHAIN = 16  # certificates in a bundle
@@ -78,8 +78,8 @@ def verify_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
                 f"the certificate of {name_of(certificate)} expired on {certificate.not_valid_after_utc.isoformat()}: "
                 "sign again with a valid certificate"
             )
-    if not _signs(signer):
-        raise SignatureError(f"the certificate of {name_of(signer)} is not for signing: its key usage says so")
+    if lack := _lack(signer):
+        raise SignatureError(f"the certificate of {name_of(signer)} is not for signing: {lack}")
     policy = PolicyBuilder().store(Store(list(roots))).time(at)
     policy = policy.extension_policies(
         ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all()
@@ -87,23 +87,25 @@ def verify_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
     try:
         policy.build_client_verifier().verify(signer, list(chain[1:]))
     except (VerificationError, ValueError) as error:
-        raise SignatureError(
+        raise UntrustedError(
             f"the certificate of {name_of(signer)} does not lead to a trusted root: {' '.join(str(error).split())}"
         ) from None
 
 
-def _signs(certificate: x509.Certificate) -> bool:
-    """Key usage `digitalSignature`, or extended key usage `codeSigning`, as OMS v1.0 asks."""
+def _lack(certificate: x509.Certificate) -> str | None:
+    """What a certificate lacks to sign code; None where nothing. As OMS v1.0's conformance suite has it."""
     try:
         extensions = certificate.extensions
     except ValueError as error:
         raise SignatureError(f"the certificate of {name_of(certificate)} has a malformed extension") from error
     try:
-        if extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
-            return True
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+            return "its key usage has no digitalSignature"
+    except x509.ExtensionNotFound:
+        pass  # a key without a stated usage may be used for anything
+    try:
+        if ExtendedKeyUsageOID.CODE_SIGNING in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value:
+            return None
     except x509.ExtensionNotFound:
         pass
-    try:
-        return ExtendedKeyUsageOID.CODE_SIGNING in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
+    return "its extended key usage has no codeSigning"

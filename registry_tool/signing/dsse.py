@@ -20,6 +20,10 @@ class SignatureError(RejectedError):
     """A signature that does not hold, or a bundle that cannot be one; the message says why."""
 
 
+class UntrustedError(SignatureError):
+    """A signature by another signer than those that the caller trusts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """payload: the signed bytes. signatures: raw signature bytes, at least one."""

@@ -5,19 +5,14 @@ No symbolic link is followed or signed: one in the folder is refused. Sizes are 
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from registry_tool.errors import InputError
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import ALGORITHMS, IGNORED_ALWAYS, FilesStatement
 from registry_tool.storage.files import FileProblem, Folder
-
-HASHES: Mapping[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}
-assert HASHES.keys() == ALGORITHMS.keys()
 
 
 def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") -> dict[str, str]:
@@ -40,7 +35,7 @@ def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") ->
                 if kind not in ("file", "folder"):
                     raise InputError(f"{base / name}: found a {kind}, expected files and folders only: remove it")
                 if kind == "file":
-                    found[name] = folder.digest(name, HASHES[algorithm])
+                    found[name] = folder.digest(name, ALGORITHMS[algorithm])
             return found
     except FileProblem as problem:
         raise InputError(f"{base}: {problem}") from problem

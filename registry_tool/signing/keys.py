@@ -110,6 +110,11 @@ def fingerprint(key: PublicKey) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
+def name_of_key(key: PublicKey) -> str:
+    """How a key is called in what people read."""
+    return f"key {fingerprint(key)[:12]}"
+
+
 def sign(key: PrivateKey, data: bytes) -> bytes:
     """The signature over the data, with the hash that belongs to the key's curve."""
     if isinstance(key, ed25519.Ed25519PrivateKey):

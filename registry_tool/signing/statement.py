@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from registry_tool.signing.dsse import SignatureError, mapping, text
 from registry_tool.strictjson import JsonProblem, parse
@@ -18,7 +19,7 @@ from registry_tool.values import Json
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://model_signing/signature/v1.0"
 STATEMENT_MAX_BYTES = 64 * 2**20
-ALGORITHMS = {"sha256": 64, "blake2b": 128}  # of a file's digest -> its length in hex digits
+ALGORITHMS: Mapping[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}  # of file digests
 IGNORED_ALWAYS = (".git", ".gitattributes", ".github", ".gitignore")  # the reference implementation's list
 
 
@@ -104,6 +105,7 @@ def _subject(document: Mapping[str, Json]) -> tuple[str, str]:
 
 def _digests(resources: Sequence[Json], algorithm: str) -> dict[str, str]:
     digests: dict[str, str] = {}
+    length = 2 * ALGORITHMS[algorithm]().digest_size  # hex digits
     for index, value in enumerate(resources):
         field = f"predicate.resources[{index}]"
         resource = mapping(value, field)
@@ -113,8 +115,8 @@ def _digests(resources: Sequence[Json], algorithm: str) -> dict[str, str]:
             raise SignatureError(f"{field}.name: {name!r} {fault}, expected a path inside the folder")
         if resource.get("algorithm") != algorithm:
             raise SignatureError(f"{field}.algorithm: found {resource.get('algorithm')!r}, expected {algorithm!r}")
-        if not re.fullmatch(f"[0-9a-f]{{{ALGORITHMS[algorithm]}}}", digest):
-            raise SignatureError(f"{field}.digest: expected {ALGORITHMS[algorithm]} lower-case hex digits")
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):
+            raise SignatureError(f"{field}.digest: expected {length} lower-case hex digits")
         if name in digests:
             raise SignatureError(f"{field}.name: {name!r} is listed twice")
         digests[name] = digest

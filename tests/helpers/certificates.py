@@ -67,8 +67,12 @@ def issue(
     authority: bool = False,
     days: tuple[int, int] = (-1, 30),
     signs: bool = True,
+    purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
 ) -> Issued:
-    """A certificate, self-signed without an issuer. days: from when to when it is valid, from today."""
+    """A certificate, self-signed without an issuer. days: from when to when it is valid, from today.
+
+    purpose: the extended key usage of a signer's.
+    """
     pair = key_pair(folder, name, algorithm)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     parent = issuer.certificate.subject if issuer else subject
@@ -87,8 +91,8 @@ def issue(
     above = issuer.pair.key if issuer else pair.key
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key())
     builder = builder.add_extension(identifier, critical=False)
-    if not authority and signs:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
+    if not authority and purpose is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     hashed = None if isinstance(above, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     certificate = builder.sign(above, hashed)
     path = folder / f"{name}.pem"

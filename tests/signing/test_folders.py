@@ -18,6 +18,7 @@ pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
 
 from certificates import MAKERS, NOW, Issued, KeyPair, issue, key_pair
 from command_line import Program
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -222,7 +223,10 @@ def test_chains_that_are_refused(
     assert "does not lead to a trusted root" in verdict(signer, middle, trust=issue(tmp_path, "root2", authority=True))
     assert "expired on" in verdict(issue(tmp_path, "old", middle, days=(-9, -2)), middle)
     assert "check this machine's clock" in verdict(issue(tmp_path, "new", middle, days=(2, 9)), middle)
-    assert "is not for signing" in verdict(issue(tmp_path, "mute", middle, signs=False), middle)
+    assert "is not for signing: its key usage" in verdict(issue(tmp_path, "mute", middle, signs=False), middle)
+    server = issue(tmp_path, "server", middle, purpose=ExtendedKeyUsageOID.SERVER_AUTH)
+    assert "is not for signing: its extended key usage" in verdict(server, middle)
+    assert "is not for signing: its extended key usage" in verdict(issue(tmp_path, "any", middle, purpose=None), middle)
     stale = issue(tmp_path, "stale", root, authority=True, days=(-9, -2))
     assert "expired on" in verdict(issue(tmp_path, "under", stale), stale)
     end_entity = issue(tmp_path, "plain", root)

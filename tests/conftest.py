@@ -87,6 +87,13 @@ def random_rows(made: Made, tmp_path: Path) -> Sandbox:
 
 
 @pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Program:
     """The program in this process, with the folder and the environment of the test."""
     monkeypatch.delenv("REGISTRY_JSON", raising=False)

@@ -513,21 +513,8 @@ def fr_ensemble_corpus(at: Scene) -> None:
     at.run(*corpus, "import", "logs", "-o", "d.csv")
     at.run(*corpus, "build", "-o", "e.parquet", "--encoders", "libx264", "--crf", "20")
     at.run(*corpus, "build", "none.y4m", "-o", "e.parquet", "--encoders", "libx264", "--crf", "20")
-    at.run(
-        *corpus,
-        *[
-            "build",
-            "--test-patterns",
-            "-o",
-            "e.parquet",
-            "--encoders",
-            "libx264",
-            "--crf",
-            "20",
-            "--ffmpeg",
-            "no/ffmpeg",
-        ],
-    )
+    patterns = (*corpus, "build", "--test-patterns", "-o", "e.parquet")
+    at.run(*patterns, "--encoders", "libx264", "--crf", "20", "--ffmpeg", "no/ffmpeg")
     at.run(*corpus)
 
 

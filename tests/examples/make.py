@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import onnx
@@ -98,22 +98,26 @@ def valid(name: str, document: Json, files: Files | None = None) -> None:
     write(f"valid/{name}", document, files or {})
 
 
+class Place(TypedDict, total=False):
+    """Where the finding is. line: where no pointer leads to it; like: a text that is in this line and in no other."""
+
+    file: str  # registry.json
+    pointer: str | None  # the whole document
+    line: int
+    like: str
+
+
 def invalid(
     name: str,
     document: Json | bytes,
     files: Files | None = None,
     *,
-    file: str = MODEL,
-    pointer: str | None = "",
     severity: str = "error",
-    line: int | None = None,
-    like: str = "",
     also: tuple[str, ...] = (),
+    **place: Unpack[Place],
 ) -> None:
-    """like: what the line that the finding points at must hold; line: which one, where no pointer says it.
-
-    also: codes of further findings that follow from the one defect.
-    """
+    """also: codes of further findings that follow from the one defect."""
+    file, pointer, line, like = place.get("file", MODEL), place.get("pointer", ""), place.get("line"), place.get("like")
     write(f"invalid/{name}", document, {"m.onnx": PLAIN} if files is None else files)
     path = HERE / "invalid" / name / file
     text = path.read_bytes() if path.suffix == ".json" else b""
@@ -354,7 +358,7 @@ def make_promotions() -> None:
         verdict = to_json({**document, **({"evidence_sha256": None} if "evidence_sha256" not in document else {})})
         where = "m/verdicts/PROMOTE-000000000000.json"
         production = {**PRODUCTION, "promotion": {"verdict": where, "sha256": sha256(verdict)}}
-        place: Json = {"file": where, "pointer": at.get(name, "/verdict")}
+        place: Place = {"file": where, "pointer": at.get(name, "/verdict")}
         if name in ("policy-looser", "evidence-unusable"):
             place = {"file": MODEL, "pointer": "/models/0/promotion"}
         invalid(name, registry(production), {**files, where: verdict}, **place)

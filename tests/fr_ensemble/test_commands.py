@@ -153,14 +153,13 @@ def test_a_record_that_no_manifest_can_hold(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_call_says_what_was_expected(
-    arguments: list[str], message: str, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, registry: Program, workdir: Path
 ) -> None:
     """A plan that cannot be made is one line and exit 2, before anything is encoded."""
-    monkeypatch.chdir(tmp_path)
     ran = registry(*BUILD, "-o", "c.parquet", *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
-    assert not list(tmp_path.glob("c.*parquet"))
+    assert not list(workdir.glob("c.*parquet"))
 
 
 def test_a_terminal_sees_progress(videos: Path, tmp_path: Path) -> None:

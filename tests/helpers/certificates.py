@@ -58,21 +58,28 @@ class Issued:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a certificate is for: to issue others, or to sign. purpose: the extended key usage of a signer's."""
+
+    authority: bool = False
+    signs: bool = True
+    purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING
+
+
+SIGNING, AUTHORITY = Use(), Use(authority=True)
+
+
 def issue(
     folder: Path,
     name: str,
     issuer: Issued | None = None,
     *,
     algorithm: str = "p256",
-    authority: bool = False,
+    use: Use = SIGNING,
     days: tuple[int, int] = (-1, 30),
-    signs: bool = True,
-    purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING,
 ) -> Issued:
-    """A certificate, self-signed without an issuer. days: from when to when it is valid, from today.
-
-    purpose: the extended key usage of a signer's.
-    """
+    """A certificate, self-signed without an issuer. days: from when to when it is valid, from today."""
     pair = key_pair(folder, name, algorithm)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     parent = issuer.certificate.subject if issuer else subject
@@ -84,15 +91,17 @@ def issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW + timedelta(days=days[0]))
         .not_valid_after(NOW + timedelta(days=days[1]))
-        .add_extension(x509.BasicConstraints(authority, None), critical=True)
-        .add_extension(usage(digital_signature=signs and not authority, certificates=authority), critical=True)
+        .add_extension(x509.BasicConstraints(use.authority, None), critical=True)
+        .add_extension(
+            usage(digital_signature=use.signs and not use.authority, certificates=use.authority), critical=True
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(pair.key.public_key()), critical=False)
     )
     above = issuer.pair.key if issuer else pair.key
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key())
     builder = builder.add_extension(identifier, critical=False)
-    if not authority and purpose is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    if not use.authority and use.purpose is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([use.purpose]), critical=False)
     hashed = None if isinstance(above, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     certificate = builder.sign(above, hashed)
     path = folder / f"{name}.pem"

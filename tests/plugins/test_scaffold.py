@@ -210,10 +210,9 @@ def test_it_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_is_named_after_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_named_after_the_kind(workdir: Path) -> None:
     """Without -o it is registry-NAME here."""
-    monkeypatch.chdir(tmp_path)
     assert scaffold.new_plugin("my_thumbs", None, Plugins()) == (Path("registry-my-thumbs"), True)
     with pytest.raises(InputError):
         scaffold.new_plugin("My", None, Plugins())
-    assert [path.name for path in tmp_path.iterdir()] == ["registry-my-thumbs"]
+    assert [path.name for path in workdir.iterdir()] == ["registry-my-thumbs"]

@@ -16,7 +16,7 @@ from places import shared_data
 
 pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
 
-from certificates import MAKERS, NOW, Issued, KeyPair, issue, key_pair
+from certificates import AUTHORITY, MAKERS, NOW, Issued, KeyPair, Use, issue, key_pair
 from command_line import Program
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
@@ -58,8 +58,8 @@ def signed(registry: Program, folder: Path, tmp_path: Path) -> tuple[Path, KeyPa
 @pytest.fixture
 def authority(tmp_path: Path) -> tuple[Issued, Issued, Issued]:
     """(root, intermediate, signer)."""
-    root = issue(tmp_path, "root", authority=True, algorithm="p384")
-    middle = issue(tmp_path, "middle", root, authority=True)
+    root = issue(tmp_path, "root", use=AUTHORITY, algorithm="p384")
+    middle = issue(tmp_path, "middle", root, use=AUTHORITY)
     return root, middle, issue(tmp_path, "signer", middle)
 
 
@@ -97,8 +97,8 @@ def test_a_key_signs(registry: Program, folder: Path, tmp_path: Path, algorithm:
 @pytest.mark.parametrize("algorithm", SUPPORTED)
 def test_a_certificate_signs(registry: Program, folder: Path, tmp_path: Path, algorithm: str) -> None:
     """A chain of root, intermediate and signer verifies under the root alone."""
-    root = issue(tmp_path, "root", authority=True)
-    middle = issue(tmp_path, "middle", root, authority=True)
+    root = issue(tmp_path, "root", use=AUTHORITY)
+    middle = issue(tmp_path, "middle", root, use=AUTHORITY)
     signer = issue(tmp_path, "signer", middle, algorithm=algorithm)
     bundle = tmp_path / "dist.sig"
     options = ("--cert", signer.path, "--chain", middle.path, "--bundle", bundle)
@@ -116,7 +116,7 @@ def reference(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_reference_implementation_agrees(registry: Program, folder: Path, tmp_path: Path, algorithm: str) -> None:
     """model-signing verifies our bundles, and we verify its bundles, by key and by certificate."""
     pytest.importorskip("model_signing")
-    root = issue(tmp_path, "root", authority=True)
+    root = issue(tmp_path, "root", use=AUTHORITY)
     signer = issue(tmp_path, "signer", root, algorithm=algorithm)
     key, public = signer.pair.private, signer.pair.public
     ours, theirs = tmp_path / "ours.sig", tmp_path / "theirs.sig"
@@ -220,14 +220,16 @@ def test_chains_that_are_refused(
     assert verdict(signer, middle) == ""
     assert verdict(signer, middle, trust=middle) == ""  # an intermediate that the user trusts
     assert "does not lead to a trusted root" in verdict(signer)
-    assert "does not lead to a trusted root" in verdict(signer, middle, trust=issue(tmp_path, "root2", authority=True))
+    assert "does not lead to a trusted root" in verdict(signer, middle, trust=issue(tmp_path, "root2", use=AUTHORITY))
     assert "expired on" in verdict(issue(tmp_path, "old", middle, days=(-9, -2)), middle)
     assert "check this machine's clock" in verdict(issue(tmp_path, "new", middle, days=(2, 9)), middle)
-    assert "is not for signing: its key usage" in verdict(issue(tmp_path, "mute", middle, signs=False), middle)
-    server = issue(tmp_path, "server", middle, purpose=ExtendedKeyUsageOID.SERVER_AUTH)
+    assert "is not for signing: its key usage" in verdict(issue(tmp_path, "mute", middle, use=Use(signs=False)), middle)
+    server = issue(tmp_path, "server", middle, use=Use(purpose=ExtendedKeyUsageOID.SERVER_AUTH))
     assert "is not for signing: its extended key usage" in verdict(server, middle)
-    assert "is not for signing: its extended key usage" in verdict(issue(tmp_path, "any", middle, purpose=None), middle)
-    stale = issue(tmp_path, "stale", root, authority=True, days=(-9, -2))
+    assert "is not for signing: its extended key usage" in verdict(
+        issue(tmp_path, "any", middle, use=Use(purpose=None)), middle
+    )
+    stale = issue(tmp_path, "stale", root, use=AUTHORITY, days=(-9, -2))
     assert "expired on" in verdict(issue(tmp_path, "under", stale), stale)
     end_entity = issue(tmp_path, "plain", root)
     assert "does not lead to a trusted root" in verdict(issue(tmp_path, "child", end_entity), end_entity)

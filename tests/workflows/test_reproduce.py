@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Program
+from command_line import Program, Ran
 from sandbox import Sandbox
 from thumbs import with_plugin
 
@@ -50,22 +50,30 @@ class Notes:
         return self.again
 
 
-@pytest.fixture
-def notes() -> Notes:
-    return Notes()
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A registry with one note, `n`, and the program that reproduces it."""
+
+    box: Sandbox
+    notes: Notes
+    plugins: Plugins
+    registry: Program
+
+    def train(self) -> None:
+        options: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *given: None}
+        train(self.box.path, self.plugins, "note", "n", **options)
+
+    def reproduce(self, *arguments: object) -> Ran:
+        where = ("--registry", self.box.path)
+        return self.registry("reproduce", *(arguments or ("n",)), *where, plugins=self.plugins)
 
 
 @pytest.fixture
-def with_notes(notes: Notes) -> Plugins:
-    return with_plugin(notes, "notes")
-
-
-@pytest.fixture
-def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
-    """A registry with one note, `n`."""
-    box = Sandbox(tmp_path / "model" / "registry.json", "n")
-    train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
-    return box
+def bench(registry: Program, tmp_path: Path) -> Bench:
+    notes = Notes()
+    bench = Bench(Sandbox(tmp_path / "model" / "registry.json", "n"), notes, with_plugin(notes, "notes"), registry)
+    bench.train()
+    return bench
 
 
 @pytest.mark.parametrize(
@@ -84,91 +92,72 @@ def box(with_notes: Plugins, tmp_path: Path) -> Sandbox:
     ],
 )
 def test_bytes_and_values_are_compared(
-    box: Sandbox,
-    notes: Notes,
-    with_notes: Plugins,
-    registry: Program,
-    text: bytes,
-    more: dict[str, Any],
-    environment: str,
-    code: int,
-    words: str,
+    bench: Bench, text: bytes, more: dict[str, Any], environment: str, code: int, words: str
 ) -> None:
     """A difference passes where the environment explains it and it follows from the weights."""
-    notes.environment = environment
-    notes.train_again(text, **more)
-    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    bench.notes.environment = environment
+    bench.notes.train_again(text, **more)
+    ran = bench.reproduce()
     assert (ran.code, words in ran.out) == (code, True), ran.out
     assert f"  {'same   ' if text == b'text' else 'differs'} note.txt" in ran.out
 
 
 @pytest.mark.parametrize("rms", [0.3, float("nan"), float("inf")])
-def test_predictions_beyond_tolerance_are_refused(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program, rms: float
-) -> None:
+def test_predictions_beyond_tolerance_are_refused(bench: Bench, rms: float) -> None:
     """Whatever the environment explains; no number is none either."""
-    notes.environment = "2"
-    notes.train_again(b"other")
-    assert notes.again is not None
-    notes.again = replace(notes.again, agreements=[AGREES, replace(AGREES, rms=rms)])
-    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    bench.notes.environment = "2"
+    bench.notes.train_again(b"other")
+    assert bench.notes.again is not None
+    bench.notes.again = replace(bench.notes.again, agreements=[AGREES, replace(AGREES, rms=rms)])
+    ran = bench.reproduce()
     assert (ran.code, "predictions differ beyond tolerance" in ran.out, ran.out.count("FAIL")) == (1, True, 1)
 
 
-def test_rounding_of_a_value_is_no_other_value(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
-) -> None:
+def test_rounding_of_a_value_is_no_other_value(bench: Bench) -> None:
     """A sum in another order passes where the environment differs, a thousandth does not."""
     for value, code in ((0.1 + 0.2, 0), (0.3003, 1)):
-        notes.environment, notes.trained = "1", notes.make(b"text", mean=0.3)
-        train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *g: None)
-        notes.environment = "2"
-        notes.train_again(b"text", mean=value)
-        assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == code
+        bench.notes.environment, bench.notes.trained = "1", bench.notes.make(b"text", mean=0.3)
+        bench.train()
+        bench.notes.environment = "2"
+        bench.notes.train_again(b"text", mean=value)
+        assert bench.reproduce().code == code
 
 
-def test_what_nothing_explains_is_shown_first(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
-) -> None:
+def test_what_nothing_explains_is_shown_first(bench: Bench) -> None:
     """However many values follow from the weights; those are counted."""
-    notes.environment = "2"
-    notes.trained = notes.make(b"text", figure={"a": [0.0] * 20})
-    train(box.path, with_notes, "note", "n", corpus=None, smoke=False, options={}, progress=lambda *given: None)
-    notes.train_again(b"other", figure={"a": [1.0] * 20}, title="y")
-    lines = registry("reproduce", "n", "--registry", box.path, plugins=with_notes).out.splitlines()
+    bench.notes.environment = "2"
+    bench.notes.trained = bench.notes.make(b"text", figure={"a": [0.0] * 20})
+    bench.train()
+    bench.notes.train_again(b"other", figure={"a": [1.0] * 20}, title="y")
+    lines = bench.reproduce().out.splitlines()
     assert lines[3] == "  /title: then 'x', now 'y' (nothing recorded explains it)"
     assert "  and 11 more values of the manifest: --format json" in lines
 
 
-def test_what_agrees_with_nothing_is_not_reproduced(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
-) -> None:
+def test_what_agrees_with_nothing_is_not_reproduced(bench: Bench) -> None:
     """Other bytes of a plugin that compares no predictions, and files that one side lacks."""
-    notes.environment = "2"
-    notes.again = Reproduction(notes.make(b"other"), (), {"ink": "the colour"})
-    assert registry("reproduce", "n", "--registry", box.path, plugins=with_notes).code == 1
-    trained = notes.make(b"text", more={"path": "more.txt"})
-    notes.again = Reproduction(replace(trained, files={**trained.files, "more.txt": b""}))
-    ran = registry("reproduce", "n", "--registry", box.path, plugins=with_notes)
+    bench.notes.environment = "2"
+    bench.notes.again = Reproduction(bench.notes.make(b"other"), (), {"ink": "the colour"})
+    assert bench.reproduce().code == 1
+    trained = bench.notes.make(b"text", more={"path": "more.txt"})
+    bench.notes.again = Reproduction(replace(trained, files={**trained.files, "more.txt": b""}))
+    ran = bench.reproduce()
     assert (ran.code, "differs more.txt" in ran.out) == (1, True)
 
 
-def test_what_cannot_be_reproduced_is_one_line(
-    box: Sandbox, notes: Notes, with_notes: Plugins, registry: Program
-) -> None:
+def test_what_cannot_be_reproduced_is_one_line(bench: Bench) -> None:
     """A kind without the hook or with None, no such entry, a full --keep, an entry that does not validate."""
-    where = ("reproduce", "n", "--registry", box.path)
-    ran = registry(*where, "--keep", box.folder, plugins=with_notes)
+    ran = bench.reproduce("n", "--keep", bench.box.folder)
     assert (ran.code, "expected a new or empty folder" in ran.err) == (2, True)
-    assert registry("reproduce", "m", "--registry", box.path, plugins=with_notes).code == 2
-    notes.again = None
-    ran = registry(*where, plugins=with_notes)
+    assert bench.reproduce("m").code == 2
+    bench.notes.again = None
+    ran = bench.reproduce()
     assert (ran.code, "the kind 'note' cannot be reproduced" in ran.err) == (2, True)
-    notes.again = Reproduction(Trained({"a.txt": b""}, {}))
-    ran = registry(*where, plugins=with_notes)
+    bench.notes.again = Reproduction(Trained({"a.txt": b""}, {}))
+    ran = bench.reproduce()
     assert (ran.code, "plugin notes: what it trained cannot be pinned" in ran.err) == (3, True)
-    box.edit_entry(manifest="n/elsewhere.json")
-    assert registry(*where, plugins=with_notes).code == 1
+    bench.box.edit_entry(manifest="n/elsewhere.json")
+    assert bench.reproduce().code == 1
 
 
 ENVIRONMENTS = (
@@ -189,16 +178,12 @@ ENVIRONMENTS = (
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=repr)
-def test_an_environment_of_any_shape_is_no_failure(
-    notes: Notes, with_notes: Plugins, tmp_path: Path, registry: Program, environment: object
-) -> None:
+def test_an_environment_of_any_shape_is_no_failure(bench: Bench, environment: object) -> None:
     """What a manifest records at `environment` is its plugin's own: another shape stops nothing."""
-    notes.trained = notes.make(b"text", environment=environment)
-    path = tmp_path / "model" / "registry.json"
-    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *_: None}
-    train(path, with_notes, "note", "n", **arguments)
-    notes.train_again(b"other")
+    bench.notes.trained = bench.notes.make(b"text", environment=environment)
+    bench.train()
+    bench.notes.train_again(b"other")
     for form in ("text", "json"):
-        ran = registry("reproduce", "n", "--registry", path, "--format", form, plugins=with_notes)
+        ran = bench.reproduce("n", "--format", form)
         assert (ran.code, ran.err) == (0, "")  # `ink` is version 1 now, and was another or not recorded
-    assert registry("card", "n", "--registry", path, plugins=with_notes).code == 0
+    assert bench.registry("card", "n", "--registry", bench.box.path, plugins=bench.plugins).code == 0

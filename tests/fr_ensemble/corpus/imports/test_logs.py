@@ -270,17 +270,15 @@ def test_a_wrong_call_says_what_was_expected(
     code: int,
     message: str,
     registry: Program,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    workdir: Path,
 ) -> None:
     """An option or a table that cannot be used is one line and writes nothing."""
-    monkeypatch.chdir(tmp_path)
-    as_json(tmp_path / "a.json")
-    (tmp_path / "t.csv").write_text(table)
+    as_json(workdir / "a.json")
+    (workdir / "t.csv").write_text(table)
     ran = registry(*IMPORT, "a.json", "-o", "c.csv", *arguments)
     assert ran.code == code
     assert message in ran.err
-    assert not (tmp_path / "c.csv").exists()
+    assert not (workdir / "c.csv").exists()
 
 
 def test_an_empty_folder_is_named(registry: Program, tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ def recomputed(view: EntryView) -> tuple[Predictions, tuple[str, ...]]:
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
     summaries, misnamed = read_summaries(files)
-    corpus = manifest["corpus"]
-    expected = Expected(seeds, corpus["rows_sha256"], manifest["recipe_sha256"], corpus["sha256"])
+    corpus, (low, high) = manifest["corpus"], manifest["target"]["range"]
+    digests = (corpus["rows_sha256"], manifest["recipe_sha256"], corpus["sha256"])
+    expected = Expected(seeds, *digests, target_range=(low, high))
     problems = [*misnamed, *recompute(found.oof, summaries, expected, found.scores).problems]
     oof = found.oof
     for name, value, claimed in (

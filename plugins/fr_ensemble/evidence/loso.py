@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.oof import Oof, write_oof
+from fr_ensemble.evidence.problems import prediction_problems, target_problems
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from fr_ensemble.evidence.summaries import (
     between_problems,
@@ -27,8 +27,6 @@ from fr_ensemble.evidence.summaries import (
 )
 from registry_tool.errors import InputError
 from registry_tool.strictjson import dump
-
-COLLAPSED_SIGMA = 1e-6  # of the target's standard deviation: float32 rounding, not disagreement of members
 
 
 class Recomputed(NamedTuple):
@@ -122,7 +120,7 @@ def to_files(oof: Oof, corpus_name: str) -> dict[str, bytes]:
 class Expected:
     """What evidence must be evidence of, as far as that is known: a manifest's claims, or a corpus at hand.
 
-    onnx_sha256: of the members, by seed.
+    onnx_sha256: of the members, by seed. target_range: of the target, lower end first.
     """
 
     seeds: Sequence[int] | None = None
@@ -131,6 +129,7 @@ class Expected:
     corpus_sha256: str | None = None
     corpus: Corpus | None = None
     onnx_sha256: Mapping[int, str] = field(default_factory=dict)
+    target_range: tuple[float, float] | None = None
 
 
 NOTHING_EXPECTED = Expected()
@@ -147,7 +146,9 @@ def recompute(
     scores: of these predictions, where they are known already.
     """
     scores = scores or FoldScores.of(oof)
-    problems = scores.problems() + _agreement_problems(oof)
+    problems = scores.problems() + prediction_problems(oof, expected.target_range)
+    if expected.target_range is not None:
+        problems += target_problems(oof.target, oof.source, oof.sources, expected.target_range)
     problems += _seed_problems(oof.seeds, summaries, expected.seeds)
     found = _digests(oof)
     for name in ("rows_sha256", "recipe_sha256", "corpus_sha256"):
@@ -197,26 +198,6 @@ def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECT
 def _digests(oof: Oof) -> dict[str, str]:
     digests = {"corpus_sha256": oof.corpus_sha256, "rows_sha256": oof.rows_sha256, "recipe_sha256": oof.recipe_sha256}
     return {name: digest for name, digest in digests.items() if digest}
-
-
-def _agreement_problems(oof: Oof) -> list[str]:
-    """Members that agree: a copied seed, a copied fold, an ensemble whose sigma is nothing."""
-    problems = []
-    n = np.bincount(oof.source, minlength=len(oof.sources))
-    for i, j in combinations(range(len(oof.seeds)), 2):
-        near = np.abs(oof.predictions[i] - oof.predictions[j]) <= COLLAPSED_SIGMA * np.std(oof.target)
-        equal = np.bincount(oof.source, weights=near, minlength=len(n)) == n
-        pair = f"seeds {oof.seeds[i]} and {oof.seeds[j]}"
-        if equal.all():
-            problems.append(
-                f"{pair}: found the same predictions, expected two models: one was copied, or training collapsed"
-            )
-        elif (equal & (n > 1)).any():
-            fold = oof.sources[int(np.argmax(equal & (n > 1)))]
-            problems.append(f"{pair}, fold {fold}: found the same predictions, expected two models: one was copied")
-    if len(oof.seeds) > 1 and np.median(oof.sigma) < COLLAPSED_SIGMA * np.std(oof.target):
-        problems.append(f"members: found a median sigma of {np.median(oof.sigma):.3g}, expected members that disagree")
-    return problems
 
 
 def _seed_problems(

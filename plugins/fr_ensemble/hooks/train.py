@@ -25,6 +25,7 @@ from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, Measurement, measured
 from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
+from fr_ensemble.evidence.problems import target_problems
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
@@ -92,7 +93,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
     proof = loso.to_files(oof, name)
-    folds, problems = loso.recompute(oof, read_summaries(proof)[0])
+    expected = loso.Expected(target_range=job.spec.bounds)
+    folds, problems = loso.recompute(oof, read_summaries(proof)[0], expected)
     if problems or folds is None:  # members that collapsed: nothing could judge them
         raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
     figures = measured(Measurement(folds))
@@ -152,6 +154,8 @@ def read(job: Job, progress: Progress) -> Corpus:
                 f"{path}, column {job.spec.target}: found one value in all {len(target)} rows of source {name!r}, "
                 "expected a target that varies within each source, as a correlation needs: leave the source out"
             )
+    if problems := target_problems(corpus.target, corpus.source, corpus.sources, job.spec.bounds):
+        raise InputError(f"{path}, column {job.spec.target}: {problems[0]}: leave the source out, or correct its rows")
     return corpus
 
 

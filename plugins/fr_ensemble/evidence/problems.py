@@ -1,0 +1,112 @@
+"""problems.py: what no honest run gives, seen from targets and predictions alone; one line each. Opens no file.
+
+Every bound is far from what honest ensembles show: docs/explanation/gate.md has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.statistics import rmse
+
+MIN_VARIATION = 0.02  # of the target's range: a source whose targets span less is no fold. Lowest of honest ones: 0.37
+OVERSHOOT = 0.1  # of the target's range, by which a prediction may be outside of it
+OVERSHOOT_SHARE = 0.1  # of a member's predictions, which may be farther outside. Most of honest members: 0.032
+MIN_MEMBER_DIFFERENCE = 0.01  # RMS, of the RMSE of mu. Lowest of honest ones: 0.13
+MIN_DISTINCT = 5  # values of a source: fewer can be equal in two sources by chance
+COLLAPSED_SIGMA = 1e-6  # of the target's standard deviation: float32 rounding, not disagreement of members
+
+Bounds = tuple[float, float]
+
+
+def target_problems(target: Float64, source: Int64, sources: Sequence[str], bounds: Bounds) -> list[str]:
+    """Targets (n,) that are outside of their range, that hardly vary within a source, or that two sources share."""
+    low, high = bounds
+    outside = (target < low) | (target > high)
+    problems = []
+    if outside.any():
+        first = int(np.argmax(outside))
+        what = f"found {int(outside.sum())} targets outside, the first {target[first]:g} of {sources[source[first]]}"
+        problems.append(f"target range {low:g}..{high:g}: {what}, expected none")
+    for name, values in zip(sources, _by_source(target, source, len(sources)), strict=True):
+        span = float(np.ptp(values))
+        if span < MIN_VARIATION * (high - low):
+            least = f"at least {MIN_VARIATION:.0%} of the range {low:g}..{high:g}"
+            problems.append(f"source {name}: found targets that span {span:.3g}, expected {least}: it is no fold")
+    for one, two in _equal(target[None], source, len(sources)):
+        what = f"found the same {int((source == one).sum())} targets in both"
+        problems.append(f"sources {sources[one]} and {sources[two]}: {what}, expected different sources")
+    return problems
+
+
+def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
+    """Predictions that two sources share or that leave the target's range, and members that agree. None: no range."""
+    problems = _agreement_problems(oof)
+    for one, two in _equal(oof.predictions, oof.source, len(oof.sources)):
+        what = "found the same predictions in both, expected different sources"
+        problems.append(f"sources {oof.sources[one]} and {oof.sources[two]}: {what}")
+    if bounds is None:
+        return problems
+    low, high = bounds
+    reach = OVERSHOOT * (high - low)
+    for seed, predictions in zip(oof.seeds, oof.predictions, strict=True):
+        share = float(np.mean((predictions < low - reach) | (predictions > high + reach)))
+        if share > OVERSHOOT_SHARE:
+            what = f"found {share:.0%} of the predictions farther than {reach:g} outside of {low:g}..{high:g}"
+            problems.append(f"seed {seed}: {what}, expected at most {OVERSHOOT_SHARE:.0%}")
+    return problems
+
+
+def _agreement_problems(oof: Oof) -> list[str]:
+    """Members that agree: a copied seed, a copied fold, copies that were changed a little, a sigma of nothing."""
+    problems = []
+    n = np.bincount(oof.source, minlength=len(oof.sources))
+    error, spread = rmse(oof.mu, oof.target), float(np.std(oof.target))
+    for i, j in combinations(range(len(oof.seeds)), 2):
+        near = np.abs(oof.predictions[i] - oof.predictions[j]) <= COLLAPSED_SIGMA * spread
+        equal = np.bincount(oof.source, weights=near, minlength=len(n)) == n
+        pair, difference = f"seeds {oof.seeds[i]} and {oof.seeds[j]}", rmse(oof.predictions[i], oof.predictions[j])
+        if equal.all():
+            problems.append(
+                f"{pair}: found the same predictions, expected two models: one was copied, or training collapsed"
+            )
+        elif (equal & (n > 1)).any():
+            fold = oof.sources[int(np.argmax(equal & (n > 1)))]
+            problems.append(f"{pair}, fold {fold}: found the same predictions, expected two models: one was copied")
+        elif difference < MIN_MEMBER_DIFFERENCE * error:
+            what = f"found predictions that differ by {difference:.3g} (RMS)"
+            least = f"at least {MIN_MEMBER_DIFFERENCE:.0%} of the RMSE, {error:.3g}"
+            problems.append(f"{pair}: {what}, expected {least}: one is a copy of the other, or training collapsed")
+    if len(oof.seeds) > 1 and np.median(oof.sigma) < COLLAPSED_SIGMA * spread:
+        problems.append(f"members: found a median sigma of {np.median(oof.sigma):.3g}, expected members that disagree")
+    return problems
+
+
+def _by_source(values: NDArray[np.float64], source: Int64, k: int) -> list[NDArray[np.float64]]:
+    """The values (..., n) of each source, in the order of the rows."""
+    order = np.argsort(source, kind="stable")
+    ends = np.cumsum(np.bincount(source, minlength=k))[:-1]
+    return np.split(values[..., order], ends, axis=-1)
+
+
+def _equal(values: NDArray[np.float64], source: Int64, k: int) -> list[tuple[int, int]]:
+    """Pairs of sources with equal values (S, n), in any order of rows: the first of a group and one more.
+
+    A source of few different values is equal to none: it can be so by chance.
+    """
+    first: dict[bytes, int] = {}
+    pairs = []
+    for number, part in enumerate(_by_source(values, source, k)):
+        if len(np.unique(part[0])) < MIN_DISTINCT:
+            continue
+        key = (np.sort(part, axis=-1) + 0.0).tobytes()
+        if key in first:
+            pairs.append((first[key], number))
+        first.setdefault(key, number)
+    return pairs

@@ -248,6 +248,7 @@ class Evidence:
 
     metrics: name -> finite number; a policy's rules name these. problems: what makes the evidence unfit to promote
     anything, one line each (a missing fold, a repeated seed, |PLCC| > 1): never a pass, whatever the metrics say.
+    warnings: what could not be checked, or what a person should look at, one line each: it holds nothing.
     summary_only: no predictions or digests came along; may be judged, never flips. details: JSON for people.
     table: what is printed under the verdict. metrics_version: of the set of metrics that this release measures.
     since: name -> the version that brought a metric; a verdict stores its metrics_version, so that what was measured
@@ -264,6 +265,7 @@ class Evidence:
     table: Table | None = None
     metrics_version: int | None = None
     since: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():
@@ -291,12 +293,14 @@ class Verdict:
     summary_only: bool = False
     plugins: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     metrics_version: int | None = None  # of the metrics that were measured; None in verdicts of older releases
+    warnings: tuple[str, ...] = ()  # what the evidence could not show, or a person should look at
 
     @property
     def promotes(self) -> bool:
         return self.decision == "PROMOTE"
 
     def to_dict(self) -> dict[str, Json]:
+        added = {"metrics_version": self.metrics_version, "warnings": list(self.warnings) or None}
         return {
             "schema_version": 2,
             "entry": self.entry,
@@ -308,7 +312,7 @@ class Verdict:
             "metrics": dict(self.metrics),
             "reasons": list(self.reasons),
             "plugins": dict(self.plugins),
-        } | ({} if self.metrics_version is None else {"metrics_version": self.metrics_version})
+        } | {name: value for name, value in added.items() if value is not None}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Json]) -> Verdict:
@@ -324,4 +328,5 @@ class Verdict:
             summary_only=document["summary_only"],
             plugins=MappingProxyType(dict(document["plugins"])),
             metrics_version=document.get("metrics_version"),
+            warnings=tuple(document.get("warnings", ())),
         )

@@ -43,6 +43,7 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
         summary_only=evidence.summary_only,
         plugins=plugins,
         metrics_version=evidence.metrics_version,
+        warnings=evidence.warnings,
     )
 
 

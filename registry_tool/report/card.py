@@ -51,6 +51,8 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         yield from markdown_table([["metric", "value", "rule"], *rows], right=[1])
         if verdict.reasons:
             yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
+        if verdict.warnings:
+            yield from ("", "What to look at:", "", *(f"- {warning}" for warning in verdict.warnings))
         if judgement.evidence is not None and (table := judgement.evidence.table):
             yield from (
                 "",

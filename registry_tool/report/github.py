@@ -37,10 +37,12 @@ def findings(results: Sequence[Validation]) -> Iterator[str]:
 def verdicts(items: Sequence[Judgement], loaded: Loaded | None, comparison: Comparison | None = None) -> Iterator[str]:
     """An error at the entry's line for each HOLD, a warning or notice for what else changed, then both as text."""
     for item in items:
+        file, place = (from_root(loaded.path, None), of_entry(loaded, item.verdict.entry)) if loaded else ("", None)
         if not item.verdict.promotes:
-            file, place = (from_root(loaded.path, None), of_entry(loaded, item.verdict.entry)) if loaded else ("", None)
             words = "; ".join([item.why, *item.verdict.reasons] if item.why else item.verdict.reasons)
             yield _command("error", file, place, f"{item.verdict.entry} is held", words)
+        for warning in item.verdict.warnings:
+            yield _command("warning", file, place, f"evidence of {item.verdict.entry}", warning)
     if comparison is None:
         lines = [line for item in items for line in text.judgement(item)]
     else:
@@ -113,7 +115,8 @@ def _gate_table(items: Sequence[Judgement]) -> Iterator[str]:
     yield from markdown_table(rows, right=[3])
     yield ""
     for item in items:
-        yield from (f"- {_cell(item.verdict.entry)}: {_cell(reason)}" for reason in item.verdict.reasons)
+        lines = (*item.verdict.reasons, *(f"warning: {warning}" for warning in item.verdict.warnings))
+        yield from (f"- {_cell(item.verdict.entry)}: {_cell(line)}" for line in lines)
     yield ""
 
 

@@ -74,6 +74,7 @@ class Judged:
     promotes: bool
     missed: str
     reasons: Sequence[str]
+    warnings: Sequence[str]
     incumbent: str | None
     rules: Table
     others: Table
@@ -218,6 +219,7 @@ def _judged(verdict: Verdict) -> Judged:
         verdict.promotes,
         f"{missed} of {len(rules)} rules missed" if rules else "the policy has no rules",
         verdict.reasons,
+        verdict.warnings,
         verdict.policy.incumbent,
         Table(
             ("metric", "found", "rule", "result"),

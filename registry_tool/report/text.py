@@ -56,6 +56,8 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
             yield f"       {visible(name)} = {value:.6g}"
     for reason in verdict.reasons:
         yield f"  - {visible(reason)}"
+    for warning in verdict.warnings:
+        yield f"  {click.style('warning', fg=COLOURS[Severity.WARNING], bold=True)}: {visible(warning)}"
     if details and item.evidence is not None and (evidence_table := item.evidence.table):
         yield ""
         yield from text_table(evidence_table.rows)

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
+from fr_ensemble.corpus.sources import SourceRows
 from fr_ensemble.evidence.loso import Expected, read_foreign, recompute, to_files
 from fr_ensemble.evidence.metrics import Measurement, measured
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.summaries import read_summaries
 
 CORPUS = random_corpus(160, ColumnSpec(), 1)
+ROWS = SourceRows.of(CORPUS)
 RECIPE = "ab" * 32
 SEEDS = (0, 1, 2)
 

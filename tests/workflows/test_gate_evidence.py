@@ -342,3 +342,43 @@ def test_a_raised_bar_holds_foreign_evidence_too(smoke: Sandbox, summaries: Any)
     """The policy is the registry's, not the plugin's default."""
     smoke.edit(set_bound("mean_plcc", 0.99999))
     assert foreign(smoke, summaries({})).decision == "HOLD"
+
+
+def test_a_corpus_needs_only_its_sources(smoke: Sandbox, summaries: Any, made: Made, tmp_path: Path) -> None:
+    """A file with the column `src` alone will do; where an entry is named, its own columns are needed."""
+    folder = summaries({f"loso_seed{n}.json": to_json(load_seed(smoke, n)) for n in range(3)})
+    lines = made.corpus.read_text().splitlines()
+    sources = [line.split(",")[0] for line in lines]
+    only = tmp_path / "only.csv"
+    only.write_text("\n".join(sources))
+    assert "src" not in " ".join(foreign(smoke, folder, None, only).reasons)
+    only.write_text("\n".join(sources[:-1]))
+    assert any("59 rows" in line for line in foreign(smoke, folder, None, only).reasons)
+    with pytest.raises(InputError, match="no column 'encoder'"):
+        foreign(smoke, folder, "tiny", only)
+    only.write_text("\n".join(["source", *sources[1:]]))
+    with pytest.raises(InputError, match="no column 'src'"):
+        foreign(smoke, folder, None, only)
+
+
+def test_a_corpus_that_changed_after_the_evidence_is_hold(
+    smoke: Sandbox, summaries: Any, made: Made, tmp_path: Path
+) -> None:
+    """The same sources with as many rows, but one other byte: the digest in the summaries is another."""
+    folder, changed = summaries({}), tmp_path / "changed.csv"
+    changed.write_bytes(made.corpus.read_bytes() + b"\n")
+    assert foreign(smoke, folder, None, made.corpus).reasons == ()
+    assert any("corpus_sha256" in line for line in foreign(smoke, folder, None, changed).reasons)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "github", "junit"])
+def test_digests_that_summaries_lack_are_said(smoke: Sandbox, summaries: Any, registry: Program, form: str) -> None:
+    """Public summaries have no digest of what they measured: it holds nothing, and every format says it."""
+    plain = {f"loso_seed{n}.json": to_json(load_seed(smoke, n)) for n in range(3)}
+    folder = summaries({**plain, **{f"loso_seed{n}.json": to_json(like(plain, n)) for n in (3, 4)}})
+    ran = registry("gate", "--evidence", folder, "--registry", smoke.path, "--format", form)
+    assert (ran.code, ran.err) == (0, "")
+    assert "seeds 0, 1, 2, 3, 4: the summaries have no corpus_sha256" in ran.out
+    entry = foreign(smoke, three(folder), "tiny")
+    assert ["recipe_sha256" in line for line in entry.warnings] == [False, True]
+    assert Verdict.from_dict(entry.to_dict()) == entry

@@ -261,7 +261,7 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int) -> Rows:
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
     for name, text in texts.items():
-        _require_names(text, name, batch.place)
+        require_names(text, name, batch.place)
     encoder = texts["encoder"] if "encoder" in texts else texts["codec"]
     slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
@@ -285,7 +285,7 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int) -> Rows:
     )
 
 
-def _require_names(text: Text, column: str, place: Place) -> None:
+def require_names(text: Text, column: str, place: Place) -> None:
     """Names are printable, and a source or a clip has one: they go into documents that people read."""
     bad = [i for i, name in enumerate(text.names) if not name.isprintable() or (not name and column in ("src", "clip"))]
     rows = np.isin(text.codes, bad)

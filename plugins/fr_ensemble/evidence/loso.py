@@ -11,7 +11,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
-from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.corpus.sources import SourceRows
 from fr_ensemble.evidence.oof import Oof, write_oof
 from fr_ensemble.evidence.problems import prediction_problems, target_problems
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
@@ -127,7 +127,7 @@ class Expected:
     rows_sha256: str | None = None
     recipe_sha256: str | None = None
     corpus_sha256: str | None = None
-    corpus: Corpus | None = None
+    corpus: SourceRows | None = None
     onnx_sha256: Mapping[int, str] = field(default_factory=dict)
     target_range: tuple[float, float] | None = None
 
@@ -177,7 +177,7 @@ def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECT
         digests = {"recipe_sha256": expected.recipe_sha256, "onnx_sha256": expected.onnx_sha256.get(seed)}
         digests |= {"corpus_sha256": expected.corpus_sha256}
         if corpus is not None:
-            problems += corpus_problems(seed, document, corpus)
+            problems += corpus_problems(seed, document, corpus.n)
             digests |= {"corpus_sha256": corpus.sha256, "rows_sha256": corpus.rows_sha256}
         problems += digest_problems(seed, document, digests)
     problems += between_problems(documents)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from fr_ensemble.corpus.rows import Corpus
 from registry_tool import toolkit
 from registry_tool.errors import InputError
 from registry_tool.strictjson import JsonProblem, parse
@@ -96,12 +95,9 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def corpus_problems(seed: int, document: Mapping[str, Any], corpus: Corpus) -> list[str]:
-    """Where a summary cannot come from this corpus."""
-    name = f"loso_seed{seed}.json"
-    n = np.bincount(corpus.source, minlength=len(corpus.sources)).tolist()
-    known = dict(zip(corpus.sources, n, strict=True))
-    said = folds_of(document)
+def corpus_problems(seed: int, document: Mapping[str, Any], known: Mapping[str, int]) -> list[str]:
+    """Where a summary cannot come from a corpus whose sources have so many rows."""
+    name, said = f"loso_seed{seed}.json", folds_of(document)
     problems = [f"{name} folds: found no fold for the source {source}" for source in sorted(known.keys() - said.keys())]
     problems += [f"{name} fold {source}: no source of the corpus" for source in sorted(said.keys() - known.keys())]
     for source in sorted(known.keys() & said.keys()):
@@ -118,6 +114,15 @@ def digest_problems(seed: int, document: Mapping[str, Any], expected: Mapping[st
         for key, digest in expected.items()
         if digest is not None and document.get(key) not in (None, digest)
     ]
+
+
+def lacking(documents: Mapping[int, Mapping[str, Any]], digests: Mapping[str, str]) -> tuple[str, ...]:
+    """Which digests some summaries do not carry, a line each. digests: field -> what cannot be told without it."""
+    lines = []
+    for name, words in digests.items():
+        if seeds := [str(seed) for seed, document in documents.items() if document.get(name) is None]:
+            lines.append(f"seeds {', '.join(seeds)}: the summaries have no {name}: {words} cannot be told")
+    return tuple(lines)
 
 
 def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:

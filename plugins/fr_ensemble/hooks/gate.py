@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fr_ensemble.artifacts.manifest import is_current, spec_of
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.sources import SourceRows, read_sources
 from fr_ensemble.evidence.comparisons import Comparison, against_entry, against_vmaf
 from fr_ensemble.evidence.entry import recomputed
 from fr_ensemble.evidence.intervals import Intervals
@@ -16,6 +18,7 @@ from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, Measurement, measured
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
+from fr_ensemble.evidence.summaries import lacking, read_summaries
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
 from registry_tool.values import Evidence
@@ -84,9 +87,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
 
     Raises InputError where a seed that there must be is missing: what is left says nothing of it.
     """
-    corpus = request.corpus
     manifest = view.manifest if view.manifest is not None and is_current(view.manifest) else None
-    spec = spec_of(manifest, target=True) if manifest else ColumnSpec()
     members = view.manifest["members"] if view.manifest is not None else []
     seeds = request.seeds or tuple(member["seed"] for member in members) or None
     if missing := sorted(
@@ -97,7 +98,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
         seeds=seeds,
         recipe_sha256=manifest["recipe_sha256"] if manifest else None,
         corpus_sha256=manifest["corpus"]["sha256"] if manifest else None,
-        corpus=read_corpus(corpus, spec) if corpus is not None else None,
+        corpus=_source_rows(request.corpus, manifest),
         onnx_sha256={member["seed"]: member["sha256"] for member in members},
     )
     scores, problems = read_foreign(files, expected)
@@ -106,7 +107,35 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
         digest.update(hashlib.sha256(files[name]).digest())
     metrics = measured(Measurement(scores)) if scores else {}
     details, table = (scores.details(), _table(scores)) if scores else ({}, None)
-    return Evidence(metrics, problems, True, digest.hexdigest(), details, table=table, metrics_version=METRICS_VERSION)
+    return Evidence(
+        metrics,
+        problems,
+        summary_only=True,
+        sha256=digest.hexdigest(),
+        details=details,
+        table=table,
+        metrics_version=METRICS_VERSION,
+        warnings=lacking(read_summaries(files)[0], _digests_wanted(view, manifest)),
+    )
+
+
+def _source_rows(corpus: Path | None, manifest: Mapping[str, Any] | None) -> SourceRows | None:
+    """Of the file at hand. Which columns the rows' digest is of is known for an entry of version 2 alone."""
+    if corpus is None:
+        return None
+    if manifest is None:
+        return read_sources(corpus)
+    return SourceRows.of(read_corpus(corpus, spec_of(manifest, target=True)))
+
+
+def _digests_wanted(view: EntryView, manifest: Mapping[str, Any] | None) -> dict[str, str]:
+    """What a summary should carry: field -> what cannot be told without it."""
+    wanted = {"corpus_sha256": "which corpus was measured, and whether it changed since,"}
+    if manifest is not None:
+        wanted["recipe_sha256"] = "whether the entry's recipe was measured"
+    elif view.manifest is not None:
+        wanted["onnx_sha256"] = "whether these members were measured"
+    return wanted
 
 
 def _table(scores: FoldScores) -> Table:

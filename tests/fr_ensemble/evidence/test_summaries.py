@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, measure, measure_foreign, set_fold, summaries
+from predictions import FILES, OOF, RECIPE, ROWS, SEEDS, measure, measure_foreign, set_fold, summaries
 
 from registry_tool.errors import InputError
 
@@ -26,12 +26,12 @@ def as_files(*documents):
 def test_public_summaries_are_measured():
     """Summaries without predictions give the same metrics, and hold against their corpus and members."""
     files = as_files(*map(public, SEEDS)) | {"PROMOTE.json": b"not looked at"}
-    metrics, problems, details = measure_foreign(files, seeds=SEEDS, corpus=CORPUS, recipe_sha256=RECIPE)
+    metrics, problems, details = measure_foreign(files, seeds=SEEDS, corpus=ROWS, recipe_sha256=RECIPE)
     assert problems == ()
     expected = measure(OOF, summaries())
     assert metrics == pytest.approx(expected[0])
     assert details["seed_plcc"] == pytest.approx(expected[2]["seed_plcc"])
-    assert measure_foreign(FILES, corpus=CORPUS, recipe_sha256=RECIPE)[1] == ()
+    assert measure_foreign(FILES, corpus=ROWS, recipe_sha256=RECIPE)[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_faked_public_summaries_are_problems(change, words):
     change(documents[1])
     files = {f"loso_seed{seed}.json": json.dumps(d).encode() for seed, d in zip(SEEDS, documents, strict=True)}
     pins = {"recipe_sha256": RECIPE, "onnx_sha256": {1: "1" * 64}}
-    problems = measure_foreign(files, corpus=CORPUS, **pins)[1]
+    problems = measure_foreign(files, corpus=ROWS, **pins)[1]
     assert any(words in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
 

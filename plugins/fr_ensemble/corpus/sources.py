@@ -1,0 +1,45 @@
+"""sources.py: how many rows each source of a corpus file has: what summaries can be held against. Knows no features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fr_ensemble.corpus.rows import Corpus, require_names
+from registry_tool.toolkit import Columns, missing_column, read_rows
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows by source. sha256: of the file, None for random rows. rows_sha256: None where the columns are not known."""
+
+    n: Mapping[str, int]
+    sha256: str | None
+    rows_sha256: str | None = None
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> SourceRows:
+        n = np.bincount(corpus.source, minlength=len(corpus.sources)).tolist()
+        return cls(dict(zip(corpus.sources, n, strict=True)), corpus.sha256, corpus.rows_sha256)
+
+
+def read_sources(path: Path) -> SourceRows:
+    """From the column `src` alone. Raises InputError for a file that cannot be used."""
+
+    def columns(found: Sequence[str]) -> Columns:
+        if "src" not in found:
+            raise missing_column(path, "src", found)
+        return Columns(texts=("src",))
+
+    n: Counter[str] = Counter()
+    for batch in read_rows(path, columns):
+        text = batch.texts["src"]
+        require_names(text, "src", batch.place)
+        n.update(dict(zip(text.names, np.bincount(text.codes, minlength=len(text.names)).tolist(), strict=True)))
+    with path.open("rb") as file:
+        return SourceRows(dict(n), hashlib.file_digest(file, "sha256").hexdigest())

@@ -10,15 +10,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
-from fr_ensemble.evidence.metrics import COMPARED, FOLDS, METRICS, METRICS_VERSION, PREDICTIONS, STORED_PREFIX
+from fr_ensemble.evidence.metrics import (
+    COMPARISON_NAMES,
+    METRICS,
+    METRICS_VERSION,
+    NEEDS_FOLDS,
+    NEEDS_PREDICTIONS,
+    STORED_PREFIX,
+)
 
 PAGE = Path(__file__).with_name("metrics.md")
 NEEDS = {
-    FOLDS: ("Of folds", "From the out-of-fold predictions, or from `loso_seed{N}.json` files alone."),
-    PREDICTIONS: ("Of predictions", "From the out-of-fold predictions and the stored interval method."),
+    NEEDS_FOLDS: ("Of folds", "From the out-of-fold predictions, or from `loso_seed{N}.json` files alone."),
+    NEEDS_PREDICTIONS: ("Of predictions", "From the out-of-fold predictions and the stored interval method."),
     **{
         name: (f"Against {words.split(' through')[0]}", f"Errors beside those of {words}, on the same rows.")
-        for name, words in COMPARED.items()
+        for name, words in COMPARISON_NAMES.items()
     },
 }
 INTRO = f"""\

@@ -19,7 +19,7 @@ from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, s
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.evidence.intervals import Calibration, Intervals
-from fr_ensemble.evidence.methods import LOWER
+from fr_ensemble.evidence.methods import LOWER_SIDE
 from fr_ensemble.hooks.opening import intervals_of
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
@@ -87,14 +87,14 @@ def recommend(
         found = f"--target {question.target:g} --confidence {question.confidence:g}"
         raise InputError(f"{found}: expected a target in {low:g}..{high:g} and a confidence between 0 and 1")
     stored = intervals_of(view, [question.confidence])
-    calibration = stored.of("clip", LOWER)
+    calibration = stored.calibration("clip", LOWER_SIDE)
     cost = _cost(question, spec)
     clips, warnings = _read(view, question.corpus, spec, stored, cost, progress)
     for clip in clips:
         clip.finish(calibration, question.confidence)
     if outside := sum(clip.outside for clip in clips):
         warnings["an input is outside what training saw"] = outside
-    quantile = calibration.at(question.confidence)
+    quantile = calibration.quantile(question.confidence)
     return {
         "entry": view.entry.id,
         "corpus": question.corpus.name,

@@ -8,7 +8,7 @@ import numpy as np
 from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
 from fr_ensemble.corpus.sources import SourceRows
 from fr_ensemble.evidence.loso import Expected, read_foreign, recompute, to_files
-from fr_ensemble.evidence.metrics import Measurement, measured
+from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.summaries import read_summaries
 
@@ -36,13 +36,13 @@ def summaries(files=FILES):
 def measure(oof, documents, **expected):
     """Metrics, problems and details of predictions with their summaries."""
     scores, problems = recompute(oof, documents, Expected(**expected))
-    return measured(Measurement(scores)), problems, scores.details()
+    return compute_metrics(MetricInputs(scores)), problems, scores.details()
 
 
 def measure_foreign(files, **expected):
     """The same of foreign summaries alone; nothing but problems where their folds make no table."""
     scores, problems = read_foreign(files, Expected(**expected))
-    return (measured(Measurement(scores)), problems, scores.details()) if scores else ({}, problems, {})
+    return (compute_metrics(MetricInputs(scores)), problems, scores.details()) if scores else ({}, problems, {})
 
 
 def set_fold(index, **values):

@@ -87,7 +87,7 @@ def copy(tmp_path: Path) -> Copy:
 
 def test_the_recipe_of_a_metric(copy: Copy, production: Sandbox) -> None:
     """The gate measures it, its page lists it, and the registry of the release before stays valid."""
-    copy.insert(steps("Add a metric")[0], "    for level in LEVELS:\n", code("Add a metric"))
+    copy.insert(steps("Add a metric")[0], "    for level in NOMINAL_LEVELS:\n", code("Add a metric"))
     found: dict[str, Any] = json.loads(copy.registry("gate", "tiny", "--registry", production.path, "--format", "json"))
     assert found["metrics"]["median_sigma"] > 0.0
     assert "median_sigma" not in production.verdict["metrics"]

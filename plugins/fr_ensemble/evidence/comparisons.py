@@ -13,12 +13,12 @@ from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse
 from registry_tool.toolkit import Columns, read_rows
 
-COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
+VMAF_COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
 # The curve's middle and log width, in deviations of x around its mean; far outside it is a straight line or a step.
-BOUNDS = np.array([[-5.0, 5.0], [-4.0, 4.0]])
-STARTS = [(middle, width) for middle in (-1.5, -0.5, 0.5, 1.5) for width in (-1.5, -0.5, 0.5)]
+CURVE_BOUNDS = np.array([[-5.0, 5.0], [-4.0, 4.0]])
+CURVE_STARTS = [(middle, width) for middle in (-1.5, -0.5, 0.5, 1.5) for width in (-1.5, -0.5, 0.5)]
 MAX_STEPS, SMALLEST_STEP = 100, 1e-13
-ROUNDING = 1e-12  # relative; near the minimum a better step may look worse by so much
+COST_ROUNDING = 1e-12  # relative; near the minimum a better step may look worse by so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,27 @@ class Curve:
     def fit(cls, x: Float64, y: Float64) -> Curve:
         """Least squares over n points: Gauss-Newton on middle and width, low and span solved for in each step.
 
-        Golub & Pereyra 1973 (variable projection), with Kaufman's Jacobian. The best of STARTS is refined until steps
-        are rounding, so that the same points give the same curve to about 1e-12 in any build of numpy.
+        Golub & Pereyra 1973 (variable projection), with Kaufman's Jacobian. The best of CURVE_STARTS is refined until
+        steps are rounding, so that the same points give the same curve to about 1e-12 in any build of numpy.
         """
         mean, deviation = float(x.mean()), float(x.std()) or 1.0
         z = (x - mean) / deviation
-        at = np.array(min(STARTS, key=lambda start: _solve(z, y, np.array(start))[0]))
-        cost, linear, jacobian, residual = _solve(z, y, at)
+        point = np.array(min(CURVE_STARTS, key=lambda start: _solve(z, y, np.array(start))[0]))
+        cost, linear, jacobian, residual = _solve(z, y, point)
         for _ in range(MAX_STEPS):
-            step = _step(at, jacobian, residual)
+            step = _step(point, jacobian, residual)
             while True:
-                candidate = np.clip(at + step, *BOUNDS.T)
+                candidate = np.clip(point + step, *CURVE_BOUNDS.T)
                 found = _solve(z, y, candidate)
-                if found[0] <= cost * (1.0 + ROUNDING) or np.abs(step).max() < SMALLEST_STEP:
+                if found[0] <= cost * (1.0 + COST_ROUNDING) or np.abs(step).max() < SMALLEST_STEP:
                     break
                 step /= 2.0
-            moved = float(np.abs(candidate - at).max())
-            at, (cost, linear, jacobian, residual) = candidate, found
+            moved = float(np.abs(candidate - point).max())
+            point, (cost, linear, jacobian, residual) = candidate, found
             if moved < SMALLEST_STEP:
                 break
         return cls(
-            float(linear[0]), float(linear[1]), mean + deviation * float(at[0]), deviation * float(np.exp(at[1]))
+            float(linear[0]), float(linear[1]), mean + deviation * float(point[0]), deviation * float(np.exp(point[1]))
         )
 
 
@@ -66,26 +66,26 @@ def _sigmoid(t: Float64) -> Float64:
     return 0.5 * (1.0 + np.tanh(0.5 * t))  # no overflow
 
 
-def _step(at: Float64, jacobian: Float64, residual: Float64) -> Float64:
-    """Gauss and Newton's step; a coordinate that stands at its bound and would leave is held there."""
+def _step(point: Float64, jacobian: Float64, residual: Float64) -> Float64:
+    """Gauss and Newton's step; a coordinate at its bound that would leave it is kept."""
     free = np.ones(2)
     for _ in range(3):
         step: Float64 = np.asarray(np.linalg.lstsq(jacobian * free, residual, rcond=None)[0], np.float64) * free
-        leaves = ((at <= BOUNDS[:, 0]) & (step < 0.0)) | ((at >= BOUNDS[:, 1]) & (step > 0.0))
+        leaves = ((point <= CURVE_BOUNDS[:, 0]) & (step < 0.0)) | ((point >= CURVE_BOUNDS[:, 1]) & (step > 0.0))
         if not leaves.any():
             break
         free[leaves] = 0.0
     return step
 
 
-def _solve(z: Float64, y: Float64, at: Float64) -> tuple[float, Float64, Float64, Float64]:
+def _solve(z: Float64, y: Float64, point: Float64) -> tuple[float, Float64, Float64, Float64]:
     """The cost of (middle, log width), the best low and span, the residual's Jacobian (n, 2) in both, the residual."""
-    t = (z - at[0]) / np.exp(at[1])
+    t = (z - point[0]) / np.exp(point[1])
     s = _sigmoid(t)
     basis: Float64 = np.stack([np.ones_like(s), s], axis=1)
     linear = np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0], np.float64)
     slope: Float64 = linear[1] * s * (1.0 - s)
-    moves: Float64 = np.stack([-slope / np.exp(at[1]), -slope * t], axis=1)
+    moves: Float64 = np.stack([-slope / np.exp(point[1]), -slope * t], axis=1)
     jacobian: Float64 = moves - basis @ np.linalg.lstsq(basis, moves, rcond=None)[0]
     residual = y - basis @ linear
     return float(residual @ residual), linear, jacobian, residual
@@ -93,49 +93,46 @@ def _solve(z: Float64, y: Float64, at: Float64) -> tuple[float, Float64, Float64
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Errors of an ensemble's mean and of a baseline on the same rows, source by source; RMSE in target units."""
+    """Errors of an entry's mean and of a baseline's on the same rows, source by source; RMSE in target units."""
 
     sources: tuple[str, ...]
-    ours: Float64  # (K,)
-    theirs: Float64  # (K,)
-    their_plcc: Float64  # (K,), NaN for a constant
+    entry_rmse: Float64  # (K,)
+    baseline_rmse: Float64  # (K,)
+    baseline_plcc: Float64  # (K,), NaN for a constant
 
     @classmethod
-    def of(cls, sources: tuple[str, ...], source: Any, y: Float64, mu: Float64, other: Float64) -> Comparison:
+    def of(cls, sources: tuple[str, ...], source: Any, y: Float64, mu: Float64, baseline: Float64) -> Comparison:
         rows = [source == g for g in range(len(sources))]
-        ours, theirs, correlation = (
-            np.array([figure(values[r], y[r]) for r in rows])
-            for figure, values in ((rmse, mu), (rmse, other), (plcc, other))
-        )
-        return cls(sources, ours, theirs, correlation)
+        scores = ((rmse, mu), (rmse, baseline), (plcc, baseline))
+        return cls(sources, *(np.array([score(values[r], y[r]) for r in rows]) for score, values in scores))
 
     @property
     def difference(self) -> float:
-        """Our RMSE less theirs, mean over sources: below zero the ensemble is better."""
-        return float((self.ours - self.theirs).mean())
+        """The entry's RMSE less the baseline's, mean over sources: below zero the entry is better."""
+        return float((self.entry_rmse - self.baseline_rmse).mean())
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The difference's 95 % paired bootstrap interval: draws are of sources, each with both its errors."""
-        return bootstrap_interval(self.ours - self.theirs)
+        return bootstrap_interval(self.entry_rmse - self.baseline_rmse)
 
     def to_dict(self) -> dict[str, Any]:
         """As in `evaluate --format json`; null for what one source cannot show."""
-        correlation = float(self.their_plcc.mean())
+        correlation = float(self.baseline_plcc.mean())
         low, high = self.bounds
-        each = zip(self.sources, self.ours.tolist(), self.theirs.tolist(), strict=True)
+        by_source = zip(self.sources, self.entry_rmse.tolist(), self.baseline_rmse.tolist(), strict=True)
         return {
-            "rmse": float(self.ours.mean()),
-            "baseline_rmse": float(self.theirs.mean()),
+            "rmse": float(self.entry_rmse.mean()),
+            "baseline_rmse": float(self.baseline_rmse.mean()),
             "baseline_plcc": correlation if np.isfinite(correlation) else None,
             "difference": self.difference,
             "difference_low": low if np.isfinite(low) else None,
             "difference_high": high if np.isfinite(high) else None,
-            "by_source": {name: {"rmse": ours, "baseline_rmse": theirs} for name, ours, theirs in each},
+            "by_source": {name: {"rmse": entry, "baseline_rmse": baseline} for name, entry, baseline in by_source},
         }
 
 
-def against_vmaf(oof: Oof) -> Comparison | None:
+def compare_with_vmaf(oof: Oof) -> Comparison | None:
     """With plain VMAF: each source by the curve fitted on the others; None where the evidence has no such column."""
     if oof.vmaf is None or len(oof.sources) < 2:
         return None
@@ -146,13 +143,13 @@ def against_vmaf(oof: Oof) -> Comparison | None:
     return Comparison.of(oof.sources, oof.source, oof.target, oof.mu, predicted)
 
 
-def against_entry(oof: Oof, other: Oof) -> Comparison:
+def compare_with_entry(oof: Oof, other: Oof) -> Comparison:
     """With another entry's out-of-fold means. Raises EvidenceProblem unless both are of one corpus and one target."""
     if oof.corpus_sha256 is None or oof.corpus_sha256 != other.corpus_sha256:
         raise EvidenceProblem(f"found evidence of the corpus {other.corpus_sha256}, expected {oof.corpus_sha256}")
-    for what, one, two in (("target", oof.target, other.target), ("source", oof.source, other.source)):
-        if not np.array_equal(one, two) or oof.sources != other.sources:
-            raise EvidenceProblem(f"found another {what} in the rows of one corpus, expected the same")
+    for name, values, expected in (("target", other.target, oof.target), ("source", other.source, oof.source)):
+        if not np.array_equal(values, expected) or oof.sources != other.sources:
+            raise EvidenceProblem(f"found another {name} in the rows of one corpus, expected the same")
     return Comparison.of(oof.sources, oof.source, oof.target, oof.mu, other.mu)
 
 
@@ -161,11 +158,11 @@ def vmaf_column(path: Path, target: str | None) -> Float64 | None:
 
     Raises InputError for a cell that is no finite number.
     """
-    if target == COLUMN:
+    if target == VMAF_COLUMN:
         return None
     parts = [
-        batch.numbers[COLUMN]
-        for batch in read_rows(path, lambda found: Columns((COLUMN,) if COLUMN in found else ()))
-        if COLUMN in batch.numbers
+        batch.numbers[VMAF_COLUMN]
+        for batch in read_rows(path, lambda found: Columns((VMAF_COLUMN,) if VMAF_COLUMN in found else ()))
+        if VMAF_COLUMN in batch.numbers
     ]
     return np.concatenate(parts) if parts else None

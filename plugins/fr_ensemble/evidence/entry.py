@@ -17,38 +17,38 @@ from registry_tool.hookspec import EntryView
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class Predictions:
+class EntryEvidence:
     """Out-of-fold predictions and their scores. They are shared, so their arrays are read-only."""
 
     oof: Oof
     scores: FoldScores
 
     @classmethod
-    def of(cls, oof: Oof) -> Predictions:
+    def of(cls, oof: Oof) -> EntryEvidence:
         return cls(oof, FoldScores.of(oof))
 
 
 # Known by the very bytes they came from, compared whole, so that a file that changed is measured again; known as long
 # as a view that read them is open.
-_known: WeakValueDictionary[bytes, Predictions] = WeakValueDictionary()
-_held: WeakKeyDictionary[EntryView, Predictions] = WeakKeyDictionary()
+_by_bytes: WeakValueDictionary[bytes, EntryEvidence] = WeakValueDictionary()
+_by_view: WeakKeyDictionary[EntryView, EntryEvidence] = WeakKeyDictionary()
 
 
-def predictions(view: EntryView) -> Predictions:
+def evidence_of(view: EntryView) -> EntryEvidence:
     """What the entry pins at OOF_PATH. Raises KeyError where it pins nothing there, EvidenceProblem for bad bytes."""
     data = view.read(OOF_PATH)
-    found = _known.get(data)
+    found = _by_bytes.get(data)
     if found is None:
-        found = _known[data] = Predictions.of(read_oof(data))
+        found = _by_bytes[data] = EntryEvidence.of(read_oof(data))
         for part in (found.oof, found.scores):
             for array in (getattr(part, field.name) for field in fields(part)):
                 if isinstance(array, np.ndarray):
                     array.setflags(write=False)
-    _held[view] = found
+    _by_view[view] = found
     return found
 
 
-def recomputed(view: EntryView) -> tuple[Predictions, tuple[str, ...]]:
+def checked_evidence(view: EntryView) -> tuple[EntryEvidence, tuple[str, ...]]:
     """The entry's predictions and scores, and every contradiction among its evidence and its manifest.
 
     Raises InputError for an entry without evidence or with files that cannot be read.
@@ -58,7 +58,7 @@ def recomputed(view: EntryView) -> tuple[Predictions, tuple[str, ...]]:
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
     seeds = [member["seed"] for member in manifest["members"]]
     try:
-        found = predictions(view)
+        found = evidence_of(view)
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error

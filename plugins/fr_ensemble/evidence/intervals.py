@@ -13,14 +13,19 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER, RANK_TOLERANCE, TWO_SIDED
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER_SIDE, RANK_TOLERANCE, TWO_SIDED
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
 
-LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-UNITS = (("row", TWO_SIDED), ("row", LOWER), ("clip", TWO_SIDED), ("clip", LOWER))  # what is calibrated, on which side
-FLOORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
+NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+CALIBRATED_UNITS = (
+    ("row", TWO_SIDED),
+    ("row", LOWER_SIDE),
+    ("clip", TWO_SIDED),
+    ("clip", LOWER_SIDE),
+)  # what is calibrated, on which side
+FLOOR_FACTORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Calibration:
     n_per_source: Mapping[str, int]
     sha256: str
 
-    def at(self, level: float) -> Quantile:
+    def quantile(self, level: float) -> Quantile:
         """Raises InputError for a level that was not calibrated."""
         for quantile in self.levels:
             if math.isclose(quantile.level, level, abs_tol=RANK_TOLERANCE):
@@ -79,25 +84,25 @@ class Calibration:
         mu, sigma (ddof 1 over members) of single rows, or of clips: of the members' clip means. NaN stays NaN.
         """
         low, high = self.range
-        q = self.at(level).q
+        q = self.quantile(level).q
         if math.isinf(q):
             return np.where(np.isnan(mu), mu, low), np.where(np.isnan(mu), mu, high)
         half = q * INTERVAL_METHODS[self.method].scale(sigma, self.floor)
-        upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER else np.clip(mu + half, low, high)
+        upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER_SIDE else np.clip(mu + half, low, high)
         return np.clip(mu - half, low, high), upper
 
     def unbounded(self, levels: Sequence[float]) -> list[str]:
         """Words on each of these levels whose q is infinite."""
         return [
             f"the {percent(level)} % interval of a {self.unit} is the target's whole range: "
-            f"no q is finite ({self.at(level).rule})"
+            f"no q is finite ({self.quantile(level).rule})"
             for level in levels
-            if math.isinf(self.at(level).q)
+            if math.isinf(self.quantile(level).q)
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """As in the manifest, with what the method implies written out."""
-        miss = "mu - y" if self.side == LOWER else "abs(y - mu)"
+        miss = "mu - y" if self.side == LOWER_SIDE else "abs(y - mu)"
         score = INTERVAL_METHODS[self.method].formula(miss)
         implied = {"score": score, "ddof": 1, "group": "src", "n_sources": len(self.n_per_source)}
         levels = {f"{quantile.level:g}": quantile.to_dict() for quantile in self.levels}
@@ -111,9 +116,11 @@ class Calibration:
         method, unit, side = document["method"], document["unit"], document["side"]
         if method not in INTERVAL_METHODS:
             raise ValueError(f"intervals: unknown method {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
-        if (unit, side) not in UNITS or document["ddof"] != 1:
+        if (unit, side) not in CALIBRATED_UNITS or document["ddof"] != 1:
             found = f"{unit} {side} with ddof {document['ddof']}"
-            raise ValueError(f"intervals: found {found}, expected row or clip, {TWO_SIDED} or {LOWER}, with ddof 1")
+            raise ValueError(
+                f"intervals: found {found}, expected row or clip, {TWO_SIDED} or {LOWER_SIDE}, with ddof 1"
+            )
         if not (low < high and 0.0 <= floor < math.inf and all(0.0 < quantile.level < 1.0 for quantile in levels)):
             raise ValueError(
                 f"intervals: found range {low:g}..{high:g}, floor {floor:g}, expected an interval's numbers"
@@ -130,7 +137,7 @@ class Intervals:
     calibrations: tuple[Calibration, ...]
     input_ranges: Mapping[str, tuple[float, float]]  # features, then transformed conditions, in input order
 
-    def of(self, unit: str = "row", side: str = TWO_SIDED) -> Calibration:
+    def calibration(self, unit: str = "row", side: str = TWO_SIDED) -> Calibration:
         """Raises InputError where clips are not known, so that there is no calibration for them."""
         for calibration in self.calibrations:
             if (calibration.unit, calibration.side) == (unit, side):
@@ -139,11 +146,11 @@ class Intervals:
 
     def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
         """Two-sided bounds for single rows; see Calibration.interval."""
-        return self.of().interval(mu, sigma, level)
+        return self.calibration().interval(mu, sigma, level)
 
     def with_levels(self, levels: Sequence[float], read: Callable[[], Oof]) -> Intervals:
         """A copy that knows these levels too, calibrated by the same rule; reads the predictions only if it must."""
-        known = [quantile.level for quantile in self.of().levels]
+        known = [quantile.level for quantile in self.calibration().levels]
         new = [level for level in levels if not any(math.isclose(level, k, abs_tol=RANK_TOLERANCE) for k in known)]
         return self.recalibrated(read(), [*known, *new]) if new else self
 
@@ -182,11 +189,11 @@ class Intervals:
 
 def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:
     """For rows and, where clips are known, clip means: two-sided, and below."""
-    kinds = [kind for kind in UNITS if kind[0] == "row" or oof.clips is not None]
+    kinds = [kind for kind in CALIBRATED_UNITS if kind[0] == "row" or oof.clips is not None]
     names = [*corpus.spec.features, *map(str, corpus.spec.conditioning)]
     columns = [*corpus.features.T, *corpus.conditioning.T]
     ranges = [(float(column.min()), float(column.max())) for column in columns]
-    calibrations = (calibrate(oof, unit, method, LEVELS, side, corpus.spec.bounds) for unit, side in kinds)
+    calibrations = (calibrate(oof, unit, method, NOMINAL_LEVELS, side, corpus.spec.bounds) for unit, side in kinds)
     return Intervals(tuple(calibrations), dict(zip(names, ranges, strict=True)))
 
 
@@ -194,7 +201,7 @@ def calibrate(
     oof: Oof,
     unit: str = "row",
     method: str = DEFAULT_METHOD,
-    levels: Sequence[float] = LEVELS,
+    levels: Sequence[float] = NOMINAL_LEVELS,
     side: str = TWO_SIDED,
     target_range: tuple[float, float] = (-math.inf, math.inf),
 ) -> Calibration:
@@ -203,7 +210,7 @@ def calibrate(
     Raises InputError for an unknown method, a level outside (0, 1), or clips that are not known; EvidenceProblem for
     fewer than two sources or two members.
     """
-    if method not in INTERVAL_METHODS or (unit, side) not in UNITS:
+    if method not in INTERVAL_METHODS or (unit, side) not in CALIBRATED_UNITS:
         raise InputError(f"interval: found {method} for {unit} {side}, expected one of {', '.join(INTERVAL_METHODS)}")
     if bad := [level for level in levels if not 0.0 < level < 1.0]:
         raise InputError(f"level: found {bad[0]:g}, expected a number between 0 and 1")
@@ -275,7 +282,7 @@ def _units(oof: Oof, unit: str) -> tuple[Float64, Float64, Float64, Int64]:
 
 def _misses(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:
     """How many scales the target misses mu by: either way, or below."""
-    miss = mu - y if side == LOWER else np.abs(y - mu)
+    miss = mu - y if side == LOWER_SIDE else np.abs(y - mu)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((scale == 0.0) & (miss <= 0.0), 0.0, miss / scale)
 
@@ -292,7 +299,7 @@ def _floor(residual: Float64, sigma: Float64, source: Int64, n_sources: int) -> 
         square = float(np.sum(weight * np.square(residual / scale)))
         return float(np.sum(weight * np.log(scale))) + 0.5 * math.log(square) if square else -math.inf
 
-    return float(min(unit * FLOORS, key=loss))
+    return float(min(unit * FLOOR_FACTORS, key=loss))
 
 
 def _finite(value: float) -> float | None:

@@ -16,6 +16,7 @@ from fr_ensemble.evidence.oof import Oof, write_oof
 from fr_ensemble.evidence.problems import prediction_problems, target_problems
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from fr_ensemble.evidence.summaries import (
+    SCORE_RANGES,
     between_problems,
     corpus_problems,
     differences,
@@ -29,7 +30,7 @@ from registry_tool.errors import InputError
 from registry_tool.strictjson import dump
 
 
-class Recomputed(NamedTuple):
+class CheckedScores(NamedTuple):
     """Scores recomputed from evidence, None where the folds make no table, and what makes it unfit, one line each."""
 
     scores: FoldScores | None
@@ -53,8 +54,8 @@ class FoldScores:
         n = np.bincount(oof.source, minlength=len(oof.sources))
         rows = np.split(order, np.cumsum(n)[:-1])
         tables = [
-            np.array([[figure(seed[fold], oof.target[fold]) for fold in rows] for seed in oof.predictions])
-            for figure in (plcc, srocc, rmse)
+            np.array([[score(seed[fold], oof.target[fold]) for fold in rows] for seed in oof.predictions])
+            for score in (plcc, srocc, rmse)
         ]
         return cls(oof.seeds, oof.sources, tuple(n.tolist()), *tables)
 
@@ -140,7 +141,7 @@ def recompute(
     summaries: Mapping[int, Mapping[str, Any]],
     expected: Expected = NOTHING_EXPECTED,
     scores: FoldScores | None = None,
-) -> Recomputed:
+) -> CheckedScores:
     """Scores from the predictions; the summaries (by the seed in their name) must say the same.
 
     scores: of these predictions, where they are known already.
@@ -158,10 +159,10 @@ def recompute(
     for index, seed in enumerate(oof.seeds):
         if seed in summaries:
             problems += differences(f"loso_seed{seed}.json", summaries[seed], scores.summary(index) | found)
-    return Recomputed(scores, tuple(dict.fromkeys(problems)))
+    return CheckedScores(scores, tuple(dict.fromkeys(problems)))
 
 
-def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECTED) -> Recomputed:
+def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECTED) -> CheckedScores:
     """Foreign evidence without predictions: what its `loso_seed{N}.json` files say, as far as it holds together.
 
     The sources of a corpus at hand must be exactly the folds, with as many rows; digests must be those of the files,
@@ -184,15 +185,15 @@ def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECT
     folds = {seed: folds_of(document) for seed, document in documents.items()}
     names = list(next(iter(folds.values())))
     if not names or any(set(other) != set(names) for other in folds.values()):
-        return Recomputed(None, tuple(dict.fromkeys(problems)))
+        return CheckedScores(None, tuple(dict.fromkeys(problems)))
     tables = [
-        np.array([[number(folds[seed][name].get(figure)) for name in names] for seed in documents])
-        for figure in ("plcc", "srocc", "rmse")
+        np.array([[number(folds[seed][name].get(score)) for name in names] for seed in documents])
+        for score in SCORE_RANGES
     ]
     first = folds[next(iter(documents))]
     n = tuple(int(np.nan_to_num(number(first[name].get("n_val")))) for name in names)
     scores = FoldScores(tuple(documents), tuple(names), n, *tables)
-    return Recomputed(scores, tuple(dict.fromkeys(problems + scores.problems())))
+    return CheckedScores(scores, tuple(dict.fromkeys(problems + scores.problems())))
 
 
 def _digests(oof: Oof) -> dict[str, str]:

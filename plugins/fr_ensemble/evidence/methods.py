@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from fr_ensemble.arrays import Float64, Int64
 
-TWO_SIDED, LOWER = "two-sided", "lower"
+TWO_SIDED, LOWER_SIDE = "two-sided", "lower"
 MIN_SOURCE_MISSES = 1.5  # (K + 1) alpha below which the conformal quantile is infinite or one source's worst row
 RANK_TOLERANCE = 1e-9  # sums of masses against a level: 0.9 of 10 sources is 9 sources, whatever float64 makes of it
 DRAW_SEED = 0  # of the one row of each source that `source-split` draws
@@ -26,7 +26,7 @@ NOT_EXCHANGEABLE = "rows of one source are not exchangeable with a new source's:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class ScoreQuantile:
     """A quantile of scores, the rule behind it and what that rule guarantees; an infinite q is the whole range."""
 
     q: float
@@ -35,7 +35,7 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class ConformityScores:
     """Sorted scores of K sources and their masses; what is missing to 1 is the new source's, at infinity."""
 
     z: Float64  # (n,), ascending
@@ -71,23 +71,23 @@ class IntervalMethod(ABC):
         """A score in words, given those for what the target misses mu by."""
         return f"({miss}) / sqrt(sigma^2 + floor^2)"
 
-    def scores(self, z: Float64, source: Int64) -> Scores:
+    def scores(self, z: Float64, source: Int64) -> ConformityScores:
         """The scores that this method ranks, of n rows, with their masses."""
         import numpy as np
 
         order = np.argsort(z, kind="stable")
         return self._ranked(z[order], source[order])
 
-    def without(self, scores: Scores, source: int) -> Scores:
+    def without(self, scores: ConformityScores, source: int) -> ConformityScores:
         """The same scores but for one source's."""
         keep = scores.source != source
         return self._ranked(scores.z[keep], scores.source[keep])
 
-    def _ranked(self, z: Float64, source: Int64) -> Scores:
+    def _ranked(self, z: Float64, source: Int64) -> ConformityScores:
         import numpy as np
 
         counts = np.bincount(source)
-        return Scores(z, source, np.cumsum(self.masses(counts)[source]), int(np.count_nonzero(counts)))
+        return ConformityScores(z, source, np.cumsum(self.masses(counts)[source]), int(np.count_nonzero(counts)))
 
     def masses(self, counts: Int64) -> Float64:
         """Of a row of each source, given their numbers of rows: rows share a source's mass, and a new one has one."""
@@ -95,20 +95,20 @@ class IntervalMethod(ABC):
 
         return 1.0 / ((np.count_nonzero(counts) + 1) * np.maximum(counts, 1))
 
-    def conformal(self, scores: Scores, level: float) -> float:
+    def conformal(self, scores: ConformityScores, level: float) -> float:
         """What the conformal rule alone gives."""
         return scores.conformal(level)
 
     @abstractmethod
-    def quantile(self, scores: Scores, level: float, side: str) -> Bound:
+    def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
         """How many scales an interval of this nominal coverage reaches."""
 
 
 class _Conformal(IntervalMethod):
     """The quantile is the conformal one, however few the sources."""
 
-    def quantile(self, scores: Scores, level: float, side: str) -> Bound:
-        return Bound(scores.conformal(level), self.rule, self.guarantee)
+    def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
+        return ScoreQuantile(scores.conformal(level), self.rule, self.guarantee)
 
 
 class LosoHcpT(IntervalMethod):
@@ -118,20 +118,20 @@ class LosoHcpT(IntervalMethod):
     guarantee = "1 - alpha if no calibration source was trained on; after a full refit approximate"
     floored = True
 
-    def quantile(self, scores: Scores, level: float, side: str) -> Bound:
+    def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
         import numpy as np
 
         from fr_ensemble.evidence.statistics import group_means, student_t_quantile
 
         k, alpha = scores.n_sources, 1.0 - level
         if (k + 1) * alpha >= MIN_SOURCE_MISSES - RANK_TOLERANCE:
-            return Bound(scores.conformal(level), self.rule, self.guarantee)
+            return ScoreQuantile(scores.conformal(level), self.rule, self.guarantee)
         # At least the last level that the sources reach, so that q grows with the level.
         reached = scores.conformal(1.0 - MIN_SOURCE_MISSES / (k + 1))
-        t = student_t_quantile(level if side == LOWER else 1.0 - alpha / 2.0, k - 1)
+        t = student_t_quantile(level if side == LOWER_SIDE else 1.0 - alpha / 2.0, k - 1)
         mean_square = float(np.mean(group_means(scores.z**2, np.unique(scores.source, return_inverse=True)[1], k)))
         q = max(reached, t * math.sqrt((1.0 + 1.0 / k) * mean_square))
-        return Bound(q, "parametric-t", "none: assumes that sources differ normally")
+        return ScoreQuantile(q, "parametric-t", "none: assumes that sources differ normally")
 
 
 class Gaussian(IntervalMethod):
@@ -140,14 +140,14 @@ class Gaussian(IntervalMethod):
     rule = "gaussian"
     guarantee = "none"
 
-    def conformal(self, scores: Scores, level: float) -> float:
+    def conformal(self, scores: ConformityScores, level: float) -> float:
         return math.inf
 
-    def quantile(self, scores: Scores, level: float, side: str) -> Bound:
+    def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
         from fr_ensemble.evidence.statistics import normal_quantile
 
-        q = normal_quantile(level if side == LOWER else (1.0 + level) / 2.0)
-        return Bound(q, self.rule, self.guarantee)
+        q = normal_quantile(level if side == LOWER_SIDE else (1.0 + level) / 2.0)
+        return ScoreQuantile(q, self.rule, self.guarantee)
 
 
 class Split(_Conformal):
@@ -170,7 +170,7 @@ class SourceSplit(_Conformal):
     guarantee = "as hierarchical-conformal, for one row of a new source"
     floored = True
 
-    def scores(self, z: Float64, source: Int64) -> Scores:
+    def scores(self, z: Float64, source: Int64) -> ConformityScores:
         import numpy as np
 
         order = np.random.default_rng(DRAW_SEED).permutation(len(z))

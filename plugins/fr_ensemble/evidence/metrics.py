@@ -16,7 +16,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.comparisons import Comparison
-from fr_ensemble.evidence.intervals import LEVELS, Calibration, calibrate, percent
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate, percent
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error
@@ -24,21 +24,21 @@ from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_e
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
 TARGET_UNITS = "target units"
-HIGHER, LOWER = "higher", "lower"  # is better
-FOLDS, PREDICTIONS = "folds", "predictions"
-COMPARED = {  # what an entry's errors are compared with, and how a sentence names it
+HIGHER, LOWER = "higher", "lower"
+NEEDS_FOLDS, NEEDS_PREDICTIONS = "folds", "predictions"
+COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
 }
-ENDS = ("low", "high")
-STORED_PREFIX = "loso_"  # of a metric's name among a manifest's figures
+INTERVAL_ENDS = ("low", "high")
+STORED_PREFIX = "loso_"  # of a metric's name in a manifest's `eval`
 
 
 @dataclass(frozen=True)
-class Measurement:
+class MetricInputs:
     """What metrics are computed from. Summaries alone give scores and nothing else.
 
-    comparisons: by name, as in COMPARED. Arrays are computed once, when a metric first asks for them.
+    comparisons: by name, as in COMPARISON_NAMES. Arrays are computed once, when a metric first asks for them.
     """
 
     scores: FoldScores
@@ -62,15 +62,16 @@ class Measurement:
         oof, stored = self.oof, self.calibration
         if oof is None or stored is None or len(oof.sources) < MIN_COVERAGE_SOURCES or len(oof.seeds) < 2:
             return {}
-        again = calibrate(oof, "row", stored.method, LEVELS, target_range=stored.range)
-        return {quantile.level: np.array([*quantile.coverage.values()]) for quantile in again.levels}
+        recalibrated = calibrate(oof, "row", stored.method, NOMINAL_LEVELS, target_range=stored.range)
+        return {quantile.level: np.array([*quantile.coverage.values()]) for quantile in recalibrated.levels}
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure with a name. of: its value for some evidence; NaN where the evidence does not say.
+    """A number with a name. compute: its value for some evidence; NaN where the evidence cannot show it.
 
-    needs: the evidence that it takes, one of FOLDS, PREDICTIONS, COMPARED. since: the metrics_version that brought it.
+    needs: the evidence that it takes: NEEDS_FOLDS, NEEDS_PREDICTIONS or a name of COMPARISON_NAMES. since: the
+    metrics_version that brought it.
     in_manifest: whether training stores it, at `eval`, under STORED_PREFIX and its name; it then needs folds alone.
     """
 
@@ -80,103 +81,117 @@ class Metric:
     meaning: str
     needs: str
     since: int
-    of: Callable[[Measurement], float] = field(repr=False)
+    compute: Callable[[MetricInputs], float] = field(repr=False)
     in_manifest: bool = False
 
 
 def _fold_metrics() -> Iterator[Metric]:
     """What the folds show, by seed and source."""
-
-    def metric(name: str, unit: str, direction: str, meaning: str, of: Callable[[Measurement], float]) -> Metric:
-        return Metric(name, unit, direction, meaning, FOLDS, 1, of, in_manifest=True)
-
+    stored = partial(Metric, needs=NEEDS_FOLDS, in_manifest=True)
+    first = partial(stored, since=1)
     meaning = "Pearson's correlation in each fold, mean over folds, then over seeds"
-    yield metric("mean_plcc", "", HIGHER, meaning, lambda m: m.seed_plcc.mean())
+    yield first("mean_plcc", "", HIGHER, meaning, compute=lambda m: m.seed_plcc.mean())
     meaning = "largest less smallest of the seeds' mean PLCC"
-    yield metric("plcc_spread", "", LOWER, meaning, lambda m: m.seed_plcc.max() - m.seed_plcc.min())
-    yield metric("min_seed_plcc", "", HIGHER, "the lowest seed's mean PLCC", lambda m: m.seed_plcc.min())
+    yield first("plcc_spread", "", LOWER, meaning, compute=lambda m: m.seed_plcc.max() - m.seed_plcc.min())
+    yield first("min_seed_plcc", "", HIGHER, "the lowest seed's mean PLCC", compute=lambda m: m.seed_plcc.min())
     meaning = "the lowest of the folds' PLCC, each a mean over seeds"
-    yield metric("worst_fold_plcc", "", HIGHER, meaning, lambda m: m.scores.plcc.mean(axis=0).min())
+    yield first("worst_fold_plcc", "", HIGHER, meaning, compute=lambda m: m.scores.plcc.mean(axis=0).min())
     meaning = "Spearman's rank correlation in each fold, mean over folds and seeds"
-    yield metric("mean_srocc", "", HIGHER, meaning, lambda m: m.scores.srocc.mean())
+    yield first("mean_srocc", "", HIGHER, meaning, compute=lambda m: m.scores.srocc.mean())
     meaning = "RMSE in each fold, mean over folds and seeds"
-    yield metric("mean_rmse", TARGET_UNITS, LOWER, meaning, lambda m: m.scores.rmse.mean())
-    yield metric("n_seeds", "seeds", HIGHER, "different seeds", lambda m: len(set(m.scores.seeds)))
-    yield metric("n_folds", "folds", HIGHER, "held-out sources", lambda m: len(m.scores.folds))
-    yield metric("n_rows", "rows", HIGHER, "rows of all folds", lambda m: sum(m.scores.n))
+    yield first("mean_rmse", TARGET_UNITS, LOWER, meaning, compute=lambda m: m.scores.rmse.mean())
+    yield first("n_seeds", "seeds", HIGHER, "different seeds", compute=lambda m: len(set(m.scores.seeds)))
+    yield first("n_folds", "folds", HIGHER, "held-out sources", compute=lambda m: len(m.scores.folds))
+    yield first("n_rows", "rows", HIGHER, "rows of all folds", compute=lambda m: sum(m.scores.n))
     meaning = "rows of the smallest fold"
-    yield Metric("min_fold_rows", "rows", HIGHER, meaning, FOLDS, 3, lambda m: min(m.scores.n), in_manifest=True)
+    yield stored("min_fold_rows", "rows", HIGHER, meaning, since=3, compute=lambda m: min(m.scores.n))
 
 
 def _source_metrics() -> Iterator[Metric]:
-    """How far the figures can be trusted on the next source."""
+    """How well the scores hold on the next source."""
     for place, end in enumerate(("lower", "upper")):
         meaning = f"{end} end of the 95 % bootstrap interval over sources of mean_plcc"
-        yield Metric(f"mean_plcc_{ENDS[place]}", "", HIGHER, meaning, PREDICTIONS, 2, partial(_plcc_bound, place))
+        yield Metric(
+            f"mean_plcc_{INTERVAL_ENDS[place]}",
+            "",
+            HIGHER,
+            meaning,
+            NEEDS_PREDICTIONS,
+            2,
+            partial(_plcc_bound, place),
+        )
     meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
-    yield Metric("sigma_ratio", "", HIGHER, meaning, PREDICTIONS, 2, _sigma_ratio)
+    yield Metric("sigma_ratio", "", HIGHER, meaning, NEEDS_PREDICTIONS, 2, _sigma_ratio)
     meaning = "Pearson's correlation over all held-out rows together, the lowest seed's; a source's offset lowers it"
-    yield Metric("pooled_plcc", "", HIGHER, meaning, PREDICTIONS, 3, _pooled_plcc)
-    for level in LEVELS:
+    yield Metric("pooled_plcc", "", HIGHER, meaning, NEEDS_PREDICTIONS, 3, _pooled_plcc)
+    for level in NOMINAL_LEVELS:
         name = f"coverage_{percent(level)}"
         share = f"share of a source's rows inside their {percent(level)} % interval, calibrated on the other sources"
         upper = f"{name} plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim is refuted at 5 %"
-        yield Metric(name, "", HIGHER, f"{share}, mean over sources", PREDICTIONS, 2, partial(_covered, level))
-        yield Metric(f"{name}_upper", "", HIGHER, upper, PREDICTIONS, 2, partial(_covered_upper, level))
-        yield Metric(f"{name}_worst", "", HIGHER, f"{name} of the worst source", PREDICTIONS, 2, partial(_worst, level))
+        yield Metric(name, "", HIGHER, f"{share}, mean over sources", NEEDS_PREDICTIONS, 2, partial(_covered, level))
+        yield Metric(f"{name}_upper", "", HIGHER, upper, NEEDS_PREDICTIONS, 2, partial(_covered_upper, level))
+        yield Metric(
+            f"{name}_worst",
+            "",
+            HIGHER,
+            f"{name} of the worst source",
+            NEEDS_PREDICTIONS,
+            2,
+            partial(_worst, level),
+        )
 
 
 def _comparison_metrics() -> Iterator[Metric]:
     """Errors beside a baseline's on the same rows."""
-    for other, words in COMPARED.items():
+    for other, words in COMPARISON_NAMES.items():
         name = f"rmse_vs_{other}"
         mean = f"RMSE of mu less that of {words}, mean over sources: below 0 the entry is better"
         yield Metric(name, TARGET_UNITS, LOWER, mean, other, 2, partial(_difference, other))
         for place, end in enumerate(("lower", "upper")):
             meaning = f"{end} end of the 95 % paired bootstrap interval over sources of {name}"
             of = partial(_difference_bound, other, place)
-            yield Metric(f"{name}_{ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
+            yield Metric(f"{name}_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
 
 
-def _plcc_bound(place: int, measurement: Measurement) -> float:
-    return measurement.plcc_bounds[place]
+def _plcc_bound(place: int, inputs: MetricInputs) -> float:
+    return inputs.plcc_bounds[place]
 
 
-def _pooled_plcc(measurement: Measurement) -> float:
-    oof = measurement.oof
+def _pooled_plcc(inputs: MetricInputs) -> float:
+    oof = inputs.oof
     return math.nan if oof is None else min(plcc(seed, oof.target) for seed in oof.predictions)
 
 
-def _sigma_ratio(measurement: Measurement) -> float:
-    oof = measurement.oof
+def _sigma_ratio(inputs: MetricInputs) -> float:
+    oof = inputs.oof
     if oof is None or len(oof.seeds) < 2 or not (spread := float(np.std(oof.target))) > 0.0:
         return math.nan
     return float(np.median(oof.sigma)) / spread
 
 
-def _covered(level: float, measurement: Measurement) -> float:
-    inside = measurement.coverage.get(level)
-    return math.nan if inside is None else float(inside.mean())
+def _covered(level: float, inputs: MetricInputs) -> float:
+    shares = inputs.coverage.get(level)
+    return math.nan if shares is None else float(shares.mean())
 
 
-def _covered_upper(level: float, measurement: Measurement) -> float:
+def _covered_upper(level: float, inputs: MetricInputs) -> float:
     """Above 1 it stays as it is: no nominal level is above 1, so that clipping it would decide nothing."""
-    inside = measurement.coverage.get(level)
-    return math.nan if inside is None else float(inside.mean()) + ONE_SIDED_Z * standard_error(inside)
+    shares = inputs.coverage.get(level)
+    return math.nan if shares is None else float(shares.mean()) + ONE_SIDED_Z * standard_error(shares)
 
 
-def _worst(level: float, measurement: Measurement) -> float:
-    inside = measurement.coverage.get(level)
-    return math.nan if inside is None else float(inside.min())
+def _worst(level: float, inputs: MetricInputs) -> float:
+    shares = inputs.coverage.get(level)
+    return math.nan if shares is None else float(shares.min())
 
 
-def _difference(other: str, measurement: Measurement) -> float:
-    comparison = measurement.comparisons.get(other)
+def _difference(other: str, inputs: MetricInputs) -> float:
+    comparison = inputs.comparisons.get(other)
     return math.nan if comparison is None else comparison.difference
 
 
-def _difference_bound(other: str, place: int, measurement: Measurement) -> float:
-    comparison = measurement.comparisons.get(other)
+def _difference_bound(other: str, place: int, inputs: MetricInputs) -> float:
+    comparison = inputs.comparisons.get(other)
     return math.nan if comparison is None else comparison.bounds[place]
 
 
@@ -186,7 +201,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 METRICS_VERSION = max(metric.since for metric in METRICS.values())
 
 
-def measured(measurement: Measurement) -> dict[str, float]:
+def compute_metrics(inputs: MetricInputs) -> dict[str, float]:
     """Each metric that is a finite number; one that is not is left out, and passes no rule."""
-    values = {name: float(metric.of(measurement)) for name, metric in METRICS.items()}
+    values = {name: float(metric.compute(inputs)) for name, metric in METRICS.items()}
     return {name: value for name, value in values.items() if math.isfinite(value)}

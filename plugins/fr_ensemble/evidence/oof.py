@@ -19,7 +19,7 @@ from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
 
 MAX_BYTES = 512 << 20  # of oof.npz unpacked: about ten million rows of five seeds
-VERSION = 1
+OOF_VERSION = 1
 BLOCK_ROWS = 1 << 16
 # name -> (kind and size of the little-endian dtype, number of dimensions); U: a unicode text of any length
 ARRAYS: dict[str, tuple[str, int]] = {
@@ -33,7 +33,9 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "target": ("f8", 1),
     "predictions": ("f4", 2),
 }
-CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")  # begins a line where it is printed, or is not seen
+CONTROL_CHARACTERS = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]"
+)  # begins a line where it is printed, or is not seen
 OPTIONAL = {"vmaf": ("f8", 1)}  # absent where there is none
 
 
@@ -61,7 +63,7 @@ class Oof:
     """Each row of a corpus predicted, once a seed, by the model that did not see the row's source.
 
     S seeds, n rows, K sources, C clips. Predictions are rounded to float32 when made, as the file stores them, so that
-    every figure is the same before and after. Raises EvidenceProblem for shapes, indexes or numbers that mean nothing.
+    every metric is the same before and after. Raises EvidenceProblem for shapes, indexes or numbers that mean nothing.
     """
 
     seeds: tuple[int, ...]
@@ -151,7 +153,7 @@ def write_oof(oof: Oof) -> bytes:
     """`oof.npz`: a zip of .npy files without pickles; the same predictions give the same bytes."""
     clips, clip = (oof.clips, oof.clip) if oof.clips is not None else ((), ())
     values: Mapping[str, Any] = {
-        "version": VERSION,
+        "version": OOF_VERSION,
         "digests": [oof.rows_sha256, oof.recipe_sha256, oof.corpus_sha256 or ""],
         **{name: getattr(oof, name) for name in ("seeds", "sources", "source", "target", "predictions")},
         "clips": clips,
@@ -177,8 +179,10 @@ def read_oof(data: bytes) -> Oof:
     Raises EvidenceProblem for anything but exactly the arrays of `ARRAYS`, before unpacking more than `MAX_BYTES`.
     """
     arrays = _read_arrays(data)
-    if int(arrays["version"]) != VERSION or arrays["digests"].shape != (3,):
-        raise EvidenceProblem(f"oof.npz: found version {int(arrays['version'])}, expected {VERSION} and three digests")
+    if int(arrays["version"]) != OOF_VERSION or arrays["digests"].shape != (3,):
+        raise EvidenceProblem(
+            f"oof.npz: found version {int(arrays['version'])}, expected {OOF_VERSION} and three digests"
+        )
     rows, recipe, corpus = (str(text) for text in arrays["digests"])
     clips = tuple(str(name) for name in arrays["clips"]) or None
     return Oof(
@@ -270,7 +274,7 @@ def _read_array(archive: bytes, member: zipfile.ZipInfo) -> Any:
 def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> None:
     if index.shape != (n,):
         raise EvidenceProblem(f"{name}: found {len(index)} indexes, expected one a row, {n}")
-    if control := next((text for text in names if CONTROL.search(text)), None):
+    if control := next((text for text in names if CONTROL_CHARACTERS.search(text)), None):
         raise EvidenceProblem(f"{name}s: found {control[:40]!r}, expected names without control characters")
     if len(set(names)) != len(names) or not all(names):
         raise EvidenceProblem(f"{name}s: found a name that is empty or repeated, expected different names")

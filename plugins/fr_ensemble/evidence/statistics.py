@@ -1,4 +1,4 @@
-"""statistics.py: the figures of the field, with numpy and the standard library alone. Judges nothing.
+"""statistics.py: the statistics of the field, with numpy and the standard library alone. Judges nothing.
 
 Sums are np.sum's, whose order is the same everywhere; `@` asks a BLAS, which adds as the processor likes it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 
-CONSTANT = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
+CONSTANT_SPREAD = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
 
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
 
@@ -135,7 +135,7 @@ def _centred(values: Float64) -> Float64 | None:
     mean = scaled.mean()
     deviations = scaled - mean
     length = math.sqrt(np.sum(np.square(deviations)))
-    return deviations / length if length > CONSTANT * abs(mean) * math.sqrt(len(values)) else None
+    return deviations / length if length > CONSTANT_SPREAD * abs(mean) * math.sqrt(len(values)) else None
 
 
 def _central_t(theta: float, df: int) -> float:

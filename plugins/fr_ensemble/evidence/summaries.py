@@ -1,11 +1,11 @@
-"""summaries.py: LOSO summaries, `loso_seed{N}.json`: read, and held against themselves, a corpus and each other."""
+"""summaries.py: LOSO summaries, `loso_seed{N}.json`: read, and checked against themselves, a corpus and each other."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +17,8 @@ from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import MISSING, OTHER_PROGRAM
 
 SUMMARY_NAME = re.compile(r"(?:.*/)?loso_seed(\d{1,10})\.json\Z")
-FAKES = ("json-not-finite", "json-duplicate-key")  # can be read, and says what no honest run says
+SCORE_RANGES = {"plcc": (-1.0, 1.0), "srocc": (-1.0, 1.0), "rmse": (0.0, math.inf)}  # of a fold
+FAKE_CODES = ("json-not-finite", "json-duplicate-key")  # readable JSON that no honest run writes
 
 
 def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
@@ -43,7 +44,7 @@ def _load(name: str, data: bytes, problems: list[str]) -> dict[str, Any]:
     try:
         document = parse(data).value
     except JsonProblem as problem:
-        if problem.code not in FAKES:
+        if problem.code not in FAKE_CODES:
             raise InputError(f"{name}: {problem}") from None
         problems.append(f"{name}: {problem}")
         return {}
@@ -59,7 +60,7 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
     if differences("", document.get("seed"), seed):
         problems.append(f"{name} seed: found {document.get('seed')!r}, expected {seed}: a file under another's name?")
     if document.get("note") == "dry-run" or document.get("random_rows"):
-        problems.append(f"{name}: found a dry run, expected a trained ensemble's figures")
+        problems.append(f"{name}: found a dry run, expected scores of a trained ensemble")
     folds = document.get("folds")
     if not isinstance(folds, list) or not folds or not all(isinstance(fold, Mapping) for fold in folds):
         return [*problems, f"{name} folds: found {short(folds)}, expected a list of folds"]
@@ -70,24 +71,37 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
             problems.append(f"{name} folds: found {source} held out {times} times, expected each source once")
     total = sum(fold["n_val"] for fold in folds if is_count(fold.get("n_val")))
     for fold in folds:
-        where = f"{name} fold {short(fold.get('held_out'))}"
-        if not isinstance(fold.get("held_out"), str) or not fold["held_out"]:
-            problems.append(f"{where}: expected the name of the held-out source")
-        for figure, low, high in (("plcc", -1.0, 1.0), ("srocc", -1.0, 1.0), ("rmse", 0.0, math.inf)):
-            value = fold.get(figure)
-            if not low <= number(value) <= high or not math.isfinite(number(value)):
-                problems.append(f"{where} {figure}: found {short(value)}, expected a number from {low:g} to {high:g}")
-        counts = [fold.get("n_train"), fold.get("n_val")]
-        if not all(map(is_count, counts)):
-            problems.append(f"{where}: found n_train, n_val {short(counts)}, expected two counts of rows")
-        elif sum(counts) != total:
-            expected = f"{total - counts[1]} of {total} rows: is a source in its own training fold?"
-            problems.append(f"{where} n_train: found {counts[0]}, expected {expected}")
-    for figure in ("plcc", "srocc", "rmse"):
-        mean = math.fsum(number(fold.get(figure)) for fold in folds) / len(folds)
-        said = document.get(f"mean_{figure}")
-        if not OTHER_PROGRAM.holds(said, mean) and (figure == "plcc" or said is not None):
-            problems.append(f"{name} mean_{figure}: found {short(said)}, expected the mean of its folds, {mean:.9g}")
+        problems += _fold_problems(f"{name} fold {short(fold.get('held_out'))}", fold, total)
+    return problems + _total_problems(name, document, folds)
+
+
+def _fold_problems(place: str, fold: Mapping[str, Any], total: int) -> list[str]:
+    """What is wrong with one fold. total: the rows of all folds."""
+    problems = []
+    if not isinstance(fold.get("held_out"), str) or not fold["held_out"]:
+        problems.append(f"{place}: expected the name of the held-out source")
+    for score, (low, high) in SCORE_RANGES.items():
+        value = number(fold.get(score))
+        if not low <= value <= high or not math.isfinite(value):
+            found = short(fold.get(score))
+            problems.append(f"{place} {score}: found {found}, expected a number from {low:g} to {high:g}")
+    counts: list[Any] = [fold.get("n_train"), fold.get("n_val")]
+    if not all(map(is_count, counts)):
+        problems.append(f"{place}: found n_train, n_val {short(counts)}, expected two counts of rows")
+    elif sum(counts) != total:
+        expected = f"{total - counts[1]} of {total} rows: is a source in its own training fold?"
+        problems.append(f"{place} n_train: found {counts[0]}, expected {expected}")
+    return problems
+
+
+def _total_problems(name: str, document: Mapping[str, Any], folds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Means and spread that are not those of the folds."""
+    problems = []
+    for score in SCORE_RANGES:
+        mean = math.fsum(number(fold.get(score)) for fold in folds) / len(folds)
+        stored = document.get(f"mean_{score}")
+        if not OTHER_PROGRAM.holds(stored, mean) and (score == "plcc" or stored is not None):
+            problems.append(f"{name} mean_{score}: found {short(stored)}, expected the mean of its folds, {mean:.9g}")
     spread = float(np.std([number(fold.get("plcc")) for fold in folds], ddof=1)) if len(folds) > 1 else math.nan
     if document.get("std_plcc") is not None and not OTHER_PROGRAM.holds(document["std_plcc"], spread):
         found = short(document["std_plcc"])
@@ -97,12 +111,13 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
 
 def corpus_problems(seed: int, document: Mapping[str, Any], known: Mapping[str, int]) -> list[str]:
     """Where a summary cannot come from a corpus whose sources have so many rows."""
-    name, said = f"loso_seed{seed}.json", folds_of(document)
-    problems = [f"{name} folds: found no fold for the source {source}" for source in sorted(known.keys() - said.keys())]
-    problems += [f"{name} fold {source}: no source of the corpus" for source in sorted(said.keys() - known.keys())]
-    for source in sorted(known.keys() & said.keys()):
-        if said[source].get("n_val") != known[source]:
-            found = short(said[source].get("n_val"))
+    name, folds = f"loso_seed{seed}.json", folds_of(document)
+    missing, foreign = sorted(known.keys() - folds.keys()), sorted(folds.keys() - known.keys())
+    problems = [f"{name} folds: found no fold for the source {source}" for source in missing]
+    problems += [f"{name} fold {source}: no source of the corpus" for source in foreign]
+    for source in sorted(known.keys() & folds.keys()):
+        if folds[source].get("n_val") != known[source]:
+            found = short(folds[source].get("n_val"))
             problems.append(f"{name} fold {source} n_val: found {found}, expected the corpus's {known[source]} rows")
     return problems
 
@@ -126,7 +141,7 @@ def lacking(documents: Mapping[int, Mapping[str, Any]], digests: Mapping[str, st
 
 
 def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
-    """What summaries of one run cannot do: differ in corpus, recipe or folds, or agree in every figure."""
+    """What summaries of one run cannot do: differ in corpus, recipe or folds, or agree in every score."""
     problems = []
     for key in ("corpus", "corpus_sha256", "rows_sha256", "recipe_sha256"):
         if len({short(document.get(key)) for document in documents.values()}) > 1:
@@ -136,11 +151,12 @@ def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
         counts = [{source: fold.get("n_val") for source, fold in folds.items()} for folds in (one, other)]
         if counts[0] != counts[1]:
             problems.append(f"seeds {a} and {b}: found different folds, expected the same held-out sources and rows")
-        figures = [
-            {s: [number(f.get(k)) for k in ("plcc", "rmse")] for s, f in folds.items()} for folds in (one, other)
+        scores = [
+            {source: [number(fold.get(name)) for name in ("plcc", "rmse")] for source, fold in folds.items()}
+            for folds in (one, other)
         ]
-        if not differences("", *figures):
-            problems.append(f"seeds {a} and {b}: found the same figures, expected two trainings: one file was copied")
+        if not differences("", *scores):
+            problems.append(f"seeds {a} and {b}: found the same scores, expected two trainings: one file was copied")
     return problems
 
 

@@ -11,7 +11,7 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.intervals import Calibration
 from fr_ensemble.evidence.statistics import group_means
-from fr_ensemble.hooks.figures import GRID, binned, drawn_rows, left_out, reliability
+from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
 
 LADDER_SOURCES = 40  # the ones covered worst
@@ -21,7 +21,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of a source's errors
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """n rows of a corpus, predicted; methods: by name, the stored one first, each calibrated at GRID and the levels."""
+    """n rows of a corpus, predicted; methods: by name, the stored one first, all at RELIABILITY_LEVELS too."""
 
     corpus: Corpus
     mu: Float64  # (n,)
@@ -51,7 +51,7 @@ def charts(predicted: Predicted, levels: Sequence[float]) -> Sequence[Figure]:
 def _reliability(predicted: Predicted) -> Figure:
     """Coverage against the nominal one: means over sources, with bars of one standard error."""
     inside = {
-        name: np.array([predicted.inside(calibration, level) for level in GRID])
+        name: np.array([predicted.inside(calibration, level) for level in RELIABILITY_LEVELS])
         for name, calibration in predicted.methods.items()
     }
     k = len(predicted.corpus.sources)

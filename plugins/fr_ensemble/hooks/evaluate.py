@@ -14,11 +14,11 @@ from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence import statistics
-from fr_ensemble.evidence.comparisons import COLUMN, Comparison, Curve, vmaf_column
+from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Comparison, Curve, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
-from fr_ensemble.hooks.figures import GRID
+from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
 from fr_ensemble.hooks.predict import _unknown
 from registry_tool.errors import InputError
@@ -44,17 +44,17 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     mu, sigma = ensemble.predict(corpus.features, block)
     groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
     stored = intervals_of(view, request.levels)
-    methods = _methods(view, stored.of(), request.levels)
+    methods = _methods(view, stored.calibration(), request.levels)
     document = {
         "entry": view.entry.id,
         "corpus": name,
         "n_rows": corpus.n_rows,
-        **_figures(corpus.target, mu, sigma, stored.of(), request.levels),
-        "over_sources": _over_sources(corpus, mu, sigma, stored.of(), request.levels),
+        **_figures(corpus.target, mu, sigma, stored.calibration(), request.levels),
+        "over_sources": _over_sources(corpus, mu, sigma, stored.calibration(), request.levels),
         "clips": _clips(view, corpus, block, stored, request.levels),
         "by": {
             column: {
-                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored.of(), request.levels)
+                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored.calibration(), request.levels)
                 | {"n_rows": int(rows.sum())}
                 for label, rows in labelled.items()
             }
@@ -73,13 +73,16 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
     for unit in ("row", "clip") if document["clips"] else ("row",):
-        warnings += stored.of(unit).unbounded(request.levels)
+        warnings += stored.calibration(unit).unbounded(request.levels)
     shown: Sequence[Figure] = ()
     if request.figures:
-        grid = sorted({*request.levels, *GRID})
-        drawn = {f"stored: {stored.of().method}": intervals_of(view, grid).of(), **_methods(view, stored.of(), grid)}
+        grid = sorted({*request.levels, *RELIABILITY_LEVELS})
+        drawn = {
+            f"stored: {stored.calibration().method}": intervals_of(view, grid).calibration(),
+            **_methods(view, stored.calibration(), grid),
+        }
         shown = charts(Predicted(corpus, mu, sigma, drawn), request.levels)
-    return Evaluation(document, _table(document, stored.of().method, request.levels), warnings, shown)
+    return Evaluation(document, _table(document, stored.calibration().method, request.levels), warnings, shown)
 
 
 def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Floa
     seen = read_oof(view.read(OOF_PATH))
     column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
     if seen.vmaf is not None and column is not None:
-        found[COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
+        found[VMAF_COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
     if request.incumbent is not None:
         manifest, ensemble = open_ensemble(request.incumbent)
         spec = spec_of(manifest, target=True)
@@ -155,7 +158,7 @@ def _clips(
     scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
     means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
     y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
-    return {"n_clips": n, **_figures(y, mu, sigma, stored.of("clip"), levels)}
+    return {"n_clips": n, **_figures(y, mu, sigma, stored.calibration("clip"), levels)}
 
 
 def _finite(value: float) -> float | None:

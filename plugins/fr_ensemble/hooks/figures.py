@@ -10,15 +10,27 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
-from fr_ensemble.evidence.entry import Predictions, predictions
+from fr_ensemble.evidence.entry import EntryEvidence, evidence_of
 from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
 
-GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # nominal coverages of the reliability curve
-LEVELS = (0.95, 0.9, 0.8, 0.5)  # of the interval whose width is shown: the first that the sources suffice for
+RELIABILITY_LEVELS = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    0.99,
+)  # nominal coverages of the reliability curve
+WIDTH_LEVELS = (0.95, 0.9, 0.8, 0.5)  # of the interval whose width is shown: the first that the sources suffice for
 COMPARED_METHODS = {"gaussian": "gaussian: sigma taken at its word", "split": "split: rows taken for independent"}
 MAX_POINTS, DRAW_SEED = 6000, 0  # rows of a scatter; beyond that, drawn at random
 MAX_SOURCES = 200  # of the table: the worst
@@ -33,8 +45,8 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
     if manifest is None or not is_current(manifest):
         return None
     try:
-        found = predictions(view)
-        method = Intervals.from_dict(manifest["intervals"]).of().method
+        found = evidence_of(view)
+        method = Intervals.from_dict(manifest["intervals"]).calibration().method
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
@@ -45,7 +57,7 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
 
 
-def _held_out(found: Predictions, method: str) -> Iterator[Figure]:
+def _held_out(found: EntryEvidence, method: str) -> Iterator[Figure]:
     """The LOSO heat map, the worst source first, with each source's other figures."""
     oof, table = found.oof, found.scores
     mean = table.plcc.mean(axis=0)
@@ -114,9 +126,10 @@ def _reliability(oof: Oof, method: str) -> Figure:
         **{name: text for name, text in COMPARED_METHODS.items() if name != method},
     }
     shares = {
-        name: np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, GRID).levels]) for name in names
+        name: np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, RELIABILITY_LEVELS).levels])
+        for name in names
     }
-    rows = [["nominal"], *([f"{level * 100:g} %"] for level in GRID)]
+    rows = [["nominal"], *([f"{level * 100:g} %"] for level in RELIABILITY_LEVELS)]
     for name, inside in shares.items():  # (levels, K)
         rows[0] += [name, "± SE"]
         for row, of_sources in zip(rows[1:], inside, strict=True):
@@ -132,19 +145,19 @@ def _reliability(oof: Oof, method: str) -> Figure:
 
 
 def reliability(inside: Mapping[str, Float64]) -> Chart:
-    """Coverage against the nominal one, GRID. inside: by name, each source's share of rows inside, (levels, K)."""
+    """Coverage at RELIABILITY_LEVELS. inside: by name, each source's share of rows inside, (levels, K)."""
     series = [Series("as claimed", (0, 1), (0, 1), "guide")]
     for name, shares in inside.items():
         errors = [standard_error(of_sources) for of_sources in shares]
         bars = errors if all(map(math.isfinite, errors)) else ()
-        series.append(Series(name, GRID, shares.mean(axis=1).tolist(), "line", bars))
+        series.append(Series(name, RELIABILITY_LEVELS, shares.mean(axis=1).tolist(), "line", bars))
     return Chart(Axis("nominal coverage", 0, 1), Axis("coverage, mean over sources", 0, 1), series)
 
 
 def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
     """Each row's error against the half-width of its interval; above the line the interval misses."""
     level, reach = next(
-        ((level, reach) for level in LEVELS if np.isfinite(reach := held_out_reach(oof, method, level)).all()),
+        ((level, reach) for level in WIDTH_LEVELS if np.isfinite(reach := held_out_reach(oof, method, level)).all()),
         (0.0, np.zeros(0)),
     )
     if not len(reach) or not reach.max() > 0.0:

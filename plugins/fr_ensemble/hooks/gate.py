@@ -11,11 +11,11 @@ from typing import Any
 from fr_ensemble.artifacts.manifest import is_current, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
-from fr_ensemble.evidence.comparisons import Comparison, against_entry, against_vmaf
-from fr_ensemble.evidence.entry import recomputed
+from fr_ensemble.evidence.comparisons import Comparison, compare_with_entry, compare_with_vmaf
+from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
-from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, Measurement, measured
+from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
@@ -28,14 +28,14 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     """The entry's own evidence, recomputed from its predictions; or foreign evidence, as far as it can be checked."""
     if request.evidence is not None:
         return _foreign(view, request.evidence, request)
-    found, problems = recomputed(view)
+    found, problems = checked_evidence(view)
     calibration = None
     try:
-        calibration = Intervals.from_dict((view.manifest or {})["intervals"]).of()
+        calibration = Intervals.from_dict((view.manifest or {})["intervals"]).calibration()
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(found.oof, request.incumbent)
-    metrics = measured(Measurement(found.scores, found.oof, calibration, compared))
+    metrics = compute_metrics(MetricInputs(found.scores, found.oof, calibration, compared))
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
     if "incumbent" in compared and request.incumbent is not None:
@@ -61,13 +61,13 @@ def evidence_sha256(view: EntryView) -> str:
 
 def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Comparison], tuple[str, ...]]:
     """With plain VMAF and with an incumbent's own evidence; what keeps the latter from being compared is a problem."""
-    plain = against_vmaf(oof)
+    plain = compare_with_vmaf(oof)
     compared = {} if plain is None else {"vmaf": plain}
     if incumbent is None:
         return compared, ()
     try:
-        theirs, problems = recomputed(incumbent)
-        compared["incumbent"] = against_entry(oof, theirs.oof)
+        theirs, problems = checked_evidence(incumbent)
+        compared["incumbent"] = compare_with_entry(oof, theirs.oof)
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)
     return compared, tuple(f"incumbent {incumbent.entry.id}: {problem}" for problem in problems)
@@ -105,7 +105,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(hashlib.sha256(files[name]).digest())
-    metrics = measured(Measurement(scores)) if scores else {}
+    metrics = compute_metrics(MetricInputs(scores)) if scores else {}
     details, table = (scores.details(), _table(scores)) if scores else ({}, None)
     return Evidence(
         metrics,

@@ -28,7 +28,7 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
     for rows in read_batches(request.corpus, spec):
         columns = _columns(rows, spec, ensemble, stored, request.levels)
         warnings = {_unknown(name): count for name, count in rows.unknown_encoders.items()}
-        warnings |= dict.fromkeys(stored.of().unbounded(request.levels), len(rows))
+        warnings |= dict.fromkeys(stored.calibration().unbounded(request.levels), len(rows))
         if outside := sum(columns[OUTSIDE]):
             warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
         yield Batch(columns, warnings)

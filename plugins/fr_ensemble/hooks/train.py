@@ -23,7 +23,7 @@ from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
-from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, Measurement, measured
+from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
 from fr_ensemble.evidence.problems import target_problems
 from fr_ensemble.evidence.summaries import read_summaries
@@ -97,7 +97,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     folds, problems = loso.recompute(oof, read_summaries(proof)[0], expected)
     if problems or folds is None:  # members that collapsed: nothing could judge them
         raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
-    figures = measured(Measurement(folds))
+    figures = compute_metrics(MetricInputs(folds))
     n_features, n_slots = len(job.spec.features), job.spec.n_slots
     members = [member_model(weights, n_features) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, n_features, n_slots)

@@ -1,4 +1,4 @@
-"""verify.py: what an ensemble's files say about each other, as findings. Trusts no figure it can recompute."""
+"""verify.py: how an ensemble's files contradict each other, as findings. Trusts no number it can recompute."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from registry_tool.hookspec import EntryView, Level
 from registry_tool.toolkit import ROUNDING, differences
 
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
-AGAIN = "train again, or restore the files"
+TRAIN_AGAIN = "train again, or restore the files"
 
 SIZE = FindingRule(
     "ensemble-size",
     "ensemble_size is not the number of members",
     why="The manifest was edited.",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="5 for 4 members",
 )
 MEMBER_TWICE = FindingRule(
@@ -39,7 +39,7 @@ WIDTH = FindingRule(
     "number of features, statistics, codec columns or graph inputs does not match",
     why="Rows would be fed into the wrong columns.",
     message="the number of columns does not match the rest of the manifest",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="five means for six features",
 )
 SCALE = FindingRule(
@@ -47,7 +47,7 @@ SCALE = FindingRule(
     "standard deviation that is not positive",
     why="Scaling divides by it.",
     expected="a finite number > 0",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example='"feature_std": [0, ...]',
 )
 CONSTANT = FindingRule(
@@ -55,14 +55,14 @@ CONSTANT = FindingRule(
     "ports, one-hot slots or confidence that no ensemble of this kind has",
     why="A reader that believes it binds the wrong tensor, or scales what must stay 0 or 1.",
     message="a value that no ensemble of this kind has",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example='"outputs": ["mu"] for a member',
 )
 VOCABULARY = FindingRule(
     "ensemble-vocabulary",
     "vocabulary that is not the one of its version",
     why="An encoder's slot would be another encoder's.",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="version 2 with six names",
 )
 RECIPE = FindingRule(
@@ -70,7 +70,7 @@ RECIPE = FindingRule(
     "recipe cannot be read, or differs from its digest",
     why="The evidence was made in another way than the recipe says.",
     message="the recipe {fault}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="epochs edited after training",
 )
 SEEDS = FindingRule(
@@ -78,7 +78,7 @@ SEEDS = FindingRule(
     "seeds of the members are not those of the recipe",
     why="Members were swapped or added.",
     message="the members' seeds are not those of the recipe",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="seed 7 among 0 to 4",
 )
 GRAPH = FindingRule(
@@ -86,7 +86,7 @@ GRAPH = FindingRule(
     "member is not a graph that this plugin writes",
     why="Members are compared byte for byte with the graph of their weights.",
     message="not a graph that this plugin writes: {reason}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="a node added by hand",
 )
 FUSED = FindingRule(
@@ -95,7 +95,7 @@ FUSED = FindingRule(
     why="The runtime would run another ensemble than the one judged.",
     message="the fused graph does not match the members and the scaler",
     expected="the members' weights in the members' order",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="a fused graph of an older run",
 )
 PROBE = FindingRule(
@@ -103,7 +103,7 @@ PROBE = FindingRule(
     "graph no longer gives the probe's mu or sigma",
     why="The graph, or the runtime, computes something else than at training.",
     message="{fault}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="sigma halved",
 )
 INTERVALS_UNUSABLE = FindingRule(
@@ -111,7 +111,7 @@ INTERVALS_UNUSABLE = FindingRule(
     "intervals cannot be read or calibrated again",
     why="The promised coverage has no basis.",
     message="the intervals cannot be read: {reason}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="a quantile as text",
 )
 INTERVALS_DISAGREE = FindingRule(
@@ -119,15 +119,15 @@ INTERVALS_DISAGREE = FindingRule(
     "intervals are not those of the out-of-fold predictions",
     why="They were narrowed by hand, or belong to another run.",
     message="the intervals are not those of the out-of-fold predictions",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="a smaller q at 95 %",
 )
 EVIDENCE_PROBLEM = FindingRule(
     "evidence-problem",
     "evidence is unfit to promote anything",
-    why="A missing fold or seed, a repeated one, an impossible PLCC: figures over it mean nothing.",
+    why="A missing fold or seed, a repeated one, an impossible PLCC: metrics over it mean nothing.",
     message="{problem}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="a source in its own training fold",
 )
 EVIDENCE_FILES = FindingRule(
@@ -135,23 +135,23 @@ EVIDENCE_FILES = FindingRule(
     "evidence files and seeds do not match",
     why="A seed has no evidence, or evidence belongs to no seed.",
     message="{file} {fault}",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="loso_seed3.json missing",
 )
 EVIDENCE_DISAGREES = FindingRule(
     "evidence-disagrees",
-    "stored figures are not those of the predictions",
+    "stored metrics are not those of the predictions",
     why="A summary was edited.",
     message="{name} is not the one recomputed from the predictions",
-    hint=AGAIN,
+    hint=TRAIN_AGAIN,
     example="mean_plcc 0.99, recomputed 0.93",
 )
 EVIDENCE_NEWER = FindingRule(
     "evidence-newer",
-    "stored figure was not checked, since a later release measured it",
+    "stored metric was not checked: it is newer than this program",
     why="This program does not know how to recompute it.",
     severity=Severity.WARNING,
-    message="{name} was not checked: a later release measured it",
+    message="{name} was not checked: it is newer than this program",
     hint="update registry-tool",
     example="a metrics_version above the newest one known",
 )
@@ -323,27 +323,27 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
 
 
 def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
-    from fr_ensemble.evidence.entry import recomputed
-    from fr_ensemble.evidence.intervals import LEVELS, UNITS, Intervals, residual_quantile
-    from fr_ensemble.evidence.metrics import Measurement, measured
+    from fr_ensemble.evidence.entry import checked_evidence
+    from fr_ensemble.evidence.intervals import CALIBRATED_UNITS, NOMINAL_LEVELS, Intervals, residual_quantile
+    from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
     from registry_tool.errors import InputError
 
     try:
-        found, problems = recomputed(view)
+        found, problems = checked_evidence(view)
     except InputError as error:
-        yield EVIDENCE_UNUSABLE.at(view, "/evidence", reason=error, hint=AGAIN)
+        yield EVIDENCE_UNUSABLE.at(view, "/evidence", reason=error, hint=TRAIN_AGAIN)
         return
     for problem in problems:
         yield EVIDENCE_PROBLEM.at(view, "/evidence", problem=problem)
     oof = found.oof
-    yield from _check_stored_metrics(view, manifest, measured(Measurement(found.scores)))
+    yield from _check_stored_metrics(view, manifest, compute_metrics(MetricInputs(found.scores)))
     residual, claimed = residual_quantile(oof), manifest["confidence"]["conformal_q_residual"]
     if not ROUNDING.holds(claimed, residual if math.isfinite(residual) else None):
         place, expected = "/confidence/conformal_q_residual", f"{residual} recomputed"
         yield INTERVALS_DISAGREE.at(view, place, found=claimed, expected=expected)
     try:
         stored = Intervals.from_dict(manifest["intervals"])
-        again = stored.recalibrated(oof, LEVELS)
+        again = stored.recalibrated(oof, NOMINAL_LEVELS)
         spec = spec_of(manifest, target=True)
     except (ValueError, InputError) as error:
         yield INTERVALS_UNUSABLE.at(view, "/intervals", reason=error)
@@ -358,7 +358,7 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
             where = f"/intervals/input_ranges/{index}/range"
             yield from _equal(view, INTERVALS_DISAGREE, where, [low, high], "the lower bound first")
     kinds = [(calibration.unit, calibration.side) for calibration in stored.calibrations]
-    wanted = [kind for kind in UNITS if kind[0] == "row" or oof.clips is not None]
+    wanted = [kind for kind in CALIBRATED_UNITS if kind[0] == "row" or oof.clips is not None]
     yield from _equal(view, INTERVALS_DISAGREE, "/intervals/calibrations", kinds, wanted)
     where, method = "/intervals/method", manifest["intervals"].get("method")
     yield from _equal(view, INTERVALS_DISAGREE, where, method, stored.calibrations[0].method)
@@ -369,7 +369,7 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
 def _check_stored_metrics(
     view: EntryView, manifest: Mapping[str, Any], recomputed: Mapping[str, float]
 ) -> Iterator[Finding]:
-    """Figures at `eval`, name by name: each that is stored comes again, and none of its metrics_version is missing."""
+    """Metrics at `eval`: each stored one equals the recomputed one, and none of its metrics_version is missing."""
     from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, STORED_PREFIX
 
     version, stored = manifest.get("metrics_version", 1), manifest["eval"]

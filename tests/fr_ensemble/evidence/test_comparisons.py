@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
-from fr_ensemble.evidence.comparisons import BOUNDS, Curve, against_entry, against_vmaf, vmaf_column
+from fr_ensemble.evidence.comparisons import CURVE_BOUNDS, Curve, compare_with_entry, compare_with_vmaf, vmaf_column
 from fr_ensemble.evidence.loso import FoldScores
-from fr_ensemble.evidence.metrics import Measurement
-from fr_ensemble.evidence.metrics import measured as metrics_of
+from fr_ensemble.evidence.metrics import MetricInputs
+from fr_ensemble.evidence.metrics import compute_metrics as metrics_of
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof, write_oof
 from policies import rules, set_policy
 from registries import FEATURES
@@ -91,10 +91,10 @@ def test_at_a_bound_the_curve_is_still_the_best_one_inside() -> None:
     x = points()[0]
     y = np.exp(x / 40.0) + np.random.default_rng(4).normal(0.0, 0.2, len(x))
     curve, z = Curve.fit(x, y), (x - x.mean()) / x.std()
-    assert (curve.middle - x.mean()) / x.std() == pytest.approx(BOUNDS[0, 1])
+    assert (curve.middle - x.mean()) / x.std() == pytest.approx(CURVE_BOUNDS[0, 1])
     costs = []
-    for width in np.exp(np.linspace(*BOUNDS[1], 400)):
-        basis = np.stack([np.ones_like(z), 1.0 / (1.0 + np.exp(-(z - BOUNDS[0, 1]) / width))], axis=1)
+    for width in np.exp(np.linspace(*CURVE_BOUNDS[1], 400)):
+        basis = np.stack([np.ones_like(z), 1.0 / (1.0 + np.exp(-(z - CURVE_BOUNDS[0, 1]) / width))], axis=1)
         costs.append(np.square(y - basis @ np.linalg.lstsq(basis, y, rcond=None)[0]).sum())
     assert np.square(curve(x) - y).sum() <= min(costs)
 
@@ -103,27 +103,27 @@ def test_a_source_is_predicted_by_the_others_curve() -> None:
     """What a source's own targets say changes its error, not its prediction."""
     oof = make_oof(0.1)
     held = oof.source == 2
-    compared = against_vmaf(oof)
+    compared = compare_with_vmaf(oof)
     assert compared is not None
     curve = Curve.fit(oof.vmaf[~held], oof.target[~held])  # type: ignore[index]  # made with a column
     expected = np.sqrt(np.mean(np.square(curve(oof.vmaf[held]) - oof.target[held])))  # type: ignore[index]  # the same
-    assert compared.theirs[2] == pytest.approx(expected, rel=1e-12)
-    assert compared.ours[2] == pytest.approx(np.sqrt(np.mean(np.square(oof.mu - oof.target)[held])))
+    assert compared.baseline_rmse[2] == pytest.approx(expected, rel=1e-12)
+    assert compared.entry_rmse[2] == pytest.approx(np.sqrt(np.mean(np.square(oof.mu - oof.target)[held])))
 
 
 def test_the_difference_is_paired_by_source() -> None:
     """The mean over sources of our RMSE less theirs; its interval is that of the differences, not of two means."""
     oof = make_oof(0.05)
-    good, bad = against_vmaf(oof), against_vmaf(make_oof(3.0))
+    good, bad = compare_with_vmaf(oof), compare_with_vmaf(make_oof(3.0))
     assert good is not None
     assert bad is not None
-    metrics = metrics_of(Measurement(FoldScores.of(oof), oof, None, {"vmaf": good}))
-    assert metrics["rmse_vs_vmaf"] == pytest.approx(np.mean(good.ours - good.theirs))
+    metrics = metrics_of(MetricInputs(FoldScores.of(oof), oof, None, {"vmaf": good}))
+    assert metrics["rmse_vs_vmaf"] == pytest.approx(np.mean(good.entry_rmse - good.baseline_rmse))
     assert metrics["rmse_vs_vmaf_low"] < metrics["rmse_vs_vmaf"] < metrics["rmse_vs_vmaf_high"] < 0.0
     assert bad.bounds[0] > 0.0
-    worse = against_entry(make_oof(0.3), make_oof(0.1, seed=2))
+    worse = compare_with_entry(make_oof(0.3), make_oof(0.1, seed=2))
     assert worse.bounds[0] > 0.0
-    alone = against_entry(make_oof(0.3), make_oof(0.3))
+    alone = compare_with_entry(make_oof(0.3), make_oof(0.3))
     assert (alone.difference, alone.bounds) == (0.0, (0.0, 0.0))
 
 
@@ -142,9 +142,9 @@ def test_evidence_of_other_rows_is_not_compared(changes: dict[str, Any]) -> None
     """Only the same rows of the same file with the same targets are paired."""
     oof = make_oof(0.1)
     with pytest.raises(EvidenceProblem, match="expected"):
-        against_entry(oof, replace(oof, **changes))
+        compare_with_entry(oof, replace(oof, **changes))
     with pytest.raises(EvidenceProblem, match="expected"):
-        against_entry(replace(oof, **changes), oof)
+        compare_with_entry(replace(oof, **changes), oof)
 
 
 def test_the_column_is_kept_and_optional() -> None:
@@ -153,7 +153,7 @@ def test_the_column_is_kept_and_optional() -> None:
     np.testing.assert_array_equal(read_oof(write_oof(oof)).vmaf, oof.vmaf)
     assert read_oof(write_oof(replace(oof, vmaf=None))).vmaf is None
     assert b"vmaf.npy" not in write_oof(replace(oof, vmaf=None))
-    assert against_vmaf(replace(oof, vmaf=None)) is None
+    assert compare_with_vmaf(replace(oof, vmaf=None)) is None
     for bad in (np.zeros(3), np.full(K * ROWS, np.nan)):
         with pytest.raises(EvidenceProblem, match="vmaf"):
             replace(oof, vmaf=bad)

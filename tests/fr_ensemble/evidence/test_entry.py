@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fr_ensemble.evidence.entry import Predictions, predictions, recomputed
+from fr_ensemble.evidence.entry import EntryEvidence, checked_evidence, evidence_of
 from fr_ensemble.evidence.loso import FoldScores
-from fr_ensemble.evidence.metrics import Measurement, measured
+from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from fr_ensemble.hooks.gate import evidence_sha256, gate
 from registries import Made
@@ -109,7 +109,7 @@ def test_the_public_summaries_are_those_of_the_predictions(view: Any, smoke: San
 
 def test_figures_of_the_manifest_are_those_of_the_gate(view: Any) -> None:
     """Nothing is measured one way when trained and another way when judged."""
-    metrics = measured(Measurement(recomputed(view)[0].scores))
+    metrics = compute_metrics(MetricInputs(checked_evidence(view)[0].scores))
     stored = (view.manifest or {})["eval"]
     assert {name: stored[f"loso_{name}"] for name in metrics} == pytest.approx(metrics, abs=TOLERANCE)
 
@@ -179,7 +179,7 @@ def test_a_run_measures_an_entrys_evidence_once(
     assert len(computed) == 1
     assert smoke.entry["smoke"] is False
     gc.collect()
-    assert not [held for held in gc.get_objects() if isinstance(held, Predictions)]  # none outlives its entry
+    assert not [held for held in gc.get_objects() if isinstance(held, EntryEvidence)]  # none outlives its entry
 
 
 def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, computed: list[Oof]) -> None:
@@ -193,7 +193,7 @@ def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, comput
     answers = []
     for given in (data, forged, data, bytes(bytearray(forged))):
         changing.read = lambda path, given=given: given if path == "evidence/oof.npz" else view.read(path)
-        answers.append(predictions(changing))
+        answers.append(evidence_of(changing))
         assert answers[-1].oof.target[0] == read_oof(given).target[0]
         np.testing.assert_array_equal(answers[-1].scores.rmse, FoldScores.of(read_oof(given)).rmse)
     assert answers[0] is answers[2] is not answers[1] is answers[3]

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
 from fr_ensemble.evidence.intervals import (
-    FLOORS,
+    FLOOR_FACTORS,
     Calibration,
     Intervals,
     calibrate,
     calibrate_all,
     residual_quantile,
 )
-from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER
+from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import EvidenceProblem, Oof
 from fr_ensemble.evidence.statistics import student_t_quantile
 
@@ -74,7 +74,7 @@ def one_row_a_source(k):
 )
 def test_conformal_quantile_by_hand(k, level, q):
     """With one row a source the hierarchical quantile is the ceil((K + 1) level)-th smallest score, or infinite."""
-    assert calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level).q_conformal == q
+    assert calibrate(one_row_a_source(k), method="abs", levels=[level]).quantile(level).q_conformal == q
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_conformal_quantile_by_hand(k, level, q):
 )
 def test_parametric_where_sources_are_too_few(k, level, parametric):
     """Below (K + 1) alpha = 1.5 q is Student's t over sources, or the last level reached if that is more."""
-    found = calibrate(one_row_a_source(k), method="abs", levels=[level]).at(level)
+    found = calibrate(one_row_a_source(k), method="abs", levels=[level]).quantile(level)
     if not parametric:
         assert (found.rule, found.q) == ("hierarchical-conformal", found.q_conformal)
         return
@@ -107,7 +107,9 @@ def test_parametric_where_sources_are_too_few(k, level, parametric):
 
 def test_t_rule_at_nine_sources_by_hand():
     """K = 9, residuals 1..9, 95 %: 2.306004 sqrt(10/9 x 285/9) = 13.678548."""
-    assert calibrate(one_row_a_source(9), method="abs", levels=[0.95]).at(0.95).q == pytest.approx(13.678548, abs=1e-6)
+    assert calibrate(one_row_a_source(9), method="abs", levels=[0.95]).quantile(0.95).q == pytest.approx(
+        13.678548, abs=1e-6
+    )
 
 
 def test_parametric_quantile_is_at_least_the_last_conformal_one():
@@ -115,11 +117,11 @@ def test_parametric_quantile_is_at_least_the_last_conformal_one():
     rows = [0] * 1 + [1] * 99
     y = np.array([1000.0] + [0.001] * 99)
     levels = [0.4, 0.5, 0.6, 0.9]
-    q = [calibrate(make_oof(y, 0.0, 1.0, rows), method="abs", levels=levels).at(level).q for level in levels]
+    q = [calibrate(make_oof(y, 0.0, 1.0, rows), method="abs", levels=levels).quantile(level).q for level in levels]
     assert q == sorted(q)
 
 
-@pytest.mark.parametrize("side", ["two-sided", LOWER])
+@pytest.mark.parametrize("side", ["two-sided", LOWER_SIDE])
 @pytest.mark.parametrize("k", [3, 9, 20])
 def test_uneven_sources_agree_with_exact_arithmetic(k, side):
     """Sources of 1 to 30 rows, masses as fractions, scipy's t: floor, q and conformal q are those of the definition."""
@@ -149,20 +151,20 @@ def test_uneven_sources_agree_with_exact_arithmetic(k, side):
 
     for level in (Fraction(1, 2), Fraction(4, 5), Fraction(9, 10), Fraction(19, 20), Fraction(99, 100)):
         q = conformal(level)
-        assert found.at(float(level)).q_conformal == pytest.approx(q)
+        assert found.quantile(float(level)).q_conformal == pytest.approx(q)
         if (k + 1) * (1 - level) < Fraction(3, 2):
             t = stats.t.ppf(float((1 + level) / 2 if side == "two-sided" else level), k - 1)
             square = np.mean([np.mean(z[source == g] ** 2) for g in range(k)])
             q = max(conformal(1 - Fraction(3, 2) / (k + 1)), t * math.sqrt((1 + 1 / k) * square))
-        assert found.at(float(level)).q == pytest.approx(q)
+        assert found.quantile(float(level)).q == pytest.approx(q)
 
 
 def test_sources_weigh_alike_whatever_their_rows():
     """K = 2 with two rows and one: masses 1/6, 1/6 and 1/3, so the scores 1, 3 | 2 reach 1/2 at 2."""
     oof = make_oof([1.0, 3.0, 2.0], 0.0, 1.0, [0, 0, 1])
-    assert calibrate(oof, method="abs", levels=[0.5]).at(0.5).q == 2.0
-    assert calibrate(oof, method="abs", levels=[0.16]).at(0.16).q == 1.0
-    assert calibrate(oof, method="pooled-cdf", levels=[0.74]).at(0.74).q > 0
+    assert calibrate(oof, method="abs", levels=[0.5]).quantile(0.5).q == 2.0
+    assert calibrate(oof, method="abs", levels=[0.16]).quantile(0.16).q == 1.0
+    assert calibrate(oof, method="pooled-cdf", levels=[0.74]).quantile(0.74).q > 0
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_sources_weigh_alike_whatever_their_rows():
 def test_split_rank_by_hand(n, level, rank):
     """The row split takes rank ceil((n + 1)(1 - alpha)) and is infinite, never clipped, when that exceeds n."""
     oof = make_oof(np.arange(1.0, n + 1), 0.0, 2.0, [i % 2 for i in range(n)])
-    found = calibrate(oof, method="split", levels=[level]).at(level)
+    found = calibrate(oof, method="split", levels=[level]).quantile(level)
     assert found.q == pytest.approx(math.inf if rank is None else rank / 2.0, rel=ROUNDED)
     assert INTERVAL_METHODS["split"].warning
     assert not INTERVAL_METHODS["loso-hcp-t"].warning
@@ -187,7 +189,9 @@ def test_split_agrees_with_crepes():
         oracle = crepes.ConformalRegressor().fit(y, sigmas=sigma)
         for level in (0.513, 0.777, 0.871):
             expected = oracle.predict_int(np.zeros(1), sigmas=np.ones(1), confidence=level)[0, 1]
-            assert calibrate(oof, method="split", levels=[level]).at(level).q == pytest.approx(expected, rel=ROUNDED)
+            assert calibrate(oof, method="split", levels=[level]).quantile(level).q == pytest.approx(
+                expected, rel=ROUNDED
+            )
 
 
 def test_split_agrees_with_mapie():
@@ -216,17 +220,17 @@ def test_source_split_and_pooled_cdf_by_hand():
         ("pooled-cdf", 0.8, 8),
         ("pooled-cdf", 0.99, 9),
     ):
-        found = calibrate(oof, method=method, levels=[level]).at(level).q
+        found = calibrate(oof, method=method, levels=[level]).quantile(level).q
         assert found == pytest.approx(math.inf if rank is None else rank / scale, rel=ROUNDED)
 
 
 def test_gaussian_is_the_normal_quantile():
     """The Gaussian interval is mu -+ 1.96 sigma at 95 %, and one-sided mu - 1.645 sigma; it guarantees nothing."""
     oof = one_row_a_source(9)
-    two, lower = calibrate(oof, method="gaussian"), calibrate(oof, method="gaussian", side=LOWER)
-    assert two.at(0.95).q == pytest.approx(1.959964, abs=1e-6)
-    assert lower.at(0.95).q == pytest.approx(1.644854, abs=1e-6)
-    assert two.at(0.95).guarantee == "none"
+    two, lower = calibrate(oof, method="gaussian"), calibrate(oof, method="gaussian", side=LOWER_SIDE)
+    assert two.quantile(0.95).q == pytest.approx(1.959964, abs=1e-6)
+    assert lower.quantile(0.95).q == pytest.approx(1.644854, abs=1e-6)
+    assert two.quantile(0.95).guarantee == "none"
     mu, sigma = np.array([50.0]), np.array([2.0])
     assert two.interval(mu, sigma, 0.95)[1][0] == pytest.approx(50 + 2 * 1.959964, abs=1e-5)
 
@@ -253,8 +257,8 @@ def test_infinite_quantile_is_the_whole_range():
 def test_members_that_agree_without_floor_do_not_divide_by_zero():
     """A zero sigma with a residual is an infinite score, not a warning or NaN."""
     oof = make_oof(np.arange(1.0, 10.0), 0.0, 0.0, list(range(9)))
-    assert calibrate(oof, method="split", levels=[0.5]).at(0.5).q == math.inf
-    assert math.isfinite(calibrate(oof, levels=[0.5]).at(0.5).q)
+    assert calibrate(oof, method="split", levels=[0.5]).quantile(0.5).q == math.inf
+    assert math.isfinite(calibrate(oof, levels=[0.5]).quantile(0.5).q)
     assert residual_quantile(oof) == math.inf
 
 
@@ -278,11 +282,11 @@ def test_lower_side_bounds_from_below():
     """The one-sided bound counts only targets below it and leaves the top of the range open."""
     y = np.concatenate([np.arange(1.0, 20.0), -np.arange(1.0, 20.0)])
     oof = make_oof(y, 0.0, 1.0, [i % 19 for i in range(38)])
-    found = calibrate(oof, method="abs", levels=[0.9], side=LOWER, target_range=(-50.0, 50.0))
+    found = calibrate(oof, method="abs", levels=[0.9], side=LOWER_SIDE, target_range=(-50.0, 50.0))
     lower, upper = found.interval(np.zeros(1), np.ones(1), 0.9)
     assert upper[0] == 50.0
-    assert -lower[0] == found.at(0.9).q == 17.0  # masses 1/40: 19 above, then rank 36 of 38 is the score 17
-    assert found.at(0.9).q < calibrate(oof, method="abs", levels=[0.9]).at(0.9).q
+    assert -lower[0] == found.quantile(0.9).q == 17.0  # masses 1/40: 19 above, then rank 36 of 38 is the score 17
+    assert found.quantile(0.9).q < calibrate(oof, method="abs", levels=[0.9]).quantile(0.9).q
 
 
 def test_floor_is_the_likeliest_of_the_grid():
@@ -292,7 +296,7 @@ def test_floor_is_the_likeliest_of_the_grid():
     sigma = rng.uniform(0.1, 10.0, 2000)
     right = calibrate(make_oof(rng.normal(size=2000) * sigma, 0.0, sigma, source)).floor
     wrong = calibrate(make_oof(rng.normal(size=2000) * 5, 0.0, sigma, source)).floor
-    assert right <= 2 * FLOORS[0] * np.median(sigma)
+    assert right <= 2 * FLOOR_FACTORS[0] * np.median(sigma)
     assert wrong >= 5 * np.median(sigma)
 
 
@@ -304,17 +308,17 @@ def test_clip_calibration_uses_clip_means():
     assert [q.q for q in found.levels] == pytest.approx([0.0, 2.0, 2.0], abs=ROUNDED)  # |means| 2, 0, 6
     assert (found.n, found.unit) == (3, "clip")
     gaussian = calibrate(oof, unit="clip", method="split", levels=[0.7])
-    assert gaussian.at(0.7).q == pytest.approx(6.0 / 3.0, rel=ROUNDED)  # clip 2: mean 6, sigma (2 + 4) / 2
+    assert gaussian.quantile(0.7).q == pytest.approx(6.0 / 3.0, rel=ROUNDED)  # clip 2: mean 6, sigma (2 + 4) / 2
 
 
 def test_coverage_of_a_source_is_by_the_others():
     """A source that is nothing like the others is not covered by a calibration that leaves it out."""
     source = [i % 10 for i in range(400)]
     y = np.where(np.array(source) == 7, 100.0, np.random.default_rng(5).normal(size=400))
-    coverage = calibrate(make_oof(y, 0.0, 1.0, source), levels=[0.8]).at(0.8).coverage
+    coverage = calibrate(make_oof(y, 0.0, 1.0, source), levels=[0.8]).quantile(0.8).coverage
     assert coverage["s07"] == 0.0
     assert min(value for name, value in coverage.items() if name != "s07") > 0.9
-    assert calibrate(make_oof([1.0, 2.0], 0.0, 1.0, [0, 1]), levels=[0.8]).at(0.8).coverage == {}
+    assert calibrate(make_oof([1.0, 2.0], 0.0, 1.0, [0, 1]), levels=[0.8]).quantile(0.8).coverage == {}
 
 
 @pytest.mark.parametrize("method", ["loso-hcp-t", "abs", "source-split"])
@@ -384,8 +388,10 @@ def test_any_level_comes_from_the_predictions():
 
     assert intervals.with_levels([0.5, 0.95], never) is intervals
     wider = intervals.with_levels([0.5, 0.7], lambda: oof)
-    assert wider.of("clip", LOWER).at(0.7) == calibrate(oof, "clip", levels=[0.7], side=LOWER).at(0.7)
-    assert wider.of().at(0.5) == intervals.of().at(0.5)
+    assert wider.calibration("clip", LOWER_SIDE).quantile(0.7) == calibrate(
+        oof, "clip", levels=[0.7], side=LOWER_SIDE
+    ).quantile(0.7)
+    assert wider.calibration().quantile(0.5) == intervals.calibration().quantile(0.5)
     with pytest.raises(InputError, match=r"found 0\.7, expected one of 0\.5, 0\.8"):
         intervals.interval(np.zeros(1), np.ones(1), 0.7)
 
@@ -440,7 +446,7 @@ def test_calibration_asks_for_what_it_needs():
     with pytest.raises(InputError, match="between 0 and 1"):
         calibrate(oof, levels=[1.0])
     with pytest.raises(InputError, match="clips"):
-        Intervals((calibrate(oof),), {}).of("clip")
+        Intervals((calibrate(oof),), {}).calibration("clip")
 
 
 def test_gate_and_calibration_need_numpy_alone():

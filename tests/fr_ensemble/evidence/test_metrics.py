@@ -13,7 +13,7 @@ import pytest
 import registry_tool.schemas as schemas
 from fr_ensemble.evidence import metrics
 from fr_ensemble.evidence.loso import FoldScores
-from fr_ensemble.evidence.metrics import FOLDS, METRICS, METRICS_VERSION, PREDICTIONS, STORED_PREFIX, Metric
+from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, NEEDS_FOLDS, NEEDS_PREDICTIONS, STORED_PREFIX, Metric
 from fr_ensemble.hooks import gate as gate_hook
 from predictions import CORPUS, make_oof
 from sandbox import Sandbox
@@ -30,10 +30,10 @@ def test_each_metric_says_what_it_is() -> None:
         assert re.match(pattern["pattern"], name)
         assert metric.meaning
         assert metric.direction in ("higher", "lower")
-        assert metric.needs in (FOLDS, PREDICTIONS, *metrics.COMPARED)
+        assert metric.needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, *metrics.COMPARISON_NAMES)
         assert 1 <= metric.since <= METRICS_VERSION
         if metric.in_manifest:
-            assert metric.needs == FOLDS
+            assert metric.needs == NEEDS_FOLDS
 
 
 def test_what_the_first_release_measured_is_still_measured() -> None:
@@ -61,8 +61,17 @@ def test_what_the_first_release_measured_is_still_measured() -> None:
 def later(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Metric]:
     """A later release, which measures one more figure of each sort of evidence."""
     new = [
-        Metric(f"new_{needs}", "", "higher", "another figure", needs, NEXT, lambda m: 0.25, in_manifest=needs == FOLDS)
-        for needs in (FOLDS, PREDICTIONS, *metrics.COMPARED)
+        Metric(
+            f"new_{needs}",
+            "",
+            "higher",
+            "another figure",
+            needs,
+            NEXT,
+            lambda m: 0.25,
+            in_manifest=needs == NEEDS_FOLDS,
+        )
+        for needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, *metrics.COMPARISON_NAMES)
     ]
     more = MappingProxyType({**METRICS, **{metric.name: metric for metric in new}})
     monkeypatch.setattr(metrics, "METRICS", more)
@@ -143,7 +152,7 @@ def test_an_offset_of_each_source_lowers_the_pooled_correlation_alone() -> None:
     """Within a source a correlation sees no offset; over all rows it does. The smallest fold is counted."""
     offsets = np.array([-40.0, 40.0, -10.0, 25.0])[CORPUS.source]
     honest, moved = (
-        metrics.measured(metrics.Measurement(FoldScores.of(oof), oof))
+        metrics.compute_metrics(metrics.MetricInputs(FoldScores.of(oof), oof))
         for oof in (make_oof(), make_oof(target=CORPUS.target + offsets))
     )
     assert moved["mean_plcc"] == pytest.approx(honest["mean_plcc"], abs=1e-9)
@@ -151,7 +160,9 @@ def test_an_offset_of_each_source_lowers_the_pooled_correlation_alone() -> None:
     assert honest["min_fold_rows"] == 40
     one = make_oof(predictions=np.stack([CORPUS.target, CORPUS.target[::-1], CORPUS.target + 1.0]))
     expected = np.corrcoef(CORPUS.target[::-1], CORPUS.target)[0, 1]
-    assert metrics.measured(metrics.Measurement(FoldScores.of(one), one))["pooled_plcc"] == pytest.approx(expected)
+    assert metrics.compute_metrics(metrics.MetricInputs(FoldScores.of(one), one))["pooled_plcc"] == pytest.approx(
+        expected
+    )
 
 
 def test_replaced_metrics_are_other_values() -> None:

@@ -80,7 +80,7 @@ def test_copies_under_other_names_are_problems():
     copies = {f"loso_seed{seed}.json": json.dumps(one).encode() for seed in range(5)}
     assert any("under another's name" in problem for problem in measure_foreign(copies)[1])
     renumbered = as_files(*(one | {"seed": seed} for seed in range(5)))
-    assert any("seeds 0 and 4: found the same figures" in problem for problem in measure_foreign(renumbered)[1])
+    assert any("seeds 0 and 4: found the same scores" in problem for problem in measure_foreign(renumbered)[1])
     zeros = as_files(public(0), public(1)) | {"loso_seed00.json": json.dumps(public(0)).encode()}
     assert any("loso_seed00.json" in problem for problem in measure_foreign(zeros)[1])
     assert any("expected at least 2" in problem for problem in measure_foreign(as_files(one))[1])

@@ -132,7 +132,9 @@ def test_reliability_is_the_calibration_of_the_others(method: str) -> None:
     stored, *others = [series for series in chart(figure).series if series.mark == "line"]
     assert stored.name == f"{method}: as stored"
     assert {series.name.split(":")[0] for series in others} == {"gaussian", "split"} - {method}
-    inside = np.array([[*q.coverage.values()] for q in calibrate(oof, method=method, levels=room.GRID).levels])
+    inside = np.array(
+        [[*q.coverage.values()] for q in calibrate(oof, method=method, levels=room.RELIABILITY_LEVELS).levels]
+    )
     assert stored.y == pytest.approx(inside.mean(axis=1))
     assert stored.bars == pytest.approx(inside.std(axis=1, ddof=1) / np.sqrt(6))
     assert [row[1] for row in table(figure).rows[1:]] == [f"{share * 100:.1f} %" for share in inside.mean(axis=1)]
@@ -148,7 +150,7 @@ def test_reach_covers_what_calibration_says(method: str) -> None:
         found = {
             name: float(np.mean(error[oof.source == k] <= reach[oof.source == k])) for k, name in enumerate(oof.sources)
         }
-        assert found == pytest.approx(dict(calibrate(oof, method=method, levels=[level]).at(level).coverage))
+        assert found == pytest.approx(dict(calibrate(oof, method=method, levels=[level]).quantile(level).coverage))
 
 
 def test_reach_knows_nothing_of_its_own_source() -> None:
@@ -162,7 +164,7 @@ def test_reach_knows_nothing_of_its_own_source() -> None:
         target=oof.target[keep],
         predictions=oof.predictions[:, keep],
     )
-    q = calibrate(others, method="abs", levels=[0.8]).at(0.8).q
+    q = calibrate(others, method="abs", levels=[0.8]).quantile(0.8).q
     assert held_out_reach(oof, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
     worse = replace(oof, target=np.where(keep, oof.target, oof.target + 30))
     assert held_out_reach(worse, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))

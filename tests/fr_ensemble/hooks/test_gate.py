@@ -11,8 +11,8 @@ import pytest
 from command_line import Program
 from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.loso import FoldScores
-from fr_ensemble.evidence.metrics import Measurement
-from fr_ensemble.evidence.metrics import measured as metrics_of
+from fr_ensemble.evidence.metrics import MetricInputs
+from fr_ensemble.evidence.metrics import compute_metrics as metrics_of
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import bootstrap_interval
 from sandbox import Sandbox
@@ -31,15 +31,15 @@ def make_oof(k: int = K, wild: int | None = None, spread: float = 1.0) -> Oof:
     return Oof((0, 1, 2), names, source, None, None, y, members, "r", "c", None)
 
 
-def measured(oof: Oof) -> dict[str, float]:
-    return metrics_of(Measurement(FoldScores.of(oof), oof, calibrate(oof, target_range=(0.0, 100.0))))
+def compute_metrics(oof: Oof) -> dict[str, float]:
+    return metrics_of(MetricInputs(FoldScores.of(oof), oof, calibrate(oof, target_range=(0.0, 100.0))))
 
 
 def test_a_source_unlike_the_others_is_the_worst() -> None:
     """Its coverage comes from the others' calibration; the mean and its upper bound are over sources."""
-    alike, wild = measured(make_oof()), measured(make_oof(wild=3))
+    alike, wild = compute_metrics(make_oof()), compute_metrics(make_oof(wild=3))
     assert alike["coverage_80"] >= 0.75 > 0.4 > wild["coverage_80_worst"]
-    coverage = calibrate(make_oof(wild=3)).at(0.8).coverage.values()
+    coverage = calibrate(make_oof(wild=3)).quantile(0.8).coverage.values()
     values = np.array([*coverage])
     assert wild["coverage_80"] == pytest.approx(values.mean())
     assert wild["coverage_80_upper"] == pytest.approx(values.mean() + 1.64 * values.std(ddof=1) / K**0.5)
@@ -48,8 +48,8 @@ def test_a_source_unlike_the_others_is_the_worst() -> None:
 
 def test_an_upper_coverage_above_one_is_not_clipped() -> None:
     """It is mean plus 1.64 standard errors as it stands, in every verdict."""
-    metrics = measured(make_oof(wild=3))
-    values = np.array([*calibrate(make_oof(wild=3)).at(0.99).coverage.values()])
+    metrics = compute_metrics(make_oof(wild=3))
+    values = np.array([*calibrate(make_oof(wild=3)).quantile(0.99).coverage.values()])
     expected = values.mean() + 1.64 * values.std(ddof=1) / K**0.5
     assert metrics["coverage_99_upper"] == pytest.approx(expected)
     assert expected > 1.0 >= metrics["coverage_99"]
@@ -57,15 +57,15 @@ def test_an_upper_coverage_above_one_is_not_clipped() -> None:
 
 def test_coverage_needs_three_sources() -> None:
     """With two, no source can be left out of a calibration: the metrics are absent, so a rule on them fails."""
-    assert not [name for name in measured(make_oof(2)) if name.startswith("coverage")]
+    assert not [name for name in compute_metrics(make_oof(2)) if name.startswith("coverage")]
 
 
 def test_a_collapsed_ensemble_has_a_ratio_near_zero() -> None:
     """sigma_ratio is the median sigma by the target's deviation."""
     oof = make_oof(spread=1e-3)
-    assert measured(oof)["sigma_ratio"] == pytest.approx(np.median(oof.sigma) / np.std(oof.target))
-    assert measured(oof)["sigma_ratio"] < 1e-4 < measured(make_oof())["sigma_ratio"]
-    assert "sigma_ratio" not in measured(replace(oof, target=np.full(len(oof.target), 50.0)))
+    assert compute_metrics(oof)["sigma_ratio"] == pytest.approx(np.median(oof.sigma) / np.std(oof.target))
+    assert compute_metrics(oof)["sigma_ratio"] < 1e-4 < compute_metrics(make_oof())["sigma_ratio"]
+    assert "sigma_ratio" not in compute_metrics(replace(oof, target=np.full(len(oof.target), 50.0)))
 
 
 def test_the_bootstrap_is_deterministic_and_over_sources() -> None:

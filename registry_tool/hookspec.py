@@ -113,6 +113,14 @@ class EntryView(Protocol):
         read (the core has a finding on it), KeyError as `read` does.
         """
 
+    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the ONNX file at one of `paths` gives for rows: float32 arrays by output, for float32 arrays by input.
+
+        A child process with limits runs it, some hundred rows at a time; the first axis of each array are the rows.
+        Never called at Level.QUICK, as `onnx`. Raises OnnxError for a file that does not run on these rows, or gives
+        anything but float32 with a row each; KeyError as `read` does.
+        """
+
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""
 

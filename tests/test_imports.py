@@ -53,7 +53,7 @@ FLOORS: dict[str, list[set[str]]] = {
 }
 OPEN_TO_PLUGINS = {"hookspec", "findings", "values", "errors", "strictjson", "toolkit", "onnx_summary", "schemas"}
 # They parse or run ONNX, in the child process alone.
-IN_CHILD = {f"registry_tool.sandbox.{name}" for name in ("message", "probing", "reader", "tensors")}
+IN_CHILD = {f"registry_tool.sandbox.{name}" for name in ("inference", "message", "probing", "reader", "tensors")}
 CHILD = "registry_tool.sandbox.child"
 TRAINING = "fr_ensemble.training."  # the room that may import torch
 HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}

@@ -157,6 +157,12 @@ class OpenEntry:
             raise PluginError(f"{path}: no ONNX file is read at --level quick: return early")
         return self.prober.read(data, sha256=self.artifacts[path].sha256)
 
+    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        data = self.read(path)
+        if self.prober is None:
+            raise PluginError(f"{path}: no ONNX file is run at --level quick: return early")
+        return self.prober.infer(data, inputs)
+
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         file = fields.pop("file", self.document_file)
         if file == self._registry_name and not pointer.startswith(self._at):

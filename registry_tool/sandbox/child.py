@@ -64,9 +64,9 @@ def main() -> None:
     import onnx
     import onnxruntime
 
-    from registry_tool.sandbox import probing, reader
+    from registry_tool.sandbox import inference, probing, reader
 
-    _ = onnx.checker, onnx.shape_inference, probing, reader  # loaded before the limits are set
+    _ = onnx.checker, onnx.shape_inference, inference, probing, reader  # loaded before the limits are set
     onnxruntime.set_default_logger_severity(4)
     limits, reading = Limits(int(sys.argv[1]), int(sys.argv[2])), sys.stdin.buffer
     _send(answers, {"ready": True})
@@ -136,13 +136,25 @@ def run(model: bytes, others: Mapping[str, bytes]) -> Answer:
     return {"found": [(code, _plain(text)) for code, text in found]}
 
 
+def infer(model: bytes, others: Mapping[str, bytes]) -> Answer:
+    """What the model gives for rows; `others` are its inputs."""
+    from registry_tool.sandbox.inference import infer as outputs_of
+
+    try:
+        return {"outputs": outputs_of(model, others)}
+    except MemoryError as error:
+        return {"found": [("onnx-probe-memory", _plain(str(error)))]}
+    except Exception as error:  # onnxruntime raises a dozen types, each a property of the model
+        return {"found": [("onnx-probe-refused", _plain(str(error)))]}
+
+
 def _complete(model: bytes, others: Mapping[str, bytes]) -> bytes:
     from registry_tool.sandbox.reader import with_external
 
     return with_external(model, others) if others else model
 
 
-TASKS = {"read": read, "check": check, "run": run}
+TASKS = {"read": read, "check": check, "run": run, "infer": infer}
 
 if __name__ == "__main__":
     main()

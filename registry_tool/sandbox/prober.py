@@ -6,7 +6,9 @@ answers is checked against the types expected: a model that took it over can lie
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import os
 import selectors
@@ -71,6 +73,30 @@ def _summary(answer: Answer) -> OnnxSummary | OnnxError:
         return OnnxError(f"its answer is none: {error}", CRASHED.code)
 
 
+def _npy(array: Any) -> bytes:
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(array, "<f4"), version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _outputs(answer: Answer) -> dict[str, Any]:
+    """The arrays of an answer. Raises OnnxError for one without them: its writer is not trusted."""
+    import numpy as np
+
+    if found := _found(answer):
+        raise OnnxError(found[0].text, found[0].code)
+    try:
+        packed = {str(name): (value["shape"], value["data"]) for name, value in answer["outputs"].items()}
+        return {
+            name: np.frombuffer(base64.b64decode(data, validate=True), "<f4").reshape(shape).astype(np.float32)
+            for name, (shape, data) in packed.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OnnxError(f"its answer is none: {error}", CRASHED.code) from None
+
+
 class Prober(AbstractContextManager["Prober"]):
     """Looks at models one after the other; its end is the child's, which starts with the first, or with `start`.
 
@@ -118,6 +144,13 @@ class Prober(AbstractContextManager["Prober"]):
     def run(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[Found, ...]:
         """What is odd about a model that onnxruntime runs on rows of random numbers; () of one that is fine."""
         return _found(self._ask("run", model, others))
+
+    def infer(self, model: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What a model gives for rows: float32 arrays by the outputs' names, for float32 arrays by the inputs' names.
+
+        The first axis of each array are the rows. Raises OnnxError for a model that does not run on them in the limits.
+        """
+        return _outputs(self._ask("infer", model, {name: _npy(array) for name, array in inputs.items()}))
 
     def start(self) -> None:
         """Start the child now, so that it loads its libraries while its parent reads files."""

@@ -51,6 +51,9 @@ class ForeignView:
     def onnx(self, path: str) -> OnnxSummary:
         raise AssertionError(f"opened {path} of an entry of kind {STRANGER}: return early for other kinds")
 
+    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise AssertionError(f"ran {path} of an entry of kind {STRANGER}: return early for other kinds")
+
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         return Finding(code, message, entry=self.entry.id, pointer=pointer, **fields)
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 from fr_ensemble import plugin
+from pages import cell, publish
 
 from registry_tool.cli import cli
 from registry_tool.commands.shared import Context
 from registry_tool.plugins import single_models
 from registry_tool.plugins.manager import Plugins
+from registry_tool.toolkit import markdown_table
 
 PAGE = Path(__file__).with_name("cli.md")
 TYPES = {"integer": "N", "integer range": "N", "float": "X", "float range": "X", "path": "PATH", "filename": "FILE"}
@@ -79,8 +80,8 @@ def _section(context: click.Context) -> Iterator[str]:
         if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts
     ]
     if options:
-        rows = (f"| `{_cell(_names(option))}` | {_cell(_describe(option))} |" for option in options)
-        yield "\n".join(["| option | |", "| --- | --- |", *rows])
+        rows = ([f"`{cell(_names(option))}`", cell(_describe(option))] for option in options)
+        yield "\n".join(markdown_table([["option", ""], *rows]))
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -113,19 +114,8 @@ def _describe(option: click.Option) -> str:
     return " ".join(word for word in words if word)
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def main() -> None:
-    text = render()
-    if sys.argv[1:] == ["--check"]:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.exit(f"{PAGE}: not current: run `python docs/generate_cli.py`")
-    elif sys.argv[1:]:
-        sys.exit("usage: python docs/generate_cli.py [--check]")
-    else:
-        PAGE.write_text(text, encoding="utf-8")
+    publish(PAGE, render)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pages import cell, publish
+
+from registry_tool.toolkit import markdown_table
 
 PAGE = Path(__file__).with_name("formats.md")
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -40,6 +43,7 @@ LIMITS = {
 FIRST = ("registry", "fr_ensemble", "verdict")
 END = r"(?![\s\S])"  # the end of the text, as patterns spell it (docs/adr/0004-portable-end-of-text.md)
 Schema = Mapping[str, Any]
+Row = tuple[str, str, str]
 
 
 class Reader:
@@ -62,7 +66,7 @@ class Reader:
             beside = {**found, **beside}
         return beside, root
 
-    def fields(self, schema: Schema, root: Schema, path: str = "", within: tuple[int, ...] = ()) -> Iterator[str]:
+    def fields(self, schema: Schema, root: Schema, path: str = "", within: tuple[int, ...] = ()) -> Iterator[Row]:
         """A row for each field below `schema`, depth first. within: the schemas above, so that none is its own part."""
         schema, root = self.resolve(schema, root)
         for branch in ("then", "else"):
@@ -80,7 +84,7 @@ class Reader:
             found, home = self.resolve(part, root)
             if name:
                 shown = f"**`{where}`**" if name in required else f"`{where}`"
-                yield f"| {shown} | {_type(self, found, home)} | {_cell(str(found.get('description', '')))} |"
+                yield (shown, _type(self, found, home), cell(str(found.get("description", ""))))
             if id(part) not in within:
                 yield from self.fields(found, home, where, (*within, id(part)))
 
@@ -99,12 +103,8 @@ def _type(reader: Reader, schema: Schema, root: Schema) -> str:
     if isinstance(schema.get("items"), dict):
         words[0] += f" of {_type(reader, *reader.resolve(schema['items'], root)).split(',')[0]}"
     if "pattern" in schema:
-        words.append(f"`{_cell(schema['pattern'].removesuffix(END))}`")
+        words.append(f"`{cell(schema['pattern'].removesuffix(END))}`")
     return ", ".join([*words, *(text.format(schema[key]) for key, text in LIMITS.items() if key in schema)])
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def render() -> str:
@@ -113,20 +113,13 @@ def render() -> str:
     parts = [INTRO]
     for name, schema in reader.files.items():
         rows = list(dict.fromkeys(reader.fields(schema, schema)))
-        table = "\n".join(["| field | value | |", "| --- | --- | --- |", *rows])
+        table = "\n".join(markdown_table([("field", "value", ""), *rows]))
         parts.append(f"## {schema['title']}\n\n`schemas/{name}`. {schema.get('description', '')}\n\n{table}\n")
     return "\n".join(parts)
 
 
 def main() -> None:
-    text = render()
-    if sys.argv[1:] == ["--check"]:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.exit(f"{PAGE}: not current: run `python docs/generate_formats.py`")
-    elif sys.argv[1:]:
-        sys.exit("usage: python docs/generate_formats.py [--check]")
-    else:
-        PAGE.write_text(text, encoding="utf-8")
+    publish(PAGE, render)
 
 
 if __name__ == "__main__":

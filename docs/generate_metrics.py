@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
@@ -18,6 +17,9 @@ from fr_ensemble.evidence.metrics import (
     NEEDS_PREDICTIONS,
     STORED_PREFIX,
 )
+from pages import cell, publish
+
+from registry_tool.toolkit import markdown_table
 
 PAGE = Path(__file__).with_name("metrics.md")
 NEEDS = {
@@ -52,39 +54,23 @@ def render() -> str:
         ]
         header = ("metric", "meaning", "unit", "better", "version", "stored at `eval`")
         kept = [i for i in range(len(header)) if i < 2 or any(row[i] for row in rows)]
-        table = _table([[row[i] for i in kept] for row in (header, *rows)])
-        parts.append(f"## {title}\n\n{words}\n\n{table}")
+        parts.append(_section(title, words, [[row[i] for i in kept] for row in (header, *rows)]))
     methods = [
         (f"`{name}`{' (default)' * (name == DEFAULT_METHOD)}", method.meaning, method.guarantee)
         for name, method in INTERVAL_METHODS.items()
     ]
-    table = _table([("method", "meaning", "coverage for a new source"), *methods])
     words = "Values of `registry train fr_ensemble --interval`, as a manifest's `intervals.method` names them."
-    parts.append(f"## Interval methods\n\n{words}\n\n{table}")
+    parts.append(_section("Interval methods", words, [("method", "meaning", "coverage for a new source"), *methods]))
     return "\n".join(parts)
 
 
-def _table(rows: Iterable[Iterable[str]]) -> str:
-    return "\n".join(_lines(rows)) + "\n"
-
-
-def _lines(rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    for number, row in enumerate(rows):
-        cells = [cell.replace("|", "\\|") for cell in row]
-        yield f"| {' | '.join(cells)} |"
-        if number == 0:
-            yield f"|{' --- |' * len(cells)}"
+def _section(title: str, words: str, rows: Sequence[Sequence[str]]) -> str:
+    table = markdown_table([list(map(cell, row)) for row in rows])
+    return "\n".join([f"## {title}", "", words, "", *table]) + "\n"
 
 
 def main() -> None:
-    text = render()
-    if sys.argv[1:] == ["--check"]:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-            sys.exit(f"{PAGE}: not current: run `python docs/generate_metrics.py`")
-    elif sys.argv[1:]:
-        sys.exit("usage: python docs/generate_metrics.py [--check]")
-    else:
-        PAGE.write_text(text, encoding="utf-8")
+    publish(PAGE, render)
 
 
 if __name__ == "__main__":

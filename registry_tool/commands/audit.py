@@ -21,7 +21,7 @@ from registry_tool.errors import ExitCode
     help="The folder to make; new or empty.",
 )
 @click.option("--skip-broken", is_flag=True, help="Leave out what cannot be taken over, instead of making nothing.")
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form: str) -> None:
     """Make a registry of version 2 from one of version 0 or 1.
@@ -50,7 +50,7 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
 @click.argument("entry_id", metavar="[ID]", required=False)
 @click.option("--as-of", "day", metavar="DATE", help="What was production on that day (its end, UTC) or at that time.")
 @registry_option
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def history(ctx: click.Context, entry_id: str | None, day: str | None, registry: str | None, form: str) -> None:
     """Tell who did what to an entry, from git.
@@ -95,7 +95,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
 @click.option("--exact", is_flag=True, help="Only the same bytes will do: exit 1 within tolerance, too.")
 @registry_option
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def reproduce(
     ctx: click.Context,

@@ -19,7 +19,7 @@ from registry_tool.commands.shared import (
     incumbent_options,
     plugins_of,
     registry_option,
-    show,
+    show_rendered,
 )
 from registry_tool.errors import ExitCode
 from registry_tool.report import reporters
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
-@format_option(*reporters.choices("verdicts"))
+@format_option("verdicts")
 @click.pass_context
 def gate(
     ctx: click.Context,
@@ -116,7 +116,7 @@ def gate(
     title = f"Gate: production since {since}" if since else "Gate"
     report = reporters.Verdicts(judgements, comparison, path, title)
     rendered = reporters.renderer(form, "verdicts")(report)
-    show("".join(rendered.lines) if rendered.document else rendered.lines)
+    show_rendered(rendered)
     add_summary(rendered.summary)
     passes = comparison.passes if comparison is not None else all(j.verdict.promotes for j in judgements)
     ctx.exit(ExitCode.OK if passes else ExitCode.REJECTED)
@@ -135,7 +135,7 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 @click.option("--demote", is_flag=True, help="production -> smoke; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why; stays in the registry.")
 @registry_option
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, registry: str | None, form: str) -> None:
     """Turn a smoke entry into production, or back.

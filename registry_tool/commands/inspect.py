@@ -18,6 +18,7 @@ from registry_tool.commands.shared import (
     plugins_of,
     registry_option,
     show,
+    show_rendered,
 )
 from registry_tool.errors import ExitCode, InputError
 from registry_tool.report import reporters
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="quick: documents and digests alone; full: graph content, probe rows and evidence too.",
 )
-@format_option(*reporters.choices("validations"))
+@format_option("validations")
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
@@ -103,7 +104,7 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
 
 @click.command("list")
 @registry_option
-@format_option("text", "json")
+@format_option()
 def list_(registry: str | None, form: str) -> None:
     """List the entries of a registry.
 
@@ -127,7 +128,7 @@ def list_(registry: str | None, form: str) -> None:
 @click.command("show")
 @click.argument("entry_id", metavar="ID")
 @registry_option
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) -> None:
     """Show one entry: fields, pinned files, policy.
@@ -199,7 +200,7 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
 
 @click.command()
 @click.argument("code", required=False)
-@format_option("text", "json", "markdown")
+@format_option("rules")
 @click.pass_context
 def rule(ctx: click.Context, code: str | None, form: str) -> None:
     """Explain a finding code.
@@ -213,22 +214,16 @@ def rule(ctx: click.Context, code: str | None, form: str) -> None:
       registry rule --format json | jq -r '.rules[].code'
       registry rule --format markdown > docs/findings.md
     """
-    from registry_tool.report import machine, rules
     from registry_tool.workflows import explain
 
     groups = explain.declared(plugins_of(ctx))
     if code is not None:
         groups = explain.only(code, groups)
-    if form == "json":
-        show(machine.render(rules.document(groups)))
-    elif form == "markdown":
-        click.echo(rules.markdown(groups), nl=False)
-    else:
-        show(rules.listing(groups) if code is None else rules.text(groups[0].rules[0]))
+    show_rendered(reporters.renderer(form, "rules")(reporters.Rules(groups, only=code is not None)))
 
 
 @click.command()
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def plugins(ctx: click.Context, form: str) -> None:
     """List plugins, their kinds and hooks.

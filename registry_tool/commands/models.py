@@ -126,7 +126,7 @@ def _train(
 @plot_option("Draw coverage, widths and errors too.")
 @incumbent_options("Another entry, to compare the errors with on the same rows.")
 @registry_option
-@format_option("text", "json")
+@format_option()
 @click.pass_context
 def evaluate(
     ctx: click.Context,

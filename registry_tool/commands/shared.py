@@ -77,8 +77,9 @@ registry_option = click.option(
 )
 
 
-def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`--format`, with these choices and what each is for."""
+def format_option(result: str = "answers") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--format`, with the formats that show a result, and what each is for."""
+    choices = reporters.choices(result)
     return click.option(
         "--format",
         "form",
@@ -97,6 +98,11 @@ def show(lines: str | Iterable[str]) -> None:
     colour = False if os.environ.get("NO_COLOR") else None
     for line in [lines] if isinstance(lines, str) else (CONTROL.sub(_spelt, line) for line in lines):
         click.echo(line, color=colour)
+
+
+def show_rendered(rendered: reporters.Rendered) -> None:
+    """Print one document, or lines."""
+    show("".join(rendered.lines) if rendered.document else rendered.lines)
 
 
 def _spelt(found: re.Match[str]) -> str:
@@ -120,13 +126,8 @@ def incumbent_of(incumbent: str | None, against: str | None) -> str | None:
 
 
 def emit(form: str, document: Callable[[], Json], lines: Callable[[], str | Iterable[str]]) -> None:
-    """Print a result in the form that was asked for: its JSON document, or lines for people; each is made on demand."""
-    if form != "json":
-        show(lines())
-        return
-    from registry_tool.report import machine
-
-    show(machine.render(document()))
+    """Print an answer in the form that was asked for."""
+    show_rendered(reporters.renderer(form, "answers")(reporters.Answer(document, lines)))
 
 
 def deliver(page: str, output: Path | None) -> None:

@@ -117,7 +117,7 @@ def sign(
 @click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder to leave out.")
 @click.option("--ignore-unsigned-files", is_flag=True, help="Files that nothing signed are no error.")
 @trust_options
-@format_option("text", "json")
+@format_option()
 def verify_signature(
     path: Path,
     bundle: Path,

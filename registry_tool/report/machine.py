@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from registry_tool.documents.store import Loaded
 from registry_tool.findings import Severity
-from registry_tool.report.reporters import Rendered, Validations, Verdicts
+from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.values import Entry, Json
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
@@ -72,3 +72,13 @@ def render_verdicts(report: Verdicts) -> Rendered:
     if report.comparison is not None:
         return Rendered([render(comparison(report.comparison))], document=True)
     return Rendered([render(judgement(item)) for item in report.judgements], document=True)
+
+
+def render_rules(report: Rules) -> Rendered:
+    from registry_tool.report import rules
+
+    return Rendered([render(rules.document(report.groups))], document=True)
+
+
+def render_answers(answer: Answer) -> Rendered:
+    return Rendered([render(answer.document())], document=True)

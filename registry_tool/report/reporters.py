@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from registry_tool.values import Json
     from registry_tool.workflows.compare_with_base import Comparison
+    from registry_tool.workflows.explain import Group
     from registry_tool.workflows.gate import Judgement
     from registry_tool.workflows.validate import Validation
 
@@ -37,6 +39,22 @@ class Verdicts:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """Finding codes to explain. only: one was asked for."""
+
+    groups: Sequence[Group]
+    only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What any other command gives: a JSON document, and lines for people; the one that is shown is made."""
+
+    document: Callable[[], Json]
+    lines: Callable[[], str | Iterable[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """Lines to print, or one document. summary: Markdown for the page of a CI step."""
 
@@ -55,14 +73,15 @@ class Reporter:
 
 
 FINDINGS, BOTH = frozenset({"validations"}), frozenset({"validations", "verdicts"})
+EVERY = BOTH | {"rules", "answers"}
 REPORTERS: Mapping[str, Reporter] = MappingProxyType(
     {
-        "text": Reporter("text", "for people", BOTH),
-        "json": Reporter("machine", "for programs", BOTH),
+        "text": Reporter("text", "for people", EVERY),
+        "json": Reporter("machine", "for programs", EVERY),
         "sarif": Reporter("sarif", "for code scanning", FINDINGS),
         "junit": Reporter("junit", "for test reports", BOTH),
         "github": Reporter("github", "for annotations and the summary of a GitHub step", BOTH),
-        "markdown": Reporter("rules", "for documents", frozenset()),
+        "markdown": Reporter("rules", "for documents", frozenset({"rules"})),
         "html": Reporter("html", "one page that stands alone", frozenset({"overview"})),
         "png": Reporter("png", "one picture", frozenset({"figures"})),
     }

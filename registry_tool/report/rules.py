@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from string import Formatter
 
 from registry_tool.findings import FindingRule
+from registry_tool.report.reporters import Rendered, Rules
 from registry_tool.values import Json
 from registry_tool.workflows.explain import Group
 
@@ -68,6 +69,10 @@ def section(rule: FindingRule) -> Iterator[str]:
 def markdown(groups: Iterable[Group]) -> str:
     """docs/findings.md."""
     return "\n".join(_markdown(groups)) + "\n"
+
+
+def render_rules(report: Rules) -> Rendered:
+    return Rendered([markdown(report.groups).removesuffix("\n")], document=True)
 
 
 def _markdown(groups: Iterable[Group]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_tool.findings import Finding, Severity
-from registry_tool.report.reporters import Rendered, Validations, Verdicts
+from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
 from registry_tool.values import Json, visible
 from registry_tool.workflows.validate import Validation
@@ -114,3 +114,15 @@ def render_verdicts(report: Verdicts) -> Rendered:
     if report.comparison is not None:
         return Rendered(comparison(report.comparison))
     return Rendered([line for item in report.judgements for line in judgement(item)])
+
+
+def render_rules(report: Rules) -> Rendered:
+    from registry_tool.report import rules
+
+    page = rules.text(report.groups[0].rules[0]) if report.only else rules.listing(report.groups)
+    return Rendered([page], document=True)
+
+
+def render_answers(answer: Answer) -> Rendered:
+    lines = answer.lines()
+    return Rendered([lines], document=True) if isinstance(lines, str) else Rendered(lines)

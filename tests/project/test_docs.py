@@ -141,6 +141,7 @@ def test_generated_page_check_sees_a_change(
     name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A generator's check fails for another page than it would write."""
+    monkeypatch.syspath_prepend(DOCS)
     spec = importlib.util.spec_from_file_location(name, DOCS / f"generate_{name}.py")
     assert spec is not None
     assert spec.loader is not None

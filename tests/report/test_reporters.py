@@ -31,6 +31,8 @@ def test_choices_come_from_the_dictionary() -> None:
     """In its order, text first; what shows nothing of a result is no choice of it."""
     assert reporters.choices("validations") == ["text", "json", "sarif", "junit", "github"]
     assert reporters.choices("verdicts") == ["text", "json", "junit", "github"]
+    assert reporters.choices("rules") == ["text", "json", "markdown"]
+    assert reporters.choices("answers") == ["text", "json"]
     assert reporters.explained(["text", "json"]) == "How to print it: text, for people; json, for programs."
     with pytest.raises(ValueError, match="expected one of validations"):
         renderer("sarif", "verdicts")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse
 from registry_tool.toolkit import Columns, read_rows
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof
+from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView

@@ -13,8 +13,9 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER_SIDE, RANK_TOLERANCE, TWO_SIDED
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
 

@@ -11,12 +11,13 @@ from typing import Any
 from fr_ensemble.artifacts.manifest import is_current, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.comparisons import Comparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof
+from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
 from registry_tool.errors import InputError

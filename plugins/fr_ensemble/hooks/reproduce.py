@@ -16,8 +16,9 @@ from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
-from fr_ensemble.evidence.oof import EvidenceProblem, read_oof
+from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.opening import open_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
 from registry_tool.errors import InputError

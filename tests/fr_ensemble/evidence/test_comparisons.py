@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.comparisons import CURVE_BOUNDS, Curve, compare_with_entry, compare_with_vmaf, vmaf_column
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs
 from fr_ensemble.evidence.metrics import compute_metrics as metrics_of
-from fr_ensemble.evidence.oof import EvidenceProblem, Oof, read_oof, write_oof
+from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from policies import rules, set_policy
 from registries import FEATURES
 from sandbox import Sandbox

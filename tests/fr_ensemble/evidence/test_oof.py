@@ -13,9 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fr_ensemble.evidence import archive
 from fr_ensemble.evidence import oof as oof_room
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.loso import to_files
-from fr_ensemble.evidence.oof import EvidenceProblem, read_oof
+from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, make_oof, measure, set_fold, summaries
 
@@ -310,7 +312,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     """The sizes in the archive's directory are checked first; one that lies there is cut off and refused."""
     bomb = repack({"target.npy": npy(np.zeros(4_000_000))})
     assert len(bomb) < 100_000
-    monkeypatch.setattr(oof_room, "MAX_BYTES", 10_000_000)
+    monkeypatch.setattr(archive, "MAX_BYTES", 10_000_000)
     monkeypatch.setattr(zlib, "decompressobj", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(EvidenceProblem, match=r"found 320[0-9]+ bytes unpacked, expected at most 10000000"):
         read_oof(bomb)

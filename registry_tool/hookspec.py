@@ -59,7 +59,8 @@ class Kind:
     default_policy: written into `policies` of the registry when the first entry of the kind is registered.
     allowed_ops: narrows the core's list of ONNX operators for this kind; None takes the core's list.
     findings: prefix of the plugin's finding codes, such as `thumb-` -> the module that declares them at its top level
-    (`findings.FindingRule`), imported when a code is to be explained. No other plugin may have codes with that prefix.
+    (`findings.FindingRule`), or the package whose modules do, imported when a code is to be explained. No other plugin
+    may have codes with that prefix.
     summary_policy: what evidence without predictions must show, in place of the default policy; None: the same.
     """
 

@@ -45,6 +45,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"artifacts."},
         {"evidence."},
         {"training."},
+        {"checks."},
         {"hooks."},
         {"recommend", "options"},
         {"commands"},

@@ -39,7 +39,7 @@ SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
     summary = "deep ensemble of full-reference quality regressors"
-    findings = dict.fromkeys(("ensemble-", "intervals-", "evidence-"), "fr_ensemble.hooks.verify")
+    findings = dict.fromkeys(("ensemble-", "intervals-", "evidence-"), "fr_ensemble.checks")
     return [
         Kind(
             KIND, summary, schemas.load(KIND), OPTIONS, DEFAULT_POLICY, findings=findings, summary_policy=SUMMARY_POLICY

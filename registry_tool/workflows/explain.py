@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, FindingRule
@@ -57,10 +59,11 @@ def declared(plugins: Plugins) -> tuple[Group, ...]:
 
 
 def declared_by(plugin: LoadedPlugin) -> list[FindingRule]:
-    """The findings of a plugin. Raises PluginError for a module in `Kind.findings` that does not load."""
+    """The findings of a plugin, by code. Raises PluginError for a module in `Kind.findings` that does not load."""
     modules = {prefix: module for kind in plugin.kinds for prefix, module in kind.findings.items()}
     try:
-        return [rule for rule in _rules_in(modules.values()) if rule.code.startswith(tuple(modules))]
+        rules = [rule for rule in _rules_in(modules.values()) if rule.code.startswith(tuple(modules))]
+        return sorted(rules, key=lambda rule: rule.code)
     except Exception as error:
         raise PluginError(
             f"plugin {plugin.name}: its findings cannot be read: {type(error).__name__}: {error}: correct the modules "
@@ -79,6 +82,14 @@ def only(code: str, groups: Iterable[Group]) -> tuple[Group, ...]:
 
 
 def _rules_in(modules: Iterable[str]) -> list[FindingRule]:
-    """What stands at the top level of these modules, each code once: a module may import another's declaration."""
-    every = (value for name in modules for value in vars(import_module(name)).values())
-    return list({value.code: value for value in every if isinstance(value, FindingRule)}.values())
+    """What these modules declare at their top level, each code once: a module may import another's declaration."""
+    values = (value for name in modules for module in _with_submodules(name) for value in vars(module).values())
+    return list({value.code: value for value in values if isinstance(value, FindingRule)}.values())
+
+
+def _with_submodules(name: str) -> Iterator[ModuleType]:
+    """The module; of a package its modules too, by name."""
+    module = import_module(name)
+    yield module
+    for info in iter_modules(getattr(module, "__path__", ()), f"{name}."):
+        yield import_module(info.name)

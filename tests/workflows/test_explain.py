@@ -154,3 +154,26 @@ def test_help_loads_no_check() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == ""
+
+
+def test_a_package_declares_what_its_modules_declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind may name a package: the findings of each of its modules are explained, once each, by code."""
+    package = tmp_path / "thumb_checks"
+    package.mkdir()
+    declared = (
+        "from registry_tool.findings import FindingRule\n{name} = FindingRule('tiny-{code}', 'a', why='b', hint='c')\n"
+    )
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text(declared.format(name="SECOND", code="second"))
+    (package / "second.py").write_text(
+        "from thumb_checks.first import SECOND as SECOND\n" + declared.format(name="FIRST", code="first")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class InPackage(Tiny):
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return [Kind("tiny", "tiny models", findings={"tiny-": "thumb_checks"})]
+
+    (*_, group) = explain.declared(with_plugin(InPackage(), "tiny"))
+    assert [rule.code for rule in group.rules] == ["tiny-first", "tiny-second"]

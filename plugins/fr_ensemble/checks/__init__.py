@@ -1,0 +1,1 @@
+"""checks: how an ensemble's files contradict each other: one subject a file, its findings declared beside it."""

@@ -1,0 +1,182 @@
+"""manifest.py: what a manifest says twice, and numbers in it that mean nothing. Opens no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
+from fr_ensemble.artifacts.manifest import CONFIDENCE, is_current
+from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.vocabulary import VOCABULARIES
+from registry_tool.findings import Finding, FindingRule
+from registry_tool.hookspec import EntryView
+
+Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
+TRAIN_AGAIN = "train again, or restore the files"
+
+SIZE = FindingRule(
+    "ensemble-size",
+    "ensemble_size is not the number of members",
+    why="The manifest was edited.",
+    hint=TRAIN_AGAIN,
+    example="5 for 4 members",
+)
+MEMBER_TWICE = FindingRule(
+    "ensemble-member-twice",
+    "duplicate member",
+    why="An ensemble of copies has no spread: sigma means nothing.",
+    message="members {first} and {second} have the same {field}",
+    expected="members that differ",
+    hint="train again with distinct seeds, or restore the files",
+    example="--seeds 0,0,0",
+)
+WIDTH = FindingRule(
+    "ensemble-width",
+    "number of features, statistics, codec columns or graph inputs does not match",
+    why="Rows would be fed into the wrong columns.",
+    message="the number of columns does not match the rest of the manifest",
+    hint=TRAIN_AGAIN,
+    example="five means for six features",
+)
+SCALE = FindingRule(
+    "ensemble-scale",
+    "standard deviation that is not positive",
+    why="Scaling divides by it.",
+    expected="a finite number > 0",
+    hint=TRAIN_AGAIN,
+    example='"feature_std": [0, ...]',
+)
+CONSTANT = FindingRule(
+    "ensemble-constant",
+    "ports, one-hot slots or confidence that no ensemble of this kind has",
+    why="A reader that believes it binds the wrong tensor, or scales what must stay 0 or 1.",
+    message="a value that no ensemble of this kind has",
+    hint=TRAIN_AGAIN,
+    example='"outputs": ["mu"] for a member',
+)
+VOCABULARY = FindingRule(
+    "ensemble-vocabulary",
+    "vocabulary that is not the one of its version",
+    why="An encoder's slot would be another encoder's.",
+    hint=TRAIN_AGAIN,
+    example="version 2 with six names",
+)
+RECIPE = FindingRule(
+    "ensemble-recipe",
+    "recipe cannot be read, or differs from its digest",
+    why="The evidence was made in another way than the recipe says.",
+    message="the recipe {fault}",
+    hint=TRAIN_AGAIN,
+    example="epochs edited after training",
+)
+SEEDS = FindingRule(
+    "ensemble-seeds",
+    "seeds of the members are not those of the recipe",
+    why="Members were swapped or added.",
+    message="the members' seeds are not those of the recipe",
+    hint=TRAIN_AGAIN,
+    example="seed 7 among 0 to 4",
+)
+EVIDENCE_FILES = FindingRule(
+    "evidence-files",
+    "evidence files and seeds do not match",
+    why="A seed has no evidence, or evidence belongs to no seed.",
+    message="{file} {fault}",
+    hint=TRAIN_AGAIN,
+    example="loso_seed3.json missing",
+)
+
+
+def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a manifest says twice, and numbers that mean nothing; version-1 manifests too."""
+    members = manifest["members"]
+    yield from check_equal(view, SIZE, "/ensemble_size", manifest["ensemble_size"], len(members))
+    for key in ("seed", "id", "onnx", "sha256"):
+        seen: dict[Any, int] = {}
+        for index, member in enumerate(members):
+            if member[key] in seen:
+                place, first = f"/members/{index}/{key}", seen[member[key]]
+                yield MEMBER_TWICE.at(view, place, found=member[key], first=first, second=index, field=key)
+            seen.setdefault(member[key], index)
+    width = len(manifest["feature_order"])
+    for key in ("feature_mean", "feature_std"):
+        yield from check_equal(view, WIDTH, f"/{key}", f"{len(manifest[key])} numbers", f"{width} numbers")
+    for index, value in enumerate(manifest["feature_std"]):
+        if not 0 < value < math.inf:
+            yield SCALE.at(view, f"/feature_std/{index}", found=repr(value))
+    confidence = manifest.get("confidence", CONFIDENCE)
+    covered = math.erf(confidence["gaussian_z"] / math.sqrt(2.0))
+    if abs(covered - confidence["nominal_coverage"]) > Z_ROUNDING:
+        expected = f"the z of {confidence['nominal_coverage']:g}"
+        yield from check_equal(view, CONSTANT, "/confidence/gaussian_z", confidence["gaussian_z"], expected)
+    yield from _check_vocabulary(view, manifest)
+    if is_current(manifest):
+        yield from _check_recipe(view, manifest)
+        yield from _check_constants(view, manifest)
+
+
+def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    vocab, version = manifest["codec_vocab"], manifest["codec_vocab_version"]
+    known = VOCABULARIES.get(version)
+    if known is None:
+        expected = " or ".join(map(str, VOCABULARIES))
+        yield from check_equal(view, VOCABULARY, "/codec_vocab_version", version, expected)
+    elif list(known) != vocab:
+        yield from check_equal(view, VOCABULARY, "/codec_vocab", ", ".join(vocab), ", ".join(known))
+    if is_current(manifest):
+        slots = [column["name"] for column in manifest["codec_block"] if column["transform"] == "onehot"]
+        if slots != vocab or slots != [column["name"] for column in manifest["codec_block"][: len(slots)]]:
+            yield from check_equal(view, WIDTH, "/codec_block", ", ".join(slots), ", ".join(vocab))
+
+
+def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """What this plugin always writes: names of ports, one-hot slots unscaled, what a reader makes of sigma."""
+    low, high = manifest["target"]["range"]
+    if not low < high:
+        yield from check_equal(view, CONSTANT, "/target/range", [low, high], "the lower bound first")
+    written: dict[str, tuple[object, object]] = {
+        "/inputs": (manifest["inputs"], [FEATURES, CODEC]),
+        "/outputs": (manifest["outputs"], [SCORE]),
+        "/fused/inputs": (manifest["fused"]["inputs"], [FEATURES, CODEC]),
+        "/fused/outputs": (manifest["fused"]["outputs"], [MU, SIGMA]),
+    }
+    for index, column in enumerate(manifest["codec_block"]):
+        if column["transform"] == "onehot":
+            written[f"/codec_block/{index}"] = ([column["mean"], column["std"]], [0.0, 1.0])
+    for name in ("method", "nominal_coverage", "gaussian_z"):
+        written[f"/confidence/{name}"] = (manifest["confidence"][name], CONFIDENCE[name])
+    for pointer, (found, expected) in written.items():
+        yield from check_equal(view, CONSTANT, pointer, found, expected)
+
+
+def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    try:
+        recipe = Recipe.from_dict(manifest["recipe"])
+    except (ValueError, TypeError) as error:
+        yield RECIPE.at(view, "/recipe", fault=f"cannot be read: {error}")
+        return
+    if manifest["recipe_sha256"] != recipe.sha256:
+        found, fault = manifest["recipe_sha256"], "differs from its digest"
+        yield RECIPE.at(view, "/recipe_sha256", found=found, expected=recipe.sha256, fault=fault)
+    if manifest["recipe"] != recipe.to_dict():
+        fault = "is not in the form in which it is written"
+        yield RECIPE.at(view, "/recipe", found=manifest["recipe"], expected=recipe.to_dict(), fault=fault)
+    yield from check_equal(
+        view, SEEDS, "/members", [member["seed"] for member in manifest["members"]], list(recipe.seeds)
+    )
+    named = {pin["path"] for pin in manifest["evidence"]}
+    wanted = {OOF_PATH, *map(summary_path, recipe.seeds)}
+    if len(named) != len(manifest["evidence"]):
+        yield EVIDENCE_FILES.at(view, "/evidence", file="a file", fault="is pinned twice")
+    for path in sorted(named ^ wanted):
+        fault = "is not pinned" if path in wanted else "belongs to no seed"
+        yield EVIDENCE_FILES.at(view, "/evidence", file=path, fault=fault)
+
+
+def check_equal(view: EntryView, rule: FindingRule, pointer: str, found: object, expected: object) -> Iterator[Finding]:
+    """The rule's finding at a pointer into the manifest, unless the two are equal."""
+    if found != expected:
+        yield rule.at(view, pointer, found=found, expected=expected)

@@ -151,10 +151,10 @@ class TrainRequest:
 
     kind: str
     entry_id: str
-    corpus: Path | None
-    smoke: bool
-    options: Mapping[str, Any]
-    progress: Progress
+    corpus: Path | None = None
+    smoke: bool = False
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    progress: Progress = silent
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

@@ -6,7 +6,7 @@ import hashlib
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
 
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.legacy.manifests import MIGRATE
@@ -73,11 +73,11 @@ EXTERNAL_RANGE = FindingRule(
 
 
 def check_external(
-    summary: OnnxSummary, opened: OpenEntry, model: Artifact, weak_pins: bool, stored: dict[str, bytes]
+    summary: OnnxSummary, view: VerifiedEntry, model: Artifact, weak_pins: bool, stored: dict[str, bytes]
 ) -> Iterator[Finding]:
     """Weights in other files. Fills `stored`, location -> bytes, with those whose digest was compared."""
-    place = InFile(model.path, opened.entry.id)
-    names = {artifact.path: name for name, artifact in opened.artifacts.items()}
+    place = InFile(model.path, view.entry.id)
+    names = {artifact.path: name for name, artifact in view.artifacts.items()}
     for location in sorted({tensor.location for tensor in summary.external}):
         tensors = [tensor for tensor in summary.external if tensor.location == location]
         try:
@@ -86,9 +86,9 @@ def check_external(
             yield EXTERNAL_ESCAPES.at(place, found=show(location), reason=one_line(problem))
             continue
         if path in names:
-            stored[location] = opened.read(names[path])
+            stored[location] = view.read(names[path])
         elif weak_pins and all(tensor.checksum for tensor in tensors):
-            yield _read_weakly_pinned(opened, path, tensors, stored, place)
+            yield _read_weakly_pinned(view, path, tensors, stored, place)
         else:
             yield EXTERNAL_UNPINNED.at(place, found="none", hint=MIGRATE if weak_pins else None, file=show(location))
         if location not in stored:
@@ -99,21 +99,21 @@ def check_external(
             yield EXTERNAL_RANGE.at(place, found=f"{total} bytes", expected=f"at most {room}", tensors=where)
             continue
         for tensor in tensors:
-            view = memoryview(stored[location])[tensor.offset :]
-            length = len(view) if tensor.length is None else tensor.length
-            if length != tensor.size or length > len(view):
+            values = memoryview(stored[location])[tensor.offset :]
+            length = len(values) if tensor.length is None else tensor.length
+            if length != tensor.size or length > len(values):
                 found = f"{length} bytes at {tensor.offset} of {room}"
                 where = f"the values of {show(tensor.tensor)} in {show(location)}"
                 yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=where)
 
 
 def _read_weakly_pinned(
-    opened: OpenEntry, path: str, tensors: Sequence[ExternalTensor], stored: dict[str, bytes], place: InFile
+    view: VerifiedEntry, path: str, tensors: Sequence[ExternalTensor], stored: dict[str, bytes], place: InFile
 ) -> Finding:
     """Version 1: every tensor in the file carries the file's SHA-1. A finding in any case: SHA-1 can be forged."""
     location, said = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
     try:
-        data = opened.read_unpinned(path)
+        data = view.files.read_unpinned(path)
     except FileProblem as problem:
         return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(problem))
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()

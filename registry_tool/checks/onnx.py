@@ -13,7 +13,7 @@ from math import prod
 
 from registry_tool.checks.external_data import SHOWN, check_external, one_line, shown
 from registry_tool.checks.operators import ALLOWED_OPS
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
@@ -214,8 +214,10 @@ class _Terms:
     weak_pins: bool
 
 
-def check_models(opened: OpenEntry, kind: Kind, registry: Registry) -> tuple[list[Finding], list[Model]]:
-    """Findings on every pinned `.onnx` file of a sound entry, whose `file` has no lines; and the models that passed.
+def check_models(
+    view: VerifiedEntry, kind: Kind, registry: Registry, prober: Prober
+) -> tuple[list[Finding], list[Model]]:
+    """Findings on every pinned `.onnx` file of an entry, whose `file` has no lines; and the models that passed.
 
     Below version 2 of the registry, external data counts as pinned by SHA-1 checksums inside the graph.
     """
@@ -223,45 +225,39 @@ def check_models(opened: OpenEntry, kind: Kind, registry: Registry) -> tuple[lis
     findings: list[Finding] = []
     passed: list[Model] = []
     seen: dict[str, OnnxSummary] = {}
-    for name in (path for path in opened.paths if path.endswith(".onnx")):
+    for name in (path for path in view.paths if path.endswith(".onnx")):
         try:
-            seen[name] = opened.onnx(name)
+            seen[name] = view.onnx(name)
         except OnnxError as error:
-            place = InFile(opened.artifacts[name].path, opened.entry.id)
+            place = InFile(view.artifacts[name].path, view.entry.id)
             findings.append(PROBED[error.code].at(place, reason=one_line(error)))
             continue
-        found, stored = _check_summary(opened, name, terms, seen[name])
+        found, stored = _check_summary(view, name, terms, seen[name], prober)
         findings += found
         if stored is not None:
-            passed.append(Model(opened.artifacts[name].path, opened.read(name), stored))
+            passed.append(Model(view.artifacts[name].path, view.read(name), stored))
     for name in seen:
         plain = f"{name.removesuffix(INT8)}.onnx"
         if name.endswith(INT8) and plain in seen:
-            place = InFile(opened.artifacts[name].path, opened.entry.id)
+            place = InFile(view.artifacts[name].path, view.entry.id)
             findings += _check_same_ports(seen[name], seen[plain], plain, place)
     return findings, passed
 
 
-def run_model(opened: OpenEntry, model: Model) -> list[Finding]:
+def run_model(view: VerifiedEntry, model: Model, prober: Prober) -> list[Finding]:
     """What is odd about a model that passed all else, when it is run."""
-    return _of_probe(_prober(opened).run(model.data, model.others), InFile(model.file, opened.entry.id))
+    return _of_probe(prober.run(model.data, model.others), InFile(model.file, view.entry.id))
 
 
 def _of_probe(found: Sequence[Found], place: InFile) -> list[Finding]:
     return [PROBED[one.code].at(place, reason=one.text) for one in found]
 
 
-def _prober(opened: OpenEntry) -> Prober:
-    if opened.prober is None:
-        raise ValueError(f"{opened.entry.id}: opened without a prober, expected one for its models")
-    return opened.prober
-
-
 def _check_summary(
-    opened: OpenEntry, name: str, terms: _Terms, summary: OnnxSummary
+    view: VerifiedEntry, name: str, terms: _Terms, summary: OnnxSummary, prober: Prober
 ) -> tuple[list[Finding], dict[str, bytes] | None]:
     """Findings on one model, and the files with further weights; None in their place where it did not pass."""
-    data, place = opened.read(name), InFile(opened.artifacts[name].path, opened.entry.id)
+    data, place = view.read(name), InFile(view.artifacts[name].path, view.entry.id)
     if summary.newer:  # whatever else seems odd may only be new
         return [NEWER.at(place, reason=summary.newer)], None
     stored: dict[str, bytes] = {}
@@ -270,19 +266,19 @@ def _check_summary(
         *_check_ports(summary, place),
         *_check_operators(summary, terms.kind, place),
         *_check_age(summary, terms.policy, place),
-        *_check_opset(summary, opened, name, place),
-        *check_external(summary, opened, opened.artifacts[name], terms.weak_pins, stored),
+        *_check_opset(summary, view, name, place),
+        *check_external(summary, view, view.artifacts[name], terms.weak_pins, stored),
     ]
     if any(f.severity is Severity.ERROR for f in findings):
         return findings, None
     if stored:
         try:
-            outside = _prober(opened).read(data, stored).non_finite
+            outside = prober.read(data, stored).non_finite
         except OnnxError as error:
             return [*findings, PROBED[error.code].at(place, reason=one_line(error))], None
         if outside:
             return [*findings, _not_finite(outside, place)], None
-    if refused := _prober(opened).check(data, stored):
+    if refused := prober.check(data, stored):
         return [*findings, *_of_probe(refused, place)], None
     return findings, stored
 
@@ -383,19 +379,19 @@ def _check_age(summary: OnnxSummary, policy: Policy, place: InFile) -> Iterator[
             yield OPSET.at(place, found=number, expected=f"at most {limit} (`{field}` of the policy)", what=what)
 
 
-def _check_opset(summary: OnnxSummary, opened: OpenEntry, name: str, place: InFile) -> Iterator[Finding]:
+def _check_opset(summary: OnnxSummary, view: VerifiedEntry, name: str, place: InFile) -> Iterator[Finding]:
     version = summary.opsets.get("")
     if version is None:
         return
     if unused := sorted(set(summary.opsets) - {""} - {domain for domain, _ in summary.ops}):
         yield DOMAIN_UNUSED.at(place, found=shown(unused))
-    if name.endswith(INT8) and opened.entry.manifest is None:
+    if name.endswith(INT8) and view.entry.manifest is None:
         return  # the documents' opset is that of the file it was quantised from
-    document, entry = opened.manifest or {}, opened.entry.document
+    document, entry = view.manifest or {}, view.entry.document
     for source, word, is_, says in (
         ("the registry", "opset", version, entry.get("opset")),
-        *((opened.document_file, "opset", version, document.get(name)) for name in ("opset", "onnx_opset")),
-        (opened.document_file, "IR version", summary.ir_version, document.get("ir_version")),
+        *((view.document_file, "opset", version, document.get(name)) for name in ("opset", "onnx_opset")),
+        (view.document_file, "IR version", summary.ir_version, document.get("ir_version")),
     ):
         if says is not None and says != is_:
             yield OPSET_DISAGREES.at(place, found=is_, expected=show(says), word=word, document=source)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import registry_tool.schemas as schemas
 from registry_tool.checks.policy import disagreements, judge, required
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.store import VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
 from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFile
-from registry_tool.hookspec import GateRequest, Level
+from registry_tool.hookspec import EntryView, GateRequest, Level
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Evidence, Json, Policy, Registry, Verdict
+from registry_tool.values import Evidence, Json, Policy, Verdict
 
 DEMOTE = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
 
@@ -93,15 +94,15 @@ NOT_MET = FindingRule(
 )
 
 
-def measure(opened: OpenEntry, plugins: Plugins, request: GateRequest) -> Evidence:
+def measure(view: EntryView, plugins: Plugins, request: GateRequest) -> Evidence:
     """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate.
 
     An incumbent that its plugin says nothing of is a problem: silence is no comparison.
     """
-    evidence = plugins.gate(opened, request)
+    evidence = plugins.gate(view, request)
     if evidence is None:
         raise InputError(
-            f"{opened.entry.id}: the kind {opened.entry.kind!r} has no gate, expected evidence: "
+            f"{view.entry.id}: the kind {view.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
     if request.incumbent is not None and not evidence.problems and not compares(evidence.details):
@@ -117,104 +118,107 @@ def compares(answer: Mapping[str, Json]) -> bool:
     return isinstance(against, Mapping) and "incumbent" in against
 
 
-def find_incumbent(opened: OpenEntry, registry: Registry, plugins: Plugins, entry_id: str | None) -> OpenEntry | None:
-    """The entry to compare with, verified. Raises InputError for one that is not there, RejectedError for a bad one."""
+def find_incumbent(kind: str, inspection: Inspection, entry_id: str | None) -> VerifiedEntry | None:
+    """The entry of a kind to compare with; None for no id.
+
+    Raises InputError for an id that the kind does not have, RejectedError for an entry that does not verify.
+    """
     if entry_id is None:
         return None
-    kind = opened.entry.kind
-    alike = {entry.id: (entry, index) for index, entry in enumerate(registry.entries) if entry.kind == kind}
+    alike = {entry.id: index for index, entry in enumerate(inspection.registry.entries) if entry.kind == kind}
     if entry_id not in alike:
         known = ", ".join(alike)
         raise InputError(f"incumbent: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
-    found = opened.open_other(*alike[entry_id], plugins.kinds.get(kind))
-    if not found.sound:
+    found = inspection.verify(alike[entry_id])
+    if isinstance(found, BrokenEntry):
         raise RejectedError(
             f"incumbent: {entry_id} cannot be compared with: {found.findings[0]}: run `registry validate`"
         )
     return found
 
 
-def is_random(opened: OpenEntry) -> bool:
-    return bool(opened.manifest and opened.manifest.get("random_rows"))
+def is_random(view: VerifiedEntry) -> bool:
+    return bool(view.manifest and view.manifest.get("random_rows"))
 
 
-def check_promotion(opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level) -> list[Finding]:
+def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding]:
     """Findings on an entry's claim to be production. At Level.QUICK the evidence is not recomputed."""
-    entry, promotion = opened.entry, opened.entry.promotion
+    entry, promotion = view.entry, view.entry.promotion
     if entry.smoke:
-        return [] if promotion is None else [ON_SMOKE.at(opened.row, "/promotion")]
-    if registry.schema_version != VERSION and entry.manifest is None:
+        return [] if promotion is None else [ON_SMOKE.at(view.row, "/promotion")]
+    if inspection.registry.schema_version != VERSION and entry.manifest is None:
         return []  # version 1 has no promotions; its single models are judged by its own rules
-    if is_random(opened):
-        return [RANDOM_ROWS.at(opened.row, "/smoke", found="random_rows: true", id=entry.id)]
+    if is_random(view):
+        return [RANDOM_ROWS.at(view.row, "/smoke", found="random_rows: true", id=entry.id)]
     if promotion is None:
-        return [MISSING.at(opened.row, "/smoke", found="no promotion", id=entry.id)]
+        return [MISSING.at(view.row, "/smoke", found="no promotion", id=entry.id)]
     if "imported_from" in promotion:
         if entry.manifest is None:
             return []
-        return [KIND.at(opened.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
-    policy = registry.policies.get(entry.kind, Policy())
+        return [KIND.at(view.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
     if "manual" in promotion:
-        if policy.gate == "manual":
+        if inspection.policy(entry.kind).gate == "manual":
             return []
-        return [KIND.at(opened.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
-    return _check_verdict(opened, promotion, registry, plugins, level)
+        return [KIND.at(view.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
+    return _check_verdict(view, promotion, inspection)
 
 
-def _check_verdict(
-    opened: OpenEntry, promotion: Mapping[str, str], registry: Registry, plugins: Plugins, level: Level
-) -> list[Finding]:
-    entry, path = opened.entry, promotion["verdict"]
-    place = InFile(path, entry.id)
-    policy = registry.policies.get(entry.kind, Policy())
-    before = len(opened.findings)
-    document = opened.pinned_document(path, promotion["sha256"], "promotion", "sha256")
-    if document is None:
-        return [opened.findings.pop() for _ in range(len(opened.findings) - before)]
-    if broken := schema_findings(document, schemas.load("verdict"), path, entry.id):
+def _check_verdict(view: VerifiedEntry, promotion: Mapping[str, str], inspection: Inspection) -> list[Finding]:
+    path = promotion["verdict"]
+    document = view.pinned_document(path, promotion["sha256"], "promotion", "sha256")
+    if isinstance(document, Finding):
+        return [document]
+    if broken := schema_findings(document, schemas.load("verdict"), path, view.entry.id):
         return broken
-    verdict = Verdict.from_dict(document.value)
+    verdict, place = Verdict.from_dict(document.value), InFile(path, view.entry.id)
+    findings = [*_check_claims(verdict, view, inspection.policy(view.entry.kind), place)]
+    if findings or inspection.level is Level.QUICK:
+        return findings
+    policy = inspection.policy(view.entry.kind)
+    try:
+        incumbent = find_incumbent(view.entry.kind, inspection, policy.incumbent)
+        evidence = measure(view, inspection.plugins, GateRequest(incumbent=incumbent))
+    except RegistryError as error:
+        return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=DEMOTE.format(id=view.entry.id))]
+    return [*_check_evidence(verdict, evidence, view, policy, place)]
 
-    findings = []
+
+def _check_claims(verdict: Verdict, view: VerifiedEntry, policy: Policy, place: InFile) -> Iterator[Finding]:
+    """What shows without the evidence: the verdict promotes this entry, and by no stricter policy than today's."""
+    entry = view.entry
     if not verdict.promotes or verdict.summary_only or verdict.reasons:
         found = "summary-only evidence" if verdict.summary_only else verdict.decision
         found = f"PROMOTE with reasons against it: {verdict.reasons[0]}" if found == "PROMOTE" else found
-        findings.append(HOLDS.at(place, "/verdict", found=found, id=entry.id))
-    for what, at, found, expected in (
+        yield HOLDS.at(place, "/verdict", found=found, id=entry.id)
+    for what, pointer, found, expected in (
         ("entry", "/entry", verdict.entry, entry.id),
         ("manifest", "/manifest_sha256", str(verdict.manifest_sha256), entry.sha256),
     ):
         if found != expected:
-            findings.append(OTHER.at(place, at, found=found, expected=expected, what=what, id=entry.id))
+            yield OTHER.at(place, pointer, found=found, expected=expected, what=what, id=entry.id)
     if policy.is_looser_than(verdict.policy):
         found, expected = _rules(policy), _rules(verdict.policy)
-        findings.append(
-            LOOSER.at(opened.row, "/promotion", found=found, expected=expected, kind=entry.kind, id=entry.id)
-        )
-    if findings or level is Level.QUICK:
-        return findings
-    try:
-        incumbent = find_incumbent(opened, registry, plugins, policy.incumbent)
-        evidence = measure(opened, plugins, GateRequest(incumbent=incumbent))
-    except RegistryError as error:
-        return [EVIDENCE_UNUSABLE.at(opened.row, "/promotion", reason=error, hint=DEMOTE.format(id=entry.id))]
+        yield LOOSER.at(view.row, "/promotion", found=found, expected=expected, kind=entry.kind, id=entry.id)
+
+
+def _check_evidence(
+    verdict: Verdict, evidence: Evidence, view: VerifiedEntry, policy: Policy, place: InFile
+) -> Iterator[Finding]:
+    """What the recomputed evidence says against the verdict, and against the policy of today."""
+    entry = view.entry
     if evidence.summary_only:
         found = "a summary without predictions"
-        findings.append(HOLDS.at(opened.row, "/promotion", found=found, expected="predictions", id=entry.id))
+        yield HOLDS.at(view.row, "/promotion", found=found, expected="predictions", id=entry.id)
     if verdict.evidence_sha256 != evidence.sha256:
-        found, expected = str(verdict.evidence_sha256), str(evidence.sha256)
-        at = "/evidence_sha256"
-        findings.append(OTHER.at(place, at, found=found, expected=expected, what="evidence", id=entry.id))
+        digests = {"found": str(verdict.evidence_sha256), "expected": str(evidence.sha256)}
+        yield OTHER.at(place, "/evidence_sha256", **digests, what="evidence", id=entry.id)
     for line in disagreements(verdict.metrics, evidence.metrics, required(verdict, policy, evidence)):
-        findings.append(FIGURES.at(place, "/metrics", difference=line, id=entry.id))
+        yield FIGURES.at(place, "/metrics", difference=line, id=entry.id)
     if verdict.policy != policy:
         for reason in judge(verdict.policy, evidence, entry).reasons:
-            findings.append(
-                FIGURES.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
-            )
+            yield FIGURES.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
     for reason in judge(policy, evidence, entry).reasons:
-        findings.append(NOT_MET.at(opened.row, "/smoke", reason=reason, id=entry.id))
-    return findings
+        yield NOT_MET.at(view.row, "/smoke", reason=reason, id=entry.id)
 
 
 def _rules(policy: Policy) -> str:

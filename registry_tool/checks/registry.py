@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from posixpath import dirname, join, normpath
 
 from registry_tool.checks.declared import check_declared, check_unknown_fields
-from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.checks.entry import check_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.workers import Slices, useful
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.manifests import check_loose_manifests
 from registry_tool.onnx_summary import OnnxError
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder
@@ -51,68 +52,77 @@ def check(
     findings = [*loaded.findings, *check_plugins(plugins, loaded.name)]
     if isinstance(loaded, Unreadable):
         return sort(findings)
-    registry, malformed = loaded.registry, bool(loaded.findings)
-    documents = {loaded.name: loaded.document}
-    known: set[str] = {loaded.name}
-    count = len(registry.entries)
-    repeated = dict(_check_ids(loaded))
-    findings += repeated.values()
-    findings += _check_alike(loaded)
     with Folder(loaded.folder) as folder, Prober() as prober:
-        if level is Level.FULL and registry.entries:
+        if level is Level.FULL and loaded.registry.entries:
             prober.start()
-
-        def look(numbers: range) -> tuple[list[Finding], list[str]]:
-            """The findings on some entries, and the files that these account for."""
-            found: list[Finding] = []
-            paths: list[str] = []
-            for index in numbers:
-                if index in repeated:
-                    paths.append(registry.entries[index].path)
-                    continue
-                full = level is Level.FULL
-                entry, child = registry.entries[index], prober if full else None
-                opened = open_entry(folder, loaded, plugins, entry, index, keep=full, prober=child)
-                if some := check_entry(opened, registry, plugins, level):
-                    found += located(some, opened.documents)
-                paths += [a.path if "/" not in a.path else normpath(a.path) for a in opened.artifacts.values()]
-                paths += opened.documents
-                paths += _external(opened) if full else _beside(opened)
-            return found, paths
-
-        if progress:
-            progress("entries", 0, count)
-        with Slices(look, count, useful(count) if level is Level.QUICK else 1) as slices:
-            # Here is time, where other processes look at the entries.
-            declared = [*check_declared(folder, loaded), *check_unknown_fields(loaded)]
-            items = list_files(folder)
-            for done, (found, paths) in enumerate(slices, 1):
-                findings += found
-                known.update(paths)
-                if progress:
-                    progress("entries", done * count // len(slices), count)
-        if registry.schema_version < 2 and not malformed:
-            loose, seen = check_loose_manifests(folder, loaded, plugins, level, prober)
-            findings += loose
-            known |= seen
-        findings += declared
-        if isinstance(items, Finding) or not malformed:
-            findings += [items] if isinstance(items, Finding) else check_inventory(items, known, registry)
-    return sort(located(findings, documents))
+        inspection = Inspection(loaded, plugins, folder, prober if level is Level.FULL else None)
+        findings += _check_all(inspection, progress)
+    return sort(located(findings, {loaded.name: loaded.document}))
 
 
-def _external(opened: OpenEntry) -> Iterator[str]:
-    """The files that the entry's graphs read, pinned or not: what is wrong with those is a finding of its own."""
-    for name, artifact in opened.artifacts.items() if opened.sound else ():
+def _check_all(inspection: Inspection, progress: Progress | None) -> list[Finding]:
+    """The findings on a registry that could be read: its entries, what lies beside them, its folder."""
+    loaded, registry, count = inspection.loaded, inspection.registry, len(inspection.registry.entries)
+    repeated = dict(_check_ids(loaded))
+    findings = [*repeated.values(), *_check_alike(loaded)]
+    known = {loaded.name}
+    processes = useful(count) if inspection.level is Level.QUICK else 1
+    if progress:
+        progress("entries", 0, count)
+    with Slices(lambda numbers: _check_some(inspection, numbers, repeated), count, processes) as slices:
+        # Other processes may look at the entries meanwhile.
+        declared = [*check_declared(inspection.folder, loaded), *check_unknown_fields(loaded)]
+        items = list_files(inspection.folder)
+        for done, (found, paths) in enumerate(slices, 1):
+            findings += found
+            known.update(paths)
+            if progress:
+                progress("entries", done * count // len(slices), count)
+    if registry.schema_version < 2 and not loaded.findings:
+        loose, seen = check_loose_manifests(inspection)
+        findings += loose
+        known |= seen
+    findings += declared
+    if isinstance(items, Finding):
+        findings.append(items)
+    elif not loaded.findings:
+        findings += check_inventory(items, known, registry)
+    return findings
+
+
+def _check_some(
+    inspection: Inspection, numbers: Iterable[int], repeated: Mapping[int, Finding]
+) -> tuple[list[Finding], list[str]]:
+    """The findings on some entries, and the files that these account for."""
+    findings: list[Finding] = []
+    paths: list[str] = []
+    for index in numbers:
+        if index in repeated:
+            paths.append(inspection.registry.entries[index].path)
+            continue
+        entry = inspection.verify(index)
+        if found := check_entry(entry, inspection):
+            findings += located(found, entry.documents)
+        paths += [a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values()]
+        paths += entry.documents
+        paths += _usual_external(entry) if inspection.level is Level.QUICK else _external(entry)
+    return findings, paths
+
+
+def _external(entry: ReadEntry) -> Iterator[str]:
+    """The files that a verified entry's graphs read, pinned or not: what is wrong with them has findings of its own."""
+    if not isinstance(entry, VerifiedEntry):
+        return
+    for name, artifact in entry.artifacts.items():
         if artifact.path.endswith(".onnx"):
             with suppress(OnnxError, FileProblem):
-                locations = {tensor.location for tensor in opened.onnx(name).external}
+                locations = {tensor.location for tensor in entry.onnx(name).external}
                 yield from (normpath(join(dirname(artifact.path), location)) for location in locations)
 
 
-def _beside(opened: OpenEntry) -> Iterator[str]:
+def _usual_external(entry: ReadEntry) -> Iterator[str]:
     """Where a graph's weights usually are, for a level that reads no graph."""
-    for artifact in opened.artifacts.values():
+    for artifact in entry.artifacts.values():
         if artifact.path.endswith(".onnx"):
             yield from (f"{artifact.path}.data", f"{artifact.path}_data")
 

@@ -80,7 +80,7 @@ def gate(
       registry gate --evidence runs/loso          public loso_seed*.json files
     """
     from registry_tool.workflows import gate as gate_workflow
-    from registry_tool.workflows.gate import gate_foreign, write_verdict
+    from registry_tool.workflows.gate import Foreign, gate_foreign, gate_foreign_kind, write_verdict
 
     loaded, path, comparison = plugins_of(ctx), None, None
     if base is not None and base_file is not None:
@@ -93,6 +93,8 @@ def gate(
         )
     if evidence is None and (corpus or kind or seeds):
         raise click.UsageError("--corpus, --seeds and --kind go with --evidence: name its folder too")
+    if entry_id is not None and kind is not None:
+        raise click.UsageError("--kind is for evidence without an ID: the registry has the entry's kind")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
     judgements: Sequence[Judgement]
     if since is not None:
@@ -105,8 +107,12 @@ def gate(
         comparison = gate_base(path := find(registry), loaded, since, None if named else Path.cwd(), evidence)
         judgements = comparison.judgements
     elif evidence is not None:
-        path = None if entry_id is None and not named else find(registry)
-        judgements = [gate_foreign(path, loaded, entry_id, kind, evidence, corpus, _seeds(seeds))]
+        foreign = Foreign(evidence, corpus, _seeds(seeds))
+        if entry_id is not None:
+            judgements = [gate_foreign(path := find(registry), loaded, entry_id, foreign)]
+        else:
+            path = find(registry) if named else None
+            judgements = [gate_foreign_kind(path, loaded, kind, foreign)]
     elif entry_id is not None:
         judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, incumbent)]
     else:

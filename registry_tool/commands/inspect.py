@@ -142,7 +142,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
 
     loaded = usable(find(registry))
     entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins_of(ctx), entry) as view:
+    with opened(loaded, plugins_of(ctx), entry_id) as view:
         files = {name: artifact.sha256 for name, artifact in view.artifacts.items()}
     policy = loaded.registry.policies.get(entry.kind)
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
@@ -170,7 +170,7 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
 
     loaded, plugins = usable(find(registry)), plugins_of(ctx)
     entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry) as view:
+    with opened(loaded, plugins, entry_id) as view:
         manifest = view.manifest or {}
     policy = loaded.registry.policies.get(entry.kind, Policy())
     judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None

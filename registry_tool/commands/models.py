@@ -92,6 +92,7 @@ def _train(
     ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: Any
 ) -> None:
     from registry_tool import toolkit
+    from registry_tool.hookspec import TrainRequest
     from registry_tool.workflows import train as train_workflow
 
     if smoke and corpus is not None:
@@ -99,9 +100,8 @@ def _train(
     kind = ctx.info_name or ""
     path = find(registry)
     with toolkit.progress_bar() as progress:
-        done = train_workflow.train(
-            path, plugins_of(ctx), kind, entry_id, corpus=corpus, smoke=smoke, options=options, progress=progress
-        )
+        request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
+        done = train_workflow.train(path, plugins_of(ctx), request)
     for warning in done.trained.warnings:
         click.echo(f"warning: {warning}", err=True)
     if done.created_registry:

@@ -1,17 +1,17 @@
-"""entries.py: opens an entry: its documents, its pins, and its verified bytes. Judges no content."""
+"""entries.py: verifies an entry: reads its documents, compares every digest, hands out its bytes. Judges no content."""
 
 from __future__ import annotations
 
 import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from registry_tool.documents.schema import TYPE
 from registry_tool.documents.store import schema_findings
 from registry_tool.errors import PluginError
-from registry_tool.findings import Finding, FindingRule, InFile
+from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
@@ -20,7 +20,7 @@ from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, pars
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Json, read_only
 
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
-FILES_AT_MOST = 4  # of that size, in one entry: so many bytes are held at once
+MAX_FILES_HELD = 4  # of that size, in one entry: so many bytes are held at once
 PIN_KEYS = ("onnx", "path")  # in a manifest, an object with one of these and `sha256` pins that file
 
 DIGEST_MISMATCH = FindingRule(
@@ -94,68 +94,126 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class OpenEntry:
-    """An entry whose pinned files were read once, hashed, and compared; implements `hookspec.EntryView`.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What the files of entries are read with.
 
-    findings: everything that was wrong on the way. `sound` is False where a document or a digest does not hold: then
-    no hook sees the entry. documents: parsed JSON by file, for the positions of findings. index: its place in the
-    registry of that name; None for a manifest that no entry pins: `registry_name` then is the manifest's own. prober:
-    reads its ONNX files; None where no child may be started.
+    kinds: whose schemas manifests are held to; an entry of another kind is held to none. prober: reads ONNX files;
+    None at Level.QUICK, which starts no child. keep: hold bytes once they are hashed, so that no file is opened twice.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        entry: Entry,
-        index: int | None,
-        registry_name: str,
-        max_bytes: int,
-        prober: Prober | None = None,
-    ) -> None:
-        self.entry = entry
-        self.prober = prober
-        self.manifest: Mapping[str, Json] | None = None
-        self.findings: list[Finding] = []
-        self.documents: dict[str, Document] = {}
+    folder: Folder
+    kinds: Mapping[str, Kind]
+    prober: Prober | None = None
+    keep: bool = True
+
+
+class PinnedFiles:
+    """The pinned files of one entry, by the names its documents use; only bytes with the pinned digest come out."""
+
+    def __init__(self, reader: Reader, entry_id: str, max_bytes: int) -> None:
         self.artifacts: dict[str, Artifact] = {}
-        self.sidecar: str | None = None
-        self._folder = folder
-        self._contents: dict[str, Contents] = {}
-        self._checked: set[str] = set()
-        self._room = FILES_AT_MOST * max_bytes
-        self._registry_name = registry_name
-        self._at = "" if index is None else f"/models/{index}"
+        self._reader = reader
+        self._entry_id = entry_id
         self._max_bytes = max_bytes
+        self._room = MAX_FILES_HELD * max_bytes
+        self._contents: dict[str, Contents] = {}
+
+    def read(self, name: str) -> bytes:
+        """Raises KeyError for a name without a pin, FileProblem for a file that changed since it was hashed."""
+        if name not in self.artifacts:
+            raise KeyError(f"{name}: nothing in entry {self._entry_id} pins it")
+        if name not in self._contents:
+            artifact = self.artifacts[name]
+            contents = self._reader.folder.contents(artifact.path, self._max_bytes)
+            if contents.sha256 != artifact.sha256:
+                raise FileProblem(CHANGED, artifact.path)
+            self._contents[name] = contents
+        return self._contents[name].data
+
+    def onnx(self, name: str) -> OnnxSummary:
+        """What the ONNX file of this name says; see `hookspec.EntryView`."""
+        data = self.read(name)
+        if self._reader.prober is None:
+            raise PluginError(f"{name}: no ONNX file is read at --level quick: return early")
+        return self._reader.prober.read(data, sha256=self.artifacts[name].sha256)
+
+    def read_unpinned(self, path: str) -> bytes:
+        """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
+        return self._reader.folder.read(check_path(path), self._max_bytes)
+
+    def check(self, name: str) -> Finding | None:
+        """Read one of `artifacts`; None where it holds. Its bytes are kept where the reader keeps bytes."""
+        found = self.compare(self.artifacts[name], self._max_bytes, hashed=not self._reader.keep)
+        if isinstance(found, Finding):
+            return found
+        if self._reader.keep:
+            self._contents[name] = found
+        return None
+
+    def document(self, name: str) -> Contents | Finding:
+        """The contents of one of `artifacts` that is a JSON document; kept in any case."""
+        found = self.compare(self.artifacts[name], JSON_MAX_BYTES)
+        if isinstance(found, Contents):
+            self._contents[name] = found
+        return found
+
+    def compare(self, artifact: Artifact, limit: int, *, hashed: bool = False) -> Contents | Finding:
+        """Read a pinned file and compare digest and size; a finding is at the pin. hashed: without the data."""
+        found = self.contents(artifact.path, limit, artifact.document, artifact.pointer, hashed=hashed)
+        if isinstance(found, Finding):
+            return found
+        pin = InFile(artifact.document, self._entry_id)
+        if found.sha256 != artifact.sha256:
+            return DIGEST_MISMATCH.at(
+                pin, artifact.pointer, found=found.sha256, expected=artifact.sha256, file=artifact.path
+            )
+        if artifact.size is not None and artifact.size != found.size:
+            sizes = {"found": f"{found.size} bytes", "expected": f"{artifact.size} bytes"}
+            return SIZE_MISMATCH.at(pin, artifact.pointer, **sizes, file=artifact.path)
+        return found
+
+    def contents(
+        self, path: str, limit: int, document: str, pointer: str | None, *, hashed: bool = False
+    ) -> Contents | Finding:
+        """A file of at most `limit` bytes, as far as there is room; a finding is at the pointer in the document."""
+        room = min(limit, self._room)
+        try:
+            contents = self._reader.folder.contents(path, room, hashed=hashed)
+        except FileProblem as problem:
+            if problem.code == "file-too-large" and room < limit:
+                expected = f"at most {MAX_FILES_HELD * self._max_bytes} bytes"
+                return TOO_LARGE.at(InFile(document, self._entry_id), pointer, expected=expected, file=path)
+            return problem.at(document, self._entry_id, pointer)
+        self._room -= contents.size
+        return contents
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ReadEntry:
+    """What was read of an entry. row: the entry in the registry itself, as a place for findings on its fields.
+
+    manifest: the parsed manifest, or a single model's sidecar (the file `sidecar`); None where there is none.
+    documents: parsed JSON by file, for the positions of findings. findings: what was wrong on the way.
+    """
+
+    entry: Entry
+    row: InFile
+    files: PinnedFiles
+    manifest: Mapping[str, Json] | None
+    sidecar: str | None
+    documents: dict[str, Document]
+    findings: tuple[Finding, ...]
 
     @property
-    def sound(self) -> bool:
-        return not any(f.severity == "error" for f in self.findings)
-
-    @property
-    def paths(self) -> Sequence[str]:
-        return tuple(self.artifacts)
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """The pins that were read, by the names the documents use."""
+        return self.files.artifacts
 
     @property
     def document_file(self) -> str:
         """The file that `finding` points into: the manifest, the sidecar, else the registry."""
-        return self.entry.manifest or self.sidecar or self._registry_name
-
-    def read(self, path: str) -> bytes:
-        if path not in self.artifacts:
-            raise KeyError(f"{path}: nothing in entry {self.entry.id} pins it")
-        if path not in self._contents:
-            artifact = self.artifacts[path]
-            contents = self._folder.contents(artifact.path, self._max_bytes)
-            if contents.sha256 != artifact.sha256:
-                raise FileProblem(CHANGED, artifact.path)
-            self._contents[path] = contents
-        return self._contents[path].data
-
-    def onnx(self, path: str) -> OnnxSummary:
-        data = self.read(path)
-        if self.prober is None:
-            raise PluginError(f"{path}: no ONNX file is read at --level quick: return early")
-        return self.prober.read(data, sha256=self.artifacts[path].sha256)
+        return self.entry.manifest or self.sidecar or str(self.row.file)
 
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         data = self.read(path)
@@ -164,113 +222,167 @@ class OpenEntry:
         return self.prober.infer(data, inputs)
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
-        file = fields.pop("file", self.document_file)
-        if file == self._registry_name and not pointer.startswith(self._at):
-            pointer = self._at + pointer  # a plugin speaks of its entry, not of the whole registry
+        file, base = fields.pop("file", self.document_file), self.row.base or ""
+        if file == self.row.file and not pointer.startswith(base):
+            pointer = base + pointer  # a plugin speaks of its entry, not of the whole registry
         return Finding(code, message, **{"entry": self.entry.id, "file": file, "pointer": pointer, **fields})
 
+
+class BrokenEntry(ReadEntry):
+    """An entry of which a document or a digest does not hold: an error is among its findings. No hook takes it."""
+
+    __slots__ = ()
+
+
+class VerifiedEntry(ReadEntry):
+    """An entry whose documents hold and whose pinned files have their digests; implements `hookspec.EntryView`.
+
+    A manifest is held to the schema of its kind. Of a kind that no plugin provides there is none: whoever asks the
+    kind's owner is told so. findings: warnings.
+    """
+
+    __slots__ = ()
+
     @property
-    def row(self) -> InFile:
-        """The entry in the registry itself, as a place for findings on its fields."""
-        return InFile(self._registry_name, self.entry.id, self._at)
+    def paths(self) -> Sequence[str]:
+        return tuple(self.files.artifacts)
 
-    def plugin_finding(self, error: PluginError) -> Finding:
-        """What a plugin did wrong with this entry, at its id."""
-        return PLUGIN_FAILED.at(self.row, "/id", error=error)
+    def read(self, path: str) -> bytes:
+        return self.files.read(path)
 
-    def read_unpinned(self, path: str) -> bytes:
-        """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
-        return self._folder.read(check_path(path), self._max_bytes)
+    def onnx(self, path: str) -> OnnxSummary:
+        return self.files.onnx(path)
 
-    def pinned_document(self, path: str, sha256: str, *field: str) -> Document | None:
-        """A JSON document that the registry pins next to the entry (its verdict); None, with findings, if it fails."""
-        artifact = Artifact(path, sha256, None, self._registry_name, self._at + pointer(*field))
-        contents = self._check(path, artifact, JSON_MAX_BYTES)
-        return self._parse(path, contents) if contents is not None else None
+    def pinned_document(self, path: str, sha256: str, *field: str) -> Document | Finding:
+        """A JSON document that a field of the entry pins (its verdict)."""
+        artifact = Artifact(path, sha256, None, str(self.row.file), (self.row.base or "") + pointer(*field))
+        found = self.files.compare(artifact, JSON_MAX_BYTES)
+        if isinstance(found, Finding):
+            return found
+        try:
+            self.documents[path] = parse(found.data)
+        except JsonProblem as problem:
+            return problem.at(path, self.entry.id)
+        return self.documents[path]
 
-    def open_other(self, entry: Entry, index: int, kind: Kind | None) -> OpenEntry:
-        """Another entry of the same registry, opened too."""
-        other = OpenEntry(self._folder, entry, index, self._registry_name, self._max_bytes, self.prober)
-        return other.open(kind, keep=True)
 
-    # ---- opening ------------------------------------------------------------------------------------------------
+def verify_entry(
+    reader: Reader, entry: Entry, row: InFile, max_bytes: int = ONNX_MAX_BYTES
+) -> VerifiedEntry | BrokenEntry:
+    """Read an entry's documents and compare every digest. max_bytes: of one file.
 
-    def open(self, kind: Kind | None, *, keep: bool) -> OpenEntry:
-        """Read the documents and check every digest. keep: hold the bytes for `read`, so no file is opened twice."""
-        if self.entry.manifest is not None:
-            self._open_manifest(kind)
+    row: the entry in its registry; of a manifest that no entry pins, that manifest.
+    """
+    return _Verification(reader, entry, row, max_bytes).result()
+
+
+class _Verification:
+    """An entry while it is read: what was found so far."""
+
+    def __init__(self, reader: Reader, entry: Entry, row: InFile, max_bytes: int) -> None:
+        self._reader = reader
+        self._entry = entry
+        self._row = row
+        self._files = PinnedFiles(reader, entry.id, max_bytes)
+        self._manifest: Mapping[str, Json] | None = None
+        self._sidecar: str | None = None
+        self._documents: dict[str, Document] = {}
+        self._findings: list[Finding] = []
+        self._read: set[str] = set()  # names of files that were read as documents
+
+    def result(self) -> VerifiedEntry | BrokenEntry:
+        if self._entry.manifest is not None:
+            self._read_manifest(self._entry.manifest)
         else:
             self._pin_single_model()
-        for name, artifact in self.artifacts.items():
-            if name not in self._checked:
-                self._check(name, artifact, keep=keep, hashed=not keep)
-        return self
+        for name in self._files.artifacts:
+            if name not in self._read and (finding := self._files.check(name)) is not None:
+                self._findings.append(finding)
+        made = VerifiedEntry if self._holds() else BrokenEntry
+        return made(
+            self._entry,
+            self._row,
+            self._files,
+            self._manifest,
+            self._sidecar,
+            self._documents,
+            tuple(self._findings),
+        )
 
-    def _open_manifest(self, kind: Kind | None) -> None:
-        path = self.entry.manifest or ""
-        name = posixpath.basename(path)
-        self.artifacts[name] = self._artifact(path, self.entry.sha256, "sha256")
-        contents = self._check(name, self.artifacts[name], JSON_MAX_BYTES, keep=True)
-        document = self._parse(path, contents) if contents is not None else None
-        if document is None or not self.sound:
+    def _holds(self) -> bool:
+        return not any(finding.severity is Severity.ERROR for finding in self._findings)
+
+    def _read_manifest(self, path: str) -> None:
+        name, place = posixpath.basename(path), InFile(path, self._entry.id)
+        self._files.artifacts[name] = self._artifact(path, self._entry.sha256, "sha256")
+        document = self._document(path, self._pinned(name))
+        if document is None:
             return
         if not isinstance(document.value, dict):
-            self.findings.append(TYPE.at(self, found="not an object", expected="object"))
+            self._findings.append(TYPE.at(place, "", found="not an object", expected="object"))
             return
-        if kind is not None and kind.schema is not None:
-            try:
-                self.findings += schema_findings(document, kind.schema, path, self.entry.id)
-            except PluginError as error:
-                self.findings.append(self.plugin_finding(PluginError(f"kind {kind.name!r}: {error}")))
-        self.manifest = read_only(document.value)
-        if self.sound:
-            self._pin_manifest(posixpath.dirname(path), path, document.value)
+        self._check_schema(document, path)
+        self._manifest = read_only(document.value)
+        if self._holds():
+            self._pin_manifest(path, document.value)
 
-    def _pin_manifest(self, base: str, path: str, manifest: Mapping[str, Json]) -> None:
+    def _check_schema(self, document: Document, path: str) -> None:
+        kind = self._reader.kinds.get(self._entry.kind)
+        if kind is None or kind.schema is None:
+            return
+        try:
+            self._findings += schema_findings(document, kind.schema, path, self._entry.id)
+        except PluginError as error:
+            self._findings.append(PLUGIN_FAILED.at(self._row, "/id", error=f"kind {kind.name!r}: {error}"))
+
+    def _pin_manifest(self, path: str, manifest: Mapping[str, Json]) -> None:
+        place, artifacts = InFile(path, self._entry.id), self._files.artifacts
         for key, pin, at in pins_of(manifest):
             name, digest = pin[key], pin.get("sha256")
             if not isinstance(digest, str) or not SHA256_PATTERN.match(digest):
-                self.findings.append(PIN_MISSING.at(self, at + pointer(key), file=name))
+                self._findings.append(PIN_MISSING.at(place, at + pointer(key), file=name))
                 continue
-            artifact = Artifact(posixpath.join(base, name), digest, None, path, at + pointer("sha256"))
-            known = self.artifacts.get(name)
-            if known is not None and known.sha256 != digest:
-                place, expected = at + pointer("sha256"), known.sha256
-                self.findings.append(PIN_CONFLICT.at(self, place, found=digest, expected=expected, file=name))
-            elif known is None:
-                self.artifacts[name] = artifact
+            artifact = Artifact(
+                posixpath.join(posixpath.dirname(path), name), digest, None, path, at + pointer("sha256")
+            )
+            known = artifacts.setdefault(name, artifact)
+            if known.sha256 != digest:
+                self._findings.append(
+                    PIN_CONFLICT.at(place, artifact.pointer, found=digest, expected=known.sha256, file=name)
+                )
 
     def _pin_single_model(self) -> None:
-        document, onnx = self.entry.document, self.entry.onnx or ""
-        self.artifacts[onnx] = self._artifact(onnx, self.entry.sha256, "sha256")
+        document, onnx = self._entry.document, self._entry.onnx or ""
+        self._files.artifacts[onnx] = self._artifact(onnx, self._entry.sha256, "sha256")
         if "int8_sha256" in document:
-            int8 = f"{stem(onnx)}.int8.onnx"
-            self._pin(self._artifact(int8, document["int8_sha256"], "int8_sha256"))
+            self._pin(self._artifact(f"{stem(onnx)}.int8.onnx", document["int8_sha256"], "int8_sha256"))
         for index, pin in enumerate(document.get("external_data", ())):
-            at = self._at + pointer("external_data", index, "sha256")
-            self._pin(Artifact(pin["path"], pin["sha256"], pin["bytes"], self._registry_name, at))
-        sidecar = f"{stem(onnx)}.json"
-        if "sidecar_sha256" in document:
-            self._pin(self._artifact(sidecar, document["sidecar_sha256"], "sidecar_sha256"))
-            contents = self._check(sidecar, self.artifacts[sidecar], JSON_MAX_BYTES, keep=True)
+            at = ("external_data", index, "sha256")
+            self._pin(self._artifact(pin["path"], pin["sha256"], *at, size=pin["bytes"]))
+        self._read_sidecar(f"{stem(onnx)}.json")
+
+    def _read_sidecar(self, path: str) -> None:
+        if "sidecar_sha256" in self._entry.document:
+            self._pin(self._artifact(path, self._entry.document["sidecar_sha256"], "sidecar_sha256"))
+            found = self._pinned(path)
         else:
-            before = len(self.findings)
-            contents = self._read(sidecar, JSON_MAX_BYTES, {"file": sidecar, "pointer": None})
-            if any(f.code in ("file-missing", "file-escapes") for f in self.findings[before:]):
-                del self.findings[before:]  # the kind says whether it has to be there; the model's own pin, where it is
-        parsed = self._parse(sidecar, contents) if contents is not None else None
-        if parsed is not None and isinstance(parsed.value, dict):
-            self.manifest, self.sidecar = read_only(parsed.value), sidecar
-        elif parsed is not None:
-            self.findings.append(TYPE.at(InFile(sidecar, self.entry.id), "", found="not an object", expected="object"))
+            found = self._files.contents(path, JSON_MAX_BYTES, path, None)
+            if isinstance(found, Finding) and found.code in ("file-missing", "file-escapes"):
+                return  # the kind says whether it has to be there; the model's own pin, where it is
+        document = self._document(path, found)
+        if document is not None and isinstance(document.value, dict):
+            self._manifest, self._sidecar = read_only(document.value), path
+        elif document is not None:
+            place = InFile(path, self._entry.id)
+            self._findings.append(TYPE.at(place, "", found="not an object", expected="object"))
 
     def _pin(self, artifact: Artifact) -> None:
         """A second pin of one file takes nothing over from the first: it is a finding."""
-        known = self.artifacts.setdefault(artifact.path, artifact)
+        known = self._files.artifacts.setdefault(artifact.path, artifact)
         if known is not artifact:
-            self.findings.append(
+            self._findings.append(
                 PIN_CONFLICT.at(
-                    InFile(artifact.document, self.entry.id),
+                    InFile(artifact.document, self._entry.id),
                     artifact.pointer,
                     found=artifact.sha256,
                     expected=known.sha256,
@@ -279,58 +391,21 @@ class OpenEntry:
                 )
             )
 
-    def _artifact(self, path: str, digest: str, field: str) -> Artifact:
-        return Artifact(path, digest, None, self._registry_name, f"{self._at}/{field}")
+    def _artifact(self, path: str, digest: str, *field: str | int, size: int | None = None) -> Artifact:
+        return Artifact(path, digest, size, str(self._row.file), (self._row.base or "") + pointer(*field))
 
-    def _parse(self, path: str, contents: Contents) -> Document | None:
+    def _pinned(self, name: str) -> Contents | Finding:
+        self._read.add(name)
+        return self._files.document(name)
+
+    def _document(self, path: str, found: Contents | Finding) -> Document | None:
+        """The contents of a document, parsed; None where there are none."""
+        if isinstance(found, Finding):
+            self._findings.append(found)
+            return None
         try:
-            self.documents[path] = parse(contents.data)
+            self._documents[path] = parse(found.data)
         except JsonProblem as problem:
-            self.findings.append(problem.at(path, self.entry.id))
+            self._findings.append(problem.at(path, self._entry.id))
             return None
-        return self.documents[path]
-
-    def _read(
-        self, path: str, max_bytes: int, place: Mapping[str, str | None], hashed: bool = False
-    ) -> Contents | None:
-        limit = min(max_bytes, self._room)
-        try:
-            contents = self._folder.contents(path, limit, hashed=hashed)
-        except FileProblem as problem:
-            finding = replace(problem.at(path, self.entry.id), **place)  # type: ignore[arg-type]  # text fields
-            if problem.code == "file-too-large" and limit < max_bytes:
-                expected = f"at most {FILES_AT_MOST * self._max_bytes} bytes"
-                finding = TOO_LARGE.at(
-                    InFile(finding.file, self.entry.id), finding.pointer, expected=expected, file=path
-                )
-            self.findings.append(finding)
-            return None
-        self._room -= contents.size
-        return contents
-
-    def _check(
-        self, name: str, artifact: Artifact, max_bytes: int | None = None, *, keep: bool = False, hashed: bool = False
-    ) -> Contents | None:
-        """Read one pinned file and compare its digest and size; a finding points at the pin.
-
-        keep: for `read`. hashed: nobody wants the data.
-        """
-        self._checked.add(name)
-        place, pin = {"file": artifact.document, "pointer": artifact.pointer}, InFile(artifact.document, self.entry.id)
-        contents = self._read(artifact.path, max_bytes or self._max_bytes, place, hashed)
-        if contents is None:
-            return None
-        if contents.sha256 != artifact.sha256:
-            found, expected = contents.sha256, artifact.sha256
-            self.findings.append(
-                DIGEST_MISMATCH.at(pin, artifact.pointer, found=found, expected=expected, file=artifact.path)
-            )
-            return None
-        if artifact.size is not None and artifact.size != contents.size:
-            found, expected = f"{contents.size} bytes", f"{artifact.size} bytes"
-            self.findings.append(
-                SIZE_MISMATCH.at(pin, artifact.pointer, found=found, expected=expected, file=artifact.path)
-            )
-        if keep:
-            self._contents[name] = contents
-        return contents
+        return self._documents[path]

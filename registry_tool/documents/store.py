@@ -195,6 +195,11 @@ def empty() -> Registry:
     return Registry(VERSION, ())
 
 
+def new(path: Path) -> Loaded:
+    """A registry that has no file yet."""
+    return Loaded(path, parse(dump(empty().to_dict())), empty(), ())
+
+
 def schema_beside(path: Path, registry: Registry, kind: str) -> dict[str, Json]:
     """`$schema` of a new document two folders below the registry, in the folder that the registry's own one names."""
     where = PurePosixPath(str(registry.extra.get("$schema", ""))).parent / f"{kind}.schema.json"

@@ -1,38 +1,36 @@
-"""ensembles.py: manifests of version 1 that no entry names, opened like an entry's. Judges nothing."""
+"""ensembles.py: manifests of version 1 that no entry names, verified like an entry's. Judges nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of
-from registry_tool.documents.store import Loaded
-from registry_tool.legacy.manifests import json_files
-from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry, pins_of, verify_entry
+from registry_tool.findings import InFile
+from registry_tool.legacy.manifests import entry_of, json_files
+from registry_tool.plugins.inspection import Inspection
+from registry_tool.storage.files import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse
 from registry_tool.values import Entry
 
 
-def open_ensembles(folder: Folder, loaded: Loaded, plugins: Plugins, prober: Prober | None) -> Iterator[OpenEntry]:
+def read_ensembles(inspection: Inspection) -> Iterator[VerifiedEntry | BrokenEntry]:
     """The manifests beside the models of a registry of version 0 or 1, of any kind that has a schema."""
-    if loaded.registry.schema_version >= 2:
+    if inspection.registry.schema_version >= 2:
         return
-    for path in json_files(folder, loaded):
+    for path in json_files(inspection.folder, inspection.loaded):
         try:
-            data = folder.read(path, JSON_MAX_BYTES)
+            data = inspection.folder.read(path, JSON_MAX_BYTES)
             value = parse(data).value
         except (FileProblem, JsonProblem):
             continue  # `validate` reports it
-        kind = plugins.kinds.get(str(value.get("kind"))) if isinstance(value, dict) else None
+        kind = inspection.plugins.kinds.get(str(value.get("kind"))) if isinstance(value, dict) else None
         if kind is not None and kind.schema is not None:
-            entry = Entry(
-                str(value.get("id")), kind.name, bool(value.get("smoke", True)), sha256_of(data), manifest=path
-            )
-            yield OpenEntry(folder, entry, None, path, ONNX_MAX_BYTES, prober).open(kind, keep=True)
+            entry = entry_of(path, data, value, kind)
+            yield verify_entry(inspection.reader, entry, InFile(path, entry.id))
 
 
-def lists(ensemble: OpenEntry, member: Entry) -> bool:
+def lists(ensemble: ReadEntry, member: Entry) -> bool:
     """Whether the ensemble's manifest names the entry as its member, with these very bytes."""
     pins = (pin for key, pin, _ in pins_of(ensemble.manifest or {}) if key == "onnx")
-    return any(ensemble.artifacts[pin["onnx"]].path == member.onnx and pin["sha256"] == member.sha256 for pin in pins)
+    artifacts = [(pin, ensemble.artifacts[pin["onnx"]]) for pin in pins if pin["onnx"] in ensemble.artifacts]
+    return any(made.path == member.onnx and pin["sha256"] == member.sha256 for pin, made in artifacts)

@@ -8,18 +8,27 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from registry_tool.documents.entries import ONNX_MAX_BYTES, OpenEntry, pins_of, sha256_of, stem
+from registry_tool.documents.entries import (
+    ONNX_MAX_BYTES,
+    BrokenEntry,
+    ReadEntry,
+    VerifiedEntry,
+    pins_of,
+    sha256_of,
+    stem,
+    verify_entry,
+)
 from registry_tool.documents.schema import show
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
-from registry_tool.hookspec import Level
+from registry_tool.hookspec import Kind, Level
 from registry_tool.legacy.verdicts import contradictions
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
-from registry_tool.plugins.manager import KIND_UNKNOWN, Plugins
-from registry_tool.sandbox.prober import Prober
+from registry_tool.plugins.inspection import Inspection
+from registry_tool.plugins.manager import KIND_UNKNOWN
 from registry_tool.storage.files import FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
-from registry_tool.values import EMPTY, Entry, Json, Registry
+from registry_tool.values import EMPTY, Entry, Json
 
 SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
 SHARED = (  # what a manifest says once for all its members: its field, and the sidecars' field
@@ -113,85 +122,116 @@ OPSET_DISAGREES = FindingRule(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member that a manifest names, with its registry entry and its sidecar.
+    """A member that a manifest names, with its registry entry, its sidecar, and what its ONNX file says.
 
-    codec_width: columns of the one ONNX input beside `features`; None where there is none or nobody looked.
+    graph: None where the file cannot be read, or no file is.
     """
 
     id: str
     row: Entry | None
     sidecar: Mapping[str, Json]
-    codec_width: int | None
+    graph: OnnxSummary | None
+
+    @property
+    def codec_width(self) -> int | None:
+        """Columns of the one ONNX input beside `features`; None where there is none or it is not known."""
+        shapes = [port.shape for port in self.graph.inputs if port.name != "features"] if self.graph else []
+        last = shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
+        return last if isinstance(last, int) else None
 
 
-def check_loose_manifests(
-    folder: Folder, loaded: Loaded, plugins: Plugins, level: Level, prober: Prober
-) -> tuple[list[Finding], set[str]]:
-    """(findings, the files they account for) on manifests and verdicts that stand beside the models of a registry.
+def check_loose_manifests(inspection: Inspection) -> tuple[list[Finding], set[str]]:
+    """(findings, the files they account for) on manifests and verdicts that lie beside the models of a registry.
 
-    A manifest is a JSON object of a kind that has a schema, or with `members` that name ONNX files. It is opened like
-    an entry's manifest (schema, pins, plugins) and then held against the registry's entries.
+    A manifest is a JSON object of a kind that has a schema, or with `members` that name ONNX files. It is verified like
+    an entry's manifest (schema, pins, plugins) and then compared with the registry's entries.
     """
-    registry = loaded.registry
-    findings: list[Finding] = []
-    paths: set[str] = set()
-    sidecars = {f"{stem(entry.onnx)}.json": entry for entry in registry.entries if entry.onnx}
-    listed: dict[str, set[str]] = {}  # the ids of manifests -> their members' ids and files
-    claims: dict[str, Document] = {}  # sidecars that name an ensemble
-    judged: dict[str, Document] = {}  # all sidecars, which may hold a gate's figures
-    verdicts: dict[str, Document] = {}
-    for path in json_files(folder, loaded):
+    loose = _LooseDocuments(inspection)
+    for path in json_files(inspection.folder, inspection.loaded):
+        loose.read(path)
+    judged = contradictions(inspection.registry, loose.verdicts, loose.sidecars, loose.members)
+    return [*loose.findings, *loose.unlisted(), *judged], loose.paths
+
+
+class _LooseDocuments:
+    """The JSON documents beside the models that were read so far, and what was found in them."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+        entries = inspection.registry.entries
+        self._rows = {f"{stem(entry.onnx)}.json": entry for entry in entries if entry.onnx}  # by sidecar
+        self.findings: list[Finding] = []
+        self.paths: set[str] = set()
+        self.members: dict[str, set[str]] = {}  # the ids of manifests -> their members' ids and files
+        self.sidecars: dict[str, Document] = {}  # which may hold a gate's figures
+        self.verdicts: dict[str, Document] = {}
+
+    def read(self, path: str) -> None:
+        """A sidecar's own entry reports what is wrong with it as a file."""
         try:
-            data = folder.read(path, JSON_MAX_BYTES)
+            data = self._inspection.folder.read(path, JSON_MAX_BYTES)
             document = parse(data)
         except FileProblem as problem:
-            findings += [problem.at(path)] if path not in sidecars else []  # its own entry reports it
-            paths.add(path)
-            continue
+            self.findings += [problem.at(path)] if path not in self._rows else []
+            self.paths.add(path)
+            return
         except JsonProblem as problem:
-            findings += [problem.at(path)] if path not in sidecars else []
-            continue
+            self.findings += [problem.at(path)] if path not in self._rows else []
+            return
         value = document.value if isinstance(document.value, dict) else {}
-        members, kind = value.get("members"), plugins.kinds.get(str(value.get("kind")))
-        if path in sidecars and isinstance(document.value, dict):
-            judged[path] = document
-        if path in sidecars and "ensemble_id" in value:
-            claims[path] = document
-        found: list[Finding] = []
-        if kind is not None and kind.schema is not None:
-            smoke = bool(value.get("smoke", True))
-            entry = Entry(str(value.get("id")), kind.name, smoke, sha256_of(data), manifest=path)
-            child = prober if level is Level.FULL else None
-            opened = OpenEntry(folder, entry, None, path, ONNX_MAX_BYTES, child)
-            found = _check_manifest(folder, opened.open(kind, keep=True), registry, plugins, level)
-            if entry.id in listed:
-                found.append(ID_DUPLICATE.at(path, "/id", id=entry.id, hint="remove one of the two manifests"))
-        elif isinstance(members, list) and any(isinstance(m, dict) and "onnx" in m for m in members):
-            known = ", ".join(sorted(plugins.kinds))
-            name = value.get("kind")
-            found = [KIND_UNKNOWN.at(path, "/kind", found=show(name), expected=known, kind=name)]
-        elif str(value.get("verdict")).strip().upper() in ("PROMOTE", "HOLD"):
-            found = _check_verdict(path, value)
-            verdicts[path] = document
-        else:
-            continue
+        if path in self._rows and isinstance(document.value, dict):
+            self.sidecars[path] = document
+        found = self._check(path, data, document)
+        if found is None:
+            return
         for pin in (pin for key, pin, _ in pins_of(value) if key == "onnx"):
             names = {str(pin.get("id")), posixpath.join(posixpath.dirname(path), str(pin["onnx"]))}
-            listed.setdefault(str(value.get("id")), set()).update(names)
-        findings += located(found, {path: document})
-        paths.add(path)
-    for path, document in claims.items():
-        row, name = sidecars[path], str(document.value["ensemble_id"])
-        if registry.entry(name) is None and not {row.id, row.onnx} & listed.get(name, set()):
-            place = InFile(path, row.id)
-            finding = MEMBER_UNLISTED.at(place, "/ensemble_id", found=show(name), ensemble=name, member=row.id)
-            findings += located([finding], {path: document})
-    findings += contradictions(registry, verdicts, judged, listed)
-    return findings, paths
+            self.members.setdefault(str(value.get("id")), set()).update(names)
+        self.findings += located(found, {path: document})
+        self.paths.add(path)
+
+    def _check(self, path: str, data: bytes, document: Document) -> list[Finding] | None:
+        """The findings on a manifest or a verdict; None for a document that is neither."""
+        value = document.value if isinstance(document.value, dict) else {}
+        members, kinds = value.get("members"), self._inspection.plugins.kinds
+        kind = kinds.get(str(value.get("kind")))
+        if kind is not None and kind.schema is not None:
+            return self._check_manifest(path, data, value, kind)
+        if isinstance(members, list) and any(isinstance(m, dict) and "onnx" in m for m in members):
+            name = value.get("kind")
+            return [KIND_UNKNOWN.at(path, "/kind", found=show(name), expected=", ".join(sorted(kinds)), kind=name)]
+        if str(value.get("verdict")).strip().upper() in ("PROMOTE", "HOLD"):
+            self.verdicts[path] = document
+            return _check_verdict(path, value)
+        return None
+
+    def _check_manifest(self, path: str, data: bytes, value: Mapping[str, Json], kind: Kind) -> list[Finding]:
+        entry = entry_of(path, data, value, kind)
+        read = verify_entry(replace(self._inspection.reader, keep=True), entry, InFile(path, entry.id))
+        found = _check_manifest(read, self._inspection)
+        if entry.id in self.members:
+            found.append(ID_DUPLICATE.at(path, "/id", id=entry.id, hint="remove one of the two manifests"))
+        return found
+
+    def unlisted(self) -> Iterator[Finding]:
+        """Sidecars that name an ensemble whose manifest does not list their model."""
+        for path, document in self.sidecars.items():
+            if "ensemble_id" not in document.value:
+                continue
+            row, name = self._rows[path], str(document.value["ensemble_id"])
+            if self._inspection.registry.entry(name) is None and not {row.id, row.onnx} & self.members.get(name, set()):
+                place = InFile(path, row.id)
+                finding = MEMBER_UNLISTED.at(place, "/ensemble_id", found=show(name), ensemble=name, member=row.id)
+                yield from located([finding], {path: document})
+
+
+def entry_of(path: str, data: bytes, manifest: Mapping[str, Json], kind: Kind) -> Entry:
+    """What a manifest that no entry pins would be as an entry."""
+    return Entry(str(manifest.get("id")), kind.name, bool(manifest.get("smoke", True)), sha256_of(data), manifest=path)
 
 
 def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
-    """JSON files that stand beside the models of a registry, its own documents left out."""
+    """JSON files that lie beside the models of a registry, its own documents left out."""
     registry = loaded.registry
     declared = (entry.document.get(field) for entry in registry.entries for field in ("manifest", "sigstore_bundle"))
     known = {loaded.name, *declared}
@@ -215,64 +255,72 @@ def _check_verdict(path: str, verdict: Mapping[str, Json]) -> list[Finding]:
     return [VERDICT_UNPINNED.at(path, place, found=show(digest) if digest else "no digest", reason=reason)]
 
 
-def _check_manifest(
-    folder: Folder, opened: OpenEntry, registry: Registry, plugins: Plugins, level: Level
-) -> list[Finding]:
-    findings, manifest = list(opened.findings), opened.manifest
+def _check_manifest(read: VerifiedEntry | BrokenEntry, inspection: Inspection) -> list[Finding]:
+    findings, manifest = list(read.findings), read.manifest
     if manifest is None or any(finding.code.startswith("schema-") for finding in findings):
         return findings
-    findings += plugins.findings(opened, level) if opened.sound else []
-
+    if isinstance(read, VerifiedEntry):
+        findings += inspection.plugins.findings(read, inspection.level)
     members: list[Member] = []
     weights: dict[str, str] = {}  # of the members so far: the digest of their numbers -> id
-    by_file = {row.onnx: row for row in registry.entries if row.onnx}
-    for _, pin, at in (found for found in pins_of(manifest) if found[0] == "onnx"):
-        name, onnx = str(pin.get("id", pin["onnx"])), opened.artifacts[pin["onnx"]].path
-        row = registry.entry(name) or by_file.get(onnx)
-        if row is None:
-            findings.append(MEMBER_UNREGISTERED.at(opened, at, found=name, member=name))
-        for key, mine, theirs in (("onnx", onnx, row and row.onnx), ("sha256", pin["sha256"], row and row.sha256)):
-            if row is not None and mine != theirs:
-                place, document = f"{at}/{key}", f"the entry {row.id}"
-                findings.append(
-                    MEMBER_DISAGREES.at(opened, place, found=mine, expected=theirs, field=key, document=document)
-                )
-        graph = _graph(opened, pin["onnx"]) if level is Level.FULL else None
-        if graph is not None:
-            opset, values = graph.opsets.get(""), _values(folder, onnx, graph)
-            said = manifest.get("opset", opset)
-            if said != opset:
-                findings.append(
-                    OPSET_DISAGREES.at(opened, "/opset", found=show(said), expected=opset, word="opset", document=name)
-                )
+    for _, pin, place in (found for found in pins_of(manifest) if found[0] == "onnx"):
+        if pin["onnx"] not in read.artifacts:
+            continue  # without a sha256: it has its finding
+        member = _member(read, pin, inspection)
+        findings += _check_member(member, read, pin, place)
+        if member.graph is not None:
+            values, onnx = _values(inspection.folder, read.artifacts[pin["onnx"]].path, member.graph), place + "/onnx"
             if values in weights:
-                findings.append(MEMBER_TWICE.at(opened, f"{at}/onnx", found=onnx, member=name, other=weights[values]))
-            weights[values] = name
-        sidecar = _sidecar(partial(folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES))
-        member = Member(name, row, sidecar, _codec_width(graph))
-        for key, mine, place in (("seed", pin.get("seed"), f"{at}/seed"), ("ensemble_id", manifest.get("id"), "/id")):
-            theirs, document = member.sidecar.get(key, mine), f"the sidecar of {name}"
-            if not _same(theirs, mine):
-                found, expected = _text(mine), _text(theirs)
-                findings.append(
-                    MEMBER_DISAGREES.at(opened, place, found=found, expected=expected, field=key, document=document)
-                )
+                found = read.artifacts[pin["onnx"]].path
+                findings.append(MEMBER_TWICE.at(read, onnx, found=found, member=member.id, other=weights[values]))
+            weights[values] = member.id
         members.append(member)
-    return [*findings, *_check_shared(opened, members, manifest)]
+    return [*findings, *_check_shared(read, members, manifest)]
 
 
-def _check_shared(opened: OpenEntry, members: Sequence[Member], manifest: Mapping[str, Json]) -> Iterator[Finding]:
+def _member(read: ReadEntry, pin: Mapping[str, Json], inspection: Inspection) -> Member:
+    name, onnx = str(pin.get("id", pin["onnx"])), read.artifacts[pin["onnx"]].path
+    by_file = {row.onnx: row for row in inspection.registry.entries if row.onnx}
+    sidecar = _sidecar(partial(inspection.folder.read, f"{stem(onnx)}.json", JSON_MAX_BYTES))
+    graph = _graph(read, pin["onnx"]) if inspection.level is Level.FULL else None
+    return Member(name, inspection.registry.entry(name) or by_file.get(onnx), sidecar, graph)
+
+
+def _check_member(member: Member, read: ReadEntry, pin: Mapping[str, Json], place: str) -> Iterator[Finding]:
+    """What a manifest says of one member, compared with the member's entry, ONNX file and sidecar."""
+    manifest, onnx, row = read.manifest or EMPTY, read.artifacts[pin["onnx"]].path, member.row
+    if row is None:
+        yield MEMBER_UNREGISTERED.at(read, place, found=member.id, member=member.id)
+    for key, mine, theirs in (("onnx", onnx, row and row.onnx), ("sha256", pin["sha256"], row and row.sha256)):
+        if row is not None and mine != theirs:
+            field, document = f"{place}/{key}", f"the entry {row.id}"
+            yield MEMBER_DISAGREES.at(read, field, found=mine, expected=theirs, field=key, document=document)
+    if member.graph is not None:
+        opset = member.graph.opsets.get("")
+        recorded = manifest.get("opset", opset)
+        if recorded != opset:
+            yield OPSET_DISAGREES.at(
+                read, "/opset", found=show(recorded), expected=opset, word="opset", document=member.id
+            )
+    for key, mine, field in (("seed", pin.get("seed"), f"{place}/seed"), ("ensemble_id", manifest.get("id"), "/id")):
+        theirs, document = member.sidecar.get(key, mine), f"the sidecar of {member.id}"
+        if not _same(theirs, mine):
+            found, expected = _text(mine), _text(theirs)
+            yield MEMBER_DISAGREES.at(read, field, found=found, expected=expected, field=key, document=document)
+
+
+def _check_shared(
+    read: VerifiedEntry | BrokenEntry, members: Sequence[Member], manifest: Mapping[str, Json]
+) -> Iterator[Finding]:
     """What the manifest says once for all its members: one finding a field, naming who says otherwise."""
     smoke = manifest.get("smoke")
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
-        yield SMOKE_MISMATCH.at(opened, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
+        yield SMOKE_MISMATCH.at(read, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
     for key, theirs in SHARED:
         mine = manifest.get(key)
         if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
             found, expected, ids = _text(mine), _text(differing[0].sidecar[theirs]), _names([m.id for m in differing])
-            yield SIDECAR_DISAGREES.at(
-                opened, pointer(key), found=found, expected=expected, field=theirs, members=names
-            )
+            yield SIDECAR_DISAGREES.at(read, pointer(key), found=found, expected=expected, field=theirs, members=names)
     vocabulary, block = manifest.get("codec_vocab"), manifest.get("codec_block")
     slots = len(vocabulary) if isinstance(vocabulary, list) else 0
     needs: dict[int, list[tuple[int, str]]] = {}  # width -> those that have it
@@ -286,25 +334,25 @@ def _check_shared(opened: OpenEntry, members: Sequence[Member], manifest: Mappin
     for width, others in needs.items():
         extra, ids = max(others)[0], _names([name for _, name in others])
         found = f"{slots} encoders" + (f" and {extra} more columns" if extra else "")
-        yield CODEC_WIDTH.at(opened, "/codec_vocab", found=found, expected=f"{width} columns", members=ids)
+        yield CODEC_WIDTH.at(read, "/codec_vocab", found=found, expected=f"{width} columns", members=ids)
 
 
-def check_joined(opened: OpenEntry) -> list[Finding]:
+def check_joined(view: VerifiedEntry) -> list[Finding]:
     """The same disagreements, as warnings, in a version-1 manifest that an entry pins together with its sidecars."""
-    manifest = opened.manifest or EMPTY
+    manifest = view.manifest or EMPTY
     if "schema_version" in manifest or not isinstance(manifest.get("members"), list):
         return []
     members = []
     for pin in (member for member in manifest["members"] if isinstance(member, dict) and "onnx" in member):
         sidecar = pin.get("sidecar")
         path = sidecar.get("path") if isinstance(sidecar, dict) else None
-        document = _sidecar(partial(opened.read, path)) if path in opened.artifacts else EMPTY
-        graph = _graph(opened, pin["onnx"])
-        members.append(Member(str(pin.get("id")), None, document, _codec_width(graph)))
+        document = _sidecar(partial(view.read, str(path))) if path in view.artifacts else EMPTY
+        graph = _graph(view, pin["onnx"])
+        members.append(Member(str(pin.get("id")), None, document, graph))
 
     hint = "train the ensemble again: nothing here shows which is right"
     return [
-        replace(finding, severity=Severity.WARNING, hint=hint) for finding in _check_shared(opened, members, manifest)
+        replace(finding, severity=Severity.WARNING, hint=hint) for finding in _check_shared(view, members, manifest)
     ]
 
 
@@ -316,9 +364,9 @@ def _sidecar(read: Callable[[], bytes]) -> Mapping[str, Json]:
     return value if isinstance(value, dict) else EMPTY
 
 
-def _graph(opened: OpenEntry, name: str) -> OnnxSummary | None:
+def _graph(read: ReadEntry, name: str) -> OnnxSummary | None:
     try:
-        return opened.onnx(name)
+        return read.files.onnx(name)
     except (FileProblem, OnnxError):
         return None  # the member's own entry reports it
 
@@ -340,12 +388,6 @@ def _same(one: Json, other: Json) -> bool:
 
 def _text(value: Json) -> str:
     return show(value).strip('"')
-
-
-def _codec_width(graph: OnnxSummary | None) -> int | None:
-    shapes = [port.shape for port in graph.inputs if port.name != "features"] if graph else []
-    last = shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
-    return last if isinstance(last, int) else None
 
 
 def _names(ids: Sequence[str]) -> str:

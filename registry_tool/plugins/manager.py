@@ -11,7 +11,7 @@ import click
 import pluggy
 
 from registry_tool import __version__
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import PLUGIN_FAILED, VerifiedEntry
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, SHARED_PREFIXES, Finding, FindingRule
 from registry_tool.hookspec import (
@@ -184,12 +184,12 @@ class Plugins:
             else:
                 yield plugin, found, None
 
-    def findings(self, opened: OpenEntry, level: Level) -> Iterator[Finding]:
+    def findings(self, entry: VerifiedEntry, level: Level) -> Iterator[Finding]:
         """What every plugin finds on an entry; one that fails there is a finding too."""
-        for _, found, error in self.verify(opened, level):
+        for _, found, error in self.verify(entry, level):
             yield from found
             if error is not None:
-                yield opened.plugin_finding(error)
+                yield PLUGIN_FAILED.at(entry.row, "/id", error=error)
 
     def gate(self, view: EntryView, request: GateRequest) -> Evidence | None:
         evidence: Evidence | None = self.ask_owner("registry_gate", view.entry.kind, view=view, request=request)

@@ -14,16 +14,16 @@ from typing import Any, Self
 
 import click
 
-from registry_tool.documents.entries import OpenEntry, pins_of, sha256_of, stem
+from registry_tool.documents.entries import VerifiedEntry, pins_of, sha256_of, stem
 from registry_tool.findings import Finding, Severity
-from registry_tool.hookspec import Level
+from registry_tool.hookspec import Level, TrainRequest
 from registry_tool.plugins.manager import GROUP, Plugins
 from registry_tool.values import Json, Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import opening as opening_workflow
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
-from registry_tool.workflows.opening import find_entry, usable
+from registry_tool.workflows.opening import usable
 from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
@@ -69,16 +69,8 @@ class Bench:
     ) -> Registered:
         """`registry train KIND --id ENTRY_ID --corpus CORPUS ARGUMENTS...`"""
         options = options_of(self.plugins, self.kind, arguments)
-        return train_workflow.train(
-            self.path,
-            self.plugins,
-            self.kind,
-            entry_id,
-            corpus=corpus,
-            smoke=smoke,
-            options=options,
-            progress=lambda what, done, total: None,
-        )
+        request = TrainRequest(self.kind, entry_id, corpus, smoke, options)
+        return train_workflow.train(self.path, self.plugins, request)
 
     def findings(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> tuple[Finding, ...]:
         """What `registry validate` finds, with the bench's plugins or others."""
@@ -141,10 +133,10 @@ class Bench:
         return tree(self.folder)
 
     @contextmanager
-    def view(self) -> Iterator[OpenEntry]:
+    def view(self) -> Iterator[VerifiedEntry]:
         """What a hook is given. Raises RejectedError where a document or a digest does not hold."""
         loaded = usable(self.path)
-        with opening_workflow.opened(loaded, self.plugins, find_entry(loaded, self.id)) as view:
+        with opening_workflow.opened(loaded, self.plugins, self.id) as view:
             yield view
 
     def pinned(self) -> list[str]:

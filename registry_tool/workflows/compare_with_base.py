@@ -6,24 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.checks.entry import check_entry
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
-from registry_tool.documents.entries import OpenEntry, sha256_of
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
-from registry_tool.legacy.ensembles import lists, open_ensembles
+from registry_tool.legacy.ensembles import lists, read_ensembles
 from registry_tool.legacy.manifests import check_loose_manifests
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Folder
 from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.opening import inspected, usable
 
 POLICY = "its policy changed"
 PINS = ("digest-mismatch", "size-mismatch")  # what a file says that changed under an unchanged document; or file-...
@@ -121,8 +120,8 @@ def gate_base(
         raise InputError(
             "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
         )
-    with Folder(loaded.folder) as folder, Prober() as prober:
-        comparer = _Comparer(loaded, loaded.registry, before, was, plugins, folder, prober, files)
+    with inspected(loaded, plugins) as inspection:
+        comparer = _Comparer(inspection, before, was, files)
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
@@ -146,14 +145,18 @@ def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base, path: Path
 class _Comparer:
     """A registry as it is and as it was; `before` is an empty one where there was none."""
 
-    loaded: store.Loaded
-    now: Registry
+    inspection: Inspection
     base: Base
     before: Registry
-    plugins: Plugins
-    folder: Folder
-    prober: Prober
     evidence: Mapping[str, bytes] | None
+
+    @property
+    def now(self) -> Registry:
+        return self.inspection.registry
+
+    def _place(self, entry: Entry) -> InFile:
+        """The registry's own file, for findings on an entry, or on one that it had."""
+        return InFile(self.inspection.loaded.name, entry.id)
 
     def judge(self, index: int) -> Judgement | None:
         """The entry at this place; None where the change does nothing to it that needs a judgement."""
@@ -173,15 +176,14 @@ class _Comparer:
             why = POLICY
         else:
             return self._check_kept(index, old)
-        return replace(self._judged(self._open(index), old, why), why=why)
+        return replace(self._judged(self.inspection.verify(index), old, why), why=why)
 
     def deleted(self) -> list[Judgement]:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
         gone = [old for old in self._gone() if old.is_production]
         joined = self._joined() if gone else EMPTY
-        place = self.loaded.name
         return [
-            self._hold(old, "deleted while in production", [DELETED.at(InFile(place, old.id), "/models", id=old.id)])
+            self._hold(old, "deleted while in production", [DELETED.at(self._place(old), "/models", id=old.id)])
             for old in gone
             if joined.get(old.id) != old.sha256
         ]
@@ -192,7 +194,7 @@ class _Comparer:
             yield Change("moved", str(self.base.path), f"moved to {self.base.path_now}")
         if self.base.registry is not None and self.now.schema_version != self.before.schema_version:
             words = f"schema_version {self.before.schema_version} became {self.now.schema_version}"
-            yield Change("schema_version", self.loaded.name, words)
+            yield Change("schema_version", self.inspection.loaded.name, words)
         for entry in self.now.entries:
             old = self._was(entry)
             if old is not None:
@@ -234,16 +236,13 @@ class _Comparer:
         """An entry that needs no judgement is held where its files are not those that were promoted."""
         entry = self.now.entries[index]
         if entry.document == old.document:
-            found = check_entry(self._open(index), self.now, self.plugins, Level.QUICK)
+            quick = self.inspection.quick()
+            found = check_entry(quick.verify(index), quick)
             broken = [f for f in found if f.code in PINS or f.code.startswith("file-")]
         else:
-            found = check_entry(self._open(index), self.now, self.plugins, Level.FULL)
+            found = check_entry(self.inspection.verify(index), self.inspection)
             broken = [f for f in found if f.severity is Severity.ERROR]
         return self._hold(entry, "its files changed", broken) if broken else None
-
-    def _open(self, index: int) -> OpenEntry:
-        entry = self.now.entries[index]
-        return open_entry(self.folder, self.loaded, self.plugins, entry, index, keep=True, prober=self.prober)
 
     def _was(self, entry: Entry) -> Entry | None:
         """The same entry before, under another id where its bytes are the same and neither id stood on both sides."""
@@ -262,8 +261,10 @@ class _Comparer:
                 and "demotion" in entry.document
                 and self.before.schema_version < store.VERSION
             ):
-                view = self._open(index)
-                for member in (view.manifest or EMPTY).get("members", ()) if view.sound else ():
+                view = self.inspection.verify(index)
+                if isinstance(view, BrokenEntry):
+                    continue
+                for member in (view.manifest or EMPTY).get("members", ()):
                     if isinstance(member, dict):
                         members[str(member.get("id"))] = str(member.get("sha256"))
         return members
@@ -275,19 +276,19 @@ class _Comparer:
         if demotion.get("manifest_sha256") == old.sha256:
             return None
         found = "no demotion" if not demotion else f"a demotion of {demotion.get('manifest_sha256')}"
-        place, expected = InFile(self.loaded.name, entry.id), f"one of {old.sha256}"
+        place, expected = self._place(entry), f"one of {old.sha256}"
         finding = UNEXPLAINED.at(place, pointer("models", index, "smoke"), found=found, expected=expected, id=entry.id)
         return self._hold(entry, "demoted", [finding])
 
     def _hold(self, entry: Entry, why: str, findings: list[Finding]) -> Judgement:
-        policy = self.now.policies.get(entry.kind, Policy())
+        policy = self.inspection.policy(entry.kind)
         reasons = tuple(f"{finding.code}: {finding}" for finding in findings)
         return Judgement(Verdict(entry.id, "HOLD", policy, EMPTY, reasons, entry.sha256), None, why, tuple(findings))
 
-    def _judged(self, view: OpenEntry, old: Entry | None, why: str) -> Judgement:
+    def _judged(self, view: VerifiedEntry | BrokenEntry, old: Entry | None, why: str) -> Judgement:
         entry = view.entry
-        errors = [f for f in check_entry(view, self.now, self.plugins, Level.FULL) if f.severity is Severity.ERROR]
-        policy = self.now.policies.get(entry.kind, Policy())
+        errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
+        policy = self.inspection.policy(entry.kind)
         if self.now.schema_version == store.VERSION and self._is_loosened(entry, old):
             hint = "demote what was judged by it, or restore it" if why == POLICY else None
             errors.append(LOOSENED.at(view.row, "/kind", hint=hint, kind=entry.kind))
@@ -298,10 +299,10 @@ class _Comparer:
                 "it was changed since" if was else f"the registry at the base did not have {entry.id} as production"
             )
             errors.append(IMPORT_UNKNOWN.at(view.row, "/promotion", found="imported_from", reason=reason, id=entry.id))
-        if errors:
+        if errors or isinstance(view, BrokenEntry):
             return self._hold(entry, why, errors)
         if "verdict" in promotion:
-            return judge_entry(view, self.now, self.plugins)
+            return judge_entry(view, self.inspection)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
         if self.now.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
@@ -313,19 +314,19 @@ class _Comparer:
         """A single model of version 1 by the summaries of the ensemble that lists it; None where there are none."""
         if self.evidence is None:
             return None
-        for ensemble in open_ensembles(self.folder, self.loaded, self.plugins, self.prober):
+        for ensemble in read_ensembles(self.inspection):
             if lists(ensemble, entry):
-                found, _ = check_loose_manifests(self.folder, self.loaded, self.plugins, Level.FULL, self.prober)
+                found, _ = check_loose_manifests(self.inspection)
                 errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
-                if errors:
+                if errors or isinstance(ensemble, BrokenEntry):
                     return self._hold(entry, "", errors)
-                judgement = judge_foreign(ensemble, self.now, self.plugins, GateRequest(self.evidence))
+                judgement = judge_foreign(ensemble, self.now, self.inspection.plugins, GateRequest(self.evidence))
                 return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
         return None
 
     def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
         """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""
-        stood, kind = self.before.policies.get(entry.kind), self.plugins.kinds.get(entry.kind)
+        stood, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
         if stood is None and old is not None:
             stood = kind.default_policy if kind is not None else Policy()
-        return stood is not None and self.now.policies.get(entry.kind, Policy()).is_looser_than(stood)
+        return stood is not None and self.inspection.policy(entry.kind).is_looser_than(stood)

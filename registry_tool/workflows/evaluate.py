@@ -15,20 +15,21 @@ from registry_tool.hookspec import (
     PredictRequest,
 )
 from registry_tool.plugins.manager import Plugins
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.opening import inspected, usable, verified
 
 
 def evaluate(
     path: Path, plugins: Plugins, entry_id: str, request: EvaluateRequest, incumbent: str | None = None
 ) -> Evaluation:
     """Measure an entry on new data, compared with another one where `incumbent` names it."""
-    loaded = usable(path)
-    entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry) as view:
-        request = replace(request, incumbent=find_incumbent(view, loaded.registry, plugins, incumbent))
+    with inspected(usable(path), plugins) as inspection:
+        view = verified(inspection, entry_id)
+        request = replace(request, incumbent=find_incumbent(view.entry.kind, inspection, incumbent))
         answer = plugins.evaluate(view, request)
     if answer is None:
-        raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be evaluated: `registry plugins` tells which can")
+        raise InputError(
+            f"{entry_id}: the kind {view.entry.kind!r} cannot be evaluated: `registry plugins` tells which can"
+        )
     if incumbent is not None and not compares(answer.document):
         what = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
         raise InputError(f"--incumbent: {what}: leave it out")
@@ -37,10 +38,11 @@ def evaluate(
 
 def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest) -> Iterator[Batch]:
     """Predict rows, batch by batch."""
-    loaded = usable(path)
-    entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry) as view:
+    with inspected(usable(path), plugins) as inspection:
+        view = verified(inspection, entry_id)
         batches = plugins.predict(view, request)
         if batches is None:
-            raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot predict: `registry plugins` tells which can")
+            raise InputError(
+                f"{entry_id}: the kind {view.entry.kind!r} cannot predict: `registry plugins` tells which can"
+            )
         yield from batches

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from registry_tool.checks.policy import judge, summary_policy
 from registry_tool.checks.promotion import find_incumbent, is_random, measure
-from registry_tool.documents.entries import OpenEntry
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding
-from registry_tool.hookspec import GateRequest
-from registry_tool.legacy.ensembles import open_ensembles
+from registry_tool.hookspec import EntryView, GateRequest
+from registry_tool.legacy.ensembles import read_ensembles
+from registry_tool.onnx_summary import OnnxSummary
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Verdict
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.values import EMPTY, Entry, Evidence, Registry, Verdict
+from registry_tool.workflows.opening import inspected, usable, verified
 
 EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
 EVIDENCE_MAX_FILES = 1000
@@ -43,63 +42,86 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
 
     incumbent: another one than the policy's to compare with; the verdict then says so in its policy.
     """
-    loaded = usable(path)
-    entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry) as view:
-        return judge_entry(view, loaded.registry, plugins, incumbent)
+    with inspected(usable(path), plugins) as inspection:
+        return judge_entry(verified(inspection, entry_id), inspection, incumbent)
 
 
-def judge_entry(view: OpenEntry, registry: Registry, plugins: Plugins, incumbent: str | None = None) -> Judgement:
+def judge_entry(view: VerifiedEntry, inspection: Inspection, incumbent: str | None = None) -> Judgement:
     """By the registry's policy and the evidence that the entry pins."""
-    policy = registry.policies.get(view.entry.kind, Policy())
+    policy, plugins = inspection.policy(view.entry.kind), inspection.plugins
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
-    found = find_incumbent(view, registry, plugins, policy.incumbent)
+    found = find_incumbent(view.entry.kind, inspection, policy.incumbent)
     evidence = measure(view, plugins, GateRequest(incumbent=found))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
     return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
 
 
-def gate_foreign(
-    path: Path | None,
-    plugins: Plugins,
-    entry_id: str | None,
-    kind: str | None,
-    evidence: Path,
-    corpus: Path | None = None,
-    seeds: tuple[int, ...] | None = None,
-) -> Judgement:
-    """Judge evidence that lies in a folder, for an entry, an ensemble of version 1, or for none; it flips nothing.
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Evidence that lies in a folder. corpus: a corpus file that it must fit. seeds: of which there must be evidence.
 
-    Without an entry the policy is the registry's for `kind`, or the kind's default; without predictions the kind's
-    rules for summaries take the default's place. seeds: of which there must be evidence; without them and without an
-    entry, as many as the policy's `n_seeds` asks for. Raises InputError where one is missing.
+    Without seeds, and without an entry to judge, there must be as many as the policy's `n_seeds` asks for.
     """
-    files = read_evidence(evidence)
-    loaded = usable(path) if path is not None else None
-    request = GateRequest(files, corpus, seeds=seeds)
-    if entry_id is not None:
-        if loaded is None:
-            raise InputError(f"{entry_id}: found no registry, expected one with this entry: name it with --registry")
-        with _entry_or_ensemble(loaded, plugins, entry_id) as view:
-            return judge_foreign(view, loaded.registry, plugins, request)
-    entry = Entry("evidence", kind or _only_gated_kind(plugins), True, "0" * 64)
-    with Folder(evidence) as folder, Prober() as prober:
-        view = OpenEntry(folder, entry, 0, "", EVIDENCE_MAX_BYTES, prober)
-        judgement = judge_foreign(view, loaded.registry if loaded is not None else None, plugins, request)
+
+    folder: Path
+    corpus: Path | None = None
+    seeds: tuple[int, ...] | None = None
+
+    def request(self) -> GateRequest:
+        return GateRequest(read_evidence(self.folder), self.corpus, seeds=self.seeds)
+
+
+def gate_foreign(path: Path, plugins: Plugins, entry_id: str, foreign: Foreign) -> Judgement:
+    """Judge foreign evidence for an entry or an ensemble of version 1, by its registry's policy; it flips nothing.
+
+    Evidence without predictions is judged by the kind's rules for summaries in the default policy's place.
+    """
+    request = foreign.request()
+    with inspected(usable(path), plugins) as inspection:
+        return judge_foreign(_entry_or_ensemble(inspection, entry_id), inspection.registry, plugins, request)
+
+
+def gate_foreign_kind(path: Path | None, plugins: Plugins, kind: str | None, foreign: Foreign) -> Judgement:
+    """Judge foreign evidence for no entry, by the registry's policy for `kind`, or by the kind's default.
+
+    Raises InputError where a seed is missing.
+    """
+    request = foreign.request()
+    registry = usable(path).registry if path is not None else None
+    view = NoEntry(Entry("evidence", kind or _only_gated_kind(plugins), True, "0" * 64))
+    judgement = judge_foreign(view, registry, plugins, request)
     asked = [rule.bound for rule in judgement.verdict.policy.rules if (rule.metric, rule.op) == ("n_seeds", ">=")]
     found = judgement.verdict.metrics.get("n_seeds")
-    if seeds is None and found is not None and asked and found < max(asked):
+    if foreign.seeds is None and found is not None and asked and found < max(asked):
         raise InputError(
-            f"{evidence}: found the evidence of {found:g} seeds, expected {max(asked):g} (n_seeds): "
+            f"{foreign.folder}: found the evidence of {found:g} seeds, expected {max(asked):g} (n_seeds): "
             "add the missing files, or name the seeds with --seeds"
         )
     return replace(judgement, verdict=replace(judgement.verdict, manifest_sha256=None))
 
 
-def judge_foreign(view: OpenEntry, registry: Registry | None, plugins: Plugins, request: GateRequest) -> Judgement:
-    """Foreign evidence on an opened entry, by the registry's policy."""
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class NoEntry:
+    """What a hook is given where evidence is judged for no entry: nothing is pinned. A `hookspec.EntryView`."""
+
+    entry: Entry
+    manifest: None = None
+    paths: tuple[str, ...] = ()
+
+    def read(self, path: str) -> bytes:
+        raise KeyError(f"{path}: there is no entry that could pin it")
+
+    def onnx(self, path: str) -> OnnxSummary:
+        raise KeyError(f"{path}: there is no entry that could pin it")
+
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+        return Finding(code, message, **{"entry": self.entry.id, "pointer": pointer, **fields})
+
+
+def judge_foreign(view: EntryView, registry: Registry | None, plugins: Plugins, request: GateRequest) -> Judgement:
+    """Foreign evidence, by the registry's policy."""
     evidence, kind = measure(view, plugins, request), plugins.kinds[view.entry.kind]
     policy = (registry.policies if registry is not None else EMPTY).get(kind.name, kind.default_policy)
     if evidence.summary_only:
@@ -107,19 +129,16 @@ def judge_foreign(view: OpenEntry, registry: Registry | None, plugins: Plugins, 
     return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
 
 
-@contextmanager
-def _entry_or_ensemble(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[OpenEntry]:
+def _entry_or_ensemble(inspection: Inspection, entry_id: str) -> VerifiedEntry:
     """The entry of this id; in version 1 also an ensemble whose manifest no entry names."""
-    if loaded.registry.entry(entry_id) is None:
-        with Folder(loaded.folder) as folder, Prober() as prober:
-            for view in open_ensembles(folder, loaded, plugins, prober):
-                if view.entry.id == entry_id:
-                    if not view.sound:
-                        raise RejectedError(f"{entry_id}: {view.findings[0]}: run `registry validate {loaded.path}`")
-                    yield view
-                    return
-    with opened(loaded, plugins, find_entry(loaded, entry_id)) as view:
-        yield view
+    if inspection.registry.entry(entry_id) is None:
+        for ensemble in read_ensembles(inspection):
+            if ensemble.entry.id == entry_id:
+                if isinstance(ensemble, BrokenEntry):
+                    path = inspection.loaded.path
+                    raise RejectedError(f"{entry_id}: {ensemble.findings[0]}: run `registry validate {path}`")
+                return ensemble
+    return verified(inspection, entry_id)
 
 
 def _only_gated_kind(plugins: Plugins) -> str:

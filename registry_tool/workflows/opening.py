@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from registry_tool.checks.entry import check_entry, open_entry
+from registry_tool.checks.entry import check_entry
 from registry_tool.documents import store
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
-from registry_tool.hookspec import (
-    Level,
-)
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import (
-    Folder,
-)
+from registry_tool.storage.files import Folder
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry
@@ -51,35 +48,42 @@ def refuse_duplicate(path: Path, registry: Registry, entry_id: str) -> None:
 
 
 @contextmanager
-def opened(loaded: Loaded, plugins: Plugins, entry: Entry) -> Iterator[OpenEntry]:
-    """The entry with verified bytes. Raises RejectedError where a document or a digest does not hold."""
-    index = next(i for i, e in enumerate(loaded.registry.entries) if e.id == entry.id)
+def inspected(loaded: Loaded, plugins: Plugins) -> Iterator[Inspection]:
+    """The registry with its folder open, at Level.FULL."""
     with Folder(loaded.folder) as folder, Prober() as prober:
-        view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)
-        if not view.sound:
-            raise RejectedError(f"{entry.id}: {view.findings[0]}: run `registry validate {loaded.path}`")
-        yield view
+        yield Inspection(loaded, plugins, folder, prober)
 
 
-def save_sound(
-    path: Path, registry: Registry, entry: Entry, plugins: Plugins, made: str | None, prober: Prober | None = None
-) -> None:
+def verified(inspection: Inspection, entry_id: str) -> VerifiedEntry:
+    """The entry of this id. Raises InputError as `find_entry`, RejectedError where a document or a digest is wrong."""
+    entry, path = find_entry(inspection.loaded, entry_id), inspection.loaded.path
+    found = inspection.verify(inspection.registry.entries.index(entry))
+    if isinstance(found, BrokenEntry):
+        raise RejectedError(f"{entry_id}: {found.findings[0]}: run `registry validate {path}`")
+    return found
+
+
+@contextmanager
+def opened(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[VerifiedEntry]:
+    """One verified entry, for those who need nothing else of its registry."""
+    find_entry(loaded, entry_id)
+    with inspected(loaded, plugins) as inspection:
+        yield verified(inspection, entry_id)
+
+
+def save_sound(inspection: Inspection, registry: Registry, entry: Entry, made: str | None) -> None:
     """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
 
-    made: a file or folder relative to the registry's folder, None where it stood there before. prober: one that lives
-    on. Raises PluginError.
+    inspection: of the registry that is replaced. made: a file or folder relative to the registry's folder, None where
+    it was there before. Raises PluginError.
     """
-    if prober is None:
-        with Prober() as own:
-            save_sound(path, registry, entry, plugins, made, own)
-        return
+    path = inspection.loaded.path
     loaded = store.read(path, dump(registry.to_dict()))
     findings = list(loaded.findings)
     if isinstance(loaded, Loaded) and not findings:
         index = [e.id for e in loaded.registry.entries].index(entry.id)
-        with Folder(path.parent) as folder:
-            view = open_entry(folder, loaded, plugins, entry, index, keep=True, prober=prober)
-            findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+        after = replace(inspection, loaded=loaded)
+        findings = check_entry(after.verify(index), after)
     errors = [f for f in findings if f.severity is Severity.ERROR]
     if errors:
         if made is not None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.registry import check_plugins, sort
-from registry_tool.documents.entries import OpenEntry
+from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.store import located
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding
-from registry_tool.hookspec import Figure, Level
+from registry_tool.hookspec import Figure
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import EMPTY, Artifact, Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement, judge_entry
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.opening import inspected, usable, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Overview:
 def gather(path: Path, plugins: Plugins, entry_id: str) -> Overview:
     """The overview of an entry whose documents and digests hold. Raises RejectedError for one that is not."""
     loaded = usable(path)
-    entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry) as view:
-        findings = [*check_plugins(plugins, loaded.name), *check_entry(view, loaded.registry, plugins, Level.FULL)]
-        documents = view.documents | ({loaded.name: loaded.document} if loaded.document else {})
+    with inspected(loaded, plugins) as inspection:
+        view = verified(inspection, entry_id)
+        findings = [*check_plugins(plugins, loaded.name), *check_entry(view, inspection)]
+        documents = view.documents | {loaded.name: loaded.document}
         found = Overview(
-            entry,
-            loaded.registry.policies.get(entry.kind, Policy()),
+            view.entry,
+            inspection.policy(view.entry.kind),
             view.manifest or EMPTY,
             tuple(replace(pin, size=len(view.read(name))) for name, pin in view.artifacts.items()),
             tuple(sort(located(findings, documents))),
@@ -56,22 +56,22 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Overview:
             figures=_figures(view, plugins),
         )
         try:
-            return replace(found, judgement=judge_entry(view, loaded.registry, plugins))
+            return replace(found, judgement=judge_entry(view, inspection))
         except (InputError, RejectedError) as error:  # rejected: the incumbent it is compared with
             return replace(found, unjudged=str(error))
 
 
-def _verdict(view: OpenEntry) -> Artifact | None:
+def _verdict(view: VerifiedEntry) -> Artifact | None:
     """The pinned verdict file, where there is one and its digest holds; check_entry says what is wrong with it."""
     promotion = view.entry.promotion
     if not isinstance(promotion, Mapping) or "verdict" not in promotion:
         return None
     path, digest = promotion["verdict"], promotion["sha256"]
     document = view.pinned_document(path, digest, "promotion", "sha256")
-    return Artifact(path, digest, len(document.data)) if document else None
+    return None if isinstance(document, Finding) else Artifact(path, digest, len(document.data))
 
 
-def _figures(view: OpenEntry, plugins: Plugins) -> tuple[Figure, ...]:
+def _figures(view: VerifiedEntry, plugins: Plugins) -> tuple[Figure, ...]:
     kind = view.entry.kind
     if kind not in plugins.kinds:
         return ()

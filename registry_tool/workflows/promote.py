@@ -12,14 +12,13 @@ from registry_tool.documents.entries import sha256_of
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
-from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Policy, Registry, checked_text
+from registry_tool.values import Entry, Registry, checked_text
 from registry_tool.workflows.gate import Judgement, judge_entry
-from registry_tool.workflows.opening import find_entry, opened, save_sound, usable
+from registry_tool.workflows.opening import find_entry, inspected, save_sound, usable, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +45,29 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
         loaded, registry, entry = _writable(path, entry_id)
         if entry.is_production:
             raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
-        with opened(loaded, plugins, entry) as view:
-            findings = check_entry(view, registry, plugins, Level.FULL)
+        with inspected(loaded, plugins) as inspection:
+            view = verified(inspection, entry_id)
+            findings = check_entry(view, inspection)
             if errors := [f for f in findings if f.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
             if is_random(view):
                 raise RejectedError(
                     f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it"
                 )
-            policy = registry.policies.get(entry.kind, Policy())
+            policy = inspection.policy(entry.kind)
             if policy.gate == "manual":
                 if not reason:
                     raise InputError(f"{entry_id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
                 checked_text("--reason", reason, 512)
                 flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
                 try:
-                    save_sound(path, registry.with_entry(flipped), flipped, plugins, None, view.prober)
+                    save_sound(inspection, registry.with_entry(flipped), flipped, None)
                 except PluginError as error:
                     raise RejectedError(str(error)) from error
                 return Flip(flipped)
             if reason:
                 raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
-            judgement = judge_entry(view, registry, plugins)
+            judgement = judge_entry(view, inspection)
             if not judgement.verdict.promotes:
                 return Flip(entry, judgement)
             if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
@@ -80,7 +80,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             made = None if (path.parent / where).exists() else where
             write_atomic(path.parent / where, data, root=path.parent)
             flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
-            save_sound(path, registry.with_entry(flipped), flipped, plugins, made, view.prober)
+            save_sound(inspection, registry.with_entry(flipped), flipped, made)
             return Flip(flipped, judgement, where)
 
 

@@ -11,14 +11,14 @@ from registry_tool.checks.entry import check_entry
 from registry_tool.documents.entries import PIN_KEYS
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
-from registry_tool.hookspec import Agreement, EntryView, Level, ReproduceRequest, Reproduction
+from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import Json
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.opening import find_entry, inspected, usable, verified
 from registry_tool.workflows.train import pinned
 
 ENVIRONMENT = "environment"  # the manifest's list of {name, version}: recorded, not compared
@@ -91,8 +91,9 @@ def reproduce(
     entry = find_entry(loaded, entry_id)
     if keep is not None and keep.is_dir() and any(keep.iterdir()):
         raise InputError(f"{keep}: found files, expected a new or empty folder: name another")
-    with opened(loaded, plugins, entry) as view:
-        findings = check_entry(view, loaded.registry, plugins, Level.FULL)
+    with inspected(loaded, plugins) as inspection:
+        view = verified(inspection, entry_id)
+        findings = check_entry(view, inspection)
         if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
             raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to reproduce: {error}")
         made = plugins.reproduce(view, request)

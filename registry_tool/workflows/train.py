@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from registry_tool.documents import store
 from registry_tool.documents.entries import pins_of, sha256_of
+from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.hookspec import (
-    Progress,
-    Trained,
-    TrainRequest,
-)
+from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import (
     LOCK_NAME,
@@ -28,7 +25,7 @@ from registry_tool.storage.files import (
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Json, Registry
-from registry_tool.workflows.opening import refuse_duplicate, save_sound, usable
+from registry_tool.workflows.opening import inspected, refuse_duplicate, save_sound, usable
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
@@ -43,74 +40,71 @@ class Registered:
     trained: Trained
 
 
-def train(
-    path: Path,
-    plugins: Plugins,
-    kind: str,
-    entry_id: str,
-    *,
-    corpus: Path | None,
-    smoke: bool,
-    options: Mapping[str, Any],
-    progress: Progress,
-) -> Registered:
+def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
     """Train an entry and register it as smoke; the registry is the old one until the last step.
 
     Raises InputError before training for an id or registry that cannot take the entry, RejectedError for a
     production id.
     """
     plugins.need_all()
-    before = _check_target(path, entry_id, kind)
-    request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
+    before = _target(path, request)
     trained = plugins.train(request)
     if trained is None:
         raise InputError(
-            f"kind {kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
+            f"kind {request.kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
         )
-    owner = plugins.owner(kind).name
-    try:
-        data = dump({**pinned(trained), **store.schema_beside(path, before, kind)})
-    except (FileProblem, TypeError, ValueError) as error:
-        raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
-    if smoke and trained.manifest.get("random_rows") is not True:
-        raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
-    digest = sha256_of(data)
-    folder = f"{entry_id}/{digest[:12]}"
-    entry = Entry.from_dict(
-        {
-            **trained.entry,
-            "id": entry_id,
-            "kind": kind,
-            "manifest": f"{folder}/manifest.json",
-            "sha256": digest,
-            "smoke": True,
-        }
-    )
+    entry, files = _artifacts(path, plugins, request, trained, before.registry)
+    folder = posixpath.dirname(entry.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         created = not path.exists()
-        registry = _check_target(path, entry_id, kind)
-        if (old := registry.entry(entry_id)) is not None:  # why it left production outlives the next model
+        loaded = _target(path, request)
+        if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
         if created and not (path.parent / ".gitignore").exists():  # `git add` shall leave the lock and staging out
             write_atomic(path.parent / ".gitignore", f"{LOCK_NAME}\n{STAGING}*\n".encode())
         made = None if (path.parent / folder).exists() else folder
-        publish_folder(path.parent, folder, {**trained.files, "manifest.json": data})
-        registry = registry.with_entry(entry)
-        if kind not in registry.policies:
-            registry = registry.with_policy(kind, plugins.kinds[kind].default_policy)
-        save_sound(path, registry, entry, plugins, made)
+        publish_folder(path.parent, folder, files)
+        registry = loaded.registry.with_entry(entry)
+        if entry.kind not in registry.policies:
+            registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
+        with inspected(loaded, plugins) as inspection:
+            save_sound(inspection, registry, entry, made)
     return Registered(entry, folder, created, trained)
 
 
-def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
+def _artifacts(
+    path: Path, plugins: Plugins, request: TrainRequest, trained: Trained, registry: Registry
+) -> tuple[Entry, dict[str, bytes]]:
+    """The entry of what was trained, and the files of its artifact folder. Raises PluginError for what is none."""
+    owner = plugins.owner(request.kind).name
+    try:
+        data = dump({**pinned(trained), **store.schema_beside(path, registry, request.kind)})
+    except (FileProblem, TypeError, ValueError) as error:
+        raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
+    if request.smoke and trained.manifest.get("random_rows") is not True:
+        raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
+    digest = sha256_of(data)
+    document = {
+        **trained.entry,
+        "id": request.entry_id,
+        "kind": request.kind,
+        "manifest": f"{request.entry_id}/{digest[:12]}/manifest.json",
+        "sha256": digest,
+        "smoke": True,
+    }
+    return Entry.from_dict(document), {**trained.files, "manifest.json": data}
+
+
+def _target(path: Path, request: TrainRequest) -> Loaded:
     """The registry that is to take the entry, an empty one where there is none yet."""
+    kind, entry_id = request.kind, request.entry_id
     if not ID.match(entry_id):
         raise InputError(
             f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
         )
     if not path.exists():
-        return store.empty()
+        return store.new(path)
     loaded = usable(path)
     if loaded.registry.schema_version != store.VERSION:
         raise InputError(
@@ -123,7 +117,7 @@ def _check_target(path: Path, entry_id: str, kind: str) -> Registry:
         raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")
     if old is not None and old.kind != kind:
         raise InputError(f"{path}: {entry_id} is of kind {old.kind!r}, not {kind!r}: take another --id")
-    return loaded.registry
+    return loaded
 
 
 def pinned(trained: Trained) -> Json:

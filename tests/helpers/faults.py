@@ -247,17 +247,8 @@ def _actions(base: Path, plugins: Plugins) -> Sequence[Action]:
     """Whatever writes a registry; a new story takes one line."""
 
     def train(name: str, seed: int) -> Callable[[Path], object]:
-        options = {"seed": seed}
-        return lambda folder: train_workflow.train(
-            folder / "registry.json",
-            plugins,
-            "light",
-            name,
-            corpus=None,
-            smoke=False,
-            options=options,
-            progress=lambda *_: None,
-        )
+        request = TrainRequest("light", name, options={"seed": seed})
+        return lambda folder: train_workflow.train(folder / "registry.json", plugins, request)
 
     def flip(name: str, reason: str | None = None) -> Callable[[Path], object]:
         return lambda folder: promote_workflow.flip(folder / "registry.json", plugins, name, reason)

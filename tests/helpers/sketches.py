@@ -40,5 +40,4 @@ class Trainer:
 
 
 def train(path: Path, trainer: Any, entry_id: str = "s", plugins: Plugins | None = None, **more: Any) -> Registered:
-    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None, **more}
-    return train_workflow.train(path, plugins or with_plugin(trainer), "sketch", entry_id, **arguments)
+    return train_workflow.train(path, plugins or with_plugin(trainer), TrainRequest("sketch", entry_id, **more))

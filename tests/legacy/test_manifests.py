@@ -13,7 +13,7 @@ from version1 import Ensembles, Rows
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
 from registry_tool.findings import Finding, Severity
-from registry_tool.hookspec import Level, hookimpl
+from registry_tool.hookspec import Kind, Level, hookimpl
 from registry_tool.plugins.manager import load as load_plugins
 
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
@@ -86,6 +86,27 @@ def test_a_member_without_an_entry_is_found(tmp_path: Path) -> None:
     found = rows.findings()
     assert {f.pointer for f in found if f.code == "loose-member-unregistered"} == {"/members/2"}
     assert "file-unregistered" in codes(found)
+
+
+class Lax:
+    """A plugin with a kind whose schema asks for no digests."""
+
+    @hookimpl
+    def registry_kinds(self) -> list[Kind]:
+        return [Kind("lax", "anything", schema={"type": "object"})]
+
+
+@pytest.mark.parametrize("pin", [{}, {"sha256": None}, {"sha256": 7}, {"sha256": "0" * 63}], ids=repr)
+def test_a_member_without_a_digest_is_an_unpinned_file(tmp_path: Path, pin: dict[str, Any]) -> None:
+    """A schema that does not demand the digest lets it through to a finding, and the other members are checked."""
+    rows = Rows(tmp_path)
+    first, second = rows.manifest["members"]
+    manifest = {"id": "lax1", "kind": "lax", "members": [{"onnx": first["onnx"], **pin}, second | {"seed": 5}]}
+    write(tmp_path, "lax.json", manifest)
+    for level in Level:
+        found = findings(tmp_path, *rows.rows, level=level, more=[Lax(), Ensembles()])
+        places = {(f.code, f.pointer) for f in found if f.file == "lax.json"}
+        assert places >= {("pin-missing", "/members/0/onnx"), ("loose-member-disagrees", "/members/1/seed")}
 
 
 @pytest.mark.parametrize("onnx", ["../e_seed0.onnx", "/etc/hostname"])

@@ -50,7 +50,7 @@ def test_production_was_trained_on_the_shipped_corpus(plugins: Plugins, registry
 
     (entry,) = (entry for entry in registry.entries if entry.is_production)
     corpus = read_corpus(SHIPPED, ColumnSpec())
-    with opened(usable(REGISTRY), plugins, entry) as view:
+    with opened(usable(REGISTRY), plugins, entry.id) as view:
         assert view.manifest is not None
         assert view.manifest["corpus"]["sha256"] == corpus.sha256
         assert view.manifest["corpus"]["rows_sha256"] == corpus.rows_sha256

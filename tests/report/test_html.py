@@ -135,7 +135,7 @@ def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
         assert f"{rule.metric} {verdict.metrics[rule.metric]:.6f} {rule.op} {rule.bound:g} {met}" in text
     for reason in verdict.reasons:
         assert reason in text
-    with opened(loaded, load(), entry) as view:
+    with opened(loaded, load(), entry_id) as view:
         files = {name: (artifact.sha256, len(view.read(name))) for name, artifact in view.artifacts.items()}
         corpus = (view.manifest or {})["corpus"]
     for name, (digest, size) in files.items():

@@ -109,8 +109,7 @@ def test_a_demoted_entry_may_be_trained_again_in_one_change(tmp_path: Path) -> N
     plugins, box = with_plugin(Lines()), Sandbox(tmp_path / "model" / "registry.json", "l")
 
     def train() -> None:
-        options: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}}
-        train_workflow.train(box.path, plugins, "lines", "l", progress=lambda what, done, total: None, **options)
+        train_workflow.train(box.path, plugins, TrainRequest("lines", "l"))
 
     train()
     promote_workflow.flip(box.path, plugins, "l", "by eye")

@@ -16,7 +16,7 @@ from sandbox import Sandbox, to_json
 from registry_tool.errors import InputError
 from registry_tool.plugins.manager import load
 from registry_tool.values import Verdict
-from registry_tool.workflows.gate import gate_foreign
+from registry_tool.workflows.gate import Foreign, gate_foreign, gate_foreign_kind
 
 # ---- gate --evidence --------------------------------------------------------------------------------------------
 
@@ -74,7 +74,10 @@ def consistent(document: dict[str, Any]) -> dict[str, Any]:
 def foreign(
     box: Sandbox, folder: Path, entry: str | None = None, corpus: Path | None = None, seeds: Any = None
 ) -> Verdict:
-    return gate_foreign(box.path, load(), entry, "fr_ensemble", folder, corpus, seeds).verdict
+    given = Foreign(folder, corpus, seeds)
+    if entry is not None:
+        return gate_foreign(box.path, load(), entry, given).verdict
+    return gate_foreign_kind(box.path, load(), "fr_ensemble", given).verdict
 
 
 def test_public_summaries_are_judged_and_marked(smoke: Sandbox, summaries: Any, made: Made) -> None:
@@ -87,7 +90,7 @@ def test_public_summaries_are_judged_and_marked(smoke: Sandbox, summaries: Any, 
     for corpus, seeds in ((None, None), (made.corpus, None), (made.corpus, range(5))):
         verdict = foreign(smoke, folder, None, corpus, seeds and tuple(seeds))
         assert (verdict.reasons, verdict.promotes, verdict.summary_only) == ((), True, True)
-    judgement = gate_foreign(None, load(), None, None, folder)
+    judgement = gate_foreign_kind(None, load(), None, Foreign(folder))
     assert judgement.verdict.promotes
     assert judgement.verdict.manifest_sha256 is None
     assert judgement.verdict.policy == load().kinds["fr_ensemble"].summary_policy
@@ -325,9 +328,7 @@ def test_evidence_needs_a_kind_or_an_entry_that_is_there(smoke: Sandbox, summari
     with pytest.raises(InputError, match="no entry 'timy'"):
         foreign(smoke, folder, "timy")
     with pytest.raises(InputError, match="'thumb'"):
-        gate_foreign(None, load(), None, "thumb", folder, None)
-    with pytest.raises(InputError, match="found no registry"):
-        gate_foreign(None, load(), "tiny", None, folder, None)
+        gate_foreign_kind(None, load(), "thumb", Foreign(folder))
 
 
 @pytest.mark.parametrize("option", [("--corpus", "gone.parquet"), ("--kind", "fr_ensemble")])

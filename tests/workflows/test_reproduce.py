@@ -12,7 +12,7 @@ from command_line import Program, Ran
 from sandbox import Sandbox
 from thumbs import with_plugin
 
-from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, hookimpl
+from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows.train import train
 
@@ -60,8 +60,7 @@ class Bench:
     registry: Program
 
     def train(self) -> None:
-        options: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *given: None}
-        train(self.box.path, self.plugins, "note", "n", **options)
+        train(self.box.path, self.plugins, TrainRequest("note", "n"))
 
     def reproduce(self, *arguments: object) -> Ran:
         where = ("--registry", self.box.path)

@@ -18,6 +18,7 @@ from thumbs import with_plugin
 from registry_tool.documents import store
 from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
 from registry_tool.hookspec import (
+    TrainRequest,
     hookimpl,
 )
 from registry_tool.plugins.manager import load
@@ -135,9 +136,8 @@ def test_an_id_that_is_none_is_refused_before_training(path: Path, bad: str) -> 
 def test_a_production_id_is_refused_before_training(production: Sandbox) -> None:
     """What ships does not change: take a new id."""
     before = production.tree()
-    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
     with pytest.raises(RejectedError, match=r"tiny is production.*new --id"):
-        train_workflow.train(production.path, load(), "fr_ensemble", "tiny", **arguments)
+        train_workflow.train(production.path, load(), TrainRequest("fr_ensemble", "tiny"))
     assert production.tree() == before
 
 
@@ -191,11 +191,10 @@ def test_a_registry_that_cannot_take_the_entry_is_refused_before_training(
 
 def test_an_unknown_kind_cannot_be_trained(path: Path) -> None:
     """Neither can one whose plugin does not train."""
-    arguments: dict[str, Any] = {"corpus": None, "smoke": False, "options": {}, "progress": lambda *tick: None}
     with pytest.raises(InputError, match="'unheard_of'"):
-        train_workflow.train(path, load(), "unheard_of", "a", **arguments)
+        train_workflow.train(path, load(), TrainRequest("unheard_of", "a"))
     with pytest.raises(InputError, match=r"'fr'.*cannot be trained"):
-        train_workflow.train(path, load(), "fr", "a", **arguments)
+        train_workflow.train(path, load(), TrainRequest("fr", "a"))
     assert not path.parent.exists()
 
 

@@ -24,7 +24,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import GateRequest
 from registry_tool.plugins.manager import load
 from registry_tool.workflows import opening as opening_workflow
-from registry_tool.workflows.opening import find_entry, usable
+from registry_tool.workflows.opening import usable
 from registry_tool.workflows.promote import flip
 from registry_tool.workflows.validate import validate
 
@@ -35,7 +35,7 @@ TOLERANCE = 1e-9  # another summation order
 def view(smoke: Sandbox) -> Iterator[Any]:
     """The trained entry as a hook sees it."""
     loaded = usable(smoke.path)
-    with opening_workflow.opened(loaded, load(), find_entry(loaded, "tiny")) as opened:
+    with opening_workflow.opened(loaded, load(), "tiny") as opened:
         yield opened
 
 

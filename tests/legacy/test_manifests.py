@@ -100,6 +100,7 @@ class Lax:
 def test_a_member_without_a_digest_is_an_unpinned_file(tmp_path: Path, pin: dict[str, Any]) -> None:
     """A schema that does not demand the digest lets it through to a finding, and the other members are checked."""
     rows = Rows(tmp_path)
+    rows.findings()
     first, second = rows.manifest["members"]
     manifest = {"id": "lax1", "kind": "lax", "members": [{"onnx": first["onnx"], **pin}, second | {"seed": 5}]}
     write(tmp_path, "lax.json", manifest)

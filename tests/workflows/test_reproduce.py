@@ -12,7 +12,16 @@ from command_line import Program, Ran
 from sandbox import Sandbox
 from thumbs import with_plugin
 
-from registry_tool.hookspec import Agreement, EntryView, Kind, ReproduceRequest, Reproduction, Trained, TrainRequest, hookimpl
+from registry_tool.hookspec import (
+    Agreement,
+    EntryView,
+    Kind,
+    ReproduceRequest,
+    Reproduction,
+    Trained,
+    TrainRequest,
+    hookimpl,
+)
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows.train import train
 

@@ -134,9 +134,17 @@ class PinnedFiles:
     def onnx(self, name: str) -> OnnxSummary:
         """What the ONNX file of this name says; see `hookspec.EntryView`."""
         data = self.read(name)
+        return self._prober(name).read(data, sha256=self.artifacts[name].sha256)
+
+    def run(self, name: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the ONNX file of this name gives for rows; see `hookspec.EntryView`."""
+        data = self.read(name)
+        return self._prober(name).infer(data, inputs)
+
+    def _prober(self, name: str) -> Prober:
         if self._reader.prober is None:
-            raise PluginError(f"{name}: no ONNX file is read at --level quick: return early")
-        return self._reader.prober.read(data, sha256=self.artifacts[name].sha256)
+            raise PluginError(f"{name}: no ONNX file is read or run at --level quick: return early")
+        return self._reader.prober
 
     def read_unpinned(self, path: str) -> bytes:
         """A file that nothing pins by sha256, for the core's own checks. Raises FileProblem."""
@@ -215,12 +223,6 @@ class ReadEntry:
         """The file that `finding` points into: the manifest, the sidecar, else the registry."""
         return self.entry.manifest or self.sidecar or str(self.row.file)
 
-    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        data = self.read(path)
-        if self.prober is None:
-            raise PluginError(f"{path}: no ONNX file is run at --level quick: return early")
-        return self.prober.infer(data, inputs)
-
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         file, base = fields.pop("file", self.document_file), self.row.base or ""
         if file == self.row.file and not pointer.startswith(base):
@@ -252,6 +254,9 @@ class VerifiedEntry(ReadEntry):
 
     def onnx(self, path: str) -> OnnxSummary:
         return self.files.onnx(path)
+
+    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.files.run(path, inputs)
 
     def pinned_document(self, path: str, sha256: str, *field: str) -> Document | Finding:
         """A JSON document that a field of the entry pins (its verdict)."""

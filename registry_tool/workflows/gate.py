@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -114,6 +115,9 @@ class NoEntry:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
     def onnx(self, path: str) -> OnnxSummary:
+        raise KeyError(f"{path}: there is no entry that could pin it")
+
+    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:

@@ -285,8 +285,8 @@ def test_a_broken_entry_is_no_view_of_an_entry(tmp_path: Path) -> None:
     """No hook can be given one: it has no bytes, no paths, no models to hand out."""
     with read(tmp_path, with_manifest(tmp_path, {}, **{"a.onnx": b"A"})) as found:
         assert isinstance(found, BrokenEntry)
-        missing = {name for name in ("read", "onnx", "paths") if not hasattr(found, name)}
-        assert missing == {"read", "onnx", "paths"}
+        missing = {name for name in ("read", "onnx", "run", "paths") if not hasattr(found, name)}
+        assert missing == {"read", "onnx", "run", "paths"}
 
 
 def test_a_verified_entry_goes_with_its_last_reader(tmp_path: Path) -> None:

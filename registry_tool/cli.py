@@ -12,10 +12,10 @@ import threading
 import click
 
 from registry_tool import __version__
-from registry_tool.commands import audit, gate, inspect, models, sign
+from registry_tool.commands import audit, ci, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
-from registry_tool.errors import ExitCode, PluginError, RegistryError
+from registry_tool.errors import ExitCode, PluginError, RegistryError, environment_error
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 from registry_tool.values import visible
 
@@ -68,7 +68,7 @@ for _command in (
     *(inspect.validate, inspect.list_, inspect.show_, inspect.card, inspect.report),
     *(inspect.rule, inspect.plugins, inspect.schema, inspect.prune),
     *(models.train, models.evaluate, models.predict),
-    *(gate.gate, gate.flip),
+    *(gate.gate, gate.flip, ci.ci, ci.known_findings),
     *(audit.migrate, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature),
 ):
@@ -138,10 +138,7 @@ def _invoke() -> tuple[int, str | None]:
         return error.exit_code, f"registry: {visible(str(error))}"
     except OSError as error:
         _drop_output()
-        return (
-            ExitCode.BROKEN,
-            f"registry: {error.filename or 'output'}: {error.strerror}: free or unlock it and run again",
-        )
+        return ExitCode.BROKEN, f"registry: {environment_error(error)}"
 
 
 def _drop_output() -> None:

@@ -38,5 +38,10 @@ class WorldError(RegistryError):
     exit_code = ExitCode.BROKEN
 
 
+def environment_error(error: OSError) -> WorldError:
+    """What the system refused, as the one line that a user gets."""
+    return WorldError(f"{error.filename or 'output'}: {error.strerror}: free or unlock it and run again")
+
+
 class PluginError(WorldError):
     """A plugin that does not load, breaks a hook's contract, or owns what another one owns already."""

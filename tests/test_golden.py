@@ -411,6 +411,21 @@ def gate_base(at: Scene) -> None:
 
 
 @scene
+def ci(at: Scene) -> None:
+    """Both steps in one run, each output; then a list of known findings, and what cannot be judged."""
+    at.run("ci", "--registry", "frozen/model")
+    at.commit(1, "start")
+    at.run("known-findings", "write", "--registry", "invalid/license-missing", files=["known-findings.json"])
+    at.commit(2, "list what is known")
+    documents = ("--sarif", "out.sarif", "--junit", "out.xml", "--json", "out.json", "--summary", "out.md")
+    files = ["out.sarif", "out.xml", "out.json", "out.md"]
+    known = ("--known-findings", "known-findings.json", "--strict")
+    at.run("ci", "--registry", "invalid/license-missing", "--base", "HEAD", *known, *documents, files=files)
+    at.run("ci", "--registry", "frozen/model", "--base", "gone", "--github", *documents, files=files)
+    at.run("ci", "--registry", "frozen/model", "--require-base")
+
+
+@scene
 def flip(at: Scene) -> None:
     for example in ("valid/demoted", "valid/manual", "valid/smoke", "valid/version-1-smoke", *SOME_INVALID[:2]):
         at.run("flip", "m", "--registry", example)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,48 @@ def list_tree(place: Place, revision: str, name: str | None = None) -> list[Item
     lines = os.fsdecode(answer.stdout).split("\0")[:-1] if answer.returncode == 0 else []
     split = (line.partition("\t") for line in lines)
     return [Item(head.split(" ")[0], head.split(" ")[2], path) for head, _, path in split]
+
+
+def read_at(place: Place, revision: str, path: str) -> bytes | None:
+    """The bytes of a file of a revision; None where there is none. Raises InputError as `find_in_tree` does."""
+    item = find_in_tree(place, revision, path)
+    if item is None:
+        return None
+    with blobs(place.top) as blob:
+        return blob(item.oid)
+
+
+def changed_lines(place: Place, revision: str, path: str) -> Lines:
+    """Which lines of a file of the working tree are not those of a revision."""
+    is_there, was_there = os.path.lexists(place.top / path), bool(list_tree(place, revision, path))
+    if is_there != was_there:
+        return Lines(all=True)
+    options = (
+        "-U0",
+        "--text",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-renames",
+        "--no-color",
+        "--ignore-submodules=none",
+    )
+    answer = git(place.top, "--literal-pathspecs", "diff", *options, revision, "--", path)
+    if answer.returncode != 0:
+        return Lines(all=True)
+    hunks = re.findall(rb"^@@ -[\d,]+ \+(\d+)(?:,(\d+))? @@", answer.stdout, flags=re.MULTILINE)
+    return Lines(tuple(range(int(first), int(first) + int(count or 1)) for first, count in hunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Changed lines of a file, counted from 1. all: the file is new, gone or cannot be compared."""
+
+    ranges: tuple[range, ...] = ()
+    all: bool = False
+
+    def touch(self, line: int | None) -> bool:
+        """Whether the line is one of them; of no line: whether any is."""
+        return self.all or (bool(self.ranges) if line is None else any(line in part for part in self.ranges))
 
 
 class Blob:

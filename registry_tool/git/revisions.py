@@ -67,7 +67,7 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     Raises InputError for a name that means nothing or two things, WorldError where git does not run.
     """
     place = locate(registry)
-    revision = _fork_point(place.top, name, _commit(place.top, name))
+    revision = fork_point(place, name)
     path = _path_at(place, name, revision, searched_from)
     item = find_in_tree(place, revision, path) if path is not None else None
     if item is None:
@@ -77,6 +77,11 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     if data is None:
         raise InputError(f"--base {name}: {revision[:12]}:{shown(item.path)} cannot be read: check the clone")
     return Base(name, read(registry, data), revision, item.path, place.path)
+
+
+def fork_point(place: Place, name: str) -> str:
+    """The commit where HEAD left the revision of this name. Raises InputError for a name that means none or two."""
+    return _fork_point(place.top, name, _commit(place.top, name))
 
 
 def files_beside(registry: Path, base: Base) -> frozenset[str]:

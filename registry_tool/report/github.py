@@ -14,6 +14,7 @@ from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
 from registry_tool.toolkit import markdown_table, markdown_text
 from registry_tool.values import visible
+from registry_tool.workflows.ci import NO_BASE, CiRun
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.opening import usable
@@ -134,3 +135,39 @@ def render_verdicts(report: Verdicts) -> Rendered:
     loaded = usable(report.path) if report.path else None
     lines = verdicts(report.judgements, loaded, report.comparison)
     return Rendered(lines, summary=summary_of_verdicts(report.judgements, report.title, report.comparison))
+
+
+def render_ci(run: CiRun) -> Rendered:
+    return Rendered(ci(run), summary=summary_of_ci(run))
+
+
+def ci(run: CiRun) -> Iterator[str]:
+    """The annotations of both, and an error for each step that ended early."""
+    for item in run.not_judged:
+        yield _command("error", "", None, f"registry ci: {item.step}", item.message)
+    if run.validation is not None:
+        yield from findings([run.validation])
+    for line in text.known(run.known) if run.known is not None else ():
+        yield f"  {line}"
+    if run.comparison is not None:
+        loaded = run.validation.loaded if run.validation is not None else None
+        yield from verdicts(run.comparison.judgements, loaded if isinstance(loaded, Loaded) else None, run.comparison)
+    elif run.validates_only:
+        yield _command("notice", "", None, "registry ci", NO_BASE)
+
+
+def summary_of_ci(run: CiRun) -> Iterator[str]:
+    """Markdown: what was not judged, then the findings, then the gate table."""
+    for item in run.not_judged:
+        yield f"- **not judged**: {_cell(f'{item.step}: {item.message}')}"
+    if run.not_judged:
+        yield ""
+    if run.validation is not None:
+        yield from summary_of_findings([run.validation])
+    if run.known is not None:
+        yield from (*map(_cell, text.known(run.known)), "")
+    if run.comparison is not None:
+        title = f"Gate: production since {run.comparison.base.name}"
+        yield from summary_of_verdicts(run.comparison.judgements, title, run.comparison)
+    elif run.validates_only:
+        yield from (f"{NO_BASE}.", "")

@@ -12,7 +12,8 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
-from registry_tool.values import visible
+from registry_tool.values import EMPTY, visible
+from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
@@ -22,8 +23,7 @@ Case = tuple[list[str], list[str]]  # the lines that fail it, the lines that do 
 
 def validations(results: Iterable[Validation], *, strict: bool) -> str:
     """A suite a registry; its first case is the registry itself. A case fails by its errors, if strict by warnings."""
-    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    return _document([_suite(from_root(r.loaded.path, None), _cases(r, failing)) for r in results])
+    return _document(_suites(results, strict=strict))
 
 
 def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison | None = None) -> str:
@@ -31,6 +31,28 @@ def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison
 
     comparison: what `gate --base` found; the case that lists its changes never fails.
     """
+    return _document([_judged(items, registry, comparison)])
+
+
+def ci(run: CiRun) -> str:
+    """The suites of both, and one of the steps that ended early: each is an error, not a failure."""
+    suites = _suites([run.validation], strict=run.request.strict) if run.validation is not None else []
+    if run.comparison is not None and run.path is not None:
+        suites.append(_judged(run.comparison.judgements, from_root(run.path, None), run.comparison))
+    if run.known is not None and run.known.known:
+        lines = [*text.known(run.known), *map(_line, run.known.known)]
+        suites.append(_suite("known findings", {"not counted": ([], lines)}))
+    if run.not_judged:
+        suites.append(_suite("registry ci", {}, {item.step: item.message for item in run.not_judged}))
+    return _document(suites)
+
+
+def _suites(results: Iterable[Validation], *, strict: bool) -> list[ET.Element]:
+    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    return [_suite(from_root(result.loaded.path, None), _cases(result, failing)) for result in results]
+
+
+def _judged(items: Sequence[Judgement], registry: str, comparison: Comparison | None) -> ET.Element:
     cases: dict[str, Case] = {}
     for item in items:
         lines = [click.unstyle(line) for line in text.judgement(item, details=False)]
@@ -40,7 +62,7 @@ def judgements(items: Sequence[Judgement], registry: str, comparison: Comparison
     if comparison is not None and comparison.changes:
         title, *lines = [click.unstyle(line) for line in text.changes(comparison)]
         cases[title.removesuffix(":")] = ([], lines)
-    return _document([_suite(f"gate of {registry}", cases)])
+    return _suite(f"gate of {registry}", cases)
 
 
 def _cases(result: Validation, failing: set[Severity]) -> dict[str, Case]:
@@ -56,10 +78,15 @@ def _line(item: Finding) -> str:
     return click.unstyle(text.finding(item))
 
 
-def _suite(name: str, cases: Mapping[str, Case]) -> ET.Element:
+def _suite(name: str, cases: Mapping[str, Case], errors: Mapping[str, str] = EMPTY) -> ET.Element:
+    """errors: what could not be judged, by its name, and why."""
     failures = sum(bool(bad) for bad, _ in cases.values())
     name = visible(name)
-    suite = ET.Element("testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors="0", skipped="0")
+    counts = {"tests": len(cases) + len(errors), "failures": failures, "errors": len(errors), "skipped": 0}
+    suite = ET.Element("testsuite", {"name": name, **{key: str(count) for key, count in counts.items()}})
+    for case, why in errors.items():
+        element = ET.SubElement(suite, "testcase", name=case, classname=name)
+        ET.SubElement(element, "error", message=visible(why), type="not judged").text = visible(why)
     for case, (bad, good) in cases.items():
         element = ET.SubElement(
             suite, "testcase", name=visible(case), classname=name.replace(".", "_")
@@ -87,3 +114,7 @@ def render_validations(report: Validations) -> Rendered:
 def render_verdicts(report: Verdicts) -> Rendered:
     where = from_root(report.path, None) if report.path else "evidence"
     return Rendered([judgements(report.judgements, where, report.comparison)], document=True)
+
+
+def render_ci(run: CiRun) -> Rendered:
+    return Rendered([ci(run)], document=True)

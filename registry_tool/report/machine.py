@@ -9,6 +9,7 @@ from registry_tool.documents.store import Loaded
 from registry_tool.findings import Severity
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.values import Entry, Json
+from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.validate import Validation
@@ -64,6 +65,24 @@ def comparison(item: Comparison) -> dict[str, Json]:
     }
 
 
+def ci(run: CiRun) -> dict[str, Json]:
+    """The JSON of `registry ci`; its schema is schemas/ci.schema.json."""
+    known = run.known
+    return {
+        "registry": None if run.path is None else str(run.path),
+        "exit_code": int(run.exit_code),
+        "base": None if run.base is None else {"name": run.base.revision, "named_by": run.base.variable},
+        "validation": None if run.validation is None else validation(run.validation),
+        "known": None
+        if known is None
+        else {"list": known.where, "findings": [item.to_dict() for item in known.known], "gone": known.gone},
+        "gate": None if run.comparison is None else comparison(run.comparison),
+        "not_judged": [
+            {"step": item.step, "exit_code": int(item.exit_code), "message": item.message} for item in run.not_judged
+        ],
+    }
+
+
 def render_validations(report: Validations) -> Rendered:
     return Rendered([render(validation(report.results[0]))], document=True)
 
@@ -82,3 +101,7 @@ def render_rules(report: Rules) -> Rendered:
 
 def render_answers(answer: Answer) -> Rendered:
     return Rendered([render(answer.document())], document=True)
+
+
+def render_ci(run: CiRun) -> Rendered:
+    return Rendered([render(ci(run))], document=True)

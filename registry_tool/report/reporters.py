@@ -72,15 +72,16 @@ class Reporter:
     shows: frozenset[str]
 
 
-FINDINGS, BOTH = frozenset({"validations"}), frozenset({"validations", "verdicts"})
-EVERY = BOTH | {"rules", "answers"}
+FINDINGS = frozenset({"validations", "ci"})
+JUDGED = FINDINGS | {"verdicts"}
+EVERY = JUDGED | {"rules", "answers"}
 REPORTERS: Mapping[str, Reporter] = MappingProxyType(
     {
         "text": Reporter("text", "for people", EVERY),
         "json": Reporter("machine", "for programs", EVERY),
         "sarif": Reporter("sarif", "for code scanning", FINDINGS),
-        "junit": Reporter("junit", "for test reports", BOTH),
-        "github": Reporter("github", "for annotations and the summary of a GitHub step", BOTH),
+        "junit": Reporter("junit", "for test reports", JUDGED),
+        "github": Reporter("github", "for annotations and the summary of a GitHub step", JUDGED),
         "markdown": Reporter("rules", "for documents", frozenset({"rules"})),
         "html": Reporter("html", "one page that stands alone", frozenset({"overview"})),
         "png": Reporter("png", "one picture", frozenset({"figures"})),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 from registry_tool import __version__
+from registry_tool.checks.identity import stable_pointer
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.report import rules
@@ -17,15 +18,22 @@ from registry_tool.report.machine import render
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations
 from registry_tool.values import Json, visible
+from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.validate import Validation
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SUPPRESSED: dict[str, Json] = {"suppressions": [{"kind": "external", "justification": "A known finding."}]}
 ROOT = "%SRCROOT%"  # what every path is relative to; a viewer knows where its checkout is
 
 
-def log(results: Iterable[Validation]) -> dict[str, Json]:
-    """One SARIF log with one run. It holds nothing of the machine or the moment: the same findings, the same log."""
+def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding]] = ()) -> dict[str, Json]:
+    """One SARIF log with one run. It holds nothing of the machine or the moment: the same findings, the same log.
+
+    known: findings that do not count; they are suppressed, as SARIF calls it.
+    """
     pairs = [(result, finding) for result in results for finding in result.findings]
+    counted = len(pairs)
+    pairs += known
     declared = {finding.code: finding.rule for _, finding in pairs}
     codes = sorted(declared)
     prints: Counter[str] = Counter()
@@ -38,7 +46,10 @@ def log(results: Iterable[Validation]) -> dict[str, Json]:
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {ROOT: {"description": {"text": "The root of the repository."}}},
-        "results": [_result(result, finding, codes, prints) for result, finding in pairs],
+        "results": [
+            _result(result, finding, codes, prints) | (SUPPRESSED if number >= counted else {})
+            for number, (result, finding) in enumerate(pairs)
+        ],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
@@ -87,19 +98,22 @@ def _location(file: str, place: tuple[int, int | None] | None) -> dict[str, Json
 
 def _fingerprint(item: Finding, file: str, loaded: Loaded | Unreadable) -> str:
     """What a finding is, wherever it moves: code, file, entry, and the pointer with the entry's id for its number."""
-    pointer = item.pointer or ""
-    if item.file == loaded.name and (found := re.match(r"/models/(\d+)(?=/|\Z)", pointer)):
-        pointer = f"/models/{_id(loaded, int(found[1]))}{pointer[found.end() :]}"
-    identity = json.dumps([item.code, file, item.entry, pointer])
+    identity = json.dumps([item.code, file, item.entry, stable_pointer(item, loaded)])
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def _id(loaded: Loaded | Unreadable, index: int) -> Json:
-    """The id of a model in a document that its schema may have refused; without one, its number."""
-    models = loaded.document.value["models"] if loaded.document else []
-    model = models[index] if isinstance(models, list) and index < len(models) else None
-    return model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else index
 
 
 def render_validations(report: Validations) -> Rendered:
     return Rendered([render(log(report.results))], document=True)
+
+
+def render_ci(run: CiRun) -> Rendered:
+    """The findings of both, and what was not judged as notifications of a run that did not succeed."""
+    found = run.validation
+    if found is not None and run.comparison is not None:
+        found = replace(found, findings=(*found.findings, *run.comparison.added))
+    known = run.known.known if run.known is not None else ()
+    document = log([found] if found is not None else [], [(found, item) for item in known] if found is not None else ())
+    notes = [{"level": "error", "message": {"text": visible(f"{i.step}: {i.message}")}} for i in run.not_judged]
+    invocation = {"executionSuccessful": not notes, "exitCode": int(run.exit_code)}
+    document["runs"][0]["invocations"] = [invocation | ({"toolExecutionNotifications": notes} if notes else {})]
+    return Rendered([render(document)], document=True)

@@ -12,11 +12,14 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
 from registry_tool.values import Json, visible
+from registry_tool.workflows.ci import NO_BASE
 from registry_tool.workflows.validate import Validation
 
 if TYPE_CHECKING:
+    from registry_tool.workflows.ci import CiRun, NotJudged
     from registry_tool.workflows.compare_with_base import Comparison
     from registry_tool.workflows.gate import Judgement
+    from registry_tool.workflows.known_findings import Triage
 
 COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
@@ -126,3 +129,30 @@ def render_rules(report: Rules) -> Rendered:
 def render_answers(answer: Answer) -> Rendered:
     lines = answer.lines()
     return Rendered([lines], document=True) if isinstance(lines, str) else Rendered(lines)
+
+
+def ci(run: CiRun) -> Iterator[str]:
+    """What validate found, what the gate decided, and what was not judged."""
+    if run.validation is not None:
+        yield from validation(run.validation)
+    if run.known is not None:
+        yield from known(run.known)
+    if run.comparison is not None:
+        yield from comparison(run.comparison, details=False)
+    elif run.validates_only:
+        yield NO_BASE
+    yield from (not_judged(item) for item in run.not_judged)
+
+
+def known(item: Triage) -> Iterator[str]:
+    yield f"known findings, not counted: {len(item.known)} (listed in {visible(item.where)})"
+    if item.gone:
+        yield f"listed, but not found any more: {item.gone}: write the list anew with `registry known-findings write`"
+
+
+def not_judged(item: NotJudged) -> str:
+    return f"{click.style('error', fg='red', bold=True)}[{item.step}] {visible(item.message)}"
+
+
+def render_ci(run: CiRun) -> Rendered:
+    return Rendered(ci(run))

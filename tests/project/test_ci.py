@@ -54,13 +54,14 @@ class Checkout:
         (tools / "registry").chmod(0o755)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "PRE_COMMIT", "GIT_"))}
         self.environment |= {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "GIT_CONFIG_GLOBAL": os.devnull}
+        for role in ("AUTHOR", "COMMITTER"):
+            self.environment |= {f"GIT_{role}_NAME": "A", f"GIT_{role}_EMAIL": "a@example.org"}
         self.git("init", "-q", "-b", "main")
         self.commit("models")
         self.git("update-ref", "refs/remotes/origin/main", "main")
 
     def git(self, *arguments: str, folder: Path | None = None) -> str:
-        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        command, where = ["git", *who, *arguments], folder or self.top
+        command, where = ["git", *arguments], folder or self.top
         done = subprocess.run(command, cwd=where, env=self.environment, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
@@ -126,12 +127,11 @@ def project(base: Path) -> Path:
 def act(checkout: Checkout, code: int, base_ref: str = "main", **inputs: str) -> tuple[str, str, str]:
     """Run the action's judging step as GitHub does; (log, step summary, outputs)."""
     given = {name: str(field.get("default", "")) for name, field in ACTION["inputs"].items()} | inputs
-    base = given["base"] or (f"origin/{base_ref}" if base_ref else "")
-    environment = {}
+    environment = {"GITHUB_BASE_REF": base_ref}
     for name, value in JUDGE["env"].items():
-        plain = re.fullmatch(r"\$\{\{ inputs\.(\w+) \}\}", value)
-        assert bool(plain) == (name != "BASE")
-        environment[name] = given[plain[1]] if plain else base
+        plain = re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value)
+        assert plain is not None, name
+        environment[name] = given[plain[1]]
     files = {name: checkout.base / name for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
     for path in files.values():
         path.write_text("")
@@ -149,9 +149,8 @@ def test_the_action_is_an_action() -> None:
     for step in ACTION["runs"]["steps"]:
         assert "${{" not in step["run"]
         assert step["shell"] == "bash"
-    assert {f"${{{{ inputs.{name} }}}}" for name in ("registry", "level", "strict", "format", "sarif")} <= set(
-        JUDGE["env"].values()
-    )
+    inputs = {f"${{{{ inputs.{name} }}}}" for name in ACTION["inputs"] if name != "install"}
+    assert set(JUDGE["env"].values()) == inputs
 
 
 def test_the_action_passes_a_flip_and_refuses_a_forgery(checkout: Checkout) -> None:
@@ -278,12 +277,10 @@ def test_the_gitlab_job(checkout: Checkout) -> None:
     base = checkout.git("rev-parse", "HEAD")
     checkout.flip()
     checkout.shell("\n".join(script), CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
-    assert 'name="tiny"' in (checkout.top / "gate.xml").read_text()
+    assert 'name="tiny"' in (checkout.top / "registry.xml").read_text()
     checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
     checkout.shell("\n".join(script), 1, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
-    reports = [checkout.top / name for name in job["artifacts"]["reports"]["junit"]]
-    assert all(path.exists() for path in reports)
-    assert "<failure" in reports[0].read_text()
+    assert "<failure" in (checkout.top / job["artifacts"]["reports"]["junit"]).read_text()
 
 
 def test_commands_of_the_page(checkout: Checkout) -> None:

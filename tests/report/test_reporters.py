@@ -34,7 +34,7 @@ def test_choices_come_from_the_dictionary() -> None:
     assert reporters.choices("rules") == ["text", "json", "markdown"]
     assert reporters.choices("answers") == ["text", "json"]
     assert reporters.explained(["text", "json"]) == "How to print it: text, for people; json, for programs."
-    with pytest.raises(ValueError, match="expected one of validations"):
+    with pytest.raises(ValueError, match="expected one of ci, validations"):
         renderer("sarif", "verdicts")
 
 

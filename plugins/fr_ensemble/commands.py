@@ -6,13 +6,18 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
-from registry_tool.toolkit import plot_option, progress_bar
+from registry_tool.toolkit import plot_option, progress_bar, visible
+
+if TYPE_CHECKING:
+    from fr_ensemble.corpus.imports.logs import Imported
+
+MAX_LISTED = 50  # sources or encoders on a line
 
 
 @click.group("fr-ensemble")
@@ -64,6 +69,17 @@ def _warn(message: str) -> None:
 @click.option(
     "--pattern", metavar="TEXT", help="What a log's name says, such as {src}_{bitrate}kbps_{height}p_{encoder}.json."
 )
+@click.option("--set", "constants", multiple=True, metavar="NAME=VALUE", help="A field of every log; again for more.")
+@click.option("--source-column", metavar="NAME", help="The table's column of sources.  [default: src]")
+@click.option("--encoder-column", metavar="NAME", help="The table's column of encoders.  [default: encoder]")
+@click.option("--score", default="", metavar="NAME", help="The score to take, where a log has several.")
+@click.option(
+    "--vmaf-model",
+    "model",
+    default="",
+    metavar="NAME",
+    help="The model of the score, such as vmaf_4k_v0.6.1, where a log does not name it.",
+)
 @click.option(
     "-o",
     "--output",
@@ -72,43 +88,85 @@ def _warn(message: str) -> None:
     metavar="FILE",
     help="Where to write: .parquet, .csv or .jsonl.",
 )
-def import_(logs: Sequence[Path], meta: Path | None, pattern: str | None, output: Path) -> None:
-    """Make a corpus of libvmaf's logs: JSON, XML or CSV, of versions 1.3 to 3, files or folders of them.
+def import_(
+    logs: Sequence[Path],
+    meta: Path | None,
+    pattern: str | None,
+    constants: Sequence[str],
+    source_column: str | None,
+    encoder_column: str | None,
+    score: str,
+    model: str,
+    output: Path,
+) -> None:
+    """Make a corpus of logs of libvmaf, ffmpeg, run_vmaf, easyVmaf or ffmpeg-quality-metrics: files or folders.
 
-    One row a frame. A log that lacks a feature is named with what it lacks and left out; the others are written, and
-    the exit code is 1. Source, encoder and quality come from the files' names (--pattern), from a table (--meta), or
-    from both: then the table wins.
+    One row a frame. A log that cannot be used is named and left out; the others are written, and the exit code is 1.
+    Source, encoder and quality come from the files' names (--pattern), from a table (--meta), from --set, or from
+    several of them: the table wins over the name, and the name over --set.
+
+    All logs are by one model of VMAF. It is read from the logs where they name it or their features show it; a log
+    that does neither is taken as it is, and --vmaf-model records its model. Two models are refused.
 
     \b
     Examples:
       registry fr-ensemble corpus import logs/ -o corpus.parquet
-          --pattern "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json"
-      registry fr-ensemble corpus import a.xml b.csv --meta table.csv -o corpus.csv
+          --pattern "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json" --vmaf-model vmaf_v0.6.1
+      registry fr-ensemble corpus import a.xml b.csv.gz --meta table.csv -o corpus.csv
+      registry fr-ensemble corpus import easyvmaf/ --pattern "{src}_{crf}_vmaf.json" --set encoder=libx265
+          --score vmaf_hd -o corpus.parquet
     """
-    from fr_ensemble.corpus.imports.logs import Row, fields_of_pattern, fields_of_table, find_logs, import_logs
+    from fr_ensemble.corpus.imports.fields import Fields, fields_of_pattern, fields_of_table, find_logs
+    from fr_ensemble.corpus.imports.fields import constants as fields_of_constants
+    from fr_ensemble.corpus.imports.identity import Wanted
+    from fr_ensemble.corpus.imports.logs import import_logs
 
-    if meta is None and pattern is None:
-        raise InputError("source and encoder of the logs are not known: give --pattern, --meta, or both")
+    if meta is None and pattern is None and len({"src", "encoder"} & {text.split("=")[0] for text in constants}) < 2:
+        raise InputError("source and encoder of the logs are not known: give --pattern, --meta or --set")
+    renamed = {name: here for name, here in ((source_column, "src"), (encoder_column, "encoder")) if name is not None}
+    if renamed and meta is None:
+        raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
     if not found:
         raise InputError("found no logs besides the table and the output: name them")
-    fields: dict[Path, Row] = fields_of_pattern(found, pattern) if pattern is not None else {log: {} for log in found}
+    same = fields_of_constants(constants)
+    fields = Fields({log: dict(same) for log in found})
+    if pattern is not None:
+        fields = fields.merged(fields_of_pattern(found, pattern))
     if meta is not None:
-        of_table, unused = fields_of_table(found, meta)
-        fields = {log: row | of_table[log] for log, row in fields.items()}
+        of_table, unused = fields_of_table(found, meta, renamed)
+        fields = fields.merged(of_table)
         if unused:
             _warn(f"{meta}: {unused} rows name no log that was given")
     with progress_bar() as progress:
-        done = import_logs(fields, output, progress)
+        done = import_logs(fields, output, Wanted(score, model), progress)
+    _tell_import(done, output)
+
+
+def _tell_import(done: Imported, output: Path) -> None:
+    """What came of an import. Raises RejectedError where logs were left out."""
     for log, frames in done.incomplete.items():
         _warn(f"{log}: {frames} frames without every feature are left out")
+    for log, frames in done.not_finite.items():
+        _warn(f"{log}: {frames} frames with NaN or infinity are left out")
     for first, second in done.twins:
         _warn(f"{second}: the same scores as {first}: is it one encode twice?")
+    for column, why in done.without.items():
+        _warn(f"no column {column}: {why}")
+    if not done.definition:
+        models = ", ".join(done.candidates)
+        _warn(f"the logs do not name their model, it may be {models}: give --vmaf-model NAME to record it")
     for why in done.failed.values():
         click.echo(f"left out: {why}", err=True)
     click.echo(f"{output}: {done.rows} rows of {done.logs} logs")
+    click.echo(f"target: vmaf by {done.definition or 'a model that is not named'}")
+    for name, counts in (("sources", done.sources), ("encoders", done.encoders)):
+        listed = [f"{label} ({count} log{'s' * (count != 1)})" for label, count in sorted(counts.items())]
+        more = f", and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+        click.echo(f"{name}: {visible(', '.join(listed[:MAX_LISTED]))}{more}")
     if done.failed:
-        raise RejectedError(f"{len(done.failed)} of {len(fields)} logs could not be used; {output} has the others")
+        logs = done.logs + len(done.failed)
+        raise RejectedError(f"{len(done.failed)} of {logs} logs could not be used; {output} has the others")
 
 
 @corpus.command("build")

@@ -44,10 +44,10 @@ OPTIONS = (
     ),
     click.Option(
         ["--vocabulary"],
-        type=click.IntRange(1, 2),
+        type=click.IntRange(1, 3),
         default=2,
         show_default=True,
-        help="Version of the encoder list: 12 or 6 slots.",
+        help="Version of the encoder list: 1 has 6 slots, 2 has 12, 3 has the public trainer's 16.",
     ),
     click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds of the members."),
     click.Option(

@@ -1,14 +1,32 @@
-"""record.py: what the parquet of a corpus says of how it was made. Knows no rows."""
+"""record.py: what a corpus says of how it was made, and by which model its scores are. Knows no rows."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry_tool.toolkit import read_metadata
+from fr_ensemble.corpus.vmaf_models import canonical
+from registry_tool.errors import InputError
+from registry_tool.toolkit import Columns, read_metadata, read_rows
 
 RECORD_KEY = "fr_ensemble.corpus"  # of a parquet's metadata: how the corpus was made, as JSON
+MODEL_COLUMN = "vmaf_model"  # of a corpus without metadata, as vmaf-tune writes it too: the model, in every row
+DEFINED_TARGETS = ("vmaf", "vmaf_score")  # columns that a VMAF model computed
+MAX_NAME = 128  # characters of a definition, as in a manifest's schema
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a target is: the model that scored it (`vmaf_v0.6.1`), and libvmaf's version, "" where it is not known."""
+
+    model: str
+    libvmaf: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return {"definition": self.model} | ({"libvmaf": self.libvmaf} if self.libvmaf else {})
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -18,3 +36,44 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def read_definition(path: Path, target: str | None) -> Definition | None:
+    """By which model a corpus's target is: from its column MODEL_COLUMN, else from its record; None where neither says.
+
+    Raises InputError for a column that names two models.
+    """
+    if target not in DEFINED_TARGETS:
+        return None
+    return _of_column(path) or of_record(read_record(path))
+
+
+def of_record(record: Mapping[str, Any] | None) -> Definition | None:
+    """The definition in a record of `corpus build` or `import`."""
+    record = record or {}
+    model, versions = record.get("model"), record.get("libvmaf")
+    if not isinstance(model, str) or not model:
+        return None
+    known = [versions] if isinstance(versions, str) else versions if isinstance(versions, list) else []
+    libvmaf = ", ".join(str(version) for version in known)
+    return Definition(canonical(model)[:MAX_NAME], libvmaf if len(libvmaf) <= MAX_NAME else "")
+
+
+def _of_column(path: Path) -> Definition | None:
+    def pick(found: Sequence[str]) -> Columns:
+        return Columns((), (MODEL_COLUMN,) if MODEL_COLUMN in found else ())
+
+    first: str | None = None
+    for batch in read_rows(path, pick):
+        if MODEL_COLUMN not in batch.texts:
+            return None
+        text = batch.texts[MODEL_COLUMN]
+        for index, code in enumerate(text.codes.tolist()):
+            name = canonical(text.names[code])
+            first = name if first is None else first
+            if name != first:
+                raise InputError(
+                    f"{batch.place(index)}, column {MODEL_COLUMN}: found {name or 'nothing'!r}, rows before it have "
+                    f"{first or 'nothing'!r}, expected one model in a corpus: leave the rows of one out"
+                )
+    return Definition(first[:MAX_NAME]) if first else None

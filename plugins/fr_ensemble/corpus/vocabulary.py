@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CANONICAL_6 = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")  # libvmaf's order
 SCORES = (*CANONICAL_6, "vmaf")  # what libvmaf says of a frame
-UNKNOWN = "unknown"  # the last slot of every version
+UNKNOWN = "unknown"  # the last slot of versions 1 and 2; version 3 has none
 DEFAULT_VERSION = 2
 
 # The order is the column order of `codec_onehot`: it never changes within a version.
@@ -26,21 +26,28 @@ VOCABULARIES: Mapping[int, tuple[str, ...]] = MappingProxyType(
             *("libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9"),
             *("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv", "av1_qsv", UNKNOWN),
         ),
+        3: (  # the sixteen slots of the public trainer's ENCODER_VOCAB_V3, in its order
+            *("libx264", "libaom-av1", "libx265", "h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_amf", "hevc_amf"),
+            *("av1_amf", "h264_qsv", "hevc_qsv", "av1_qsv", "libvvenc", "libsvtav1"),
+            *("h264_videotoolbox", "hevc_videotoolbox"),
+        ),
     }
 )
 
-# As people write them, without case and separators. A codec's name means its usual software encoder; another encoder
-# of the same codec (libaom-av1, rav1e, amf, videotoolbox) is another encoder and stays unknown.
-_ALIASES: Mapping[str, str] = MappingProxyType(
+# As people write them, without case and separators -> ffmpeg's name of the encoder. A codec's name means its usual
+# software encoder; an encoder that has no slot is known all the same, so that no other takes its place.
+SPELLINGS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("libx264", "x264", "h264", "avc", "avc1", "mpeg4avc"), "libx264"),
         **dict.fromkeys(("libx265", "x265", "h265", "hevc", "hvc1", "hev1"), "libx265"),
         **dict.fromkeys(("libsvtav1", "svtav1", "svt", "av1", "av01"), "libsvtav1"),
         **dict.fromkeys(("libvvenc", "vvenc", "vvc", "h266", "vvc1"), "libvvenc"),
         **dict.fromkeys(("libvpxvp9", "libvpx", "vpxvp9", "vp9", "vp09"), "libvpx-vp9"),
+        **dict.fromkeys(("libaomav1", "libaom", "aomav1", "aom", "aomenc"), "libaom-av1"),
+        **dict.fromkeys(("librav1e", "rav1e"), "librav1e"),
         **{
             spelling: f"{codec}_{engine}"
-            for engine in ("nvenc", "qsv")
+            for engine in ("nvenc", "qsv", "amf", "vaapi", "videotoolbox")
             for codec, spellings in (("h264", ("h264", "avc")), ("hevc", ("hevc", "h265")), ("av1", ("av1",)))
             for name in spellings
             for spelling in (name + engine, engine + name)
@@ -51,7 +58,7 @@ _ALIASES: Mapping[str, str] = MappingProxyType(
 
 
 def vocabulary(version: int = DEFAULT_VERSION) -> tuple[str, ...]:
-    """The slots of a version, in column order; the last one is `unknown`. Raises InputError for no such version."""
+    """The slots of a version, in column order. Raises InputError for no such version."""
     if version not in VOCABULARIES:
         known = ", ".join(map(str, sorted(VOCABULARIES)))
         raise InputError(f"encoder vocabulary: found version {version!r}, expected one of {known}")
@@ -61,22 +68,41 @@ def vocabulary(version: int = DEFAULT_VERSION) -> tuple[str, ...]:
 def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64, Counter[str]]:
     """Slots of encoder names, int64 of shape (n,), and how often each name that has no slot occurred.
 
-    A name without a slot goes to `unknown`; the word `unknown` itself is not counted.
+    A name without a slot goes to `unknown`, and the word `unknown` itself is not counted. Version 3 has no such slot:
+    there it goes to the first one, libx264, as in the public trainer, and is always counted.
     """
     import numpy as np
 
-    slots = {_ALIASES[_normal(name)]: slot for slot, name in enumerate(vocabulary(version))}
+    slots = {name: slot for slot, name in enumerate(_ffmpeg_names(version))}
     missing: Counter[str] = Counter()
 
     def slot_of(name: str) -> int:
-        slot = slots.get(_ALIASES.get(_normal(name), ""))
+        slot = slots.get(SPELLINGS.get(normal(name), ""))
         if slot is None:
             missing[name] += 1
-            return slots[UNKNOWN]
+            return slots.get(UNKNOWN, 0)
         return slot
 
     return np.fromiter((slot_of(name) for name in names), np.int64), missing
 
 
-def _normal(name: str) -> str:
+def _ffmpeg_names(version: int) -> list[str]:
+    """The slots of a version by ffmpeg's names; version 1 calls some by others."""
+    return [SPELLINGS[normal(name)] for name in vocabulary(version)]
+
+
+def stand_in(version: int) -> str:
+    """The slot that takes the names without one."""
+    names = vocabulary(version)
+    return UNKNOWN if UNKNOWN in names else names[0]
+
+
+def ffmpeg_name(name: str) -> str | None:
+    """The encoder that a spelling stands for, by ffmpeg's name; None for a spelling that is not known."""
+    found = SPELLINGS.get(normal(name))
+    return None if found == UNKNOWN else found
+
+
+def normal(name: str) -> str:
+    """A name without case and separators."""
     return re.sub(r"[-_. ]", "", name).casefold()

@@ -20,7 +20,7 @@ from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
-from fr_ensemble.hooks.predict import _unknown
+from fr_ensemble.hooks.predict import unknown_encoder
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
@@ -67,7 +67,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     }
     if against := _against(view, request, corpus, mu):
         document["against"] = against
-    warnings = [f"{_unknown(name)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    version = spec.vocabulary_version
+    warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"

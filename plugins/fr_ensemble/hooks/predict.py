@@ -10,6 +10,7 @@ import numpy as np
 from fr_ensemble.artifacts.manifest import codec_block, spec_of
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Rows, read_batches
+from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals, percent
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
 from registry_tool.errors import InputError
@@ -27,15 +28,19 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
     stored = intervals_of(view, request.levels)
     for rows in read_batches(request.corpus, spec):
         columns = _columns(rows, spec, ensemble, stored, request.levels)
-        warnings = {_unknown(name): count for name, count in rows.unknown_encoders.items()}
+        warnings = {
+            unknown_encoder(name, spec.vocabulary_version): count for name, count in rows.unknown_encoders.items()
+        }
         warnings |= dict.fromkeys(stored.calibration().unbounded(request.levels), len(rows))
         if outside := sum(columns[OUTSIDE]):
             warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
         yield Batch(columns, warnings)
 
 
-def _unknown(encoder: str) -> str:
-    return f"encoder {encoder!r} is unknown"
+def unknown_encoder(name: str, version: int) -> str:
+    """What is said of rows whose encoder has no slot."""
+    slot = stand_in(version)
+    return f"encoder {name!r} is unknown" + (f", taken for {slot}" if slot != UNKNOWN else "")
 
 
 def _columns(

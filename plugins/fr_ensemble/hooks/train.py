@@ -19,6 +19,7 @@ from fr_ensemble.artifacts.manifest import build, codec_block
 from fr_ensemble.artifacts.recipe import COMPILED, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.vocabulary import stand_in
 from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
@@ -241,7 +242,8 @@ def _summary(corpus: Corpus, name: str, figures: Mapping[str, float]) -> list[tu
 
 
 def _warnings(corpus: Corpus) -> list[str]:
+    version = corpus.spec.vocabulary_version
     return [
-        f"encoder {name!r} has no slot in vocabulary {corpus.spec.vocabulary_version}: {count} rows count as unknown"
+        f"encoder {name!r} has no slot in vocabulary {version}: {count} rows count as {stand_in(version)}"
         for name, count in sorted(corpus.unknown_encoders.items())
     ]

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
-from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, vocabulary
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, stand_in, vocabulary
 from places import shared_data
 
 from registry_tool.errors import InputError, WorldError
@@ -63,7 +63,7 @@ FORMATS = ["rows.parquet", "rows.jsonl", "rows.csv"]
         *((name, 4, 4) for name in ("libvpx-vp9", "libvpx_vp9", "vp9")),
         *(("h264_nvenc", 5, 5), ("hevc_nvenc", 6, 5), ("nvenc_hevc", 6, 5), ("av1-nvenc", 7, 5)),
         *(("h264_qsv", 8, 5), ("h265_qsv", 9, 5), ("av1_qsv", 10, 5)),
-        *((name, 11, 5) for name in ("unknown", "rav1e", "libaom-av1")),
+        *((name, 11, 5) for name in ("unknown", "rav1e", "libaom-av1", "h264_amf", "VideoToolbox-HEVC", "av1_vaapi")),
     ],
 )
 def test_encoders_as_people_write_them(name, two, one):
@@ -77,11 +77,29 @@ def test_every_slot_finds_itself_and_unknown_names_are_counted():
         found, unknown = encode(slots, version)
         assert found.tolist() == list(range(len(slots)))
         assert not unknown
-    assert [len(vocabulary(version)) for version in (1, 2)] == [6, 12]
+    assert [len(vocabulary(version)) for version in (1, 2, 3)] == [6, 12, 16]
     assert encode(["foo", "x264", "foo", ""])[1] == {"foo": 2, "": 1}
     assert encode(["h264_nvenc"], 1)[1] == {"h264_nvenc": 1}
-    with pytest.raises(InputError, match="version 3"):
-        vocabulary(3)
+    with pytest.raises(InputError, match="version 4"):
+        vocabulary(4)
+
+
+def test_the_vocabulary_of_the_public_trainer():
+    """Version 3 has its sixteen slots in its order; a name without a slot takes the first, and is counted."""
+    names = "libx264 libaom-av1 libx265 h264_nvenc hevc_nvenc av1_nvenc h264_amf hevc_amf av1_amf h264_qsv hevc_qsv"
+    assert vocabulary(3) == (
+        *names.split(),
+        "av1_qsv",
+        "libvvenc",
+        "libsvtav1",
+        "h264_videotoolbox",
+        "hevc_videotoolbox",
+    )
+    others = ("vp9", "libvpx-vp9", "rav1e", "unknown", "av1_vaapi", "foo")
+    slots, missing = encode(others, 3)
+    assert slots.tolist() == [0] * len(others)
+    assert missing == dict.fromkeys(others, 1)
+    assert [stand_in(version) for version in (1, 2, 3)] == ["unknown", "unknown", "libx264"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

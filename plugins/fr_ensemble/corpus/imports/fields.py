@@ -1,0 +1,219 @@
+"""fields.py: what a log is of: source, encoder, quality, ... from its name, a table or the caller. Reads no log."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
+from fr_ensemble.corpus.vocabulary import ffmpeg_name
+from registry_tool.errors import InputError
+from registry_tool.toolkit import BATCH_ROWS, Columns, read_rows
+
+TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
+NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
+LOG_SUFFIXES = (".json", ".xml", ".csv")
+TAKEN = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # what the logs themselves give
+MAX_SPLITS = 1000  # ways to read a name that are looked at
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Fields:
+    """Of each log what is known about it. unknown: a log -> why nothing is."""
+
+    rows: dict[Path, Row]
+    unknown: dict[Path, str] = field(default_factory=dict)
+
+    def merged(self, other: Fields) -> Fields:
+        """Both: where both say something the other wins; a log that one of them does not know is unknown."""
+        both = {log: row | other.rows[log] for log, row in self.rows.items() if log in other.rows}
+        return Fields(both, other.unknown | self.unknown)
+
+
+def find_logs(paths: Sequence[Path], without: Sequence[Path]) -> list[Path]:
+    """The files named, and those of the folders named that have a log's extension; sorted within a folder."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if log_name(p).lower().endswith(LOG_SUFFIXES) and p.is_file()]
+            if not inside:
+                raise InputError(f"{path}: found no {', '.join(LOG_SUFFIXES)} file, expected libvmaf's logs in it")
+            found += inside
+        else:
+            found.append(path)
+    left_out = {path.resolve() for path in without}
+    unique = {path.resolve(): path for path in found if path.resolve() not in left_out}
+    return list(unique.values())
+
+
+def log_name(log: Path) -> str:
+    """A log's name, without the ending of a compressed one."""
+    return log.stem if log.suffix.lower() == ".gz" else log.name
+
+
+# ---- constants --------------------------------------------------------------------------------------------------
+
+
+def constants(texts: Sequence[str]) -> Row:
+    """The fields of NAME=VALUE texts, the same for every log."""
+    fields: Row = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not value or not name.isidentifier() or name in TAKEN or name in fields:
+            raise InputError(f"--set: found {text!r}, expected NAME=VALUE, each name once, as in encoder=libx264")
+        fields[name] = value
+        if name not in TEXTS:
+            try:
+                fields[name] = _plain(value)
+            except ValueError:
+                if name in NUMBERS:
+                    raise InputError(f"--set: found {text!r}, expected a number for {name}") from None
+    return fields
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
+    """The fields in each file's name: numbers for NUMBERS, text for others, for `{encoder}` a known one if there is.
+
+    A name that can be read in two ways is not known: which of them is meant only its author knows.
+    """
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    names = parts[1::2]
+    if not names or len({*names}) != len(names) or not all(name.isidentifier() and name not in TAKEN for name in names):
+        raise InputError(
+            f"--pattern: found {pattern!r}, expected different fields, as in {{src}}_{{encoder}}_{{crf}}.json"
+        )
+    depth, found = pattern.count("/") + 1, Fields({})
+    for log in logs:
+        whole = "/".join(log.parts[-depth:])
+        ways = _ways(parts, whole) or _ways(parts, whole.removesuffix(log.name) + log_name(log))
+        if len(ways) == 1:
+            found.rows[log] = {name: _plain(text) if name in NUMBERS else text for name, text in ways[0].items()}
+        elif ways:
+            read = " or as ".join(", ".join(f"{name} {text!r}" for name, text in way.items()) for way in ways[:2])
+            found.unknown[log] = f"{log}: its name can be read as {read}: rename it, or use --meta or --set"
+        else:
+            found.unknown[log] = f"{log}: its name does not follow --pattern {pattern}: rename it, or use --meta"
+    return found
+
+
+def _ways(parts: Sequence[str], text: str) -> list[dict[str, str]]:
+    """Every way to read a name, those with the longest known encoder alone where there are some."""
+    ways = list(islice(_splits(parts, text, 0), MAX_SPLITS))
+    known = [way for way in ways if _is_encoder(way.get("encoder", ""))]
+    longest = max((len(way["encoder"]) for way in known), default=0)
+    return [way for way in known if len(way["encoder"]) == longest] or ways
+
+
+def _is_encoder(text: str) -> bool:
+    return text[:1].isalnum() and text[-1].isalnum() and ffmpeg_name(text) is not None
+
+
+def _splits(parts: Sequence[str], text: str, at: int) -> Iterator[dict[str, str]]:
+    """Every way to read text[at:] as parts: a literal, then a field's name and a literal, and so on."""
+    literal, *rest = parts
+    if not text.startswith(literal, at):
+        return
+    at += len(literal)
+    if not rest:
+        if at == len(text):
+            yield {}
+        return
+    name, *others = rest
+    for end in _ends(name, text, at):
+        for more in _splits(others, text, end):
+            yield {name: text[at:end], **more}
+
+
+def _ends(name: str, text: str, at: int) -> Iterator[int]:
+    """Where a field that begins at `at` may end; a number takes all of its digits."""
+    if name not in NUMBERS:
+        slash = text.find("/", at)
+        yield from range(at + 1, (len(text) if slash < 0 else slash) + 1)
+    elif not text[at - 1 : at].isdigit() and (match := re.compile(r"\d+(?P<part>\.\d+)?").match(text, at)):
+        yield match.end()
+        if match["part"]:
+            yield match.start("part")
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------
+
+
+def fields_of_table(logs: Sequence[Path], table: Path, renamed: Mapping[str, str]) -> tuple[Fields, int]:
+    """The row of each log, found by the column `log` (a file's name, or its path's end); and how many have no log.
+
+    renamed: a column of the table -> what it is here.
+    """
+    rows = _rows_by_log(table, renamed)
+    found, used = Fields({}), set()
+    for log in logs:
+        ends = ["/".join(log.parts[-depth:]) for depth in range(1, len(log.parts) + 1)]
+        key = next((end for end in reversed(ends) if end in rows), None)
+        if key is None:
+            found.unknown[log] = f"{log}: no row in {table}, expected {log.name!r} in its column log: add it"
+        else:
+            found.rows[log] = dict(rows[key])
+            used.add(key)
+    return found, len(rows) - len(used)
+
+
+def _rows_by_log(table: Path, renamed: Mapping[str, str]) -> dict[str, Row]:
+    """The rows of a table by its column `log`, numbers as numbers, an empty cell left out."""
+    rows: dict[str, Row] = {}
+    names: dict[str, str] = {}
+
+    def pick(found: Sequence[str]) -> Columns:
+        names.update(_table_columns(table, found, renamed))
+        return Columns((), ("log",), tuple(names))
+
+    for batch in read_rows(table, pick, BATCH_ROWS):
+        for index, code in enumerate(batch.texts["log"].codes):
+            name = batch.texts["log"].names[code]
+            if name in rows:
+                raise InputError(f"{batch.place(index)}, column log: found {name!r} again, expected each log once")
+            rows[name] = {here: batch.values[column][index] for column, here in names.items()}
+    for column in names.values():
+        _convert(rows, column, _text if column in TEXTS else _plain)
+    return {name: {column: value for column, value in row.items() if value is not None} for name, row in rows.items()}
+
+
+def _table_columns(table: Path, found: Sequence[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    listed = ", ".join(found)
+    if "log" not in found:
+        raise InputError(f"{table}: no column 'log': found {listed}, expected the files' names in it: add it")
+    if missing := [name for name in renamed if name not in found]:
+        raise InputError(f"{table}: no column {missing[0]!r}: found {listed}, expected it as --source-column says")
+    names = {name: renamed.get(name, name) for name in found if name != "log" and name not in renamed.values()}
+    if taken := [name for name, here in names.items() if here in TAKEN]:
+        raise InputError(f"{table}: found the column {taken[0]!r}, which the logs give: drop it")
+    return names
+
+
+def _convert(rows: Mapping[str, Row], column: str, kind: Callable[[Any], Any]) -> None:
+    """A column as numbers; one text in it leaves all as text."""
+    try:
+        values = {key: None if row[column] in (None, "") else kind(row[column]) for key, row in rows.items()}
+    except (ValueError, TypeError):
+        values = {key: None if row[column] in (None, "") else _text(row[column]) for key, row in rows.items()}
+    for key, row in rows.items():
+        row[column] = values[key]
+
+
+def _text(value: Any) -> str:
+    return str(value).strip()
+
+
+def _plain(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number

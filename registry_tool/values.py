@@ -15,6 +15,7 @@ from registry_tool.figures import Table
 
 # None, bool, int, float, str, a list or tuple, a mapping from str; the mark is for the check of what plugins answer.
 Json = Annotated[Any, "JSON"]
+ENTRY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")  # of an entry that this release writes
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 

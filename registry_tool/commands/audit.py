@@ -26,8 +26,8 @@ from registry_tool.errors import ExitCode
 def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form: str) -> None:
     """Make a registry of version 2 from one of version 0 or 1.
 
-    Pins what nothing pinned, joins an ensemble's rows and its loose manifest into one entry, and lists every hole it
-    found. The old folder is not written to; the new one appears whole or not at all.
+    Pins what nothing pinned, joins an ensemble's rows and its loose manifest into one entry, and lists every finding
+    with what became of it. The old folder is not written to; the new one appears whole or not at all.
 
     \b
     Examples:

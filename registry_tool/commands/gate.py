@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,39 +83,30 @@ def gate(
     from registry_tool.workflows import gate as gate_workflow
     from registry_tool.workflows.gate import Foreign, gate_foreign, gate_foreign_kind, write_verdict
 
-    loaded, path, comparison = plugins_of(ctx), None, None
+    plugins, path, comparison = plugins_of(ctx), None, None
     if base is not None and base_file is not None:
         raise click.UsageError("--base names a revision, --base-file an older registry: name one of them")
     since = base if base is not None else base_file
-    incumbent = incumbent_of(incumbent, against)
-    if incumbent is not None and (entry_id is None or since is not None or evidence is not None):
-        raise click.UsageError(
-            "--incumbent compares an entry's own evidence: name its ID, without --base and --evidence"
-        )
-    if evidence is None and (corpus or kind or seeds):
-        raise click.UsageError("--corpus, --seeds and --kind go with --evidence: name its folder too")
+    subject = _Subject(entry_id, since, evidence, incumbent_of(incumbent, against))
+    subject.check(any((corpus, seeds, kind)), output is not None)
     if entry_id is not None and kind is not None:
         raise click.UsageError("--kind is for evidence without an ID: the registry has the entry's kind")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
     judgements: Sequence[Judgement]
     if since is not None:
-        if entry_id or corpus or seeds or kind or output:
-            raise click.UsageError(
-                "--base judges every entry that changed: name no ID and no other option of --evidence"
-            )
         from registry_tool.workflows.compare_with_base import gate_base
 
-        comparison = gate_base(path := find(registry), loaded, since, None if named else Path.cwd(), evidence)
+        comparison = gate_base(path := find(registry), plugins, since, None if named else Path.cwd(), evidence)
         judgements = comparison.judgements
     elif evidence is not None:
         foreign = Foreign(evidence, corpus, _seeds(seeds))
         if entry_id is not None:
-            judgements = [gate_foreign(path := find(registry), loaded, entry_id, foreign)]
+            judgements = [gate_foreign(path := find(registry), plugins, entry_id, foreign)]
         else:
             path = find(registry) if named else None
-            judgements = [gate_foreign_kind(path, loaded, kind, foreign)]
+            judgements = [gate_foreign_kind(path, plugins, kind, foreign)]
     elif entry_id is not None:
-        judgements = [gate_workflow.gate(path := find(registry), loaded, entry_id, incumbent)]
+        judgements = [gate_workflow.gate(path := find(registry), plugins, entry_id, subject.incumbent)]
     else:
         raise click.UsageError("name what to judge: an ID, --base REF, or --evidence DIR")
     if output is not None:
@@ -126,6 +118,31 @@ def gate(
     add_summary(rendered.summary)
     passes = comparison.passes if comparison is not None else all(j.verdict.promotes for j in judgements)
     ctx.exit(ExitCode.OK if passes else ExitCode.REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What `gate` was told to judge. since: a revision, or an older registry's file."""
+
+    entry_id: str | None
+    since: str | Path | None
+    evidence: Path | None
+    incumbent: str | None
+
+    def check(self, on_evidence: bool, output: bool) -> None:
+        """Raises UsageError where options do not go together. on_evidence: whether an option of --evidence is given."""
+        if self.incumbent is not None and (
+            self.entry_id is None or self.since is not None or self.evidence is not None
+        ):
+            raise click.UsageError(
+                "--incumbent compares an entry's own evidence: name its ID, without --base and --evidence"
+            )
+        if self.evidence is None and on_evidence:
+            raise click.UsageError("--corpus, --seeds and --kind go with --evidence: name its folder too")
+        if self.since is not None and (self.entry_id or on_evidence or output):
+            raise click.UsageError(
+                "--base judges every entry that changed: name no ID and no other option of --evidence"
+            )
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:

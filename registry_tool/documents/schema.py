@@ -114,57 +114,96 @@ def show(value: Json) -> str:
 
 
 def _violations_of(error: ValidationError) -> Iterator[Finding]:
-    place = pointer(*error.absolute_path)
-    instance: Any = error.instance
-    limit: Any = error.validator_value
-    schema: Any = error.schema
-    match error.validator:
-        case "required":
-            # jsonschema yields one error for each missing field, without naming it but in a sentence: all, each time.
-            for name in limit:
-                if name not in instance:
-                    yield REQUIRED.at(None, place, name=f"{name!r:.80}")
-        case "additionalProperties" | "unevaluatedProperties" if limit is False:
-            import difflib
+    describe = DESCRIBED.get(str(error.validator), _other)
+    yield from describe(error, pointer(*error.absolute_path))
 
-            known = sorted(schema.get("properties", {}))
-            patterns = [re.compile(pattern) for pattern in schema.get("patternProperties", {})]
-            for name in sorted(set(instance) - set(known)):
-                if any(pattern.search(name) for pattern in patterns):
-                    continue
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r:.80}?" if near else "remove it"
-                yield UNKNOWN_FIELD.at(None, place + pointer(name), name=show(name), hint=hint)
-        case "type":
-            wanted = limit if isinstance(limit, str) else " or ".join(limit)
-            yield TYPE.at(None, place, found=_type_name(error.instance), expected=wanted)
-        case "enum" | "const":
-            wanted = " or ".join(show(v) for v in limit) if error.validator == "enum" else show(limit)
-            yield VALUE.at(None, place, found=show(error.instance), expected=wanted, fault="wrong value")
-        case "oneOf" | "anyOf":
-            options = [option for option in limit if isinstance(option, dict)]
-            choices = [option["required"] for option in options if "required" in option]
-            fields = [" and ".join(names) for names in choices]
-            if len(fields) == len(options) and isinstance(error.instance, dict):
-                present = [" and ".join(names) for names in choices if set(names) <= error.instance.keys()]
-                found, expected = " and ".join(present) or "none", "exactly one of " + ", ".join(fields)
-                hint, fault = f"keep one of {', '.join(fields)}", "not exactly one of several fields"
-                yield CHOICE.at(None, place, found=found, expected=expected, hint=hint, fault=fault)
-            else:
-                yield CHOICE.at(None, place, found=show(error.instance), fault="not exactly one of the allowed forms")
-        case "pattern":
-            expected = _plain(str(limit))
-            yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="wrong form")
-        case "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties":
-            side = "at least" if str(error.validator).startswith("min") else "at most"
-            found, expected = f"a length of {len(instance)}", f"{side} {limit}"
-            yield VALUE.at(None, place, found=found, expected=expected, fault="wrong length")
-        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            sign = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
-            expected = f"{sign[str(error.validator)]} {limit}"
-            yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="out of range")
-        case _:
-            yield VALUE.at(None, place, fault=" ".join(error.message.split())[:200])
+
+def _missing(error: Any, place: str) -> Iterator[Finding]:
+    """jsonschema yields one error for each missing field, without naming it but in a sentence: all, each time."""
+    for name in error.validator_value:
+        if name not in error.instance:
+            yield REQUIRED.at(None, place, name=f"{name!r:.80}")
+
+
+def _unknown(error: Any, place: str) -> Iterator[Finding]:
+    if error.validator_value is not False:
+        yield from _other(error, place)
+        return
+    import difflib
+
+    known = sorted(error.schema.get("properties", {}))
+    patterns = [re.compile(pattern) for pattern in error.schema.get("patternProperties", {})]
+    for name in sorted(set(error.instance) - set(known)):
+        if not any(pattern.search(name) for pattern in patterns):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r:.80}?" if near else "remove it"
+            yield UNKNOWN_FIELD.at(None, place + pointer(name), name=show(name), hint=hint)
+
+
+def _mistyped(error: Any, place: str) -> Iterator[Finding]:
+    types = error.validator_value
+    expected = types if isinstance(types, str) else " or ".join(types)
+    yield TYPE.at(None, place, found=_type_name(error.instance), expected=expected)
+
+
+def _unlisted(error: Any, place: str) -> Iterator[Finding]:
+    values = error.validator_value if error.validator == "enum" else [error.validator_value]
+    yield VALUE.at(
+        None, place, found=show(error.instance), expected=" or ".join(map(show, values)), fault="wrong value"
+    )
+
+
+def _none_or_several(error: Any, place: str) -> Iterator[Finding]:
+    options = [option for option in error.validator_value if isinstance(option, dict)]
+    choices = [option["required"] for option in options if "required" in option]
+    if len(choices) != len(options) or not isinstance(error.instance, dict):
+        yield CHOICE.at(None, place, found=show(error.instance), fault="not exactly one of the allowed forms")
+        return
+    fields = ", ".join(" and ".join(names) for names in choices)
+    present = [" and ".join(names) for names in choices if set(names) <= error.instance.keys()]
+    yield CHOICE.at(
+        None,
+        place,
+        found=" and ".join(present) or "none",
+        expected=f"exactly one of {fields}",
+        hint=f"keep one of {fields}",
+        fault="not exactly one of several fields",
+    )
+
+
+def _misspelt(error: Any, place: str) -> Iterator[Finding]:
+    expected = _plain(str(error.validator_value))
+    yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="wrong form")
+
+
+def _wrong_length(error: Any, place: str) -> Iterator[Finding]:
+    side = "at least" if error.validator.startswith("min") else "at most"
+    found, expected = f"a length of {len(error.instance)}", f"{side} {error.validator_value}"
+    yield VALUE.at(None, place, found=found, expected=expected, fault="wrong length")
+
+
+def _out_of_range(error: Any, place: str) -> Iterator[Finding]:
+    expected = f"{BOUNDS[error.validator]} {error.validator_value}"
+    yield VALUE.at(None, place, found=show(error.instance), expected=expected, fault="out of range")
+
+
+def _other(error: Any, place: str) -> Iterator[Finding]:
+    yield VALUE.at(None, place, fault=" ".join(error.message.split())[:200])
+
+
+BOUNDS = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+DESCRIBED: Mapping[str, Callable[[Any, str], Iterator[Finding]]] = {  # keyword of JSON Schema -> what it finds
+    "required": _missing,
+    **dict.fromkeys(("additionalProperties", "unevaluatedProperties"), _unknown),
+    "type": _mistyped,
+    **dict.fromkeys(("enum", "const"), _unlisted),
+    **dict.fromkeys(("oneOf", "anyOf"), _none_or_several),
+    "pattern": _misspelt,
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _wrong_length
+    ),
+    **dict.fromkeys(BOUNDS, _out_of_range),
+}
 
 
 def _type_name(value: Json) -> str:

@@ -25,10 +25,10 @@ OUTCOMES = {
 
 
 def migration(item: Migration) -> Iterator[str]:
-    """One line a hole, with what was done about it; then what was made."""
-    for hole in item.holes:
-        then = click.style(f" -> {hole.mended}", fg="green") if hole.mended else ""
-        yield f"{text.finding(hole.finding)}{then}"
+    """One line a finding, with what was done about it; then what was made."""
+    for found in item.findings:
+        arrow = click.style(f" -> {found.resolution}", fg="green") if found.resolution else ""
+        yield f"{text.finding(found.finding)}{arrow}"
     for name, why in item.broken.items():
         yield f"{name or 'the registry'}: {'left out' if item.skipped else 'cannot be taken over'}: {visible(why)}"
     for one in item.joined:
@@ -37,13 +37,13 @@ def migration(item: Migration) -> Iterator[str]:
         yield f"left behind, since nothing names them: {visible(', '.join(item.left_behind))}"
     if item.done:
         yield "pinned: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(item.pinned.items()))
-    still = sum(not hole.mended for hole in item.holes)
-    holes = f"{len(item.holes)} holes, {len(item.holes) - still} mended, {still} still there"
+    resolved = sum(bool(one.resolution) for one in item.findings)
+    counts = f"{len(item.findings)} findings, {resolved} resolved, {len(item.findings) - resolved} remaining"
     if not item.done:
-        yield f"{item.new}: not made: {len(item.broken)} cannot be taken over; {holes}"
+        yield f"{item.new}: not made: {len(item.broken)} cannot be taken over; {counts}"
     else:
         already = "" if item.written else " (it was there already)"
-        yield f"{item.new / 'registry.json'}: {len(item.registry.entries)} entries{already}; {holes}"
+        yield f"{item.new / 'registry.json'}: {len(item.registry.entries)} entries{already}; {counts}"
 
 
 def migration_document(item: Migration) -> dict[str, Json]:
@@ -60,7 +60,7 @@ def migration_document(item: Migration) -> dict[str, Json]:
             {"id": one.entry.id, "manifest": one.entry.manifest, "source": one.source, "members": list(one.members)}
             for one in item.joined
         ],
-        "holes": [{**hole.finding.to_dict(), "mended": hole.mended or None} for hole in item.holes],
+        "holes": [{**one.finding.to_dict(), "mended": one.resolution or None} for one in item.findings],
         "broken": dict(item.broken),
         "left_behind": list(item.left_behind),
     }

@@ -280,36 +280,36 @@ class Folder(AbstractContextManager["Folder"]):
         try:
             before = os.fstat(file)
             _check_kind(path, before.st_mode)
-            if (size := before.st_size) > max_bytes:
-                raise FileProblem(TOO_LARGE, path, f"{size} bytes", f"at most {max_bytes}")
-            if large := size >= LARGE:
-                state = (path, before.st_dev, before.st_ino, size, before.st_mtime_ns, before.st_ctime_ns)
-                if hashed and state in self._digests:
-                    return Contents(b"", size, self._digests[state])
-                if held := self._held.pop(state, None):
-                    self._held[state] = held
-                    return held
-                large = time.time_ns() - before.st_ctime_ns > SETTLED
-            data = os.read(file, size + 1)  # one more than there should be, to see whether there is
-            while len(data) < size and (more := os.read(file, size + 1 - len(data))):
-                data += more
-            if size <= LFS_MAX_BYTES and data.startswith(LFS_PREFIX):
-                raise FileProblem(LFS_POINTER, path, "a pointer")
-            if size <= LFS_MAX_BYTES and ANNEX_POINTER.match(data):
-                raise FileProblem(ANNEX_POINTER_FOUND, path, "a pointer")
-            after = os.fstat(file)
-            if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
-                raise FileProblem(CHANGED, path)
+            if before.st_size > max_bytes:
+                raise FileProblem(TOO_LARGE, path, f"{before.st_size} bytes", f"at most {max_bytes}")
+            if before.st_size < LARGE:
+                return Contents(_read_all(path, file, before), before.st_size)
+            state = (path, before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+            if (known := self._known(state, hashed)) is not None:
+                return known
+            settled = time.time_ns() - before.st_ctime_ns > SETTLED
+            contents = Contents(_read_all(path, file, before), before.st_size)
         finally:
             os.close(file)
-        contents = Contents(data, size)
-        if large and hashed:
-            self._digests[state] = contents.sha256
-        elif large:
-            self._held[state] = contents
-            while sum(held.size for held in self._held.values()) > HELD_AT_MOST:
-                del self._held[next(iter(self._held))]
+        if settled:
+            self._remember(state, contents, hashed)
         return contents
+
+    def _known(self, state: State, hashed: bool) -> Contents | None:
+        """What is known of a large file in this state."""
+        if hashed and state in self._digests:
+            return Contents(b"", state[3], self._digests[state])
+        if held := self._held.pop(state, None):
+            self._held[state] = held
+        return held
+
+    def _remember(self, state: State, contents: Contents, hashed: bool) -> None:
+        if hashed:
+            self._digests[state] = contents.sha256
+            return
+        self._held[state] = contents
+        while sum(held.size for held in self._held.values()) > HELD_AT_MOST:
+            del self._held[next(iter(self._held))]
 
     def digest(self, path: str, algorithm: Callable[[], Any]) -> str:
         """The digest of a regular file of any size, in hex, without holding its bytes. algorithm: as of hashlib."""
@@ -363,6 +363,23 @@ class Folder(AbstractContextManager["Folder"]):
                         path = os.fsencode(path).decode("utf-8", "backslashreplace")
                     items.append(InventoryItem(path, kind))
         return sorted(items)
+
+
+def _read_all(path: str, file: int, before: os.stat_result) -> bytes:
+    """The bytes of an open file, which was so before. Raises FileProblem for a pointer, or a file that changes."""
+    size = before.st_size
+    data = os.read(file, size + 1)  # one more than there should be, to see whether there is
+    while len(data) < size and (more := os.read(file, size + 1 - len(data))):
+        data += more
+    if size <= LFS_MAX_BYTES:
+        if data.startswith(LFS_PREFIX):
+            raise FileProblem(LFS_POINTER, path, "a pointer")
+        if ANNEX_POINTER.match(data):
+            raise FileProblem(ANNEX_POINTER_FOUND, path, "a pointer")
+    after = os.fstat(file)
+    if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
+        raise FileProblem(CHANGED, path)
+    return data
 
 
 def _check_kind(path: str, mode: int, expected: str = "file") -> None:

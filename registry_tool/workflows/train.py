@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +23,8 @@ from registry_tool.storage.files import (
 )
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Json, Registry
+from registry_tool.values import ENTRY_ID, Entry, Json, Registry
 from registry_tool.workflows.opening import inspected, refuse_duplicate, save_sound, usable
-
-ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def _artifacts(
 def _target(path: Path, request: TrainRequest) -> Loaded:
     """The registry that is to take the entry, an empty one where there is none yet."""
     kind, entry_id = request.kind, request.entry_id
-    if not ID.match(entry_id):
+    if not ENTRY_ID.match(entry_id):
         raise InputError(
             f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
         )

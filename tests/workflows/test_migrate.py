@@ -1,4 +1,4 @@
-"""Tests of migrate.py: version 0 and 1 become version 2, every pin made, every hole said, the old folder untouched."""
+"""Tests of migrate.py: version 0 and 1 become version 2, all pinned, every finding told, the old folder untouched."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def outside(made: onnx.ModelProto, folder: Path, location: str, *, sha1: bool) -
     return made
 
 
-def holes(done: Migration) -> dict[str, str]:
+def resolutions(done: Migration) -> dict[str, str]:
     """code -> what was done about it."""
-    return {hole.finding.code: hole.mended for hole in done.holes}
+    return {found.finding.code: found.resolution for found in done.findings}
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -118,17 +118,28 @@ def test_the_public_ensemble_is_joined(public: Path, tmp_path: Path) -> None:
     assert [Path(pin["path"]).name for pin in kept["verdicts"]] == [f"{ENSEMBLE}_seed_flip_PROMOTE.json"]
 
 
-def test_every_hole_of_the_public_registry_is_said(public: Path, tmp_path: Path) -> None:
-    """Stale pins, width, smoke, scaler, verdict, weak and missing pins are mended; what stays is said to stay."""
+def test_every_finding_on_the_public_registry_is_told(public: Path, tmp_path: Path) -> None:
+    """Stale pins, width, smoke, scaler, verdict, weak and missing pins are resolved; what remains is told too."""
     done = run(public, tmp_path / "new")
-    found = holes(done)
+    found = resolutions(done)
     loose = ("member-disagrees", "codec-width", "smoke-mismatch", "sidecar-disagrees", "verdict")
     for code in ("digest-mismatch", "onnx-external-weak", "onnx-external-unpinned", *(f"loose-{x}" for x in loose)):
         assert found[code], code
     assert (found["sidecar-missing"], found["bundle-missing"]) == ("", "")
-    open_ = {hole.finding.code for hole in done.holes if not hole.mended}
-    assert {f.code for f in validate(done.new / "registry.json", load()).findings} <= open_
+    remaining = {found.finding.code for found in done.findings if not found.resolution}
+    assert {f.code for f in validate(done.new / "registry.json", load()).findings} <= remaining
     assert done.left_behind == ("registry.schema.json",)
+
+
+@pytest.mark.parametrize("members", [5, "text", {"a": 1}, [5], [None], [{}], [{"onnx": 3}], True], ids=repr)
+def test_members_of_any_shape_are_not_joined_with_a_reason(tmp_path: Path, members: object) -> None:
+    """A manifest whose members are none is a finding; its rows are taken over by themselves."""
+    path = ensemble(tmp_path / "old", members=members)
+    done = run(path, tmp_path / "new")
+    assert (done.done, errors(done.new)) == (True, [])
+    assert [found.finding.file for found in done.findings if found.finding.code == "migration-not-joined"] == [
+        "sub/e.json"
+    ]
 
 
 def test_a_second_run_gives_the_same_bytes(public: Path, tmp_path: Path) -> None:
@@ -211,9 +222,9 @@ def test_what_does_not_hold_is_not_taken_over(tmp_path: Path, registry: Program,
 
 
 def test_version_0_is_held_to_say_its_licence(tmp_path: Path) -> None:
-    """What only version 2 asks for is a hole too."""
+    """What only version 2 asks for is a finding too."""
     path = old(tmp_path / "old", entry(tmp_path / "old", model(), license=None), version=0)
-    assert holes(run(path, tmp_path / "new")) == {"license-missing": ""}
+    assert resolutions(run(path, tmp_path / "new")) == {"license-missing": ""}
 
 
 # ---- joining ----------------------------------------------------------------------------------------------------
@@ -227,7 +238,7 @@ def test_a_right_manifest_is_joined_as_it_is(tmp_path: Path) -> None:
     assert manifest["mood"] == {"deep": ["kept", 1]}
     assert [m["onnx"] for m in manifest["members"]] == ["s0.onnx", "s1.onnx"]
     assert [*entries(done.new)] == ["e"]
-    assert (errors(done.new), done.holes) == ([], ())
+    assert (errors(done.new), done.findings) == ([], ())
     assert not list(done.new.glob("sub/*"))
 
 
@@ -245,14 +256,14 @@ def no_id(manifest: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [unregistered, twice, no_id])
 def test_a_manifest_that_cannot_be_joined_leaves_its_rows(tmp_path: Path, change: Any) -> None:
-    """The rows stay single production models; that nothing was joined is a hole."""
+    """The rows stay single production models; that nothing was joined is a finding."""
     path = ensemble(tmp_path / "old")
     manifest = json.loads((path.parent / "sub/e.json").read_bytes())
     change(manifest)
     write(path.parent, "sub/e.json", manifest)
     done = run(path, tmp_path / "new")
     assert {name: row["smoke"] for name, row in entries(done.new).items()} == {"s0": False, "s1": False}
-    assert holes(done)["migration-not-joined"] == ""
+    assert resolutions(done)["migration-not-joined"] == ""
     assert (errors(done.new), done.joined) == ([], ())
     assert not list(done.new.glob("*/joining"))
 
@@ -267,7 +278,7 @@ def test_what_nobody_can_decide_stays_a_warning(tmp_path: Path) -> None:
     write(path.parent, "sub/e.json", manifest | {"codec_vocab": x264, "codec_vocab_version": 1})
     done = run(path, tmp_path / "new")
     assert errors(done.new) == []
-    assert holes(done)["loose-codec-width"] == ""
+    assert resolutions(done)["loose-codec-width"] == ""
     found = {f.code: f.severity for f in validate(done.new / "registry.json", load()).findings}
     assert found == {"loose-codec-width": Severity.WARNING}
 

@@ -33,6 +33,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "Files": "file folder name",
         "Entries and pins": "id kind entry license digest size pin bundle sidecar",
         "Promotion": "promotion verdict policy evidence",
+        "Signatures": "signature signer",
         "ONNX models": "onnx",
         "Version 0 and 1": "loose migration",
         "Changes": "base",

@@ -174,10 +174,25 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySigner:
+    """Whose signatures a policy counts: the key in this pinned PEM file, or who has a certificate under its root."""
+
+    path: str
+    sha256: str
+    is_root: bool
+
+    @property
+    def field(self) -> str:
+        """The name of the document's field that holds the path."""
+        return "certificate" if self.is_root else "public_key"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a kind's evidence must show. gate: `evidence` (the rules decide) or `manual` (a person, with a reason).
 
-    against (kept in extra): the id of the entry whose evidence the kind's plugin compares each candidate with.
+    Kept in extra: against, the id of the entry whose evidence the kind's plugin compares each candidate with; signers
+    and signatures, by whom and by how many of them an entry has to be signed.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -188,13 +203,42 @@ class Policy:
     def incumbent(self) -> str | None:
         return self.extra.get("against")
 
+    @property
+    def signers(self) -> tuple[PolicySigner, ...]:
+        """Whose signatures count; what they are worth is said by `signatures_needed`."""
+        return tuple(
+            PolicySigner(signer.get("certificate") or signer["public_key"], signer["sha256"], "certificate" in signer)
+            for signer in self.extra.get("signers", ())
+        )
+
+    @property
+    def signatures_needed(self) -> int:
+        """How many different signers have to have signed an entry; 0 where the policy asks for no signature."""
+        asks = "signers" in self.extra or "signatures" in self.extra
+        return int(self.extra.get("signatures", 1)) if asks else 0
+
+    @property
+    def unsigned(self) -> Policy:
+        """What it asks of the evidence alone."""
+        return replace(self, extra={k: v for k, v in self.extra.items() if k not in ("signers", "signatures")})
+
     def is_looser_than(self, other: Policy) -> bool:
-        """True where something this policy lets through would not pass `other`; another incumbent is another bar."""
-        if other.incumbent not in (None, self.incumbent):
+        """True where something this policy lets through would not pass `other`; another incumbent is another bar.
+
+        So is a signer that `other` does not know, by the bytes of its file.
+        """
+        if other.incumbent not in (None, self.incumbent) or self._trusts_more_than(other):
             return True
         if self.gate == "manual":
             return other.gate != "manual"
         return not all(any(mine.is_at_least_as_strict_as(rule) for mine in self.rules) for rule in other.rules)
+
+    def _trusts_more_than(self, other: Policy) -> bool:
+        if other.signatures_needed == 0:
+            return False
+        known = {(signer.sha256, signer.is_root) for signer in other.signers}
+        others = any((signer.sha256, signer.is_root) not in known for signer in self.signers)
+        return others or self.signatures_needed < other.signatures_needed
 
     def to_dict(self) -> dict[str, Json]:
         document: dict[str, Json] = {**self.extra, "rules": [rule.to_dict() for rule in self.rules]}

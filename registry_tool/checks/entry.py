@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from posixpath import dirname
+from typing import TYPE_CHECKING
 
 from registry_tool.checks.onnx import Model, check_models, run_model
 from registry_tool.checks.promotion import check_promotion
+from registry_tool.checks.signatures import check_signatures
 from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, Severity
@@ -14,6 +16,9 @@ from registry_tool.legacy.manifests import check_joined
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import KIND_UNKNOWN
 from registry_tool.values import Registry
+
+if TYPE_CHECKING:
+    from registry_tool.signing.bundle import Trust
 
 SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
 
@@ -61,8 +66,8 @@ DISAGREES = FindingRule(
 )
 
 
-def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection) -> list[Finding]:
-    """The findings on one entry; core checks first, then every plugin's.
+def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust: Trust | None = None) -> list[Finding]:
+    """The findings on one entry; core checks first, then every plugin's. trust: whose signatures production needs.
 
     At Level.FULL every model is checked, and a single one that passed all else is run; a manifest's graphs are its
     owner's to prove. A broken entry is not looked into any further.
@@ -70,6 +75,7 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection) -> li
     findings = [*read.findings, *_check_kind(read, inspection), *_check_against_registry(read, inspection.registry)]
     if isinstance(read, BrokenEntry) or any(f.severity is Severity.ERROR for f in findings):
         return findings
+    findings += check_signatures(read, inspection.policy(read.entry.kind), trust)
     prober, models = inspection.prober, list[Model]()
     if prober is not None:
         found, models = check_models(read, inspection.plugins.kinds[read.entry.kind], inspection.registry, prober)

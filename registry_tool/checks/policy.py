@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -12,9 +12,16 @@ from registry_tool.toolkit import ROUNDING
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
 
 
-def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str, str] = EMPTY) -> Verdict:
+def judge(
+    policy: Policy,
+    evidence: Evidence,
+    entry: Entry,
+    plugins: Mapping[str, str] = EMPTY,
+    signed_by: Collection[str] = (),
+) -> Verdict:
     """PROMOTE when every rule holds and nothing is wrong with the evidence; else HOLD with every reason.
 
+    signed_by: the different signers, of those that the policy names, whose signature over the entry was verified.
     Never a pass: an empty policy, a metric that is absent or not finite, evidence with problems, a manual policy.
     """
     reasons = list(evidence.problems)
@@ -22,8 +29,7 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
         reasons.append(f"the policy's gate is {policy.gate!r}: evidence decides nothing, a person does, with a reason")
     elif not policy.rules:
         reasons.append("the policy has no rules: nothing was asked, so nothing was shown")
-    if "signers" in policy.extra or "signatures" in policy.extra:
-        reasons.append("the policy asks for signatures, which this release does not verify: nothing is promoted")
+    reasons += signatures_missing(policy, signed_by)
     for rule in policy.rules:
         value = evidence.metrics.get(rule.metric)
         if value is None:
@@ -45,6 +51,16 @@ def judge(policy: Policy, evidence: Evidence, entry: Entry, plugins: Mapping[str
         metrics_version=evidence.metrics_version,
         warnings=evidence.warnings,
     )
+
+
+def signatures_missing(policy: Policy, signed_by: Collection[str]) -> list[str]:
+    """Why these signers are not enough, in one line; [] where they are, or where the policy asks for none."""
+    if policy.signatures_needed and not policy.signers:
+        return ["the policy asks for signatures and names no signers: nothing is promoted"]
+    if len(signed_by) >= policy.signatures_needed:
+        return []
+    names = f" ({', '.join(signed_by)})" if signed_by else ""
+    return [f"signatures by the policy's signers >= {policy.signatures_needed}: found {len(signed_by)}{names}"]
 
 
 def required(verdict: Verdict, policy: Policy, evidence: Evidence) -> set[str]:

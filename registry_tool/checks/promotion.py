@@ -215,9 +215,9 @@ def _check_evidence(
     for line in disagreements(verdict.metrics, evidence.metrics, required(verdict, policy, evidence)):
         yield FIGURES.at(place, "/metrics", difference=line, id=entry.id)
     if verdict.policy != policy:
-        for reason in judge(verdict.policy, evidence, entry).reasons:
+        for reason in judge(verdict.policy.unsigned, evidence, entry).reasons:
             yield FIGURES.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
-    for reason in judge(policy, evidence, entry).reasons:
+    for reason in judge(policy.unsigned, evidence, entry).reasons:  # signatures have findings of their own
         yield NOT_MET.at(view.row, "/smoke", reason=reason, id=entry.id)
 
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from posixpath import dirname, join, normpath
+from typing import TYPE_CHECKING
 
 from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
+from registry_tool.checks.signatures import check_signers
 from registry_tool.checks.workers import Slices, useful
 from registry_tool.documents.entries import ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
@@ -21,6 +23,9 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder
+
+if TYPE_CHECKING:
+    from registry_tool.signing.bundle import Trust
 
 ID_ALIKE = FindingRule(
     "id-alike",
@@ -42,9 +47,15 @@ PLUGIN_NOT_LOADED = FindingRule(
 
 
 def check(
-    loaded: Loaded | Unreadable, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None
+    loaded: Loaded | Unreadable,
+    plugins: Plugins,
+    level: Level = Level.FULL,
+    progress: Progress | None = None,
+    trust: Trust | None = None,
 ) -> list[Finding]:
     """Every finding on a loaded registry, sorted by file and line; those of reading it included.
+
+    trust: whose signatures every production entry needs; None asks for what the policies do.
 
     An entry that is malformed, or whose digests do not hold, is not looked into any further; a second one of an id is
     not opened at all. Where an entry is malformed, its files are unknown: no file is called unregistered then.
@@ -56,11 +67,11 @@ def check(
         if level is Level.FULL and loaded.registry.entries:
             prober.start()
         inspection = Inspection(loaded, plugins, folder, prober if level is Level.FULL else None)
-        findings += _check_all(inspection, progress)
+        findings += _check_all(inspection, progress, trust)
     return sort(located(findings, {loaded.name: loaded.document}))
 
 
-def _check_all(inspection: Inspection, progress: Progress | None) -> list[Finding]:
+def _check_all(inspection: Inspection, progress: Progress | None, trust: Trust | None) -> list[Finding]:
     """The findings on a registry that could be read: its entries, what lies beside them, its folder."""
     loaded, registry, count = inspection.loaded, inspection.registry, len(inspection.registry.entries)
     repeated = dict(_check_ids(loaded))
@@ -69,9 +80,10 @@ def _check_all(inspection: Inspection, progress: Progress | None) -> list[Findin
     processes = useful(count) if inspection.level is Level.QUICK else 1
     if progress:
         progress("entries", 0, count)
-    with Slices(lambda numbers: _check_some(inspection, numbers, repeated), count, processes) as slices:
+    with Slices(lambda numbers: _check_some(inspection, numbers, repeated, trust), count, processes) as slices:
         # Other processes may look at the entries meanwhile.
         declared = [*check_declared(inspection.folder, loaded), *check_unknown_fields(loaded)]
+        declared += check_signers(inspection.folder, loaded)
         items = list_files(inspection.folder)
         for done, (found, paths) in enumerate(slices, 1):
             findings += found
@@ -91,7 +103,7 @@ def _check_all(inspection: Inspection, progress: Progress | None) -> list[Findin
 
 
 def _check_some(
-    inspection: Inspection, numbers: Iterable[int], repeated: Mapping[int, Finding]
+    inspection: Inspection, numbers: Iterable[int], repeated: Mapping[int, Finding], trust: Trust | None
 ) -> tuple[list[Finding], list[str]]:
     """The findings on some entries, and the files that these account for."""
     findings: list[Finding] = []
@@ -101,7 +113,7 @@ def _check_some(
             paths.append(inspection.registry.entries[index].path)
             continue
         entry = inspection.verify(index)
-        if found := check_entry(entry, inspection):
+        if found := check_entry(entry, inspection, trust):
             findings += located(found, entry.documents)
         paths += [a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values()]
         paths += entry.documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,7 @@ from registry_tool.commands.shared import (
     show,
     show_rendered,
 )
+from registry_tool.commands.trust import given_trust, trust_options
 from registry_tool.errors import ExitCode, InputError
 from registry_tool.report import reporters
 
@@ -40,20 +41,26 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
+@trust_options
 @click.pass_context
 def validate(
     ctx: click.Context,
+    /,
     registries: tuple[str, ...],
     level: str,
     form: str,
     output: str | None,
     strict: bool,
     changed: bool,
+    **trust: Any,
 ) -> None:
     """Check every byte and every claim of a registry.
 
     --format github prints annotations, and adds a summary to the file that GITHUB_STEP_SUMMARY names. --changed is for
     commit hooks: files whose deletion is staged count too, and where no registry holds any, all is well.
+
+    Signatures are verified with the signers of the policies. With --public-key or --trust every production entry needs
+    a signature of one of those.
 
     \b
     Examples:
@@ -61,6 +68,7 @@ def validate(
       registry validate model/registry.json --level quick
       registry validate --format json | jq '.findings[].code'
       registry validate --format sarif -o registry.sarif
+      registry validate --trust root.pem
     """
     from registry_tool import toolkit
     from registry_tool.findings import Severity
@@ -74,8 +82,9 @@ def validate(
         paths = [find(registry) for registry in registries or (None,)]
     if form == "json" and len(paths) != 1:
         raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
+    given = given_trust(**trust)
     with toolkit.progress_bar() as progress:
-        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), progress) for path in paths]
+        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), progress, given) for path in paths]
     _deliver(results, form, output, strict=strict)
     if plugins_of(ctx).broken:
         ctx.exit(ExitCode.BROKEN)

@@ -2,96 +2,49 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from registry_tool.commands.shared import emit, format_option, show
-from registry_tool.errors import InputError
+from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.trust import (
+    PATH,
+    given_trust,
+    need_cryptography,
+    signer_of,
+    signer_options,
+    trust_options,
+    trusted_of,
+    warn,
+)
+from registry_tool.errors import ExitCode
 
-if TYPE_CHECKING:
-    from registry_tool.workflows.sign import Signer, Trusted
-
-PATH = click.Path(path_type=Path)
-
-
-def _need_cryptography() -> None:
-    if find_spec("cryptography") is None:
-        raise InputError("signatures need the extra `sign`: pip install 'registry-tool[sign]'")
-
-
-def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--key, --cert, --chain, --password-file."""
-    options: list[Callable[..., Any]] = [
-        click.option("--key", type=PATH, metavar="PEM", required=True, help="Your private key."),
-        click.option("--cert", type=PATH, metavar="PEM", help="The certificate of the key."),
-        click.option("--chain", type=PATH, metavar="PEM", multiple=True, help="Certificates above it."),
-        click.option("--password-file", type=PATH, metavar="FILE", help="Its first line is the key's password."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--public-key, --trust, --at."""
-    root = "A certificate to trust: a root, or one on the way to it."
-    day = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-    options: list[Callable[..., Any]] = [
-        click.option("--public-key", type=PATH, metavar="PEM", multiple=True, help="A public key to trust."),
-        click.option("--trust", "--cert-chain", "trust", type=PATH, metavar="PEM", multiple=True, help=root),
-        click.option("--at", type=day, metavar="DATE", help="Judge certificates as of this time (UTC). Default: now."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def signer_of(key: Path, cert: Path | None, chain: tuple[Path, ...], password_file: Path | None) -> Signer:
-    from registry_tool.workflows.sign import Signer
-
-    if chain and cert is None:
-        raise InputError("--chain: found no --cert, expected the certificate of the key too")
-
-    def password() -> bytes | None:
-        if password_file is not None:
-            from registry_tool.signing.keys import read_pem
-
-            return read_pem(password_file).split(b"\n")[0].rstrip(b"\r")
-        if not sys.stdin.isatty():
-            return None
-        answer: str = click.prompt(f"Password of {key}", hide_input=True, err=True)
-        return answer.encode()
-
-    return Signer(key, cert, chain, password)
-
-
-def trusted_of(public_key: tuple[Path, ...], trust: tuple[Path, ...], at: datetime | None) -> Trusted:
-    from registry_tool.workflows.sign import Trusted
-
-    return Trusted(at.replace(tzinfo=UTC) if at else datetime.now(UTC), public_key, trust)
+WHAT = "name what to {}: the ID of an entry, or --path DIR with --bundle FILE"
 
 
 @click.command()
-@click.option("--path", type=PATH, metavar="DIR", required=True, help="The folder or file to sign.")
-@click.option("--bundle", type=PATH, metavar="FILE", required=True, help="Where the signature goes.")
-@click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder to leave out.")
+@click.argument("entry_id", metavar="[ID]", required=False)
+@click.option("--path", type=PATH, metavar="DIR", help="Sign a folder or a file instead of an entry.")
+@click.option("--bundle", type=PATH, metavar="FILE", help="Where the signature of --path goes.")
+@click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder of --path to leave out.")
 @signer_options
+@registry_option
+@click.pass_context
 def sign(
-    path: Path,
-    bundle: Path,
+    ctx: click.Context,
+    /,
+    entry_id: str | None,
+    path: Path | None,
+    bundle: Path | None,
     ignore_path: tuple[Path, ...],
-    key: Path,
-    cert: Path | None,
-    chain: tuple[Path, ...],
-    password_file: Path | None,
+    registry: str | None,
+    **signer: Any,
 ) -> None:
-    """Sign a folder or a file: an OpenSSF Model Signing (OMS v1.0) bundle.
+    """Sign an entry, or any folder or file: an OpenSSF Model Signing (OMS v1.0) bundle.
+
+    An entry's signature is over the files that it pins, never over its verdict; it lies in ID/signatures, and the
+    registry pins it. Signing again with the same key replaces it.
 
     The private key is never written, printed or stored. A protected key's password is asked for on a terminal, or read
     from --password-file.
@@ -99,53 +52,76 @@ def sign(
     \b
     Examples:
       openssl ecparam -name prime256v1 -genkey -noout -out ci.key
+      registry sign my_model --key ci.key
+      registry sign my_model --key ci.key --cert ci.pem --chain authority.pem
       registry sign --path dist --key ci.key --bundle dist.sig
     """
-    _need_cryptography()
+    need_cryptography()
     from registry_tool.workflows.sign import sign_path
+    from registry_tool.workflows.sign_entry import sign_entry
 
-    done = sign_path(path, bundle, signer_of(key, cert, chain, password_file), ignore_path)
-    for warning in done.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    count = len(done.statement.digests)
-    show(f"{path}: {count} {'file' if count == 1 else 'files'} signed, in {bundle}")
+    if path is not None and bundle is not None and entry_id is None:
+        done = sign_path(path, bundle, signer_of(**signer), ignore_path)
+        warn(done.warnings)
+        count = len(done.statement.digests)
+        show(f"{path}: {count} {'file' if count == 1 else 'files'} signed, in {bundle}")
+        return
+    if entry_id is None or path is not None or bundle is not None or ignore_path:
+        raise click.UsageError(WHAT.format("sign"))
+    made = sign_entry(find(registry), plugins_of(ctx), entry_id, signer_of(**signer))
+    warn(made.warnings)
+    show(f"{entry_id}: {len(made.statement.digests)} files signed by {made.signer}, in {made.bundle}")
+    for old in made.replaced:
+        show(f"{entry_id}: it replaces {old}")
 
 
 @click.command("verify-signature")
-@click.option("--path", type=PATH, metavar="DIR", required=True, help="The signed folder or file.")
-@click.option("--bundle", type=PATH, metavar="FILE", required=True, help="Its signature.")
-@click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder to leave out.")
-@click.option("--ignore-unsigned-files", is_flag=True, help="Files that nothing signed are no error.")
+@click.argument("entry_id", metavar="[ID]", required=False)
+@click.option("--path", type=PATH, metavar="DIR", help="The signed folder or file, instead of an entry.")
+@click.option("--bundle", type=PATH, metavar="FILE", help="The signature of --path.")
+@click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder of --path to leave out.")
+@click.option("--ignore-unsigned-files", is_flag=True, help="Files of --path that nothing signed are no error.")
 @trust_options
+@registry_option
 @format_option()
+@click.pass_context
 def verify_signature(
-    path: Path,
-    bundle: Path,
+    ctx: click.Context,
+    /,
+    entry_id: str | None,
+    path: Path | None,
+    bundle: Path | None,
     ignore_path: tuple[Path, ...],
     ignore_unsigned_files: bool,
-    public_key: tuple[Path, ...],
-    trust: tuple[Path, ...],
-    at: datetime | None,
+    registry: str | None,
     form: str,
+    **trust: Any,
 ) -> None:
-    """Verify who signed a folder or a file, and that not a byte has changed since.
+    """Verify who signed an entry, a folder or a file, and that not a byte has changed since.
 
-    Only what you name is trusted: a public key, or the root of a certificate chain. What cannot be checked offline is
-    listed. Exit 1 where the signature does not hold, with the reason.
+    Only what you name is trusted: a public key, or the root of a certificate chain. For an entry, the signers of its
+    policy are trusted where you name none. What cannot be checked offline is listed. Exit 1 where the signature does
+    not hold, with the reason.
 
     \b
     Examples:
+      registry verify-signature my_model --public-key ci.pub
+      registry verify-signature my_model --trust root.pem
       registry verify-signature --path dist --bundle dist.sig --public-key ci.pub
-      registry verify-signature --path dist --bundle dist.sig --trust root.pem
+      registry verify-signature --path dist --bundle dist.sig --trust root.pem --at 2026-05-06
     """
-    _need_cryptography()
+    need_cryptography()
+    from registry_tool.report import signatures
     from registry_tool.workflows.sign import verify_path
+    from registry_tool.workflows.sign_entry import verify_entry
 
-    verified = verify_path(
-        path, bundle, trusted_of(public_key, trust, at), ignore_path, extra_allowed=ignore_unsigned_files
-    )
-    emit(
-        form,
-        lambda: {"path": str(path), "signer": verified.signer, "unchecked": list(verified.unchecked)},
-        lambda: [f"{path}: signed by {verified.signer}", *(f"not checked: {what}" for what in verified.unchecked)],
-    )
+    if path is not None and bundle is not None and entry_id is None:
+        verified = verify_path(path, bundle, trusted_of(**trust), ignore_path, extra_allowed=ignore_unsigned_files)
+        emit(form, lambda: signatures.path_document(path, verified), lambda: signatures.path_lines(path, verified))
+        return
+    if entry_id is None or path is not None or bundle is not None or ignore_path or ignore_unsigned_files:
+        raise click.UsageError(WHAT.format("verify"))
+    given, at = given_trust(**trust), trusted_of(**trust).at
+    found = verify_entry(find(registry), plugins_of(ctx), entry_id, given, at)
+    emit(form, lambda: signatures.entry_document(found), lambda: signatures.entry_lines(found))
+    ctx.exit(ExitCode.OK if found.holds else ExitCode.REJECTED)

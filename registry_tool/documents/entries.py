@@ -258,14 +258,19 @@ class VerifiedEntry(ReadEntry):
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return self.files.run(path, inputs)
 
-    def pinned_document(self, path: str, sha256: str, *field: str) -> Document | Finding:
-        """A JSON document that a field of the entry pins (its verdict)."""
+    def pinned_file(self, path: str, sha256: str, *field: str | int) -> bytes | Finding:
+        """A file beside the artifacts that a field of the entry pins (a signature)."""
         artifact = Artifact(path, sha256, None, str(self.row.file), (self.row.base or "") + pointer(*field))
         found = self.files.compare(artifact, JSON_MAX_BYTES)
-        if isinstance(found, Finding):
-            return found
+        return found if isinstance(found, Finding) else found.data
+
+    def pinned_document(self, path: str, sha256: str, *field: str | int) -> Document | Finding:
+        """The same, of a JSON document (its verdict)."""
+        data = self.pinned_file(path, sha256, *field)
+        if isinstance(data, Finding):
+            return data
         try:
-            self.documents[path] = parse(found.data)
+            self.documents[path] = parse(data)
         except JsonProblem as problem:
             return problem.at(path, self.entry.id)
         return self.documents[path]

@@ -16,13 +16,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from registry_tool.errors import InputError
 from registry_tool.signing.certificates import key_of, name_of, parse_certificates, verify_chain
+from registry_tool.signing.container import MEDIA_TYPE, read_container, read_container_or_envelope
 from registry_tool.signing.dsse import IN_TOTO, Envelope, SignatureError, UntrustedError, decoded, mapping
 from registry_tool.signing.keys import PrivateKey, PublicKey, fingerprint, name_of_key, sign, verify
-from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.values import Json
 
-MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-BUNDLE_MAX_BYTES = 64 * 2**20
+MAX_TIME = 253_402_300_799  # s since 1970; the year 9999 ends
 KEYLESS_UNCHECKED = (
     "the entry in the transparency log, which needs the log's key",
     "the time of signing, which the log vouches for",
@@ -41,10 +40,14 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A signature that holds. signer: who made it, for people. unchecked: what could not be checked offline."""
+    """A signature that holds. signer: who made it, for people. key: the fingerprint of the key that made it.
+
+    unchecked: what could not be checked offline.
+    """
 
     payload: bytes
     signer: str
+    key: str
     unchecked: tuple[str, ...] = ()
 
 
@@ -92,18 +95,8 @@ def sign_statement(payload: bytes, key: PrivateKey, chain: Sequence[x509.Certifi
 
 def read_bundle(data: bytes) -> Bundle:
     """Raises SignatureError, naming the field, for anything that is no bundle; verifies nothing."""
-    try:
-        document = mapping(parse(data, max_bytes=BUNDLE_MAX_BYTES).value, "bundle")
-    except JsonProblem as problem:
-        raise SignatureError(f"bundle: it cannot be read: {problem}") from None
-    if (media := document.get("mediaType")) != MEDIA_TYPE:
-        raise SignatureError(f"mediaType: found {media!r}, expected {MEDIA_TYPE!r}")
-    if unknown := sorted(set(document) - {"mediaType", "verificationMaterial", "dsseEnvelope"}):
-        raise SignatureError(f"bundle: found the unknown field {unknown[0]!r}")
-    envelope = Envelope.from_dict(document.get("dsseEnvelope"))
-    if envelope.payload_type != IN_TOTO:
-        raise SignatureError(f"dsseEnvelope.payloadType: found {envelope.payload_type!r}, expected {IN_TOTO!r}")
-    return Bundle(envelope, read_material(document.get("verificationMaterial")))
+    container = read_container(data)
+    return Bundle(container.envelope, read_material(container.material))
 
 
 def read_material(value: Json) -> Material:
@@ -141,29 +134,55 @@ def _hint(signer: Mapping[str, Json]) -> str:
 def verify_bundle(data: bytes, trust: Trust) -> Verified:
     """The signed statement of a bundle whose signer is trusted. Raises SignatureError with the reason."""
     bundle = read_bundle(data)
-    envelope = bundle.envelope
-    signer = verify_signer(bundle.material, trust, lambda key: verify(key, envelope.signatures[0], envelope.signed))
-    return Verified(envelope.payload, signer, KEYLESS_UNCHECKED if bundle.material.keyless else ())
+    return _verified(bundle.envelope, bundle.material, trust)
 
 
-def verify_signer(material: Material, trust: Trust, holds: Callable[[PublicKey], None]) -> str:
-    """The name of the trusted signer whose signature holds. holds: raises SignatureError for a key that did not sign.
+def verify_attestation(data: bytes, trust: Trust) -> Verified:
+    """The same of an envelope that stands alone, too: its keyid names the key, where it has one."""
+    container = read_container_or_envelope(data)
+    if container.material is not None:
+        return _verified(container.envelope, read_material(container.material), trust)
+    return _verified(container.envelope, Material(hint=container.envelope.keyid), trust)
 
-    Raises UntrustedError where the signer is not one of the trusted, else SignatureError with the reason.
+
+def _verified(envelope: Envelope, material: Material, trust: Trust) -> Verified:
+    signed, signature = envelope.signed, envelope.signatures[0]
+    signer, key = verify_signer(material, trust, lambda key: verify(key, signature, signed))
+    return Verified(envelope.payload, signer, fingerprint(key), KEYLESS_UNCHECKED if material.keyless else ())
+
+
+def verify_signer(material: Material, trust: Trust, holds: Callable[[PublicKey], None]) -> tuple[str, PublicKey]:
+    """(the name, the key) of the trusted signer whose signature holds.
+
+    holds: raises SignatureError for a key that did not sign. Raises UntrustedError where the signer is not one of the
+    trusted, else SignatureError with the reason.
     """
     if not material.chain:
-        return _verify_key(material.hint or "", trust.keys, holds)
+        key = _verify_key(material.hint or "", trust.keys, holds)
+        return name_of_key(key), key
     if not trust.roots:
         raise UntrustedError("the bundle is signed with a certificate: name the root to trust with --trust ROOT.pem")
     at = trust.at
     if material.keyless and material.logged_at is not None:
         at = datetime.fromtimestamp(material.logged_at, trust.at.tzinfo)
     verify_chain(material.chain, trust.roots, at)
-    holds(key_of(material.chain[0]))
-    return name_of(material.chain[0])
+    holds(key := key_of(material.chain[0]))
+    return name_of(material.chain[0]), key
 
 
-def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey], None]) -> str:
+def claimed_signer(material: Material) -> str:
+    """Who signed, as the bundle says without any proof."""
+    if material.chain:
+        return name_of(material.chain[0])
+    return f"key {material.hint[:12]}" if material.hint else "a key that it does not name"
+
+
+def signing_key(material: Material) -> str:
+    """The fingerprint of the key that a bundle names, without any proof; empty where it names none."""
+    return fingerprint(key_of(material.chain[0])) if material.chain else material.hint or ""
+
+
+def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey], None]) -> PublicKey:
     if not keys:
         raise UntrustedError("the bundle is signed with a key: name the key to trust with --public-key KEY.pem")
     named = [key for key in keys if hint in ("", fingerprint(key))]
@@ -173,7 +192,7 @@ def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey
     for key in named:
         try:
             holds(key)
-            return name_of_key(key)
+            return key
         except SignatureError as error:
             refusals.append(error)
     raise refusals[-1]
@@ -184,7 +203,7 @@ def _logged_at(material: Mapping[str, Json]) -> int:
     if not isinstance(entries, list) or not entries:
         raise SignatureError("tlogEntries: found none, expected one for a certificate without a chain")
     when = mapping(entries[0], "tlogEntries").get("integratedTime")
-    if not isinstance(when, str) or not when.isdigit() or len(when) > 12:
+    if not isinstance(when, str) or not when.isdecimal() or not when.isascii() or int(when[:13]) > MAX_TIME:
         raise SignatureError("tlogEntries.integratedTime: expected seconds since 1970, as text")
     return int(when)
 

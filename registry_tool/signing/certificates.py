@@ -22,13 +22,15 @@ MAX_CHAIN = 16  # certificates in a bundle
 
 def load_certificates(paths: Sequence[Path]) -> list[x509.Certificate]:
     """Every certificate in these PEM files, in order. Raises InputError, naming the file."""
-    found = []
-    for path in paths:
-        try:
-            found += x509.load_pem_x509_certificates(read_pem(path))
-        except ValueError:
-            raise InputError(f"{path}: found no certificate in PEM form, expected one: check the path") from None
-    return found
+    return [certificate for path in paths for certificate in certificates_in(read_pem(path), str(path))]
+
+
+def certificates_in(data: bytes, name: str) -> list[x509.Certificate]:
+    """Every certificate in these PEM bytes; `name` is how messages call them. Raises InputError where there is none."""
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        raise InputError(f"{name}: found no certificate in PEM form, expected one: check the path") from None
 
 
 def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:

@@ -26,11 +26,12 @@ class UntrustedError(SignatureError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """payload: the signed bytes. signatures: raw signature bytes, at least one."""
+    """payload: the signed bytes. signatures: raw signature bytes, at least one. keyid: names the key, unsigned."""
 
     payload_type: str
     payload: bytes
     signatures: tuple[bytes, ...]
+    keyid: str = ""
 
     @property
     def signed(self) -> bytes:
@@ -38,7 +39,7 @@ class Envelope:
         return pae(self.payload_type, self.payload)
 
     def to_dict(self) -> dict[str, Json]:
-        signatures = [{"sig": _encode(signature), "keyid": ""} for signature in self.signatures]
+        signatures = [{"sig": _encode(signature), "keyid": self.keyid} for signature in self.signatures]
         return {"payload": _encode(self.payload), "payloadType": self.payload_type, "signatures": signatures}
 
     @classmethod
@@ -53,7 +54,8 @@ class Envelope:
         return cls(
             text(fields.get("payloadType"), "dsseEnvelope.payloadType"),
             decoded(fields.get("payload"), "dsseEnvelope.payload"),
-            tuple(decoded(mapping(s, "signatures").get("sig"), "dsseEnvelope.signatures.sig") for s in signatures),
+            (decoded(mapping(signatures[0], "signatures").get("sig"), "dsseEnvelope.signatures.sig"),),
+            keyid if isinstance(keyid := signatures[0].get("keyid"), str) else "",
         )
 
 

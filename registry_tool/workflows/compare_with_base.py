@@ -27,7 +27,7 @@ from registry_tool.workflows.opening import inspected, usable
 POLICY = "its policy changed"
 PINS = ("digest-mismatch", "size-mismatch")  # what a file says that changed under an unchanged document; or file-...
 # Fields of a single model that say nothing of what it computes, and those that a migration adds.
-WORDS = frozenset({"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle"})
+WORDS = frozenset({"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle", "signatures"})
 ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
 
 FLIP = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"

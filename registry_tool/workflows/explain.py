@@ -31,6 +31,7 @@ MODULES = (  # of the core, with findings declared at their top level
     "checks.entry",
     "checks.inventory",
     "checks.promotion",
+    "checks.signatures",
     "workflows.compare_with_base",
     "workflows.migrate",
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from registry_tool.checks.policy import judge, summary_policy
 from registry_tool.checks.promotion import find_incumbent, is_random, measure
+from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding
@@ -56,7 +57,10 @@ def judge_entry(view: VerifiedEntry, inspection: Inspection, incumbent: str | No
     evidence = measure(view, plugins, GateRequest(incumbent=found))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
-    return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
+    signatures = policy_signers(view, policy)
+    if signatures.problems:
+        evidence = replace(evidence, problems=(*evidence.problems, *signatures.problems))
+    return Judgement(judge(policy, evidence, view.entry, plugins.versions, signatures.signers), evidence)
 
 
 @dataclass(frozen=True, slots=True)

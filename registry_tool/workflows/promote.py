@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
+from registry_tool.checks.policy import signatures_missing
 from registry_tool.checks.promotion import is_random
+from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents import store
-from registry_tool.documents.entries import sha256_of
+from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
@@ -54,17 +57,8 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 raise RejectedError(
                     f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it"
                 )
-            policy = inspection.policy(entry.kind)
-            if policy.gate == "manual":
-                if not reason:
-                    raise InputError(f"{entry_id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
-                checked_text("--reason", reason, 512)
-                flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
-                try:
-                    save_sound(inspection, registry.with_entry(flipped), flipped, None)
-                except PluginError as error:
-                    raise RejectedError(str(error)) from error
-                return Flip(flipped)
+            if inspection.policy(entry.kind).gate == "manual":
+                return _flip_by_hand(view, inspection, reason)
             if reason:
                 raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
             judgement = judge_entry(view, inspection)
@@ -82,6 +76,23 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
             save_sound(inspection, registry.with_entry(flipped), flipped, made)
             return Flip(flipped, judgement, where)
+
+
+def _flip_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | None) -> Flip:
+    """On a person's decision, with a reason; the policy may ask for signatures all the same."""
+    entry, policy = view.entry, inspection.policy(view.entry.kind)
+    if not reason:
+        raise InputError(f"{entry.id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
+    checked_text("--reason", reason, 512)
+    signatures = policy_signers(view, policy)
+    if lacking := [*signatures_missing(policy, signatures.signers), *signatures.problems]:
+        raise RejectedError(f"{entry.id}: {'; '.join(lacking)}: sign it with `registry sign {entry.id} --key PEM`")
+    flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
+    try:
+        save_sound(inspection, inspection.registry.with_entry(flipped), flipped, None)
+    except PluginError as error:
+        raise RejectedError(str(error)) from error
+    return Flip(flipped)
 
 
 def demote(path: Path, entry_id: str, reason: str) -> Entry:

@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 from registry_tool.errors import InputError
-from registry_tool.signing.bundle import BUNDLE_MAX_BYTES, Trust, Verified, sign_statement, verify_bundle
-from registry_tool.signing.certificates import load_certificates
+from registry_tool.signing.bundle import Trust, Verified, sign_statement, verify_bundle
+from registry_tool.signing.certificates import load_certificates, name_of
+from registry_tool.signing.container import BUNDLE_MAX_BYTES
 from registry_tool.signing.folder import compare, statement_of
-from registry_tool.signing.keys import load_private_key, load_public_key
+from registry_tool.signing.keys import fingerprint, load_private_key, load_public_key, name_of_key
 from registry_tool.signing.statement import FilesStatement
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 
@@ -53,19 +54,30 @@ class Signed:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Who signed: name, for people, and fingerprint of the key; what the user should know about the key's file."""
+
+    name: str
+    key: str
+    warnings: tuple[str, ...]
+
+
 def sign_path(path: Path, bundle: Path, signer: Signer, ignored: Sequence[Path] = ()) -> Signed:
     """Sign a folder or a file; the bundle is written whole or not at all, and never part of what is signed."""
     statement = statement_of(path, [bundle, *ignored])
-    data, warnings = make_bundle(statement, signer)
+    data, made = make_bundle(statement.to_bytes(), signer)
     write_atomic(bundle, data)
-    return Signed(statement, bundle, warnings)
+    return Signed(statement, bundle, made.warnings)
 
 
-def make_bundle(statement: FilesStatement, signer: Signer) -> tuple[bytes, tuple[str, ...]]:
-    """(the bundle's bytes, what the user should know about the key's file)."""
+def make_bundle(statement: bytes, signer: Signer) -> tuple[bytes, Made]:
+    """(the bytes of a bundle over the statement, who signed)."""
     loaded = load_private_key(signer.key, signer.password)
     chain = load_certificates([signer.certificate, *signer.chain] if signer.certificate else [])
-    return sign_statement(statement.to_bytes(), loaded.key, chain), loaded.warnings
+    public = loaded.key.public_key()
+    name = name_of(chain[0]) if chain else name_of_key(public)
+    return sign_statement(statement, loaded.key, chain), Made(name, fingerprint(public), loaded.warnings)
 
 
 def verify_path(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
@@ -15,6 +16,9 @@ from registry_tool.hookspec import (
     Progress,
 )
 from registry_tool.plugins.manager import Plugins
+
+if TYPE_CHECKING:
+    from registry_tool.signing.bundle import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,16 @@ class Validation:
         return sum(f.severity is severity for f in self.findings)
 
 
-def validate(path: Path, plugins: Plugins, level: Level = Level.FULL, progress: Progress | None = None) -> Validation:
-    """Read the registry, check everything at this level, change nothing."""
+def validate(
+    path: Path,
+    plugins: Plugins,
+    level: Level = Level.FULL,
+    progress: Progress | None = None,
+    trust: Trust | None = None,
+) -> Validation:
+    """Read the registry, check everything at this level, change nothing. trust: whose signatures production needs."""
     loaded = store.load(path)
-    return Validation(loaded, level, tuple(check(loaded, plugins, level, progress)))
+    return Validation(loaded, level, tuple(check(loaded, plugins, level, progress, trust)))
 
 
 def touched(files: Iterable[str], here: Path, environment: Mapping[str, str]) -> list[Path]:

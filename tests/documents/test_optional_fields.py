@@ -115,7 +115,7 @@ def test_a_write_keeps_them(production: Sandbox) -> None:
 
 @pytest.mark.parametrize("asked", [{"signers": []}, {"signers": POLICY["signers"]}, {"signatures": 1}])
 def test_a_policy_that_asks_for_signatures_promotes_nothing(asked: dict[str, Any]) -> None:
-    """As long as they are not verified, whatever the rules say."""
+    """Without a signer that was verified, whatever the rules say."""
     evidence = Evidence({"m": 1.0})
     policy = Policy.from_dict({"rules": [{"metric": "m", "op": ">", "bound": 0}], **asked})
     entry = Entry("a", "k", True, DIGEST)

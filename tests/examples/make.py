@@ -322,6 +322,27 @@ def make_models() -> None:
     invalid("onnx-opset-disagrees", entry(opset=18), file="m.onnx", pointer=None)
 
 
+def make_signatures() -> None:
+    def signed(data: bytes) -> tuple[Json, Files]:
+        """A registry whose entry pins these bytes as a signature, and its files."""
+        document = entry(signatures=[{"bundle": "m/signatures/a.sig", "sha256": sha256(data)}])
+        return document, {"m.onnx": PLAIN, "m/signatures/a.sig": data}
+
+    document, files = signed(b"{}")
+    invalid("signature-invalid", document, files, pointer="/models/0/signatures/0")
+    at = "/models/0/signatures/0/sha256"
+    invalid("digest-mismatch--signature", document, {**files, "m/signatures/a.sig": b"{ }"}, pointer=at)
+    invalid("file-missing--signature", document, {"m.onnx": PLAIN}, pointer=at)
+    for name, field, data in (
+        ("signer-invalid--private", "public_key", b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"),
+        ("digest-mismatch--signer", "certificate", b"hello"),
+    ):
+        digest = sha256(data) if name.startswith("signer") else "0" * 64
+        policy = {**MANUAL, "signers": [{field: "keys/ci.pem", "sha256": digest}]}
+        place = f"/policies/fr/signers/0/{field if name.startswith('signer') else 'sha256'}"
+        invalid(name, registry(ENTRY, policy=policy), {"m.onnx": PLAIN, "keys/ci.pem": data}, pointer=place)
+
+
 def make_promotions() -> None:
     files = {"m.onnx": PLAIN, "m.json": to_json(SIDECAR)}
     unsaid = {name: value for name, value in PRODUCTION.items() if name != "promotion"}
@@ -333,6 +354,10 @@ def make_promotions() -> None:
         files,
         pointer="/models/0/promotion",
     )
+    unsigned = registry(PRODUCTION, policy={**MANUAL, "signers": []})
+    invalid("promotion-unsigned", unsigned, files, pointer="/models/0/smoke")
+    unsigned = registry(PRODUCTION, policy={**MANUAL, "signatures": 1})
+    invalid("promotion-unsigned--no-signers", unsigned, files, pointer="/models/0/smoke")
     invalid("promotion-kind", registry(PRODUCTION), files, pointer="/models/0/promotion")
     invalid("promotion-kind--no-policy", {**registry(PRODUCTION), "policies": {}}, files, pointer="/models/0/promotion")
     pinned: dict[str, Json] = {
@@ -376,6 +401,7 @@ def main() -> None:
     make_documents()
     make_files()
     make_models()
+    make_signatures()
     make_promotions()
     (HERE / "expected.json").write_bytes(to_json(dict(sorted(EXPECTED.items()))))
 

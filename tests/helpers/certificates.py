@@ -60,11 +60,15 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a certificate is for: to issue others, or to sign. purpose: the extended key usage of a signer's."""
+    """What a certificate is for: to issue others, or to sign. purpose: the extended key usage of a signer's.
+
+    subject: whom it names, where that is not the name of its file.
+    """
 
     authority: bool = False
     signs: bool = True
     purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CODE_SIGNING
+    subject: str | None = None
 
 
 SIGNING, AUTHORITY = Use(), Use(authority=True)
@@ -81,7 +85,7 @@ def issue(
 ) -> Issued:
     """A certificate, self-signed without an issuer. days: from when to when it is valid, from today."""
     pair = key_pair(folder, name, algorithm)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, use.subject or name)])
     parent = issuer.certificate.subject if issuer else subject
     builder = (
         x509.CertificateBuilder()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from reference import reference
 
 from registry_tool import schemas
 from registry_tool.signing.bundle import Trust, read_bundle, verify_bundle
@@ -106,16 +105,9 @@ def test_a_certificate_signs(registry: Program, folder: Path, tmp_path: Path, al
     assert check(registry, folder, bundle, "--trust", root.path) == (0, f"{folder}: signed by CN=signer")
 
 
-def reference(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The reference implementation's command line."""
-    command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("algorithm", REFERENCE)
 def test_the_reference_implementation_agrees(registry: Program, folder: Path, tmp_path: Path, algorithm: str) -> None:
     """model-signing verifies our bundles, and we verify its bundles, by key and by certificate."""
-    pytest.importorskip("model_signing")
     root = issue(tmp_path, "root", use=AUTHORITY)
     signer = issue(tmp_path, "signer", root, algorithm=algorithm)
     key, public = signer.pair.private, signer.pair.public

@@ -1,0 +1,60 @@
+"""signatures.py: what verifying signatures and attestations showed, for people and as JSON. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry_tool.report import text
+from registry_tool.values import Json, visible
+
+if TYPE_CHECKING:
+    from registry_tool.signing.bundle import Verified
+    from registry_tool.workflows.sign_entry import EntrySignatures
+
+
+def path_lines(path: Path, verified: Verified) -> Iterator[str]:
+    """Who signed a folder or a file, and what could not be checked."""
+    yield visible(f"{path}: signed by {verified.signer}")
+    yield from (f"not checked: {what}" for what in verified.unchecked)
+
+
+def path_document(path: Path, verified: Verified) -> dict[str, Json]:
+    """The JSON of `verify-signature --path --format json`; its schema is schemas/signature.schema.json."""
+    return {"path": str(path), "signer": verified.signer, "unchecked": list(verified.unchecked)}
+
+
+def entry_lines(found: EntrySignatures) -> Iterator[str]:
+    """A line for each bundle of an entry, and what is wrong with those that cover nothing."""
+    for row in _rows(found):
+        signer, problem = row["signer"], row["problem"]
+        words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
+        yield visible(f"{found.entry.id}: {words} ({row['bundle']})")
+        yield from (f"not checked: {what}" for what in row["unchecked"])
+    yield from (text.finding(finding) for finding in found.findings)
+    if not found.bundles and not found.findings:
+        yield f"{found.entry.id}: it is not signed: `registry sign {found.entry.id} --key PEM` does that"
+
+
+def entry_document(found: EntrySignatures) -> dict[str, Json]:
+    """The JSON of `verify-signature ID --format json`; its schema is schemas/signatures.schema.json."""
+    return {
+        "entry": found.entry.id,
+        "holds": found.holds,
+        "signatures": list(_rows(found)),
+        "findings": [finding.to_dict() for finding in found.findings],
+    }
+
+
+def _rows(found: EntrySignatures) -> Iterator[dict[str, Json]]:
+    signatures = found.signatures
+    for bundle in found.bundles:
+        verified = signatures.verified.get(bundle.number)
+        refused = signatures.refused.get(bundle.number, signatures.unverified.get(bundle.number))
+        yield {
+            "bundle": bundle.path,
+            "signer": verified.signer if verified else None,
+            "unchecked": list(verified.unchecked) if verified else [],
+            "problem": None if refused is None else str(refused),
+        }

@@ -1,0 +1,157 @@
+"""sign_entry.py: the stories of signing an entry of a registry and of verifying its signatures. No click, no printing.
+
+A signature is over the files that the entry pins, never over its verdict: a flip breaks none.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from registry_tool.checks.inventory import list_files
+from registry_tool.checks.signatures import (
+    PinnedBundle,
+    Signatures,
+    digests_of,
+    policy_trust,
+    read_signatures,
+    verify_all,
+)
+from registry_tool.documents import store
+from registry_tool.documents.entries import VerifiedEntry, sha256_of
+from registry_tool.errors import InputError, RejectedError
+from registry_tool.findings import Finding
+from registry_tool.plugins.manager import Plugins
+from registry_tool.signing.bundle import Trust, read_bundle, signing_key
+from registry_tool.signing.dsse import SignatureError
+from registry_tool.signing.statement import FilesStatement
+from registry_tool.storage.files import Folder, write_atomic
+from registry_tool.storage.lock import locked
+from registry_tool.values import Entry, Json, Policy
+from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.sign import Signer, make_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEntry:
+    """What `sign` did. bundle: the new file, relative to the registry; replaced: those that it took the place of."""
+
+    entry: Entry
+    statement: FilesStatement
+    bundle: str
+    signer: str
+    replaced: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySignatures:
+    """What `verify-signature` found: the entry's bundles, what verifying them showed, and what is wrong with others."""
+
+    entry: Entry
+    bundles: tuple[PinnedBundle, ...]
+    signatures: Signatures
+    findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether a trusted signer signed it, and no signature is broken."""
+        return bool(self.signatures.verified) and not self.signatures.refused and not self.findings
+
+
+def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> SignedEntry:
+    """Sign the files that an entry pins; the bundle lies beside its folders, and the registry pins it.
+
+    A signature by the same key, or one that does not cover the entry, is replaced. Raises RejectedError for an entry
+    whose digests do not hold, InputError for a key inside the registry's folder or an unpinned file beside the signed.
+    """
+    refuse_inside(path, signer.key)
+    usable(path)
+    with locked(path.parent):
+        loaded = usable(path)
+        refuse_older(path, loaded.registry.schema_version)
+        entry = find_entry(loaded, entry_id)
+        with opened(loaded, plugins, entry_id) as view:
+            statement = _statement(view, loaded.folder)
+            bundles, _ = read_signatures(view)
+        data, made = make_bundle(statement.to_bytes(), signer)
+        digest = sha256_of(data)
+        where = f"{entry_id}/signatures/{digest[:12]}.sig"
+        kept = [bundle.path for bundle in bundles if not _is_by(bundle, made.key)]
+        old: list[dict[str, Json]] = list(entry.document.get("signatures", ()))
+        pins = [pin for pin in old if pin["bundle"] in kept]
+        replaced = [pin["bundle"] for pin in old if pin["bundle"] not in kept]
+        write_atomic(path.parent / where, data, root=path.parent)
+        signed = entry.with_fields(signatures=[*pins, {"bundle": where, "sha256": digest}])
+        store.save(path, loaded.registry.with_entry(signed))
+        for name in replaced:
+            _remove(path.parent, entry_id, name)
+    return SignedEntry(signed, statement, where, made.name, tuple(replaced), made.warnings)
+
+
+def refuse_inside(path: Path, key: Path) -> None:
+    """What lies in a registry's folder is published with it: a private key shall not."""
+    if key.resolve().is_relative_to(path.parent.resolve()):
+        raise InputError(
+            f"{key}: found the private key inside the registry's folder, which is published: "
+            "move it out, and make a new one if it was committed"
+        )
+
+
+def refuse_older(path: Path, version: int) -> None:
+    if version != store.VERSION:
+        raise InputError(
+            f"{path}: schema_version {version} has no place for it, expected 2: `registry migrate` makes a registry "
+            "of version 2; a file alone is signed with --path"
+        )
+
+
+def _statement(view: VerifiedEntry, registry: Path) -> FilesStatement:
+    entry = view.entry
+    folder = posixpath.dirname(entry.manifest) if entry.manifest else ""
+    digests = dict(digests_of(view))
+    if folder and (unpinned := sorted(set(_files(registry, folder)) - digests.keys())):
+        raise RejectedError(f"{folder}/{unpinned[0]}: no entry pins the file, so it is not signed: remove it")
+    return FilesStatement(posixpath.basename(folder) or entry.id, digests)
+
+
+def _files(registry: Path, folder: str) -> Iterator[str]:
+    with Folder(registry / folder) as opened_folder:
+        items = list_files(opened_folder)
+        if isinstance(items, Finding):
+            raise RejectedError(f"{folder}: {items}")
+        yield from (item.path for item in items if item.kind != "folder")
+
+
+def _is_by(bundle: PinnedBundle, key: str) -> bool:
+    try:
+        return signing_key(read_bundle(bundle.data).material) == key
+    except SignatureError:
+        return True  # nobody can verify it
+
+
+def _remove(registry: Path, entry_id: str, name: str) -> None:
+    """A bundle that nothing pins any more; what lies elsewhere was not put there by `sign`."""
+    if posixpath.dirname(name) == f"{entry_id}/signatures":
+        (registry / name).unlink(missing_ok=True)
+
+
+def verify_entry(path: Path, plugins: Plugins, entry_id: str, trust: Trust | None, at: datetime) -> EntrySignatures:
+    """Who signed an entry whose digests hold. trust: None takes the signers that the entry's policy names.
+
+    Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold.
+    """
+    loaded = usable(path)
+    entry = find_entry(loaded, entry_id)
+    policy = loaded.registry.policies.get(entry.kind, Policy())
+    with opened(loaded, plugins, entry_id) as view:
+        if trust is None:
+            trust, problems = policy_trust(view.files.read_unpinned, policy, at)
+            if not trust.keys and not trust.roots:
+                why = problems[0] if problems else f"the policy of kind {entry.kind!r} names no signers"
+                raise InputError(f"{why}: name whom to trust: --public-key KEY.pem or --trust ROOT.pem")
+        bundles, findings = read_signatures(view)
+    return EntrySignatures(entry, tuple(bundles), verify_all(bundles, trust), tuple(findings))

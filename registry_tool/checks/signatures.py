@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 NEEDS_EXTRA = "it needs the extra `sign`: pip install 'registry-tool[sign]'"
 PEM_MAX_BYTES = 64 * 1024
+RESTORE = "restore the file, or review the new one and pin it"
 PRIVATE = b"PRIVATE KEY"  # in every PEM form of one
 
 INVALID = FindingRule(
@@ -59,7 +60,7 @@ MISSING = FindingRule(
     why="You named whom to trust, and none of them signed it.",
     message="no signature of a trusted signer on production entry {id}",
     hint="sign it with `registry sign {id} --key PEM`, or trust its signer too",
-    example="validate --trust root.pem with an entry that nobody signed",
+    example="validate --trust root.pem with an unsigned entry",
     since="0.2.0",
 )
 UNSIGNED = FindingRule(
@@ -77,7 +78,7 @@ SIGNER_INVALID = FindingRule(
     why="No signature is verified with it.",
     message="{problem}",
     hint="name the signer's public key, or the root of its certificates, with the sha256 of the file",
-    example="a private key as `public_key`",
+    example="a private key in the place of a public one",
     since="0.2.0",
 )
 
@@ -132,9 +133,9 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
     by_policy = verify_for_policy(view, bundles, policy, trust.at if trust else None)
     by_caller = verify_all(bundles, trust) if trust is not None else Signatures()
     for bundle in bundles:
-        names, at = {"path": bundle.path, "id": entry.id}, f"/signatures/{bundle.number}"
+        at = f"/signatures/{bundle.number}"
         if error := by_policy.refused.get(bundle.number) or by_caller.refused.get(bundle.number):
-            yield INVALID.at(row, at, problem=error, **names)
+            yield INVALID.at(row, at, path=bundle.path, problem=error, id=entry.id)
         elif reason := _unverified(bundle.number, by_caller if trust is not None else by_policy, by_policy):
             yield UNVERIFIED.at(row, at, path=bundle.path, reason=reason)
     if entry.smoke:
@@ -168,8 +169,8 @@ def read_signatures(view: VerifiedEntry) -> tuple[list[PinnedBundle], list[Findi
             cover(FilesStatement.from_bytes(read_container(data).envelope.payload), view)
             bundles.append(PinnedBundle(number, pin["bundle"], data))
         except SignatureError as error:
-            at, names = f"/signatures/{number}", {"path": pin["bundle"], "id": view.entry.id}
-            findings.append(INVALID.at(view.row, at, problem=error, **names))
+            at, name = f"/signatures/{number}", pin["bundle"]
+            findings.append(INVALID.at(view.row, at, path=name, problem=error, id=view.entry.id))
     return bundles, findings
 
 
@@ -270,8 +271,9 @@ def check_signers(folder: Folder, loaded: Loaded) -> Iterator[Finding]:
             try:
                 data = folder.read(signer.path, PEM_MAX_BYTES)
                 if (found := sha256_of(data)) != signer.sha256:
-                    names = {"found": found, "expected": signer.sha256, "file": signer.path}
-                    yield DIGEST_MISMATCH.at(place, f"{at}/sha256", hint="restore the file", **names)
+                    yield DIGEST_MISMATCH.at(
+                        place, f"{at}/sha256", found=found, expected=signer.sha256, file=signer.path, hint=RESTORE
+                    )
                 elif can_verify():
                     load_signer(data, signer)
                 else:

@@ -130,7 +130,7 @@ def _is_by(bundle: PinnedBundle, key: str) -> bool:
     try:
         return signing_key(read_bundle(bundle.data).material) == key
     except SignatureError:
-        return True  # nobody can verify it
+        return True  # it cannot be verified
 
 
 def _remove(registry: Path, entry_id: str, name: str) -> None:

@@ -1,0 +1,198 @@
+"""What commands print as JSON holds to its schema, whatever the registry: every example, and odder ones made here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from command_line import Program, Ran
+from jsonschema import Draft202012Validator
+from policies import MANUAL
+from sandbox import Sandbox, to_json
+
+from registry_tool import schemas
+
+EXAMPLES = sorted(path.parent for path in (Path(__file__).parent / "examples").glob("*/*/registry.json"))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Its words ({} is the registry, NEW a folder that is not there, ID each id) and the schema of what it prints."""
+
+    words: tuple[str, ...]
+    schema: str
+
+    def for_each(self, path: Path) -> list[list[str]]:
+        places = {"{}": str(path), "NEW": str(path.parent.with_name("new"))}
+        words = [places.get(word, word) for word in self.words]
+        ids = ids_of(path) if "ID" in words else [""]
+        return [[name if word == "ID" else word for word in words] for name in ids]
+
+
+COMMANDS = (
+    Command(("validate", "{}", "--level", "quick"), "findings"),
+    Command(("list", "--registry", "{}"), "entries"),
+    Command(("show", "ID", "--registry", "{}"), "entry"),
+    Command(("gate", "ID", "--registry", "{}"), "verdict"),
+    Command(("gate", "--base-file", "{}", "--registry", "{}"), "comparison"),
+    Command(("flip", "ID", "--registry", "{}"), "flip"),
+    Command(("flip", "ID", "--reason", "because", "--registry", "{}"), "flip"),
+    Command(("flip", "ID", "--demote", "--reason", "because", "--registry", "{}"), "flip"),
+    Command(("history", "ID", "--registry", "{}"), "history"),
+    Command(("migrate", "{}", "-o", "NEW", "--skip-broken"), "migration"),
+)
+
+
+def ids_of(path: Path) -> list[str]:
+    """The ids that are texts, as far as the document can be read at all; else one that is not there."""
+    try:
+        models = json.loads(path.read_bytes())["models"]
+        ids = [row["id"] for row in models if isinstance(row["id"], str) and not row["id"].startswith("-")]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        ids = []
+    return list(dict.fromkeys(ids))[:3] or ["absent"]
+
+
+def check(ran: Ran, schema: str) -> None:
+    """One document of this schema, or, where the command could do nothing, no output and one line of why."""
+    if not ran.out:
+        assert ran.code != 0
+        assert len(ran.err.splitlines()) == 1, ran.err
+        return
+    document = json.loads(ran.out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    Draft202012Validator(schemas.bundled(schemas.load(schema))).validate(document)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words))
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_examples_print_what_the_schema_says(
+    tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch, example: Path, command: Command
+) -> None:
+    """Every command on every valid and invalid example: its document, or one line of why there is none."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(example, tmp_path / "model", symlinks=True)
+    for words in command.for_each(tmp_path / "model" / "registry.json"):
+        check(registry(*words, "--format", "json"), command.schema)
+
+
+def one(folder: Path, version: int = 1, **fields: Any) -> dict[str, Any]:
+    """A registry of one model, with these fields in its row."""
+    row = tiny_models.entry(folder, tiny_models.model(), "m", **fields)
+    return {"schema_version": version, "models": [row]} | ({"policies": {"fr": MANUAL}} if version == 2 else {})
+
+
+def nothing(folder: Path) -> dict[str, Any]:
+    return {"schema_version": 1, "models": []}
+
+
+def without_sidecar(folder: Path) -> dict[str, Any]:
+    return one(folder)
+
+
+def with_external_data(folder: Path) -> dict[str, Any]:
+    tiny_models.write(folder, "m.onnx.data", b"\0" * 24)
+    return one(folder)
+
+
+def of_version_0(folder: Path) -> dict[str, Any]:
+    return one(folder, 0)
+
+
+def of_another_kind(folder: Path) -> dict[str, Any]:
+    return one(folder, kind="unheard_of")
+
+
+def with_unknown_fields(folder: Path) -> dict[str, Any]:
+    return one(folder, 2, mood={"deep": [None, 1.5, "\u2028"]}, quant_accuracy_budget_plcc=0.01) | {"more": True}
+
+
+def with_wide_characters(folder: Path) -> dict[str, Any]:
+    return one(folder, 2, description="\U0001f600 \u202e \u0007", license="é")
+
+
+def with_large_numbers(folder: Path) -> dict[str, Any]:
+    return one(folder, 2, opset=10**19)
+
+
+def with_long_texts(folder: Path) -> dict[str, Any]:
+    return one(folder, 2, notes="x" * 2_000_000)
+
+
+def with_an_odd_demotion(folder: Path) -> dict[str, Any]:
+    return one(folder, 2, demotion={"reason": "a\tb", "manifest_sha256": "0" * 64})
+
+
+def with_notes_beside(folder: Path) -> dict[str, Any]:
+    tiny_models.write(folder, "m.json", {"id": "m", "notes": None})
+    tiny_models.write(folder, "stray.onnx", b"")
+    tiny_models.write(folder, "stray.json", {"kind": 1, "members": [{"onnx": "m.onnx"}]})
+    return one(folder)
+
+
+ODD: list[Callable[[Path], dict[str, Any]]] = [
+    nothing, without_sidecar, with_external_data, of_version_0, of_another_kind, with_unknown_fields,
+    with_wide_characters, with_large_numbers, with_long_texts, with_an_odd_demotion, with_notes_beside,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words))
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+def test_odd_registries_print_what_the_schema_says(
+    tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch, make: Any, command: Command
+) -> None:
+    """Inputs that no example has: nothing in them, nothing beside them, and too much of everything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    tiny_models.write(tmp_path / "model", "registry.json", to_json(make(tmp_path / "model")))
+    for words in command.for_each(tmp_path / "model" / "registry.json"):
+        check(registry(*words, "--format", "json"), command.schema)
+
+
+HEADER = "src,encoder,crf,adm2,vif_scale0,vif_scale1,vif_scale2,vif_scale3,motion2,vmaf"
+CORPORA = {  # rows below the header, or a whole file
+    "one row": ["a,libx264,30,1,1,1,1,1,0,100"],
+    "one source": ["a,libx264,30,1,1,1,1,1,0,100", "a,libx265,40,0.9,0.5,0.6,0.7,0.8,3,60"],
+    "rows that are equal": ["a,libx264,30,1,1,1,1,1,0,100"] * 4 + ["b,libx264,30,1,1,1,1,1,0,100"] * 4,
+    "encoders without a slot": [
+        f"{s},{e},{i},0.{i}5,0.5,0.6,0.7,0.8,{i},{i}0" for s in "ab" for i, e in enumerate("xyz")
+    ],
+    "no encoder's name": ["a,,1,1,1,1,1,1,0,100", "b,,2,0.9,0.5,0.6,0.7,0.8,3,60"],
+    "wide names": ["\U0001f600,libx264,30,1,1,1,1,1,0,100", '"a,b",libx265,40,0.9,0.5,0.6,0.7,0.8,3,60'],
+    "large numbers": ["a,libx264,30,1e11,-1e11,1,1,1,0,100", "b,libx264,30,1e-300,0,0,0,0,0,0"],
+    "no rows": [],
+    "a word for a number": ["a,libx264,30,high,1,1,1,1,0,100"],
+}
+ON_CORPORA = (
+    Command(("fr-ensemble", "corpus", "info", "{}"), "corpus_info"),
+    Command(("evaluate", "tiny", "--corpus", "{}", "--registry", "model"), "evaluation"),
+    Command(
+        ("fr-ensemble", "recommend", "tiny", "--corpus", "{}", "--target", "60", "--confidence", "0.8"),
+        "recommendation",
+    ),
+    Command(("reproduce", "tiny", "--corpus", "{}", "--registry", "model"), "reproduction"),
+)
+
+
+@pytest.mark.parametrize("command", ON_CORPORA, ids=lambda command: " ".join(command.words))
+@pytest.mark.parametrize("rows", CORPORA.values(), ids=CORPORA)
+def test_odd_corpora_print_what_the_schema_says(
+    smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch, rows: list[str], command: Command
+) -> None:
+    """Rows that are few, equal, unknown or extreme: figures that cannot be computed are null."""
+    monkeypatch.chdir(smoke.folder.parent)
+    corpus = smoke.folder.parent / "rows.csv"
+    corpus.write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
+    for words in command.for_each(corpus):
+        check(registry(*words, "--format", "json"), command.schema)
+
+
+def test_plugins_print_what_the_schema_says(registry: Program) -> None:
+    """Those that are installed here."""
+    check(registry("plugins", "--format", "json"), "plugins")
+    check(registry("rule", "--format", "json"), "rules")

@@ -136,9 +136,18 @@ def with_notes_beside(folder: Path) -> dict[str, Any]:
 
 
 ODD: list[Callable[[Path], dict[str, Any]]] = [
-    nothing, without_sidecar, with_external_data, of_version_0, of_another_kind, with_unknown_fields,
-    with_wide_characters, with_large_numbers, with_long_texts, with_an_odd_demotion, with_notes_beside,
-]  # fmt: skip
+    nothing,
+    without_sidecar,
+    with_external_data,
+    of_version_0,
+    of_another_kind,
+    with_unknown_fields,
+    with_wide_characters,
+    with_large_numbers,
+    with_long_texts,
+    with_an_odd_demotion,
+    with_notes_beside,
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words))

@@ -198,6 +198,13 @@ def validate_examples(at: Scene) -> None:
 
 
 @scene
+def init(at: Scene) -> None:
+    at.run("init", files=["model/registry.json"])
+    at.run("init", "new", files=["new/registry.json", "new/.gitattributes"])
+    at.run("list", "--registry", "new")
+
+
+@scene
 def validate(at: Scene) -> None:
     at.run("validate", "--level", "quick", *VALID, *INVALID)
     at.run("validate", "valid/manual", *SOME_INVALID)

@@ -115,7 +115,12 @@ def _write(run: CiRun, files: Mapping[str, Path], summary: Path | None) -> ExitC
 
 @click.group("known-findings")
 def known_findings() -> None:
-    """Findings of the day a team adopts `registry ci`: listed, they fail no job."""
+    """Findings of the day a team adopts `registry ci`: listed, they fail no job.
+
+    \b
+    Example:
+      registry known-findings write -o known-findings.json
+    """
 
 
 @known_findings.command("write")

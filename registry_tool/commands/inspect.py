@@ -111,6 +111,26 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
         deliver("".join(f"{line}\n" for line in lines), Path(output))
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("model"), required=False)
+def init(folder: Path) -> None:
+    """Make an empty registry in a folder.
+
+    Without FOLDER: in model/. A .gitattributes there tells git to convert no line ending, since digests pin the bytes;
+    a .gitignore leaves the lock out. `registry train` makes all this, too, where there is no registry yet.
+
+    \b
+    Examples:
+      registry init
+      registry init teams/video
+    """
+    from registry_tool.workflows import initialise
+
+    path = folder if folder.suffix == ".json" else folder / "registry.json"
+    initialise.init(path)
+    click.echo(f"made {path}", err=True)
+
+
 @click.command("list")
 @registry_option
 @format_option()

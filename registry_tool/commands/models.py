@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +71,7 @@ TRAIN_OPTIONS = [
     click.Option(
         ["--registry"],
         metavar="PATH",
-        help="The registry.json; made where there is none. Default: REGISTRY_JSON, else one here or above.",
+        help="The registry.json; made where there is none. Default: REGISTRY_JSON, one here or above, else in model/.",
     ),
 ]
 
@@ -92,13 +93,14 @@ def _train(
     ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: Any
 ) -> None:
     from registry_tool import toolkit
+    from registry_tool.documents import store
     from registry_tool.hookspec import TrainRequest
     from registry_tool.workflows import train as train_workflow
 
     if smoke and corpus is not None:
         raise click.UsageError("--smoke trains on random rows, so it takes no --corpus: leave one of them out")
     kind = ctx.info_name or ""
-    path = find(registry)
+    path = store.find_or_new(registry, os.environ, Path.cwd())
     with toolkit.progress_bar() as progress:
         request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
         done = train_workflow.train(path, plugins_of(ctx), request)

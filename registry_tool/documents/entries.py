@@ -31,6 +31,10 @@ DIGEST_MISMATCH = FindingRule(
     hint="restore the file, or train or pin it again",
     example="one byte of the ONNX file changed",
 )
+LINE_ENDINGS = (
+    "its line endings were converted to CRLF: write `* -text` into .gitattributes beside the registry, delete {file} "
+    "and run `git checkout -- {file}` there"
+)
 SIZE_MISMATCH = FindingRule(
     "size-mismatch",
     "size mismatch",
@@ -173,13 +177,22 @@ class PinnedFiles:
             return found
         pin = InFile(artifact.document, self._entry_id)
         if found.sha256 != artifact.sha256:
+            hint = LINE_ENDINGS.format(file=artifact.path) if self._has_converted_lines(artifact, limit) else None
             return DIGEST_MISMATCH.at(
-                pin, artifact.pointer, found=found.sha256, expected=artifact.sha256, file=artifact.path
+                pin, artifact.pointer, found=found.sha256, expected=artifact.sha256, hint=hint, file=artifact.path
             )
         if artifact.size is not None and artifact.size != found.size:
             sizes = {"found": f"{found.size} bytes", "expected": f"{artifact.size} bytes"}
             return SIZE_MISMATCH.at(pin, artifact.pointer, **sizes, file=artifact.path)
         return found
+
+    def _has_converted_lines(self, artifact: Artifact, limit: int) -> bool:
+        """Whether the file would have the pinned digest with the line endings of Unix."""
+        try:
+            data = self._reader.folder.read(artifact.path, limit)
+        except FileProblem:
+            return False
+        return b"\r\n" in data and sha256_of(data.replace(b"\r\n", b"\n")) == artifact.sha256
 
     def contents(
         self, path: str, limit: int, document: str, pointer: str | None, *, hashed: bool = False

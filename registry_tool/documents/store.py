@@ -15,9 +15,10 @@ from registry_tool.errors import InputError, WorldError
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
-from registry_tool.values import Json, Registry
+from registry_tool.values import Json, Registry, visible
 
 NAMES = ("model/registry.json", "registry.json")
+MAX_NEARBY = 5  # registries that a message lists
 VERSION = 2
 VERSION_UNKNOWN = FindingRule(
     "registry-version",
@@ -84,6 +85,26 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
     if named:
         path = Path(named)
         return path if path.suffix == ".json" and not path.is_dir() else path / "registry.json"
+    found = _search(here)
+    if found is None:
+        below = [visible(path.relative_to(here).as_posix()) for path in _below(here)]
+        nearby = f" (further down: {', '.join(below)})" if below else ""
+        raise InputError(
+            f"{here}: found no registry{nearby}, expected {' or '.join(NAMES)} here or in a parent folder: "
+            "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON, or make one: "
+            "`registry init`"
+        )
+    return found
+
+
+def find_or_new(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
+    """The same for a command that makes a registry where there is none: `model/registry.json` here."""
+    named = argument is not None or environment.get("REGISTRY_JSON")
+    return find(argument, environment, here) if named else _search(here) or here / NAMES[0]
+
+
+def _search(here: Path) -> Path | None:
+    """The registry of the nearest folder that has one. Raises InputError where two lie side by side."""
     for folder in (here, *here.parents):
         found = [folder / name for name in NAMES if os.path.lexists(folder / name) and not (folder / name).is_dir()]
         if len(found) > 1:
@@ -93,10 +114,16 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
             )
         if found:
             return found[0]
-    raise InputError(
-        f"{here}: found no registry, expected {' or '.join(NAMES)} here or in a parent folder: "
-        "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON"
-    )
+    return None
+
+
+def _below(here: Path) -> list[Path]:
+    """Registries of the folders in this one, at most MAX_NEARBY, for a message."""
+    try:
+        folders = sorted(folder for folder in here.iterdir() if not folder.name.startswith(".") and folder.is_dir())
+    except OSError:
+        return []
+    return [path for folder in folders for name in NAMES if (path := folder / name).is_file()][:MAX_NEARBY]
 
 
 def load(path: Path) -> Loaded | Unreadable:

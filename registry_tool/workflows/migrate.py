@@ -28,6 +28,7 @@ from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, Entry, Registry
+from registry_tool.workflows.initialise import prepare
 from registry_tool.workflows.opening import usable
 
 RESOLUTIONS = {  # code of a finding on the old registry -> what the migration does about it
@@ -116,6 +117,7 @@ def migrate(
             work = _Work(transfer, skip, dict(refused))
             registry = work.build()
             write_atomic(made.path / "registry.json", dump(registry.to_dict()))
+            prepare(made.path)
             after = check(store.load(made.path / "registry.json"), plugins, Level.FULL, progress)
             errors = {f.entry or "": str(f) for f in reversed(after) if f.severity is Severity.ERROR}
             found = {j.source: errors[j.entry.id] for j in work.joined if j.entry.id in errors}

@@ -13,17 +13,11 @@ from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import (
-    LOCK_NAME,
-    STAGING,
-    FileProblem,
-    check_path,
-    publish_folder,
-    write_atomic,
-)
+from registry_tool.storage.files import FileProblem, check_path, publish_folder
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
 from registry_tool.values import ENTRY_ID, Entry, Json, Registry
+from registry_tool.workflows.initialise import prepare
 from registry_tool.workflows.opening import inspected, refuse_duplicate, save_sound, usable
 
 
@@ -58,8 +52,8 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
         loaded = _target(path, request)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
-        if created and not (path.parent / ".gitignore").exists():  # `git add` shall leave the lock and staging out
-            write_atomic(path.parent / ".gitignore", f"{LOCK_NAME}\n{STAGING}*\n".encode())
+        if created:
+            prepare(path.parent)
         made = None if (path.parent / folder).exists() else folder
         publish_folder(path.parent, folder, files)
         registry = loaded.registry.with_entry(entry)

@@ -50,6 +50,7 @@ from fr_ensemble.evidence.statistics import (
     standard_error,
 )
 from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.reference import predict
 from fr_ensemble.training.trainer import train
 from torch import nn
@@ -120,7 +121,7 @@ class Split:
 def split_of(corpus: Corpus, recipe: Recipe, held_out: int, thin: int, jobs: int) -> Split:
     """Trains on the other sources, ours and the public recipe's."""
     data = without(corpus, held_out, thin)
-    trained = train(data, recipe, jobs=jobs)
+    trained = train(data, recipe, Execution(jobs=jobs))
     rows = corpus.source == held_out
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
     inputs = np.concatenate(standardise(corpus.features[rows], block, trained.scaler, corpus.spec.n_slots), axis=1)

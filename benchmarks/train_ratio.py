@@ -26,6 +26,7 @@ import torch
 from fr_ensemble.arrays import TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import engines, trainer
+from fr_ensemble.training.execution import Execution
 from torch.utils.data import DataLoader, TensorDataset
 
 AIMS = {1: 45.0, 2: 85.0}  # ratios, by workers
@@ -97,7 +98,7 @@ def run_compiled(data: TrainingData, recipe: Recipe, jobs: int) -> float:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:jobs])  # the trainer gives each of its workers one of them
     cpu = time.process_time()
-    trainer.train(data, recipe, jobs=jobs)
+    trainer.train(data, recipe, Execution(jobs=jobs))
     cpu = time.process_time() - cpu
     os.sched_setaffinity(0, cores)
     engines.train_model = train_model

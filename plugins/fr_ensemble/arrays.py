@@ -58,7 +58,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedModels:
     """What one run gives: final members on the full corpus, and out-of-fold predictions from LOSO.
 
     members: one a seed, in the recipe's order, all for the one `scaler` (fitted on all rows).

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with the plugin
 NO_LICENSE = "no licence is recorded: say --license SPDX; it follows from the corpus"
 ENTRY_TEXTS = {"license": 128, "description": 256}  # options that become fields of the entry -> their longest text
-OF_RECIPE = (
+RECIPE_OPTIONS = (
     "batch_size",
     "learning_rate",
     "weight_decay",
@@ -30,7 +30,7 @@ OF_RECIPE = (
     "early_stopping",
     "hidden",
 )
-OF_JOB = ("interval", "jobs", "device", "engine", "checkpoint", "resume")
+EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
 OPTIONS = (
     click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
@@ -114,10 +114,11 @@ def described(trained: Trained, fields: Mapping[str, str]) -> Trained:
 
 def job_of(request: TrainRequest) -> Job:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
-    from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, Recipe
+    from fr_ensemble.artifacts.recipe import Recipe
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vocabulary import CANONICAL_6
     from fr_ensemble.hooks.train import Job
+    from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
     options = request.options
     given = options["target_range"]
@@ -136,15 +137,15 @@ def job_of(request: TrainRequest) -> Job:
         recipe = Recipe(
             seeds=_numbers("--seeds", options["seeds"], int),
             epochs=1 if request.smoke else options["epochs"],
-            **{name: options[name] for name in OF_RECIPE},
+            **{name: options[name] for name in RECIPE_OPTIONS},
         )
     except ValueError as error:
         raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
     if options["resume"] and options["checkpoint"] is None:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
-    choices = {name: options[name] for name in OF_JOB}
-    choices["trainer"] = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
-    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **choices)
+    trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
+    execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
+    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, options["interval"], execution)
 
 
 def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
-from fr_ensemble.arrays import Trained, TrainingData, Weights
+from fr_ensemble.arrays import TrainedModels, TrainingData, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 
 SMALL = Recipe(seeds=(0, 1), epochs=4, hidden=16, batch_size=8)
@@ -34,7 +34,7 @@ def make_corpus(rows: Sequence[int], conditioning: int = 0, seed: int = 0) -> Tr
     return TrainingData(features, codec, 5, extra, target, source, len(rows))
 
 
-def digest(trained: Trained, seed_index: int | None = None) -> str:
+def digest(trained: TrainedModels, seed_index: int | None = None) -> str:
     """sha256 over every array of a run, or of one seed of it."""
     chosen = range(len(trained.members)) if seed_index is None else [seed_index]
     arrays = [getattr(trained.members[i], f.name) for i in chosen for f in fields(Weights)]

@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -87,69 +88,72 @@ def record_of(corpus: Corpus) -> dict[str, Any] | None:
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
 
 
-def build(
-    entry_id: str,
-    corpus: Corpus,
-    corpus_name: str,
-    recipe: Recipe,
-    scaler: Scaler,
-    *,
-    probe: Mapping[str, Any],
-    intervals: Mapping[str, Any],
-    conformal_q_residual: float | None,
-    figures: Mapping[str, Any],
-    random_rows: bool,
-    metrics_version: int,
-    arithmetic: Mapping[str, str],
-) -> dict[str, Any]:
-    """The manifest without digests of files: the core adds those.
+@dataclass(frozen=True, slots=True)
+class ManifestParts:
+    """What a run gives a manifest. eval: metrics by name; arithmetic: what decides in which order training adds.
 
-    conformal_q_residual: infinite and unknown are both null, as public readers expect.
+    conformal_q_residual: infinite and unknown are both null in the manifest, as public readers expect.
     """
-    spec, n_features = corpus.spec, len(corpus.spec.features)
-    finite = conformal_q_residual is not None and math.isfinite(conformal_q_residual)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "id": entry_id,
-        "kind": KIND,
-        "ensemble_size": len(recipe.seeds),
-        "members": [
-            {"id": f"{entry_id}_seed{seed}", "onnx": f"{entry_id}_seed{seed}.onnx", "seed": seed}
-            for seed in recipe.seeds
-        ],
-        "feature_order": list(spec.features),
-        "feature_mean": scaler.mean[:n_features].tolist(),
-        "feature_std": scaler.std[:n_features].tolist(),
-        "codec_vocab": list(vocabulary(spec.vocabulary_version)),
-        "codec_vocab_version": spec.vocabulary_version,
-        "codec_block": codec_columns(spec, scaler),
-        "target": {"name": spec.target, "range": list(spec.bounds)},
-        "inputs": [FEATURES, CODEC],
-        "outputs": [SCORE],
-        "opset": OPSET,
-        "fused": {"onnx": f"{entry_id}.onnx", "inputs": [FEATURES, CODEC], "outputs": [MU, SIGMA]},
-        "recipe": recipe.to_dict(),
-        "recipe_sha256": recipe.sha256,
-        "corpus": {
-            "name": corpus_name,
-            "sha256": corpus.sha256,
-            "rows_sha256": corpus.rows_sha256,
-            "n_rows": corpus.n_rows,
-            "sources": list(corpus.sources),
-            "record": record_of(corpus),
-        },
-        "environment": environment(arithmetic),
-        "probe": dict(probe),
-        "intervals": dict(intervals),
-        "confidence": {
-            **CONFIDENCE,
-            "conformal_q_residual": conformal_q_residual if finite else None,
-        },
-        "metrics_version": metrics_version,
-        "eval": dict(figures),
-        "evidence": [{"path": OOF_PATH}, *({"path": summary_path(seed)} for seed in recipe.seeds)],
-        "random_rows": random_rows,
-    }
+
+    entry_id: str
+    corpus: Corpus
+    corpus_name: str
+    recipe: Recipe
+    scaler: Scaler
+    probe: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+    conformal_q_residual: float | None
+    eval: Mapping[str, Any]
+    metrics_version: int
+    arithmetic: Mapping[str, str]
+    random_rows: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest without digests of files: the core adds those."""
+        entry_id, corpus, recipe, scaler = self.entry_id, self.corpus, self.recipe, self.scaler
+        spec, n_features, residual = corpus.spec, len(corpus.spec.features), self.conformal_q_residual
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "id": entry_id,
+            "kind": KIND,
+            "ensemble_size": len(recipe.seeds),
+            "members": [
+                {"id": f"{entry_id}_seed{seed}", "onnx": f"{entry_id}_seed{seed}.onnx", "seed": seed}
+                for seed in recipe.seeds
+            ],
+            "feature_order": list(spec.features),
+            "feature_mean": scaler.mean[:n_features].tolist(),
+            "feature_std": scaler.std[:n_features].tolist(),
+            "codec_vocab": list(vocabulary(spec.vocabulary_version)),
+            "codec_vocab_version": spec.vocabulary_version,
+            "codec_block": codec_columns(spec, scaler),
+            "target": {"name": spec.target, "range": list(spec.bounds)},
+            "inputs": [FEATURES, CODEC],
+            "outputs": [SCORE],
+            "opset": OPSET,
+            "fused": {"onnx": f"{entry_id}.onnx", "inputs": [FEATURES, CODEC], "outputs": [MU, SIGMA]},
+            "recipe": recipe.to_dict(),
+            "recipe_sha256": recipe.sha256,
+            "corpus": {
+                "name": self.corpus_name,
+                "sha256": corpus.sha256,
+                "rows_sha256": corpus.rows_sha256,
+                "n_rows": corpus.n_rows,
+                "sources": list(corpus.sources),
+                "record": record_of(corpus),
+            },
+            "environment": environment(self.arithmetic),
+            "probe": dict(self.probe),
+            "intervals": dict(self.intervals),
+            "confidence": {
+                **CONFIDENCE,
+                "conformal_q_residual": residual if residual is not None and math.isfinite(residual) else None,
+            },
+            "metrics_version": self.metrics_version,
+            "eval": dict(self.eval),
+            "evidence": [{"path": OOF_PATH}, *({"path": summary_path(seed)} for seed in recipe.seeds)],
+            "random_rows": self.random_rows,
+        }
 
 
 def is_current(manifest: Mapping[str, Any]) -> bool:

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 STOPPING_SHARE = 0.2  # of a fold's training sources, which early stopping takes to look at
-COMPILED, REFERENCE = "compiled", "reference"
-TRAINERS = (COMPILED, REFERENCE)  # both train the same models from the same recipe
 TRAINER_VERSION = 2  # raised whenever the same recipe gives other numbers
 RELEASES = {1: "0.1.0"}  # the last release with an older trainer, which can train its entries again
 

@@ -13,7 +13,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, spec_of
 from fr_ensemble.artifacts.paths import OOF_PATH
-from fr_ensemble.artifacts.recipe import COMPILED, REFERENCE, RELEASES, TRAINER_VERSION, Recipe
+from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import EvidenceProblem
@@ -21,6 +21,7 @@ from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.opening import open_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
+from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
 
@@ -90,10 +91,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
     spec = spec_of(manifest, target=True)
-    trainer, device = trainer_of(manifest, request.device), request.device
-    return Job(
-        entry_id, path, spec, recipe, False, method, trainer=trainer, jobs=request.jobs, device=device, corpus_name=name
-    )
+    execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
+    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name)
 
 
 def trainer_of(manifest: Mapping[str, Any], device: str) -> str:

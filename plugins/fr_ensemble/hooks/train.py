@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Weights
-from fr_ensemble.arrays import Trained as TrainedModels
+from fr_ensemble.arrays import Float32, Float64, Scaler, TrainedModels, Weights
 from fr_ensemble.artifacts.graphs import fused_model, member_model
-from fr_ensemble.artifacts.manifest import build, codec_block
-from fr_ensemble.artifacts.recipe import COMPILED, Recipe
+from fr_ensemble.artifacts.manifest import ManifestParts, codec_block
+from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.vocabulary import stand_in
@@ -28,6 +27,7 @@ from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricI
 from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
 from fr_ensemble.evidence.problems import target_problems
 from fr_ensemble.evidence.summaries import read_summaries
+from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
 
@@ -52,12 +52,7 @@ class Job:
     recipe: Recipe
     random: bool
     interval: str = DEFAULT_METHOD
-    trainer: str = COMPILED
-    jobs: int | None = None
-    device: str = "cpu"
-    engine: str = "local"
-    checkpoint: Path | None = None
-    resume: bool = False
+    execution: Execution = DEFAULT_EXECUTION
     corpus_name: str | None = None  # in the documents; None is the file's own
 
     @property
@@ -72,74 +67,69 @@ def run(job: Job, progress: Progress) -> Trained:
 
 
 def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
-    """The same with the corpus at hand."""
+    """The same with the corpus at hand.
+
+    The export is checked last, on a sample, when the rows are gone: torch takes as much memory as a million of them.
+    """
     from fr_ensemble.training.trainer import arithmetic, train
 
-    name, (vmaf, lacking) = job.name, _vmaf(job)
+    (vmaf, no_vmaf), spec = _vmaf(job), job.spec
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
-        trained = train(
-            corpus.training_data(),
-            job.recipe,
-            trainer=job.trainer,
-            jobs=job.jobs,
-            device=job.device,
-            engine=job.engine,
-            checkpoint=job.checkpoint,
-            resume=job.resume,
-            progress=progress,
-        )
+        trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
-    proof = loso.to_files(oof, name)
-    expected = loso.Expected(target_range=job.spec.bounds)
-    folds, problems = loso.recompute(oof, read_summaries(proof)[0], expected)
-    if problems or folds is None:  # members that collapsed: nothing could judge them
+    evidence = loso.to_files(oof, job.name)
+    scores, problems = loso.recompute(oof, read_summaries(evidence)[0])
+    if problems or scores is None:  # members that collapsed: nothing could judge them
         raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
-    figures = compute_metrics(MetricInputs(folds))
-    n_features, n_slots = len(job.spec.features), job.spec.n_slots
-    members = [member_model(weights, n_features) for weights in trained.members]
-    fused = fused_model(trained.members, trained.scaler, n_features, n_slots)
-    parity = check_export(trained, members, fused, corpus)
-
-    # The trainer's own scores, not onnxruntime's, whose last bits follow the processor.
-    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
-    probe_at = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
-    block = codec_block(corpus.codec[probe_at], corpus.conditioning[probe_at], n_slots)
-    document = build(
+    metrics = compute_metrics(MetricInputs(scores))
+    document = ManifestParts(
         job.entry_id,
         corpus,
-        name,
+        job.name,
         job.recipe,
         trained.scaler,
-        probe={
-            "features": corpus.features[probe_at].tolist(),
-            "codec_block": block.tolist(),
-            "mu": mu[probe_at].tolist(),
-            "sigma": sigma[probe_at].tolist(),
-        },
+        probe=_probe(corpus, trained),
         intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
         conformal_q_residual=residual_quantile(oof, 0.95),
-        figures={
-            "in_sample_plcc": _finite(statistics.plcc(mu, corpus.target)),
-            "in_sample_rmse": statistics.rmse(mu, corpus.target),
-            "mean_sigma_train": float(sigma.mean()),
-            **{f"{STORED_PREFIX}{key}": value for key, value in sorted(figures.items())},
-        },
-        random_rows=job.random,
+        eval=_in_sample(corpus, trained) | {f"{STORED_PREFIX}{key}": metrics[key] for key in sorted(metrics)},
         metrics_version=METRICS_VERSION,
-        arithmetic=arithmetic(job.trainer, job.device),
-    )
+        arithmetic=arithmetic(job.execution),
+        random_rows=job.random,
+    ).to_dict()
+    summary, warnings = _summary(corpus, job.name, metrics), [*_warnings(corpus), *no_vmaf, *_of_method(job.interval)]
+    members = [member_model(weights, len(spec.features)) for weights in trained.members]
+    fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots)
+    sample = ParitySample.of(corpus, trained)
+    del corpus, oof, trained, vmaf
+    summary.append(("export", check_export(sample, members, fused)))
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
-    files[document["fused"]["onnx"]] = fused
     return Trained(
-        files | proof,
-        document,
-        summary=[*_summary(corpus, name, figures), ("export", parity)],
-        warnings=[*_warnings(corpus), *lacking, *_of_method(job.interval)],
+        {**files, document["fused"]["onnx"]: fused, **evidence}, document, summary=summary, warnings=warnings
     )
+
+
+def _probe(corpus: Corpus, trained: TrainedModels) -> dict[str, Any]:
+    """Some rows and what the trainer gives for them: not onnxruntime, whose last bits follow the processor."""
+    rows = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
+    block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
+    fitted = trained.fitted[:, rows]
+    mu, sigma = mean_of(fitted), deviation_of(fitted)
+    inputs = {"features": corpus.features[rows].tolist(), "codec_block": block.tolist()}
+    return {**inputs, "mu": mu.tolist(), "sigma": sigma.tolist()}
+
+
+def _in_sample(corpus: Corpus, trained: TrainedModels) -> dict[str, float | None]:
+    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
+    plcc = statistics.plcc(mu, corpus.target)
+    return {
+        "in_sample_plcc": plcc if math.isfinite(plcc) else None,
+        "in_sample_rmse": statistics.rmse(mu, corpus.target),
+        "mean_sigma_train": float(sigma.mean()),
+    }
 
 
 def read(job: Job, progress: Progress) -> Corpus:
@@ -170,29 +160,45 @@ def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
         return None, [f"no comparison with plain VMAF: {error}"]
 
 
-def check_export(trained: TrainedModels, members: Sequence[bytes], fused: bytes, corpus: Corpus) -> str:
-    """That the ONNX files give what the network gives, on rows from all over the corpus; the answer in one line.
+@dataclass(frozen=True, slots=True)
+class ParitySample:
+    """PARITY_ROWS rows from all over a corpus, and what the trainer's models give for them."""
+
+    spec: ColumnSpec
+    features: Float64  # (n, F), raw
+    codec_block: Float64  # (n, V + K), raw
+    scaler: Scaler
+    members: tuple[Weights, ...]
+    fitted: Float32  # (seeds, n)
+
+    @classmethod
+    def of(cls, corpus: Corpus, trained: TrainedModels) -> ParitySample:
+        rows = np.unique(np.linspace(0, corpus.n_rows - 1, PARITY_ROWS).astype(int))
+        block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
+        return cls(corpus.spec, corpus.features[rows], block, trained.scaler, trained.members, trained.fitted[:, rows])
+
+
+def check_export(sample: ParitySample, members: Sequence[bytes], fused: bytes) -> str:
+    """That the ONNX files give what the network gives, on the sample; the answer in one line.
 
     Raises WorldError where they do not: a broken engine, not bad data.
     """
-    spec = corpus.spec
-    chosen = np.unique(np.linspace(0, corpus.n_rows - 1, PARITY_ROWS).astype(int))
-    block = codec_block(corpus.codec[chosen], corpus.conditioning[chosen], spec.n_slots)
-    inputs = standardise(corpus.features[chosen], block, trained.scaler, spec.n_slots)
+    spec = sample.spec
+    inputs = standardise(sample.features, sample.codec_block, sample.scaler, spec.n_slots)
     scores = member_scores(members, *inputs)
-    mu, sigma = Ensemble(fused).predict(corpus.features[chosen], block)
+    mu, sigma = Ensemble(fused).predict(sample.features, sample.codec_block)
     by, predict = network()
-    expected = np.stack([predict(weights, np.concatenate(inputs, axis=1)) for weights in trained.members])
+    expected = np.stack([predict(weights, np.concatenate(inputs, axis=1)) for weights in sample.members])
     worst = 0.0
     for what, one, other in (
         (f"members in {by}", scores, expected),
-        ("members in the trainer", scores, trained.fitted[:, chosen]),
+        ("members in the trainer", scores, sample.fitted),
         ("fused mu", mu, scores.mean(axis=0)),
         ("fused sigma", sigma, scores.std(axis=0, ddof=1)),
     ):
         worst = max(worst, _difference(one, other, what, spec.bounds))
     lacking = " (torch is not installed)" if by == "numpy" else ""
-    return f"{by}{lacking} and onnxruntime differ by at most {worst:.1e} {spec.target} on {len(chosen)} rows"
+    return f"{by}{lacking} and onnxruntime differ by at most {worst:.1e} {spec.target} on {len(mu)} rows"
 
 
 def network() -> tuple[str, Predict]:
@@ -224,17 +230,13 @@ def _difference(one: NDArray[Any], other: NDArray[Any], what: str, bounds: tuple
     return worst
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
 def _of_method(name: str) -> list[str]:
     warning = INTERVAL_METHODS[name].warning
     return [f"--interval {name}: {warning}"] if warning else []
 
 
-def _summary(corpus: Corpus, name: str, figures: Mapping[str, float]) -> list[tuple[str, str]]:
-    shown = [f"{key} {figures[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in figures]
+def _summary(corpus: Corpus, name: str, metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    shown = [f"{key} {metrics[key]:.4f}" for key in ("mean_plcc", "plcc_spread", "worst_fold_plcc") if key in metrics]
     return [
         ("corpus", f"{name}: {corpus.n_rows} rows, {len(corpus.sources)} sources"),
         ("leave-one-source-out", ", ".join(shown)),

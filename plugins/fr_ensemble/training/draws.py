@@ -19,7 +19,7 @@ from fr_ensemble.training.compiling import compiled, intrinsic
 LANES = 8
 WARM_UP = 12  # words that numpy's SFC64 leaves out after seeding
 RESOLUTION = 2**16  # of a rate: what 16 bits tell apart
-BLOCK = 512  # words that a shuffle draws at a time
+SHUFFLE_WORDS = 512  # words that a shuffle draws at a time
 UInt64 = NDArray[np.uint64]
 WORDS = types.CPointer(types.uint64)
 
@@ -101,7 +101,7 @@ def words(state, out):  # type: ignore[no-untyped-def]  # numba infers them
 
 @compiled
 def shuffle(state, order, room):  # type: ignore[no-untyped-def]  # numba infers them
-    """Shuffle order (Fisher & Yates), each place drawn without bias (Lemire 2019). room: BLOCK words."""
+    """Shuffle order (Fisher & Yates), each place drawn without bias (Lemire 2019). room: SHUFFLE_WORDS words."""
     halves = room.view(np.uint32)
     used = len(halves)
     for i in range(len(order) - 1, 0, -1):

@@ -23,7 +23,7 @@ from fr_ensemble.training.table import ModelKey, Table
 from registry_tool.errors import InputError, WorldError
 
 ENGINES = ("local", "ray")
-RETRIES = 5  # of a model whose Ray worker died
+MAX_RETRIES = 5  # of a model whose Ray worker died
 POLL_SECONDS = 0.2  # between two reports of progress
 
 
@@ -41,7 +41,7 @@ Engine = Callable[[Work, Callable[[int], None]], list[Result]]  # the latter is 
 
 
 @contextmanager
-def open_engine(name: str, jobs: int | None) -> Iterator[Engine]:
+def start_engine(name: str, jobs: int | None) -> Iterator[Engine]:
     """An engine with `jobs` workers, or as many as this process or the Ray cluster has cores.
 
     Ray is connected to as `ray.init()` finds it: RAY_ADDRESS, a cluster running here, or a new one on this machine.
@@ -56,13 +56,13 @@ def open_engine(name: str, jobs: int | None) -> Iterator[Engine]:
         ray: Any = import_module("ray")
     except ImportError as error:
         raise InputError("engine: ray is not installed, expected it: pip install 'registry-tool[ray]'") from error
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         ray.init(log_to_driver=False, logging_level="warning")
     try:
         yield partial(run_ray, jobs)
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
@@ -132,9 +132,9 @@ def run_ray(jobs: int | None, work: Work, progress: Callable[[int], None]) -> li
             return sum(self.done.values())
 
     counter = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Counter).remote()
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(train_keys)
+    task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(train_keys)
     shared = ray.put(work.table)
-    waiting, most = list(work.keys), 0
+    waiting, reported = list(work.keys), 0
     refs: list[Any] = []
     pending: list[Any] = []
     try:
@@ -145,8 +145,10 @@ def run_ray(jobs: int | None, work: Work, progress: Callable[[int], None]) -> li
                 pending.append(refs[-1])
             finished, pending = ray.wait(pending, num_returns=1, timeout=POLL_SECONDS)
             ray.get(finished)  # raises what a model raised
-            most = max(most, ray.get(counter.total.remote()))  # a model that starts again does not count backwards
-            progress(most)
+            reported = max(
+                reported, ray.get(counter.total.remote())
+            )  # a model that starts again does not count backwards
+            progress(reported)
         progress(len(work.keys) * work.recipe.epochs)
         return [result for ref in refs for result in ray.get(ref)]
     except ray.exceptions.RayError as error:

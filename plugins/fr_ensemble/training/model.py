@@ -144,45 +144,65 @@ def drop_threshold(dropout: float) -> int:
 
 
 class Steps:
-    """What the kernel needs to go on with one model: the table, the recipe, and room to work in."""
+    """What the kernel needs to go on with one model: the rows, the recipe, and room to work in."""
 
     def __init__(self, table: Table, recipe: Recipe, model: Model) -> None:
-        key, layout, batch = model.key, model.layout, recipe.batch_size
+        key, layout = model.key, model.layout
+        self.model, self.rows = model, rows_of(table, key)
         self.stops = table.stops(key, recipe.stopping_share)
-        padded = -(-batch // ROWS) * ROWS
-        self.order = np.empty(np.count_nonzero((table.source != key.fold) & ~self.stops), np.int32)
-        k, h = layout.k, layout.h
-        self.work = aligned(padded * (5 * h + k + 1) + h * h + h + ROWS * COLUMNS)
-        self.gradient = aligned(layout.size)
-        self.scale = table.scales[key.fold].columns
-        self.shape = np.array([table.n_features, table.n_slots, batch, padded, h, drop_threshold(recipe.dropout)])
-        decays = (0.0, recipe.weight_decay) if recipe.decoupled_weight_decay else (recipe.weight_decay, 0.0)
-        self.rates = np.array([recipe.learning_rate, *decays, recipe.input_noise])
-        self.table, self.model = table, model
-        self.epochs_a_call = max(1, STEPS_A_CALL * batch // len(self.order)) if not recipe.early_stopping else 1
+        self.fitted = (table.source != key.fold) & ~self.stops
+        self.settings = settings_of(recipe, layout)
+        n_fitted = int(np.count_nonzero(self.fitted))
+        self.work = work_of(self.settings, layout, table.n_numeric, n_fitted)
+        self.state = kernel.State(model.p, model.m, model.v, model.powers, model.streams)
+        self.epochs_a_call = max(1, STEPS_A_CALL * recipe.batch_size // n_fitted) if not recipe.early_stopping else 1
 
-    def take(self, most: int) -> None:
-        """Train for some epochs, at most `most`."""
-        epochs, model = min(most, self.epochs_a_call), self.model
-        kernel.train_epochs(
-            self.table.rows,
-            self.table.source,
-            model.key.fold,
-            self.stops,
-            self.scale,
-            self.shape,
-            self.rates,
-            model.streams,
-            model.powers,
-            model.p,
-            self.gradient,
-            model.m,
-            model.v,
-            self.order,
-            self.work,
-            epochs,
-        )
-        model.epoch += epochs
+    def take(self, max_epochs: int) -> None:
+        """Train for some epochs."""
+        epochs = min(max_epochs, self.epochs_a_call)
+        kernel.train_epochs(self.rows, self.fitted, self.settings, self.state, self.work, epochs)
+        self.model.epoch += epochs
+
+
+def rows_of(table: Table, key: ModelKey) -> kernel.Rows:
+    return kernel.Rows(table.rows, table.scales[key.fold].columns, table.n_features, table.n_slots)
+
+
+def settings_of(recipe: Recipe, layout: Layout) -> kernel.Settings:
+    decay, decoupled = (0.0, recipe.weight_decay) if recipe.decoupled_weight_decay else (recipe.weight_decay, 0.0)
+    return kernel.Settings(
+        batch=recipe.batch_size,
+        B=-(-recipe.batch_size // ROWS) * ROWS,
+        H=layout.h,
+        rate=recipe.learning_rate,
+        decay=np.float32(decay),
+        decoupled=decoupled,
+        noise=np.float32(recipe.input_noise),
+        drop=np.uint16(drop_threshold(recipe.dropout)),
+    )
+
+
+def work_of(settings: kernel.Settings, layout: Layout, n_numeric: int, n_fitted: int) -> kernel.Work:
+    """Room for a step; what the tile reads begins on a cache line."""
+    units, h, jitter = settings.B * layout.h, layout.h, settings.batch * n_numeric
+    z, h1, s1, h2, s2 = (aligned(units) for _ in range(5))
+    return kernel.Work(
+        order=np.empty(n_fitted, np.int32),
+        g=aligned(layout.size),
+        x=aligned(settings.B * layout.k),
+        z=z,
+        h1=h1,
+        s1=s1,
+        h2=h2,
+        s2=s2,
+        w2t=aligned(h * h),
+        errors=aligned(settings.B),
+        no_bias=aligned(h),
+        dropout_words=np.zeros(units // 2, np.uint64),
+        jitter=np.zeros(jitter, np.float32),
+        jitter_words=np.zeros(-(-jitter // draws.LANES) * draws.LANES, np.uint64),
+        shuffle_words=np.zeros(draws.SHUFFLE_WORDS, np.uint64),
+    )
 
 
 def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64) -> None:
@@ -203,8 +223,7 @@ def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64
 def scores_of(table: Table, key: ModelKey, layout: Layout, p: Float32, chosen: NDArray[np.int32]) -> Float32:
     """Scores of rows of the table, float32 (rows,), in the units that the weights p give."""
     out = np.empty(len(chosen), np.float32)
-    scale = table.scales[key.fold].columns
-    kernel.scores(table.rows, chosen, scale, table.n_features, table.n_slots, p, layout.h, out)
+    kernel.scores(rows_of(table, key), chosen, p, layout.h, out)
     return out
 
 

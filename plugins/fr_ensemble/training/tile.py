@@ -19,8 +19,8 @@ from fr_ensemble.training.compiling import compiled, has_fma, has_wide_registers
 LANES = 8  # floats of an AVX register; the parts in which `dot` adds
 COLUMNS = 16  # a product's width is a multiple: the narrow tile's columns
 ROWS = 4  # a product's height is a multiple
-NARROW = (4, 2, 8)  # rows, vectors a row, lanes a vector: 8 sums in 8 of 16 AVX registers
-WIDE = (4, 4, 16)  # 16 sums in 16 of 32 AVX-512 registers
+NARROW_SHAPE = (4, 2, 8)  # rows, vectors a row, lanes a vector: 8 sums in 8 of 16 AVX registers
+WIDE_SHAPE = (4, 4, 16)  # 16 sums in 16 of 32 AVX-512 registers
 WIDE_COLUMNS = 64 if has_wide_registers() else COLUMNS
 POINTER = types.CPointer(types.float32)
 I64 = ir.IntType(64)
@@ -83,12 +83,17 @@ def prefetch(ctx: Any, array: Any, offset: Any) -> Any:
 
 def _tile(rows: int, vectors: int, lanes: int) -> Any:
     @intrinsic
-    def tile(ctx: Any, a: Any, row: Any, step: Any, w: Any, width: Any, c: Any, k: Any) -> Any:
-        """c[r * width + j] = sum over i below k of a[r * row + i * step] * w[i * width + j]."""
-        signature = types.void(POINTER, types.intp, types.intp, POINTER, types.intp, POINTER, types.intp)
+    def tile(ctx: Any, a: Any, strides: Any, w: Any, c: Any, sizes: Any) -> Any:
+        """c[r * width + j] = sum over i below k of a[r * row + i * step] * w[i * width + j].
+
+        strides: row, step. sizes: k, width.
+        """
+        pair = types.UniTuple(types.intp, 2)
+        signature = types.void(POINTER, pair, POINTER, POINTER, pair)
 
         def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
-            a, row, step, w, width, c, k = args
+            a, strides, w, c, sizes = args
+            (row, step), (k, width) = cgutils.unpack_tuple(b, strides), cgutils.unpack_tuple(b, sizes)
             kind = ir.VectorType(FLOAT, lanes)
             before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
             b.branch(loop)
@@ -118,7 +123,8 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
     return tile
 
 
-narrow, wide = _tile(*NARROW), _tile(*(WIDE if has_wide_registers() else NARROW))
+narrow_tile = _tile(*NARROW_SHAPE)
+wide_tile = _tile(*(WIDE_SHAPE if has_wide_registers() else NARROW_SHAPE))
 
 
 @intrinsic
@@ -172,25 +178,27 @@ def turn(ctx: Any, a: Any, row: Any, c: Any, column: Any) -> Any:
 
 
 @compiled
-def transpose(a, a0, c, n):  # type: ignore[no-untyped-def]  # numba infers them
-    """C (n, n) = A (n, n) turned; A begins at a[a0], C at c[0]; n a multiple of LANES."""
+def transpose(a, c, n):  # type: ignore[no-untyped-def]  # numba infers them
+    """C (n, n) = A (n, n) turned, both flat; n a multiple of LANES."""
     for r in range(0, n, LANES):
         for j in range(0, n, LANES):
-            turn(at(a, a0 + r * n + j), n, at(c, j * n + r), n)
+            turn(at(a, r * n + j), n, at(c, j * n + r), n)
 
 
 @compiled
-def product(a, a0, row, step, w, w0, c, c0, n, k, width):  # type: ignore[no-untyped-def]  # numba infers them
-    """C (n, width) = A (n, k) W (k, width), parts of flat arrays that begin at a0, w0, c0.
+def product(a, strides, w, c, shape):  # type: ignore[no-untyped-def]  # numba infers them
+    """C (n, width) = A (n, k) W (k, width), all flat. shape: n, k, width.
 
-    A[r, i] = a[a0 + r * row + i * step]: a transposed A is the same array with other strides.
+    strides: row, step, so that A[r, i] = a[r * row + i * step]: a transposed A is the same array with other strides.
     """
+    row, step = strides
+    n, k, width = shape
     j = 0
     while j + WIDE_COLUMNS <= width:
         for r in range(0, n, ROWS):
-            wide(at(a, a0 + r * row), row, step, at(w, w0 + j), width, at(c, c0 + r * width + j), k)
+            wide_tile(at(a, r * row), (row, step), at(w, j), at(c, r * width + j), (k, width))
         j += WIDE_COLUMNS
     while j < width:
         for r in range(0, n, ROWS):
-            narrow(at(a, a0 + r * row), row, step, at(w, w0 + j), width, at(c, c0 + r * width + j), k)
+            narrow_tile(at(a, r * row), (row, step), at(w, j), at(c, r * width + j), (k, width))
         j += COLUMNS

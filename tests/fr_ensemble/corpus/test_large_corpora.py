@@ -12,6 +12,7 @@ from command_line import Program, program
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus import info
 from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
+from fr_ensemble.training.execution import Execution
 from places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -83,7 +84,10 @@ def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monke
     recipe = Recipe(epochs=1, hidden=4, batch_size=512)
 
     def work(file: Path) -> None:
-        train.run(train.Job("big", file, ColumnSpec(), recipe, False, jobs=1), lambda what, done, total: None)
+        train.run(
+            train.Job("big", file, ColumnSpec(), recipe, False, execution=Execution(jobs=1)),
+            lambda what, done, total: None,
+        )
 
     above = growth(work, files) - growth(lambda file: read_corpus(file, ColumnSpec()), files)
 

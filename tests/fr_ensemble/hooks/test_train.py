@@ -1,8 +1,9 @@
-"""Tests of run.py: from a corpus to finished files; what the manifest says is what they are; the same run twice."""
+"""Tests of train.py: from a corpus to finished files; what the manifest says is what they are; the same run twice."""
 
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +16,15 @@ from registries import FEATURES, write_corpus
 
 pytest.importorskip("numba", reason="a run needs the extra `train`")
 
+from fr_ensemble.arrays import TrainedModels
 from fr_ensemble.artifacts.graphs import read_weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, read_corpus
-from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.hooks import train as room
 from fr_ensemble.hooks.train import Job, run
+from fr_ensemble.training.execution import Execution
 
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Trained
@@ -32,7 +35,7 @@ QUICK = Recipe(seeds=(0, 7), epochs=2, hidden=4, batch_size=8)
 
 
 def job(corpus: Path | None, **changed: Any) -> Job:
-    return replace(Job("mine", corpus, ColumnSpec(), QUICK, False, jobs=1), **changed)
+    return replace(Job("mine", corpus, ColumnSpec(), QUICK, False, execution=Execution(jobs=1)), **changed)
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -153,7 +156,7 @@ def test_a_person_is_told_the_figures(trained: Trained) -> None:
 
 def test_the_same_run_gives_the_same_bytes(trained: Trained, corpus: Path) -> None:
     """Again, with another number of workers: every file, and the manifest."""
-    again = run(job(corpus, jobs=2), quiet)
+    again = run(job(corpus, execution=Execution(jobs=2)), quiet)
     assert again.files == trained.files
     assert again.manifest == trained.manifest
 
@@ -302,7 +305,25 @@ def test_members_that_learn_nothing_are_one_line(corpus: Path) -> None:
 def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str, Any]) -> None:
     """Devices and engines are named before anything is trained."""
     with pytest.raises(InputError):
-        run(job(corpus, **changed), quiet)
+        run(job(corpus, execution=Execution(**changed)), quiet)
+
+
+def test_the_rows_are_gone_when_torch_is_loaded(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export is checked on a sample, last: a process holds the corpus or torch, not both."""
+    real, held = room.network, []
+
+    def of_rows() -> int:
+        return sum(type(one) in (Corpus, TrainedModels, Oof) for one in gc.get_objects())
+
+    def network() -> Any:
+        held.append(of_rows())
+        return real()
+
+    gc.collect()
+    before = of_rows()
+    monkeypatch.setattr(room, "network", network)
+    run(job(corpus), quiet)
+    assert held == [before]
 
 
 def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +349,7 @@ def test_the_export_is_compared_with_torch_or_says_that_it_is_not(
 def test_both_trainers_make_the_same_entry(corpus: Path, trained: Trained) -> None:
     """With --trainer reference: the same recipe and figures to rounding; the environment says which it was."""
     pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
-    other = run(job(corpus, trainer="reference"), quiet)
+    other = run(job(corpus, execution=Execution(trainer="reference")), quiet)
     assert other.manifest["recipe"] == trained.manifest["recipe"]
     names = [{item["name"]: item["version"] for item in run.manifest["environment"]} for run in (trained, other)]
     assert [found["trainer"] for found in names] == ["compiled", "reference"]

@@ -19,6 +19,7 @@ pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 from corpora import RECIPES, SMALL, UNEVEN, digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import Model, Steps, drop_threshold
 from fr_ensemble.training.table import ModelKey, prepare
 from fr_ensemble.training.trainer import train
@@ -38,11 +39,12 @@ TARGETS = {
 CHILD = """
 import json
 from fr_ensemble.training.compiling import has_fma, has_wide_registers, target
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import arithmetic, train
 from corpora import RECIPES, UNEVEN, digest, make_corpus
-digests = {name: digest(train(make_corpus(UNEVEN, 1), recipe, jobs=1)) for name, recipe in RECIPES.items()}
-oof = train(make_corpus(UNEVEN, 1), RECIPES["small"], jobs=1).oof.tolist()
-print(json.dumps([target()[0], has_fma(), has_wide_registers(), arithmetic("compiled", "cpu"), digests, oof]))
+digests = {name: digest(train(make_corpus(UNEVEN, 1), recipe, Execution(jobs=1))) for name, recipe in RECIPES.items()}
+oof = train(make_corpus(UNEVEN, 1), RECIPES["small"], Execution(jobs=1)).oof.tolist()
+print(json.dumps([target()[0], has_fma(), has_wide_registers(), arithmetic(Execution()), digests, oof]))
 """
 
 
@@ -72,10 +74,10 @@ def child(environment: dict[str, str]) -> Any:
 def test_bytes_depend_on_the_key_alone(recipe: Recipe) -> None:
     """A seed's bytes do not change with other seeds, their order, the workers or another run."""
     data = make_corpus(UNEVEN, conditioning=1)
-    base = train(data, recipe, jobs=1)
+    base = train(data, recipe, Execution(jobs=1))
     for jobs in (1, 2, 5):
-        assert digest(train(data, recipe, jobs=jobs)) == digest(base)
-    others = train(data, replace(recipe, seeds=(9, 1, 5, 0)), jobs=1)
+        assert digest(train(data, recipe, Execution(jobs=jobs))) == digest(base)
+    others = train(data, replace(recipe, seeds=(9, 1, 5, 0)), Execution(jobs=1))
     assert [digest(others, 3), digest(others, 1)] == [digest(base, 0), digest(base, 1)]
     assert digest(others, 0) not in {digest(base, 0), digest(base, 1)}
 
@@ -86,7 +88,7 @@ def test_the_instruction_set_changes_no_byte(name: str) -> None:
     """Compiled for another processor, with other registers, every option trains to the bytes that it has here."""
     target, fused, wide, _, digests, _ = child(environment(name))
     assert (target, fused, wide) == (name, True, name != "haswell")
-    assert digests == {k: digest(train(make_corpus(UNEVEN, 1), r, jobs=1)) for k, r in RECIPES.items()}
+    assert digests == {k: digest(train(make_corpus(UNEVEN, 1), r, Execution(jobs=1))) for k, r in RECIPES.items()}
 
 
 def test_without_fused_multiply_add_the_models_are_the_same_and_the_bytes_are_not() -> None:
@@ -94,7 +96,7 @@ def test_without_fused_multiply_add_the_models_are_the_same_and_the_bytes_are_no
     plain = os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "-avx,-fma"}
     _, fused, wide, arithmetic, digests, oof = child(plain)
     assert (fused, wide, arithmetic["multiply-add"]) == (False, False, "two roundings")
-    here = train(make_corpus(UNEVEN, 1), SMALL, jobs=1)
+    here = train(make_corpus(UNEVEN, 1), SMALL, Execution(jobs=1))
     assert (digests["small"] != digest(here)) == has_fma()
     np.testing.assert_allclose(oof, here.oof, atol=1e-4)
 
@@ -155,8 +157,8 @@ def test_padding_stays_zero(hidden: int, batch: int) -> None:
 def test_a_fold_never_sees_what_it_holds_out() -> None:
     """Other targets in a source change every model but those that held it out."""
     data = make_corpus([12, 20, 15])
-    base = train(data, SMALL, jobs=1)
-    other = train(replace(data, target=data.target + 5.0 * (data.source == 0)), SMALL, jobs=1)
+    base = train(data, SMALL, Execution(jobs=1))
+    other = train(replace(data, target=data.target + 5.0 * (data.source == 0)), SMALL, Execution(jobs=1))
     held = data.source == 0
     assert np.array_equal(base.oof[:, held], other.oof[:, held])
     assert not np.any(base.oof[:, ~held] == other.oof[:, ~held])
@@ -166,7 +168,7 @@ def test_a_fold_never_sees_what_it_holds_out() -> None:
 def test_members_learn_and_answer_in_target_units() -> None:
     """The members' scores of their own rows are close to the truth; held-out rows have one each too."""
     data = make_corpus([60, 60, 60])
-    trained = train(data, replace(SMALL, epochs=60, dropout=0.0), jobs=1)
+    trained = train(data, replace(SMALL, epochs=60, dropout=0.0), Execution(jobs=1))
     assert np.corrcoef(trained.fitted[0], data.target)[0, 1] > 0.95
     assert abs(trained.fitted.mean() - data.target.mean()) < 1.0
     assert np.isfinite(trained.oof).all()
@@ -175,7 +177,7 @@ def test_members_learn_and_answer_in_target_units() -> None:
 def test_divergence_is_named() -> None:
     """Weights that are not finite are an error that names the learning rate, never a result."""
     with pytest.raises(InputError, match="learning_rate: found 1e"):
-        train(make_corpus([10, 10]), replace(SMALL, learning_rate=1e30), jobs=1)
+        train(make_corpus([10, 10]), replace(SMALL, learning_rate=1e30), Execution(jobs=1))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_divergence_is_named() -> None:
 def test_what_is_not_there_is_named(options: dict[str, str], words: str) -> None:
     """An engine, a device or a trainer that is not there is refused, naming what there is."""
     with pytest.raises(InputError, match=words):
-        train(make_corpus([10, 10]), SMALL, **options)  # type: ignore[arg-type]
+        train(make_corpus([10, 10]), SMALL, Execution(**options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_what_the_reference_does_not_do_is_named(options: dict[str, Any], words:
     """It has no engines and no checkpoints, and torch's devices alone."""
     pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
     with pytest.raises(InputError, match=words):
-        train(make_corpus([10, 10]), SMALL, trainer="reference", **options)
+        train(make_corpus([10, 10]), SMALL, Execution(trainer="reference", **options))
 
 
 def test_progress_counts_model_epochs() -> None:

@@ -18,6 +18,7 @@ from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import model
 from fr_ensemble.training.checkpoints import Checkpoint
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import Model, train_model
 from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
@@ -32,16 +33,17 @@ RECIPE = Recipe(seeds=(0, 1), epochs=40_000, hidden=16, batch_size=8, input_nois
 CHILD = """
 import sys
 from pathlib import Path
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import train
 from test_checkpoints import DATA, RECIPE
-train(DATA, RECIPE, jobs=2, checkpoint=Path(sys.argv[1]), checkpoint_seconds=0.0)
+train(DATA, RECIPE, Execution(jobs=2, checkpoint=Path(sys.argv[1]), checkpoint_seconds=0.0))
 """
 
 
 @pytest.fixture(scope="module")
 def expected() -> str:
     """The bytes of the run that nothing disturbed."""
-    return digest(train(DATA, RECIPE, jobs=1))
+    return digest(train(DATA, RECIPE, Execution(jobs=1)))
 
 
 def interrupt(what: str, done: int, total: int) -> None:
@@ -53,7 +55,7 @@ def interrupt(what: str, done: int, total: int) -> None:
 def begin(folder: Path) -> None:
     """Leave a checkpoint of an unfinished run."""
     with pytest.raises(KeyboardInterrupt):
-        train(DATA, RECIPE, jobs=1, checkpoint=folder, checkpoint_seconds=0.0, progress=interrupt)
+        train(DATA, RECIPE, Execution(jobs=1, checkpoint=folder, checkpoint_seconds=0.0), progress=interrupt)
 
 
 def test_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, expected: str) -> None:
@@ -61,11 +63,14 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, expected: str
     begin(tmp_path / "run")
     reports: list[int] = []
     trained = train(
-        DATA, RECIPE, jobs=2, checkpoint=tmp_path / "run", resume=True, progress=lambda what, d, t: reports.append(d)
+        DATA,
+        RECIPE,
+        Execution(jobs=2, checkpoint=tmp_path / "run", resume=True),
+        progress=lambda what, d, t: reports.append(d),
     )
     assert digest(trained) == expected
     assert reports[-1] == 8 * RECIPE.epochs
-    again = train(DATA, RECIPE, checkpoint=tmp_path / "run", resume=True)
+    again = train(DATA, RECIPE, Execution(checkpoint=tmp_path / "run", resume=True))
     assert digest(again) == expected
 
 
@@ -103,18 +108,18 @@ def test_killed_process_resumes_to_the_same_bytes(tmp_path: Path, expected: str)
             time.sleep(0.01)
         child.kill()
         assert child.wait() == -signal.SIGKILL
-    assert digest(train(DATA, RECIPE, jobs=2, checkpoint=tmp_path, resume=True)) == expected
+    assert digest(train(DATA, RECIPE, Execution(jobs=2, checkpoint=tmp_path, resume=True))) == expected
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     """A checkpoint is neither overwritten without --resume nor continued with another recipe or other data."""
     begin(tmp_path)
     with pytest.raises(InputError, match="add --resume"):
-        train(DATA, RECIPE, checkpoint=tmp_path)
+        train(DATA, RECIPE, Execution(checkpoint=tmp_path))
     with pytest.raises(InputError, match="another recipe"):
-        train(DATA, replace(RECIPE, dropout=0.2), checkpoint=tmp_path, resume=True)
+        train(DATA, replace(RECIPE, dropout=0.2), Execution(checkpoint=tmp_path, resume=True))
     with pytest.raises(InputError, match="other data"):
-        train(replace(DATA, target=DATA.target + 1), RECIPE, checkpoint=tmp_path, resume=True)
+        train(replace(DATA, target=DATA.target + 1), RECIPE, Execution(checkpoint=tmp_path, resume=True))
 
 
 def test_checkpoint_of_an_older_release_is_refused(tmp_path: Path) -> None:
@@ -122,7 +127,7 @@ def test_checkpoint_of_an_older_release_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"run": "0", "blocks": []}')
     for resume in (False, True):
         with pytest.raises(InputError, match="another trainer" if resume else "add --resume or remove it"):
-            train(DATA, RECIPE, checkpoint=tmp_path, resume=resume)
+            train(DATA, RECIPE, Execution(checkpoint=tmp_path, resume=resume))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str) -> No
     begin(tmp_path)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
     with pytest.raises(InputError, match=word) as caught:
-        train(DATA, RECIPE, checkpoint=tmp_path, resume=True)
+        train(DATA, RECIPE, Execution(checkpoint=tmp_path, resume=True))
     assert name in str(caught.value)
 
 
@@ -149,4 +154,4 @@ def test_checkpoint_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A folder that cannot be written to is an error before training."""
     (tmp_path / "file").write_text("")
     with pytest.raises(WorldError, match="expected a folder"):
-        train(DATA, RECIPE, checkpoint=tmp_path / "file" / "run")
+        train(DATA, RECIPE, Execution(checkpoint=tmp_path / "file" / "run"))

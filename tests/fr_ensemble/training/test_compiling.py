@@ -25,9 +25,11 @@ CHILD = """
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import compiling
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import train
 told = []
-print(digest(train(make_corpus([5, 6]), Recipe(epochs=1), jobs=1, progress=lambda what, *n: told.append(what))))
+note = lambda what, *n: told.append(what)
+print(digest(train(make_corpus([5, 6]), Recipe(epochs=1), Execution(jobs=1), progress=note)))
 print(*sorted(set(told)), sep=", ")
 print(compiling.cache_folder())
 """

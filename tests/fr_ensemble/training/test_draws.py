@@ -44,7 +44,7 @@ def test_no_two_models_and_no_two_roles_share_a_stream() -> None:
 
 def test_every_order_is_as_likely() -> None:
     """All 24 orders of four rows, 4,800 times: a chi-squared below its 0.1 % quantile, 49.7 for 23 degrees."""
-    state, room = stream(), np.empty(draws.BLOCK, np.uint64)
+    state, room = stream(), np.empty(draws.SHUFFLE_WORDS, np.uint64)
     counts = dict.fromkeys(permutations(range(4)), 0)
     for _ in range(4800):
         order = np.arange(4, dtype=np.int32)
@@ -56,7 +56,7 @@ def test_every_order_is_as_likely() -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 1024, 1025, 5000])
 def test_an_order_holds_every_row_once(n: int) -> None:
     order = np.arange(n, dtype=np.int32)
-    draws.shuffle(stream(), order, np.empty(draws.BLOCK, np.uint64))
+    draws.shuffle(stream(), order, np.empty(draws.SHUFFLE_WORDS, np.uint64))
     assert np.array_equal(np.sort(order), np.arange(n))
     if n > 1000:
         assert abs(np.corrcoef(order, np.arange(n))[0, 1]) < 5 / math.sqrt(n)

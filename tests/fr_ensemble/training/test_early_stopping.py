@@ -14,6 +14,7 @@ pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 from command_line import Program
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import Model, Steps, note_best, scores_of
 from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
@@ -67,18 +68,18 @@ def test_the_best_epoch_is_kept_until_patience_runs_out(key: ModelKey) -> None:
 
 def test_bytes_depend_on_the_key_alone() -> None:
     """A seed's bytes do not change with other seeds, their order or the workers."""
-    base = train(DATA, RECIPE, jobs=1)
-    assert digest(train(DATA, RECIPE, jobs=3)) == digest(base)
-    others = train(DATA, replace(RECIPE, seeds=(9, 1, 5, 0)), jobs=1)
+    base = train(DATA, RECIPE, Execution(jobs=1))
+    assert digest(train(DATA, RECIPE, Execution(jobs=3))) == digest(base)
+    others = train(DATA, replace(RECIPE, seeds=(9, 1, 5, 0)), Execution(jobs=1))
     assert [digest(others, 3), digest(others, 1)] == [digest(base, 0), digest(base, 1)]
-    assert digest(base) != digest(train(DATA, replace(RECIPE, early_stopping=0), jobs=1))
+    assert digest(base) != digest(train(DATA, replace(RECIPE, early_stopping=0), Execution(jobs=1)))
 
 
 def test_a_fold_never_sees_what_it_holds_out() -> None:
     """Other targets in a source change no prediction for it: its own rows do not tell its models when to stop."""
     held = DATA.source == 0
-    base = train(DATA, RECIPE, jobs=1)
-    other = train(replace(DATA, target=DATA.target + 5.0 * held), RECIPE, jobs=1)
+    base = train(DATA, RECIPE, Execution(jobs=1))
+    other = train(replace(DATA, target=DATA.target + 5.0 * held), RECIPE, Execution(jobs=1))
     assert np.array_equal(base.oof[:, held], other.oof[:, held])
     assert not np.array_equal(base.members[0].w2, other.members[0].w2)
 
@@ -87,16 +88,16 @@ def test_progress_ends_at_the_total_though_epochs_are_left_out() -> None:
     """Every model counts as done with all its epochs."""
     calls: list[tuple[int, int]] = []
     recipe = replace(RECIPE, epochs=2000, early_stopping=40, dropout=0.3)
-    train(DATA, recipe, jobs=1, progress=lambda what, done, total: calls.append((done, total)))
+    train(DATA, recipe, Execution(jobs=1), progress=lambda what, done, total: calls.append((done, total)))
     assert calls[-1] == (14 * 2000, 14 * 2000)
 
 
 def test_what_cannot_be_done_is_named() -> None:
     """Two sources leave none to look at; a run that diverges in its first epoch has no best one."""
     with pytest.raises(InputError, match="early_stopping: found 1 sources"):
-        train(make_corpus([10, 10]), RECIPE, jobs=1)
+        train(make_corpus([10, 10]), RECIPE, Execution(jobs=1))
     with pytest.raises(InputError, match="learning_rate: found 1e"):
-        train(DATA, replace(RECIPE, learning_rate=1e30), jobs=1)
+        train(DATA, replace(RECIPE, learning_rate=1e30), Execution(jobs=1))
     with pytest.raises(ValueError, match="early_stopping: found -1"):
         replace(RECIPE, early_stopping=-1)
 

@@ -17,6 +17,7 @@ pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import engines
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import train
 
 from registry_tool.errors import InputError, WorldError
@@ -31,7 +32,7 @@ def test_ray_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Ray the engine is refused, naming the extra that brings it."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"registry-tool\[ray\]"):
-        train(DATA, RECIPE, engine="ray")
+        train(DATA, RECIPE, Execution(engine="ray"))
 
 
 @pytest.mark.parametrize(("workers", "cores", "pinned"), [(2, {3, 5}, [{3}, {5}]), (1, {3, 5}, []), (3, {3, 5}, [])])
@@ -57,7 +58,7 @@ def test_workers_are_pinned_where_they_fill_the_machine(
 def test_the_process_keeps_its_cores() -> None:
     """Pinned threads are of the pool: the caller's own affinity is as it was."""
     before = os.sched_getaffinity(0)
-    train(DATA, Recipe(seeds=(0, 1), epochs=2, hidden=4), jobs=len(before))
+    train(DATA, Recipe(seeds=(0, 1), epochs=2, hidden=4), Execution(jobs=len(before)))
     assert os.sched_getaffinity(0) == before
 
 
@@ -80,7 +81,7 @@ def two_workers() -> Iterator[Any]:
 
 def test_killed_worker_changes_no_byte(two_workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray worker that is killed costs the model it trained, which another trains again, to the same bytes."""
-    expected = digest(train(DATA, RECIPE, jobs=1))
+    expected = digest(train(DATA, RECIPE, Execution(jobs=1)))
     train_keys, attempts = engines.train_keys, tmp_path / "attempts"
     killed: list[int] = []
     attempts.mkdir()
@@ -96,7 +97,7 @@ def test_killed_worker_changes_no_byte(two_workers: Any, tmp_path: Path, monkeyp
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(engines, "train_keys", leave_pid)
-    trained = train(DATA, RECIPE, engine="ray", progress=kill_one)
+    trained = train(DATA, RECIPE, Execution(engine="ray"), progress=kill_one)
     assert len(killed) == 1
     assert len(list(attempts.iterdir())) == 8 + 1
     assert digest(trained) == expected
@@ -110,13 +111,13 @@ def test_error_in_a_task_is_the_error(two_workers: Any, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(engines, "train_keys", refuse)
     with pytest.raises(InputError, match=r"^learning_rate: found 7$"):
-        train(DATA, RECIPE, engine="ray")
+        train(DATA, RECIPE, Execution(engine="ray"))
 
     def die(*arguments: Any) -> list[Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         return []
 
     monkeypatch.setattr(engines, "train_keys", die)
-    monkeypatch.setattr(engines, "RETRIES", 0)
+    monkeypatch.setattr(engines, "MAX_RETRIES", 0)
     with pytest.raises(WorldError, match="Ray cluster failed"):
-        train(DATA, RECIPE, engine="ray")
+        train(DATA, RECIPE, Execution(engine="ray"))

@@ -58,7 +58,7 @@ def test_a_product_is_a_product(width: int, n: int, k: int) -> None:
     a, w = filled(rng, n * k + 3), filled(rng, k * width + 5)
     for left, row, step in ((a[3:].reshape(n, k), k, 1), (a[3:].reshape(k, n).T, 1, n)):
         c = np.full(n * width + 2, 7.0, np.float32)
-        tile.product(a, 3, row, step, w, 5, c, 1, n, k, width)
+        tile.product(a[3:], (row, step), w[5:], c[1:], (n, k, width))
         expected = left.astype(np.float64) @ w[5:].reshape(k, width)
         assert np.abs(c[1:-1].reshape(n, width) - expected).max() < 1e-5 * k**0.5
         assert (c[0], c[-1]) == (7.0, 7.0)
@@ -70,7 +70,7 @@ def test_a_product_adds_from_the_first_to_the_last() -> None:
     rng = np.random.default_rng(1)
     n, k, width = 4, 37, 80
     a, w, c = filled(rng, n * k), filled(rng, k * width), aligned(n * width)
-    tile.product(a, 0, k, 1, w, 0, c, 0, n, k, width)
+    tile.product(a, (k, 1), w, c, (n, k, width))
     for r, j in ((0, 0), (3, 63), (1, 64), (2, 79)):
         assert c[r * width + j] == fused_sum([(a[r * k + i], w[i * width + j]) for i in range(k)])
 
@@ -96,7 +96,7 @@ def test_a_dot_product_adds_eight_sums_in_halves(n: int) -> None:
 @pytest.mark.parametrize("n", [8, 16, 48])
 def test_a_square_is_turned(n: int) -> None:
     a, c = filled(np.random.default_rng(3), n * n + 1), aligned(n * n)
-    tile.transpose(a, 1, c, n)
+    tile.transpose(a[1:], c, n)
     assert np.array_equal(c.reshape(n, n), a[1:].reshape(n, n).T)
 
 
@@ -112,7 +112,7 @@ def test_own_functions_are_near_the_true_ones() -> None:
     assert np.abs(exp_of(x) / np.exp(x.astype(np.float64)) - 1.0).max() < 2**-22
     z = np.concatenate([np.linspace(-8, 8, 4000), [-1e4, -60, 0, 60, 1e4]]).astype(np.float32)[:4000]
     h, slope, bits = np.empty_like(z), np.empty_like(z), np.full(len(z), 9, np.uint16)
-    kernel.activate(z, np.zeros(16, np.float32), h, slope, bits, np.uint16(3), np.float32(1.0))
+    kernel.activate(z, np.zeros(16, np.float32), h, slope, bits, (np.uint16(3), np.float32(1.0)))
     wide = z.astype(np.float64)
     density = np.exp(-0.5 * wide * wide) / np.sqrt(2 * np.pi)
     assert np.abs(h - wide * special.ndtr(wide)).max() < 6e-7
@@ -124,8 +124,8 @@ def test_a_unit_that_is_out_is_silent() -> None:
     z, bits = np.linspace(-2, 2, 16, dtype=np.float32), np.arange(16).astype(np.uint16)
     h, slope, h2, slope2 = (np.empty(16, np.float32) for _ in range(4))
     none = np.zeros(16, np.float32)
-    kernel.activate(z, none, h, slope, bits, np.uint16(5), np.float32(2.0))
-    kernel.activate(z, none, h2, slope2, bits, np.uint16(0), np.float32(1.0))
+    kernel.activate(z, none, h, slope, bits, (np.uint16(5), np.float32(2.0)))
+    kernel.activate(z, none, h2, slope2, bits, (np.uint16(0), np.float32(1.0)))
     assert not h[:5].any()
     assert not slope[:5].any()
     assert np.array_equal(h[5:], 2 * h2[5:])

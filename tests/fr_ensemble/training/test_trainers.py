@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch", reason="the reference trainer needs the ext
 
 # ruff: noqa: E402 (what follows imports torch)
 from corpora import digest, make_corpus
-from fr_ensemble.arrays import Trained, TrainingData
+from fr_ensemble.arrays import TrainedModels, TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import initial_weights
 from fr_ensemble.training.table import ModelKey, Role
 from fr_ensemble.training.trainer import train
@@ -137,8 +138,8 @@ def compare(mine: np.ndarray, theirs: np.ndarray, truth: np.ndarray) -> None:
         assert plcc[0] == pytest.approx(plcc[1], abs=PLCC_TOLERANCE)
 
 
-def compiled(name: str) -> Trained:
-    return train(DATA, RECIPES[name], jobs=1)
+def compiled(name: str) -> TrainedModels:
+    return train(DATA, RECIPES[name], Execution(jobs=1))
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if not recipe.early_stopping])
@@ -154,7 +155,7 @@ def test_compiled_trains_the_models_of_torch_nn(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_reference_trains_the_same_models(name: str) -> None:
     """Every option of a recipe: each fold's figures, and the final members' weights."""
-    mine, theirs = compiled(name), train(DATA, RECIPES[name], trainer="reference")
+    mine, theirs = compiled(name), train(DATA, RECIPES[name], Execution(trainer="reference"))
     for one, other in zip(mine.oof, theirs.oof, strict=True):
         for fold in range(DATA.n_sources):
             held = DATA.source == fold
@@ -178,4 +179,7 @@ def test_every_option_changes_the_result() -> None:
         {"hidden": 17},
         {"early_stopping": 1},
     ]
-    assert len({digest(train(DATA, replace(base, **change), jobs=1)) for change in [{}, *changes]}) == len(changes) + 1
+    assert (
+        len({digest(train(DATA, replace(base, **change), Execution(jobs=1))) for change in [{}, *changes]})
+        == len(changes) + 1
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pluggy
 
@@ -312,6 +312,15 @@ class PredictRequest:
         object.__setattr__(self, "levels", tuple(self.levels))
 
 
+@runtime_checkable
+class Column(Protocol):
+    """A whole column, written without a Python object a value: a numpy array of one axis, or a `toolkit.Text`."""
+
+    def __len__(self) -> int: ...
+
+    def tolist(self) -> list[Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some consecutive rows of a prediction: column name -> values, all of one length, in output order.
@@ -319,10 +328,14 @@ class Batch:
     warnings: what a person must know -> how many of these rows it is about; the core adds up the batches' counts.
     """
 
-    columns: Mapping[str, Sequence[Json]]
+    columns: Mapping[str, Sequence[Json] | Column]
     warnings: Mapping[str, int] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            kind = getattr(values, "dtype", None)
+            if kind is not None and (kind.kind not in "biuf" or getattr(values, "ndim", 1) != 1):
+                raise ValueError(f"column {name!r}: found an array of {kind}, expected numbers on one axis")
         if len({len(values) for values in self.columns.values()}) > 1:
             raise ValueError("columns: found different lengths, expected one")
 

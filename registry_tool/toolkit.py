@@ -15,15 +15,15 @@ from typing import Any
 import click
 
 from registry_tool.errors import InputError
-from registry_tool.rows.reading import BATCH_ROWS as BATCH_ROWS
-from registry_tool.rows.reading import Columns as Columns
-from registry_tool.rows.reading import Place as Place
-from registry_tool.rows.reading import RowBatch as RowBatch
-from registry_tool.rows.reading import Text as Text
-from registry_tool.rows.reading import bad_cell as bad_cell
-from registry_tool.rows.reading import missing_column as missing_column
 from registry_tool.rows.reading import read_metadata as read_metadata
 from registry_tool.rows.reading import read_rows as read_rows
+from registry_tool.rows.table import BATCH_ROWS as BATCH_ROWS
+from registry_tool.rows.table import Columns as Columns
+from registry_tool.rows.table import Place as Place
+from registry_tool.rows.table import RowBatch as RowBatch
+from registry_tool.rows.table import Text as Text
+from registry_tool.rows.table import bad_cell as bad_cell
+from registry_tool.rows.table import missing_column as missing_column
 from registry_tool.rows.writing import FORMATS as FORMATS
 from registry_tool.rows.writing import Parquet as Parquet
 from registry_tool.rows.writing import format_of as format_of

@@ -23,7 +23,9 @@ from registry_tool.commands.shared import (
     show,
 )
 from registry_tool.errors import InputError
-from registry_tool.toolkit import FORMATS, plot_option
+from registry_tool.hookspec import Column
+from registry_tool.rows.cells import Table
+from registry_tool.toolkit import FORMATS, Text, plot_option
 from registry_tool.values import Json, visible
 
 FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
@@ -221,19 +223,29 @@ def predict(
     batches = evaluate_workflow.predict(find(registry), plugins_of(ctx), entry_id, request)
     warnings = Counter[str]()
 
-    def columns() -> Iterator[Mapping[str, Sequence[Json]]]:
+    form = form or format_of(output) or FORMATS[0]
+
+    def columns() -> Iterator[Table]:
         for batch in batches:
             if output == "-" and streams.reader_left():
                 return
             warnings.update(batch.warnings)
-            yield {inert(name): list(map(inert, column)) for name, column in batch.columns.items()}
-
-    form = form or format_of(output) or FORMATS[0]
-
-    def inert(cell: Json) -> Json:
-        """A text that a spreadsheet would run as a formula is quoted in CSV, as spreadsheets themselves do."""
-        return f"'{cell}" if form == "csv" and isinstance(cell, str) and FORMULA.match(cell) else cell
+            yield inert(batch.columns) if form == "csv" else batch.columns
 
     write_rows(columns(), output, form)
     for warning, count in sorted(warnings.items()):
         click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)
+
+
+def inert(columns: Mapping[str, Sequence[Json] | Column]) -> Table:
+    """A text that a spreadsheet would run as a formula is quoted in CSV, as spreadsheets themselves do."""
+
+    def cell(value: Json) -> Json:
+        return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+    def column(values: Sequence[Json] | Column) -> Sequence[Json] | Column:
+        if isinstance(values, Text):
+            return Text(values.codes, tuple(map(cell, values.names)))
+        return values if isinstance(values, Column) else list(map(cell, values))
+
+    return {cell(name): column(values) for name, values in columns.items()}

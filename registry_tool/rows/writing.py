@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from registry_tool.errors import InputError
+from registry_tool.rows import cells
+from registry_tool.rows.cells import Table
+from registry_tool.rows.table import Text
 from registry_tool.storage.files import atomic_file, writing
 from registry_tool.values import EMPTY, Json
 
 STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-Table = Mapping[str, Sequence[Json]]  # consecutive rows: column name -> values, all of one length
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,18 @@ def write_rows(
     else:
         with text_output(output) as text:
             if first is not None:
-                TEXT_FORMATS[form](text, counted(first))
+                _lines(text, counted(first), form)
     return rows
 
 
-def _csv(text: IO[str], batches: Iterator[Table]) -> None:
+def _lines(text: IO[str], batches: Iterator[Table], form: str) -> None:
+    if find_spec("pyarrow") is not None:
+        text.writelines(cells.lines(batches, form))
+    else:
+        TEXT_FORMATS[form](text, ({name: cells.values_of(column) for name, column in b.items()} for b in batches))
+
+
+def _csv(text: IO[str], batches: Iterator[Mapping[str, Sequence[Json]]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     for number, batch in enumerate(batches):
         if not number:
@@ -120,7 +129,7 @@ def _csv(text: IO[str], batches: Iterator[Table]) -> None:
         writer.writerows(zip(*batch.values(), strict=True))
 
 
-def _jsonl(text: IO[str], batches: Iterator[Table]) -> None:
+def _jsonl(text: IO[str], batches: Iterator[Mapping[str, Sequence[Json]]]) -> None:
     for batch in batches:
         for row in zip(*batch.values(), strict=True):
             text.write(json.dumps(dict(zip(batch, row, strict=True)), ensure_ascii=False) + "\n")
@@ -131,17 +140,28 @@ def _parquet(stream: IO[bytes], batches: Iterator[Table], how: Parquet) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    first = next(batches)
+    first, options = next(batches), dict(how.options)
     if how.types:
         schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in how.types.items()])
     else:
-        schema = pa.table(dict(first)).schema
+        schema = pa.table(_arrow(first)).schema
+        # A dictionary of floats that are all different is slow to make and larger than they are.
+        options.setdefault("use_dictionary", [f.name for f in schema if not pa.types.is_floating(f.type)])
     # Without its own schema, readers take the metadata of the file, which is known at the end, for the schema's.
-    with parquet.ParquetWriter(stream, schema, store_schema=False, **how.options) as file:
+    with parquet.ParquetWriter(stream, schema, store_schema=False, **options) as file:
         for batch in itertools.chain([first], batches):
-            file.write_table(pa.table(dict(batch), schema=schema))
+            file.write_table(pa.table(_arrow(batch), schema=schema))
         if metadata := dict(how.metadata()):
             file.add_key_value_metadata(metadata)
+
+
+def _arrow(batch: Table) -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {
+        name: pa.array(column.names, pa.string()).take(pa.array(column.codes)) if isinstance(column, Text) else column
+        for name, column in batch.items()
+    }
 
 
 TEXT_FORMATS = {"csv": _csv, "jsonl": _jsonl}

@@ -32,7 +32,7 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
             unknown_encoder(name, spec.vocabulary_version): count for name, count in rows.unknown_encoders.items()
         }
         warnings |= dict.fromkeys(stored.calibration().unbounded(request.levels), len(rows))
-        if outside := sum(columns[OUTSIDE]):
+        if outside := int(columns[OUTSIDE].sum()):
             warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
         yield Batch(columns, warnings)
 
@@ -47,14 +47,12 @@ def _columns(
     rows: Rows, spec: ColumnSpec, ensemble: Ensemble, stored: Intervals, levels: Sequence[float]
 ) -> dict[str, Any]:
     mu, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
-    columns: dict[str, Any] = {"row": range(rows.first, rows.first + len(rows))}
-    for name, text in (("src", rows.source), ("encoder", rows.encoder)):
-        if text is not None:
-            columns[name] = [text.names[code] for code in text.codes]
+    columns: dict[str, Any] = {"row": np.arange(rows.first, rows.first + len(rows))}
+    columns |= {} if rows.source is None else {"src": rows.source}
     outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
-    columns |= {"mu": mu.tolist(), "sigma": sigma.tolist(), OUTSIDE: outside.tolist()}
+    columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUTSIDE: outside}
     for level in levels:
         lower, upper = stored.interval(mu, sigma, level)
         suffix = "" if len(levels) == 1 else f"_{percent(level)}"
-        columns |= {f"lower{suffix}": lower.tolist(), f"upper{suffix}": upper.tolist()}
+        columns |= {f"lower{suffix}": lower, f"upper{suffix}": upper}
     return columns

@@ -15,9 +15,12 @@ from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
 from fr_ensemble.training.execution import Execution
 from places import ROOT
 
+from registry_tool.rows import columnar
+
 pytestmark = pytest.mark.slow
 
 BATCH, FEW, MANY = 1_000, 4_000, 20_000
+BLOCK = 1 << 14  # bytes of a CSV at once: far below the size of either file
 MB = 1 << 20
 
 
@@ -32,6 +35,11 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("large")
     few, many = (benchmark.write(folder / f"{rows}.{request.param}", rows, sources=5) for rows in (FEW, MANY))
     return few, many
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar, "BLOCK", BLOCK)
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -1,0 +1,147 @@
+"""exact.py: CSV and JSON lines by the standard library, line by line: it knows the line of every row and cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Progress
+from registry_tool.rows.table import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where rows of a CSV go on: `skip` rows behind a byte at which a line begins, with `lines` lines before it."""
+
+    offset: int
+    lines: int
+    skip: int = 0
+
+
+def read_header(path: Path) -> tuple[list[str], int]:
+    """A CSV's column names, none for an empty file or line, and how many lines they take."""
+    with _open(path, Position(0, 0)) as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+        except csv.Error as error:
+            raise _not_csv(path, reader.line_num, error) from None
+    require_unique(path, header)
+    return header, reader.line_num
+
+
+def csv_batches(
+    path: Path, columns: Columns, header: list[str], start: Position, batch_rows: int, progress: Progress
+) -> Iterator[RowBatch]:
+    """The rows from a position on."""
+    at = {name: header.index(name) for name in columns.names}
+    with _open(path, start) as file:
+        rows = islice(_csv_rows(path, file, len(header), start), start.skip, None)
+        while chunk := list(islice(rows, batch_rows)):
+            table = {name: [row[i] for _, row in chunk] for name, i in at.items()}
+            yield _batch(path, columns, [line for line, _ in chunk], table, _is_number_text)
+            progress("reading", _bytes_read(file), path.stat().st_size)
+
+
+def csv_place(path: Path, n_columns: int, start: Position) -> Place:
+    """`file:line` of the rows from a position on, found by reading the file again."""
+
+    def place(index: int) -> str:
+        with _open(path, start) as file:
+            rows = _csv_rows(path, file, n_columns, start)
+            return f"{path}:{next(islice((line for line, _ in rows), start.skip + index, None))}"
+
+    return place
+
+
+def _open(path: Path, start: Position) -> TextIO:
+    binary = path.open("rb")
+    binary.seek(start.offset)
+    return io.TextIOWrapper(binary, "utf-8" if start.offset else "utf-8-sig", newline="")
+
+
+def _bytes_read(file: TextIO) -> int:
+    """Its own `tell` is slow, or not there while it is iterated over."""
+    return file.buffer.tell()
+
+
+def _csv_rows(path: Path, file: TextIO, n_columns: int, start: Position) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it ends, fields) of every row but blank ones."""
+    reader = csv.reader(file, strict=True)
+    try:
+        for row in reader:
+            if len(row) != n_columns:
+                if not row:
+                    continue  # a blank line
+                line, expected = start.lines + reader.line_num, f"{n_columns} as in the header"
+                raise InputError(f"{path}:{line}: found {len(row)} fields, expected {expected}: correct the line")
+            yield start.lines + reader.line_num, row
+    except csv.Error as error:
+        raise _not_csv(path, start.lines + reader.line_num, error) from None
+
+
+def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:
+    return InputError(f"{path}:{line}: not CSV ({error}): correct the line")
+
+
+def jsonl_batches(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
+    """The rows of a file; the first one's keys are its columns."""
+    with path.open(encoding="utf-8-sig") as file:
+        rows, columns = _jsonl_rows(path, file), None
+        while chunk := list(islice(rows, batch_rows)):
+            columns = columns or pick(list(chunk[0][1]))
+            table = {name: [row.get(name) for _, row in chunk] for name in columns.names}
+            yield _batch(path, columns, [line for line, _ in chunk], table, _is_number)
+            progress("reading", _bytes_read(file), path.stat().st_size)
+
+
+def _jsonl_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        if line.isspace():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: not JSON ({error}), expected one object a line: correct it") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: found {type(row).__name__}, expected one JSON object a line")
+        yield number, row
+
+
+def _batch(
+    path: Path, columns: Columns, lines: list[int], table: dict[str, list[Any]], is_number: Callable[[Any], bool]
+) -> RowBatch:
+    import numpy as np
+
+    def place(index: int) -> str:
+        return f"{path}:{lines[index]}"
+
+    def numbers(name: str) -> Any:
+        for index, value in enumerate(table[name]):
+            if not is_number(value):
+                found = "nothing" if value in (None, "") else f"{value!r:.80}"
+                raise bad_cell(place(index), name, found, "a number")
+        return columns.checked(np.array(table[name], dtype=np.float64), name, place)
+
+    texts = {name: Text.of(table[name]) for name in columns.texts}
+    values = {name: table[name] for name in columns.values}
+    return RowBatch(len(lines), place, {name: numbers(name) for name in columns.numbers}, texts, values)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 1023)  # a larger int is no float64
+
+
+def _is_number_text(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,114 @@
+"""table.py: rows as values: batches of columns, what to read of a file, and the errors for it. Opens no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from registry_tool.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
+BATCH_ROWS = 65_536  # read, or written, at once
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A dictionary-encoded text column: row i says names[codes[i]], a missing text is "", a name may be unused."""
+
+    codes: NDArray[np.int64]  # (n,)
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Text:
+        import numpy as np
+
+        names: dict[str, int] = {}
+        words = ("" if v is None else str(v).strip() for v in values)
+        codes = np.fromiter((names.setdefault(word, len(names)) for word in words), np.int64, len(values))
+        return cls(codes, tuple(names))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def tolist(self) -> list[str]:
+        """The text of every row."""
+        return list(map(self.names.__getitem__, self.codes.tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What to read: numbers must be finite, texts become `Text`, values stay as the file has them.
+
+    largest: the most that a number may be in size, where what computes with it has a limit.
+    """
+
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    largest: float = math.inf
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys((*self.numbers, *self.texts, *self.values)))
+
+    def usable(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of these numbers may be read, (n,)."""
+        import numpy as np
+
+        good: NDArray[np.bool_] = np.isfinite(values) & (np.abs(values) <= self.largest)
+        return good
+
+    def checked(self, values: NDArray[np.float64], column: str, place: Place) -> NDArray[np.float64]:
+        """The numbers of a column; raises InputError for the first that may not be read."""
+        good = self.usable(values)
+        if not good.all():
+            index = int(good.argmin())
+            finite = math.isfinite(values[index])
+            expected = f"at most {self.largest:g} in size" if finite else "a finite number"
+            raise bad_cell(place(index), column, str(values[index]), expected)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class RowBatch:
+    """Some consecutive rows. place: where a row of this batch is in its file; it may read the file again."""
+
+    n: int
+    place: Place
+    numbers: Mapping[str, NDArray[np.float64]]  # (n,) each, finite
+    texts: Mapping[str, Text]
+    values: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+# the file's column names -> what to read; raises InputError if one is missing
+Pick = Callable[[Sequence[str]], Columns]
+
+
+def missing_column(path: Path, column: str, found: Sequence[str]) -> InputError:
+    """The error for a column that is not there: names the columns found and the nearest match."""
+    from difflib import get_close_matches
+
+    lower = {name.lower(): name for name in found}
+    near = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
+    hint = f"is it {lower[near[0]]!r}? rename it" if near else "add it, or name another column"
+    return InputError(
+        f"{path}: no column {column!r}: found {', '.join(found) or 'no columns'}, expected {column}: {hint}"
+    )
+
+
+def bad_cell(place: str, column: str, found: str, expected: str, hint: str = "correct or drop the row") -> InputError:
+    """The error for one value."""
+    return InputError(f"{place}, column {column}: found {found}, expected {expected}: {hint}")
+
+
+def require_unique(path: Path, names: Sequence[str]) -> None:
+    """Raises InputError for a name that two columns have."""
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise InputError(f"{path}: found the column {twice[0]!r} twice, expected each column once: rename one")

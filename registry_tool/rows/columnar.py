@@ -224,12 +224,15 @@ class _Reader:
 def _is_plain(block: _Block) -> bool:
     """Whether pyarrow and the standard library take the lines and fields of a block alike.
 
-    They do where text is UTF-8, a return stands only before a newline, no field is longer than the standard library
-    takes, and quotes open where a field begins and close where it ends, on one line.
+    They do where text is UTF-8 without a byte order mark, which pyarrow drops, a return stands only before a newline,
+    no field is longer than the standard library takes, and quotes open where a field begins and close where it ends, on
+    one line.
     """
     import numpy as np
 
     data = block.data
+    if data.startswith(codecs.BOM_UTF8):
+        return False
     if not data.isascii():
         try:
             codecs.utf_8_decode(data, "strict", True)

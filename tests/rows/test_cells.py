@@ -57,7 +57,7 @@ def written(tables: list[Any], path: Path, form: str, piece: int) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TABLES, st.sampled_from(("csv", "jsonl")), st.sampled_from((1, 2, 8192)), st.integers(1, 2))
 @example({"": [""] * ROWS}, "csv", 8192, 1)
 @example({"a": [None] * ROWS}, "csv", 2, 1)

@@ -102,13 +102,15 @@ def both(path: Path, columns: Columns, batch_rows: int, block: int = 1 << 20) ->
         return ours, outcome(path, columns, batch_rows)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(FILES, FILES, NOISE), st.sampled_from(COLUMNS), st.integers(1, 6), st.sampled_from((1, 7, 24, 1 << 20))
 )
 @example("a,b,c\n1,x,y\n\n\n2,é,\n1_000,x,y\n4,x,y\n", COLUMNS[0], 2, 7)
 @example('a,b,c\n"1","x","y"\n2,"x,""z""",""\n', COLUMNS[0], 1, 24)
 @example('a,b,c\n1,"x\ny",z\n2,x,y\n', COLUMNS[0], 1, 7)
+@example("a,b,c\n1,x,y\n\ufeff2,x,y\n", COLUMNS[0], 1, 7)
+@example("a,b,c\n\ufeff\n", COLUMNS[0], 1, 7)
 @example("a,b,c\r1,x,y\r", COLUMNS[0], 1, 7)
 @example('"a","b\n","c"\n1,2,3\nx,2,3\n', COLUMNS[0], 1, 24)
 def test_both_readers_say_the_same(

@@ -156,7 +156,7 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
     print(f"Python {platform.python_version()}, pandas {pandas.__version__}, {options.rows} rows")
     print(f"{options.rounds} rounds, {options.threads} thread(s) a library")
-    print(f"{'in -> out':<20}{'side':<16}{'wall s':>8}{'cpu s':>8}{'MiB':>7}{'plain/ours, wall':>18}{'cpu':>7}")
+    print(f"{'in -> out':<20}{'side':<16}{'wall s':>8}{'cpu s':>8}{'MiB':>7}{'ours/side, wall':>18}{'cpu':>7}")
     with tempfile.TemporaryDirectory() as scratch:
         files = write_rows(Path(scratch), options.rows)
         for source, output in product(FORMATS, FORMATS):

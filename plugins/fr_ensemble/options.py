@@ -34,8 +34,14 @@ EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
 OPTIONS = (
     click.Option(["--target"], default="vmaf", show_default=True, help="Column to predict."),
-    click.Option(["--target-range"], metavar="LOW,HIGH", help="Its bounds; known for vmaf (0,100) and mos (1,5)."),
-    click.Option(["--features"], metavar="A,B,...", help="Feature columns.  [default: libvmaf's canonical six]"),
+    click.Option(
+        ["--target-range"], metavar="LOW,HIGH", help="Its bounds; known for vmaf, by its model, and mos (1,5)."
+    ),
+    click.Option(
+        ["--features"],
+        metavar="A,B,...",
+        help="Feature columns, or the sets canonical-6 and vmaf-v1.  [default: those of the target's model]",
+    ),
     click.Option(
         ["--condition", "conditions"],
         multiple=True,
@@ -115,9 +121,10 @@ def described(trained: Trained, fields: Mapping[str, str]) -> Trained:
 def job_of(request: TrainRequest) -> Job:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
     from fr_ensemble.artifacts.recipe import Recipe
+    from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
-    from fr_ensemble.corpus.vocabulary import CANONICAL_6
-    from fr_ensemble.hooks.train import Job
+    from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
+    from fr_ensemble.hooks.train import SHIPPED, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
     options = request.options
@@ -125,9 +132,12 @@ def job_of(request: TrainRequest) -> Job:
     bounds = _numbers("--target-range", given, float) if given is not None else None
     if bounds is not None and len(bounds) != 2:
         raise InputError(f"--target-range: found {given!r}, expected LOW,HIGH such as 0,100")
-    features = options["features"]
+    definition = read_definition(request.corpus or SHIPPED, options["target"]) if not request.smoke else None
+    model = definition.model if definition is not None else DEFAULT_MODEL
+    if bounds is None and options["target"] in DEFINED_TARGETS:
+        bounds = (0.0, high_of(model))
     spec = ColumnSpec(
-        features=tuple(name.strip() for name in features.split(",")) if features is not None else CANONICAL_6,
+        features=_features(options["features"]) or features_of(model),
         target=options["target"],
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],
@@ -146,6 +156,14 @@ def job_of(request: TrainRequest) -> Job:
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, options["interval"], execution)
+
+
+def _features(text: str | None) -> tuple[str, ...]:
+    """Columns, where a set's name stands for its columns."""
+    from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
+
+    names = [name.strip() for name in text.split(",")] if text is not None else []
+    return tuple(column for name in names for column in FEATURE_SETS.get(name, (name,)))
 
 
 def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batc
 from fr_ensemble.evidence.intervals import Calibration, Intervals
 from fr_ensemble.evidence.methods import LOWER_SIDE
 from fr_ensemble.hooks.opening import intervals_of
+from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import missing_column, text_table
@@ -86,6 +87,7 @@ def recommend(
     if not (low <= question.target <= high and 0.0 < question.confidence < 1.0):
         found = f"--target {question.target:g} --confidence {question.confidence:g}"
         raise InputError(f"{found}: expected a target in {low:g}..{high:g} and a confidence between 0 and 1")
+    check_features(view.entry.id, manifest, question.corpus)
     stored = intervals_of(view, [question.confidence])
     calibration = stored.calibration("clip", LOWER_SIDE)
     cost = _cost(question, spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry_tool.report.text import part, plain
+from registry_tool.report.text import part, plain, predicted
 from registry_tool.toolkit import markdown_table, text_table
 from registry_tool.values import Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement
@@ -30,7 +30,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         "Licence": entry.document.get("license", NOTHING),
         "Pinned file": f"`{entry.path}`",
         "sha256": f"`{entry.sha256}`",
-        "Target": f"`{target['name']}`, {' to '.join(map(plain, target['range']))}" if target.get("range") else NOTHING,
+        "Target": predicted(target, quote="`") if target.get("range") else NOTHING,
         "Inputs": _names(manifest, "feature_order"),
         "Encoders": _names(manifest, "codec_vocab"),
         "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"

@@ -13,7 +13,7 @@ from registry_tool import __version__
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Figure
 from registry_tool.report import svg, templating
-from registry_tool.report.text import part, plain
+from registry_tool.report.text import part, plain, predicted
 from registry_tool.toolkit import is_numeric
 from registry_tool.values import Artifact, Json, Verdict
 from registry_tool.workflows.overview import Overview
@@ -185,7 +185,7 @@ def _facts(overview: Overview) -> Iterator[Fact]:
     yield Fact("Kind", entry.kind, code=True)
     yield Fact("Licence", str(entry.document.get("license", "not recorded")))
     if target.get("range"):
-        yield Fact("Predicts", f"{target['name']}, {' to '.join(map(plain, target['range']))}")
+        yield Fact("Predicts", predicted(target))
     if isinstance(members := manifest.get("members"), list):
         yield Fact("Members", str(len(members)))
     if corpus:

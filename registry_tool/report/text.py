@@ -109,6 +109,15 @@ def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[
     return found if isinstance(found, Mapping) and fits else {}
 
 
+def predicted(target: Mapping[str, Json], quote: str = "") -> str:
+    """A manifest's target in words: its name, range and, where it is given, the model that computed it."""
+    words = [f"{quote}{plain(target['name'])}{quote}", " to ".join(map(plain, target["range"]))]
+    if isinstance(target.get("definition"), str):
+        version = f" (libvmaf {plain(target['libvmaf'])})" if isinstance(target.get("libvmaf"), str) else ""
+        words.append(f"by {quote}{plain(target['definition'])}{quote}{version}")
+    return ", ".join(words)
+
+
 def render_validations(report: Validations) -> Rendered:
     return Rendered([line for result in report.results for line in validation(result)])
 

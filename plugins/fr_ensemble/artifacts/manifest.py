@@ -18,6 +18,7 @@ from fr_ensemble.arrays import Float64, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
 from fr_ensemble.corpus.vocabulary import vocabulary
 from registry_tool.strictjson import dump
@@ -127,7 +128,11 @@ class ManifestParts:
             "codec_vocab": list(vocabulary(spec.vocabulary_version)),
             "codec_vocab_version": spec.vocabulary_version,
             "codec_block": codec_columns(spec, scaler),
-            "target": {"name": spec.target, "range": list(spec.bounds)},
+            "target": {
+                "name": spec.target,
+                "range": list(spec.bounds),
+                **(corpus.definition.to_dict() if corpus.definition else {}),
+            },
             "inputs": [FEATURES, CODEC],
             "outputs": [SCORE],
             "opset": OPSET,
@@ -172,6 +177,16 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
         vocabulary_version=manifest["codec_vocab_version"],
         target_range=(float(low), float(high)),
     )
+
+
+def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
+    """By which model the target is; a manifest from before it was said has it in the settings of its corpus."""
+    target = manifest["target"]
+    if "definition" in target:
+        return Definition(target["definition"], target.get("libvmaf", ""))
+    if target["name"] not in DEFINED_TARGETS:
+        return None
+    return definition_in((manifest["corpus"].get("record") or {}).get("settings"))
 
 
 def scaler_of(manifest: Mapping[str, Any]) -> Scaler:

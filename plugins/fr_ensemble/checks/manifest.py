@@ -10,6 +10,7 @@ from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import CONFIDENCE, is_current
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.record import definition_in
 from fr_ensemble.corpus.vocabulary import VOCABULARIES
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
@@ -56,6 +57,15 @@ CONSTANT = FindingRule(
     message="a value that no ensemble of this kind has",
     hint=TRAIN_AGAIN,
     example='"outputs": ["mu"] for a member',
+)
+DEFINITION = FindingRule(
+    "ensemble-definition",
+    "model of the target is not the one that its corpus records",
+    why="Scores of two models of VMAF differ by points: rows and entries would be compared that mean two things.",
+    message="the target is not by the model that the corpus records",
+    hint=TRAIN_AGAIN,
+    example="vmaf_4k_v0.6.1, where the corpus was scored with vmaf_v0.6.1",
+    since="0.2.0",
 )
 VOCABULARY = FindingRule(
     "ensemble-vocabulary",
@@ -134,6 +144,10 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[
 
 def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """What this plugin always writes: names of ports, one-hot slots unscaled, what a reader makes of sigma."""
+    recorded = definition_in((manifest["corpus"].get("record") or {}).get("settings"))
+    if recorded is not None and "definition" in manifest["target"]:
+        found = manifest["target"]["definition"]
+        yield from check_equal(view, DEFINITION, "/target/definition", found, recorded.model)
     low, high = manifest["target"]["range"]
     if not low < high:
         yield from check_equal(view, CONSTANT, "/target/range", [low, high], "the lower bound first")

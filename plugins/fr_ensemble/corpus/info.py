@@ -1,6 +1,7 @@
 """info.py: what a corpus holds and what is odd about it: counts, ranges, duplicates, leakage. Trains nothing.
 
-The file streams through; a row leaves 8 bytes (a hash of its numbers) and 4 (its source) behind.
+The file streams through; a row leaves 16 bytes (hashes of its numbers and of its features), its source (4) and its
+target (8) behind.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.record import read_record
+from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
 from fr_ensemble.corpus.rows import LARGEST
-from fr_ensemble.corpus.vocabulary import CANONICAL_6
+from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Text, missing_column, read_rows, text_table
 
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
+SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
+ENGINES = ("nvenc", "qsv", "amf", "vaapi", "videotoolbox")  # words of encoders' names that are none alone
 FIGURES = ("min", "mean", "max")
 MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
 MAX_BARS = 64  # of the target's histogram
@@ -83,6 +86,8 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     """
     names: list[str] = []
     numeric: list[str] = []
+    features: list[str] = []
+    definition = read_definition(path, target)
 
     def pick(found: Sequence[str]) -> Columns:
         encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
@@ -90,7 +95,8 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
             if name not in found:
                 raise missing_column(path, name, found)
         names.extend(found)
-        numeric.extend(name for name in (*CANONICAL_6, target) if name in found)
+        features.extend(features_of(definition.model) if definition is not None else features_among(found))
+        numeric.extend(name for name in (*features, target) if name in found)
         return Columns(tuple(numeric), tuple(name for name in found if name not in numeric), largest=LARGEST)
 
     numbers: dict[str, _Numbers] = {}
@@ -103,6 +109,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     sources: dict[str, int] = {}
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
+    scored = _Scored()
     n = 0
     for batch in read_rows(path, pick, BATCH_ROWS, progress):
         n += batch.n
@@ -126,12 +133,14 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
             if target in numeric:
                 about["target"].update(batch.numbers[target][rows])
         if target in numeric:
+            if target in DEFINED_TARGETS and {*features} <= {*numeric}:
+                scored.update([batch.numbers[name] for name in features], batch.numbers[target])
             histogram.update(batch.numbers[target])
             for code in np.unique(encoder.codes):
                 label = encoder.names[code]
                 of_encoder.setdefault(label, _Numbers()).update(batch.numbers[target][encoder.codes == code])
         if numeric:
-            hashes.append(_hashes([batch.numbers[name] for name in numeric], encoder))
+            hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, encoder))
             owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
     duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
     _, unknown = vocabulary.encode(encoders)
@@ -141,8 +150,13 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         "corpus": path.name,
         "n_rows": n,
         "columns": names,
-        "missing_features": [name for name in CANONICAL_6 if name not in names],
-        "target": {"name": target, **numbers[target].to_dict(), "histogram": histogram.to_dict()}
+        "missing_features": [name for name in features if name not in names],
+        "target": {
+            "name": target,
+            **(definition.to_dict() if definition is not None else {}),
+            **numbers[target].to_dict(),
+            "histogram": histogram.to_dict(),
+        }
         if target in numbers
         else None,
         "features": {name: numbers[name].to_dict() for name in numeric if name != target},
@@ -153,6 +167,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         },
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": duplicates,
+        "conflicting_rows": scored.conflicts(),
         "shared_rows": shared,
         "similar_names": _similar(list(sources)),
         "record": read_record(path),
@@ -176,12 +191,37 @@ def _of(numbers: _Numbers | None) -> dict[str, float] | None:
     return numbers.to_dict() if numbers else None
 
 
-def _hashes(columns: Sequence[Float64], encoder: Text) -> NDArray[np.uint64]:
+class _Scored:
+    """Features and score of a stream of rows, to find scores that two models gave."""
+
+    def __init__(self) -> None:
+        self._features: list[NDArray[np.uint64]] = []
+        self._scores: list[Float64] = []
+
+    def update(self, features: Sequence[Float64], scores: Float64) -> None:
+        self._features.append(_hashes(features, SAME_FEATURES))
+        self._scores.append(scores)
+
+    def conflicts(self) -> int:
+        """The rows whose features another row has with a score that is not the same."""
+        if not self._features:
+            return 0
+        hashes, scores = np.concatenate(self._features), np.concatenate(self._scores)
+        order = np.argsort(hashes)
+        hashes, scores = hashes[order], scores[order]
+        starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+        apart = np.maximum.reduceat(scores, starts) - np.minimum.reduceat(scores, starts) > SAME_SCORE
+        return int(np.diff(np.r_[starts, len(hashes)])[apart].sum())
+
+
+def _hashes(columns: Sequence[Float64], decimals: int, encoder: Text | None = None) -> NDArray[np.uint64]:
     """64 bits a row, of the rounded numbers and the encoder's name (splitmix64, column after column)."""
-    seeds = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in encoder.names]
-    state = np.array(seeds, np.uint64)[encoder.codes]
+    state = np.zeros(len(columns[0]), np.uint64)
+    if encoder is not None:
+        seeds = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in encoder.names]
+        state = np.array(seeds, np.uint64)[encoder.codes]
     for column in columns:
-        state = state + np.uint64(0x9E3779B97F4A7C15) ^ (np.round(column, DECIMALS) + 0.0).view(np.uint64)
+        state = state + np.uint64(0x9E3779B97F4A7C15) ^ (np.round(column, decimals) + 0.0).view(np.uint64)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
@@ -216,11 +256,23 @@ def _shared(
 
 
 def _similar(names: Sequence[str]) -> list[list[str]]:
-    """Source names that differ in case or separators alone."""
+    """Source names that differ in case, separators or an encoder's name alone: one video, split by a file's name."""
     alike: dict[str, list[str]] = {}
     for name in sorted(names):
-        alike.setdefault(re.sub(r"[\W_]", "", name).casefold(), []).append(name)
+        alike.setdefault(_without_encoder(name), []).append(name)
     return [group for group in alike.values() if len(group) > 1]
+
+
+def _without_encoder(name: str) -> str:
+    """A name without case, separators and the words of encoders' names; all of it where nothing else is in it."""
+    words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+    left, at = [], 0
+    while at < len(words):
+        lengths = (n for n in (3, 2, 1) if vocabulary.ffmpeg_name("".join(words[at : at + n])) is not None)
+        n = next(lengths, int(words[at] in ENGINES))
+        left += words[at : at + 1] if n == 0 else []
+        at += max(n, 1)
+    return "".join(left or words)
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
@@ -229,7 +281,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     said = [
         f"{document['corpus']}: {document['n_rows']} rows, {len(document['sources'])} sources, "
         f"{len(document['encoders'])} encoders",
-        f"target: {_figures(target)} {target['name']}" if target else "target: no such column",
+        f"target: {_figures(target)} {target['name']}{_by(target)}" if target else "target: no such column",
     ]
     if "ffmpeg" in record:
         said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
@@ -256,6 +308,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         odd.append(f"constant columns: {', '.join(document['constant_columns'])}")
     if document["duplicate_rows"]:
         odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
+    if document["conflicting_rows"]:
+        found, name = document["conflicting_rows"], target["name"]
+        odd.append(f"two models: {found} rows have the features of another row and another {name}: score all with one")
     for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
         first, second = pair["sources"]
         odd.append(
@@ -266,6 +321,12 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         odd += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []
     odd += [f"leakage: are {' and '.join(group)} one source?" for group in document["similar_names"]]
     return [*said, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
+
+
+def _by(target: Mapping[str, Any]) -> str:
+    if "definition" not in target:
+        return ""
+    return f" by {target['definition']}" + (f" (libvmaf {target['libvmaf']})" if "libvmaf" in target else "")
 
 
 def _figures(figures: Mapping[str, float] | None) -> str:

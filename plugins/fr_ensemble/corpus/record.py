@@ -45,11 +45,11 @@ def read_definition(path: Path, target: str | None) -> Definition | None:
     """
     if target not in DEFINED_TARGETS:
         return None
-    return _of_column(path) or of_record(read_record(path))
+    return _of_column(path) or definition_in(read_record(path))
 
 
-def of_record(record: Mapping[str, Any] | None) -> Definition | None:
-    """The definition in a record of `corpus build` or `import`."""
+def definition_in(record: Mapping[str, Any] | None) -> Definition | None:
+    """The definition in a record of `corpus build` or `import`, or in its settings."""
     record = record or {}
     model, versions = record.get("model"), record.get("libvmaf")
     if not isinstance(model, str) or not model:

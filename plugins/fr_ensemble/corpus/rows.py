@@ -17,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.growing import Growing
-from fr_ensemble.corpus.record import read_record
+from fr_ensemble.corpus.record import Definition, read_definition, read_record
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
@@ -121,7 +121,8 @@ class Corpus:
     """A whole corpus in memory: n rows, F features, K conditions, S sources, C clips.
 
     groups: `encoder` and the other columns asked for, by name. sha256: of the file; None for random rows.
-    rows_sha256: see RowsDigest. record: how it was made, where the file says so.
+    rows_sha256: see RowsDigest. record: how it was made, where the file says so. definition: by which model its
+    target is, where the file says so.
     unknown_encoders: how many rows each name without a slot has.
     """
 
@@ -139,6 +140,7 @@ class Corpus:
     sha256: str | None
     rows_sha256: str
     record: Mapping[str, Any] | None
+    definition: Definition | None = None
 
     @property
     def n_rows(self) -> int:
@@ -222,7 +224,8 @@ def read_corpus(
         )
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return replace(corpus, sha256=sha256, record=read_record(path))
+    definition = read_definition(path, spec.target)
+    return replace(corpus, sha256=sha256, record=read_record(path), definition=definition)
 
 
 def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) -> Corpus:

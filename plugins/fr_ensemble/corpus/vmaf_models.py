@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -72,6 +72,7 @@ VMAF_MODELS: Mapping[str, VmafModel] = MappingProxyType(
     }
 )
 DEFAULT_MODEL = "vmaf_v0.6.1"
+SAME_SCORE = 0.05  # points; features have five decimals or more, and two models are further apart than that
 # Words of a score's name in a log -> the models that tools mean by them (easyVmaf: vmaf_hd_neg, vmaf_v1_4k_3h, ...).
 _SCORE_WORDS: Mapping[frozenset[str], tuple[str, ...]] = MappingProxyType(
     {
@@ -118,6 +119,11 @@ def features_of(definition: str) -> tuple[str, ...]:
     """The features that a definition's model computes its score from; the canonical six where it is not known."""
     model = model_of(definition)
     return model.features if model is not None else CANONICAL_6
+
+
+def features_among(columns: Collection[str]) -> tuple[str, ...]:
+    """The set of features that columns have the most of; the canonical six where two have as many."""
+    return max(FEATURE_SETS.values(), key=lambda features: len({*features} & {*columns}) / len(features))
 
 
 def same_features(one: str, other: str) -> bool:

@@ -21,6 +21,7 @@ from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
 from fr_ensemble.hooks.predict import unknown_encoder
+from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
@@ -33,9 +34,11 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
     manifest, ensemble = open_ensemble(view)
     spec = spec_of(manifest, target=True)
+    told: list[str] = []
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
+        told = check_target(view.entry.id, manifest, request.corpus)
         corpus = read_corpus(request.corpus, spec, request.by, min_sources=1, progress=request.progress)
         name = request.corpus.name
     else:
@@ -49,6 +52,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         "entry": view.entry.id,
         "corpus": name,
         "n_rows": corpus.n_rows,
+        "target": {"name": spec.target, **(corpus.definition.to_dict() if corpus.definition else {})},
         **_figures(corpus.target, mu, sigma, stored.calibration(), request.levels),
         "over_sources": _over_sources(corpus, mu, sigma, stored.calibration(), request.levels),
         "clips": _clips(view, corpus, block, stored, request.levels),
@@ -69,6 +73,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         document["against"] = against
     version = spec.vocabulary_version
     warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    warnings += told
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
@@ -106,11 +111,10 @@ def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Floa
     if request.incumbent is not None:
         manifest, ensemble = open_ensemble(request.incumbent)
         spec = spec_of(manifest, target=True)
-        if spec.target != corpus.spec.target:
-            what = f"{request.incumbent.entry.id} predicts {spec.target}"
-            raise InputError(
-                f"--incumbent: {what}, expected {corpus.spec.target} as {view.entry.id}: name another entry"
-            )
+        try:
+            check_same_target(view.entry.id, view.manifest or {}, request.incumbent.entry.id, manifest)
+        except InputError as error:
+            raise InputError(f"--incumbent: {error}") from None
         rows = read_corpus(request.corpus, spec, min_sources=1)
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
         found["incumbent"] = {"entry": request.incumbent.entry.id, **compare(ensemble.predict(rows.features, block)[0])}

@@ -20,6 +20,7 @@ from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs,
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
+from fr_ensemble.hooks.targets import check_same_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
 from registry_tool.values import Evidence
@@ -35,7 +36,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).calibration()
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
-    compared, lacking = _comparisons(found.oof, request.incumbent)
+    compared, lacking = _comparisons(view, found.oof, request.incumbent)
     metrics = compute_metrics(MetricInputs(found.scores, found.oof, calibration, compared))
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
@@ -60,12 +61,18 @@ def evidence_sha256(view: EntryView) -> str:
     return hashlib.sha256(json.dumps(pins, separators=(",", ":")).encode()).hexdigest()
 
 
-def _comparisons(oof: Oof, incumbent: EntryView | None) -> tuple[dict[str, Comparison], tuple[str, ...]]:
+def _comparisons(
+    view: EntryView, oof: Oof, incumbent: EntryView | None
+) -> tuple[dict[str, Comparison], tuple[str, ...]]:
     """With plain VMAF and with an incumbent's own evidence; what keeps the latter from being compared is a problem."""
     plain = compare_with_vmaf(oof)
     compared = {} if plain is None else {"vmaf": plain}
     if incumbent is None:
         return compared, ()
+    try:
+        check_same_target(view.entry.id, view.manifest or {}, incumbent.entry.id, incumbent.manifest or {})
+    except InputError as error:
+        return compared, (f"incumbent {error}",)
     try:
         theirs, problems = checked_evidence(incumbent)
         compared["incumbent"] = compare_with_entry(oof, theirs.oof)

@@ -13,6 +13,7 @@ from fr_ensemble.corpus.rows import ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals, percent
 from fr_ensemble.hooks.opening import intervals_of, open_ensemble
+from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, EntryView, PredictRequest
 
@@ -24,6 +25,7 @@ def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
     manifest, ensemble = open_ensemble(view)
     if request.corpus is None:
         raise InputError("--corpus: found none, expected rows to predict: name a file")
+    check_features(view.entry.id, manifest, request.corpus)
     spec = spec_of(manifest, target=False)
     stored = intervals_of(view, request.levels)
     for rows in read_batches(request.corpus, spec):

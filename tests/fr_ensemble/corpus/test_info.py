@@ -237,3 +237,44 @@ def test_what_is_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert {of for _, of in told} == {total}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (total, total)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["clip", "clip_h264", "clip_hevc", "clip_av1", "other"], [["clip", "clip_av1", "clip_h264", "clip_hevc"]]),
+        (["a-svt-av1", "a_libaom-av1", "A", "b"], [["A", "a-svt-av1", "a_libaom-av1"]]),
+        (["nvenc_x", "x_hevc_nvenc", "x.H.264"], [["nvenc_x", "x.H.264", "x_hevc_nvenc"]]),
+        (["x264", "x265", "h264"], []),
+        (["clip1", "clip2", "clip_a"], []),
+    ],
+)
+def test_sources_that_differ_by_an_encoder_are_flagged(
+    names: list[str], groups: list[list[str]], registry: Program, tmp_path: Path
+) -> None:
+    """One video that a pattern split by its encoders is one group; names that are nothing else are left alone."""
+    path = write(tmp_path / "c.csv", [row(name, place) for place, name in enumerate(names)])
+    assert asked(registry, path)["similar_names"] == groups
+    for group in groups:
+        assert f"leakage: are {' and '.join(group)} one source?" in registry(*INFO, path).out
+
+
+def test_rows_of_two_models_are_found(registry: Program, tmp_path: Path) -> None:
+    """Rows with the features of others and another score are counted, whatever the encoder; rounding is no model."""
+    rows = [row("ab"[place % 2], place) for place in range(12)]
+    rows += [{**rows[place], "src": "c", "encoder": "x265", "vmaf": rows[place]["vmaf"] + 7.0} for place in (1, 4)]
+    rows += [{**rows[place], "src": "d", "vmaf": rows[place]["vmaf"] + 0.001} for place in (6, 7)]
+    path = write(tmp_path / "c.csv", rows)
+    assert asked(registry, path)["conflicting_rows"] == 4
+    assert "two models: 4 rows have the features of another row and another vmaf" in registry(*INFO, path).out
+
+
+@pytest.mark.parametrize("model", ["vmaf_v0.6.1neg", "vmaf_v1.0.16_3d0h", "mine"])
+def test_the_definition_is_told(model: str, registry: Program, tmp_path: Path) -> None:
+    """What a table's column says of its target is said, and the features that are missing are that model's."""
+    path = write(tmp_path / "c.csv", [row("ab"[place % 2], place, vmaf_model=model) for place in range(4)])
+    document = asked(registry, path)
+    assert document["target"]["definition"] == model
+    lacking = ["cambi", "speed_chroma_uv", "adm3", "motion3"] if "v1" in model else []
+    assert document["missing_features"] == lacking
+    assert f"vmaf by {model}\n" in registry(*INFO, path).out

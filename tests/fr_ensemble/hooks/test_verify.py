@@ -87,6 +87,12 @@ def six_slots(manifest: Manifest) -> None:
     manifest.update(codec_vocab=vocabulary, codec_vocab_version=1)
 
 
+def another_model(manifest: Manifest) -> None:
+    """A 4K model's scores, by the target; the usual model's, by the record of the corpus."""
+    manifest["target"]["definition"] = "vmaf_4k_v0.6.1"
+    manifest["corpus"]["record"] = {"sha256": "0" * 64, "settings": {"model": "vmaf_v0.6.1"}}
+
+
 def six_columns(manifest: Manifest) -> None:
     six_slots(manifest)
     columns = [{"name": n, "transform": "onehot", "mean": 0.0, "std": 1.0} for n in manifest["codec_vocab"]]
@@ -118,7 +124,9 @@ DOCUMENTS: list[tuple[str, Change, str, str]] = [  # found in documents alone, s
     ("an encoder renamed", put("codec_vocab", 0, value="h264"), "ensemble-vocabulary", "/codec_vocab"),
     ("an encoder missing", shorten("codec_vocab"), "ensemble-vocabulary", "/codec_vocab"),
     ("vocabulary's version", put("codec_vocab_version", value=1), "ensemble-vocabulary", "/codec_vocab"),
-    ("unknown vocabulary", put("codec_vocab_version", value=3), "ensemble-vocabulary", "/codec_vocab_version"),
+    ("unknown vocabulary", put("codec_vocab_version", value=4), "ensemble-vocabulary", "/codec_vocab_version"),
+    ("the public trainer's vocabulary", put("codec_vocab_version", value=3), "ensemble-vocabulary", "/codec_vocab"),
+    ("another model than recorded", another_model, "ensemble-definition", "/target/definition"),
     ("vocabulary of 6, input of 12", six_slots, "ensemble-width", "/codec_block"),
     ("slot missing", shorten("codec_block"), "ensemble-width", "/codec_block"),
     ("slot renamed", put("codec_block", 3, "name", value="vvenc"), "ensemble-width", "/codec_block"),

@@ -17,6 +17,7 @@ from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name
 from fr_ensemble.corpus.imports.identity import Identity, Wanted, identify
 from fr_ensemble.corpus.imports.reading import Frames, read_frames
 from fr_ensemble.corpus.record import MODEL_COLUMN, RECORD_KEY
+from fr_ensemble.corpus.vmaf_models import SAME_SCORE
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
@@ -24,7 +25,6 @@ from registry_tool.toolkit import BATCH_ROWS, Parquet, format_of, write_rows
 
 TARGET = "vmaf"  # the column of the score, whichever it was in the logs
 PROBED_FRAMES = 8  # of a log, its first: where all of its features are another log's, its score must be too
-SAME_SCORE = 0.05  # points; features have five decimals or more, and two models are further apart than that
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ QUALITIES = MappingProxyType(
 
 
 def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None:
-    """Builds `data/NAME.parquet` and ends the program when a cell failed: the shipped corpus has no holes."""
+    """Builds `data/NAME.parquet` and ends the program when an encode failed: the shipped corpus has no holes."""
 
     def tell(step: Step) -> None:
         if step.message or step.done % 30 == 0:
@@ -72,7 +72,7 @@ Every frame is encoded and scored; the rows are every {every}th frame, from fram
 `frame_index`, `fps`, `height` (pixels), `preset`, `bitrate_kbps` (packets of the encode, without its container),
 `adm2`, `vif_scale0`, `vif_scale1`, `vif_scale2`, `vif_scale3`, `motion2` (libvmaf's features), `vmaf` (0..100).
 
-## How a cell is made
+## How an encode is made
 
 Encode with the options below, decode, and score against the source. Both pass the same filter, so that frame k meets
 frame k whatever the container's clock says (PIXELS is the encoder's pixel format, RATE the source's frame rate):

@@ -249,7 +249,7 @@ def build_(
         def listen(step: Step) -> None:
             if step.message:
                 left_out = "skipped" if step.state == "skipped" else "failed"
-                progress.note(f"{left_out}: {step.what} {step.name}: {step.message}")
+                progress.note(f"{left_out}: {step.kind} {step.name}: {step.message}")
             progress("encodes", step.done, step.total)
 
         cache = cache or output.with_name(f"{output.name}.cache")

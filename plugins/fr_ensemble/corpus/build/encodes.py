@@ -1,6 +1,6 @@
 """encodes.py: plans a corpus of real encodes and builds it as parquet. Trains nothing and prints nothing.
 
-A plan is sources x encoders x qualities. Its cells run in parallel, are kept in a cache by what decides their
+A plan is sources x encoders x qualities. Its encodes run in parallel, are kept in a cache by what decides their
 content, and are written as one row a frame: a killed build goes on where it stopped.
 """
 
@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fr_ensemble.corpus.build.cells import ENGINE, Cell, Reference, Source, Workshop, frames_filter
+from fr_ensemble.corpus.build.encoding import ENGINE, CheckedSource, Encode, EncodeCache, Source, frames_filter
 from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
 from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.record import RECORD_KEY
@@ -60,13 +60,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a build, told as it ends: a source opened, an encoder skipped, a cell made, cached or failed."""
+    """One step of a build, as it ends: a source checked, an encoder skipped, an encode made, cached or failed."""
 
-    what: str  # source | encoder | cell
+    kind: str  # source | encoder | encode
     name: str
     state: str  # done | cached | failed | skipped
-    done: int  # cells that ended so far
-    total: int  # cells of the plan
+    done: int  # encodes that ended so far
+    total: int  # encodes of the plan
     message: str = ""
 
 
@@ -88,85 +88,119 @@ def _silent(_: Step) -> None:
     """The listener of a build that is not watched."""
 
 
-def build(plan: Plan, ffmpeg: FFmpeg, output: Path, cache: Path, listen: Listener = _silent) -> Built:
-    """Makes every cell of `plan` that `cache` lacks, and writes `output` (parquet) from all cells that succeeded.
+def build(plan: Plan, ffmpeg: FFmpeg, output: Path, folder: Path, listen: Listener = _silent) -> Built:
+    """Makes every encode of `plan` that the cache folder lacks, and writes `output` (parquet) from all that succeeded.
 
-    A source, encoder or cell that fails is told to `listen` and named in the result; the rest goes on. Killed at any
+    A source, encoder or encode that fails is told to `listen` and named in the result; the rest goes on. Killed at any
     point, the next build with the same cache goes on from there. Raises InputError when nothing can be made,
     WorldError when the cache is in use or everything failed.
     """
     from filelock import FileLock, Timeout
 
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / ".lock", timeout=LOCK_SECONDS):
-            shop = Workshop(ffmpeg, cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
+            cache = EncodeCache(ffmpeg, folder)
             try:
-                return _build(plan, shop, output, listen)
+                return _build(plan, cache, output, listen)
             finally:
-                shutil.rmtree(shop.work, ignore_errors=True)
+                shutil.rmtree(cache.work, ignore_errors=True)
     except Timeout:
-        raise WorldError(f"{cache}: another build uses this cache: wait for it, or give another folder") from None
+        raise WorldError(f"{folder}: another build uses this cache: wait for it, or give another folder") from None
     except OSError as error:
         raise WorldError(f"{error.filename or output}: {error.strerror}: free space or choose another folder") from None
 
 
-def _build(plan: Plan, shop: Workshop, output: Path, listen: Listener) -> Built:
-    skipped = {name: why for name in plan.qualities if (why := shop.usable(ENCODERS[name]))}
-    for name, why in skipped.items():
-        listen(Step("encoder", name, "skipped", 0, 0, why))
-    cells = [
-        Cell(source.name, ENCODERS[name], quality, plan.presets.get(name, ENCODERS[name].preset))
+def _build(plan: Plan, cache: EncodeCache, output: Path, listen: Listener) -> Built:
+    skipped = _unusable(plan, cache, listen)
+    run = _Run(plan, cache, listen, _encodes(plan, skipped))
+    run.check_sources()
+    run.make_encodes()
+    made = [encode for encode in run.encodes if encode.source in run.checked and encode.clip not in run.failed]
+    if not made:
+        name, reason = next(iter(run.failed.items()))
+        raise WorldError(f"{name}: {reason}: every encode failed; try the encoder with ffmpeg itself")
+    record = _record(plan, cache.run.ffmpeg, run.checked, made, [*run.failed, *skipped])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    rows = write_rows(_batches(plan, run.checked, made, run.files), output, parquet=_parquet(record, plan.normalised))
+    new = sum(encode in run.missing for encode in made)
+    return Built(rows, new, len(made) - new, run.failed, skipped)
+
+
+def _unusable(plan: Plan, cache: EncodeCache, listen: Listener) -> dict[str, str]:
+    """The encoders that this ffmpeg or machine cannot use, and why."""
+    skipped = {name: reason for name in plan.qualities if (reason := cache.why_unusable(ENCODERS[name]))}
+    for name, reason in skipped.items():
+        listen(Step("encoder", name, "skipped", 0, 0, reason))
+    return skipped
+
+
+def _encodes(plan: Plan, skipped: Mapping[str, str]) -> list[Encode]:
+    encodes = [
+        Encode(source.name, ENCODERS[name], quality, plan.presets.get(name, ENCODERS[name].preset))
         for source in plan.sources
         for name, numbers in plan.qualities.items()
         if name not in skipped
         for quality in numbers
     ]
-    if not cells:
+    if not encodes:
         raise InputError(f"encoders: found none that works here ({skipped}): choose others")
-    keys = {source.name: shop.source_key(source) for source in plan.sources}
-    for name, key in keys.items():
-        if twins := [other for other, its in keys.items() if its == key and other != name]:
-            raise InputError(f"sources: {name} and {twins[0]} are the same video: leave one out, or folds would leak")
-    files = {cell: shop.cell_file(keys[cell.source], cell) for cell in cells}
-    missing = [cell for cell in cells if not files[cell].exists()]
-    needed = {cell.source for cell in missing}
-    failed: dict[str, str] = {}
-    references: dict[str, Reference] = {}
-    done = len(cells) - len(missing)
+    return encodes
 
-    def opened(source: Source, reference: Reference | None, error: FFmpegError | None) -> None:
-        nonlocal done
-        if reference is not None:
-            references[source.name] = reference
+
+class _Run:
+    """A build under way: what is made, what is missing, what failed."""
+
+    def __init__(self, plan: Plan, cache: EncodeCache, listen: Listener, encodes: Sequence[Encode]) -> None:
+        self.plan, self.cache, self.listen, self.encodes = plan, cache, listen, encodes
+        self.keys = {source.name: cache.source_key(source) for source in plan.sources}
+        for name, key in self.keys.items():
+            if twins := [other for other, its in self.keys.items() if its == key and other != name]:
+                raise InputError(
+                    f"sources: {name} and {twins[0]} are the same video: leave one out, or folds would leak"
+                )
+        self.files = {encode: cache.scores_file(self.keys[encode.source], encode) for encode in encodes}
+        self.missing = {encode: None for encode in encodes if not self.files[encode].exists()}  # in order
+        self.checked: dict[str, CheckedSource] = {}
+        self.failed: dict[str, str] = {}
+        self.done = len(encodes) - len(self.missing)
+
+    def check_sources(self) -> None:
+        """Raises InputError where none can be used."""
+        needed = {encode.source for encode in self.missing}
+
+        def work(source: Source) -> CheckedSource:
+            return self.cache.check_source(source, self.keys[source.name], source.name in needed)
+
+        _parallel(self.plan.sources, work, self._source_ended, self.plan.jobs, self.cache.run)
+        if not self.checked:
+            name, reason = next(iter(self.failed.items()))
+            raise InputError(f"{name}: {reason}: expected at least one source that can be used")
+
+    def make_encodes(self) -> None:
+        encodes = [encode for encode in self.missing if encode.source in self.checked]
+
+        def work(encode: Encode) -> None:
+            self.cache.make(self.checked[encode.source], encode)
+
+        _parallel(encodes, work, self._encode_ended, self.plan.jobs, self.cache.run)
+
+    def _source_ended(self, source: Source, checked: CheckedSource | None, error: FFmpegError | None) -> None:
+        if checked is not None:
+            self.checked[source.name] = checked
         else:
-            failed[source.name] = str(error)
-            done += sum(cell.source == source.name for cell in missing)
-        listen(Step("source", source.name, "failed" if error else "done", done, len(cells), str(error or "")))
+            self.done += sum(encode.source == source.name for encode in self.missing)
+        self._report("source", source.name, error)
 
-    def ended(cell: Cell, _: None, error: FFmpegError | None) -> None:
-        nonlocal done
-        done += 1
-        if error:
-            failed[cell.clip] = str(error)
-        listen(Step("cell", cell.clip, "failed" if error else "done", done, len(cells), str(error or "")))
+    def _encode_ended(self, encode: Encode, _: None, error: FFmpegError | None) -> None:
+        self.done += 1
+        self._report("encode", encode.clip, error)
 
-    _parallel(plan.sources, lambda s: shop.open(s, keys[s.name], s.name in needed), opened, plan.jobs, shop.run)
-    if not references:
-        name, why = next(iter(failed.items()))
-        raise InputError(f"{name}: {why}: expected at least one source that can be used")
-    open_cells = [cell for cell in missing if cell.source in references]
-    _parallel(open_cells, lambda c: shop.make(references[c.source], c), ended, plan.jobs, shop.run)
-    made = [cell for cell in cells if cell.source in references and cell.clip not in failed]
-    if not made:
-        name, why = next(iter(failed.items()))
-        raise WorldError(f"{name}: {why}: every cell failed; try the encoder with ffmpeg itself")
-    record = _record(plan, shop.run.ffmpeg, references, made, [*failed, *skipped])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    tables = _batches(plan, references, made, files)
-    rows = write_rows(tables, output, parquet=_parquet(record, plan.normalised))
-    new = set(open_cells)
-    return Built(rows, sum(c in new for c in made), sum(c not in new for c in made), failed, skipped)
+    def _report(self, kind: str, name: str, error: FFmpegError | None) -> None:
+        if error is not None:
+            self.failed[name] = str(error)
+        state, message = ("failed", str(error)) if error is not None else ("done", "")
+        self.listen(Step(kind, name, state, self.done, len(self.encodes), message))
 
 
 def _parallel(
@@ -196,30 +230,30 @@ def _parallel(
 
 
 def _batches(
-    plan: Plan, references: Mapping[str, Reference], cells: Sequence[Cell], files: Mapping[Cell, Path]
+    plan: Plan, checked: Mapping[str, CheckedSource], encodes: Sequence[Encode], files: Mapping[Encode, Path]
 ) -> Iterator[dict[str, list[Any]]]:
-    """Columns of at most BATCH_ROWS rows, cell after cell."""
+    """Columns of at most BATCH_ROWS rows, encode after encode."""
     columns: dict[str, list[Any]] = {}
-    for cell in cells:
-        reference = references[cell.source]
+    for encode in encodes:
+        source = checked[encode.source]
         same = {
-            "src": cell.source,
-            "encoder": cell.encoder.name,
-            "quality": cell.quality,
-            "clip": cell.clip,
-            "fps": float(reference.rate),
-            "height": reference.height,
-            "preset": cell.preset,
+            "src": encode.source,
+            "encoder": encode.encoder.name,
+            "quality": encode.quality,
+            "clip": encode.clip,
+            "fps": float(source.rate),
+            "height": source.height,
+            "preset": encode.preset,
         }
         if plan.normalised:
-            encoder = cell.encoder
+            encoder = encode.encoder
             same |= {
-                "preset_norm": encoder.preset_norm(cell.preset),
-                "crf_norm": encoder.quality_norm(cell.quality),
+                "preset_norm": encoder.preset_norm(encode.preset),
+                "crf_norm": encoder.quality_norm(encode.quality),
             }
         index = -1
-        with open(files[cell]) as lines:
-            kbps = int(lines.readline()) * 8 * float(reference.rate) / reference.frames / 1000
+        with open(files[encode]) as lines:
+            kbps = int(lines.readline()) * 8 * float(source.rate) / source.frames / 1000
             for index, line in enumerate(lines):
                 if index % plan.every:
                     continue
@@ -229,9 +263,9 @@ def _batches(
                 if len(columns["src"]) == BATCH_ROWS:
                     yield columns
                     columns = {}
-        if index + 1 != reference.frames:
+        if index + 1 != source.frames:
             raise WorldError(
-                f"{files[cell]}: found {index + 1} frames, expected {reference.frames}: delete the file and build again"
+                f"{files[encode]}: found {index + 1} frames, expected {source.frames}: delete the file and build again"
             )
     if columns:
         yield columns
@@ -259,11 +293,11 @@ def _parquet(record: Mapping[str, Any], normalised: bool) -> Parquet:
 
 
 def _record(
-    plan: Plan, ffmpeg: FFmpeg, references: Mapping[str, Reference], cells: Sequence[Cell], without: Sequence[str]
+    plan: Plan, ffmpeg: FFmpeg, checked: Mapping[str, CheckedSource], encodes: Sequence[Encode], without: Sequence[str]
 ) -> dict[str, Any]:
     """Everything that decides the rows, as JSON without any path; kept in the parquet's schema metadata."""
     sources = {source.name: source for source in plan.sources}
-    encoders = {cell.encoder.name: cell for cell in cells}
+    encoders = {encode.encoder.name: encode for encode in encodes}
     return {
         "engine": ENGINE,
         "ffmpeg": ffmpeg.version,
@@ -273,16 +307,16 @@ def _record(
         "frame_filter": frames_filter(Fraction(24), "PIXELS").replace("1/24", "1/RATE"),
         "every": plan.every,
         "encoders": {
-            name: asdict(cell.encoder)
-            | {"preset": cell.preset, "qualities": list(plan.qualities[name])}
-            | {"options": [*cell.encoder.options(0, cell.preset)[:-1], "QUALITY"]}
-            for name, cell in encoders.items()
+            name: asdict(encode.encoder)
+            | {"preset": encode.preset, "qualities": list(plan.qualities[name])}
+            | {"options": [*encode.encoder.options(0, encode.preset)[:-1], "QUALITY"]}
+            for name, encode in encoders.items()
         },
         "sources": {
             r.name: {"rate": str(r.rate), "width": r.width, "height": r.height, "frames": r.frames}
             | {"self_check_vmaf": r.self_check, "sha256": r.sha256}
             | ({"graph": graph} if (graph := sources[r.name].graph) is not None else {})
-            for r in references.values()
+            for r in checked.values()
         },
         "without": sorted(without),
     }

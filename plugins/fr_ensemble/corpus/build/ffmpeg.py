@@ -1,4 +1,4 @@
-"""ffmpeg.py: finds an ffmpeg that has libvmaf, and runs it. Knows no corpus and no cell."""
+"""ffmpeg.py: finds an ffmpeg that has libvmaf, and runs it. Knows no corpus and no encode."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from registry_tool.errors import InputError
 
 MODEL = "vmaf_v0.6.1"
-_WORDS = 20_000  # characters of ffmpeg's stderr that are read; a broken source may say millions
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # not the encode's fault: the build stops
+_MAX_STDERR = 20_000  # characters of ffmpeg's stderr that are read; a broken source may cause millions
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # not the encode's fault: the build stops
 
 
 class FFmpegError(Exception):
@@ -80,8 +80,8 @@ def _probe(path: Path) -> FFmpeg:
 def _last_words(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = r"error|cannot|invalid|fail|unknown|unrecognized|\bno\b"
-    said = [line for line in lines if re.search(telling, line, re.I)]
-    return re.sub(r" @ 0x[0-9a-f]+", "", (said or lines or ["ffmpeg said nothing"])[0])[:300]
+    errors = [line for line in lines if re.search(telling, line, re.I)]
+    return re.sub(r" @ 0x[0-9a-f]+", "", (errors or lines or ["ffmpeg printed nothing"])[0])[:300]
 
 
 class Runner:
@@ -112,14 +112,14 @@ class Runner:
         assert child.stderr is not None
         try:
             with child.stderr as stderr:
-                words = stderr.read(_WORDS)
-                while stderr.read(_WORDS):
+                words = stderr.read(_MAX_STDERR)
+                while stderr.read(_MAX_STDERR):
                     pass  # the child must not wait for a full pipe
             code = child.wait()
         finally:
             with self._lock:
                 self._children.discard(child)
-        for number in _NO_ROOM:
+        for number in _DISK_FULL:
             if code and (os.strerror(number) in words or (number, -code) == (errno.EFBIG, signal.SIGXFSZ)):
                 raise OSError(number, os.strerror(number), str(folder.parent))
         if code < 0:

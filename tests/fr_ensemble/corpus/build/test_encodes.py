@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from encoding import FRAMES, MOVING, pattern, plan, wrapped
 from filelock import FileLock
-from fr_ensemble.corpus.build.cells import SELF_CHECK
 from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, Source, Step, build, find_ffmpeg
+from fr_ensemble.corpus.build.encoding import SELF_CHECK
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
 from fr_ensemble.corpus.record import RECORD_KEY
@@ -88,7 +88,7 @@ def test_misaligned_frames_are_refused(ffmpeg: FFmpeg, tmp_path: Path) -> None:
 
 
 def test_a_pattern_without_a_seed_is_refused(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """A graph that gives other frames each time stands for no clip, and none of its cells is made."""
+    """A graph that gives other frames each time is no source, and none of its encodes is made."""
     random = plan(pattern("random", "life=s=160x96:r=12"), pattern(), libx264=(30,))
     built = build(random, ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
     assert dict(built.failed) == {
@@ -112,16 +112,16 @@ def test_a_failing_cell_is_told_and_the_rest_goes_on(ffmpeg: FFmpeg, tmp_path: P
     built = build(plan(), ill, tmp_path / "c.parquet", tmp_path / "cache", steps.append)
     assert dict(built.failed) == {"moving.libx264.40": "Error: out of ink"}
     assert (built.rows, built.encoded) == (FRAMES, 1)
-    told = [(s.name, s.total) for s in steps if s.what == "cell" and s.state == "failed"]
+    told = [(s.name, s.total) for s in steps if s.kind == "encode" and s.state == "failed"]
     assert told == [("moving.libx264.40", 2)]
     again = build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
     assert (again.rows, again.encoded, again.cached, dict(again.failed)) == (2 * FRAMES, 1, 1, {})
 
 
 def test_no_cell_no_corpus(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """When every cell fails, the build ends in an error and writes no file."""
+    """When every encode fails, the build ends in an error and writes no file."""
     ill = wrapped(tmp_path, ffmpeg, '[[ "$*" == *"-crf "* ]] && { echo "Error: out of ink" >&2; exit 1; }')
-    with pytest.raises(WorldError, match="out of ink: every cell failed"):
+    with pytest.raises(WorldError, match="out of ink: every encode failed"):
         build(plan(), ill, tmp_path / "c.parquet", tmp_path / "cache")
     assert not (tmp_path / "c.parquet").exists()
 
@@ -156,7 +156,7 @@ build(plan, find_ffmpeg(), Path(sys.argv[1], "c.parquet"), Path(sys.argv[1], "ca
 
 
 def test_a_killed_build_goes_on_where_it_stopped(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """After SIGKILL the next build makes only the missing cells, a third makes none, and the rows are the same."""
+    """After SIGKILL the next build makes only the missing encodes, a third makes none, and the rows are the same."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "plugins")])
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path), MOVING, str(FRAMES)], env={**os.environ, "PYTHONPATH": paths}
@@ -180,10 +180,10 @@ def test_a_killed_build_goes_on_where_it_stopped(ffmpeg: FFmpeg, tmp_path: Path)
 
 
 def test_an_interrupt_ends_the_build_and_its_children(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """Ctrl-C leaves the finished cells in the cache, no work folder and no output."""
+    """Ctrl-C leaves the finished encodes in the cache, no work folder and no output."""
 
     def interrupt(step: Step) -> None:
-        if step.what == "cell":
+        if step.kind == "encode":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -194,7 +194,7 @@ def test_an_interrupt_ends_the_build_and_its_children(ffmpeg: FFmpeg, tmp_path: 
 
 
 def test_a_damaged_cell_is_named(ffmpeg: FFmpeg, tmp_path: Path) -> None:
-    """A cell file that lost lines is an error that says which file, and the output is not written."""
+    """A file of scores that lost lines is an error that says which file, and the output is not written."""
     build(plan(), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
     cell = next((tmp_path / "cache" / "cells").iterdir())
     cell.write_text("".join(cell.read_text().splitlines(keepends=True)[:-2]))
@@ -240,7 +240,7 @@ def test_a_log_that_was_cut_fails_the_cell(ffmpeg: FFmpeg, tmp_path: Path) -> No
     )
     built = []
     for _ in range(2):
-        with pytest.raises(WorldError, match="every cell failed") as said:
+        with pytest.raises(WorldError, match="every encode failed") as said:
             build(plan(libx264=(30,)), cut, tmp_path / "c.parquet", tmp_path / "cache")
         built.append(str(said.value))
     assert "libvmaf's log ends within frame 7" in built[0]

@@ -1,4 +1,4 @@
-"""cells.py: opens one source, makes one cell (encode, decode, score), and keeps both in a cache. Plans nothing.
+"""encoding.py: checks one source, makes one encode (encode, decode, score), and keeps both in a cache. Plans nothing.
 
 Memory does not grow with the clip: frames live inside ffmpeg, rows are read and written one by one.
 """
@@ -22,7 +22,14 @@ from registry_tool.errors import InputError
 from registry_tool.toolkit import atomic_file, clean_staging, write_atomic
 
 ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
-_COUNT = ("-pix_fmt", "yuv420p", "-c:v", "wrapped_avframe", "-f", "framecrc")  # a line a frame, without its pixels
+_COUNT_FRAMES = (
+    "-pix_fmt",
+    "yuv420p",
+    "-c:v",
+    "wrapped_avframe",
+    "-f",
+    "framecrc",
+)  # a line a frame
 SELF_CHECK = 95.0  # VMAF points; a near-lossless encode scores 96 to 100, misaligned frames of a moving source far less
 
 
@@ -41,8 +48,8 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """A source that was opened and passed the self-check."""
+class CheckedSource:
+    """A source that passed the self-check."""
 
     name: str
     key: str  # sha256 of what decides its frames
@@ -56,7 +63,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Encode:
     """One encode to make: `options` are the encoder's, in the order of the command line."""
 
     source: str
@@ -97,7 +104,7 @@ def _score(run: Runner, reference: Path, rate: Fraction, pixels: str, frames: in
     run.run(
         *("-i", "encode.mkv", "-i", f"file:{reference}", "-filter_complex", graph, "-fps_mode", "passthrough"),
         *("-map", "[out]", "-f", "null", "-"),
-        *("-map", "[count]", *_COUNT, "decoded.txt"),
+        *("-map", "[count]", *_COUNT_FRAMES, "decoded.txt"),
         *("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "packets.txt"),
         folder=folder,
     )
@@ -110,16 +117,16 @@ def _score(run: Runner, reference: Path, rate: Fraction, pixels: str, frames: in
 def score_rows(log: IO[str]) -> Iterator[tuple[float, ...]]:
     """The SCORES of every frame in a libvmaf CSV log, whose columns are `adm2` or, newer, `integer_adm2`."""
     names = log.readline().strip().split(",")
-    at = []
+    columns = []
     for name in SCORES:
         known = [i for i, column in enumerate(names) if column in (name, f"integer_{name}")]
         if not known:
             raise FFmpegError(f"libvmaf's log lacks {name}: it has {names}")
-        at.append(known[0])
+        columns.append(known[0])
     for number, line in enumerate(log):
         cells = line.split(",")
         try:
-            yield tuple(float(cells[i]) for i in at)
+            yield tuple(float(cells[i]) for i in columns)
         except (ValueError, IndexError):
             raise FFmpegError(f"libvmaf's log ends within frame {number}: is the disk full?") from None
 
@@ -141,11 +148,11 @@ def _file_digest(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}: expected a video file") from None
 
 
-class Workshop:
-    """A cache folder and an ffmpeg: opens sources, makes cells, and makes nothing twice.
+class EncodeCache:
+    """A cache folder and an ffmpeg: checks sources, makes encodes, and makes nothing twice.
 
-    `sources/KEY.json` and `cells/KEY.csv` are named by what decides their content and appear whole or not at all;
-    `work/` holds what is under way and is emptied before and after.
+    `sources/KEY.json` and `cells/KEY.csv`, an encode's scores, are named by what decides their content and appear whole
+    or not at all; `work/` holds what is under way and is emptied before and after.
     """
 
     def __init__(self, ffmpeg: FFmpeg, cache: Path) -> None:
@@ -163,11 +170,11 @@ class Workshop:
             return _digest("file", _file_digest(source.path))
         return _digest("graph", source.graph, source.frames, *self.engine)
 
-    def cell_file(self, key: str, cell: Cell) -> Path:
-        options = cell.encoder.options(cell.quality, cell.preset)
-        return self.cache / "cells" / f"{_digest(key, options, cell.encoder.pixels, *self.engine)}.csv"
+    def scores_file(self, key: str, encode: Encode) -> Path:
+        options = encode.encoder.options(encode.quality, encode.preset)
+        return self.cache / "cells" / f"{_digest(key, options, encode.encoder.pixels, *self.engine)}.csv"
 
-    def open(self, source: Source, key: str, needed: bool) -> Reference:
+    def check_source(self, source: Source, key: str, needed: bool) -> CheckedSource:
         """The source's facts; its frames too when `needed`. FFmpegError when it cannot be read or fails the check."""
         facts = self.cache / "sources" / f"{_digest(key, SELF_CHECK, *self.engine)}.json"
         known = json.loads(facts.read_text()) if facts.exists() else None
@@ -179,7 +186,7 @@ class Workshop:
             if known is None:
                 known = self._facts(file, folder)
                 write_atomic(facts, json.dumps(known).encode())
-        return Reference(source.name, key, file, Fraction(known.pop("rate")), **known)
+        return CheckedSource(source.name, key, file, Fraction(known.pop("rate")), **known)
 
     def _render(self, source: Source, file: Path, sha256: str | None, folder: Path) -> None:
         """Writes a pattern's frames; FFmpegError unless they are those of `sha256` or, without one, of a second try."""
@@ -191,32 +198,34 @@ class Workshop:
 
     def _facts(self, file: Path, folder: Path) -> dict[str, Any]:
         """Rate, size and number of frames, by decoding once; then the self-check."""
-        self.run.run("-i", f"file:{file}", "-map", "0:v:0", "-fps_mode", "passthrough", *_COUNT, "f.txt", folder=folder)
-        about: dict[str, str] = {}
+        self.run.run(
+            "-i", f"file:{file}", "-map", "0:v:0", "-fps_mode", "passthrough", *_COUNT_FRAMES, "f.txt", folder=folder
+        )
+        header: dict[str, str] = {}
         frames, first, last = 0, 0, 0
         with open(folder / "f.txt") as lines:
             for line in lines:
                 if line.startswith("#"):
                     name, _, value = line.partition(":")
-                    about[name] = value.strip()
+                    header[name] = value.strip()
                 else:
                     frames, last = frames + 1, int(line.split(",")[2])
                     first = last if frames == 1 else first
         if frames < 2 or last <= first:
             raise FFmpegError(f"found {frames} video frames, expected at least 2")
-        rate = Fraction(frames - 1, last - first) / Fraction(about["#tb 0"])  # the mean, where it varies
-        width, height = (int(side) // 2 * 2 for side in about["#dimensions 0"].split("x"))
+        rate = Fraction(frames - 1, last - first) / Fraction(header["#tb 0"])  # the mean, where it varies
+        width, height = (int(side) // 2 * 2 for side in header["#dimensions 0"].split("x"))
         mean = self._self_check(file, rate, frames, folder)
         if not mean > SELF_CHECK:
             raise FFmpegError(
                 f"self-check: a near-lossless encode scores a mean VMAF of {mean:.2f}, expected more than "
                 f"{SELF_CHECK:g}: frames of this source do not pair with their encodes"
             )
-        about_pictures = {"rate": str(rate), "width": width, "height": height, "frames": frames}
-        return {**about_pictures, "sha256": _file_digest(file), "self_check": round(mean, 3)}
+        picture_facts = {"rate": str(rate), "width": width, "height": height, "frames": frames}
+        return {**picture_facts, "sha256": _file_digest(file), "self_check": round(mean, 3)}
 
     def _self_check(self, file: Path, rate: Fraction, frames: int, folder: Path) -> float:
-        """Mean VMAF of a near-lossless encode, made and scored the way every cell is."""
+        """Mean VMAF of a near-lossless encode, made and scored the way every other encode is."""
         x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "4", "-threads", "1")
         codec = x264 if "libx264" in self.run.ffmpeg.encoders else ("-c:v", "ffv1")
         _encode(self.run, file, rate, codec, folder)
@@ -224,24 +233,24 @@ class Workshop:
         with open(folder / "scores.csv") as log:
             return sum(row[-1] for row in score_rows(log)) / frames
 
-    def make(self, reference: Reference, cell: Cell) -> None:
-        """Encodes, scores, and puts the cell's file into the cache."""
+    def make(self, source: CheckedSource, encode: Encode) -> None:
+        """Encodes, scores, and puts the scores into the cache."""
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
-            options = cell.encoder.options(cell.quality, cell.preset)
-            _encode(self.run, reference.file, reference.rate, options, folder, cell.encoder)
-            _score(self.run, reference.file, reference.rate, cell.encoder.pixels, reference.frames, folder)
+            options = encode.encoder.options(encode.quality, encode.preset)
+            _encode(self.run, source.file, source.rate, options, folder, encode.encoder)
+            _score(self.run, source.file, source.rate, encode.encoder.pixels, source.frames, folder)
             with open(folder / "packets.txt") as packets:
                 size = _packet_bytes(packets)
-            with open(folder / "scores.csv") as log, atomic_file(self.cell_file(reference.key, cell)) as made:
+            with open(folder / "scores.csv") as log, atomic_file(self.scores_file(source.key, encode)) as made:
                 made.write(f"{size}\n".encode())
                 scored = 0
                 for row in score_rows(log):
                     scored += made.write((",".join(f"{x:.9g}" for x in row) + "\n").encode()) > 0
-                if scored != reference.frames:
-                    raise FFmpegError(f"libvmaf scored {scored} frames, the source has {reference.frames}")
+                if scored != source.frames:
+                    raise FFmpegError(f"libvmaf scored {scored} frames, the source has {source.frames}")
 
-    def usable(self, encoder: Encoder) -> str:
+    def why_unusable(self, encoder: Encoder) -> str:
         """An empty string, or one line that says why this ffmpeg or machine cannot use the encoder."""
         if encoder.name not in self.run.ffmpeg.encoders:
             return "this ffmpeg was built without it"

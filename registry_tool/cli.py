@@ -19,8 +19,8 @@ from registry_tool.errors import ExitCode, PluginError, RegistryError, environme
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 from registry_tool.values import visible
 
-PROGRAM, COMPLETE = "registry", "_REGISTRY_COMPLETE"
-INTERRUPTED = 130  # as shells say of SIGINT
+PROGRAM_NAME, COMPLETION_VARIABLE = "registry", "_REGISTRY_COMPLETE"
+INTERRUPTED_CODE = 130  # as shells say of SIGINT
 
 
 class Main(click.Group):
@@ -77,7 +77,7 @@ for _command in (
 
 def main() -> None:
     """Run the program; the one place where errors become exit codes."""
-    sys.exit(_complete() if COMPLETE in os.environ else _run())
+    sys.exit(_complete() if COMPLETION_VARIABLE in os.environ else _run())
 
 
 def start() -> None:
@@ -87,9 +87,9 @@ def start() -> None:
         main()
     except SystemExit as end:
         if threading.active_count() > 1:
-            raise  # whoever runs beside us is waited for
+            raise  # other processes are waited for
         atexit._run_exitfuncs()
-        with contextlib.suppress(OSError, ValueError):  # `_run` said it, or nobody reads
+        with contextlib.suppress(OSError, ValueError):  # `_run` reported it, or standard output has no reader
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
@@ -99,7 +99,7 @@ def _complete() -> int:
     """What a shell asks for on TAB; `eval "$(_REGISTRY_COMPLETE=bash_source registry)"` turns it on."""
     from click.shell_completion import shell_complete
 
-    return shell_complete(cli, {}, PROGRAM, COMPLETE, os.environ[COMPLETE])
+    return shell_complete(cli, {}, PROGRAM_NAME, COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
 
 
 def _run() -> int:
@@ -123,7 +123,7 @@ def _run() -> int:
 def _invoke() -> tuple[int, str | None]:
     """Run the command; its exit code, and the line that says why it ended early."""
     try:
-        with cli.make_context(PROGRAM, sys.argv[1:]) as ctx:
+        with cli.make_context(PROGRAM_NAME, sys.argv[1:]) as ctx:
             cli.invoke(ctx)
         return ExitCode.OK, None
     except click.exceptions.Exit as stop:
@@ -133,7 +133,7 @@ def _invoke() -> tuple[int, str | None]:
         error.show(text)
         return ExitCode.UNUSABLE, text.getvalue().rstrip("\n")
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED, "registry: interrupted, nothing was changed"
+        return INTERRUPTED_CODE, "registry: interrupted, nothing was changed"
     except RegistryError as error:
         return error.exit_code, f"registry: {visible(str(error))}"
     except OSError as error:

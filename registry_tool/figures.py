@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-MARKS = ("points", "line", "guide", "stars", "spans", "columns")
-TONES = ("own", "first", "muted", "alarm", "ink")
+SERIES_MARKS = ("points", "line", "guide", "stars", "spans", "columns")
+SERIES_TONES = ("own", "first", "muted", "alarm", "ink")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """rows: the header first. shades: (row, column) of `rows` -> 0 (best) to 1 (worst), the cell's colour.
 
-    legend: what some shades stand for, best first. What a shade shows must be readable in the cell's text, too.
+    legend: what some shades mean, best first. What a shade shows must be readable in the cell's text, too.
     """
 
     rows: Sequence[Sequence[str]]
@@ -76,8 +76,8 @@ class Series:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.mark not in MARKS or self.tone not in TONES:
-            known = f"a mark of {', '.join(MARKS)} and a tone of {', '.join(TONES)}"
+        if self.mark not in SERIES_MARKS or self.tone not in SERIES_TONES:
+            known = f"a mark of {', '.join(SERIES_MARKS)} and a tone of {', '.join(SERIES_TONES)}"
             raise ValueError(f"series {self.name!r}: found {self.mark!r} and {self.tone!r}, expected {known}")
         wanted = {len(self.x)} if self.mark == "spans" else {0, len(self.x)}
         if len(self.x) != len(self.y) or len(self.bars) not in (0, len(self.x)) or len(self.ends) not in wanted:

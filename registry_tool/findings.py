@@ -26,7 +26,7 @@ from string import Formatter
 from types import MappingProxyType
 from typing import Any, Protocol
 
-CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+\Z")
+CODE_PATTERN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+\Z")
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {  # heading -> first words of the core's codes
         "Documents": "json schema registry",
@@ -140,7 +140,7 @@ class FindingRule:
 
     code: lower-case words joined by `-`; it stays the same for ever. Its prefix says whose it is.
     title: what was found, in the usual words, as a phrase. why: what could go wrong. example: what it looks like.
-    message, expected, hint: texts of the finding, in which `{name}` stands for a value that `at` is given; a message
+    message, expected, hint: texts of the finding, in which `{name}` is a value that `at` is given; a message
     that is left out is the title. hint: what to do, with a command that works where the finding is given.
     since: the version of the core, or of the plugin, that gave it first.
     """
@@ -156,7 +156,7 @@ class FindingRule:
     since: str = "0.1.0"
 
     def __post_init__(self) -> None:
-        if not CODE.match(self.code):
+        if not CODE_PATTERN.match(self.code):
             raise ValueError(f"code {self.code!r}: expected lower-case words joined by -, such as thumb-no-author")
         if not self.message:
             object.__setattr__(self, "message", self.title)
@@ -181,7 +181,7 @@ class FindingRule:
         pointer: RFC 6901; left out, it is the whole document of a view, and no place in a file. found, expected: texts
         or numbers. hint: where the usual one does not help. names: the values of the declaration's `{name}`s.
         """
-        where = InFile(place) if place is None or isinstance(place, str) else place
+        target = InFile(place) if place is None or isinstance(place, str) else place
         fields: dict[str, Any] = {
             "severity": self.severity,
             "found": None if found is None else str(found),
@@ -190,7 +190,7 @@ class FindingRule:
             "rule": self,
         }
         message = _filled(self.message, names) or ""
-        return where.finding(self.code, message, **({} if pointer is None else {"pointer": pointer}), **fields)
+        return target.finding(self.code, message, **({} if pointer is None else {"pointer": pointer}), **fields)
 
     @property
     def names(self) -> frozenset[str]:

@@ -35,11 +35,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Progress(Protocol):
     """Whom long work tells how far it is; called often, must be cheap. `toolkit.progress_bar` is one."""
 
-    def __call__(self, what: str, done: int, total: int, /) -> None:
-        """what: the kind of work, such as `reading`. done, total: in any unit; the last call has them equal."""
+    def __call__(self, work: str, done: int, total: int, /) -> None:
+        """work: its kind, such as `reading`. done, total: in any unit; the last call has them equal."""
 
 
-def silent(what: str, done: int, total: int, /) -> None:
+def silent(work: str, done: int, total: int, /) -> None:
     """Progress that is shown nowhere."""
 
 

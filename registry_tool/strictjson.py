@@ -116,7 +116,7 @@ SYNTAX = FindingRule(
     hint="correct it at this line and column",
     example="a comma after the last element",
 )
-_EXPECTED = {  # what the parser says -> what a person is told was expected
+_EXPECTED = {  # what the parser says -> what the finding says was expected
     "Expecting property name enclosed in double quotes": "a key in double quotes",
     "Expecting ':' delimiter": "a colon after the key",
     "Expecting ',' delimiter": "a comma or a closing bracket",
@@ -186,7 +186,7 @@ class Document:
 
 
 class _Index:
-    """Where every value stands: flat arrays in document order; `ends` is the number of the first value after it."""
+    """Where every value is: flat arrays in document order; `ends` is the number of the first value after it."""
 
     def __init__(self, text: str) -> None:
         self.lines, self.columns, self.ends = array("L"), array("L"), array("L")
@@ -401,7 +401,7 @@ def _first_word(text: str, literal: str) -> tuple[int, str]:
 
 
 def _first_duplicate(text: str) -> tuple[int, str]:
-    """Where the first repeated key stands, and the key; the text is known to be JSON up to there."""
+    """Where the first repeated key is, and the key; the text is known to be JSON up to there."""
     stack: list[set[str]] = []
     for match in _TOKEN.finditer(text):
         if match.lastgroup == "open":

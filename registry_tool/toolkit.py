@@ -34,6 +34,7 @@ from registry_tool.storage.files import write_atomic as write_atomic
 from registry_tool.storage.lock import clean_staging as clean_staging
 from registry_tool.strictjson import pointer
 from registry_tool.values import Json
+from registry_tool.values import one_line as one_line
 from registry_tool.values import visible as visible
 
 # ---- progress ---------------------------------------------------------------------------------------------------
@@ -47,16 +48,16 @@ class ProgressBar:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._what = ""
+        self._work = ""
         self._bar: Any = None  # click gives its bar's type no public name
 
-    def __call__(self, what: str, done: int, total: int, /) -> None:
+    def __call__(self, work: str, done: int, total: int, /) -> None:
         if not self._terminal:
             return
-        if what != self._what or self._bar is None:
+        if work != self._work or self._bar is None:
             self.clear()
-            self._what = what
-            self._bar = click.progressbar(length=total, label=what, show_pos=True, file=sys.stderr)
+            self._work = work
+            self._bar = click.progressbar(length=total, label=work, show_pos=True, file=sys.stderr)
             self._bar.__enter__()
         self._bar.update(done - self._bar.pos)
 
@@ -100,8 +101,8 @@ def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # ---- tables and text --------------------------------------------------------------------------------------------
 
-NUMBER = re.compile(r"([-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%)?|[-+]?inf|nan|absent|-|)", re.IGNORECASE)
-DIGIT = re.compile(r"\d|inf|nan", re.IGNORECASE)
+NUMBER_PATTERN = re.compile(r"([-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%)?|[-+]?inf|nan|absent|-|)", re.IGNORECASE)
+DIGIT_PATTERN = re.compile(r"\d|inf|nan", re.IGNORECASE)
 
 
 def text_table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
@@ -116,7 +117,7 @@ def text_table(rows: Sequence[Sequence[Json]]) -> Iterator[str]:
 
 def is_numeric(column: Sequence[str]) -> bool:
     """Whether cells are numbers, with or without %, and signs of missing ones: a column to align to the right."""
-    return all(map(NUMBER.fullmatch, column)) and any(map(DIGIT.search, column))
+    return all(map(NUMBER_PATTERN.fullmatch, column)) and any(map(DIGIT_PATTERN.search, column))
 
 
 def markdown_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> Iterator[str]:
@@ -149,7 +150,7 @@ class _Missing(str):
         return str(self)
 
 
-MISSING = _Missing("nothing")  # stands for a value that is not there; told apart by identity
+MISSING = _Missing("nothing")  # in place of a value that is not there; compared by identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +190,14 @@ class Difference:
     expected: Json
 
 
-def differences(found: Json, expected: Json, tolerance: Tolerance = EXACT, at: str = "") -> Iterator[Difference]:
+def differences(found: Json, expected: Json, tolerance: Tolerance = EXACT, base: str = "") -> Iterator[Difference]:
     """Where a JSON value differs from the expected one, in the order of the expected one's keys and items."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for name in dict.fromkeys((*expected, *found)):
             one, other = found.get(name, MISSING), expected.get(name, MISSING)
-            yield from differences(one, other, tolerance, at + pointer(name))
+            yield from differences(one, other, tolerance, base + pointer(name))
     elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
         for index, (one, other) in enumerate(zip(found, expected, strict=True)):
-            yield from differences(one, other, tolerance, at + pointer(index))
+            yield from differences(one, other, tolerance, base + pointer(index))
     elif found is MISSING or expected is MISSING or not tolerance.holds(found, expected):
-        yield Difference(at, found, expected)
+        yield Difference(base, found, expected)

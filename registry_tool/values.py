@@ -20,9 +20,16 @@ SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-def visible(text: str) -> str:
+def visible(text: str, max_characters: int | None = None) -> str:
     """The text with everything escaped that a terminal would obey or hide: file names are data, not orders."""
+    if max_characters is not None and len(text) > max_characters:
+        text = f"{text[:max_characters]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def one_line(text: str, max_characters: int = 300) -> str:
+    """One line of plain ASCII, for the words of a library: those of a hostile file reach a terminal and a CI log."""
+    return visible(" ".join(text.split()).encode("ascii", "backslashreplace").decode())[:max_characters]
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
@@ -30,7 +37,7 @@ def _refuse(*_: Any, **__: Any) -> Any:
 
 
 class ReadOnlyDict(dict[str, Any]):
-    """A JSON object that nobody changes; copies of it, shallow or deep, are ordinary dicts."""
+    """A JSON object that cannot be changed; copies of it, shallow or deep, are ordinary dicts."""
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
@@ -42,7 +49,7 @@ class ReadOnlyDict(dict[str, Any]):
 
 
 class ReadOnlyList(list[Any]):
-    """A JSON array that nobody changes; copies of it, shallow or deep, are ordinary lists."""
+    """A JSON array that cannot be changed; copies of it, shallow or deep, are ordinary lists."""
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse

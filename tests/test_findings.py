@@ -16,7 +16,7 @@ import click
 import pytest
 
 from registry_tool import cli
-from registry_tool.findings import CODE, FAMILIES, SHARED_PREFIXES, Finding, FindingRule, InFile, Severity
+from registry_tool.findings import CODE_PATTERN, FAMILIES, SHARED_PREFIXES, Finding, FindingRule, InFile, Severity
 from registry_tool.plugins.manager import load
 from registry_tool.report import rules
 from registry_tool.workflows import explain
@@ -135,7 +135,9 @@ def test_every_declaration_is_explained(name: str) -> None:
     made = [call for called, call in calls(modules()[name]) if called == "FindingRule"]
     found = declarations(name)
     assert len(made) == len(found), "declare it at the top level, as NAME = FindingRule(...)"
-    assert {rule.code for rule in found.values()} <= known, "name the module in explain.MODULES or in Kind.findings"
+    assert {rule.code for rule in found.values()} <= known, (
+        "name the module in explain.FINDING_MODULES or in Kind.findings"
+    )
 
 
 def test_findings_are_made_from_declarations() -> None:
@@ -182,7 +184,7 @@ def test_a_declared_finding_gets_its_names(name: str) -> None:
 @ONE_EACH
 def test_a_declaration_is_whole(rule: FindingRule) -> None:
     """Short, finished texts: title and hint are phrases, why is a sentence."""
-    assert CODE.match(rule.code)
+    assert CODE_PATTERN.match(rule.code)
     assert all((rule.title, rule.why, rule.hint, rule.example, rule.since))
     for phrase in (rule.title, rule.hint, rule.message):
         assert phrase == phrase.strip().rstrip(".")

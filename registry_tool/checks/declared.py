@@ -84,14 +84,14 @@ def check_unknown_fields(loaded: Loaded) -> list[Finding]:
     for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
         parts.append((pointer("models", place), entry.id, entry.document, schema["$defs"]["entry"]["properties"]))
     return [
-        UNKNOWN_FIELD.at(InFile(loaded.name, entry_id), at + pointer(name), name=name)
-        for at, entry_id, document, known in parts
+        UNKNOWN_FIELD.at(InFile(loaded.name, entry_id), base + pointer(name), name=name)
+        for base, entry_id, document, known in parts
         for name in document
         if name not in known
     ]
 
 
-HTTP = re.compile(r"https?://[^\s/?#]+[^\s]*\Z", re.IGNORECASE)
+HTTP_PATTERN = re.compile(r"https?://[^\s/?#]+[^\s]*\Z", re.IGNORECASE)
 
 
 def _bundle_problem(data: bytes, sha256: str) -> str | None:
@@ -127,15 +127,15 @@ def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
     """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins."""
     findings = []
     for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
-        at, bundle = pointer("models", place), entry.document.get("sigstore_bundle")
+        row, bundle = pointer("models", place), entry.document.get("sigstore_bundle")
         if "license" not in entry.document and loaded.registry.schema_version >= 1:
-            findings.append(LICENSE_MISSING.at(InFile(loaded.name, entry.id), at))
+            findings.append(LICENSE_MISSING.at(InFile(loaded.name, entry.id), row))
         url = entry.document.get("license_url")
-        if isinstance(url, str) and not HTTP.match(url):
-            findings.append(LICENSE_URL.at(InFile(loaded.name, entry.id), f"{at}/license_url", found=show(url)))
+        if isinstance(url, str) and not HTTP_PATTERN.match(url):
+            findings.append(LICENSE_URL.at(InFile(loaded.name, entry.id), f"{row}/license_url", found=show(url)))
         if bundle is None:
             continue
-        field = f"{at}/sigstore_bundle"
+        field = f"{row}/sigstore_bundle"
         try:
             problem_found = _bundle_problem(folder.read(bundle, JSON_MAX_BYTES), entry.sha256)
             found = BUNDLE_UNVERIFIED if problem_found is None else BUNDLE_INVALID

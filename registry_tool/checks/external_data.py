@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
-from registry_tool.legacy.manifests import MIGRATE
+from registry_tool.legacy.manifests import MIGRATE_HINT
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
 from registry_tool.sandbox.probed import AGAIN
 from registry_tool.storage.files import FileProblem, check_path
-from registry_tool.values import Artifact
+from registry_tool.values import Artifact, one_line
 
-SHOWN = 3  # names in a message
+MAX_NAMES_SHOWN = 3  # names in a message
 
 EXTERNAL_ESCAPES = FindingRule(
     "onnx-external-escapes",
@@ -58,7 +58,7 @@ EXTERNAL_WEAK = FindingRule(
     why="Two files with one SHA-1 can be made on purpose.",
     message="{file} is pinned by SHA-1 alone, which can be forged",
     expected="its sha256 in `external_data` of the entry",
-    hint=MIGRATE,
+    hint=MIGRATE_HINT,
     example="checksum in version 1",
     severity=Severity.WARNING,
 )
@@ -83,52 +83,49 @@ def check_external(
         try:
             path = posixpath.join(posixpath.dirname(model.path), check_path(location))
         except FileProblem as problem:
-            yield EXTERNAL_ESCAPES.at(place, found=show(location), reason=one_line(problem))
+            yield EXTERNAL_ESCAPES.at(place, found=show(location), reason=one_line(str(problem)))
             continue
         if path in names:
             stored[location] = view.read(names[path])
         elif weak_pins and all(tensor.checksum for tensor in tensors):
             yield _read_weakly_pinned(view, path, tensors, stored, place)
         else:
-            yield EXTERNAL_UNPINNED.at(place, found="none", hint=MIGRATE if weak_pins else None, file=show(location))
+            yield EXTERNAL_UNPINNED.at(
+                place, found="none", hint=MIGRATE_HINT if weak_pins else None, file=show(location)
+            )
         if location not in stored:
             continue
         total, room = sum(tensor.size for tensor in tensors), len(stored[location])
         if total > room:  # one region named a thousand times is a thousand copies in memory
-            where = f"the tensors in {show(location)}"
-            yield EXTERNAL_RANGE.at(place, found=f"{total} bytes", expected=f"at most {room}", tensors=where)
+            subject = f"the tensors in {show(location)}"
+            yield EXTERNAL_RANGE.at(place, found=f"{total} bytes", expected=f"at most {room}", tensors=subject)
             continue
         for tensor in tensors:
             values = memoryview(stored[location])[tensor.offset :]
             length = len(values) if tensor.length is None else tensor.length
             if length != tensor.size or length > len(values):
                 found = f"{length} bytes at {tensor.offset} of {room}"
-                where = f"the values of {show(tensor.tensor)} in {show(location)}"
-                yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=where)
+                subject = f"the values of {show(tensor.tensor)} in {show(location)}"
+                yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=subject)
 
 
 def _read_weakly_pinned(
     view: VerifiedEntry, path: str, tensors: Sequence[ExternalTensor], stored: dict[str, bytes], place: InFile
 ) -> Finding:
     """Version 1: every tensor in the file carries the file's SHA-1. A finding in any case: SHA-1 can be forged."""
-    location, said = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
+    location, checksums = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
     try:
         data = view.files.read_unpinned(path)
     except FileProblem as problem:
-        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(problem))
+        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(str(problem)))
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    if said != [digest]:
-        return EXTERNAL_CHECKSUM.at(place, found=digest, expected=shown(said), file=show(location))
+    if checksums != [digest]:
+        return EXTERNAL_CHECKSUM.at(place, found=digest, expected=name_list(checksums), file=show(location))
     stored[location] = data
     return EXTERNAL_WEAK.at(place, found="sha1", file=show(location))
 
 
-def shown(names: Collection[str]) -> str:
-    text = ", ".join(show(name) for name in list(names)[:SHOWN])
-    return text if len(names) <= SHOWN else f"{text} and {len(names) - SHOWN} more"
-
-
-def one_line(error: Exception) -> str:
-    """One line, in plain ASCII: the words of a hostile file reach a terminal and a CI log."""
-    text = " ".join(str(error).split()).encode("ascii", "backslashreplace").decode()[:300]
-    return "".join(character if character.isprintable() else "?" for character in text)
+def name_list(names: Collection[str]) -> str:
+    """The first names, quoted, and how many more there are."""
+    text = ", ".join(show(name) for name in list(names)[:MAX_NAMES_SHOWN])
+    return text if len(names) <= MAX_NAMES_SHOWN else f"{text} and {len(names) - MAX_NAMES_SHOWN} more"

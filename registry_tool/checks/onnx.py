@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from registry_tool.checks.external_data import SHOWN, check_external, one_line, shown
+from registry_tool.checks.external_data import MAX_NAMES_SHOWN, check_external, name_list
 from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
@@ -22,17 +22,17 @@ from registry_tool.onnx_summary import NonFinite, OnnxError, OnnxSummary, Port
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
 from registry_tool.sandbox.probed import AGAIN, ALLOCATION, LOOP, NEWER, PROBED
 from registry_tool.sandbox.prober import Found, Prober
-from registry_tool.values import Policy, Registry
+from registry_tool.values import Policy, Registry, one_line
 
 OLDEST_OPSET = 7
 OLDEST_IR_OF_DEFAULTS = 4  # before it, an input with an initializer is a constant
 MAX_INPUT = 2**26  # elements: two 8K RGB frames
-INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-PORT_TYPES = ("bool", "float16", "float32", "float64", *INTEGERS)
+INTEGER_TYPES = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+PORT_TYPES = ("bool", "float16", "float32", "float64", *INTEGER_TYPES)
 # Exporters note a stack trace of a few KiB on every node; a picture, a program or a second model is larger.
 MAX_METADATA_BYTES = 2**16
 MAX_TEXT_BYTES, MAX_TEXT_BYTES_A_NODE = 2**18, 2**13
-INT8 = ".int8.onnx"
+INT8_SUFFIX = ".int8.onnx"
 
 PROTOBUF = FindingRule(
     "onnx-protobuf",
@@ -150,8 +150,8 @@ OPSET = FindingRule(
     "onnx-opset",
     "missing or unsupported opset",
     why="Operators change meaning between opsets, and the oldest runtime that is in use refuses a newer one.",
-    message="missing or unsupported {what}",
-    hint="export the model with such an {what}",
+    message="missing or unsupported {subject}",
+    hint="export the model with such an {subject}",
     example="opset 6",
 )
 INITIALIZER_INPUT = FindingRule(
@@ -189,7 +189,7 @@ FLOAT64 = FindingRule(
     example="score as double",
     severity=Severity.WARNING,
 )
-CONTAINER = (  # what a readable model must not have, by the field of its summary
+CONTAINER_RULES = (  # what a readable model must not have, by the field of its summary
     (FUNCTION, "functions"),
     (TENSOR, "malformed"),
     (PAYLOAD, "payloads"),
@@ -230,15 +230,15 @@ def check_models(
             seen[name] = view.onnx(name)
         except OnnxError as error:
             place = InFile(view.artifacts[name].path, view.entry.id)
-            findings.append(PROBED[error.code].at(place, reason=one_line(error)))
+            findings.append(PROBED[error.code].at(place, reason=one_line(str(error))))
             continue
         found, stored = _check_summary(view, name, terms, seen[name], prober)
         findings += found
         if stored is not None:
             passed.append(Model(view.artifacts[name].path, view.read(name), stored))
     for name in seen:
-        plain = f"{name.removesuffix(INT8)}.onnx"
-        if name.endswith(INT8) and plain in seen:
+        plain = f"{name.removesuffix(INT8_SUFFIX)}.onnx"
+        if name.endswith(INT8_SUFFIX) and plain in seen:
             place = InFile(view.artifacts[name].path, view.entry.id)
             findings += _check_same_ports(seen[name], seen[plain], plain, place)
     return findings, passed
@@ -275,7 +275,7 @@ def _check_summary(
         try:
             outside = prober.read(data, stored).non_finite
         except OnnxError as error:
-            return [*findings, PROBED[error.code].at(place, reason=one_line(error))], None
+            return [*findings, PROBED[error.code].at(place, reason=one_line(str(error)))], None
         if outside:
             return [*findings, _not_finite(outside, place)], None
     if refused := prober.check(data, stored):
@@ -283,35 +283,37 @@ def _check_summary(
     return findings, stored
 
 
-def _not_finite(odd: Sequence[NonFinite], place: InFile) -> Finding:
-    seen = ", ".join(f"{show(one.name)} ({_kind_of(one)})" for one in odd[:SHOWN])
-    return NOT_FINITE.at(place, found=seen + (f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""))
+def _not_finite(values: Sequence[NonFinite], place: InFile) -> Finding:
+    seen = ", ".join(f"{show(one.name)} ({_kind_of(one)})" for one in values[:MAX_NAMES_SHOWN])
+    return NOT_FINITE.at(
+        place, found=seen + (f" and {len(values) - MAX_NAMES_SHOWN} more" if len(values) > MAX_NAMES_SHOWN else "")
+    )
 
 
 def _kind_of(odd: NonFinite) -> str:
     if not odd.readers:
         return "NaN"
-    readers = ", ".join(show(op).strip('"') for op in odd.readers[:SHOWN])
+    readers = ", ".join(show(op).strip('"') for op in odd.readers[:MAX_NAMES_SHOWN])
     return "infinity in an output" if odd.readers == ("output",) else f"infinity, read by {readers}"
 
 
 def _check_container(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
     """What a file could hide or lacks: hidden bytes, functions, weights that are no numbers, no inputs."""
     if summary.oddities:  # in our own words: no need to quote them
-        yield PROTOBUF.at(place, found="; ".join(summary.oddities[:SHOWN]))
+        yield PROTOBUF.at(place, found="; ".join(summary.oddities[:MAX_NAMES_SHOWN]))
     if summary.non_finite:
         yield _not_finite(summary.non_finite, place)
-    for rule, field in CONTAINER:
+    for rule, field in CONTAINER_RULES:
         if names := getattr(summary, field):
-            yield rule.at(place, found=shown(names))
+            yield rule.at(place, found=name_list(names))
     if summary.training_info:
         yield TRAINING.at(place)
     if summary.unused:
-        yield UNUSED.at(place, found=shown(summary.unused))
+        yield UNUSED.at(place, found=name_list(summary.unused))
     limit = MAX_TEXT_BYTES + MAX_TEXT_BYTES_A_NODE * summary.n_nodes
     if large := [key for key, size in summary.metadata if size > MAX_METADATA_BYTES]:
         yield METADATA.at(
-            place, found=f"more in {shown(large)}", expected=f"at most {MAX_METADATA_BYTES} bytes a field"
+            place, found=f"more in {name_list(large)}", expected=f"at most {MAX_METADATA_BYTES} bytes a field"
         )
     elif summary.text_bytes > limit:
         yield METADATA.at(place, found=f"{summary.text_bytes} bytes", expected=f"at most {limit} bytes")
@@ -323,7 +325,7 @@ def _check_ports(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
         if not side:
             yield rule.at(place)
     if summary.defaults and summary.ir_version >= OLDEST_IR_OF_DEFAULTS:
-        yield INITIALIZER_INPUT.at(place, found=shown(summary.defaults))
+        yield INITIALIZER_INPUT.at(place, found=name_list(summary.defaults))
     for port in summary.inputs:
         elements = prod(size for size in port.shape or () if isinstance(size, int) and size >= 0)
         if not 0 < elements <= MAX_INPUT:
@@ -333,7 +335,7 @@ def _check_ports(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
         if port.elem_type not in PORT_TYPES:
             yield PORT_TYPE.at(place, found=show(port.elem_type), port=show(port.name))
     if doubles := [port.name for port in ports if port.elem_type == "float64"]:
-        yield FLOAT64.at(place, found=shown(doubles))
+        yield FLOAT64.at(place, found=name_list(doubles))
 
 
 def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place: InFile) -> Iterator[Finding]:
@@ -341,7 +343,7 @@ def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place
     for side, mine, theirs in (("inputs", summary.inputs, other.inputs), ("outputs", summary.outputs, other.outputs)):
         found, expected = ([_port_text(port) for port in ports] for ports in (mine, theirs))
         if found != expected:
-            yield INT8_PORTS.at(place, found=shown(found), expected=shown(expected), side=side, model=name)
+            yield INT8_PORTS.at(place, found=name_list(found), expected=name_list(expected), side=side, model=name)
 
 
 def _port_text(port: Port) -> str:
@@ -353,9 +355,9 @@ def _port_text(port: Port) -> str:
 def _check_operators(summary: OnnxSummary, kind: Kind, place: InFile) -> Iterator[Finding]:
     allowed = ALLOWED_OPS if kind.allowed_ops is None else ALLOWED_OPS & kind.allowed_ops
     if foreign := sorted(f"{domain}::{op}" for domain, op in summary.ops if domain):
-        yield DOMAIN.at(place, found=shown(foreign))
+        yield DOMAIN.at(place, found=name_list(foreign))
     if refused := sorted(op for domain, op in summary.ops if not domain and op not in allowed):
-        yield OPERATOR.at(place, found=shown(refused), kind=kind.name, count=len(allowed))
+        yield OPERATOR.at(place, found=name_list(refused), kind=kind.name, count=len(allowed))
     for sized in summary.sized:
         node = f"{sized.op} {show(sized.node)}"
         if sized.op == "Loop" and sized.size is None:
@@ -371,12 +373,12 @@ def _check_age(summary: OnnxSummary, policy: Policy, place: InFile) -> Iterator[
     version = summary.opsets.get("")
     if version is None or version < OLDEST_OPSET:
         found = "none" if version is None else version
-        yield OPSET.at(place, found=found, expected=f"{OLDEST_OPSET} or later", what="opset")
+        yield OPSET.at(place, found=found, expected=f"{OLDEST_OPSET} or later", subject="opset")
     numbers = (("opset", version or 0, "max_opset"), ("IR version", summary.ir_version, "max_ir_version"))
-    for what, number, field in numbers:
+    for subject, number, field in numbers:
         limit = policy.extra.get(field)
         if limit is not None and number > limit:
-            yield OPSET.at(place, found=number, expected=f"at most {limit} (`{field}` of the policy)", what=what)
+            yield OPSET.at(place, found=number, expected=f"at most {limit} (`{field}` of the policy)", subject=subject)
 
 
 def _check_opset(summary: OnnxSummary, view: VerifiedEntry, name: str, place: InFile) -> Iterator[Finding]:
@@ -384,8 +386,8 @@ def _check_opset(summary: OnnxSummary, view: VerifiedEntry, name: str, place: In
     if version is None:
         return
     if unused := sorted(set(summary.opsets) - {""} - {domain for domain, _ in summary.ops}):
-        yield DOMAIN_UNUSED.at(place, found=shown(unused))
-    if name.endswith(INT8) and view.entry.manifest is None:
+        yield DOMAIN_UNUSED.at(place, found=name_list(unused))
+    if name.endswith(INT8_SUFFIX) and view.entry.manifest is None:
         return  # the documents' opset is that of the file it was quantised from
     document, entry = view.manifest or {}, view.entry.document
     for source, word, is_, says in (

@@ -16,7 +16,7 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Evidence, Json, Policy, Verdict
 
-DEMOTE = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
+DEMOTE_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
 
 ON_SMOKE = FindingRule(
     "promotion-on-smoke",
@@ -33,7 +33,7 @@ RANDOM_ROWS = FindingRule(
     hint="run `registry flip {id} --demote --reason ...`, then train on a corpus",
     example="train --smoke, promoted by hand",
 )
-MISSING = FindingRule(
+VERDICT_MISSING = FindingRule(
     "promotion-missing",
     "production entry without a promotion",
     why="smoke was set to false by hand, without evidence.",
@@ -42,46 +42,46 @@ MISSING = FindingRule(
     hint="set smoke to true and run `registry flip {id}`",
     example='"smoke": false',
 )
-KIND = FindingRule(
+KIND_DISALLOWS = FindingRule(
     "promotion-kind",
     "promotion that the kind does not allow",
     why="It bypasses the gate.",
     message="promotion that the policy of kind {kind!r} does not allow",
     expected="a verdict",
-    hint=DEMOTE,
+    hint=DEMOTE_HINT,
     example="manual: true for an ensemble",
 )
-HOLDS = FindingRule(
+DOES_NOT_PROMOTE = FindingRule(
     "verdict-holds",
     "verdict that does not promote",
     why="HOLD, or summary-only evidence, never makes production.",
     message="the verdict does not promote the entry",
     expected="PROMOTE",
-    hint=DEMOTE,
+    hint=DEMOTE_HINT,
     example='"verdict": "HOLD"',
 )
-OTHER = FindingRule(
+JUDGES_ANOTHER = FindingRule(
     "verdict-other",
     "verdict on another entry, manifest or evidence",
     why="It says nothing about these bytes.",
-    message="the verdict judges another {what}",
-    hint=DEMOTE,
+    message="the verdict judges another {subject}",
+    hint=DEMOTE_HINT,
     example="a verdict copied from ens_v1",
 )
-FIGURES = FindingRule(
+METRICS_DISAGREE = FindingRule(
     "verdict-disagrees",
     "verdict does not match the evidence",
     why="The verdict was edited, or the evidence was.",
     message="the verdict does not match the evidence: {difference}",
-    hint=DEMOTE,
+    hint=DEMOTE_HINT,
     example="mean_plcc 0.97, recomputed 0.93",
 )
-LOOSER = FindingRule(
+POLICY_LOOSER = FindingRule(
     "policy-looser",
     "policy loosened after the verdict",
     why="The next entry would pass a lower bar unseen.",
     message="the policy of kind {kind!r} is looser than the one {id} was judged by",
-    hint="restore the policy, or " + DEMOTE,
+    hint="restore the policy, or " + DEMOTE_HINT,
     example=">= 0.95 made >= 0.5",
 )
 NOT_MET = FindingRule(
@@ -106,8 +106,8 @@ def measure(view: EntryView, plugins: Plugins, request: GateRequest) -> Evidence
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
     if request.incumbent is not None and not evidence.problems and not compares(evidence.details):
-        what = f"incumbent {request.incumbent.entry.id}: found no comparison"
-        problem = f"{what}, expected a kind whose plugin compares entries: leave it out"
+        incumbent = f"incumbent {request.incumbent.entry.id}: found no comparison"
+        problem = f"{incumbent}, expected a kind whose plugin compares entries: leave it out"
         evidence = replace(evidence, problems=(problem,))
     return evidence
 
@@ -151,15 +151,15 @@ def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding
     if is_random(view):
         return [RANDOM_ROWS.at(view.row, "/smoke", found="random_rows: true", id=entry.id)]
     if promotion is None:
-        return [MISSING.at(view.row, "/smoke", found="no promotion", id=entry.id)]
+        return [VERDICT_MISSING.at(view.row, "/smoke", found="no promotion", id=entry.id)]
     if "imported_from" in promotion:
         if entry.manifest is None:
             return []
-        return [KIND.at(view.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
+        return [KIND_DISALLOWS.at(view.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
     if "manual" in promotion:
         if inspection.policy(entry.kind).gate == "manual":
             return []
-        return [KIND.at(view.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
+        return [KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
     return _check_verdict(view, promotion, inspection)
 
 
@@ -179,7 +179,7 @@ def _check_verdict(view: VerifiedEntry, promotion: Mapping[str, str], inspection
         incumbent = find_incumbent(view.entry.kind, inspection, policy.incumbent)
         evidence = measure(view, inspection.plugins, GateRequest(incumbent=incumbent))
     except RegistryError as error:
-        return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=DEMOTE.format(id=view.entry.id))]
+        return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=DEMOTE_HINT.format(id=view.entry.id))]
     return [*_check_evidence(verdict, evidence, view, policy, place)]
 
 
@@ -189,16 +189,16 @@ def _check_claims(verdict: Verdict, view: VerifiedEntry, policy: Policy, place: 
     if not verdict.promotes or verdict.summary_only or verdict.reasons:
         found = "summary-only evidence" if verdict.summary_only else verdict.decision
         found = f"PROMOTE with reasons against it: {verdict.reasons[0]}" if found == "PROMOTE" else found
-        yield HOLDS.at(place, "/verdict", found=found, id=entry.id)
-    for what, pointer, found, expected in (
+        yield DOES_NOT_PROMOTE.at(place, "/verdict", found=found, id=entry.id)
+    for subject, pointer, found, expected in (
         ("entry", "/entry", verdict.entry, entry.id),
         ("manifest", "/manifest_sha256", str(verdict.manifest_sha256), entry.sha256),
     ):
         if found != expected:
-            yield OTHER.at(place, pointer, found=found, expected=expected, what=what, id=entry.id)
+            yield JUDGES_ANOTHER.at(place, pointer, found=found, expected=expected, subject=subject, id=entry.id)
     if policy.is_looser_than(verdict.policy):
         found, expected = _rules(policy), _rules(verdict.policy)
-        yield LOOSER.at(view.row, "/promotion", found=found, expected=expected, kind=entry.kind, id=entry.id)
+        yield POLICY_LOOSER.at(view.row, "/promotion", found=found, expected=expected, kind=entry.kind, id=entry.id)
 
 
 def _check_evidence(
@@ -208,15 +208,17 @@ def _check_evidence(
     entry = view.entry
     if evidence.summary_only:
         found = "a summary without predictions"
-        yield HOLDS.at(view.row, "/promotion", found=found, expected="predictions", id=entry.id)
+        yield DOES_NOT_PROMOTE.at(view.row, "/promotion", found=found, expected="predictions", id=entry.id)
     if verdict.evidence_sha256 != evidence.sha256:
-        digests = {"found": str(verdict.evidence_sha256), "expected": str(evidence.sha256)}
-        yield OTHER.at(place, "/evidence_sha256", **digests, what="evidence", id=entry.id)
+        found, expected = str(verdict.evidence_sha256), str(evidence.sha256)
+        yield JUDGES_ANOTHER.at(
+            place, "/evidence_sha256", found=found, expected=expected, subject="evidence", id=entry.id
+        )
     for line in disagreements(verdict.metrics, evidence.metrics, required(verdict, policy, evidence)):
-        yield FIGURES.at(place, "/metrics", difference=line, id=entry.id)
+        yield METRICS_DISAGREE.at(place, "/metrics", difference=line, id=entry.id)
     if verdict.policy != policy:
         for reason in judge(verdict.policy.unsigned, evidence, entry).reasons:
-            yield FIGURES.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
+            yield METRICS_DISAGREE.at(place, "/policy", difference=f"its own policy rejects it ({reason})", id=entry.id)
     for reason in judge(policy.unsigned, evidence, entry).reasons:  # signatures have findings of their own
         yield NOT_MET.at(view.row, "/smoke", reason=reason, id=entry.id)
 

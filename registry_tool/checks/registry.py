@@ -17,7 +17,7 @@ from registry_tool.documents.entries import ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level, Progress
-from registry_tool.legacy.manifests import check_loose_manifests
+from registry_tool.legacy.manifests import check_unpinned_manifests
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
@@ -91,8 +91,8 @@ def _check_all(inspection: Inspection, progress: Progress | None, trust: Trust |
             if progress:
                 progress("entries", done * count // len(slices), count)
     if registry.schema_version < 2 and not loaded.findings:
-        loose, seen = check_loose_manifests(inspection)
-        findings += loose
+        unpinned, seen = check_unpinned_manifests(inspection)
+        findings += unpinned
         known |= seen
     findings += declared
     if isinstance(items, Finding):
@@ -151,8 +151,8 @@ def _check_ids(loaded: Loaded) -> Iterator[tuple[int, Finding]]:
     for index, entry in enumerate(loaded.registry.entries):
         key = one_name(entry.id)
         if key in seen:
-            at = f"/models/{loaded.places[index]}/id"
-            yield index, ID_DUPLICATE.at(InFile(loaded.name, entry.id), at, id=entry.id)
+            place = f"/models/{loaded.places[index]}/id"
+            yield index, ID_DUPLICATE.at(InFile(loaded.name, entry.id), place, id=entry.id)
         seen[key] = entry.id
 
 

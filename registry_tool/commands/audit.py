@@ -26,7 +26,7 @@ from registry_tool.errors import ExitCode
 def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form: str) -> None:
     """Make a registry of version 2 from one of version 0 or 1.
 
-    Pins what nothing pinned, joins an ensemble's rows and its loose manifest into one entry, and lists every finding
+    Pins what nothing pinned, joins an ensemble's rows and its unpinned manifest into one entry, and lists every finding
     with what became of it. The old folder is not written to; the new one appears whole or not at all.
 
     \b
@@ -69,9 +69,9 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 
     path = find(registry)
     if day is not None:
-        then = past.as_of(path, past.moment(day), entry_id)
-        emit(form, lambda: audit.as_of_document(then), lambda: audit.as_of(then))
-        ctx.exit(ExitCode.OK if then.rows else ExitCode.REJECTED)
+        production = past.as_of(path, past.moment(day), entry_id)
+        emit(form, lambda: audit.as_of_document(production), lambda: audit.as_of(production))
+        ctx.exit(ExitCode.OK if production.rows else ExitCode.REJECTED)
     if entry_id is None:
         raise click.UsageError("name an ID, or a day: --as-of DATE")
     found = past.history(path, entry_id)

@@ -191,5 +191,5 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
     if not done.done:
         click.echo(f"{entry_id}: not flipped", err=True)
         ctx.exit(ExitCode.REJECTED)
-    where = f", verdict in {done.verdict_path}" if done.verdict_path else f": {reason}"
-    click.echo(f"{entry_id}: production{where}", err=True)
+    ending = f", verdict in {done.verdict_path}" if done.verdict_path else f": {reason}"
+    click.echo(f"{entry_id}: production{ending}", err=True)

@@ -292,7 +292,7 @@ def plugins(ctx: click.Context, form: str) -> None:
 def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: str | None) -> None:
     """Print the JSON Schema of a document: of the registry, of a kind's manifest, of what commands print.
 
-    Without KIND: list them all. Each stands alone: it refers to no other file.
+    Without KIND: list them all. None refers to another file.
 
     \b
     Examples:

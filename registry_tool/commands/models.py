@@ -28,7 +28,7 @@ from registry_tool.rows.cells import Table
 from registry_tool.toolkit import FORMATS, Text, plot_option
 from registry_tool.values import Json, visible
 
-FORMULA = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
+FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
 
 
 class TrainGroup(click.Group):
@@ -241,7 +241,7 @@ def inert(columns: Mapping[str, Sequence[Json] | Column]) -> Table:
     """A text that a spreadsheet would run as a formula is quoted in CSV, as spreadsheets themselves do."""
 
     def cell(value: Json) -> Json:
-        return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+        return f"'{value}" if isinstance(value, str) and FORMULA_PATTERN.match(value) else value
 
     def column(values: Sequence[Json] | Column) -> Sequence[Json] | Column:
         if isinstance(values, Text):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from registry_tool.values import Json
 
 
-CONTROL = re.compile("[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]")  # but the tab, and the escape of colours
+# Control characters but the tab, and the escape of colours.
+CONTROL_PATTERN = re.compile("[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Context:
@@ -96,7 +97,7 @@ def show(lines: str | Iterable[str]) -> None:
     Each of several lines stays one: what would begin another (a command to GitHub's log, say) is spelt out.
     """
     colour = False if os.environ.get("NO_COLOR") else None
-    for line in [lines] if isinstance(lines, str) else (CONTROL.sub(_spelt, line) for line in lines):
+    for line in [lines] if isinstance(lines, str) else (CONTROL_PATTERN.sub(_spelt, line) for line in lines):
         click.echo(line, color=colour)
 
 

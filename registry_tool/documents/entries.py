@@ -77,17 +77,17 @@ PLUGIN_FAILED = FindingRule(
 )
 
 
-def pins_of(manifest: Json, at: str = "") -> Iterator[tuple[str, Mapping[str, Json], str]]:
+def pins_of(manifest: Json, base: str = "") -> Iterator[tuple[str, Mapping[str, Json], str]]:
     """Every pin of a manifest: (key that names the file, the pinning object, its pointer), in document order."""
     if isinstance(manifest, Mapping):
         for key in PIN_KEYS:
             if isinstance(manifest.get(key), str):
-                yield key, manifest, at
+                yield key, manifest, base
         for name, value in manifest.items():
-            yield from pins_of(value, at + pointer(name))
+            yield from pins_of(value, base + pointer(name))
     elif isinstance(manifest, list | tuple):
         for index, value in enumerate(manifest):
-            yield from pins_of(value, at + pointer(index))
+            yield from pins_of(value, base + pointer(index))
 
 
 def stem(onnx: str) -> str:
@@ -182,8 +182,8 @@ class PinnedFiles:
                 pin, artifact.pointer, found=found.sha256, expected=artifact.sha256, hint=hint, file=artifact.path
             )
         if artifact.size is not None and artifact.size != found.size:
-            sizes = {"found": f"{found.size} bytes", "expected": f"{artifact.size} bytes"}
-            return SIZE_MISMATCH.at(pin, artifact.pointer, **sizes, file=artifact.path)
+            size, expected = f"{found.size} bytes", f"{artifact.size} bytes"
+            return SIZE_MISMATCH.at(pin, artifact.pointer, found=size, expected=expected, file=artifact.path)
         return found
 
     def _has_converted_lines(self, artifact: Artifact, limit: int) -> bool:
@@ -360,13 +360,13 @@ class _Verification:
 
     def _pin_manifest(self, path: str, manifest: Mapping[str, Json]) -> None:
         place, artifacts = InFile(path, self._entry.id), self._files.artifacts
-        for key, pin, at in pins_of(manifest):
+        for key, pin, base in pins_of(manifest):
             name, digest = pin[key], pin.get("sha256")
             if not isinstance(digest, str) or not SHA256_PATTERN.match(digest):
-                self._findings.append(PIN_MISSING.at(place, at + pointer(key), file=name))
+                self._findings.append(PIN_MISSING.at(place, base + pointer(key), file=name))
                 continue
             artifact = Artifact(
-                posixpath.join(posixpath.dirname(path), name), digest, None, path, at + pointer("sha256")
+                posixpath.join(posixpath.dirname(path), name), digest, None, path, base + pointer("sha256")
             )
             known = artifacts.setdefault(name, artifact)
             if known.sha256 != digest:
@@ -380,8 +380,8 @@ class _Verification:
         if "int8_sha256" in document:
             self._pin(self._artifact(f"{stem(onnx)}.int8.onnx", document["int8_sha256"], "int8_sha256"))
         for index, pin in enumerate(document.get("external_data", ())):
-            at = ("external_data", index, "sha256")
-            self._pin(self._artifact(pin["path"], pin["sha256"], *at, size=pin["bytes"]))
+            field = ("external_data", index, "sha256")
+            self._pin(self._artifact(pin["path"], pin["sha256"], *field, size=pin["bytes"]))
         self._read_sidecar(f"{stem(onnx)}.json")
 
     def _read_sidecar(self, path: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
 
-MAX_VIOLATIONS = 50  # a document: past this, more lines help nobody
+MAX_VIOLATIONS = 50  # a document: more lines than that do not help
 MAX_SHOWN = 80  # characters of a found value in a message
 
 
@@ -102,8 +102,8 @@ def violations(document: Json, schema: Mapping[str, Json]) -> list[Finding]:
             if len(found) >= MAX_VIOLATIONS:
                 break
     except Exception as error:  # our own schemas are tested; what is wrong here is a plugin's
-        what = str(error).partition("\n")[0]
-        raise PluginError(f"its schema is no JSON Schema: {type(error).__name__}: {what}: repair it") from error
+        text = str(error).partition("\n")[0]
+        raise PluginError(f"its schema is no JSON Schema: {type(error).__name__}: {text}: repair it") from error
     return sorted(set(found), key=lambda v: (v.pointer or "", v.code, v.message))
 
 

@@ -17,7 +17,7 @@ from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
 from registry_tool.values import Json, Registry, visible
 
-NAMES = ("model/registry.json", "registry.json")
+REGISTRY_NAMES = ("model/registry.json", "registry.json")
 MAX_NEARBY = 5  # registries that a message lists
 VERSION = 2
 VERSION_UNKNOWN = FindingRule(
@@ -73,10 +73,10 @@ class Loaded:
         return self.path.name
 
 
-def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
+def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], start: Path) -> Path:
     """The registry to work on: the argument, REGISTRY_JSON, or one here or in a parent folder.
 
-    A name that does not end in .json is a folder and stands for the registry.json in it.
+    A name that does not end in .json is a folder: the registry.json in it is meant.
     Raises InputError where there is none, or where two lie side by side.
     """
     if argument == "":
@@ -85,31 +85,33 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
     if named:
         path = Path(named)
         return path if path.suffix == ".json" and not path.is_dir() else path / "registry.json"
-    found = _search(here)
+    found = _search(start)
     if found is None:
-        below = [visible(path.relative_to(here).as_posix()) for path in _below(here)]
+        below = [visible(path.relative_to(start).as_posix()) for path in _below(start)]
         nearby = f" (further down: {', '.join(below)})" if below else ""
         raise InputError(
-            f"{here}: found no registry{nearby}, expected {' or '.join(NAMES)} here or in a parent folder: "
+            f"{start}: found no registry{nearby}, expected {' or '.join(REGISTRY_NAMES)} here or in a parent folder: "
             "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON, or make one: "
             "`registry init`"
         )
     return found
 
 
-def find_or_new(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], here: Path) -> Path:
-    """The same for a command that makes a registry where there is none: `model/registry.json` here."""
+def find_or_new(argument: str | os.PathLike[str] | None, environment: Mapping[str, str], start: Path) -> Path:
+    """The same for a command that makes a registry where there is none: `model/registry.json` in `start`."""
     named = argument is not None or environment.get("REGISTRY_JSON")
-    return find(argument, environment, here) if named else _search(here) or here / NAMES[0]
+    return find(argument, environment, start) if named else _search(start) or start / REGISTRY_NAMES[0]
 
 
-def _search(here: Path) -> Path | None:
+def _search(start: Path) -> Path | None:
     """The registry of the nearest folder that has one. Raises InputError where two lie side by side."""
-    for folder in (here, *here.parents):
-        found = [folder / name for name in NAMES if os.path.lexists(folder / name) and not (folder / name).is_dir()]
+    for folder in (start, *start.parents):
+        found = [
+            folder / name for name in REGISTRY_NAMES if os.path.lexists(folder / name) and not (folder / name).is_dir()
+        ]
         if len(found) > 1:
             raise InputError(
-                f"{folder}: found {' and '.join(NAMES)}, expected one registry: name one with --registry PATH "
+                f"{folder}: found {' and '.join(REGISTRY_NAMES)}, expected one registry: name one with --registry PATH "
                 "(validate takes it as its argument) or REGISTRY_JSON"
             )
         if found:
@@ -117,13 +119,13 @@ def _search(here: Path) -> Path | None:
     return None
 
 
-def _below(here: Path) -> list[Path]:
+def _below(start: Path) -> list[Path]:
     """Registries of the folders in this one, at most MAX_NEARBY, for a message."""
     try:
-        folders = sorted(folder for folder in here.iterdir() if not folder.name.startswith(".") and folder.is_dir())
+        folders = sorted(folder for folder in start.iterdir() if not folder.name.startswith(".") and folder.is_dir())
     except OSError:
         return []
-    return [path for folder in folders for name in NAMES if (path := folder / name).is_file()][:MAX_NEARBY]
+    return [path for folder in folders for name in REGISTRY_NAMES if (path := folder / name).is_file()][:MAX_NEARBY]
 
 
 def load(path: Path) -> Loaded | Unreadable:
@@ -141,7 +143,7 @@ def load(path: Path) -> Loaded | Unreadable:
 
 
 def read(path: Path, data: bytes) -> Loaded | Unreadable:
-    """A registry from the bytes that stand (or stood, at a git revision) at `path`."""
+    """A registry from the bytes that are (or, at a git revision, were) at `path`."""
     with _uncollected():
         return _read(path, data)
 
@@ -229,8 +231,8 @@ def new(path: Path) -> Loaded:
 
 def schema_beside(path: Path, registry: Registry, kind: str) -> dict[str, Json]:
     """`$schema` of a new document two folders below the registry, in the folder that the registry's own one names."""
-    where = PurePosixPath(str(registry.extra.get("$schema", ""))).parent / f"{kind}.schema.json"
-    return {"$schema": f"../../{where}"} if not where.is_absolute() and (path.parent / where).is_file() else {}
+    schema = PurePosixPath(str(registry.extra.get("$schema", ""))).parent / f"{kind}.schema.json"
+    return {"$schema": f"../../{schema}"} if not schema.is_absolute() and (path.parent / schema).is_file() else {}
 
 
 def save(path: Path, registry: Registry) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError
-from registry_tool.git.repository import FETCH, Blob, blobs, git, is_shallow, path_in_repository
+from registry_tool.git.repository import FETCH_HINT, Blob, blobs, git, is_shallow, path_in_repository
 from registry_tool.values import EMPTY, Json
 
-FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%s"
+LOG_FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%s"
 Row = Mapping[str, Json]
 
 
@@ -43,7 +43,7 @@ class Event:
     details: sha256 of what the entry pins, and verdict, evidence_sha256, reason, fields, where there are any.
     """
 
-    what: str
+    action: str
     commit: str
     landed: datetime
     author: str
@@ -84,8 +84,8 @@ def history(path: Path, entry_id: str) -> History:
                 events.append(_event(step, old, new, entry_id, folder, rows))
     shallow = is_shallow(folder)
     if not events:
-        where = f"the history here is shallow: {FETCH}" if shallow else "check the id"
-        raise InputError(f"{path}: no entry {entry_id!r} in any commit, expected one that was committed: {where}")
+        hint = f"the history here is shallow: {FETCH_HINT}" if shallow else "check the id"
+        raise InputError(f"{path}: no entry {entry_id!r} in any commit, expected one that was committed: {hint}")
     return History(entry_id, tuple(events), shallow)
 
 
@@ -96,7 +96,7 @@ def as_of(path: Path, moment: datetime, entry_id: str | None = None) -> AsOf:
     step = next((step for step in reversed(_steps(path)) if step.date <= moment), None)
     if step is None:
         if shallow:
-            raise InputError(f"{path}: this shallow clone does not reach back to {moment.isoformat()}: {FETCH}")
+            raise InputError(f"{path}: this shallow clone does not reach back to {moment.isoformat()}: {FETCH_HINT}")
         return AsOf(moment, None, (), shallow)
     with blobs(folder) as blob:
         rows = _Rows(blob).of(step.new).values()
@@ -130,11 +130,11 @@ def _steps(path: Path) -> list[Step]:
 
 
 def _log(folder: Path, *arguments: str) -> list[Step]:
-    said = git(folder, "-c", "core.quotePath=off", "log", "--raw", "--no-abbrev", "-M", FORMAT, *arguments)
-    if said.returncode != 0:
-        raise InputError(f"git log: {' '.join(said.stderr.decode(errors='replace').split())[:300]}: check the clone")
+    log = git(folder, "-c", "core.quotePath=off", "log", "--raw", "--no-abbrev", "-M", LOG_FORMAT, *arguments)
+    if log.returncode != 0:
+        raise InputError(f"git log: {' '.join(log.stderr.decode(errors='replace').split())[:300]}: check the clone")
     steps = []
-    for block in said.stdout.decode(errors="replace").split("\x01")[1:]:
+    for block in log.stdout.decode(errors="replace").split("\x01")[1:]:
         head, _, rest = block.partition("\n")
         commit, parents, date, author, subject = head.split("\0", 4)
         for line in rest.splitlines():
@@ -174,10 +174,10 @@ def _event(step: Step, old: Row | None, new: Row | None, entry_id: str, folder: 
             source = one if became == new != was else source
     merge = step.commit if source is not step else None
     details = dict(_details(step, old, new, rows.blob))
-    return Event(_what(old, new), source.commit, step.date, source.author, source.subject, merge, details)
+    return Event(_action(old, new), source.commit, step.date, source.author, source.subject, merge, details)
 
 
-def _what(old: Row | None, new: Row | None) -> str:
+def _action(old: Row | None, new: Row | None) -> str:
     if new is None:
         return "removed from production" if old and not old.get("smoke", False) else "removed"
     smoke, was_smoke = new.get("smoke", False), old.get("smoke", False) if old else True

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import shown
 from registry_tool.strictjson import REGISTRY_MAX_BYTES
+from registry_tool.values import visible
 
-FETCH = "fetch full history (fetch-depth: 0)"
+FETCH_HINT = "fetch full history (fetch-depth: 0)"
 # A folder that looks like a bare repository is content, not a repository: git is not to read its configuration.
-SAFE = ("-c", "safe.bareRepository=explicit")
+SAFE_OPTIONS = ("-c", "safe.bareRepository=explicit")
 # What would make git read another repository than the one that was decided on, or other objects than those it names.
-REDIRECTING = (
+REDIRECTING_VARIABLES = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_COMMON_DIR",
@@ -55,7 +55,7 @@ def locate(registry: Path) -> Place:
     """The repository that holds a registry, decided by the names on the way to it, not by what they lead to.
 
     It is the nearest folder above the registry that has a `.git`. Raises InputError where there is none, where a link
-    stands between the two, where the repository is a submodule of another one, or where git refuses it.
+    lies between the two, where the repository is a submodule of another one, or where git refuses it.
     """
     absolute = Path(os.path.abspath(registry))
     tops = [folder for folder in absolute.parents if os.path.lexists(folder / ".git")]
@@ -70,15 +70,15 @@ def locate(registry: Path) -> Place:
     _refuse_links(registry, absolute.parent, tops[1] if len(tops) > 1 else top)
     answer = git(top, "rev-parse", "--show-toplevel")
     if answer.returncode != 0:
-        raise InputError(f"{shown(str(top))}: git says {_words(answer.stderr)!r}, expected a repository it can read")
+        raise InputError(f"{visible(str(top))}: git says {_words(answer.stderr)!r}, expected a repository it can read")
     if os.path.realpath(_line(answer.stdout)) != os.path.realpath(top):
         raise InputError(
-            f"{shown(str(top))}: git takes it for a part of {shown(_line(answer.stdout))}: repair its .git"
+            f"{visible(str(top))}: git takes it for a part of {visible(_line(answer.stdout))}: repair its .git"
         )
     if outer := _line(git(top, "rev-parse", "--show-superproject-working-tree").stdout):
         raise InputError(
-            f"{registry}: {shown(str(top))} is a submodule of {shown(outer)}, expected a registry in a repository of "
-            "its own: a change can make a folder a submodule; compare in a clone of its own, or use --base-file FILE"
+            f"{registry}: {visible(str(top))} is a submodule of {visible(outer)}, expected a registry in a repository "
+            "of its own: a change can make a folder a submodule; compare in a clone of its own, or use --base-file FILE"
         )
     return Place(top, absolute.relative_to(top).as_posix())
 
@@ -88,7 +88,7 @@ def _refuse_links(registry: Path, folder: Path, top: Path) -> None:
     for part in [*reversed(folder.parents), folder]:
         if part.is_relative_to(top) and part != top and part.is_symlink():
             raise InputError(
-                f"{registry}: {shown(str(part))} is a symbolic link, expected a folder: a link can lead to another "
+                f"{registry}: {visible(str(part))} is a symbolic link, expected a folder: a link can lead to another "
                 "registry than the one at the base; name the folder itself"
             )
 
@@ -110,7 +110,7 @@ def find_in_tree(place: Place, revision: str, path: str) -> Item | None:
         if item.mode in (LINK, SUBMODULE):
             what = "a symbolic link" if item.mode == LINK else "a submodule"
             raise InputError(
-                f"{revision[:12]}:{shown(name)}: found {what}, expected a folder or the registry itself: "
+                f"{revision[:12]}:{visible(name)}: found {what}, expected a folder or the registry itself: "
                 "compare with an older file: --base-file FILE"
             )
     if item is None or not item.mode.startswith(REGULAR):
@@ -235,11 +235,11 @@ def deleted(folder: Path, first: str | None = None, last: str | None = None) -> 
 
 
 def _command(folder: Path, *arguments: str) -> list[str]:
-    return ["git", *SAFE, "-C", str(folder), *arguments]
+    return ["git", *SAFE_OPTIONS, "-C", str(folder), *arguments]
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in REDIRECTING}
+    kept = {name: value for name, value in os.environ.items() if name not in REDIRECTING_VARIABLES}
     return kept | {"GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from registry_tool.documents.store import NAMES, Loaded, Unreadable, load, read
+from registry_tool.documents.store import REGISTRY_NAMES, Loaded, Unreadable, load, read
 from registry_tool.errors import InputError
 from registry_tool.git.repository import (
-    FETCH,
+    FETCH_HINT,
     REGULAR,
     Place,
     blobs,
@@ -25,12 +25,12 @@ from registry_tool.git.repository import (
     list_tree,
     locate,
 )
-from registry_tool.storage.files import shown
+from registry_tool.values import visible
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 SHORT_HASH = re.compile(r"[0-9a-f]{4,63}\Z")
 # What follows a name: its ancestors, ~2 or ^1, and ^{commit}.
-STEPS = re.compile(r"(?P<name>[^~^:?*\[\\\s]+?)(?P<steps>(?:~\d*|\^\d*|\^\{commit\})*)\Z")
+REVISION_PATTERN = re.compile(r"(?P<name>[^~^:?*\[\\\s]+?)(?P<steps>(?:~\d*|\^\d*|\^\{commit\})*)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     with blobs(place.top) as blob:
         data = blob(item.oid)
     if data is None:
-        raise InputError(f"--base {name}: {revision[:12]}:{shown(item.path)} cannot be read: check the clone")
+        raise InputError(f"--base {name}: {revision[:12]}:{visible(item.path)} cannot be read: check the clone")
     return Base(name, read(registry, data), revision, item.path, place.path)
 
 
@@ -103,10 +103,10 @@ def load_base_file(file: Path) -> Base:
 
 def _commit(top: Path, name: str) -> str:
     """The commit that a name means. Raises InputError where it means none, or more than one."""
-    parsed = STEPS.match(name)
+    parsed = REVISION_PATTERN.match(name)
     if parsed is None or name.startswith("-"):
         raise InputError(
-            f"--base {shown(name)!r}: expected a branch, a tag or a commit, perhaps with ~1 or ^1 after it"
+            f"--base {visible(name)!r}: expected a branch, a tag or a commit, perhaps with ~1 or ^1 after it"
             f"{_file_hint(name)}"
         )
     named = parsed["name"]
@@ -120,7 +120,7 @@ def _commit(top: Path, name: str) -> str:
             f"--base {name}: the name is ambiguous: {listed}: name one in full, --base {next(iter(commits))}"
         )
     if not commits:
-        raise InputError(f"--base {shown(name)}: {_why_not(top)}{_file_hint(name)}")
+        raise InputError(f"--base {visible(name)}: {_why_not(top)}{_file_hint(name)}")
     return next(iter(commits.values()))
 
 
@@ -159,13 +159,13 @@ def _fork_point(top: Path, name: str, commit: str) -> str:
     if f"parent {commit}" in document.splitlines():  # what actions/checkout makes: the parents are named, if not there
         return commit
     if is_shallow(top):
-        raise InputError(f"--base {name}: this shallow clone does not reach back to where HEAD left it: {FETCH}")
+        raise InputError(f"--base {name}: this shallow clone does not reach back to where HEAD left it: {FETCH_HINT}")
     raise InputError(f"--base {name}: it has no ancestor in common with HEAD: name a branch this one came from")
 
 
 def _why_not(top: Path) -> str:
     if is_shallow(top):
-        return f"git knows no such commit in this shallow clone, expected a revision: {FETCH}"
+        return f"git knows no such commit in this shallow clone, expected a revision: {FETCH_HINT}"
     return "git knows no such commit, expected a branch, a tag or a commit: check the name"
 
 
@@ -183,8 +183,8 @@ def _path_at(place: Place, name: str, revision: str, searched_from: Path | None)
         if before is not None and before != place.path:
             if find_in_tree(place, revision, place.path) is not None or _is_file(place.top, before):
                 raise InputError(
-                    f"--base {name}: at the base the registry was {shown(before)}, now {shown(place.path)} is found "
-                    "in its place, expected one of the two: name it with --registry"
+                    f"--base {name}: at the base the registry was {visible(before)}, now {visible(place.path)} is "
+                    "found in its place, expected one of the two: name it with --registry"
                 )
             return before
     if find_in_tree(place, revision, place.path) is not None:
@@ -196,10 +196,12 @@ def _search(place: Place, revision: str, folder: Path) -> str | None:
     """What a search for the registry finds at a revision: in a folder, or in one of its parents."""
     start = PurePosixPath(os.path.relpath(os.path.realpath(folder), os.path.realpath(place.top)))
     for parent in (start, *start.parents):
-        found = [path for path in (str(parent / name) for name in NAMES) if find_in_tree(place, revision, path)]
+        found = [
+            path for path in (str(parent / name) for name in REGISTRY_NAMES) if find_in_tree(place, revision, path)
+        ]
         if len(found) > 1:
             raise InputError(
-                f"{revision[:12]}: found {' and '.join(map(shown, found))}, expected one registry: "
+                f"{revision[:12]}: found {' and '.join(map(visible, found))}, expected one registry: "
                 "name one with --registry"
             )
         if found:
@@ -219,8 +221,8 @@ def _moved(place: Place, name: str, revision: str) -> str | None:
                 found.append(item.path)
     if len(found) > 1:
         raise InputError(
-            f"--base {name}: found {', '.join(sorted(map(shown, found)))} gone, expected one registry that became "
-            f"{shown(place.path)}: compare with a file: git show REV:PATH > old.json, then --base-file old.json"
+            f"--base {name}: found {', '.join(sorted(map(visible, found)))} gone, expected one registry that became "
+            f"{visible(place.path)}: compare with a file: git show REV:PATH > old.json, then --base-file old.json"
         )
     return found[0] if found else None
 

@@ -1,4 +1,4 @@
-"""joining.py: one entry of version 2 from a loose manifest and the rows of its members. Writes to the stage."""
+"""joining.py: one entry of version 2 from an unpinned manifest and the rows of its members. Writes to the stage."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry_tool.documents.entries import sha256_of
-from registry_tool.legacy.manifests import SHARED, json_files
+from registry_tool.legacy.manifests import SHARED_FIELDS, json_files
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, ENTRY_ID, Entry, Json
 
 STAGE_FOLDER = "joining"  # the folder of an ensemble until the digest of its manifest is known
-ORIGINALS_FOLDER = "migrated"  # in it: the loose documents as they were
+ORIGINALS_FOLDER = "migrated"  # in it: the unpinned documents as they were
 COMMON_FIELDS = ("license", "license_url", "description", "notes", "opset")  # kept where all rows agree on them
 
 
 @dataclass(frozen=True, slots=True)
-class Loose:
+class UnpinnedManifest:
     """A manifest that no entry pins. path: in the old registry's folder. digest: of its bytes."""
 
     path: str
@@ -51,7 +51,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """An ensemble made of the rows `members` and of the loose manifest at `source`.
+    """An ensemble made of the rows `members` and of the unpinned manifest at `source`.
 
     corrected: fields of that manifest in whose place the sidecars' were taken.
     """
@@ -62,28 +62,30 @@ class Joined:
     corrected: frozenset[str] = frozenset()
 
 
-def join(loose: Loose, transfer: Transfer) -> Joined:
+def join(manifest: UnpinnedManifest, transfer: Transfer) -> Joined:
     """Take over the files, with the registry's pins. Raises TransferError, FileProblem, OnnxError."""
     registry = transfer.inspection.registry
-    if not ENTRY_ID.match(loose.id):
-        raise TransferError(f"{loose.path}: its id {loose.id[:80]!r} cannot be an entry's: correct it")
-    if not isinstance(loose.document["members"], list):
-        raise TransferError(f"{loose.path}: its members are no list: correct it")
-    members = [_take_member(member, loose, transfer) for member in loose.document["members"]]
+    if not ENTRY_ID.match(manifest.id):
+        raise TransferError(f"{manifest.path}: its id {manifest.id[:80]!r} cannot be an entry's: correct it")
+    if not isinstance(manifest.document["members"], list):
+        raise TransferError(f"{manifest.path}: its members are no list: correct it")
+    members = [_take_member(member, manifest, transfer) for member in manifest.document["members"]]
     rows = {member.row.id: member.row for member in members if member.row is not None}
-    if any(row.id == loose.id for row in registry.entries if row.id not in rows):
-        raise TransferError(f"{loose.path}: the entry {loose.id} is none of its members: give one of them another id")
-    corrected = dict(_corrections(loose, members))
-    kept = {key: value for key, value in loose.document.items() if key != "smoke"}
-    migration = {"imported_from": transfer.digest, **_take_originals(loose, transfer)}
+    if any(row.id == manifest.id for row in registry.entries if row.id not in rows):
+        raise TransferError(
+            f"{manifest.path}: the entry {manifest.id} is none of its members: give one of them another id"
+        )
+    corrected = dict(_corrections(manifest, members))
+    kept = {key: value for key, value in manifest.document.items() if key != "smoke"}
+    migration = {"imported_from": transfer.digest, **_take_originals(manifest, transfer)}
     data = dump({**kept, "members": [member.document for member in members], **corrected, "migration": migration})
-    write_atomic(transfer.stage / loose.stage_folder / "manifest.json", data, root=transfer.stage)
-    folder = f"{loose.id}/{sha256_of(data)[:12]}"
-    (transfer.stage / loose.stage_folder).rename(transfer.stage / folder)
+    write_atomic(transfer.stage / manifest.stage_folder / "manifest.json", data, root=transfer.stage)
+    folder = f"{manifest.id}/{sha256_of(data)[:12]}"
+    (transfer.stage / manifest.stage_folder).rename(transfer.stage / folder)
     transfer.pinned["manifests"] += 1
     document = {
-        "id": loose.id,
-        "kind": loose.document["kind"],
+        "id": manifest.id,
+        "kind": manifest.document["kind"],
         "manifest": f"{folder}/manifest.json",
         "sha256": sha256_of(data),
         "smoke": True,
@@ -92,13 +94,13 @@ def join(loose: Loose, transfer: Transfer) -> Joined:
     if any(row.is_production for row in rows.values()):
         reason = f"joined from {len(rows)} entries of version {registry.schema_version}: no evidence came along"
         document["demotion"] = {"reason": reason, "manifest_sha256": sha256_of(data)}
-    return Joined(Entry.from_dict(document), loose.path, tuple(rows), frozenset(corrected))
+    return Joined(Entry.from_dict(document), manifest.path, tuple(rows), frozenset(corrected))
 
 
-def _take_member(member: Json, loose: Loose, transfer: Transfer) -> Member:
+def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -> Member:
     if not isinstance(member, dict) or not isinstance(member.get("onnx"), str):
-        raise TransferError(f"{loose.path}: one of its members names no ONNX file: correct it")
-    registry, path = transfer.inspection.registry, posixpath.join(posixpath.dirname(loose.path), member["onnx"])
+        raise TransferError(f"{manifest.path}: one of its members names no ONNX file: correct it")
+    registry, path = transfer.inspection.registry, posixpath.join(posixpath.dirname(manifest.path), member["onnx"])
     by_file = {row.onnx: row for row in registry.entries if row.onnx}
     row = registry.entry(str(member.get("id"))) or by_file.get(path)
     onnx = (row.onnx if row else None) or path
@@ -107,31 +109,31 @@ def _take_member(member: Json, loose: Loose, transfer: Transfer) -> Member:
         onnx,
         row.sha256 if row else str(member.get("sha256")),
         fields,
-        str(loose.document["kind"]),
-        lambda old: f"{loose.stage_folder}/{loose.inside(old)}",
+        str(manifest.document["kind"]),
+        lambda old: f"{manifest.stage_folder}/{manifest.inside(old)}",
     )
     digest = transfer.taken[onnx]
-    document: dict[str, Any] = {**member, "onnx": loose.inside(onnx), "sha256": digest}
+    document: dict[str, Any] = {**member, "onnx": manifest.inside(onnx), "sha256": digest}
     if row is not None:
         document["row"] = {key: value for key, value in fields.items() if key not in ("onnx", "sha256")}
 
     def inside(pin: Mapping[str, Json]) -> dict[str, Json]:
-        return {**pin, "path": loose.inside(pin["path"])}
+        return {**pin, "path": manifest.inside(pin["path"])}
 
     if model.external_data:
         document["external_data"] = [inside(pin) for pin in model.external_data]
     document |= {key: inside(pin) for key, pin in (("sidecar", model.sidecar), ("bundle", model.bundle)) if pin}
     if len(model.graphs) > 1:
-        document["int8"] = {"onnx": loose.inside(model.graphs[1]), "sha256": fields["int8_sha256"]}
+        document["int8"] = {"onnx": manifest.inside(model.graphs[1]), "sha256": fields["int8_sha256"]}
     sidecar = json_object(onnx, model.data) if model.data is not None else {}
     return Member(document, row, sidecar if sidecar.get("sha256", digest) == digest else EMPTY)
 
 
-def _corrections(loose: Loose, members: Sequence[Member]) -> Iterator[tuple[str, Json]]:
+def _corrections(manifest: UnpinnedManifest, members: Sequence[Member]) -> Iterator[tuple[str, Json]]:
     """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them."""
-    for key, theirs in SHARED:
+    for key, theirs in SHARED_FIELDS:
         first, *others = [member.sidecar.get(theirs) for member in members]
-        if first is not None and first != loose.document.get(key) and all(value == first for value in others):
+        if first is not None and first != manifest.document.get(key) and all(value == first for value in others):
             yield key, first
 
 
@@ -142,18 +144,18 @@ def _common_fields(rows: Sequence[Entry]) -> Iterator[tuple[str, Json]]:
             yield key, values[0]
 
 
-def _take_originals(loose: Loose, transfer: Transfer) -> dict[str, Json]:
-    """The loose manifest, and the verdicts named after it, kept and pinned as they were."""
+def _take_originals(manifest: UnpinnedManifest, transfer: Transfer) -> dict[str, Json]:
+    """The unpinned manifest, and the verdicts named after it, kept and pinned as they were."""
 
     def keep(source: str, digest: str | None = None) -> dict[str, Json]:
         target = f"{ORIGINALS_FOLDER}/{posixpath.basename(source)}"
-        transfer.take(source, digest, f"{loose.stage_folder}/{target}")
+        transfer.take(source, digest, f"{manifest.stage_folder}/{target}")
         return {"path": target, "sha256": transfer.taken[source]}
 
-    kept: dict[str, Json] = {"manifest": keep(loose.path, loose.digest)}
-    prefix, inspection = loose.path.removesuffix(".json"), transfer.inspection
+    kept: dict[str, Json] = {"manifest": keep(manifest.path, manifest.digest)}
+    prefix, inspection = manifest.path.removesuffix(".json"), transfer.inspection
     named = (path for path in json_files(inspection.folder, inspection.loaded) if path.startswith(prefix))
-    verdicts = [keep(path) for path in named if path != loose.path and _is_verdict(path, transfer)]
+    verdicts = [keep(path) for path in named if path != manifest.path and _is_verdict(path, transfer)]
     return kept | ({"verdicts": verdicts} if verdicts else {})
 
 

@@ -30,16 +30,16 @@ from registry_tool.storage.files import FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Json
 
-SLOT = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
-SHARED = (  # what a manifest says once for all its members: its field, and the sidecars' field
+ENCODER_COLUMN_PREFIX = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
+SHARED_FIELDS = (  # what a manifest says once for all its members: its field, and the sidecars' field
     ("feature_order", "feature_order"),
     ("feature_mean", "feature_mean"),
     ("feature_std", "feature_std"),
     ("codec_vocab", "encoder_vocab"),
     ("codec_vocab_version", "encoder_vocab_version"),
 )
-MIGRATE = "pin it with `registry migrate OLD -o NEW`"
-DISAGREES = "correct the one that is wrong, or train the ensemble into a registry of version 2"
+MIGRATE_HINT = "pin it with `registry migrate OLD -o NEW`"
+DISAGREES_HINT = "correct the one that is wrong, or train the ensemble into a registry of version 2"
 
 MEMBER_UNREGISTERED = FindingRule(
     "loose-member-unregistered",
@@ -64,7 +64,7 @@ MEMBER_DISAGREES = FindingRule(
     "manifest and member disagree",
     why="One of them describes another file.",
     message="the {field} differs from that in {document}",
-    hint=DISAGREES,
+    hint=DISAGREES_HINT,
     example="another sha256, seed or ensemble_id",
 )
 MEMBER_TWICE = FindingRule(
@@ -81,7 +81,7 @@ SIDECAR_DISAGREES = FindingRule(
     "manifest and sidecars disagree",
     why="Members would be fed what they were not trained on.",
     message="differs from {field} in the sidecars of {members}",
-    hint=DISAGREES,
+    hint=DISAGREES_HINT,
     example="feature_mean of an older run",
 )
 CODEC_WIDTH = FindingRule(
@@ -89,7 +89,7 @@ CODEC_WIDTH = FindingRule(
     "vocabulary that does not fit the codec input",
     why="The documented query fails in the runtime.",
     message="the vocabulary does not fit the codec input of {members}",
-    hint=DISAGREES,
+    hint=DISAGREES_HINT,
     example="6 encoders, 14 columns",
 )
 SMOKE_MISMATCH = FindingRule(
@@ -140,20 +140,20 @@ class Member:
         return last if isinstance(last, int) else None
 
 
-def check_loose_manifests(inspection: Inspection) -> tuple[list[Finding], set[str]]:
+def check_unpinned_manifests(inspection: Inspection) -> tuple[list[Finding], set[str]]:
     """(findings, the files they account for) on manifests and verdicts that lie beside the models of a registry.
 
     A manifest is a JSON object of a kind that has a schema, or with `members` that name ONNX files. It is verified like
     an entry's manifest (schema, pins, plugins) and then compared with the registry's entries.
     """
-    loose = _LooseDocuments(inspection)
+    documents = _UnpinnedDocuments(inspection)
     for path in json_files(inspection.folder, inspection.loaded):
-        loose.read(path)
-    judged = contradictions(inspection.registry, loose.verdicts, loose.sidecars, loose.members)
-    return [*loose.findings, *loose.unlisted(), *judged], loose.paths
+        documents.read(path)
+    judged = contradictions(inspection.registry, documents.verdicts, documents.sidecars, documents.members)
+    return [*documents.findings, *documents.unlisted(), *judged], documents.paths
 
 
-class _LooseDocuments:
+class _UnpinnedDocuments:
     """The JSON documents beside the models that were read so far, and what was found in them."""
 
     def __init__(self, inspection: Inspection) -> None:
@@ -235,14 +235,14 @@ def json_files(folder: Folder, loaded: Loaded) -> Iterator[str]:
     registry = loaded.registry
     declared = (entry.document.get(field) for entry in registry.entries for field in ("manifest", "sigstore_bundle"))
     known = {loaded.name, *declared}
-    beside = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
+    folders = {"", *(posixpath.dirname(entry.onnx) for entry in registry.entries if entry.onnx)}
     try:
         items = folder.inventory()
     except FileProblem:
         return  # the inventory's own check reports it
     for item in items:
         is_json = item.kind != "folder" and item.path.endswith(".json")
-        if is_json and item.path not in known and posixpath.dirname(item.path) in beside:
+        if is_json and item.path not in known and posixpath.dirname(item.path) in folders:
             yield item.path
 
 
@@ -316,7 +316,7 @@ def _check_shared(
     smoke = manifest.get("smoke")
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
         yield SMOKE_MISMATCH.at(read, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
-    for key, theirs in SHARED:
+    for key, theirs in SHARED_FIELDS:
         mine = manifest.get(key)
         if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
             found, expected, ids = _text(mine), _text(differing[0].sidecar[theirs]), _names([m.id for m in differing])
@@ -327,7 +327,11 @@ def _check_shared(
     for member in members:
         layout = member.sidecar.get("codec_block_layout")
         columns = [str(column) for column in layout] if isinstance(layout, list) else []
-        extra = len(block) - slots if isinstance(block, list) else sum(not c.startswith(SLOT) for c in columns)
+        extra = (
+            len(block) - slots
+            if isinstance(block, list)
+            else sum(not c.startswith(ENCODER_COLUMN_PREFIX) for c in columns)
+        )
         width = member.codec_width or len(columns)
         if slots and width and slots + extra != width:
             needs.setdefault(width, []).append((extra, member.id))

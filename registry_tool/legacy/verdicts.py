@@ -59,6 +59,6 @@ def _failed(gate: Json) -> bool:
     )
 
 
-def _finding(entry: Entry, file: str, pointer: str, said: Mapping[str, Json]) -> Finding:
-    found = "verdict HOLD" if str(said.get("verdict")).strip().upper() == "HOLD" else "gate.passed false"
+def _finding(entry: Entry, file: str, pointer: str, gate: Mapping[str, Json]) -> Finding:
+    found = "verdict HOLD" if str(gate.get("verdict")).strip().upper() == "HOLD" else "gate.passed false"
     return CONTRADICTS.at(InFile(file, entry.id), pointer, found=found, id=entry.id)

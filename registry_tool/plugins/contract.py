@@ -17,8 +17,8 @@ from registry_tool import hookspec
 from registry_tool.errors import InputError, PluginError, RejectedError, WorldError
 from registry_tool.values import Json
 
-UNIONS = (types.UnionType, typing.Union)
-PLAIN = {type(None), bool, int, float, str}  # types of JSON values that hold no others
+UNION_TYPES = (types.UnionType, typing.Union)
+PLAIN_TYPES = {type(None), bool, int, float, str}  # types of JSON values that hold no others
 MAY_RAISE = (
     InputError,
     RejectedError,
@@ -29,14 +29,14 @@ MAY_RAISE = (
 class Guard:
     """Around every piece of a plugin's code: what it prints goes to standard error, what it raises is a PluginError.
 
-    A SystemExit too: no plugin ends the run. Ctrl-C passes, and so does what it `may_raise`. what: the hook, or what
+    A SystemExit too: no plugin ends the run. Ctrl-C passes, and so does what it `may_raise`. action: the hook, or what
     else was done, for the message.
     """
 
-    __slots__ = ("_passes", "_plugin", "_stdout", "_what")
+    __slots__ = ("_action", "_passes", "_plugin", "_stdout")
 
-    def __init__(self, plugin: str, what: str, may_raise: tuple[type[BaseException], ...] = ()) -> None:
-        self._plugin, self._what, self._passes = plugin, what, may_raise
+    def __init__(self, plugin: str, action: str, may_raise: tuple[type[BaseException], ...] = ()) -> None:
+        self._plugin, self._action, self._passes = plugin, action, may_raise
 
     def __enter__(self) -> None:
         self._stdout, sys.stdout = sys.stdout, sys.stderr
@@ -44,8 +44,8 @@ class Guard:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         sys.stdout = self._stdout
         if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
-            what = f"plugin {self._plugin}: {self._what} failed: {one_line(error)}"
-            raise PluginError(f"{what}: report it to its author") from error
+            failure = f"plugin {self._plugin}: {self._action} failed: {one_line(error)}"
+            raise PluginError(f"{failure}: report it to its author") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -88,32 +88,32 @@ def answer_of(hook: Callable[..., Any]) -> Answer:
     """The answer of a hook, from the annotations of its specification."""
     names = {**vars(hookspec), "click": click}
     hint = typing.get_type_hints(hook, names, include_extras=True)["return"]
-    if typing.get_origin(hint) in UNIONS:
+    if typing.get_origin(hint) in UNION_TYPES:
         (hint,) = (one for one in typing.get_args(hint) if one is not types.NoneType)
     container = typing.get_origin(hint)
     return Answer(hint, False) if container is None else Answer(typing.get_args(hint)[0], True, container)
 
 
-def mistyped(value: Any, hint: Any, at: str = "") -> str | None:
+def mistyped(value: Any, hint: Any, path: str = "") -> str | None:
     """What in a value is not of its type, and where; None where all is. Looks into fields, mappings and sequences."""
-    if hint is Any or (hint is Json and type(value) in PLAIN):
+    if hint is Any or (hint is Json and type(value) in PLAIN_TYPES):
         return None
     if hint is Json:
-        return _not_json(value, at)
+        return _not_json(value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in UNIONS:
+    if origin in UNION_TYPES:
         options = [option for option in arguments if (option is type(None)) is (value is None)] or arguments
-        wrong = [mistyped(value, option, at) for option in options]
+        wrong = [mistyped(value, option, path) for option in options]
         return None if None in wrong else wrong[0]
     kind = origin or hint
     if kind is collections.abc.Callable:
-        return None if callable(value) else _wrong(value, at, "a callable")
+        return None if callable(value) else _wrong(value, path, "a callable")
     if kind in (int, float):
         number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-        return None if number else _wrong(value, at, "a number" if kind is float else "an integer")
+        return None if number else _wrong(value, path, "a number" if kind is float else "an integer")
     if not isinstance(value, kind) or (kind is collections.abc.Sequence and isinstance(value, str | bytes)):
-        return _wrong(value, at, kind.__name__)
-    return _first_wrong((one, hint, at + name) for name, one, hint in _parts(value, kind, arguments))
+        return _wrong(value, path, kind.__name__)
+    return _first_wrong((one, hint, path + name) for name, one, hint in _parts(value, kind, arguments))
 
 
 def _parts(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any, Any]]:
@@ -128,23 +128,23 @@ def _parts(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Iterator[tuple[
         yield from ((f"[{name!r:.40}]", one, item) for name, one in value.items())
     elif kind is tuple and arguments[-1] is not Ellipsis:
         yield from ((f"[{i}]", one, item) for i, (one, item) in enumerate(zip(value, arguments, strict=True)))
-    elif arguments and not (arguments[0] is Json and {*map(type, value)} <= PLAIN):
+    elif arguments and not (arguments[0] is Json and {*map(type, value)} <= PLAIN_TYPES):
         yield from ((f"[{index}]", one, arguments[0]) for index, one in enumerate(value))
 
 
-def _not_json(value: Any, at: str) -> str | None:
+def _not_json(value: Any, path: str) -> str | None:
     match value:
         case collections.abc.Mapping():
-            return mistyped(value, collections.abc.Mapping[str, Json], at)
+            return mistyped(value, collections.abc.Mapping[str, Json], path)
         case list() | tuple():
-            return mistyped(value, collections.abc.Sequence[Json], at)
+            return mistyped(value, collections.abc.Sequence[Json], path)
         case None | bool() | int() | float() | str():
             return None
-    return _wrong(value, at, "a JSON value")
+    return _wrong(value, path, "a JSON value")
 
 
 def _first_wrong(parts: Iterator[tuple[Any, Any, str]]) -> str | None:
-    return next((wrong for one, hint, at in parts if (wrong := mistyped(one, hint, at))), None)
+    return next((wrong for one, hint, path in parts if (wrong := mistyped(one, hint, path))), None)
 
 
 @cache
@@ -152,11 +152,11 @@ def _fields(kind: type) -> tuple[tuple[str, Any, frozenset[type]], ...]:
     """(name, type, the plain types that are of that type and hold nothing) of the fields of a dataclass."""
     hints = typing.get_type_hints(kind, localns={"click": click}, include_extras=True)
     named = ((field.name, hints[field.name]) for field in dataclasses.fields(kind))
-    return tuple((name, hint, frozenset(t for t in PLAIN if _takes(hint, t))) for name, hint in named)
+    return tuple((name, hint, frozenset(t for t in PLAIN_TYPES if _takes(hint, t))) for name, hint in named)
 
 
 def _takes(hint: Any, plain: type) -> bool:
-    if typing.get_origin(hint) in UNIONS:
+    if typing.get_origin(hint) in UNION_TYPES:
         return any(_takes(option, plain) for option in typing.get_args(hint))
     return hint in (plain, Json, Any) or (hint is float and plain is int)
 
@@ -166,6 +166,6 @@ def _a(value: object) -> str:
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
-def _wrong(value: object, at: str, expected: str) -> str:
-    place = f" at {at.lstrip('.')}" if at else ""
+def _wrong(value: object, path: str, expected: str) -> str:
+    place = f" at {path.lstrip('.')}" if path else ""
     return f"{_a(value)}{place}, expected {expected}"

@@ -34,9 +34,9 @@ from registry_tool.hookspec import (
 from registry_tool.plugins.contract import MAY_RAISE, Answer, Guard, answer_of
 from registry_tool.values import Evidence
 
-GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
+ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
 ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
-END = object()
+NO_MORE_ITEMS = object()
 KIND_UNKNOWN = FindingRule(
     "kind-unknown",
     "unknown kind",
@@ -119,8 +119,8 @@ class Plugins:
         for kind in self._items(plugin, "registry_kinds", {}) or ():
             if kind.name in kinds or kind.name in self.kinds:
                 owner = plugin.name if kind.name in kinds else self.owner(kind.name).name
-                what = f"the kind {kind.name!r} is owned by plugin {owner} already"
-                raise PluginError(f"plugin {plugin.name}: {what}: uninstall one")
+                text = f"the kind {kind.name!r} is owned by plugin {owner} already"
+                raise PluginError(f"plugin {plugin.name}: {text}: uninstall one")
             kinds[kind.name] = kind
         self._check_prefixes(kinds.values(), plugin.name)
         return tuple(kinds.values())
@@ -247,8 +247,8 @@ def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Any:
 def _guarded(items: Iterator[Any], guard: Callable[[], Guard]) -> Iterator[Any]:
     while True:
         with guard():
-            item = next(items, END)
-        if item is END:
+            item = next(items, NO_MORE_ITEMS)
+        if item is NO_MORE_ITEMS:
             return
         yield item
 
@@ -260,7 +260,7 @@ def load() -> Plugins:
 
     plugins = Plugins()
     plugins.add(single_models, "onnx_kinds", __version__)
-    for entry_point in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.name):
+    for entry_point in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
         version = entry_point.dist.version if entry_point.dist else "0"
         try:
             with Guard(entry_point.name, f"import of {entry_point.value}"):

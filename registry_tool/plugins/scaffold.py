@@ -18,8 +18,8 @@ from registry_tool.hookspec import KIND_NAME
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.staging import NewFolder
 
-TEMPLATE = "ruler"
-FILES = (
+TEMPLATE_NAME = "ruler"
+TEMPLATE_FILES = (
     "README.md",
     "pyproject.toml",
     "rows.csv",
@@ -46,7 +46,7 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins) -> tuple[Path, 
     template = files("registry_tool.plugins").joinpath("template")
     folder = output if output is not None else Path(f"registry-{_dashed(name)}")
     with NewFolder(folder) as made:
-        for source in FILES:
+        for source in TEMPLATE_FILES:
             target = made.path / named(source, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             text = template.joinpath(*source.split("/")).read_text(encoding="utf-8")
@@ -56,8 +56,8 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins) -> tuple[Path, 
 
 def named(text: str, name: str) -> str:
     """The template's text with another name; beside a dash (`registry-ruler`, `ruler-graph`) its words take dashes."""
-    dashed = re.sub(rf"(?<=-){TEMPLATE}|{TEMPLATE}(?=-)", _dashed(name), text)
-    return dashed.replace(TEMPLATE, name)
+    dashed = re.sub(rf"(?<=-){TEMPLATE_NAME}|{TEMPLATE_NAME}(?=-)", _dashed(name), text)
+    return dashed.replace(TEMPLATE_NAME, name)
 
 
 def _dashed(name: str) -> str:

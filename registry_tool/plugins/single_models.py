@@ -38,7 +38,7 @@ KINDS = {
     "nr": "no-reference quality model: one ONNX file",
     "filter": "pre- or post-processing filter: one ONNX file",
 }
-REPEATED = (
+REPEATED_FIELDS = (
     "onnx",
     "sha256",
     "opset",
@@ -47,8 +47,8 @@ REPEATED = (
     "external_data",
     "license",
 )  # fields a sidecar may repeat
-FEATURES = "features"  # the feature input's name in every exporter of these models
-SHOWN = 80  # characters of a value in a message
+FEATURE_INPUT = "features"  # the feature input's name in every exporter of these models
+MAX_VALUE_CHARACTERS = 80  # characters of a value in a message
 EXPORT_AGAIN = "export the sidecar again"
 
 SIDECAR_MISSING = FindingRule(
@@ -152,7 +152,7 @@ def _missing(view: EntryView) -> Finding:
 
 def _repeated_fields(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
     """What the registry and the sidecar both say must be the same."""
-    for name in REPEATED:
+    for name in REPEATED_FIELDS:
         if name in sidecar and name in view.entry.document and sidecar[name] != view.entry.document[name]:
             found, expected = sidecar[name], view.entry.document[name]
             yield SIDECAR_DISAGREES.at(view, f"/{name}", found=found, expected=expected, field=name)
@@ -213,11 +213,11 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
         if place and names != real:
             yield rule.at(view, place, found=names, expected=real)
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}
-    others = [name for name in widths if name != FEATURES]
-    if FEATURES not in widths:
+    others = [name for name in widths if name != FEATURE_INPUT]
+    if FEATURE_INPUT not in widths:
         return  # pictures, say: nothing here names their columns
     for name, fields in (
-        (FEATURES, ("feature_order", "features", "feature_mean", "input_mean", "feature_std", "input_std")),
+        (FEATURE_INPUT, ("feature_order", "features", "feature_mean", "input_mean", "feature_std", "input_std")),
         (others[0] if len(others) == 1 else None, ("codec_block_layout", "encoder_vocab")),
     ):
         place, columns = _first(sidecar, *fields)
@@ -245,4 +245,4 @@ def _are_finite(value: Json) -> bool:
 def _short(value: Json) -> str:
     """A value on one line, cut where it is long."""
     text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 3]}..."

@@ -16,7 +16,7 @@ from registry_tool.workflows.migrate import Migration
 from registry_tool.workflows.reproduce import Outcome, Reproduced
 
 MOST_CHANGES = 10  # shown of a manifest
-OUTCOMES = {
+OUTCOME_TEXTS = {
     Outcome.IDENTICAL: ("green", "trained again, to the same bytes"),
     Outcome.WITHIN_TOLERANCE: ("yellow", "trained again, to other bytes: predictions agree within tolerance"),
     Outcome.UNEXPLAINED: ("red", "NOT reproduced: bytes differ, and nothing recorded explains it"),
@@ -70,17 +70,17 @@ def history(item: History) -> Iterator[str]:
     """One line an event, oldest first: when, what, on which evidence or for which reason, who, in which commit."""
     for event in item.events:
         details = event.details
-        said = [
+        facts = [
             f"sha256 {str(details.get('sha256'))[:12]}",
             f"evidence {details['evidence_sha256'][:12]}" if details.get("evidence_sha256") else "",
             "its verdict is not the pinned one" if details.get("verdict_holds") is False else "",
-            f"fields {', '.join(details['fields'])}" if event.what == "edited" else "",
+            f"fields {', '.join(details['fields'])}" if event.action == "edited" else "",
             f"reason: {details['reason']}" if "reason" in details else "",
         ]
         merged = f", merged in {event.merge[:12]}" if event.merge else ""
-        when = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
-        where = f"{event.author}, {event.commit[:12]}{merged}: {event.subject}"
-        yield visible(f"{when}  {event.what}: {'; '.join(filter(None, said))} ({where})")
+        landed = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+        source = f"{event.author}, {event.commit[:12]}{merged}: {event.subject}"
+        yield visible(f"{landed}  {event.action}: {'; '.join(filter(None, facts))} ({source})")
 
 
 def history_document(item: History) -> dict[str, Json]:
@@ -90,7 +90,7 @@ def history_document(item: History) -> dict[str, Json]:
         "shallow": item.shallow,
         "events": [
             {
-                "what": event.what,
+                "what": event.action,
                 "landed": event.landed.isoformat(),
                 "author": event.author,
                 "commit": event.commit,
@@ -104,11 +104,11 @@ def history_document(item: History) -> dict[str, Json]:
 
 
 def as_of(item: AsOf) -> Iterator[str]:
-    when = item.moment.isoformat(timespec="seconds")
+    moment = item.moment.isoformat(timespec="seconds")
     for row in item.rows:
-        yield visible(f"{row['id']}: production on {when}: sha256 {row.get('sha256')}, commit {item.commit}")
+        yield visible(f"{row['id']}: production on {moment}: sha256 {row.get('sha256')}, commit {item.commit}")
     if not item.rows:
-        yield f"nothing of that name was production on {when}"
+        yield f"nothing of that name was production on {moment}"
 
 
 def as_of_document(item: AsOf) -> dict[str, Json]:
@@ -123,13 +123,13 @@ def as_of_document(item: AsOf) -> dict[str, Json]:
 
 def reproduction(item: Reproduced) -> Iterator[str]:
     """The outcome, each file, what the manifest says otherwise, the environments' differences, the predictions."""
-    colour, words = OUTCOMES[item.outcome]
+    colour, words = OUTCOME_TEXTS[item.outcome]
     yield f"{item.entry}: {click.style(words, fg=colour, bold=True)}"
     for name, same in item.files.items():
         yield f"  {'same   ' if same else 'differs'} {name}"
     for change in sorted(item.changes, key=lambda change: change.explained)[:MOST_CHANGES]:
         why = "follows from the weights, or is rounding" if change.explained else "nothing recorded explains it"
-        yield f"  {visible(f'{change.pointer}: then {change.then!r:.60}, now {change.now!r:.60} ({why})')}"
+        yield f"  {visible(f'{change.pointer}: then {change.old!r:.60}, now {change.new!r:.60} ({why})')}"
     if len(item.changes) > MOST_CHANGES:
         yield f"  and {len(item.changes) - MOST_CHANGES} more values of the manifest: --format json"
     if item.added:
@@ -137,8 +137,8 @@ def reproduction(item: Reproduced) -> Iterator[str]:
     if item.outcome is Outcome.IDENTICAL:
         return
     for one in item.environment:
-        what = f"then {one.then or 'not recorded'}, now {one.now or 'not recorded'}"
-        yield f"  {visible(f'{one.name}: {what}')}{f': may explain it: {one.decides}' if one.decides else ''}"
+        versions = f"then {one.old or 'not recorded'}, now {one.new or 'not recorded'}"
+        yield f"  {visible(f'{one.name}: {versions}')}{f': may explain it: {one.decides}' if one.decides else ''}"
     if not any(one.decides for one in item.environment):
         yield "  no difference between then and now explains it: other training made these files"
     header = ["predictions", "largest difference", "RMS", "tolerance", "unit", ""]
@@ -155,9 +155,14 @@ def reproduction_document(item: Reproduced) -> dict[str, Json]:
         "entry": item.entry,
         "outcome": str(item.outcome),
         "files": dict(item.files),
-        "changes": [asdict(change) for change in item.changes],
+        "changes": [
+            {"pointer": change.pointer, "then": change.old, "now": change.new, "explained": change.explained}
+            for change in item.changes
+        ],
         "added": list(item.added),
-        "environment": [asdict(one) for one in item.environment],
+        "environment": [
+            {"name": one.name, "then": one.old, "now": one.new, "decides": one.decides} for one in item.environment
+        ],
         "agreements": [{**asdict(one), "holds": one.holds} for one in item.agreements],
         "warnings": list(item.warnings),
     }

@@ -10,7 +10,7 @@ from registry_tool.values import Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.reproduce import environment_of
 
-NOTHING = "not recorded"
+NOT_RECORDED = "not recorded"
 
 
 def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None) -> Iterator[str]:
@@ -27,16 +27,16 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
     facts = {
         "State": state,
         "Kind": f"`{entry.kind}`",
-        "Licence": entry.document.get("license", NOTHING),
+        "Licence": entry.document.get("license", NOT_RECORDED),
         "Pinned file": f"`{entry.path}`",
         "sha256": f"`{entry.sha256}`",
-        "Target": predicted(target, quote="`") if target.get("range") else NOTHING,
+        "Target": predicted(target, quote="`") if target.get("range") else NOT_RECORDED,
         "Inputs": _names(manifest, "feature_order"),
         "Encoders": _names(manifest, "codec_vocab"),
         "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"
         if corpus
-        else NOTHING,
-        "Rows digest": f"`{corpus['rows_sha256']}`" if corpus else NOTHING,
+        else NOT_RECORDED,
+        "Rows digest": f"`{corpus['rows_sha256']}`" if corpus else NOT_RECORDED,
     }
     yield from markdown_table([["", ""], *([name, str(value)] for name, value in facts.items())])
     yield from ("", "## What the evidence shows", "")
@@ -66,7 +66,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         yield from ("", "## How it was made", "")
         yield from markdown_table([["", ""], *([name, str(value)] for name, value in sorted(recipe.items()))])
         made = ", ".join(f"{name} {version}" for name, version in environment_of(manifest).items())
-        yield from ("", f"Environment: {made or NOTHING}.")
+        yield from ("", f"Environment: {made or NOT_RECORDED}.")
     yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
 
 
@@ -84,4 +84,4 @@ def _list(manifest: Mapping[str, Json], name: str) -> Sequence[Json]:
 
 
 def _names(manifest: Mapping[str, Json], name: str) -> str:
-    return ", ".join(f"`{plain(item)}`" for item in _list(manifest, name)) or NOTHING
+    return ", ".join(f"`{plain(item)}`" for item in _list(manifest, name)) or NOT_RECORDED

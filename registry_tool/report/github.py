@@ -20,7 +20,7 @@ from registry_tool.workflows.gate import Judgement
 from registry_tool.workflows.opening import usable
 from registry_tool.workflows.validate import Validation
 
-WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+ANNOTATION_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 MOST_ROWS, MOST_TEXT = 200, 400  # a step's summary ends at 1 MiB, with an error
 
 
@@ -30,7 +30,9 @@ def findings(results: Sequence[Validation]) -> Iterator[str]:
     for result, item in sorted(pairs, key=lambda pair: list(Severity).index(pair[1].severity)):
         place = (item.line, item.column) if item.line is not None else None
         words = (f"{item.entry}: " if item.entry else "") + item.words
-        yield _command(WORDS[item.severity], from_root(result.loaded.path, item.file), place, item.code, words)
+        yield _command(
+            ANNOTATION_LEVELS[item.severity], from_root(result.loaded.path, item.file), place, item.code, words
+        )
     for result in results:
         yield f"registry validate: {click.unstyle(list(text.validation(result))[-1])}"
 
@@ -53,8 +55,8 @@ def verdicts(items: Sequence[Judgement], loaded: Loaded | None, comparison: Comp
         for change in comparison.changes:
             place = of_entry(loaded, change.subject) if loaded else None
             file = from_root(loaded.path, None) if loaded else ""
-            title = f"{change.what} since {comparison.base.name}"
-            yield _command(WORDS[change.severity], file, place, title, str(change))
+            title = f"{change.action} since {comparison.base.name}"
+            yield _command(ANNOTATION_LEVELS[change.severity], file, place, title, str(change))
     yield from ("  " + click.unstyle(line) for line in lines)
 
 

@@ -18,9 +18,11 @@ from registry_tool.toolkit import is_numeric
 from registry_tool.values import Artifact, Json, Verdict
 from registry_tool.workflows.overview import Overview
 
-SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-MARKS = {"good": "✓ ", "bad": "✕ ", "note": ""}
-TONES = {Severity.ERROR: "bad", Severity.WARNING: "note", Severity.NOTE: "soft"}
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+)
+OUTCOME_MARKS = {"good": "✓ ", "bad": "✕ ", "note": ""}
+SEVERITY_TONES = {Severity.ERROR: "bad", Severity.WARNING: "note", Severity.NOTE: "soft"}
 STRONGEST_SHADE = 0.85  # of a cell's colour: text on it stays readable
 SHORT_LIST = 8  # items of a list that are shown in place; longer ones fold away
 
@@ -130,7 +132,7 @@ class Page:
 
 def render_overview(overview: Overview) -> str:
     """The same overview gives the same bytes: no time, no path of this machine."""
-    return templating.render("page.html.jinja", page=_page(overview), security=SECURITY)
+    return templating.render("page.html.jinja", page=_page(overview), security=CONTENT_SECURITY_POLICY)
 
 
 def _page(overview: Overview) -> Page:
@@ -149,7 +151,7 @@ def _page(overview: Overview) -> Page:
         unjudged="" if verdict else overview.unjudged,
         verdict=_judged(verdict) if verdict else None,
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
-        findings=[Found(str(f.severity), TONES[f.severity], f.code, str(f)) for f in overview.findings],
+        findings=[Found(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
         entry=entry.to_dict(),
         chain=list(_chain(overview)),
         made=f"Written by registry-tool {__version__} ({versions}) from the pinned files alone.",
@@ -175,7 +177,7 @@ def _badges(overview: Overview) -> Iterator[Badge]:
         yield Badge("smoke: not for use", "note")
     else:
         yield Badge("production", "bad" if errors or tone == "bad" else "good")
-    yield Badge(MARKS[tone] + word, tone)
+    yield Badge(OUTCOME_MARKS[tone] + word, tone)
     yield Badge(f"✕ {errors} error{'s' * (errors != 1)}", "bad") if errors else Badge("✓ validates", "good")
 
 

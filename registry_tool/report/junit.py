@@ -112,8 +112,8 @@ def render_validations(report: Validations) -> Rendered:
 
 
 def render_verdicts(report: Verdicts) -> Rendered:
-    where = from_root(report.path, None) if report.path else "evidence"
-    return Rendered([judgements(report.judgements, where, report.comparison)], document=True)
+    file = from_root(report.path, None) if report.path else "evidence"
+    return Rendered([judgements(report.judgements, file, report.comparison)], document=True)
 
 
 def render_ci(run: CiRun) -> Rendered:

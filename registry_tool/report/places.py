@@ -1,4 +1,4 @@
-"""places.py: where a finding stands, as a repository's tools name it: from the repository's root. Opens nothing."""
+"""places.py: where a finding is, as a repository's tools name it: from the repository's root. Opens nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def from_root(registry: Path, file: str | None) -> str:
     The root is the nearest parent with a `.git`; without one the working folder, if the registry is below it.
     """
     path = Path(os.path.abspath(registry))
-    here = Path(os.path.abspath("."))
+    current = Path(os.path.abspath("."))
     root = next((folder for folder in path.parents if os.path.lexists(folder / ".git")), None)
     if root is None:
-        root = here if here in path.parents else path.parent
+        root = current if current in path.parents else path.parent
     target = path if file in (None, ".") else path.parent / str(file)
     return Path(os.path.normpath(target)).relative_to(root).as_posix()
 

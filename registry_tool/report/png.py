@@ -24,7 +24,7 @@ MAX_COLUMNS = 3  # panels side by side
 PANEL_INCHES, PANEL_LEAST_INCHES = 5.2, 4.4  # width, least height
 NAME_INCHES, MAX_NAME_INCHES = 0.24, 0.45  # height of a line of an axis of names
 DOTS_PER_INCH = 120
-MARKERS = ("o", "s", "^", "D", "v", "P")  # lines differ without colour, too
+LINE_MARKERS = ("o", "s", "^", "D", "v", "P")  # lines differ without colour, too
 TEXT_CHARACTERS = 200  # longer texts are cut
 LARGE_TITLE_CHARACTERS = 90
 LEGEND_INCHES = 0.55  # below the axis
@@ -96,7 +96,7 @@ class _Look:
         if item.name:
             style["label"] = _text(item.name)
         pattern = (0, [float(part) for part in dash.split()]) if dash else "-"
-        return cls(drawn, MARKERS[(number - 1) % len(MARKERS)], pattern, style)
+        return cls(drawn, LINE_MARKERS[(number - 1) % len(LINE_MARKERS)], pattern, style)
 
 
 def _points(axes: Any, chart: Chart, item: Series, look: _Look) -> None:

@@ -83,7 +83,7 @@ REPORTERS: Mapping[str, Reporter] = MappingProxyType(
         "junit": Reporter("junit", "for test reports", JUDGED),
         "github": Reporter("github", "for annotations and the summary of a GitHub step", JUDGED),
         "markdown": Reporter("rules", "for documents", frozenset({"rules"})),
-        "html": Reporter("html", "one page that stands alone", frozenset({"overview"})),
+        "html": Reporter("html", "one page without other files", frozenset({"overview"})),
         "png": Reporter("png", "one picture", frozenset({"figures"})),
     }
 )

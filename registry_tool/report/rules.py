@@ -10,7 +10,7 @@ from registry_tool.report.reporters import Rendered, Rules
 from registry_tool.values import Json
 from registry_tool.workflows.explain import Group
 
-INTRODUCTION = """\
+PAGE_INTRODUCTION = """\
 # Findings
 
 Every finding of `registry validate` has a code that stays the same, and says where, what was found, what was expected
@@ -39,7 +39,7 @@ def listing(groups: Iterable[Group]) -> str:
 
 
 def document(groups: Iterable[Group]) -> dict[str, Json]:
-    """The JSON of `registry rule --format json`; NAME in a text stands for a value that each finding has."""
+    """The JSON of `registry rule --format json`; NAME in a text is a value that each finding has."""
     return {
         "rules": [
             {
@@ -76,7 +76,7 @@ def render_rules(report: Rules) -> Rendered:
 
 
 def _markdown(groups: Iterable[Group]) -> Iterator[str]:
-    yield INTRODUCTION
+    yield PAGE_INTRODUCTION
     for group in groups:
         yield from ("", f"## {group.heading}")
         for rule in group.rules:

@@ -21,9 +21,9 @@ from registry_tool.values import Json, visible
 from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.validate import Validation
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 SUPPRESSED: dict[str, Json] = {"suppressions": [{"kind": "external", "justification": "A known finding."}]}
-ROOT = "%SRCROOT%"  # what every path is relative to; a viewer knows where its checkout is
+ROOT_ID = "%SRCROOT%"  # what every path is relative to; a viewer knows where its checkout is
 
 
 def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding]] = ()) -> dict[str, Json]:
@@ -45,13 +45,13 @@ def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "originalUriBaseIds": {ROOT: {"description": {"text": "The root of the repository."}}},
+        "originalUriBaseIds": {ROOT_ID: {"description": {"text": "The root of the repository."}}},
         "results": [
             _result(result, finding, codes, prints) | (SUPPRESSED if number >= counted else {})
             for number, (result, finding) in enumerate(pairs)
         ],
     }
-    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
+    return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
 def _rule(code: str, rule: FindingRule | None) -> dict[str, Json]:
@@ -90,7 +90,7 @@ def _result(result: Validation, item: Finding, codes: Sequence[str], prints: Cou
 
 
 def _location(file: str, place: tuple[int, int | None] | None) -> dict[str, Json]:
-    physical: dict[str, Json] = {"artifactLocation": {"uri": quote(visible(file)), "uriBaseId": ROOT}}
+    physical: dict[str, Json] = {"artifactLocation": {"uri": quote(visible(file)), "uriBaseId": ROOT_ID}}
     if place is not None:
         physical["region"] = {"startLine": place[0], "startColumn": place[1] or 1}
     return {"physicalLocation": physical}

@@ -13,9 +13,9 @@ WIDTH, HEIGHT = 540, 400  # user units; text of 13 in them stays readable where 
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 12, 52
 NAME_CHARACTERS, NAME_HEIGHT = 30, 21  # of an axis of names; longer ones are cut
 FEW_POINTS = 60  # up to these are marks; more are small and pale, so that many in one place are seen to be many
-COLOURS = 6  # in the page's style: c1 to c6; beyond that they start again
-DASHES = ("", "7 4", "2 3", "9 3 2 3")  # lines differ without colour, too
-STAR = [(math.sin(i * math.pi / 5), -math.cos(i * math.pi / 5), (8.0, 3.4)[i % 2]) for i in range(10)]
+N_COLOURS = 6  # in the page's style: c1 to c6; beyond that they start again
+LINE_DASHES = ("", "7 4", "2 3", "9 3 2 3")  # lines differ without colour, too
+STAR_POINTS = [(math.sin(i * math.pi / 5), -math.cos(i * math.pi / 5), (8.0, 3.4)[i % 2]) for i in range(10)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def colours(series: Sequence[Series]) -> list[str]:
         if item.mark == "guide":
             found.append("guide")
         elif item.tone == "own":
-            found.append(f"c{turn % COLOURS + 1}")
+            found.append(f"c{turn % N_COLOURS + 1}")
             turn += 1
         else:
             found.append({"first": "c1", "muted": "c0"}.get(item.tone, item.tone))
@@ -101,7 +101,7 @@ def dashes(series: Sequence[Series]) -> list[str]:
     found, turn = [], 0
     for item in series:
         own = item.mark != "guide" and item.tone == "own"
-        found.append(DASHES[turn % len(DASHES)] if own else "")
+        found.append(LINE_DASHES[turn % len(LINE_DASHES)] if own else "")
         turn += own
     return found
 
@@ -234,7 +234,7 @@ def _way(frame: _Frame, item: Series) -> str:
 
 
 def _star(x: float, y: float) -> str:
-    return "M" + "L".join(f"{_number(x + r * across)} {_number(y + r * down)}" for across, down, r in STAR) + "Z"
+    return "M" + "L".join(f"{_number(x + r * across)} {_number(y + r * down)}" for across, down, r in STAR_POINTS) + "Z"
 
 
 def _key_block(thick: float) -> str:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from registry_tool.workflows.gate import Judgement
     from registry_tool.workflows.known_findings import Triage
 
-COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+SEVERITY_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 def finding(item: Finding) -> str:
     """`severity code where: message: found ..., expected ...: hint`, one line."""
-    severity = click.style(str(item.severity), fg=COLOURS[item.severity], bold=True)
+    severity = click.style(str(item.severity), fg=SEVERITY_COLOURS[item.severity], bold=True)
     entry = f"{item.entry}: " if item.entry else ""
     return f"{severity}[{item.code}] {visible(entry + str(item))}"
 
@@ -60,7 +60,7 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
     for reason in verdict.reasons:
         yield f"  - {visible(reason)}"
     for warning in verdict.warnings:
-        yield f"  {click.style('warning', fg=COLOURS[Severity.WARNING], bold=True)}: {visible(warning)}"
+        yield f"  {click.style('warning', fg=SEVERITY_COLOURS[Severity.WARNING], bold=True)}: {visible(warning)}"
     if details and item.evidence is not None and (evidence_table := item.evidence.table):
         yield ""
         yield from text_table(evidence_table.rows)
@@ -81,8 +81,8 @@ def changes(item: Comparison) -> Iterator[str]:
     if item.changes:
         yield f"other changes since {visible(str(item.base))}:"
     for change in item.changes:
-        severity = click.style(str(change.severity), fg=COLOURS[change.severity], bold=True)
-        yield f"  {severity}[{change.what}] {visible(str(change))}"
+        severity = click.style(str(change.severity), fg=SEVERITY_COLOURS[change.severity], bold=True)
+        yield f"  {severity}[{change.action}] {visible(str(change))}"
 
 
 def fields(document: Mapping[str, Json], indent: str = "") -> Iterator[str]:

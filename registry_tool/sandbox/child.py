@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 LARGE, COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
-WORDS = 300  # characters of a library's message
 FINDINGS = 10  # of one answer
 
 Answer = dict[str, Any]
@@ -87,9 +86,10 @@ def _send(answers: int, answer: Answer) -> None:
 
 
 def _plain(text: str) -> str:
-    """One line of plain ASCII: the words of a hostile file reach a terminal and a CI log."""
-    text = " ".join(text.split()).encode("ascii", "backslashreplace").decode()[:WORDS]
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """The words of a library in one line of plain ASCII."""
+    from registry_tool.values import one_line
+
+    return one_line(text)
 
 
 def read(model: bytes, others: Mapping[str, bytes]) -> Answer:

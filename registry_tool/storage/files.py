@@ -24,15 +24,18 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.findings import Finding, FindingRule, InFile
 from registry_tool.storage import disk
+from registry_tool.values import visible
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 LOCK_NAME = ".registry.lock"
-STAGING = ".staging-"  # prefix of every temporary file and folder
+STAGING_PREFIX = ".staging-"  # prefix of every temporary file and folder
 MAX_INVENTORY_FILES, MAX_FOLDERS_DEEP = 200_000, 32  # of an inventory
-LARGE, HELD_AT_MOST = 1 << 18, 64 << 20  # bytes of a file worth remembering; of such files held, all together
-SETTLED = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
+LARGE_FILE_BYTES = 1 << 18  # from this size on, a file is worth remembering
+MAX_BYTES_HELD = 64 << 20  # of such files, all together
+MAX_PATH_CHARACTERS = 200  # of a path in a message
+SETTLED_NS = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
 ANNEX_POINTER = re.compile(rb"/annex/objects/[^\n/]+\n")  # what git-annex keeps in place of an unlocked file
 
@@ -158,7 +161,13 @@ class FileProblem(InputError):
     def at(self, file: str, entry: str | None = None, pointer: str | None = None) -> Finding:
         """The finding on that file, at the pointer of what names the path."""
         place = InFile(file, entry)
-        return self.rule.at(place, pointer, found=self.found, expected=self.expected, file=shown(self.path))
+        return self.rule.at(
+            place,
+            pointer,
+            found=self.found,
+            expected=self.expected,
+            file=visible(self.path, MAX_PATH_CHARACTERS) or "''",
+        )
 
     def __str__(self) -> str:
         return self.at("").words
@@ -172,7 +181,7 @@ class InventoryItem(NamedTuple):
 
 
 _NAME = r"[\w-](?:[\w.-]{0,250}[\w-])?"  # ASCII, no dot at either end: nothing reserved, no `..`
-ORDINARY = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
+ORDINARY_PATH = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
 
 
 @lru_cache(maxsize=4096)
@@ -182,7 +191,7 @@ def check_path(text: str) -> str:
     Its NFKC form must pass too and have as many slashes, so that full-width dots and slashes are no way around. Names
     that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
     """
-    if ORDINARY(text) and len(text) <= 1024:
+    if ORDINARY_PATH(text) and len(text) <= 1024:
         return text
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
@@ -209,12 +218,7 @@ def fault_of(text: str) -> str | None:
 
 
 def _is_reserved(name: str) -> bool:
-    return name in (".git", LOCK_NAME) or name.startswith(STAGING)
-
-
-def shown(path: str) -> str:
-    path = path if len(path) <= 200 else path[:200] + "..."
-    return path if path and path.isprintable() else ascii(path)
+    return name in (".git", LOCK_NAME) or name.startswith(STAGING_PREFIX)
 
 
 class Contents:
@@ -282,12 +286,12 @@ class Folder(AbstractContextManager["Folder"]):
             _check_kind(path, before.st_mode)
             if before.st_size > max_bytes:
                 raise FileProblem(TOO_LARGE, path, f"{before.st_size} bytes", f"at most {max_bytes}")
-            if before.st_size < LARGE:
+            if before.st_size < LARGE_FILE_BYTES:
                 return Contents(_read_all(path, file, before), before.st_size)
             state = (path, before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
             if (known := self._known(state, hashed)) is not None:
                 return known
-            settled = time.time_ns() - before.st_ctime_ns > SETTLED
+            settled = time.time_ns() - before.st_ctime_ns > SETTLED_NS
             contents = Contents(_read_all(path, file, before), before.st_size)
         finally:
             os.close(file)
@@ -308,7 +312,7 @@ class Folder(AbstractContextManager["Folder"]):
             self._digests[state] = contents.sha256
             return
         self._held[state] = contents
-        while sum(held.size for held in self._held.values()) > HELD_AT_MOST:
+        while sum(held.size for held in self._held.values()) > MAX_BYTES_HELD:
             del self._held[next(iter(self._held))]
 
     def digest(self, path: str, algorithm: Callable[[], Any]) -> str:
@@ -445,7 +449,7 @@ def atomic_file(path: Path, *, root: Path | None = None) -> Iterator[IO[bytes]]:
     fsync of the folder, failed is it the new one. A link in its place is not written through.
     """
     *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
-    temporary = STAGING + os.urandom(8).hex()
+    temporary = STAGING_PREFIX + os.urandom(8).hex()
     with writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
         old = None
         with suppress(FileNotFoundError):
@@ -474,13 +478,13 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
     A target that holds these very files is left alone; RejectedError where it holds anything else.
     """
     *parents, name = check_path(target).split("/")
-    staging = STAGING + os.urandom(8).hex()
+    staging = STAGING_PREFIX + os.urandom(8).hex()
     with writing(root / target), _opened(root) as top, Folder(root) as folder:
         if folder.exists(target):
             if not _holds(folder, target, files):
                 raise RejectedError(f"{root / target}: it exists and holds other files: restore it or move it away")
             with _descended(top, parents) as parent:
-                _fsync_folder(parent)  # whoever published it may have been killed before this
+                _fsync_folder(parent)  # the process that published it may have been killed before this
             return
         try:
             disk.mkdir(staging, dir_fd=top)
@@ -556,4 +560,4 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: check the folder and run it again")
-        raise WorldError(f"{shown(str(path))}: it cannot be written: {reason}") from error
+        raise WorldError(f"{visible(str(path))}: it cannot be written: {reason}") from error

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from registry_tool.errors import WorldError
-from registry_tool.storage.files import LOCK_NAME, STAGING, shown, writing
+from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, writing
+from registry_tool.values import visible
 
 
 def clean_staging(root: Path) -> None:
@@ -19,9 +20,9 @@ def clean_staging(root: Path) -> None:
     with writing(root):
         for where, folders, files, folder in os.fwalk(root):  # follows no link
             for name in folders + files:
-                if name.startswith(STAGING) and name in folders:
+                if name.startswith(STAGING_PREFIX) and name in folders:
                     shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
-                elif name.startswith(STAGING):
+                elif name.startswith(STAGING_PREFIX):
                     os.unlink(name, dir_fd=folder)
             deep = len(Path(where).relative_to(root).parts) >= 2
             folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
@@ -29,7 +30,7 @@ def clean_staging(root: Path) -> None:
 
 @contextmanager
 def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
-    """Hold the registry's lock, a kernel lock: it ends with its process, so a killed holder blocks nobody.
+    """Hold the registry's lock, a kernel lock: it ends with its process, so a killed holder blocks no other.
 
     What killed runs left is removed first. A child forked while it is held shares it. WorldError after `timeout` s.
     """
@@ -44,7 +45,7 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
             _share(path, folder)
         except filelock.Timeout:
             who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
-            raise WorldError(f"{shown(str(path))}: {who}") from None
+            raise WorldError(f"{visible(str(path))}: {who}") from None
     try:
         clean_staging(root)
         yield

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import LOCK_NAME, STAGING, FileProblem, Folder
+from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, FileProblem, Folder
 
 
 class NewFolder(AbstractContextManager["NewFolder"]):
@@ -27,11 +27,11 @@ class NewFolder(AbstractContextManager["NewFolder"]):
         self.target = target.absolute()
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
             raise InputError(f"{target}: found a file or a link, expected a folder to make: name another")
-        prefix = f"{STAGING}{self.target.name}-"
+        prefix = f"{STAGING_PREFIX}{self.target.name}-"
         self.path = self.target.parent / (prefix + secrets.token_hex(8))
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            for old in self.target.parent.glob(f"{STAGING}*"):
+            for old in self.target.parent.glob(f"{STAGING_PREFIX}*"):
                 if old.name.startswith(prefix) and old.is_dir() and not old.is_symlink():
                     _remove_dead(old)
             self.path.mkdir()
@@ -69,13 +69,13 @@ class NewFolder(AbstractContextManager["NewFolder"]):
 
 def remove_whole(root: Path, target: str) -> None:
     """Remove a file or folder below `root`: first it takes a name that the next writer clears away. Under `locked`."""
-    aside = root / (STAGING + secrets.token_hex(8))
+    aside = root / (STAGING_PREFIX + secrets.token_hex(8))
     try:
         os.rename(root / target, aside)
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
     except OSError as error:
-        what = f"it cannot be removed: {error.strerror}: check who owns the folder; the next run removes the rest"
-        raise WorldError(f"{root / target}: {what}") from error
+        reason = f"it cannot be removed: {error.strerror}: check who owns the folder; the next run removes the rest"
+        raise WorldError(f"{root / target}: {reason}") from error
 
 
 def _broken(target: Path, error: OSError) -> WorldError:

@@ -49,7 +49,7 @@ def keep_output_apart() -> None:
 
 
 def reader_left() -> bool:
-    """Whether nobody reads standard output any more: a command that prints without end may stop."""
+    """Whether standard output has no reader any more: a command that prints without end may stop."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _Pipe) and raw.reader_left
 

@@ -19,7 +19,7 @@ from registry_tool.testing import child
 from registry_tool.testing.bench import Bench, plugin_of, tree
 
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("registry_"))
-GOOD = "good"  # id of the entry that `make_registry` trains
+GOOD_ID = "good"  # id of the entry that `make_registry` trains
 
 
 class Base:
@@ -46,7 +46,7 @@ class Base:
 
         A kind that cannot be trained, or not in seconds, brings an entry of its own here.
         """
-        self.bench(folder).train(GOOD, rows, self.arguments)
+        self.bench(folder).train(GOOD_ID, rows, self.arguments)
 
     def bench(self, folder: Path) -> Bench:
         """A registry in that folder, and the plugin under test alone."""
@@ -98,17 +98,17 @@ def _process() -> dict[str, Any]:
 @contextmanager
 def undisturbed(tmp_path: Path, *folders: Path) -> Iterator[None]:
     """Fails where what runs inside prints, writes into these folders or the current one, or changes the process."""
-    here, elsewhere = Path.cwd(), tmp_path / "elsewhere"
+    current, elsewhere = Path.cwd(), tmp_path / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    before, files, said = _process(), {folder: tree(folder) for folder in folders}, io.StringIO()
+    before, files, output = _process(), {folder: tree(folder) for folder in folders}, io.StringIO()
     os.chdir(elsewhere)
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             yield
         moved = Path.cwd() != elsewhere.resolve()
     finally:
-        os.chdir(here)
-    assert not said.getvalue(), f"a hook printed {said.getvalue()[:200]!r}: return a value, a Finding or a warning"
+        os.chdir(current)
+    assert not output.getvalue(), f"a hook printed {output.getvalue()[:200]!r}: return a value, a Finding or a warning"
     assert not moved, "a hook changed the current folder: leave it as it is"
     assert not any(elsewhere.iterdir()), "a hook wrote into the current folder: return bytes, the core writes"
     for name, value in _process().items():

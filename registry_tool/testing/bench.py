@@ -17,7 +17,7 @@ import click
 from registry_tool.documents.entries import VerifiedEntry, pins_of, sha256_of, stem
 from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level, TrainRequest
-from registry_tool.plugins.manager import GROUP, Plugins
+from registry_tool.plugins.manager import ENTRY_POINT_GROUP, Plugins
 from registry_tool.values import Json, Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import opening as opening_workflow
@@ -27,13 +27,13 @@ from registry_tool.workflows.opening import usable
 from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
-NAME = "tested"  # of the plugin under test
+PLUGIN_NAME = "tested"  # of the plugin under test
 Change = Callable[[dict[str, Any]], object]  # edits a document in place
 
 
 def plugin_of(plugin: object) -> object:
     """The plugin itself; a text is what its entry point says: `package.module` or `package.module:object`."""
-    return EntryPoint(NAME, plugin, GROUP).load() if isinstance(plugin, str) else plugin
+    return EntryPoint(PLUGIN_NAME, plugin, ENTRY_POINT_GROUP).load() if isinstance(plugin, str) else plugin
 
 
 def options_of(plugins: Plugins, kind: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Bench:
         self.path, self.plugin, self.kind, self._id = path, plugin, kind, id
         self.plugins = plugin if isinstance(plugin, Plugins) else Plugins()
         if self.plugins is not plugin:
-            self.plugins.add(plugin_of(plugin), NAME)
+            self.plugins.add(plugin_of(plugin), PLUGIN_NAME)
 
     def copy(self, folder: Path) -> Self:
         """The same in another folder, to be broken."""
@@ -142,8 +142,8 @@ class Bench:
     def pinned(self) -> list[str]:
         """The files that the entry's documents pin, those documents left out."""
         with self.view() as view:
-            own = {posixpath.basename(view.entry.manifest or ""), view.sidecar}
-            return [name for name in view.paths if name not in own]
+            documents = {posixpath.basename(view.entry.manifest or ""), view.sidecar}
+            return [name for name in view.paths if name not in documents]
 
     # ---- broken -------------------------------------------------------------------------------------------------
 

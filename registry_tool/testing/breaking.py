@@ -17,15 +17,15 @@ from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.strictjson import pointer
 from registry_tool.testing.base import undisturbed
-from registry_tool.testing.bench import NAME, Bench, plugin_of
+from registry_tool.testing.bench import PLUGIN_NAME, Bench, plugin_of
 from registry_tool.testing.changes import Place, few_changes
 from registry_tool.testing.using import ROW_HOOKS, VIEW_HOOKS, Using
 from registry_tool.values import Entry, Json
 from registry_tool.workflows.explain import declared
 
 OF_THE_FOLDER = "file-unregistered"  # the core says it of a file, where a manifest pins it no more
-STRANGER = "suite_stranger"  # a kind that the plugin under test does not own
-SHOWN = 10  # names in a failure
+FOREIGN_KIND = "suite_stranger"  # a kind that the plugin under test does not own
+MAX_CHANGES_SHOWN = 10  # names in a failure
 MOST_NEIGHBOURS = 40  # changed documents that are checked beside a broken plugin
 
 
@@ -46,13 +46,13 @@ class ForeignView:
         self.entry, self.manifest = entry, manifest
 
     def read(self, path: str) -> bytes:
-        raise AssertionError(f"read {path} of an entry of kind {STRANGER}: return early for other kinds")
+        raise AssertionError(f"read {path} of an entry of kind {FOREIGN_KIND}: return early for other kinds")
 
     def onnx(self, path: str) -> OnnxSummary:
-        raise AssertionError(f"opened {path} of an entry of kind {STRANGER}: return early for other kinds")
+        raise AssertionError(f"opened {path} of an entry of kind {FOREIGN_KIND}: return early for other kinds")
 
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise AssertionError(f"ran {path} of an entry of kind {STRANGER}: return early for other kinds")
+        raise AssertionError(f"ran {path} of an entry of kind {FOREIGN_KIND}: return early for other kinds")
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
         return Finding(code, message, entry=self.entry.id, pointer=pointer, **fields)
@@ -62,22 +62,27 @@ def _foreign_views(document: Json) -> Iterator[ForeignView]:
     """Entries with a manifest and with one ONNX file, in production and not; documents like ours, empty, none, odd."""
     for smoke in (True, False):
         for name in ("manifest", "onnx"):
-            row = {"id": "other", "kind": STRANGER, "smoke": smoke, "sha256": "0" * 64, name: f"other/{name}"}
-            for manifest in (document, {}, None, {"kind": STRANGER, "members": 7, "model": None}):
+            row = {"id": "other", "kind": FOREIGN_KIND, "smoke": smoke, "sha256": "0" * 64, name: f"other/{name}"}
+            for manifest in (document, {}, None, {"kind": FOREIGN_KIND, "members": 7, "model": None}):
                 yield ForeignView(Entry.from_dict(row), manifest)
 
 
 class Breaking(Using):
-    """Whatever is broken is found or left alone: nothing makes the plugin fail, and it fails nobody else."""
+    """Whatever is broken is found or left alone: nothing makes the plugin fail, and it does not harm other entries."""
 
     def test_every_file_is_pinned(self, good: Bench) -> None:
         """Each pinned file changed, cut, emptied or gone is an error that names it, before any hook sees it."""
         for name in good.pinned():
             path = good.artifacts / name
             data = path.read_bytes()
-            for what, changed in (("changed", _flipped(data, 0)), ("cut", data[:-1]), ("emptied", b""), ("gone", None)):
+            for change, changed in (
+                ("changed", _flipped(data, 0)),
+                ("cut", data[:-1]),
+                ("emptied", b""),
+                ("gone", None),
+            ):
                 path.unlink() if changed is None else path.write_bytes(changed)
-                assert any(name in str(f) for f in good.errors(Level.QUICK)), f"{name} {what}: no finding names it"
+                assert any(name in str(f) for f in good.errors(Level.QUICK)), f"{name} {change}: no finding names it"
                 path.write_bytes(data)
 
     def test_a_file_that_is_replaced_with_its_pins_proves_nothing(self, good: Bench, tmp_path: Path) -> None:
@@ -86,25 +91,25 @@ class Breaking(Using):
         for name in good.pinned():
             with good.view() as view:
                 data = view.read(name)
-            for what, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
+            for change, changed in (("emptied", b""), ("halved", data[: len(data) // 2]), ("made text", b"{}\n")):
                 bench = self._forged(good, tmp_path, files={name: changed})
                 with undisturbed(tmp_path, bench.path.parent):
                     errors = bench.errors()
                     promotes = not errors and self._promotes(bench)
-                _assert_no_failure(errors, f"{name} {what}")
+                _assert_no_failure(errors, f"{name} {change}")
                 if not errors and (promotes or not hasattr(bench.plugins.loaded[0].module, "registry_gate")):
-                    accepted.append(f"{name} {what}")
-        assert not accepted, f"neither registry_verify nor registry_gate objects: {accepted[:SHOWN]}"
+                    accepted.append(f"{name} {change}")
+        assert not accepted, f"neither registry_verify nor registry_gate objects: {accepted[:MAX_CHANGES_SHOWN]}"
 
     def test_no_changed_byte_makes_it_fail(self, good: Bench, tmp_path: Path) -> None:
         """Single bytes of each pinned file changed, all pins fitting: a finding or none, never an exception."""
         for name in good.pinned():
             with good.view() as view:
                 data = view.read(name)
-            for at in sorted({len(data) * part // 8 for part in range(8)}):
-                bench = self._forged(good, tmp_path, files={name: _flipped(data, at)})
+            for position in sorted({len(data) * part // 8 for part in range(8)}):
+                bench = self._forged(good, tmp_path, files={name: _flipped(data, position)})
                 errors = bench.errors()
-                _assert_no_failure(errors, f"{name}: byte {at} changed")
+                _assert_no_failure(errors, f"{name}: byte {position} changed")
                 self._ask_each_hook(bench)
 
     def test_every_field_is_checked(self, good: Bench, tmp_path: Path) -> None:
@@ -116,28 +121,28 @@ class Breaking(Using):
         codes = {rule.code for group in declared(good.plugins) for rule in group.rules}
         if not document:
             pytest.skip("the entry has no manifest and no sidecar")
-        for what, at, changed in few_changes(document):
+        for change, place, changed in few_changes(document):
             bench = self._forged(good, tmp_path, changed)
             with undisturbed(tmp_path, bench.path.parent):
                 findings = bench.findings()
             errors = [f for f in findings if f.severity is Severity.ERROR]
-            _assert_no_failure(errors, what)
+            _assert_no_failure(errors, change)
             for finding in findings:
                 if finding.code != OF_THE_FOLDER:
                     _assert_finding(finding, codes)
-            if not errors and not self._may_pass(what, at):
-                missed.append(what)
+            if not errors and not self._may_pass(change, place):
+                missed.append(change)
         assert not missed, (
-            f"{len(missed)} changes with no finding, such as {missed[:SHOWN]}: let the schema ask for the field and "
-            "its type, or name it in `optional`"
+            f"{len(missed)} changes with no finding, such as {missed[:MAX_CHANGES_SHOWN]}: let the schema "
+            "ask for the field and its type, or name it in `optional`"
         )
 
-    def _may_pass(self, what: str, at: Place) -> bool:
+    def _may_pass(self, change: str, place: Place) -> bool:
         """A change within the type, an item of a list less, or a field that the author calls optional."""
-        word = what.rpartition(" ")[2]
-        kept = not (word == "dropped" or " made " in what) or what.endswith((" made huge", " made long"))
-        free = any(pointer(*at) == p or pointer(*at).startswith(f"{p}/") for p in self.optional)
-        return kept or free or (word == "dropped" and isinstance(at[-1], int))
+        word = change.rpartition(" ")[2]
+        kept = not (word == "dropped" or " made " in change) or change.endswith((" made huge", " made long"))
+        free = any(pointer(*place) == p or pointer(*place).startswith(f"{p}/") for p in self.optional)
+        return kept or free or (word == "dropped" and isinstance(place[-1], int))
 
     def test_entries_of_other_kinds_are_left_alone(self, good: Bench, tmp_path: Path) -> None:
         """Of an entry of another kind it says nothing, reads nothing, and is not confused by its document."""
@@ -201,11 +206,13 @@ class Breaking(Using):
 
 
 def _together(*members: object) -> Plugins:
-    """Plugins on one manager, in this order; a bench stands for its own."""
+    """Plugins on one manager, in this order; a bench in place of its own."""
     plugins = Plugins()
     for member in members:
         tested = isinstance(member, Bench)
-        plugins.add(plugin_of(member.plugin) if isinstance(member, Bench) else member, NAME if tested else "neighbour")
+        plugins.add(
+            plugin_of(member.plugin) if isinstance(member, Bench) else member, PLUGIN_NAME if tested else "neighbour"
+        )
     return plugins
 
 

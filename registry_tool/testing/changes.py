@@ -9,7 +9,7 @@ from typing import Any
 Place = tuple[str | int, ...]
 
 
-def places(value: Any, at: Place = (), *, ends: bool = False) -> Iterator[Place]:
+def places(value: Any, base: Place = (), *, ends: bool = False) -> Iterator[Place]:
     """Every value in a document, the outermost left out; ends: of a list the first and the last item alone."""
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):
@@ -18,12 +18,12 @@ def places(value: Any, at: Place = (), *, ends: bool = False) -> Iterator[Place]
         items = list(enumerate(value))
         items = items[:1] + items[1:][-1:] if ends else items
     for key, item in items:
-        yield (*at, key)
-        yield from places(item, (*at, key), ends=ends)
+        yield (*base, key)
+        yield from places(item, (*base, key), ends=ends)
 
 
-def look(document: Any, at: Place) -> Any:
-    for key in at:
+def look(document: Any, place: Place) -> Any:
+    for key in place:
         document = document[key]
     return document
 
@@ -60,36 +60,36 @@ def other_types(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"made {word}", item
 
 
-def replaced(document: Any, at: Place, item: Any) -> Any:
+def replaced(document: Any, place: Place, item: Any) -> Any:
     """The document with another value at a place."""
     changed = copy.deepcopy(document)
-    look(changed, at[:-1])[at[-1]] = item
+    look(changed, place[:-1])[place[-1]] = item
     return changed
 
 
-def dropped(document: Any, at: Place) -> Any:
+def dropped(document: Any, place: Place) -> Any:
     """The document without the value at a place."""
     changed = copy.deepcopy(document)
-    del look(changed, at[:-1])[at[-1]]
+    del look(changed, place[:-1])[place[-1]]
     return changed
 
 
 def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, Place, Any]]:
     """(what was done, where, the changed document) for every value: other values, and the value dropped."""
-    for at in places(document, ends=ends):
-        name = "/" + "/".join(map(str, at))
-        for word, item in other_values(look(document, at)):
-            yield f"{name} {word}", at, replaced(document, at, item)
-        yield f"{name} dropped", at, dropped(document, at)
+    for place in places(document, ends=ends):
+        name = "/" + "/".join(map(str, place))
+        for word, item in other_values(look(document, place)):
+            yield f"{name} {word}", place, replaced(document, place, item)
+        yield f"{name} dropped", place, dropped(document, place)
 
 
 def few_changes(document: Any) -> Iterator[tuple[str, Place, Any]]:
     """As `document_changes`, three a value: dropped, changed within its type, of another type, each kind in turn."""
-    for number, at in enumerate(places(document, ends=True)):
-        value, name = look(document, at), "/" + "/".join(map(str, at))
+    for number, place in enumerate(places(document, ends=True)):
+        value, name = look(document, place), "/" + "/".join(map(str, place))
         others = list(other_types(value))
         kept = [change for change in other_values(value) if change not in others]
         for changes in filter(None, (kept, others)):
             word, item = changes[number % len(changes)]
-            yield f"{name} {word}", at, replaced(document, at, item)
-        yield f"{name} dropped", at, dropped(document, at)
+            yield f"{name} {word}", place, replaced(document, place, item)
+        yield f"{name} dropped", place, dropped(document, place)

@@ -31,9 +31,9 @@ def ask(seed: int = 0, **order: Any) -> dict[str, Any]:
 
 
 def _do(order: dict[str, Any]) -> dict[str, Any]:
-    before, began, said = set(sys.modules), time.perf_counter(), io.StringIO()
+    before, began, output = set(sys.modules), time.perf_counter(), io.StringIO()
     process = os.getcwd(), dict(os.environ)
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         bench = Bench(Path(order["registry"]), order["plugin"], order["kind"])
         seconds = time.perf_counter() - began
         answer: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
             answer["sha256"] = bench.train(order["id"], corpus, order["arguments"]).entry.sha256
     return answer | {
         "modules": sorted({*sys.modules} - before),
-        "printed": said.getvalue(),
+        "printed": output.getvalue(),
         "moved": process != (os.getcwd(), dict(os.environ)),
         "seconds": seconds,
     }

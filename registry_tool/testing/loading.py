@@ -21,7 +21,7 @@ from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy
 from registry_tool.workflows.explain import declared_by
 
-HEAVY = frozenset(
+HEAVY_LIBRARIES = frozenset(
     {
         "IPython",
         "jax",
@@ -161,7 +161,7 @@ class Loading(Base):
         self._assert_light(answer)
 
     def _assert_light(self, answer: dict[str, Any]) -> None:
-        loaded = {module.partition(".")[0] for module in answer["modules"]} & {*HEAVY, *self.heavy}
+        loaded = {module.partition(".")[0] for module in answer["modules"]} & {*HEAVY_LIBRARIES, *self.heavy}
         assert not loaded, f"{', '.join(sorted(loaded))} loaded: import it inside the hook that needs it"
         assert not answer["printed"], f"printed while loading: {answer['printed'][:200]!r}"
         assert not answer["moved"], "the current folder or the environment was changed while loading"

@@ -18,7 +18,7 @@ from registry_tool import hookspec, strictjson
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, Level
-from registry_tool.testing.base import GOOD, HOOKS, Base, undisturbed
+from registry_tool.testing.base import GOOD_ID, HOOKS, Base, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.values import Evidence
 
@@ -71,9 +71,9 @@ class Using(Base):
         bench = self.bench(tmp_path / "trained")
         bench.path.parent.mkdir()
         with undisturbed(tmp_path):
-            done = bench.train(GOOD, rows, self.arguments)
+            done = bench.train(GOOD_ID, rows, self.arguments)
         assert [str(f) for f in bench.findings() if f.severity is not Severity.NOTE] == []
-        assert done.trained.manifest.get("id") == GOOD, "the manifest names another id than was asked for"
+        assert done.trained.manifest.get("id") == GOOD_ID, "the manifest names another id than was asked for"
         assert done.trained.manifest.get("kind") == self.kind, "the manifest names another kind than was asked for"
         for line in done.trained.summary:
             assert [type(text) for text in line] == [str, str], f"summary: found {line!r}, expected (name, value)"
@@ -83,10 +83,10 @@ class Using(Base):
         self.need("registry_train")
         if not self.deterministic:
             pytest.skip("the plugin does not claim it")
-        order = {"id": GOOD, "corpus": rows, "arguments": list(self.arguments)}
+        order = {"id": GOOD_ID, "corpus": rows, "arguments": list(self.arguments)}
         answers = [self.ask_process("train", tmp_path / f"{n}" / "registry.json", seed=n, **order) for n in (1, 2)]
         if answers[0]["sha256"] != answers[1]["sha256"]:
-            one, two = (tree(tmp_path / n / GOOD / a["sha256"][:12]) for n, a in zip("12", answers, strict=True))
+            one, two = (tree(tmp_path / n / GOOD_ID / a["sha256"][:12]) for n, a in zip("12", answers, strict=True))
             other = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
             pytest.fail(f"trained twice, {', '.join(other)} differ: fix the seeds, sort the sets, leave out the time")
 
@@ -95,7 +95,7 @@ class Using(Base):
         self.need("registry_train")
         bench = self.bench(tmp_path / "random")
         with undisturbed(tmp_path):
-            done = bench.train(GOOD, None, self.arguments, smoke=True)
+            done = bench.train(GOOD_ID, None, self.arguments, smoke=True)
         assert done.trained.manifest.get("random_rows") is True
         assert bench.errors() == []
         with pytest.raises(RejectedError):
@@ -107,7 +107,7 @@ class Using(Base):
         self.need("registry_train")
         bench = self.bench(tmp_path / "model")
         with undisturbed(tmp_path), pytest.raises(InputError) as caught:
-            bench.train(GOOD, _bad_rows(what, tmp_path), self.arguments)
+            bench.train(GOOD_ID, _bad_rows(what, tmp_path), self.arguments)
         _assert_one_line(caught.value)
         assert not bench.path.exists(), "an entry was registered"
 

@@ -12,21 +12,21 @@ from registry_tool.values import EMPTY, Entry, Json, Policy, Registry
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that a change does. what: demoted, deleted, renamed, imported, policy, schema_version or moved.
+    """One thing that a change does. action: demoted, deleted, renamed, imported, policy, schema_version or moved.
 
     subject: an entry's id, a kind, or a path. severity: warning where it deserves a look, whatever was promoted.
     """
 
-    what: str
+    action: str
     subject: str
     words: str
     severity: Severity = Severity.NOTE
 
     def to_dict(self) -> dict[str, Json]:
-        return {"what": self.what, "subject": self.subject, "words": self.words, "severity": str(self.severity)}
+        return {"what": self.action, "subject": self.subject, "words": self.words, "severity": str(self.severity)}
 
     def __str__(self) -> str:
-        subject = f"policy of {self.subject}" if self.what == "policy" else self.subject
+        subject = f"policy of {self.subject}" if self.action == "policy" else self.subject
         return f"{subject}: {self.words}"
 
 
@@ -45,13 +45,13 @@ def entry_changes(old: Entry, new: Entry | None) -> Iterator[Change]:
         yield Change("demoted", new.id, words, Severity.WARNING)
 
 
-def policy_changes(before: Registry, now: Registry, kinds: Mapping[str, Kind], judged: set[str]) -> Iterator[Change]:
+def policy_changes(before: Registry, after: Registry, kinds: Mapping[str, Kind], judged: set[str]) -> Iterator[Change]:
     """How the policies changed, and which are weaker than their kind's default.
 
     judged: the kinds of which an entry was judged; their policy counts, whether it changed or not.
     """
-    for name in sorted({*before.policies, *now.policies, *judged}):
-        old, new, kind = before.policies.get(name), now.policies.get(name), kinds.get(name)
+    for name in sorted({*before.policies, *after.policies, *judged}):
+        old, new, kind = before.policies.get(name), after.policies.get(name), kinds.get(name)
         if old != new:
             looser = old is not None and (new or Policy()).is_looser_than(old)
             words = "; ".join(_differences(old, new))

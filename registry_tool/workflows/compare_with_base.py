@@ -15,7 +15,7 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, read_ensembles
-from registry_tool.legacy.manifests import check_loose_manifests
+from registry_tool.legacy.manifests import check_unpinned_manifests
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.strictjson import pointer
@@ -24,14 +24,17 @@ from registry_tool.workflows.base_changes import Change, entry_changes, policy_c
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.opening import inspected, usable
 
-POLICY = "its policy changed"
-PINS = ("digest-mismatch", "size-mismatch")  # what a file says that changed under an unchanged document; or file-...
+POLICY_CHANGED = "its policy changed"
+# Of a file that changed under an unchanged document; or file-...
+PIN_CODES = ("digest-mismatch", "size-mismatch")
 # Fields of a single model that say nothing of what it computes, and those that a migration adds.
-WORDS = frozenset({"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle", "signatures"})
+DESCRIPTIVE_FIELDS = frozenset(
+    {"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle", "signatures"}
+)
 ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
 
-FLIP = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
-SUMMARIES = "gate its ensemble: add --evidence DIR, a folder with its loso_seed*.json files"
+FLIP_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
+SUMMARIES_HINT = "gate its ensemble: add --evidence DIR, a folder with its loso_seed*.json files"
 DELETED = FindingRule(
     "base-entry-deleted",
     "production entry deleted",
@@ -62,7 +65,7 @@ IMPORT_UNKNOWN = FindingRule(
     why="Anyone can type a digest: only what was production in the old registry may be imported as such.",
     message="the import promotes nothing here: {reason}",
     expected="a verdict",
-    hint=FLIP,
+    hint=FLIP_HINT,
     example="imported_from on an entry that was smoke",
 )
 UNJUDGED = FindingRule(
@@ -71,7 +74,7 @@ UNJUDGED = FindingRule(
     why="Nothing shows that the model may ship.",
     message="no rule judged this promotion",
     expected="a verdict, or a manual policy and a reason",
-    hint=FLIP,
+    hint=FLIP_HINT,
     example="smoke: false set by hand in version 1",
 )
 
@@ -151,7 +154,7 @@ class _Comparer:
     evidence: Mapping[str, bytes] | None
 
     @property
-    def now(self) -> Registry:
+    def after(self) -> Registry:
         return self.inspection.registry
 
     def _place(self, entry: Entry) -> InFile:
@@ -160,7 +163,7 @@ class _Comparer:
 
     def judge(self, index: int) -> Judgement | None:
         """The entry at this place; None where the change does nothing to it that needs a judgement."""
-        entry = self.now.entries[index]
+        entry = self.after.entries[index]
         old = self._was(entry)
         if entry.smoke:
             return self._demoted(entry, index, old)
@@ -172,19 +175,19 @@ class _Comparer:
             why = f"renamed from {old.id}"
         elif old.document != entry.document:
             why = "changed while in production"
-        elif self.now.policies.get(entry.kind) != self.before.policies.get(entry.kind):
-            why = POLICY
+        elif self.after.policies.get(entry.kind) != self.before.policies.get(entry.kind):
+            why = POLICY_CHANGED
         else:
             return self._check_kept(index, old)
         return replace(self._judged(self.inspection.verify(index), old, why), why=why)
 
     def deleted(self) -> list[Judgement]:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
-        gone = [old for old in self._gone() if old.is_production]
-        joined = self._joined() if gone else EMPTY
+        removed = [old for old in self._removed() if old.is_production]
+        joined = self._joined() if removed else EMPTY
         return [
             self._hold(old, "deleted while in production", [DELETED.at(self._place(old), "/models", id=old.id)])
-            for old in gone
+            for old in removed
             if joined.get(old.id) != old.sha256
         ]
 
@@ -192,24 +195,24 @@ class _Comparer:
         """What the change does to the registry and its entries beside promotions."""
         if self.base.was_moved:
             yield Change("moved", str(self.base.path), f"moved to {self.base.path_now}")
-        if self.base.registry is not None and self.now.schema_version != self.before.schema_version:
-            words = f"schema_version {self.before.schema_version} became {self.now.schema_version}"
+        if self.base.registry is not None and self.after.schema_version != self.before.schema_version:
+            words = f"schema_version {self.before.schema_version} became {self.after.schema_version}"
             yield Change("schema_version", self.inspection.loaded.name, words)
-        for entry in self.now.entries:
+        for entry in self.after.entries:
             old = self._was(entry)
             if old is not None:
                 yield from entry_changes(old, entry)
             if old is not None and old.document != entry.document and self._is_kept(entry, old):
                 yield Change("kept", entry.id, "production before, with the same bytes: not judged again")
-        joined = self._joined() if self._gone() else EMPTY
-        for old in self._gone():
+        joined = self._joined() if self._removed() else EMPTY
+        for old in self._removed():
             if joined.get(old.id) == old.sha256:
                 yield Change("joined", old.id, "it is a member of an ensemble now")
             else:
                 yield from entry_changes(old, None)
 
-    def _gone(self) -> list[Entry]:
-        ids = {entry.id for entry in self.now.entries} | {old.id for e in self.now.entries if (old := self._was(e))}
+    def _removed(self) -> list[Entry]:
+        ids = {entry.id for entry in self.after.entries} | {old.id for e in self.after.entries if (old := self._was(e))}
         return [old for old in self.before.entries if old.id not in ids]
 
     def _is_kept(self, entry: Entry, old: Entry) -> bool:
@@ -219,26 +222,29 @@ class _Comparer:
         """
         if entry.smoke or old.smoke or entry.sha256 != old.sha256 or entry.manifest is not None:
             return False
-        migrated = self.now.schema_version == store.VERSION > self.before.schema_version
+        migrated = self.after.schema_version == store.VERSION > self.before.schema_version
         came_from = (entry.promotion or EMPTY).get("imported_from")
         if migrated:
             document = self.base.registry.document if self.base.registry is not None else None
             if document is None or sha256_of(document.data) != came_from:
                 return False
-        elif self.now.schema_version == store.VERSION and came_from is None:
+        elif self.after.schema_version == store.VERSION and came_from is None:
             return False
         fields = (
-            {*old.document, *entry.document} - WORDS - {"smoke"} - (ADDED_BY_MIGRATION if migrated else frozenset())
+            {*old.document, *entry.document}
+            - DESCRIPTIVE_FIELDS
+            - {"smoke"}
+            - (ADDED_BY_MIGRATION if migrated else frozenset())
         )
         return all(old.document.get(field) == entry.document.get(field) for field in fields)
 
     def _check_kept(self, index: int, old: Entry) -> Judgement | None:
         """An entry that needs no judgement is held where its files are not those that were promoted."""
-        entry = self.now.entries[index]
+        entry = self.after.entries[index]
         if entry.document == old.document:
             quick = self.inspection.quick()
             found = check_entry(quick.verify(index), quick)
-            broken = [f for f in found if f.code in PINS or f.code.startswith("file-")]
+            broken = [f for f in found if f.code in PIN_CODES or f.code.startswith("file-")]
         else:
             found = check_entry(self.inspection.verify(index), self.inspection)
             broken = [f for f in found if f.severity is Severity.ERROR]
@@ -249,13 +255,13 @@ class _Comparer:
         same = self.before.entry(entry.id)
         if same is not None:
             return same
-        others = (old for old in self.before.entries if self.now.entry(old.id) is None)
+        others = (old for old in self.before.entries if self.after.entry(old.id) is None)
         return next((old for old in others if (old.kind, old.sha256) == (entry.kind, entry.sha256)), None)
 
     def _joined(self) -> Mapping[str, str]:
         """id -> sha256 of the version-1 entries that ensembles took in, which say why they are smoke."""
         members: dict[str, str] = {}
-        for index, entry in enumerate(self.now.entries):
+        for index, entry in enumerate(self.after.entries):
             if (
                 entry.manifest is not None
                 and "demotion" in entry.document
@@ -270,7 +276,7 @@ class _Comparer:
         return members
 
     def _demoted(self, entry: Entry, index: int, old: Entry | None) -> Judgement | None:
-        if old is None or old.smoke or (self.now.schema_version < store.VERSION and entry.manifest is None):
+        if old is None or old.smoke or (self.after.schema_version < store.VERSION and entry.manifest is None):
             return None  # version 1 has no place for a reason
         demotion = entry.document.get("demotion", EMPTY)
         if demotion.get("manifest_sha256") == old.sha256:
@@ -289,8 +295,8 @@ class _Comparer:
         entry = view.entry
         errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
         policy = self.inspection.policy(entry.kind)
-        if self.now.schema_version == store.VERSION and self._is_loosened(entry, old):
-            hint = "demote what was judged by it, or restore it" if why == POLICY else None
+        if self.after.schema_version == store.VERSION and self._is_loosened(entry, old):
+            hint = "demote what was judged by it, or restore it" if why == POLICY_CHANGED else None
             errors.append(LOOSENED.at(view.row, "/kind", hint=hint, kind=entry.kind))
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
@@ -305,9 +311,9 @@ class _Comparer:
             return judge_entry(view, self.inspection)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
-        if self.now.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
+        if self.after.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
             return judgement
-        hint = SUMMARIES if self.now.schema_version < store.VERSION else None
+        hint = SUMMARIES_HINT if self.after.schema_version < store.VERSION else None
         return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
 
     def _judged_as_member(self, entry: Entry) -> Judgement | None:
@@ -316,17 +322,17 @@ class _Comparer:
             return None
         for ensemble in read_ensembles(self.inspection):
             if lists(ensemble, entry):
-                found, _ = check_loose_manifests(self.inspection)
+                found, _ = check_unpinned_manifests(self.inspection)
                 errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
                 if errors or isinstance(ensemble, BrokenEntry):
                     return self._hold(entry, "", errors)
-                judgement = judge_foreign(ensemble, self.now, self.inspection.plugins, GateRequest(self.evidence))
+                judgement = judge_foreign(ensemble, self.after, self.inspection.plugins, GateRequest(self.evidence))
                 return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
         return None
 
     def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
         """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""
-        stood, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
-        if stood is None and old is not None:
-            stood = kind.default_policy if kind is not None else Policy()
-        return stood is not None and self.inspection.policy(entry.kind).is_looser_than(stood)
+        old_policy, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
+        if old_policy is None and old is not None:
+            old_policy = kind.default_policy if kind is not None else Policy()
+        return old_policy is not None and self.inspection.policy(entry.kind).is_looser_than(old_policy)

@@ -31,8 +31,8 @@ def evaluate(
             f"{entry_id}: the kind {view.entry.kind!r} cannot be evaluated: `registry plugins` tells which can"
         )
     if incumbent is not None and not compares(answer.document):
-        what = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
-        raise InputError(f"--incumbent: {what}: leave it out")
+        reason = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
+        raise InputError(f"--incumbent: {reason}: leave it out")
     return answer
 
 

@@ -13,7 +13,7 @@ from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, FindingRule
 from registry_tool.plugins.manager import LoadedPlugin, Plugins
 
-MODULES = (  # of the core, with findings declared at their top level
+FINDING_MODULES = (  # of the core, with findings declared at their top level
     "findings",
     "strictjson",
     "storage.files",
@@ -47,7 +47,7 @@ class Group:
 
 def declared(plugins: Plugins) -> tuple[Group, ...]:
     """All findings: the core's by subject, then each plugin's. Imports every module that declares one."""
-    core = _rules_in(f"registry_tool.{name}" for name in MODULES)
+    core = _rules_in(f"registry_tool.{name}" for name in FINDING_MODULES)
     groups = [
         Group(heading, tuple(rule for rule in core if rule.family in families.split()))
         for heading, families in FAMILIES.items()

@@ -14,7 +14,7 @@ from registry_tool.checks.promotion import find_incumbent, is_random, measure
 from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding
+from registry_tool.findings import Finding, InFile
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.legacy.ensembles import read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
@@ -125,7 +125,7 @@ class NoEntry:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
-        return Finding(code, message, **{"entry": self.entry.id, "pointer": pointer, **fields})
+        return InFile(None, self.entry.id).finding(code, message, pointer, **fields)
 
 
 def judge_foreign(view: EntryView, registry: Registry | None, plugins: Plugins, request: GateRequest) -> Judgement:

@@ -23,13 +23,13 @@ def name_schema(path: Path, folder: Path) -> str:
 
     Raises InputError for a registry of version 0 or 1, which is edited by hand.
     """
-    where = Path(os.path.relpath(folder, path.parent), "registry.schema.json").as_posix()
+    schema = Path(os.path.relpath(folder, path.parent), "registry.schema.json").as_posix()
     with locked(path.parent):
         loaded = usable(path)
         if (version := loaded.registry.schema_version) != store.VERSION:
-            raise InputError(f"{path}: schema_version {version}, expected 2: write its $schema by hand: {where}")
-        store.save(path, replace(loaded.registry, extra={**loaded.registry.extra, "$schema": where}))
-    return where
+            raise InputError(f"{path}: schema_version {version}, expected 2: write its $schema by hand: {schema}")
+        store.save(path, replace(loaded.registry, extra={**loaded.registry.extra, "$schema": schema}))
+    return schema
 
 
 def prune(path: Path, *, dry_run: bool) -> Sequence[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from registry_tool.documents import store
 from registry_tool.errors import InputError
-from registry_tool.storage.files import LOCK_NAME, STAGING, write_atomic
+from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, write_atomic
 from registry_tool.storage.lock import locked
 
-IGNORED = f"{LOCK_NAME}\n{STAGING}*\n"  # `git add` leaves the lock and staging out
+IGNORED = f"{LOCK_NAME}\n{STAGING_PREFIX}*\n"  # `git add` leaves the lock and staging out
 ATTRIBUTES = "# Digests pin these bytes: git is to convert no line ending.\n* -text\n"
 
 

@@ -17,7 +17,7 @@ from registry_tool.documents.entries import pins_of, sha256_of
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import Level, Progress
-from registry_tool.legacy.joining import Joined, Loose, join
+from registry_tool.legacy.joining import Joined, UnpinnedManifest, join
 from registry_tool.legacy.manifests import json_files
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
 from registry_tool.onnx_summary import OnnxError
@@ -108,7 +108,7 @@ def migrate(
         raise InputError(f"{new}: it lies in the old registry's folder, which is not written to: name another folder")
     before = check(loaded, plugins, Level.FULL, progress)
     broken: dict[str, str] = {}
-    refused: dict[str, str] = {}  # loose manifests that are not joined, and why
+    refused: dict[str, str] = {}  # unpinned manifests that are not joined, and why
     with NewFolder(new) as made, Folder(loaded.folder) as folder, Prober() as prober:
         while True:  # again where something is left out: at most once a manifest or entry, commonly never
             made.clear()
@@ -151,7 +151,7 @@ def migrate(
 class _Work:
     """One attempt: the files it took over, and what they became. skip: ids of entries that are left out.
 
-    refused: loose manifests that are not joined -> why. broken: id of an entry -> why it cannot be taken over.
+    refused: unpinned manifests that are not joined -> why. broken: id of an entry -> why it cannot be taken over.
     """
 
     transfer: Transfer
@@ -165,11 +165,11 @@ class _Work:
         return self.transfer.inspection
 
     def build(self) -> Registry:
-        for loose in list(self._loose()):
+        for manifest in list(self._unpinned()):
             try:
-                self.joined.append(join(loose, self.transfer))
+                self.joined.append(join(manifest, self.transfer))
             except (TransferError, FileProblem, OnnxError) as problem:
-                self.refused[loose.path] = str(problem)
+                self.refused[manifest.path] = str(problem)
         entries = [one.entry for one in self.joined]
         members = {row for one in self.joined for row in one.members}
         for row in self.inspection.registry.entries:
@@ -215,7 +215,7 @@ class _Work:
             self.transfer.take(promotion["verdict"], promotion["sha256"], promotion["verdict"])
         return row.with_fields(smoke=row.smoke, manifest=f"{folder}/manifest.json")
 
-    def _loose(self) -> Iterator[Loose]:
+    def _unpinned(self) -> Iterator[UnpinnedManifest]:
         """Manifests beside the models, of a kind that has a schema; those that were refused before are left alone."""
         inspection = self.inspection
         for path in json_files(inspection.folder, inspection.loaded):
@@ -226,7 +226,7 @@ class _Work:
                 continue  # a finding on the old registry
             kind = inspection.plugins.kinds.get(str(value.get("kind")))
             if path not in self.refused and kind is not None and kind.schema is not None and value.get("members"):
-                yield Loose(path, sha256_of(data), value)
+                yield UnpinnedManifest(path, sha256_of(data), value)
 
     # ---- findings -------------------------------------------------------------------------------------------------
 

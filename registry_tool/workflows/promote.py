@@ -70,12 +70,14 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 )
             data = dump({**judgement.verdict.to_dict(), **store.schema_beside(path, registry, "verdict")})
             digest = sha256_of(data)
-            where = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
-            made = None if (path.parent / where).exists() else where
-            write_atomic(path.parent / where, data, root=path.parent)
-            flipped = entry.with_fields(smoke=False, promotion={"verdict": where, "sha256": digest}, demotion=None)
+            verdict_path = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
+            made = None if (path.parent / verdict_path).exists() else verdict_path
+            write_atomic(path.parent / verdict_path, data, root=path.parent)
+            flipped = entry.with_fields(
+                smoke=False, promotion={"verdict": verdict_path, "sha256": digest}, demotion=None
+            )
             save_sound(inspection, registry.with_entry(flipped), flipped, made)
-            return Flip(flipped, judgement, where)
+            return Flip(flipped, judgement, verdict_path)
 
 
 def _flip_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | None) -> Flip:

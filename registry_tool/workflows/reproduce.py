@@ -21,8 +21,8 @@ from registry_tool.values import Json
 from registry_tool.workflows.opening import find_entry, inspected, usable, verified
 from registry_tool.workflows.train import pinned
 
-ENVIRONMENT = "environment"  # the manifest's list of {name, version}: recorded, not compared
-DOCUMENT = "manifest.json"
+ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared
+MANIFEST_NAME = "manifest.json"
 
 
 class Outcome(StrEnum):
@@ -36,11 +36,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value of the manifest that differs. then: as registered; now: as trained again. explained: it may follow."""
+    """A value of the manifest that differs. old: as registered; new: as trained again. explained: it may follow."""
 
     pointer: str
-    then: Json
-    now: Json
+    old: Json
+    new: Json
     explained: bool
 
 
@@ -49,8 +49,8 @@ class EnvironmentDifference:
     """An item of the environment that differs; None where it is not recorded. decides: what it may have changed."""
 
     name: str
-    then: str | None
-    now: str | None
+    old: str | None
+    new: str | None
     decides: str | None
 
 
@@ -104,11 +104,11 @@ def reproduce(
             named = {key: value for key, value in (view.manifest or {}).items() if key == "$schema"}  # the core's own
             data = dump({**pinned(made.trained), **named})
         except (FileProblem, TypeError, ValueError) as problem:
-            what = f"what it trained cannot be pinned: {problem}: report it"
-            raise PluginError(f"plugin {plugins.owner(entry.kind).name}: {what}") from problem
+            reason = f"what it trained cannot be pinned: {problem}: report it"
+            raise PluginError(f"plugin {plugins.owner(entry.kind).name}: {reason}") from problem
         if keep is not None:
             with NewFolder(keep) as folder:
-                for name, content in {**made.trained.files, DOCUMENT: data}.items():
+                for name, content in {**made.trained.files, MANIFEST_NAME: data}.items():
                     (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
                     write_atomic(folder.path / name, content)
                 folder.publish()
@@ -118,7 +118,7 @@ def reproduce(
 def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -> Reproduced:
     """manifest: the new one, with its pins."""
     old = view.manifest or {}
-    names = {path for path in view.paths if path != DOCUMENT} | set(made.trained.files)
+    names = {path for path in view.paths if path != MANIFEST_NAME} | set(made.trained.files)
     files = {
         name: name in view.paths and name in made.trained.files and view.read(name) == made.trained.files[name]
         for name in sorted(names)
@@ -129,20 +129,20 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
         for leaf in leaves
         if leaf.expected is not MISSING
     ]
-    then, now = environment_of(old), environment_of(manifest)
+    recorded, current = environment_of(old), environment_of(manifest)
     environment = [
-        EnvironmentDifference(name, then.get(name), now.get(name), made.causes.get(name))
-        for name in sorted({**then, **now})
-        if then.get(name) != now.get(name)
+        EnvironmentDifference(name, recorded.get(name), current.get(name), made.causes.get(name))
+        for name in sorted({**recorded, **current})
+        if recorded.get(name) != current.get(name)
     ]
     added = [leaf.pointer for leaf in leaves if leaf.expected is MISSING]
-    digests = {DOCUMENT: not changes, **files}
+    digests = {MANIFEST_NAME: not changes, **files}
     return Reproduced(view.entry.id, digests, changes, added, environment, made.agreements, made.warnings)
 
 
 def environment_of(manifest: Mapping[str, Json]) -> dict[str, str]:
     """Name -> version of what a manifest records at `environment`; of another shape than {name, version}, nothing."""
-    items = manifest.get(ENVIRONMENT)
+    items = manifest.get(ENVIRONMENT_FIELD)
     objects = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
     return {str(item["name"]): str(item["version"]) for item in objects if {"name", "version"} <= item.keys()}
 
@@ -155,12 +155,12 @@ def _explained(leaf: Difference, follows: Sequence[str]) -> bool:
 
 def _compared(manifest: Mapping[str, Json]) -> dict[str, Json]:
     """A manifest without the environment and the digests of pins."""
-    without: dict[str, Json] = _without_digests({k: v for k, v in manifest.items() if k != ENVIRONMENT})
+    without: dict[str, Json] = _without_digests({k: v for k, v in manifest.items() if k != ENVIRONMENT_FIELD})
     return without
 
 
 def _without_digests(value: Json) -> Json:
     if isinstance(value, Mapping):
-        own = {"sha256"} if any(isinstance(value.get(key), str) for key in PIN_KEYS) else set()
-        return {name: _without_digests(item) for name, item in value.items() if name not in own}
+        pins = {"sha256"} if any(isinstance(value.get(key), str) for key in PIN_KEYS) else set()
+        return {name: _without_digests(item) for name, item in value.items() if name not in pins}
     return [_without_digests(item) for item in value] if isinstance(value, list | tuple) else value

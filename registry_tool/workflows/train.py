@@ -119,8 +119,8 @@ def pinned(trained: Trained) -> Json:
     def fill(value: Json) -> Json:
         if isinstance(value, Mapping):
             document = {key: fill(item) for key, item in value.items()}
-            for key, _, at in pins_of(value):
-                if at == "":
+            for key, _, base in pins_of(value):
+                if base == "":
                     name = document[key]
                     if name not in files:
                         raise ValueError(f"the manifest names {name}, but no such file was made")

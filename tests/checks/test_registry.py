@@ -382,8 +382,8 @@ def test_a_file_that_many_entries_name_is_hashed_once(
 ) -> None:
     """One run, either level; each entry's pin is compared nevertheless, and a wrong one is found."""
     hashed: list[int] = []
-    monkeypatch.setattr(files, "SETTLED", -(10**18))
-    monkeypatch.setattr(files, "LARGE", 1)
+    monkeypatch.setattr(files, "SETTLED_NS", -(10**18))
+    monkeypatch.setattr(files, "LARGE_FILE_BYTES", 1)
     row = tiny_models.entry(tmp_path, tiny_models.model(), opset=17)
     monkeypatch.setattr(files.hashlib, "sha256", lambda data: (hashed.append(len(data)), sha256(data))[1])
     rows = [row | {"id": f"m{number}"} for number in range(5)]

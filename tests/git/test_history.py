@@ -52,7 +52,7 @@ def past(smoke: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 def test_a_history_says_who_when_why_and_on_what(past: Sandbox, registry: Program) -> None:
     """Each event in order, the flip with the digest of its evidence, the demotion with its reason."""
     events = history(past.path, "tiny").events
-    assert [event.what for event in events] == ["registered as smoke", "turned production", "demoted"]
+    assert [event.action for event in events] == ["registered as smoke", "turned production", "demoted"]
     assert [event.author.split()[0] for event in events] == ["Ann", "Bea", "Cai"]
     assert [event.landed.day for event in events] == [1, 2, 3]
     verdict = json.loads(next((past.folder / "tiny/verdicts").iterdir()).read_bytes())
@@ -102,7 +102,7 @@ def test_a_merge_is_signed_by_whom_it_brings_in(smoke: Sandbox, monkeypatch: pyt
     on(monkeypatch, "2026-05-05", "Max")
     git(smoke.folder, "merge", "--quiet", "--no-ff", "-m", "Merge", "change")
     events = history(smoke.path, "tiny").events
-    assert [event.what for event in events] == ["registered as smoke", "turned production"]
+    assert [event.action for event in events] == ["registered as smoke", "turned production"]
     last = events[-1]
     assert (last.author.split()[0], last.commit, last.landed.day) == ("Bea", made, 5)
     assert last.merge == git(smoke.folder, "rev-parse", "HEAD")
@@ -137,7 +137,7 @@ def test_commits_that_hold_no_registry_are_survived(past: Sandbox) -> None:
         commit(past.folder)
     past.path.write_bytes(good)
     commit(past.folder)
-    assert [event.what for event in history(past.path, "tiny").events][3:] == ["removed", "registered as smoke"]
+    assert [event.action for event in history(past.path, "tiny").events][3:] == ["removed", "registered as smoke"]
 
 
 def test_a_shallow_clone_says_so(past: Sandbox, tmp_path: Path, registry: Program) -> None:

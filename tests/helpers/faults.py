@@ -212,7 +212,7 @@ class Injector:
     def _errors(self, folder: Path) -> Iterator[str]:
         with self.probing():
             for path in folder.rglob("registry.json"):
-                if not any(part.startswith(files.STAGING) for part in path.relative_to(folder).parts):
+                if not any(part.startswith(files.STAGING_PREFIX) for part in path.relative_to(folder).parts):
                     found = validate(path, self.plugins).findings
                     yield from (str(f) for f in found if f.severity is Severity.ERROR)
 
@@ -231,7 +231,7 @@ def _registries(found: dict[str, bytes]) -> dict[str, bytes]:
     return {
         path: data
         for path, data in found.items()
-        if path.endswith("registry.json") and not path.startswith(files.STAGING)
+        if path.endswith("registry.json") and not path.startswith(files.STAGING_PREFIX)
     }
 
 

@@ -144,7 +144,7 @@ def kill(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Nam
             again = program(*arguments, "--registry", target, check=False)
             done += again.returncode == 1  # refused: the killed run had done it all
             corrupt += again.returncode not in (0, 1) or bool(errors(target / "registry.json", plugins))
-            left += any(path.name.startswith(lock.STAGING) for path in target.rglob("*"))
+            left += any(path.name.startswith(lock.STAGING_PREFIX) for path in target.rglob("*"))
         say(f"killed: {name}", runs=options.kills, killed=killed, of_them_done=done, corrupt=corrupt, leftovers=left)
         bad += corrupt + left
 

@@ -1,4 +1,4 @@
-"""Tests of loose.py: an unpinned ensemble manifest or verdict beside version-1 models is held against them."""
+"""Tests of manifests.py: an unpinned ensemble manifest or verdict beside version-1 models is held against them."""
 
 from __future__ import annotations
 

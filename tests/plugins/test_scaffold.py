@@ -204,7 +204,7 @@ def test_making_it_again_changes_nothing(registry: Program, tmp_path: Path) -> N
 
 def test_it_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where writing breaks off, neither the folder nor what it was made in is left."""
-    monkeypatch.setattr(scaffold, "FILES", (*scaffold.FILES, "no/such/file.txt"))
+    monkeypatch.setattr(scaffold, "TEMPLATE_FILES", (*scaffold.TEMPLATE_FILES, "no/such/file.txt"))
     with pytest.raises(FileNotFoundError):
         scaffold.new_plugin("thumbs", tmp_path / "new", load())
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from command_line import Program
 from thumbs import with_plugin
 
 from registry_tool.errors import InputError
-from registry_tool.figures import MARKS, TONES
+from registry_tool.figures import SERIES_MARKS, SERIES_TONES
 from registry_tool.hookspec import Axis, Chart, Figure, Series, Table
 
 pytest.importorskip("matplotlib")
@@ -42,11 +42,11 @@ def size(picture: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("y", [UNIT, NAMES, Axis("y", 0.01, 10, log=True)])
-@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("mark", SERIES_MARKS)
 def test_every_mark_is_drawn(mark: str, y: Axis) -> None:
     """On any axis, in any tone, without a warning: each leaves something on the picture, the same each time."""
     empty = png.render_figures("t", [figure(y=y)])
-    for tone in TONES:
+    for tone in SERIES_TONES:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             first, second = (png.render_figures("t", [figure(series(mark, tone), y=y)]) for _ in range(2))

@@ -100,7 +100,7 @@ def test_ordinary_paths_pass(path: str) -> None:
 )
 def test_ordinary_names_need_no_second_look(path: str) -> None:
     """What the pattern of ordinary names takes, the rules take too: it opens no door."""
-    if len(path) <= 1024 and files.ORDINARY(path):
+    if len(path) <= 1024 and files.ORDINARY_PATH(path):
         assert files.fault_of(path) is None
 
 
@@ -294,7 +294,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     read = os.read
     monkeypatch.setattr(os, "read", lambda file, size: (sizes.append(size - 1), read(file, size))[1])
-    monkeypatch.setattr(files, "SETTLED", -(10**18))
+    monkeypatch.setattr(files, "SETTLED_NS", -(10**18))
     return sizes
 
 
@@ -316,7 +316,7 @@ def replace_it(path: Path, data: bytes) -> None:
 @pytest.mark.parametrize("hashed", [False, True])
 def test_a_large_file_is_read_and_hashed_once(tmp_path: Path, opened: list[int], hashed: bool) -> None:
     """However often it is asked for; a small one is not remembered, and never are bytes given that were not hashed."""
-    large, small = b"x" * files.LARGE, b"x" * (files.LARGE - 1)
+    large, small = b"x" * files.LARGE_FILE_BYTES, b"x" * (files.LARGE_FILE_BYTES - 1)
     (tmp_path / "large").write_bytes(large)
     (tmp_path / "small").write_bytes(small)
     with Folder(tmp_path) as folder:
@@ -334,7 +334,7 @@ def test_a_large_file_that_changed_is_read_again(
     tmp_path: Path, opened: list[int], change: Callable[[Path, bytes], None], hashed: bool
 ) -> None:
     """The same path, size and modification time are not enough."""
-    size = files.LARGE
+    size = files.LARGE_FILE_BYTES
     (tmp_path / "f").write_bytes(b"x" * size)
     with Folder(tmp_path) as folder:
         assert folder.contents("f", size, hashed=hashed).sha256 == hashlib.sha256(b"x" * size).hexdigest()
@@ -346,22 +346,22 @@ def test_a_large_file_that_changed_is_read_again(
 
 def test_a_young_file_is_not_remembered(tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """It may change within a tick of the clock that it is stamped by, so every reading is a reading."""
-    monkeypatch.setattr(files, "SETTLED", 10**18)
-    (tmp_path / "f").write_bytes(b"x" * files.LARGE)
+    monkeypatch.setattr(files, "SETTLED_NS", 10**18)
+    (tmp_path / "f").write_bytes(b"x" * files.LARGE_FILE_BYTES)
     with Folder(tmp_path) as folder:
         for hashed in (True, True, False, False):
-            folder.contents("f", files.LARGE, hashed=hashed)
+            folder.contents("f", files.LARGE_FILE_BYTES, hashed=hashed)
     assert len(opened) == 4
 
 
 def test_large_files_are_held_up_to_a_limit(tmp_path: Path, opened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three, two have room: the one asked for longest ago goes."""
-    monkeypatch.setattr(files, "HELD_AT_MOST", 2 * files.LARGE)
+    monkeypatch.setattr(files, "MAX_BYTES_HELD", 2 * files.LARGE_FILE_BYTES)
     for name in "abc":
-        (tmp_path / name).write_bytes(name.encode() * files.LARGE)
+        (tmp_path / name).write_bytes(name.encode() * files.LARGE_FILE_BYTES)
     with Folder(tmp_path) as folder:
         for name, readings in (("a", 1), ("b", 2), ("a", 2), ("c", 3), ("a", 3), ("b", 4)):
-            assert folder.read(name, files.LARGE) == name.encode() * files.LARGE
+            assert folder.read(name, files.LARGE_FILE_BYTES) == name.encode() * files.LARGE_FILE_BYTES
             assert len(opened) == readings
 
 

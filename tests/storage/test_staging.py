@@ -14,7 +14,7 @@ from sandbox import tree
 from tiny_models import entry, model, write
 
 from registry_tool.errors import InputError
-from registry_tool.storage.files import STAGING
+from registry_tool.storage.files import STAGING_PREFIX
 from registry_tool.storage.staging import NewFolder
 
 
@@ -50,7 +50,7 @@ def test_a_folder_that_is_taken_is_refused(simple: Path, tmp_path: Path, what: s
     with pytest.raises(InputError, match=r"expected a|name another"):
         run(simple, new)
     assert tree(tmp_path) == before
-    assert not [*tmp_path.glob(f"{STAGING}*")]
+    assert not [*tmp_path.glob(f"{STAGING_PREFIX}*")]
 
 
 def test_an_empty_folder_will_do(simple: Path, tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_a_killed_run_leaves_nothing_by_that_name(simple: Path, tmp_path: Path) 
     assert child.stdout is not None
     assert child.stdout.readline() == "here\n"
     with NewFolder(tmp_path / "new"):  # a living run's staging folder is let alone
-        assert len([*tmp_path.glob(f"{STAGING}new-*")]) == 2
+        assert len([*tmp_path.glob(f"{STAGING_PREFIX}new-*")]) == 2
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
     assert not (tmp_path / "new").exists()
-    assert len([*tmp_path.glob(f"{STAGING}*")]) == 1
+    assert len([*tmp_path.glob(f"{STAGING_PREFIX}*")]) == 1
     assert run(simple, tmp_path / "new").written
-    assert [*tmp_path.glob(f"{STAGING}*")] == []
+    assert [*tmp_path.glob(f"{STAGING_PREFIX}*")] == []

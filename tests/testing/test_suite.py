@@ -23,7 +23,7 @@ from registry_tool.hookspec import Batch, Evaluation, Level, Trained, hookimpl, 
 from registry_tool.hookspec import Hooks as Specification
 from registry_tool.testing import Bench, PluginSuite
 from registry_tool.testing import base as rooms
-from registry_tool.testing.loading import HEAVY
+from registry_tool.testing.loading import HEAVY_LIBRARIES
 from registry_tool.values import Evidence
 
 from registry_ruler import plugin as sound  # isort: skip  (on the path by test_conformance)
@@ -310,7 +310,7 @@ def test_a_heavy_plugin_fails(level: str, word: str, good_folder: Path, tmp_path
     }
     with pytest.raises(FAILURE, match=f"{word} loaded: import it inside the hook"):
         tests[level]()
-    assert word in HEAVY
+    assert word in HEAVY_LIBRARIES
 
 
 def test_training_by_hash_order_fails(tmp_path: Path, monkeypatch: Any) -> None:

@@ -219,7 +219,7 @@ def test_an_import_from_the_base_passes(tmp_path: Path) -> None:
     assert box.codes() == []
     compared = compare_with_base.gate_base(box.path, load(), base)
     assert (compared.passes, compared.judgements) == (True, ())
-    assert [change.what for change in compared.changes] == ["schema_version", "kept"]
+    assert [change.action for change in compared.changes] == ["schema_version", "kept"]
     for field, value in (("opset", 16), ("quant_mode", "fp32"), ("sidecar_sha256", None)):
         box.edit_entry(**{field: value})
         assert [decision for _, decision, _ in judged(box, base)] == ["HOLD"]

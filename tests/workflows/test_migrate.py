@@ -156,7 +156,7 @@ def test_the_gate_takes_a_migration_for_what_it_is(public: Path, tmp_path: Path)
     done = run(public, tmp_path / "new")
     compared = compare_with_base.gate_base(done.new / "registry.json", load(), public)
     assert (compared.passes, compared.judgements) == (True, ())
-    kept = {change.subject for change in compared.changes if change.what == "kept"}
+    kept = {change.subject for change in compared.changes if change.action == "kept"}
     assert kept >= {"fr_regressor_v1", "vmaf_tiny_v2", "transnet_v2"}
 
 

@@ -93,7 +93,7 @@ def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def check(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
         if path is not None and find_spec("matplotlib") is None:
-            raise InputError("--plot: drawing needs matplotlib: pip install 'registry-tool[plot]'")
+            raise InputError("--plot: drawing needs matplotlib: pip install matplotlib")
         return path
 
     return click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help=help, callback=check)

@@ -34,6 +34,7 @@ ENOUGH_EVIDENCE = (Rule("n_seeds", ">=", 5), Rule("n_folds", ">=", 8), Rule("min
 DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", ">=", 0.90)))
 # The original gate's rules, and as many seeds as it had: summaries alone show no more.
 SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
+TRAINING_LIBRARIES = ("numba", "scipy")  # of the extra `train`; without pyarrow a corpus may be CSV or JSONL
 
 
 @hookimpl
@@ -49,7 +50,7 @@ def registry_kinds() -> Iterable[Kind]:
 
 @hookimpl
 def registry_train(request: TrainRequest) -> Trained:
-    _need("numba")
+    _need(*TRAINING_LIBRARIES)
     from fr_ensemble.hooks.train import run
 
     job, fields = job_of(request), entry_fields(request)
@@ -81,7 +82,7 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
 
 @hookimpl
 def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
-    _need("numba")
+    _need(*TRAINING_LIBRARIES)
     from fr_ensemble.hooks.reproduce import reproduce
 
     return reproduce(view, request)
@@ -108,8 +109,10 @@ def registry_commands() -> Iterable[click.Command]:
     return [group]
 
 
-def _need(module: str) -> None:
+def _need(*modules: str) -> None:
+    """Refuse before the work; the names of these modules are those of their distributions."""
     from importlib.util import find_spec
 
-    if find_spec(module) is None:
-        raise InputError(f"{module} is not installed, expected it for training: pip install 'registry-tool[train]'")
+    if missing := [module for module in modules if find_spec(module) is None]:
+        names = " and ".join(missing)
+        raise InputError(f"training needs {names}, found none installed: pip install {' '.join(missing)}")

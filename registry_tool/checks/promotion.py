@@ -14,7 +14,7 @@ from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFi
 from registry_tool.hookspec import EntryView, GateRequest, Level
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Evidence, Json, Policy, Verdict
+from registry_tool.values import Entry, Evidence, Json, Policy, Verdict
 
 DEMOTE_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
 
@@ -39,7 +39,7 @@ VERDICT_MISSING = FindingRule(
     why="smoke was set to false by hand, without evidence.",
     message="smoke is false, but the entry has no promotion",
     expected="a verdict",
-    hint="set smoke to true and run `registry flip {id}`",
+    hint="set smoke to true, then run `registry flip {id}`",
     example='"smoke": false',
 )
 KIND_DISALLOWS = FindingRule(
@@ -112,6 +112,21 @@ def measure(view: EntryView, plugins: Plugins, request: GateRequest) -> Evidence
     return evidence
 
 
+def promoting(entry: Entry, inspection: Inspection) -> str:
+    """What promotes a smoke entry: its evidence where its kind has a gate, else a person under a manual policy."""
+    by_hand, plugins = f"run `registry flip {entry.id} --reason ...`", inspection.plugins
+    if inspection.policy(entry.kind).gate == "manual":
+        return by_hand
+    if entry.kind in plugins.kinds and "registry_gate" not in plugins.owner(entry.kind).hooks:
+        return f'set `"gate": "manual"` in the policy of kind {entry.kind}, then {by_hand}'
+    return f"run `registry flip {entry.id}`"
+
+
+def promoting_again(entry: Entry, inspection: Inspection) -> str:
+    """What gives a production entry another promotion."""
+    return f"run `registry flip {entry.id} --demote --reason ...`, then {promoting(entry, inspection)}"
+
+
 def compares(answer: Mapping[str, Json]) -> bool:
     """Whether a plugin's answer says how the entry compares with an incumbent."""
     against = answer.get("against")
@@ -151,15 +166,21 @@ def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding
     if is_random(view):
         return [RANDOM_ROWS.at(view.row, "/smoke", found="random_rows: true", id=entry.id)]
     if promotion is None:
-        return [VERDICT_MISSING.at(view.row, "/smoke", found="no promotion", id=entry.id)]
+        hint = f"set smoke to true, then {promoting(entry, inspection)}"
+        return [VERDICT_MISSING.at(view.row, "/smoke", found="no promotion", hint=hint, id=entry.id)]
+    again = promoting_again(entry, inspection)
     if "imported_from" in promotion:
         if entry.manifest is None:
             return []
-        return [KIND_DISALLOWS.at(view.row, "/promotion", found="imported_from", id=entry.id, kind=entry.kind)]
+        return [
+            KIND_DISALLOWS.at(view.row, "/promotion", found="imported_from", hint=again, id=entry.id, kind=entry.kind)
+        ]
     if "manual" in promotion:
         if inspection.policy(entry.kind).gate == "manual":
             return []
-        return [KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", id=entry.id, kind=entry.kind)]
+        return [
+            KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", hint=again, id=entry.id, kind=entry.kind)
+        ]
     return _check_verdict(view, promotion, inspection)
 
 
@@ -179,7 +200,8 @@ def _check_verdict(view: VerifiedEntry, promotion: Mapping[str, str], inspection
         incumbent = find_incumbent(view.entry.kind, inspection, policy.incumbent)
         evidence = measure(view, inspection.plugins, GateRequest(incumbent=incumbent))
     except RegistryError as error:
-        return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=DEMOTE_HINT.format(id=view.entry.id))]
+        hint = f"restore the files, or {promoting_again(view.entry, inspection)}"
+        return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=hint)]
     return [*_check_evidence(verdict, evidence, view, policy, place)]
 
 

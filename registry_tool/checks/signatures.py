@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust, Verified
     from registry_tool.signing.keys import PublicKey
 
-NEEDS_EXTRA = "it needs the extra `sign`: pip install 'registry-tool[sign]'"
+NEEDS_LIBRARY = "it needs cryptography: pip install cryptography"
 PEM_MAX_BYTES = 64 * 1024
 RESTORE = "restore the file, or review the new one and pin it"
 PRIVATE = b"PRIVATE KEY"  # in every PEM form of one
@@ -49,7 +49,7 @@ UNVERIFIED = FindingRule(
     "signature that was not verified",
     why="It covers the entry's files; who made it was not checked.",
     message="{path}: the signature was not verified: {reason}",
-    hint="name whom to trust: `registry validate --public-key PEM`, or `--trust ROOT.pem`",
+    hint="name whom to trust: `registry validate --public-key KEY.pem`, or `--trust ROOT.pem`",
     example="a bundle, and no key to verify it with",
     severity=Severity.NOTE,
     since="0.2.0",
@@ -199,7 +199,7 @@ def verify_for_policy(
     if not policy.signers or not bundles:
         return Signatures(unverified=unverified)
     if not can_verify():
-        return Signatures(unverified=dict.fromkeys(unverified, NEEDS_EXTRA), problems=(NEEDS_EXTRA,))
+        return Signatures(unverified=dict.fromkeys(unverified, NEEDS_LIBRARY), problems=(NEEDS_LIBRARY,))
     trust, problems = policy_trust(view.files.read_unpinned, policy, at)
     return replace(verify_all(bundles, trust), problems=problems)
 

@@ -22,7 +22,7 @@ PATH = click.Path(path_type=Path)
 
 def need_cryptography() -> None:
     if find_spec("cryptography") is None:
-        raise InputError("signatures need the extra `sign`: pip install 'registry-tool[sign]'")
+        raise InputError("signatures need cryptography: pip install cryptography")
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -131,7 +131,10 @@ def _below(start: Path) -> list[Path]:
 def load(path: Path) -> Loaded | Unreadable:
     """Read a registry. Raises InputError where there is no such file, WorldError where it may not be read."""
     if not path.parent.is_dir() or not os.path.lexists(path):
-        raise InputError(f"{path}: no such file, expected a registry: check the path, or `registry train` makes one")
+        raise InputError(
+            f"{path}: no such file, expected a registry: check the path, or make one with "
+            "`registry train KIND --id NAME`"
+        )
     try:
         with Folder(path.parent) as folder:
             data = folder.read(path.name, REGISTRY_MAX_BYTES)

@@ -106,7 +106,7 @@ VERDICT_UNPINNED = FindingRule(
     why="It fits any model: it is summary only, and promotes nothing.",
     message="unpinned verdict: {reason}",
     expected="a verdict that an entry pins",
-    hint="run `registry migrate OLD -o NEW`; in the new registry `registry flip ID` writes a pinned verdict",
+    hint="run `registry migrate OLD -o NEW`; train the ensemble again there: a summary promotes nothing",
     example='"sha256": null',
     severity=Severity.WARNING,
 )

@@ -38,7 +38,7 @@ def read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) ->
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise InputError(f"{path}: reading parquet needs pyarrow: pip install 'registry-tool[train]'") from None
+        raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
     try:
         file = parquet.ParquetFile(path, buffer_size=READ_BUFFER)
         require_unique(path, file.schema_arrow.names)

@@ -97,7 +97,7 @@ def missing_column(path: Path, column: str, found: Sequence[str]) -> InputError:
 
     lower = {name.lower(): name for name in found}
     near = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-    hint = f"is it {lower[near[0]]!r}? rename it" if near else "add it, or name another column"
+    hint = f"is it {lower[near[0]]!r}? rename it" if near else "add it"
     return InputError(
         f"{path}: no column {column!r}: found {', '.join(found) or 'no columns'}, expected {column}: {hint}"
     )

@@ -93,7 +93,7 @@ def write_rows(
     if form == "parquet" and str(output) == "-":
         raise InputError("--format parquet: found no file to write, expected one: say -o FILE")
     if form == "parquet" and find_spec("pyarrow") is None:
-        raise InputError("--format parquet: writing it needs pyarrow: pip install 'registry-tool[train]'")
+        raise InputError("--format parquet: writing it needs pyarrow: pip install pyarrow")
     iterator, rows = iter(batches), 0
 
     def counted(first: Table) -> Iterator[Table]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 try:
     import pytest
 except ImportError as _error:
-    raise ImportError("registry_tool.testing needs pytest: pip install 'registry-tool[testing]'") from _error
+    raise ImportError("registry_tool.testing needs pytest: pip install pytest") from _error
 
 pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in ("base", "loading", "using", "breaking")))
 

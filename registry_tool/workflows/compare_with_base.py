@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
+from registry_tool.checks.promotion import promoting_again
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of
@@ -34,6 +35,8 @@ DESCRIPTIVE_FIELDS = frozenset(
 ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
 
 FLIP_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
+VERSION_2_HINT = "promote it in a registry of version 2: `registry migrate OLD -o NEW`"
+DELETED_VERSION_1_HINT = "restore it and set smoke to true; remove it in a later change"
 SUMMARIES_HINT = "gate its ensemble: add --evidence DIR, a folder with its loso_seed*.json files"
 DELETED = FindingRule(
     "base-entry-deleted",
@@ -56,7 +59,7 @@ LOOSENED = FindingRule(
     "policy loosened together with what it judges",
     why="A bar that is lowered and cleared in one change shows nothing.",
     message="the policy of kind {kind!r} was loosened in the same change",
-    hint="change the policy first, alone, where a reviewer sees it",
+    hint="run `registry flip {id} --demote --reason ...` and flip it in a later change, or restore the policy",
     example=">= 0.95 made >= 0.5, with a promotion",
 )
 IMPORT_UNKNOWN = FindingRule(
@@ -185,8 +188,11 @@ class _Comparer:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
         removed = [old for old in self._removed() if old.is_production]
         joined = self._joined() if removed else EMPTY
+        hint = None if self.after.schema_version == store.VERSION else DELETED_VERSION_1_HINT
         return [
-            self._hold(old, "deleted while in production", [DELETED.at(self._place(old), "/models", id=old.id)])
+            self._hold(
+                old, "deleted while in production", [DELETED.at(self._place(old), "/models", hint=hint, id=old.id)]
+            )
             for old in removed
             if joined.get(old.id) != old.sha256
         ]
@@ -296,15 +302,17 @@ class _Comparer:
         errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
         policy = self.inspection.policy(entry.kind)
         if self.after.schema_version == store.VERSION and self._is_loosened(entry, old):
-            hint = "demote what was judged by it, or restore it" if why == POLICY_CHANGED else None
-            errors.append(LOOSENED.at(view.row, "/kind", hint=hint, kind=entry.kind))
+            errors.append(LOOSENED.at(view.row, "/kind", kind=entry.kind, id=entry.id))
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
             was = old is not None and old.is_production and old.sha256 == entry.sha256
             reason = (
                 "it was changed since" if was else f"the registry at the base did not have {entry.id} as production"
             )
-            errors.append(IMPORT_UNKNOWN.at(view.row, "/promotion", found="imported_from", reason=reason, id=entry.id))
+            hint = promoting_again(entry, self.inspection)
+            errors.append(
+                IMPORT_UNKNOWN.at(view.row, "/promotion", found="imported_from", hint=hint, reason=reason, id=entry.id)
+            )
         if errors or isinstance(view, BrokenEntry):
             return self._hold(entry, why, errors)
         if "verdict" in promotion:
@@ -313,22 +321,27 @@ class _Comparer:
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
         if self.after.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
             return judgement
-        hint = SUMMARIES_HINT if self.after.schema_version < store.VERSION else None
+        hint = promoting_again(entry, self.inspection)
+        if self.after.schema_version < store.VERSION:
+            hint = SUMMARIES_HINT if self._ensembles_of(entry) else f"set smoke to true, or {VERSION_2_HINT}"
         return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
 
     def _judged_as_member(self, entry: Entry) -> Judgement | None:
         """A single model of version 1 by the summaries of the ensemble that lists it; None where there are none."""
         if self.evidence is None:
             return None
-        for ensemble in read_ensembles(self.inspection):
-            if lists(ensemble, entry):
-                found, _ = check_unpinned_manifests(self.inspection)
-                errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
-                if errors or isinstance(ensemble, BrokenEntry):
-                    return self._hold(entry, "", errors)
-                judgement = judge_foreign(ensemble, self.after, self.inspection.plugins, GateRequest(self.evidence))
-                return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
+        for ensemble in self._ensembles_of(entry):
+            found, _ = check_unpinned_manifests(self.inspection)
+            errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
+            if errors or isinstance(ensemble, BrokenEntry):
+                return self._hold(entry, "", errors)
+            judgement = judge_foreign(ensemble, self.after, self.inspection.plugins, GateRequest(self.evidence))
+            return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
         return None
+
+    def _ensembles_of(self, entry: Entry) -> list[VerifiedEntry | BrokenEntry]:
+        """The ensembles of version 1 that list a single model."""
+        return [ensemble for ensemble in read_ensembles(self.inspection) if lists(ensemble, entry)]
 
     def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
         """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""

@@ -47,7 +47,9 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
     with locked(path.parent):
         loaded, registry, entry = _writable(path, entry_id)
         if entry.is_production:
-            raise RejectedError(f"{entry_id}: it is production already, expected a smoke entry: nothing to flip")
+            raise RejectedError(
+                f"{entry_id}: it is production already, expected a smoke entry: `registry gate {entry_id}` judges it"
+            )
         with inspected(loaded, plugins) as inspection:
             view = verified(inspection, entry_id)
             findings = check_entry(view, inspection)
@@ -104,7 +106,9 @@ def demote(path: Path, entry_id: str, reason: str) -> Entry:
     with locked(path.parent):
         _, registry, entry = _writable(path, entry_id)
         if entry.smoke:
-            raise RejectedError(f"{entry_id}: it is smoke already, expected a production entry: nothing to demote")
+            raise RejectedError(
+                f"{entry_id}: it is smoke already, expected a production entry: `registry list` shows which are"
+            )
         demotion = {"reason": reason, "manifest_sha256": entry.sha256}
         demoted = entry.with_fields(smoke=True, promotion=None, demotion=demotion)
         store.save(path, registry.with_entry(demoted))
@@ -117,6 +121,6 @@ def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
     if loaded.registry.schema_version != store.VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} has no promotions, expected 2: "
-            "its entries are edited by hand, or move to a registry of version 2"
+            f"edit `smoke` by hand, or make one of version 2 with `registry migrate {path} -o NEW`"
         )
     return loaded, loaded.registry, entry

@@ -104,8 +104,8 @@ def refuse_inside(path: Path, key: Path) -> None:
 def refuse_older(path: Path, version: int) -> None:
     if version != store.VERSION:
         raise InputError(
-            f"{path}: schema_version {version} has no place for it, expected 2: `registry migrate` makes a registry "
-            "of version 2; a file alone is signed with --path"
+            f"{path}: schema_version {version} has no place for it, expected 2: "
+            f"`registry migrate {path} -o NEW` makes a registry of version 2; a file alone is signed with --path"
         )
 
 

@@ -100,7 +100,7 @@ def _target(path: Path, request: TrainRequest) -> Loaded:
     if loaded.registry.schema_version != store.VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "
-            "train into a registry of version 2"
+            "name one of version 2 with --registry PATH; it is made where there is none"
         )
     refuse_duplicate(path, loaded.registry, entry_id)
     old = loaded.registry.entry(entry_id)

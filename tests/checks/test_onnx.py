@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_models import FLOAT, codes, entry, findings, model, sidecar, write
+from tiny_models import FLOAT, codes, entry, external, findings, model, sidecar, write
 
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
@@ -58,17 +58,6 @@ def constant_loop(rounds: onnx.TensorProto | None) -> onnx.ModelProto:
     name = rounds.name if rounds is not None else ""
     loop = helper.make_node("Loop", [name, "always", "start"], ["end"], name="rounds", body=body)
     return model([loop], [start, always, *([rounds] if rounds is not None else [])])
-
-
-def external(location: str, **fields: str) -> onnx.ModelProto:
-    """A model whose 6 weights lie in another file."""
-    made = model()
-    weight = made.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = TensorProto.EXTERNAL
-    for key, value in ({"location": location, "offset": "0", "length": "24"} | fields).items():
-        weight.external_data.add(key=key, value=value)
-    return made
 
 
 def changed(edit: Callable[[onnx.ModelProto], Any]) -> onnx.ModelProto:

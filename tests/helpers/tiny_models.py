@@ -53,6 +53,17 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def external(location: str, **fields: str) -> onnx.ModelProto:
+    """A model whose 6 weights lie in another file."""
+    made = model()
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in ({"location": location, "offset": "0", "length": "24"} | fields).items():
+        weight.external_data.add(key=key, value=value)
+    return made
+
+
 def write(folder: Path, name: str, content: onnx.ModelProto | bytes | dict[str, Any]) -> str:
     """Write a file; its sha256."""
     data = content.SerializeToString() if isinstance(content, onnx.ModelProto) else content

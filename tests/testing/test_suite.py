@@ -375,7 +375,7 @@ def test_without_pytest_it_says_what_to_install(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-c", "import registry_tool.testing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert "pip install 'registry-tool[testing]'" in done.stderr
+    assert "pip install pytest" in done.stderr
 
 
 def test_forging_fits_every_pin(good_folder: Path, tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def roughened(smoke: Sandbox) -> dict[str, Any]:
 
 FRAUDS: list[tuple[str, Callable[[Sandbox], dict[str, Any]], str]] = [
     ("five copies of one seed", copied, "seed"),
-    ("five copies, relabelled", relabelled, "same figures"),
-    ("five copies, roughened", roughened, "same figures"),
+    ("five copies, relabelled", relabelled, "same scores"),
+    ("five copies, roughened", roughened, "same scores"),
     ("one seed twice", repeated, "seed 0"),
     ("PLCC 1.3", fold(plcc=1.3), "from -1 to 1"),
     ("PLCC -1.5", fold(plcc=-1.5), "-1 to 1"),

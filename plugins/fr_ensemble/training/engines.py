@@ -55,7 +55,7 @@ def start_engine(name: str, jobs: int | None) -> Iterator[Engine]:
     try:
         ray: Any = import_module("ray")
     except ImportError as error:
-        raise InputError("engine: ray is not installed, expected it: pip install 'registry-tool[ray]'") from error
+        raise InputError("engine: ray is not installed, expected it: pip install ray") from error
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(log_to_driver=False, logging_level="warning")

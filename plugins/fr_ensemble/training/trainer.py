@@ -102,7 +102,7 @@ def check_execution(execution: Execution) -> None:
             raise InputError(f"device: found {execution.device!r}, expected {expected}")
         return
     if find_spec("torch") is None:
-        raise InputError("trainer: torch is not installed, expected it: pip install 'registry-tool[train,torch]'")
+        raise InputError("trainer: torch is not installed, expected it: pip install torch")
     if execution.engine != "local":
         raise InputError(
             f"engine: found {execution.engine!r}, expected local: the reference trainer runs in this process"

@@ -314,7 +314,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     rows = make_rows()
     path = write(tmp_path / "rows.parquet", rows)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'registry-tool\[train\]'"):
+    with pytest.raises(InputError, match=r"pip install pyarrow"):
         read_corpus(path, ColumnSpec())
     assert read_corpus(write(tmp_path / "rows.csv", rows), ColumnSpec()).n_rows == 12
 

@@ -1,12 +1,13 @@
 """validate_ratio.py: `registry validate --level quick` against a plain loop with jsonschema; both sides and the ratio.
 
-    python benchmarks/validate_ratio.py [--entries 10000] [--rounds 5]
+    python benchmarks/validate_ratio.py [--entries 10000] [--rounds 5] [--full-rounds 1]
 
 The plain loop is what one writes first: load the registry, hold it against its schema with one prepared jsonschema
 validator, read each file once, compare its sha256, parse the sidecar. It knows no duplicate keys, links, escaping
 paths, size limits, unregistered files or promotions. Both run as processes, in turn, in one run; medians of wall time
-and of processor time (user and system, children included), which other programs disturb less. A quick run uses two
-cores. Also the start of the program and 24 entries at both levels.
+and of processor time (user and system, children included), which other programs disturb less. Runs of many entries use
+all cores. Also the start of the program, 24 entries at both levels, and all of them at the full level, with all cores
+and with one: that takes minutes, so it has rounds of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import resource
 import statistics
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +68,10 @@ def write_registry(folder: Path, entries: int) -> None:
     (folder / "registry.json").write_text(json.dumps(document, indent=1))
 
 
-def seconds(*command: str) -> tuple[float, float]:
-    """(wall, processor) time of a run."""
+def seconds(*command: str, cores: set[int]) -> tuple[float, float]:
+    """(wall, processor) time of a run on some cores."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, preexec_fn=partial(os.sched_setaffinity, 0, cores))
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -77,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--full-rounds", type=int, default=1)
     options = parser.parse_args()
     program = (sys.executable, "-m", "registry_tool")
     with tempfile.TemporaryDirectory() as scratch:
@@ -91,10 +95,15 @@ def main() -> None:
             "quick, all entries": (*program, "validate", "--level", "quick", str(large)),
             "plain loop, all entries": (sys.executable, "-c", PLAIN, str(large)),
         }
+        cores = os.sched_getaffinity(0)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, command in runs.items():
-                times[name].append(seconds(*command))
+                times[name].append(seconds(*command, cores=cores))
+        for _ in range(options.full_rounds):
+            for name, used in (("full, all entries", cores), ("the same, one core", {min(cores)})):
+                times.setdefault(name, []).append(seconds(*program, "validate", str(large), cores=used))
+    print(f"{len(cores)} cores, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
     print(f"Python {platform.python_version()}, {options.entries} entries, {options.rounds} rounds, seconds")
     medians = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in times.items()}
     for name, (wall, processor) in medians.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.inventory import check_inventory, list_files, one_name
 from registry_tool.checks.signatures import check_signers
-from registry_tool.checks.workers import Slices, useful
+from registry_tool.checks.workers import answers, count_processes, slices_of
 from registry_tool.documents.entries import ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
@@ -23,6 +24,8 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder
+
+FULL, FULL_EVIDENCE = 16, 128  # how many quick looks a full one takes: at a single model, at an entry with evidence
 
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
@@ -52,10 +55,12 @@ def check(
     level: Level = Level.FULL,
     progress: Progress | None = None,
     trust: Trust | None = None,
+    unchanged: Collection[int] = (),
 ) -> list[Finding]:
     """Every finding on a loaded registry, sorted by file and line; those of reading it included.
 
-    trust: whose signatures every production entry needs; None asks for what the policies do.
+    trust: whose signatures every production entry needs; None asks for what the policies do. unchanged: the numbers of
+    entries that are checked at Level.QUICK whatever the level.
 
     An entry that is malformed, or whose digests do not hold, is not looked into any further; a second one of an id is
     not opened at all. Where an entry is malformed, its files are unknown: no file is called unregistered then.
@@ -64,32 +69,49 @@ def check(
     if isinstance(loaded, Unreadable):
         return sort(findings)
     with Folder(loaded.folder) as folder, Prober() as prober:
-        if level is Level.FULL and loaded.registry.entries:
-            prober.start()
         inspection = Inspection(loaded, plugins, folder, prober if level is Level.FULL else None)
-        findings += _check_all(inspection, progress, trust)
+        findings += _check_all(inspection, _Task(trust, frozenset(unchanged)), progress)
     return sort(located(findings, {loaded.name: loaded.document}))
 
 
-def _check_all(inspection: Inspection, progress: Progress | None, trust: Trust | None) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """trust, unchanged: see `check`. repeated: the numbers of entries that are not opened."""
+
+    trust: Trust | None
+    unchanged: frozenset[int]
+    repeated: frozenset[int] = frozenset()
+
+    def weight(self, inspection: Inspection) -> int:
+        """How much work the entries are, in quick looks at one; an ensemble's evidence is measured again."""
+        weights = (
+            1 if inspection.level is Level.QUICK or number in self.unchanged else FULL if entry.onnx else FULL_EVIDENCE
+            for number, entry in enumerate(inspection.registry.entries)
+        )
+        return sum(weights)
+
+
+def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -> list[Finding]:
     """The findings on a registry that could be read: its entries, what lies beside them, its folder."""
     loaded, registry, count = inspection.loaded, inspection.registry, len(inspection.registry.entries)
     repeated = dict(_check_ids(loaded))
+    task = replace(task, repeated=frozenset(repeated))
     findings = [*repeated.values(), *_check_alike(loaded)]
     known = {loaded.name}
-    processes = useful(count) if inspection.level is Level.QUICK else 1
+    processes = count_processes(task.weight(inspection))
+    slices = slices_of(count, processes)
     if progress:
         progress("entries", 0, count)
-    with Slices(lambda numbers: _check_some(inspection, numbers, repeated, trust), count, processes) as slices:
+    with answers(lambda: _checker(inspection, task, alone=processes == 1), slices, processes) as found_by_slice:
         # Other processes may look at the entries meanwhile.
         declared = [*check_declared(inspection.folder, loaded), *check_unknown_fields(loaded)]
         declared += check_signers(inspection.folder, loaded)
         items = list_files(inspection.folder)
-        for done, (found, paths) in enumerate(slices, 1):
+        for numbers, (found, paths) in zip(slices, found_by_slice, strict=True):
             findings += found
             known.update(paths)
             if progress:
-                progress("entries", done * count // len(slices), count)
+                progress("entries", numbers.stop, count)
     if registry.schema_version < 2 and not loaded.findings:
         unpinned, seen = check_unpinned_manifests(inspection)
         findings += unpinned
@@ -102,22 +124,34 @@ def _check_all(inspection: Inspection, progress: Progress | None, trust: Trust |
     return findings
 
 
-def _check_some(
-    inspection: Inspection, numbers: Iterable[int], repeated: Mapping[int, Finding], trust: Trust | None
-) -> tuple[list[Finding], list[str]]:
+@contextmanager
+def _checker(
+    inspection: Inspection, task: _Task, *, alone: bool
+) -> Iterator[Callable[[range], tuple[list[Finding], list[str]]]]:
+    """What a process does with a slice of the entries; beside others it has a prober of its own."""
+    with Prober() if inspection.prober is None or not alone else nullcontext(inspection.prober) as prober:
+        if inspection.prober is not None:
+            inspection = replace(inspection, prober=prober)
+            if len(task.unchanged) < len(inspection.registry.entries):
+                prober.start()
+        yield lambda numbers: _check_some(inspection, numbers, task)
+
+
+def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> tuple[list[Finding], list[str]]:
     """The findings on some entries, and the files that these account for."""
     findings: list[Finding] = []
     paths: list[str] = []
     for index in numbers:
-        if index in repeated:
+        if index in task.repeated:
             paths.append(inspection.registry.entries[index].path)
             continue
-        entry = inspection.verify(index)
-        if found := check_entry(entry, inspection, trust):
+        here = inspection.quick() if index in task.unchanged else inspection
+        entry = here.verify(index)
+        if found := check_entry(entry, here, task.trust):
             findings += located(found, entry.documents)
         paths += [a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values()]
         paths += entry.documents
-        paths += _usual_external(entry) if inspection.level is Level.QUICK else _external(entry)
+        paths += _usual_external(entry) if here.level is Level.QUICK else _external(entry)
     return findings, paths
 
 

@@ -1,150 +1,117 @@
-"""workers.py: a long row of small work, done by forked processes, answers in order. Knows nothing of registries."""
+"""workers.py: work on many items shared by processes, the answers in order. Knows nothing of registries."""
 
 from __future__ import annotations
 
-import gc
 import os
-import select
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
-from typing import Any, Generic, NoReturn, TypeVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from registry_tool.errors import WorldError
 
-FEWEST = 512  # items; below, a fork costs more than it saves
-MOST = 4  # processes; each may hold a file
-SLICES = 4096  # at most, so that their numbers fit into a pipe at once
-SIZE = 64  # items of a slice, at least
-HEAD = 8  # bytes before an answer: its slice's number and its length, four each
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
+MIN_WORK = 512  # in units of the cheapest item, some tenths of a millisecond; below, a fork costs more than it saves
+MAX_PROCESSES = 8  # each may hold a file, and a child with its libraries
+SLICES = 32  # for each process, so that none waits long for the last of another
+MAX_SLICE = 64  # items; progress is told slice by slice
 
 Answer = TypeVar("Answer")
+Work = Callable[[range], Answer]
+work_here: Callable[[range], Any] | None = None  # in a worker process: what it does
 
 
-def useful(items: int) -> int:
-    """How many processes pay here; 1, which forks nothing, beside other threads: a fork would copy their locks."""
+def count_processes(work: int) -> int:
+    """How many processes pay for this much work; 1, which forks nothing, beside other threads: a fork copies locks."""
     try:
-        if items < FEWEST or sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 1:
+        if work < MIN_WORK or sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 1:
             return 1
-        return min(len(os.sched_getaffinity(0)), MOST)
+        return min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
     except OSError:
         return 1
 
 
-class Slices(AbstractContextManager["Slices[Answer]"], Generic[Answer]):
-    """The answers of `work(range)` for ranges that together are range(items), in order.
+def slices_of(items: int, processes: int) -> list[range]:
+    """Ranges that together are range(items): single items for one process."""
+    size = 1 if processes == 1 else min(MAX_SLICE, max(1, items // (processes * SLICES)))
+    return [range(start, min(start + size, items)) for start in range(0, items, size)]
 
-    With more than one process, entering the context forks them and they begin; each takes the next slice that nobody
-    has. An exception in a worker is raised here, by doing its slice again. A worker that ends before its work is a
-    WorldError: no slice is ever left out. Leaving the context ends what still runs; a worker whose parent was killed
-    ends with its next answer.
+
+@contextmanager
+def answers(
+    begin: Callable[[], AbstractContextManager[Work[Answer]]], slices: list[range], processes: int
+) -> Iterator[Iterator[Answer]]:
+    """The answers to slices, in order, while their work goes on elsewhere: in forked processes, or here for one.
+
+    begin: a context in which a process does all of its work. What a worker raises is raised here. A worker that ends
+    before its work is a WorldError: no slice is ever left out. Leaving the context ends the work.
     """
+    if processes == 1:
+        with begin() as work:
+            yield map(work, slices)
+        return
+    from concurrent.futures import BrokenExecutor
 
-    def __init__(self, work: Callable[[range], Answer], items: int, processes: int) -> None:
-        size = 1 if processes == 1 else max(SIZE, -(-items // SLICES))
-        self._work, self._processes = work, processes
-        self._slices = [range(start, min(start + size, items)) for start in range(0, items, size)]
-        self._workers: dict[int, int] = {}  # the pipe of each -> its process id
-
-    def __len__(self) -> int:
-        return len(self._slices)
-
-    def __enter__(self) -> Slices[Answer]:
-        if self._processes > 1:
-            queue, end = os.pipe()
-            os.write(end, b"".join(number.to_bytes(4, "little") for number in range(len(self._slices))))
-            os.close(end)
-            try:
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # no worker escapes the books
-                try:
-                    for _ in range(self._processes):
-                        self._fork(queue)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            except BaseException:
-                self.__exit__()
-                raise
-            finally:
-                os.close(queue)
-        return self
-
-    def _fork(self, queue: int) -> None:
-        here, there = os.pipe()
+    with _pool(begin, processes) as pool:
         try:
-            process = os.fork()
+            found = pool.map(_work, slices)  # forks, too
         except OSError as error:
-            os.close(here)
-            os.close(there)
             raise WorldError(f"no worker process could be started: {error.strerror}: end some and run again") from error
-        if process == 0:
-            for pipe in (here, *self._workers):
-                os.close(pipe)
-            self._serve(queue, there)
-        os.close(there)
-        self._workers[here] = process
-
-    def _serve(self, queue: int, out: int) -> NoReturn:
-        """The life of a worker. An answer that cannot be given or sent is None: the parent will see why."""
-        import pickle
-
-        code = 1
         try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-            gc.freeze()  # what the parent made is not walked again, and shared as long as nobody writes to it
-            while number := os.read(queue, 4):
-                try:
-                    answer = pickle.dumps((self._work(self._slices[int.from_bytes(number, "little")]),), -1)
-                except Exception:
-                    answer = pickle.dumps(None)
-                rest = memoryview(number + len(answer).to_bytes(HEAD - 4, "little") + answer)
-                while rest:
-                    rest = rest[os.write(out, rest) :]
-            code = 0
-        finally:
-            os._exit(code)  # no handler of the parent's runs twice
-
-    def __iter__(self) -> Iterator[Answer]:
-        answers: dict[int, Any] = {}
-        arrived = {pipe: bytearray() for pipe in self._workers}
-        for number, items in enumerate(self._slices):
-            while self._workers and number not in answers:
-                for pipe in select.select(list(self._workers), [], [])[0]:
-                    if data := os.read(pipe, 1 << 20):
-                        arrived[pipe] += data
-                        answers.update(_whole(arrived[pipe]))
-                    else:
-                        self._ended(pipe)
-            if self._processes > 1 and number not in answers:
-                raise WorldError("the worker processes ended before their work: run it again")
-            answer = answers.pop(number, None)
-            yield answer[0] if answer is not None else self._work(items)
-
-    def _ended(self, pipe: int) -> None:
-        process = self._workers.pop(pipe)
-        os.close(pipe)
-        if code := os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise WorldError(f"a worker process ended with {how} before its work: free some memory and run it again")
-
-    def __exit__(self, *_: object) -> None:
-        for pipe, process in self._workers.items():
-            os.close(pipe)
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        for process in self._workers.values():
-            os.waitpid(process, 0)
-        self._workers.clear()
+            yield found
+        except BrokenExecutor:
+            raise WorldError("a worker process ended before its work: free some memory and run it again") from None
 
 
-def _whole(arrived: bytearray) -> Iterator[tuple[int, Any]]:
-    """(slice's number, answer) of every answer that has arrived whole; what it gives is taken out."""
-    import pickle
+@contextmanager
+def _pool(begin: Callable[[], AbstractContextManager[Work[Any]]], processes: int) -> Iterator[ProcessPoolExecutor]:
+    """No work is left when it is left, and no process: not one of those before a fork that failed either."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
 
-    while len(arrived) >= HEAD:
-        end = HEAD + int.from_bytes(arrived[4:HEAD], "little")
-        if len(arrived) < end:
-            return
-        yield int.from_bytes(arrived[:4], "little"), pickle.loads(memoryview(arrived)[HEAD:end].tobytes())
-        del arrived[:end]
+    before = active_children()
+    try:
+        pool = ProcessPoolExecutor(processes, get_context("fork"), _begin, (begin,))
+    except (OSError, NotImplementedError, ImportError) as error:  # a system without semaphores
+        raise WorldError(f"no worker processes can be started ({error}): use one processor: taskset -c 0") from error
+    try:
+        yield pool
+    except WorldError:
+        for process in active_children():
+            if process not in before:
+                process.kill()
+                process.join()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(begin: Callable[[], AbstractContextManager[Work[Any]]]) -> None:
+    """What a worker does first. An interrupt ends it without a word, and so does the end of its parent."""
+    import signal
+    from multiprocessing.util import Finalize
+    from threading import Thread
+
+    global work_here
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    Thread(target=_follow_parent, daemon=True).start()
+    stack = ExitStack()
+    work_here = stack.enter_context(begin())
+    Finalize(None, stack.close, exitpriority=1)  # a worker runs no `atexit`
+
+
+def _follow_parent() -> None:
+    """A killed parent closes no queue: its workers hold both ends."""
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    if (parent := parent_process()) is not None:
+        wait([parent.sentinel])
+    os._exit(1)
+
+
+def _work(items: range) -> Any:
+    assert work_here is not None
+    return work_here(items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from sandbox import to_json
 
 from registry_tool.checks import workers
 from registry_tool.checks.registry import check
-from registry_tool.checks.workers import FEWEST, Slices, useful
+from registry_tool.checks.workers import MIN_WORK, answers, count_processes, slices_of
 from registry_tool.documents import store
 from registry_tool.errors import WorldError
 from registry_tool.hookspec import Level
@@ -29,42 +32,61 @@ ITEMS = 1000
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")]
 
 
-def answers(work: Any, items: int = ITEMS, processes: int = 2) -> list[Any]:
-    with Slices(work, items, processes) as slices:
-        return list(slices)
+def run(work: Callable[[range], Any], items: int = ITEMS, processes: int = 2) -> list[Any]:
+    @contextmanager
+    def begin() -> Iterator[Callable[[range], Any]]:
+        yield work
+
+    with answers(begin, slices_of(items, processes), processes) as found:
+        return list(found)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("items", [0, 1, 64, 65, ITEMS])
 def test_answers_come_in_order(items: int, processes: int) -> None:
     """Every item is worked on once, and answers of any size come in the items' order."""
-    found = answers(lambda numbers: [(n, "x" * (n * 20)) for n in numbers], items, processes)
+    found = run(lambda numbers: [(n, "x" * (n * 20)) for n in numbers], items, processes)
     assert [n for some in found for n, _ in some] == list(range(items))
     assert all(text == "x" * (n * 20) for some in found for n, text in some)
 
 
 def test_the_work_is_done_elsewhere() -> None:
     """With two processes none of the work happens in this one; with one, all of it."""
-    assert os.getpid() not in answers(lambda numbers: os.getpid())
-    assert set(answers(lambda numbers: os.getpid(), processes=1)) == {os.getpid()}
+    assert os.getpid() not in run(lambda numbers: os.getpid())
+    assert set(run(lambda numbers: os.getpid(), processes=1)) == {os.getpid()}
 
 
-def test_an_exception_is_the_one_that_a_single_process_raises() -> None:
-    """What goes wrong in a worker is raised here, as itself."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_works_in_a_context_of_its_own(processes: int, tmp_path: Path) -> None:
+    """It is entered once for each process that works, and left when the work is done."""
+
+    @contextmanager
+    def begin() -> Iterator[Callable[[range], int]]:
+        mine = tmp_path / f"{os.getpid()}"
+        mine.write_text("begun")
+        yield lambda numbers: os.getpid()
+        mine.write_text("ended")
+
+    with answers(begin, slices_of(ITEMS, processes), processes) as found:
+        used = set(map(str, found))
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert set(texts.values()) == {"ended"}
+    assert used <= set(texts)
+
+
+def test_what_a_worker_raises_is_raised_here() -> None:
+    """An error of the work is what a single process would raise, and no process is left."""
 
     def work(numbers: range) -> int:
         if 500 in numbers:
-            raise KeyError("number 500")
+            raise WorldError("number 500")
         return numbers.start
 
-    with pytest.raises(KeyError, match="number 500"):
-        answers(work)
-
-
-def test_an_answer_that_cannot_be_sent_is_worked_out_here() -> None:
-    """A worker's answer that has no form for the way back is not lost."""
-    here = os.getpid()
-    assert answers(lambda numbers: lambda: here)[3]() == here
+    others = children()
+    for processes in (1, 2):
+        with pytest.raises(WorldError, match="number 500"):
+            run(work, processes=processes)
+    assert children() == others
 
 
 def children() -> str:
@@ -74,7 +96,7 @@ def children() -> str:
 
 @pytest.mark.parametrize("how", ["kill", "exit", "leave"])
 def test_a_worker_that_dies_is_an_error(how: str) -> None:
-    """Killed, or ended in any other way before its work is done: an error that says so, and nobody is left."""
+    """Killed, or ended in any other way before its work is done: an error that names that, and no process is left."""
     here = os.getpid()
 
     def work(numbers: range) -> int:
@@ -85,50 +107,81 @@ def test_a_worker_that_dies_is_an_error(how: str) -> None:
         return numbers.start
 
     others = children()
-    with pytest.raises(
-        WorldError, match={"kill": "signal 9", "exit": "exit code 7", "leave": "before their work"}[how]
-    ):
-        answers(work)
+    with pytest.raises(WorldError, match="a worker process ended before its work"):
+        run(work)
     assert children() == others
 
 
+def test_a_fork_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, and the workers that there were already are ended."""
+    forked, fork = [], os.fork
+
+    def fails_at_the_second() -> int:
+        if forked:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        forked.append(True)
+        return fork()
+
+    others = children()
+    monkeypatch.setattr(os, "fork", fails_at_the_second)
+    with pytest.raises(WorldError, match="no worker process could be started: Resource temporarily unavailable"):
+        run(lambda numbers: 0)
+    assert children().split() == others.split()
+
+
 def test_leaving_ends_the_workers() -> None:
-    """Whoever leaves before the end, for an interrupt say, leaves no process and no open file behind."""
+    """What is left before the end, by an interrupt say, leaves no process and no open file behind."""
+
+    @contextmanager
+    def begin() -> Iterator[Callable[[range], None]]:
+        yield lambda numbers: time.sleep(0.05)
+
+    run(lambda numbers: 0)  # the first run opens what stays open
     before, others = set(os.listdir("/proc/self/fd")), children()
-    with pytest.raises(KeyboardInterrupt), Slices(lambda numbers: time.sleep(60), ITEMS, 2):
+    with pytest.raises(KeyboardInterrupt), answers(begin, slices_of(ITEMS, 2), 2):
         raise KeyboardInterrupt
     assert children() == others
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_orphan_ends_by_itself() -> None:
-    """Where the parent is killed outright, its workers end with their next answer."""
-    script = (
-        "import os, time\nfrom registry_tool.checks.workers import Slices\n"
-        "def work(numbers):\n    time.sleep(0.2)\n    return bytes(100_000)\n"
-        "with Slices(work, 1000, 2) as slices:\n"
-        "    print(*slices._workers.values(), flush=True)\n    os.kill(os.getpid(), 9)\n"
-    )
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
+def test_workers_end_with_their_parent(how: str) -> None:
+    """Where it is killed outright, and where the terminal interrupts it and them: none works on, none says anything."""
+    script = f"""
+import os, signal, time
+from contextlib import contextmanager
+from registry_tool.checks.workers import answers, slices_of
+@contextmanager
+def begin():
+    yield lambda numbers: time.sleep(0.2)
+os.setpgid(0, 0)
+with answers(begin, slices_of(1000, 2), 2) as found:
+    next(found)
+    print("begun", flush=True)
+    os.{"kill(os.getpid()" if how == "SIGKILL" else "killpg(0"}, signal.{how})
+    list(found)
+"""
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert ran.returncode == -signal.SIGKILL  # their end closed our pipe, or this would have waited for ever
-    assert len(ran.stdout.split()) == 2
+    # The workers hold our pipes: this would have waited for them for ever.
+    assert (ran.returncode, ran.stdout) == (-getattr(signal, how), "begun\n")
+    assert ran.stderr.count("Traceback") == (how == "SIGINT")
 
 
 def test_where_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few items, one core, another thread: one process."""
+    """Little work, one core, another thread: one process."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(os, "listdir", lambda _: ["1"])
-    assert (useful(FEWEST - 1), useful(FEWEST)) == (1, 2)
+    assert (count_processes(MIN_WORK - 1), count_processes(MIN_WORK)) == (1, 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    assert useful(FEWEST) == workers.MOST
+    assert count_processes(MIN_WORK) == workers.MAX_PROCESSES
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    assert useful(FEWEST) == 1
+    assert count_processes(MIN_WORK) == 1
     monkeypatch.undo()
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
     try:
-        assert useful(FEWEST) == 1
+        assert count_processes(MIN_WORK) == 1
     finally:
         stop.set()
         thread.join()
@@ -183,17 +236,20 @@ def damaged(folder: Path, n: int) -> Path:
     return folder / "registry.json"
 
 
-def test_as_many_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", list(Level))
+def test_as_many_processes_find_the_same(level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defects of all sorts, spread over the slices, give the same findings in the same order in one process and two."""
-    loaded = store.load(damaged(tmp_path, 900))
+    loaded = store.load(damaged(tmp_path, 900 if level is Level.QUICK else 120))
     assert isinstance(loaded, store.Loaded)
     found = []
     for processes in (1, 2):
         forks: list[int] = []
         fork = os.fork
-        monkeypatch.setattr("registry_tool.checks.registry.useful", lambda items, processes=processes: processes)
+        monkeypatch.setattr(
+            "registry_tool.checks.registry.count_processes", lambda work, processes=processes: processes
+        )
         monkeypatch.setattr(os, "fork", lambda forks=forks, fork=fork: forks.append(1) or fork())
-        found.append(check(loaded, manager.load(), Level.QUICK))
+        found.append(check(loaded, manager.load(), level))
         monkeypatch.setattr(os, "fork", fork)
         assert len(forks) == (processes if processes > 1 else 0)
     assert found[0] == found[1]
@@ -229,4 +285,4 @@ def test_a_killed_worker_fails_the_run(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stdout) == (3, "")
-    assert "a worker process ended with signal 9" in ran.stderr
+    assert "a worker process ended before its work" in ran.stderr

@@ -14,6 +14,7 @@ from fr_ensemble.evidence.metrics import (
     METRICS,
     METRICS_VERSION,
     NEEDS_FOLDS,
+    NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
     STORED_PREFIX,
 )
@@ -25,6 +26,10 @@ PAGE = Path(__file__).with_name("metrics.md")
 NEEDS = {
     NEEDS_FOLDS: ("Of folds", "From the out-of-fold predictions, or from `loso_seed{N}.json` files alone."),
     NEEDS_PREDICTIONS: ("Of predictions", "From the out-of-fold predictions and the stored interval method."),
+    NEEDS_INPUTS: (
+        "Of inputs",
+        "From the shipped models, run on the inputs that the evidence holds. Absent where it holds none.",
+    ),
     **{
         name: (f"Against {words.split(' through')[0]}", f"Errors beside those of {words}, on the same rows.")
         for name, words in COMPARISON_NAMES.items()

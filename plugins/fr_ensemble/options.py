@@ -98,6 +98,13 @@ OPTIONS = (
         ["--checkpoint"], type=click.Path(path_type=Path), metavar="DIR", help="Keep a long run's state there."
     ),
     click.Option(["--resume"], is_flag=True, help="Go on from --checkpoint, to the same bytes."),
+    click.Option(
+        ["--evidence-inputs"],
+        type=click.IntRange(0),
+        metavar="ROWS",
+        help="Rows whose inputs go into the evidence, so that the gate can run what ships; 0: none.  "
+        "[default: all up to 50,000, else 512]",
+    ),
     click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
 )
@@ -124,6 +131,7 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
+    from fr_ensemble.evidence.recorded import Wanted
     from fr_ensemble.hooks.train import SHIPPED, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
@@ -155,7 +163,9 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
-    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, options["interval"], execution)
+    wanted = Wanted(options["evidence_inputs"])
+    settings = {"interval": options["interval"], "execution": execution, "wanted": wanted}
+    return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
 
 
 def _features(text: str | None) -> tuple[str, ...]:

@@ -31,6 +31,16 @@ class Sandbox(Bench):
         files = sorted((pin["path"], pin["sha256"]) for pin in pins)
         return sha256(json.dumps(files, separators=(",", ":")).encode())
 
+    def drop_inputs(self) -> None:
+        """Make evidence without inputs of it, as an author who may not publish rows does."""
+
+        def change(manifest: dict[str, Any]) -> None:
+            manifest["evidence_inputs"] = {"n_rows": 0}
+            manifest["evidence"] = [pin for pin in manifest["evidence"] if "inputs" not in pin["path"]]
+
+        (self.artifacts / "evidence" / "inputs.npz").unlink()
+        self.forge(change)
+
     def forged(
         self, change: Callable[[dict[str, Any]], object] | None = None, files: Mapping[str, bytes] = {}
     ) -> list[tuple[str, str | None]]:

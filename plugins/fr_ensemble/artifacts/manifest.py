@@ -27,9 +27,6 @@ KIND = "fr_ensemble"
 SCHEMA_VERSION = 2
 SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "features", "frame_filter", "every", "encoders")  # of a record
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
-# Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
-# 1e-6 of the target's range; a hundred times that is another model, not rounding.
-MU_TOLERANCE = 1e-4  # of the target's range
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 OOF_PATH = "evidence/oof.npz"
+INPUTS_PATH = "evidence/inputs.npz"
+FINGERPRINTS_PATH = "evidence/fingerprints.npz"
 
 
 def summary_path(seed: int) -> str:

@@ -63,11 +63,11 @@ EVIDENCE_NEWER = FindingRule(
 def check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """Contradictions in the evidence; then what the manifest stores of it, recomputed."""
     try:
-        evidence, problems = checked_evidence(view)
+        evidence = checked_evidence(view)
     except InputError as error:
         yield EVIDENCE_UNUSABLE.at(view, "/evidence", reason=error, hint=TRAIN_AGAIN)
         return
-    for problem in problems:
+    for problem in evidence.problems:
         yield EVIDENCE_PROBLEM.at(view, "/evidence", problem=problem)
     yield from _check_stored_metrics(view, manifest, compute_metrics(MetricInputs(evidence.scores)))
     residual, stored = residual_quantile(evidence.oof), manifest["confidence"]["conformal_q_residual"]

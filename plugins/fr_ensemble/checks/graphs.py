@@ -9,9 +9,11 @@ import numpy as np
 
 from fr_ensemble.arrays import Weights
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
-from fr_ensemble.artifacts.manifest import MU_TOLERANCE, scaler_of
+from fr_ensemble.artifacts.manifest import scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.checks.manifest import MEMBER_TWICE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
+from fr_ensemble.evidence.entry import evidence_of
+from fr_ensemble.evidence.shipped import score_tolerance
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
 
@@ -99,7 +101,10 @@ def check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findin
     if not sigma.any():
         yield PROBE.at(view, "/probe/sigma", fault="sigma is 0 on every probe row: the members are copies of one")
     low, high = manifest["target"]["range"]
-    tolerance = MU_TOLERANCE * (high - low)
+    try:
+        tolerance = score_tolerance(evidence_of(view).oof, (low, high))
+    except (ValueError, KeyError):  # evidence that cannot be read is a finding of its own
+        return
     for name, recomputed in (("mu", mu), ("sigma", sigma)):
         stored = np.asarray(probe[name], np.float64)
         if stored.shape != recomputed.shape or not (np.abs(stored - recomputed) <= tolerance).all():

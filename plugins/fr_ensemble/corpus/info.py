@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus import vocabulary
+from fr_ensemble.corpus.fingerprints import splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
 from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
@@ -222,9 +223,7 @@ def _hashes(columns: Sequence[Float64], decimals: int, encoder: Text | None = No
         state = np.array(seeds, np.uint64)[encoder.codes]
     for column in columns:
         state = state + np.uint64(0x9E3779B97F4A7C15) ^ (np.round(column, decimals) + 0.0).view(np.uint64)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
+        state = splitmix64(state)
     return state
 
 

@@ -45,6 +45,13 @@ class Condition:
             raise InputError(f"condition {text!r}: expected COLUMN or log2:COLUMN: correct the option")
         return cls(column, transform or "none")
 
+    def apply(self, values: Float64) -> Float64:
+        """The column as models take it. Raises ValueError for a logarithm of what is not positive."""
+        if self.transform == "none":
+            return values
+        # By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
+        return np.fromiter(map(math.log2, values.tolist()), np.float64, len(values))
+
     def __str__(self) -> str:
         return self.column if self.transform == "none" else f"{self.transform}:{self.column}"
 
@@ -121,6 +128,7 @@ class Corpus:
     """A whole corpus in memory: n rows, F features, K conditions, S sources, C clips.
 
     groups: `encoder` and the other columns asked for, by name. sha256: of the file; None for random rows.
+    raw_conditioning, clip_names: the conditions, and each clip's name, as the file has them (see Inputs in evidence/).
     rows_sha256: see RowsDigest. record: how it was made, where the file says so. definition: by which model its
     target is, where the file says so.
     unknown_encoders: how many rows each name without a slot has.
@@ -130,11 +138,13 @@ class Corpus:
     features: Float64  # (n, F)
     codec: Int64  # (n,)
     conditioning: Float64  # (n, K)
+    raw_conditioning: Float64  # (n, K), not transformed
     target: Float64  # (n,)
     source: Int64  # (n,), index into sources
     sources: tuple[str, ...]  # sorted
     clip: Int64 | None  # (n,), index into clips; a clip belongs to one source
     clips: tuple[str, ...] | None
+    clip_names: tuple[str, ...] | None  # (C,); None where the file has no column of clips
     groups: Mapping[str, Text]
     unknown_encoders: Mapping[str, int]
     sha256: str | None
@@ -299,14 +309,11 @@ def require_names(text: Text, column: str, place: Place) -> None:
 
 
 def _transform(values: Float64, condition: Condition, place: Place) -> Float64:
-    if condition.transform == "none":
-        return values
-    if not (values > 0).all():
+    if condition.transform == "log2" and not (values > 0).all():
         index = int(np.argmin(values > 0))
         found = f"{values[index]:g}"
         raise bad_cell(place(index), condition.column, found, "a positive number (log2)", "drop the row or the log2")
-    # By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
-    return np.fromiter(map(math.log2, values.tolist()), np.float64, len(values))
+    return condition.apply(values)
 
 
 def _in_range(values: Float64, spec: ColumnSpec, place: Place) -> Float64:
@@ -340,7 +347,7 @@ def _codes(text: Text, names: dict[str, int]) -> Int64:
 
 
 def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
-    digest, unknown = RowsDigest(), Counter[str]()
+    digest, unknown, named = RowsDigest(), Counter[str](), False
     arrays: dict[str, Growing] = {}
     names: dict[str, dict[str, int]] = {}
     for rows in batches:
@@ -350,8 +357,10 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
             "features": rows.features,
             "codec": rows.codec,
             "conditioning": rows.conditioning,
+            "raw_conditioning": _columns_of(rows, [condition.column for condition in spec.conditioning]),
             "target": rows.target,
         }
+        named = "clip" in rows.raw
         texts = {"\0src": rows.source, "\0clip": rows.clip, "encoder": rows.encoder}  # \0: no column is called so
         texts |= {name: Text.of(values) for name, values in rows.values.items()}
         for name, column in numbers.items():
@@ -363,13 +372,14 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     groups = {name: Text(whole.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
     source, clip = groups.pop("\0src"), groups.pop("\0clip", None)
     sources, source_index = _sorted(source)
-    clip_index, clips = (None, None) if clip is None else _clips(source_index, sources, clip)
+    clip_index, clips, clip_names = (None, None, None) if clip is None else clips_of(source_index, sources, clip)
     return Corpus(
         spec=spec,
         source=source_index,
         sources=sources,
         clip=clip_index,
         clips=clips,
+        clip_names=clip_names if named else None,
         groups=MappingProxyType(groups),
         unknown_encoders=MappingProxyType(dict(unknown)),
         sha256=None,
@@ -379,14 +389,23 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     )
 
 
+def _columns_of(rows: Rows, names: Sequence[str]) -> Float64:
+    """Columns of numbers as the file has them, (n, K)."""
+    columns = [np.asarray(rows.raw[name], np.float64) for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
+
+
 def _sorted(text: Text) -> tuple[tuple[str, ...], Int64]:
     names = tuple(sorted(text.names))
     order = {name: index for index, name in enumerate(names)}
     return names, np.array([order[name] for name in text.names], np.int64)[text.codes]
 
 
-def _clips(source: Int64, sources: tuple[str, ...], clip: Text) -> tuple[Int64, tuple[str, ...]]:
-    """One clip a (source, name): two sources' clips of one name are two clips, told apart by the source's name."""
+def clips_of(source: Int64, sources: tuple[str, ...], clip: Text) -> tuple[Int64, tuple[str, ...], tuple[str, ...]]:
+    """Each row's clip, the clips' labels, and their names: one clip a (source, name).
+
+    Two sources' clips of one name are two clips, told apart in the labels by the source's name.
+    """
 
     def pairs_of(part: slice) -> Int64:
         pair: Int64 = source[part] * len(clip.names) + clip.codes[part]
@@ -401,4 +420,4 @@ def _clips(source: Int64, sources: tuple[str, ...], clip: Text) -> tuple[Int64, 
         name if often[name] == 1 else f"{sources[pair // len(clip.names)]}/{name}"
         for name, pair in zip(names, pairs, strict=True)
     )
-    return index.astype(np.int64, copy=False), tuple(labels)
+    return index.astype(np.int64, copy=False), tuple(labels), tuple(names)

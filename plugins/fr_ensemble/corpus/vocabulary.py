@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 CANONICAL_6 = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")  # libvmaf's order
 SCORES = (*CANONICAL_6, "vmaf")  # what libvmaf says of a frame
+# What libvmaf 3 can say of a frame, as its logs name it; with a prefix `integer_` or `float_`, too. A column of another
+# name that follows the target is not a feature of the pictures.
+LIBVMAF_FEATURES = frozenset(
+    {
+        *SCORES,
+        *("adm", "adm_scale0", "adm_scale1", "adm_scale2", "adm_scale3", "vif", "motion", "motion3", "motion_sad"),
+        *("psnr", "psnr_y", "psnr_cb", "psnr_cr", "psnr_hvs", "psnr_hvs_y", "psnr_hvs_cb", "psnr_hvs_cr"),
+        *("ssim", "ms_ssim", "ciede2000", "cambi", "ansnr", "anpsnr"),
+    }
+)
 UNKNOWN = "unknown"  # the last slot of versions 1 and 2; version 3 has none
 DEFAULT_VERSION = 2
 
@@ -84,6 +94,11 @@ def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64,
         return slot
 
     return np.fromiter((slot_of(name) for name in names), np.int64), missing
+
+
+def is_libvmaf_feature(column: str) -> bool:
+    """Whether a column is named as one of libvmaf's features."""
+    return re.sub(r"^(integer|float)_", "", column.casefold()) in LIBVMAF_FEATURES
 
 
 def _ffmpeg_names(version: int) -> list[str]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
-from fr_ensemble.artifacts.manifest import is_current
-from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
+from fr_ensemble.artifacts.manifest import is_current, spec_of
+from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
 from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.fingerprints import read_fingerprints
+from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
 from fr_ensemble.evidence.oof import Oof, read_oof
+from fr_ensemble.evidence.shipped import (
+    ShippedScores,
+    evidence_warnings,
+    figure_problems,
+    fingerprint_problems,
+    input_problems,
+    ratio_problems,
+    run_shipped,
+)
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
@@ -49,8 +62,24 @@ def evidence_of(view: EntryView) -> EntryEvidence:
     return found
 
 
-def checked_evidence(view: EntryView) -> tuple[EntryEvidence, tuple[str, ...]]:
-    """The entry's predictions and scores, and every contradiction among its evidence and its manifest.
+@dataclass(frozen=True, slots=True)
+class CheckedEvidence:
+    """What an entry's evidence shows. problems: every contradiction among its files, its manifest and its models.
+
+    unfit: what is no contradiction, so that a smoke entry may have it, and promotes nothing whatever the policy.
+    warnings: what was not judged and what looks odd. shipped: None where the evidence has no inputs to run models on.
+    """
+
+    oof: Oof
+    scores: FoldScores
+    problems: tuple[str, ...]
+    unfit: tuple[str, ...]
+    warnings: tuple[str, ...]
+    shipped: ShippedScores | None
+
+
+def checked_evidence(view: EntryView) -> CheckedEvidence:
+    """The entry's evidence, held against itself, the manifest and what the shipped models give.
 
     Raises InputError for an entry without evidence or with files that cannot be read.
     """
@@ -77,4 +106,35 @@ def checked_evidence(view: EntryView) -> tuple[EntryEvidence, tuple[str, ...]]:
     ):
         if value != claimed:
             problems.append(f"evidence of another {name}: found {value}, the manifest says {claimed}")
-    return found, tuple(problems)
+    shipped, more, warnings = _bound(view, manifest, oof)
+    unfit = ratio_problems(shipped, oof) if shipped is not None else []
+    return CheckedEvidence(oof, found.scores, (*problems, *more), tuple(unfit), tuple(warnings), shipped)
+
+
+def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[ShippedScores | None, list[str], list[str]]:
+    """What binds the predictions to the shipped bytes and to different sources: scores, problems, warnings.
+
+    Raises InputError for files that the manifest names and the entry does not pin, or that cannot be read.
+    """
+    spec, problems = spec_of(manifest, target=True), list[str]()
+    inputs, shipped, pairs = None, None, None
+    try:
+        if manifest.get("evidence_inputs", {}).get("n_rows"):
+            inputs = read_inputs(view.read(INPUTS_PATH))
+            problems += input_problems(manifest, inputs, oof, spec)
+        if "fingerprints" in manifest:
+            stored = read_fingerprints(view.read(FINGERPRINTS_PATH))
+            problems += fingerprint_problems(manifest, stored, oof, None if problems else inputs, spec)
+            pairs = stored.compared()
+            problems += pairs.problems()
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    if inputs is not None and inputs.n_rows != len(oof.target):
+        return None, problems, []
+    if inputs is not None:
+        try:
+            shipped = run_shipped(view, inputs, spec)
+            problems += figure_problems(manifest, shipped, oof)
+        except EvidenceProblem as error:
+            problems.append(str(error))
+    return shipped, problems, evidence_warnings(oof, inputs, pairs, spec)

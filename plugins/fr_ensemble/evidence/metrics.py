@@ -19,13 +19,14 @@ from fr_ensemble.evidence.comparisons import Comparison
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate, percent
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.shipped import ShippedScores
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
 TARGET_UNITS = "target units"
 HIGHER, LOWER = "higher", "lower"
-NEEDS_FOLDS, NEEDS_PREDICTIONS = "folds", "predictions"
+NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS = "folds", "predictions", "inputs"
 COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
@@ -45,6 +46,7 @@ class MetricInputs:
     oof: Oof | None = None
     calibration: Calibration | None = None
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    shipped: ShippedScores | None = None
 
     @cached_property
     def seed_plcc(self) -> Float64:
@@ -70,8 +72,8 @@ class MetricInputs:
 class Metric:
     """A number with a name. compute: its value for some evidence; NaN where the evidence cannot show it.
 
-    needs: the evidence that it takes: NEEDS_FOLDS, NEEDS_PREDICTIONS or a name of COMPARISON_NAMES. since: the
-    metrics_version that brought it.
+    needs: the evidence that it takes: NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS or a name of COMPARISON_NAMES.
+    since: the metrics_version that brought it.
     in_manifest: whether training stores it, at `eval`, under STORED_PREFIX and its name; it then needs folds alone.
     """
 
@@ -141,6 +143,16 @@ def _source_metrics() -> Iterator[Metric]:
         )
 
 
+def _input_metrics() -> Iterator[Metric]:
+    """What the shipped ensemble gives for the rows of its evidence."""
+    ratio = "RMSE of the shipped mu by that of the held-out mu on the same rows, each a mean over sources"
+    over = "above 1 the shipped models are not those that were judged"
+    for is_complete, name in ((True, "in_sample_ratio"), (False, "sample_in_sample_ratio")):
+        rows = "" if is_complete else "on a sample of the rows, where the evidence has no more: "
+        of = partial(_in_sample_ratio, is_complete)
+        yield Metric(name, "", LOWER, f"{rows}{ratio}; {over}", NEEDS_INPUTS, 4, of)
+
+
 def _comparison_metrics() -> Iterator[Metric]:
     """Errors beside a baseline's on the same rows."""
     for other, words in COMPARISON_NAMES.items():
@@ -151,6 +163,13 @@ def _comparison_metrics() -> Iterator[Metric]:
             meaning = f"{end} end of the 95 % paired bootstrap interval over sources of {name}"
             of = partial(_difference_bound, other, place)
             yield Metric(f"{name}_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
+
+
+def _in_sample_ratio(is_complete: bool, inputs: MetricInputs) -> float:
+    shipped, oof = inputs.shipped, inputs.oof
+    if shipped is None or oof is None or shipped.is_complete is not is_complete:
+        return math.nan
+    return shipped.in_sample_ratio(oof)
 
 
 def _plcc_bound(place: int, inputs: MetricInputs) -> float:
@@ -195,9 +214,8 @@ def _difference_bound(other: str, place: int, inputs: MetricInputs) -> float:
     return math.nan if comparison is None else comparison.bounds[place]
 
 
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {metric.name: metric for group in (_fold_metrics(), _source_metrics(), _comparison_metrics()) for metric in group}
-)
+_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
 METRICS_VERSION = max(metric.since for metric in METRICS.values())
 
 

@@ -30,14 +30,14 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     """The entry's own evidence, recomputed from its predictions; or foreign evidence, as far as it can be checked."""
     if request.evidence is not None:
         return _foreign(view, request.evidence, request)
-    found, problems = checked_evidence(view)
-    calibration = None
+    found = checked_evidence(view)
+    problems, calibration = (*found.problems, *found.unfit), None
     try:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).calibration()
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(view, found.oof, request.incumbent)
-    metrics = compute_metrics(MetricInputs(found.scores, found.oof, calibration, compared))
+    metrics = compute_metrics(MetricInputs(found.scores, found.oof, calibration, compared, found.shipped))
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
     if "incumbent" in compared and request.incumbent is not None:
@@ -52,6 +52,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         together=together(metrics),
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
+        warnings=found.warnings,
     )
 
 
@@ -74,7 +75,8 @@ def _comparisons(
     except InputError as error:
         return compared, (f"incumbent {error}",)
     try:
-        theirs, problems = checked_evidence(incumbent)
+        theirs = checked_evidence(incumbent)
+        problems = theirs.problems
         compared["incumbent"] = compare_with_entry(oof, theirs.oof)
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)

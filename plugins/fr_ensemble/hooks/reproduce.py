@@ -19,6 +19,7 @@ from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.evidence.recorded import Wanted
 from fr_ensemble.hooks.opening import open_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
@@ -92,7 +93,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
     spec = spec_of(manifest, target=True)
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
-    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name)
+    wanted = Wanted.of(manifest)
+    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name, wanted=wanted)
 
 
 def trainer_of(manifest: Mapping[str, Any], device: str) -> str:

@@ -26,6 +26,8 @@ from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
 from fr_ensemble.evidence.problems import target_problems
+from fr_ensemble.evidence.recorded import EVERYTHING, Wanted, record
+from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
 from fr_ensemble.evidence.summaries import read_summaries
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from registry_tool.errors import InputError, WorldError
@@ -54,6 +56,7 @@ class Job:
     interval: str = DEFAULT_METHOD
     execution: Execution = DEFAULT_EXECUTION
     corpus_name: str | None = None  # in the documents; None is the file's own
+    wanted: Wanted = EVERYTHING
 
     @property
     def name(self) -> str:
@@ -74,6 +77,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     from fr_ensemble.training.trainer import arithmetic, train
 
     (vmaf, no_vmaf), spec = _vmaf(job), job.spec
+    path = None if job.random else job.corpus or SHIPPED
+    recorded = record(corpus, path, job.recipe, job.wanted, progress)
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)
@@ -82,7 +87,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
     evidence = loso.to_files(oof, job.name)
-    scores, problems = loso.recompute(oof, read_summaries(evidence)[0])
+    expected = loso.Expected(target_range=spec.bounds)
+    scores, problems = loso.recompute(oof, read_summaries(evidence)[0], expected)
     if problems or scores is None:  # members that collapsed: nothing could judge them
         raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
     metrics = compute_metrics(MetricInputs(scores))
@@ -100,7 +106,11 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         arithmetic=arithmetic(job.execution),
         random_rows=job.random,
     ).to_dict()
-    summary, warnings = _summary(corpus, job.name, metrics), [*_warnings(corpus), *no_vmaf, *_of_method(job.interval)]
+    document |= recorded.fields
+    document["evidence"] += [{"path": path} for path in recorded.files]
+    odd = [*recorded.warnings, *_worse_on_seen_rows(corpus, trained, oof)]
+    summary = _summary(corpus, job.name, metrics)
+    warnings = [*_warnings(corpus), *no_vmaf, *odd, *_of_method(job.interval)]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots)
     sample = ParitySample.of(corpus, trained)
@@ -108,7 +118,10 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     summary.append(("export", check_export(sample, members, fused)))
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     return Trained(
-        {**files, document["fused"]["onnx"]: fused, **evidence}, document, summary=summary, warnings=warnings
+        {**files, document["fused"]["onnx"]: fused, **evidence, **recorded.files},
+        document,
+        summary=summary,
+        warnings=warnings,
     )
 
 
@@ -130,6 +143,12 @@ def _in_sample(corpus: Corpus, trained: TrainedModels) -> dict[str, float | None
         "in_sample_rmse": statistics.rmse(mu, corpus.target),
         "mean_sigma_train": float(sigma.mean()),
     }
+
+
+def _worse_on_seen_rows(corpus: Corpus, trained: TrainedModels, oof: Oof) -> list[str]:
+    """What the gate will hold the entry for, said when it is trained."""
+    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
+    return ratio_problems(ShippedScores(np.arange(corpus.n_rows), mu, sigma, True), oof)
 
 
 def read(job: Job, progress: Progress) -> Corpus:

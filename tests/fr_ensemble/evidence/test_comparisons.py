@@ -28,7 +28,7 @@ from registry_tool.errors import InputError
 pytestmark = pytest.mark.slow
 
 K, ROWS = 6, 30
-TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "8", "--learning-rate", "0.02", "--license", "MIT")
+TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT")
 
 
 def logistic(x: Any, low: float, span: float, middle: float, width: float) -> Any:
@@ -196,7 +196,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("pair")
     rows, other = write_rows(folder / "rows.csv"), write_rows(folder / "far.csv", hole=True)
-    for name, corpus, epochs in (("good", rows, "40"), ("poor", rows, "1"), ("far", other, "1")):
+    for name, corpus, epochs in (("good", rows, "60"), ("poor", rows, "1"), ("far", other, "1")):
         arguments = ("train", "fr_ensemble", "--id", name, "--corpus", corpus, "--epochs", epochs, *TRAINING)
         ran = program(*arguments, "--registry", folder / "model" / "registry.json")
         assert ("no comparison with plain VMAF" in ran.stderr) == (name == "far")

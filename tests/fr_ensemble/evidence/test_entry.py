@@ -75,7 +75,8 @@ def test_sound_evidence_has_no_problem_and_says_what_it_is(view: Any) -> None:
     """Not summary-only; its digest is that of the files' digests, in the order of their paths."""
     evidence = gate(view, GateRequest())
     assert (evidence.problems, evidence.summary_only) == ((), False)
-    files = ["evidence/loso_seed0.json", "evidence/loso_seed1.json", "evidence/loso_seed2.json", "evidence/oof.npz"]
+    seeds = [f"evidence/loso_seed{seed}.json" for seed in range(3)]
+    files = ["evidence/fingerprints.npz", "evidence/inputs.npz", *seeds, "evidence/oof.npz"]
     listed = [[name, hashlib.sha256(view.read(name)).hexdigest()] for name in files]
     assert evidence.sha256 == hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
     assert evidence_sha256(view) == evidence.sha256
@@ -109,7 +110,7 @@ def test_the_public_summaries_are_those_of_the_predictions(view: Any, smoke: San
 
 def test_figures_of_the_manifest_are_those_of_the_gate(view: Any) -> None:
     """Nothing is measured one way when trained and another way when judged."""
-    metrics = compute_metrics(MetricInputs(checked_evidence(view)[0].scores))
+    metrics = compute_metrics(MetricInputs(checked_evidence(view).scores))
     stored = (view.manifest or {})["eval"]
     assert {name: stored[f"loso_{name}"] for name in metrics} == pytest.approx(metrics, abs=TOLERANCE)
 
@@ -119,7 +120,7 @@ class Other:
 
     def __init__(self, view: Any, manifest: Any) -> None:
         self.entry, self.manifest, self.paths = view.entry, manifest, view.paths
-        self.read, self.finding = view.read, view.finding
+        self.read, self.run, self.finding = view.read, view.run, view.finding
 
 
 @pytest.mark.parametrize("manifest", [None, {"id": "tiny", "kind": "fr_ensemble"}, {"schema_version": 1}])

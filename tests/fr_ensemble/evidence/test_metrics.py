@@ -13,7 +13,15 @@ import pytest
 import registry_tool.schemas as schemas
 from fr_ensemble.evidence import metrics
 from fr_ensemble.evidence.loso import FoldScores
-from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, NEEDS_FOLDS, NEEDS_PREDICTIONS, STORED_PREFIX, Metric
+from fr_ensemble.evidence.metrics import (
+    METRICS,
+    METRICS_VERSION,
+    NEEDS_FOLDS,
+    NEEDS_INPUTS,
+    NEEDS_PREDICTIONS,
+    STORED_PREFIX,
+    Metric,
+)
 from fr_ensemble.hooks import gate as gate_hook
 from predictions import CORPUS, make_oof
 from sandbox import Sandbox
@@ -30,7 +38,7 @@ def test_each_metric_says_what_it_is() -> None:
         assert re.match(pattern["pattern"], name)
         assert metric.meaning
         assert metric.direction in ("higher", "lower")
-        assert metric.needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, *metrics.COMPARISON_NAMES)
+        assert metric.needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, *metrics.COMPARISON_NAMES)
         assert 1 <= metric.since <= METRICS_VERSION
         if metric.in_manifest:
             assert metric.needs == NEEDS_FOLDS
@@ -71,7 +79,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Metric]:
             lambda m: 0.25,
             in_manifest=needs == NEEDS_FOLDS,
         )
-        for needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, *metrics.COMPARISON_NAMES)
+        for needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, *metrics.COMPARISON_NAMES)
     ]
     more = MappingProxyType({**METRICS, **{metric.name: metric for metric in new}})
     monkeypatch.setattr(metrics, "METRICS", more)

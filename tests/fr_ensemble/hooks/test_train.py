@@ -83,6 +83,7 @@ def test_a_run_makes_the_files_that_its_manifest_names(trained: Trained) -> None
     """A member a seed, the fused graph, predictions and a summary a seed; no file more, no path of this machine."""
     names = {"mine_seed0.onnx", "mine_seed7.onnx", "mine.onnx", "evidence/oof.npz"}
     names |= {"evidence/loso_seed0.json", "evidence/loso_seed7.json"}
+    names |= {"evidence/inputs.npz", "evidence/fingerprints.npz"}
     assert set(trained.files) == names
     manifest = trained.manifest
     assert [(m["id"], m["onnx"], m["seed"]) for m in manifest["members"]] == [

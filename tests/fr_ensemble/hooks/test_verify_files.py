@@ -51,12 +51,12 @@ def test_a_member_in_two_places_is_found(smoke: Sandbox) -> None:
 
 
 def test_members_that_were_changed_are_found(smoke: Sandbox) -> None:
-    """A nudged weight without a new fused graph, and with one: then the probe no longer fits."""
+    """A nudged weight without a new fused graph, and with one: then neither probe nor in-sample figures fit."""
     changed = {"tiny_seed0.onnx": nudged(member(smoke, 0), lambda w: w * 1.05)}
     assert smoke.forged(files=changed) == [("ensemble-fused", "/fused/onnx")]
     fused = fused_of(smoke, [member(smoke, seed) for seed in range(3)])
     found = smoke.forged(files={"tiny.onnx": fused})
-    assert {code for code, _ in found} == {"ensemble-probe"}
+    assert {code for code, _ in found} == {"ensemble-probe", "evidence-problem"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -97,7 +97,8 @@ def test_a_file_that_is_not_the_one_we_write_is_found(smoke: Sandbox, made: Made
     """Another graph, another ensemble's member, trailing bytes, a hidden note: an error, whichever file it is."""
     found = smoke.forged(files={name: make(smoke, made, name)})
     assert found != []
-    assert {code.split("-")[0] for code, _ in found} <= {"ensemble", "onnx"}
+    assert {code.split("-")[0] for code, _ in found} <= {"ensemble", "onnx", "evidence"}
+    assert {code.split("-")[0] for code, _ in found} != {"evidence"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""recorded.py: what a run records of its corpus beside predictions: inputs and fingerprints. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.fingerprints import Fingerprints, reference_fingerprints
+from fr_ensemble.corpus.giveaway import giveaways
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.fingerprints import write_fingerprints
+from fr_ensemble.evidence.inputs import Inputs, chosen_rows, default_rows, write_inputs
+from registry_tool.errors import InputError
+from registry_tool.hookspec import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What evidence is to hold beside predictions. input_rows: None is all rows of a corpus that is not too large.
+
+    inputs, fingerprints: False for evidence as older releases wrote it, without a word of them.
+    """
+
+    input_rows: int | None = None
+    inputs: bool = True
+    fingerprints: bool = True
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Wanted:
+        """What the evidence of this manifest holds."""
+        recorded = manifest.get("evidence_inputs")
+        return cls(recorded["n_rows"] if recorded else None, recorded is not None, "fingerprints" in manifest)
+
+
+EVERYTHING = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """files: by path. fields: of the manifest. warnings: what looks odd."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def record(corpus: Corpus, path: Path | None, recipe: Recipe, wanted: Wanted, progress: Progress = silent) -> Recorded:
+    """The files of a corpus's inputs and fingerprints. path: of its file, None for random rows.
+
+    Raises InputError for sources that are one source: no gate could judge an ensemble that was trained on them.
+    """
+    spec, files, fields = corpus.spec, dict[str, bytes](), dict[str, Any]()
+    inputs = np.column_stack([corpus.features, corpus.raw_conditioning])
+    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
+    warnings = giveaways(names, inputs, corpus.target, corpus.source)
+    if wanted.fingerprints:
+        reference = reference_fingerprints(path, names, progress) if path is not None else None
+        fingerprints = (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
+        pairs = fingerprints.compared()
+        if problems := pairs.problems():
+            raise InputError(f"{path}: {problems[0]}: give them one name in the column src")
+        warnings += pairs.shifts()
+        files[FINGERPRINTS_PATH] = write_fingerprints(fingerprints)
+        fields["fingerprints"] = {"columns": list(fingerprints.columns)}
+    if wanted.inputs:
+        products = len(recipe.seeds) * recipe.hidden * (recipe.hidden + len(names) + spec.n_slots)
+        asked = default_rows(corpus.n_rows, products) if wanted.input_rows is None else wanted.input_rows
+        rows = chosen_rows(corpus.n_rows, asked)
+        if len(rows):
+            files[INPUTS_PATH] = write_inputs(Inputs.of(corpus, rows))
+        fields["evidence_inputs"] = {"n_rows": len(rows)}
+    return Recorded(files, fields, tuple(warnings))

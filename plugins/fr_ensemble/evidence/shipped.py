@@ -1,0 +1,167 @@
+"""shipped.py: what the shipped ensemble gives for the rows of its evidence, run in the sandbox. Judges no policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
+from fr_ensemble.corpus.fingerprints import Fingerprints, SourcePairs
+from fr_ensemble.corpus.giveaway import giveaways
+from fr_ensemble.corpus.rows import ColumnSpec, clips_of
+from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.inputs import Inputs
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.statistics import plcc, rmse
+from registry_tool.hookspec import EntryView
+from registry_tool.onnx_summary import OnnxError
+from registry_tool.toolkit import Text
+
+# Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
+# 1e-6 of the spread of the targets; a hundred times that is another model, not rounding.
+SCORE_TOLERANCE = 1e-4  # of the span of the evidence's targets
+PLCC_TOLERANCE = 1e-4
+MAX_IN_SAMPLE_RATIO = 1.0
+# Of the span of the targets: where sources do not differ and models are nearly exact, held-out rows are as easy as seen
+# ones, and the ratio is 1 give or take the luck of a training (1.3 was measured). Below this RMSE it says nothing.
+MIN_RATIO_RMSE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedScores:
+    """mu and sigma of the shipped ensemble for rows that its members have seen. is_complete: all rows of the corpus."""
+
+    rows: Int64  # (m,), which rows of the evidence
+    mu: Float64  # (m,)
+    sigma: Float64  # (m,)
+    is_complete: bool
+
+    def in_sample_ratio(self, oof: Oof) -> float:
+        """RMSE of the shipped mu by that of the out-of-fold mu on the same rows, each a mean over sources."""
+        held_out = _rmse_over_sources(oof.mu[self.rows], oof, self.rows)
+        return self.rmse(oof) / held_out if held_out > 0.0 else math.inf
+
+    def rmse(self, oof: Oof) -> float:
+        """Of the shipped mu, mean over sources, target units."""
+        return _rmse_over_sources(self.mu, oof, self.rows)
+
+
+def score_tolerance(oof: Oof, target_range: tuple[float, float]) -> float:
+    """How far a score may be from the one that was written, target units.
+
+    From the targets of the evidence: a manifest that says a wider range of its own gets no more.
+    """
+    low, high = target_range
+    return SCORE_TOLERANCE * min(float(np.ptp(oof.target)), high - low)
+
+
+def run_shipped(view: EntryView, inputs: Inputs, spec: ColumnSpec) -> ShippedScores:
+    """The fused graph on the inputs. Raises EvidenceProblem where it does not run on them, or gives no numbers."""
+    path = str((view.manifest or {})["fused"]["onnx"])
+    feeds = {FEATURES: inputs.features, CODEC: inputs.codec_block(spec)}
+    try:
+        outputs = view.run(path, {name: values.astype(np.float32) for name, values in feeds.items()})
+    except OnnxError as error:
+        raise EvidenceProblem(f"{path}: does not run on the rows of inputs.npz: {error}") from None
+    m = len(inputs.row)
+    mu, sigma = (np.asarray(outputs.get(name, ()), np.float64) for name in (MU, SIGMA))
+    if any(values.shape != (m,) or not np.isfinite(values).all() for values in (mu, sigma)):
+        raise EvidenceProblem(f"{path}: gives no finite {MU} and {SIGMA} for each of the {m} rows of inputs.npz")
+    return ShippedScores(inputs.row, mu, sigma, inputs.is_complete)
+
+
+def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
+    """Where the inputs are not those of the corpus that the manifest and the predictions are of."""
+    if inputs.n_rows != len(oof.target):
+        yield f"inputs.npz: found rows of a corpus of {inputs.n_rows}, expected {len(oof.target)}"
+        return
+    claimed = manifest["evidence_inputs"]["n_rows"]
+    if claimed != len(inputs.row):
+        yield f"inputs.npz: found {len(inputs.row)} rows, the manifest says {claimed}"
+    low, high = (ends(inputs.transformed(spec), axis=0).tolist() for ends in (np.min, np.max))
+    for place, known in enumerate(manifest["intervals"]["input_ranges"][: len(low)]):
+        (least, most), found = known["range"], [low[place], high[place]]
+        if found != [least, most] if inputs.is_complete else not (least <= found[0] and found[1] <= most):
+            yield f"input_ranges {known['name']}: found {found} in inputs.npz, the manifest says {[least, most]}"
+    if not inputs.is_complete:
+        return
+    if (digest := inputs.rows_sha256(oof, spec)) != oof.rows_sha256:
+        yield f"inputs.npz: found rows of sha256 {digest}, expected {oof.rows_sha256}: inputs of other rows"
+    if inputs.clip is not None:
+        index, labels, _ = clips_of(oof.source, oof.sources, Text(inputs.clip, inputs.clips))
+        if labels != oof.clips or not np.array_equal(index, oof.clip if oof.clip is not None else ()):
+            yield "oof.npz clips: found others than those of inputs.npz"
+
+
+def figure_problems(manifest: Mapping[str, Any], shipped: ShippedScores, oof: Oof) -> Iterator[str]:
+    """Where the shipped ensemble is not the one of the manifest's figures. Of a sample there are none."""
+    low, high = manifest["target"]["range"]
+    tolerance, target = score_tolerance(oof, (low, high)), oof.target[shipped.rows]
+    found = {
+        "in_sample_plcc": (plcc(shipped.mu, target), PLCC_TOLERANCE),
+        "in_sample_rmse": (rmse(shipped.mu, target), tolerance),
+        "mean_sigma_train": (float(shipped.sigma.mean()), tolerance),
+    }
+    for name, (value, most) in found.items() if shipped.is_complete else ():
+        stored = manifest["eval"][name]
+        both = stored is not None and math.isfinite(value)
+        if not (abs(stored - value) <= most if both else stored is None and not math.isfinite(value)):
+            yield f"{name}: found {stored}, the shipped models give {value:.6g}"
+
+
+def ratio_problems(shipped: ShippedScores, oof: Oof) -> list[str]:
+    """Where the shipped ensemble does worse on rows that it has seen than models that never saw them."""
+    ratio = shipped.in_sample_ratio(oof)
+    if ratio <= MAX_IN_SAMPLE_RATIO or shipped.rmse(oof) < MIN_RATIO_RMSE * float(np.ptp(oof.target)):
+        return []
+    what = f"found {ratio:.3g}, expected at most {MAX_IN_SAMPLE_RATIO:g}"
+    why = "on rows that they were trained on, the shipped models do worse than models that never saw them"
+    return [f"in_sample_ratio: {what}: {why}: other weights, or too little training"]
+
+
+def fingerprint_problems(
+    manifest: Mapping[str, Any], stored: Fingerprints, oof: Oof, inputs: Inputs | None, spec: ColumnSpec
+) -> Iterator[str]:
+    """Where the fingerprints are not those of the predictions' sources, or of the inputs as far as these say."""
+    if list(stored.columns) != list(manifest["fingerprints"]["columns"]) or stored.sources != oof.sources:
+        yield "fingerprints.npz: found other columns or sources than the manifest and the predictions have"
+        return
+    if inputs is None or not inputs.is_complete:
+        return
+    raw = np.column_stack([inputs.features, inputs.conditioning])
+    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
+    known = [place for place, name in enumerate(stored.columns) if name in names]
+    values = raw[:, [names.index(stored.columns[place]) for place in known]]
+    again = Fingerprints.of([stored.columns[k] for k in known], oof.sources, oof.source, values)
+    again = again.with_rows(oof.source, raw)
+    for place, of_column in zip(known, again.values, strict=True):
+        if any(not np.array_equal(*both) for both in zip(of_column, stored.values[place], strict=True)):
+            yield f"fingerprints.npz {stored.columns[place]}: found other values than those of inputs.npz"
+    if any(not np.array_equal(*both) for both in zip(again.rows, stored.rows, strict=True)):
+        yield "fingerprints.npz: found other rows than those of inputs.npz"
+
+
+def evidence_warnings(oof: Oof, inputs: Inputs | None, pairs: SourcePairs | None, spec: ColumnSpec) -> list[str]:
+    """What was not judged, and what looks odd, one line each."""
+    found = [] if pairs is None else [*pairs.shifts(), *pairs.not_judged()]
+    if pairs is None:
+        found.append("different sources: not judged, since the evidence has no fingerprints of them")
+    if inputs is None:
+        found.append("shipped weights: not judged, since the evidence has no inputs to run them on: no in_sample_ratio")
+        return found
+    if not inputs.is_complete:
+        share = f"{len(inputs.row)} of {inputs.n_rows} rows"
+        found.append(f"shipped weights: judged on {share}; the digest of the rows was not computed again")
+    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
+    raw = np.column_stack([inputs.features, inputs.conditioning])
+    return found + giveaways(names, raw, oof.target[inputs.row], oof.source[inputs.row])
+
+
+def _rmse_over_sources(mu: Float64, oof: Oof, rows: Int64) -> float:
+    source, target = oof.source[rows], oof.target[rows]
+    return float(np.mean([rmse(mu[part], target[part]) for part in map(source.__eq__, np.unique(source))]))

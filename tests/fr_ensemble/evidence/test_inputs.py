@@ -153,7 +153,7 @@ def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     inputs = everything(corpus_of("plain", tmp_path))
     with pytest.raises(EvidenceProblem, match="found 2 features and 2 conditions, not 6 and 0"):
         inputs.transformed(ColumnSpec())
-    with pytest.raises(EvidenceProblem, match="expected slots 0..11"):
+    with pytest.raises(EvidenceProblem, match=r"expected slots 0\.\.11"):
         replace(inputs, codec=inputs.codec + 11).codec_block(CONDITIONED)
     with pytest.raises(EvidenceProblem, match="a logarithm needs positive numbers"):
         replace(inputs, conditioning=-inputs.conditioning).codec_block(CONDITIONED)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import registry_tool.schemas as schemas
+from fr_ensemble.checks import evidence as evidence_checks
 from fr_ensemble.evidence import metrics
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import (
@@ -84,8 +85,9 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Metric]:
     more = MappingProxyType({**METRICS, **{metric.name: metric for metric in new}})
     monkeypatch.setattr(metrics, "METRICS", more)
     monkeypatch.setattr(metrics, "METRICS_VERSION", NEXT)
-    monkeypatch.setattr(gate_hook, "METRICS", more)
-    monkeypatch.setattr(gate_hook, "METRICS_VERSION", NEXT)
+    for module in (gate_hook, evidence_checks):
+        monkeypatch.setattr(module, "METRICS", more)
+        monkeypatch.setattr(module, "METRICS_VERSION", NEXT)
     return more
 
 

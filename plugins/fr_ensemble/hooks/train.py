@@ -78,9 +78,9 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
 
     (vmaf, no_vmaf), spec = _vmaf(job), job.spec
     path = None if job.random else job.corpus or SHIPPED
-    recorded = record(corpus, path, job.recipe, job.wanted, progress)
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
+        recorded = record(corpus, path, job.recipe, job.wanted, progress)
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_a_recipe_of_another_program_is_refused(
     loaded = usable(smoke.path)
     with opened(loaded, load(), "tiny") as view:
         assert view.manifest is not None
-        view.manifest = {**view.manifest, "recipe": {**view.manifest["recipe"], **change}}
+        view = dataclasses.replace(view, manifest={**view.manifest, "recipe": {**view.manifest["recipe"], **change}})
         with pytest.raises(InputError, match=words):
             reproduce(view, ReproduceRequest(made.corpus))
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
 
 from fr_ensemble.corpus.imports.reading import Frames
 from fr_ensemble.corpus.vmaf_models import (
@@ -52,12 +55,11 @@ class Identity:
 
 def identify(log: Frames, wanted: Wanted) -> Identity:
     """Raises InputError, without the log's path, for a log that lacks what is wanted or may be by different models."""
-    names = list(dict.fromkeys(name for frame in log.metrics for name in frame if name))
-    found = spellings(names)
+    names = _names(log.metrics)
+    found, present = _features(names)
     others = [name for name in names if not _METRIC.match(name) and not _NO_SCORE.search(name)]
     scores = [name for name in others if "vmaf" in name.lower()]
     score = _score(scores, others, wanted.score)
-    present = [m.name for m in VMAF_MODELS.values() if None not in columns_of(m, found).values()]
     candidates = _candidates(log, score, scores if score in scores else others, present)
     if wanted.model:
         definition = canonical(wanted.model)
@@ -69,6 +71,19 @@ def identify(log: Frames, wanted: Wanted) -> Identity:
     if not set(candidates) <= {*DEFAULTS}:
         raise InputError(f"its {score} may be by {_any_of(candidates)}: say by which: --vmaf-model NAME")
     return Identity(score, _columns(DEFAULTS[0], found), "", candidates)
+
+
+def _names(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Every name in a log; frames of one length have the same names."""
+    frames = metrics[:1] if len({*map(len, metrics)}) == 1 else metrics
+    return tuple(name for name in dict.fromkeys(chain.from_iterable(frames)) if name)
+
+
+@lru_cache(maxsize=16)
+def _features(names: tuple[str, ...]) -> tuple[Mapping[str, Mapping[Parameters, str]], tuple[str, ...]]:
+    """The features among names, and the models of which all are there; the logs of a folder have the same names."""
+    found = spellings(names)
+    return found, tuple(m.name for m in VMAF_MODELS.values() if None not in columns_of(m, found).values())
 
 
 def _may_be(definition: str, candidates: Sequence[str], certain: bool) -> bool:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name
 from fr_ensemble.corpus.imports.identity import Identity, Wanted, identify
-from fr_ensemble.corpus.imports.reading import Frames, read_frames
+from fr_ensemble.corpus.imports.reading import Frames, load, parse, read_frames
 from fr_ensemble.corpus.record import MODEL_COLUMN, RECORD_KEY
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
@@ -46,14 +50,18 @@ class Log:
 
 def read_log(path: Path, wanted: Wanted = Wanted()) -> Log:  # noqa: B008 (a frozen value)
     """One log, whichever its format. Raises InputError for a file that is no log or is not what is wanted."""
-    frames = read_frames(path)
+    return log_of(path, read_frames(path), wanted)
+
+
+def log_of(path: Path, frames: Frames, wanted: Wanted) -> Log:
+    """What is wanted of the frames of one log."""
     try:
         identity = identify(frames, wanted)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     names = [*identity.columns.values(), identity.score]
-    table = np.stack([_column(path, frames, name) for name in names], axis=1)
-    missing = np.isinf(table) & (table < 0)  # see _column
+    table = _table(path, frames, names)
+    missing = table == -np.inf  # see _table
     whole = ~missing.any(axis=1)
     finite = np.isfinite(table).all(axis=1)
     if not finite.any():
@@ -70,18 +78,19 @@ def read_log(path: Path, wanted: Wanted = Wanted()) -> Log:  # noqa: B008 (a fro
     )
 
 
-def _column(path: Path, frames: Frames, name: str) -> Float64:
-    """The values of one name, (n,): NaN for what is no finite number, -inf for what is not there."""
+def _table(path: Path, frames: Frames, names: Sequence[str]) -> Float64:
+    """The values of names, (n, len(names)): NaN for what is no finite number, -inf for what is not there."""
     try:
-        values = [frame[name] for frame in frames.metrics]
+        flat = list(chain.from_iterable(map(itemgetter(*names), frames.metrics)))
     except KeyError:
-        values = [frame.get(name) for frame in frames.metrics]
-    if not {*map(type, values)} <= {float}:
-        values = [_number(path, frames, place, name, value) for place, value in enumerate(values)]
-        return np.array(values, np.float64)
-    column: Float64 = np.array(values, np.float64)
-    column[~np.isfinite(column)] = np.nan
-    return column
+        flat = [frame.get(name) for frame in frames.metrics for name in names]
+    if {*map(type, flat)} <= {float}:
+        table = np.array(flat, np.float64).reshape(-1, len(names))
+        table[~np.isfinite(table)] = np.nan
+        return table
+    k = len(names)
+    numbers = [_number(path, frames, place // k, names[place % k], value) for place, value in enumerate(flat)]
+    return np.array(numbers, np.float64).reshape(-1, k)
 
 
 def _number(path: Path, frames: Frames, place: int, name: str, value: Any) -> float:
@@ -153,10 +162,14 @@ def import_logs(fields: Fields, output: Path, wanted: Wanted, progress: Progress
         raise InputError(f"{why[-1]}: none of {len(why)} logs can be used")
     features = list(first[1].identity.columns)
     types = _types(given, features)
-    if format_of(output) != "parquet" and done.definition:
+    form = format_of(output)
+    if form != "parquet" and done.definition:
         types[MODEL_COLUMN] = "string"  # where a file has no metadata, a column says it
-    parquet = Parquet(types, reading.metadata, {"compression": "zstd"})
-    done.rows = write_rows(reading.tables(given, list(types), first, logs), output, parquet=parquet)
+    texts = [name for name, kind in types.items() if kind == "string"]
+    parquet = Parquet(types, reading.metadata, {"compression": "zstd", "use_dictionary": texts})
+    done.rows = write_rows(
+        reading.tables(given, list(types), chain([first], logs), form != "parquet"), output, parquet=parquet
+    )
     return done
 
 
@@ -184,16 +197,21 @@ class _Reading:
     first: str = ""
 
     def logs(self, paths: Sequence[Path], progress: Progress) -> Iterator[tuple[Path, Log]]:
-        for number, path in enumerate(paths, 1):
-            try:
-                log = read_log(path, self.wanted)
-            except InputError as error:
-                self.done.failed[str(path)] = str(error)
-                continue
-            finally:
-                progress("logs", number, len(paths))
-            self._require_one_model(str(path), log)
-            yield path, log
+        """Each log that can be used. While one is parsed, a thread reads the next and computes its digest."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[tuple[bytes, str]] | None = None
+            for number, path in enumerate(paths, 1):
+                loaded = ahead or pool.submit(load, path)
+                ahead = pool.submit(load, paths[number]) if number < len(paths) else None
+                try:
+                    log = log_of(path, parse(path, *loaded.result()), self.wanted)
+                except InputError as error:
+                    self.done.failed[str(path)] = str(error)
+                    continue
+                finally:
+                    progress("logs", number, len(paths))
+                self._require_one_model(str(path), log)
+                yield path, log
 
     def _require_one_model(self, path: str, log: Log) -> None:
         """Raises InputError for a log by another model than the first one's."""
@@ -222,26 +240,27 @@ class _Reading:
         return {RECORD_KEY: json.dumps(record, sort_keys=True)}
 
     def tables(
-        self, given: Mapping[Path, Row], names: Sequence[str], first: tuple[Path, Log], more: Iterator[tuple[Path, Log]]
-    ) -> Iterator[Mapping[str, list[Any]]]:
+        self, given: Mapping[Path, Row], names: Sequence[str], logs: Iterator[tuple[Path, Log]], lists: bool
+    ) -> Iterator[Mapping[str, Any]]:
         """The columns of each log's rows, about BATCH_ROWS at once."""
-        columns: dict[str, list[Any]] = {name: [] for name in names}
-        for path, log in _chained(first, more):
-            row = given[path]
-            self._note(path, row, log)
-            values = self._values(row, log)
-            for name, column in columns.items():
-                column += values.get(name) or [row.get(name)] * len(log.numbers)
-            if len(columns["src"]) >= BATCH_ROWS:
-                yield columns
-                columns = {name: [] for name in names}
-        if columns["src"]:
-            yield columns
+        parts: list[Mapping[str, NDArray[Any]]] = []
+        for path, log in logs:
+            self._note(path, given[path], log)
+            parts.append(self._part(given[path], names, log))
+            if sum(len(part["src"]) for part in parts) >= BATCH_ROWS:
+                yield _columns(parts, names, lists)
+                parts = []
+        if parts:
+            yield _columns(parts, names, lists)
 
-    def _values(self, row: Row, log: Log) -> dict[str, list[Any]]:
-        features = zip(log.identity.columns, log.features.T.tolist(), strict=True)
-        frames = {"frame_index": log.numbers.tolist(), **dict(features), TARGET: log.score.tolist()}
-        return frames | {MODEL_COLUMN: [self.done.definition] * len(log.numbers)}
+    def _part(self, row: Row, names: Sequence[str], log: Log) -> Mapping[str, NDArray[Any]]:
+        """The columns of one log's rows; of a field, its value in every row."""
+        own = {"frame_index": log.numbers, TARGET: log.score} | dict(
+            zip(log.identity.columns, log.features.T, strict=True)
+        )
+        row = row | {MODEL_COLUMN: self.done.definition}
+        same = {name: np.full(len(log.numbers), row.get(name), object) for name in names if name not in own}
+        return own | same
 
     def _note(self, path: Path, row: Row, log: Log) -> None:
         done = self.done
@@ -257,9 +276,10 @@ class _Reading:
             done.twins.append((twin, str(path)))
 
 
-def _chained(first: tuple[Path, Log], more: Iterator[tuple[Path, Log]]) -> Iterator[tuple[Path, Log]]:
-    yield first
-    yield from more
+def _columns(parts: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str], lists: bool) -> Mapping[str, Any]:
+    """The parts one below the other; as lists where text is written, which has no numbers of numpy's."""
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: column.tolist() for name, column in whole.items()} if lists else whole
 
 
 def _all_norms(rows: Mapping[Path, Row], done: Imported) -> dict[Path, dict[str, float]]:

@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
@@ -48,12 +48,22 @@ class NotALog(ValueError):
 
 def read_frames(path: Path) -> Frames:
     """One log, gzipped or not, in UTF-8 or UTF-16. Raises InputError, with tool and line, for a file that is no log."""
+    return parse(path, *load(path))
+
+
+def load(path: Path) -> tuple[bytes, str]:
+    """The bytes of a log's file, and their sha256."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: file not found: check the path of the log") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def parse(path: Path, data: bytes, sha256: str) -> Frames:
+    """The frames in a file's bytes. Raises InputError as `read_frames` does."""
     try:
         frames = _frames(_inflated(data))
     except (ValueError, RecursionError, expat.ExpatError, csv.Error, EOFError, zlib.error) as error:
@@ -62,14 +72,7 @@ def read_frames(path: Path) -> Frames:
         raise InputError(
             f"{path}: found no frames ({frames.tool}), expected a log of each frame: run {frames.tool} with one"
         )
-    return Frames(
-        frames.tool,
-        frames.version,
-        frames.model,
-        frames.numbers,
-        frames.metrics,
-        hashlib.sha256(data).hexdigest(),
-    )
+    return replace(frames, sha256=sha256)
 
 
 def _inflated(data: bytes) -> bytes:
@@ -115,16 +118,15 @@ def _json(text: str) -> Frames:
         return _numbered(RUN_VMAF, frames, "frameNum", 0, _of_executor(str(document["executorId"])))
     params = document.get("params")
     model = _of_params(params) if isinstance(params, dict) else ""
-    metrics = [_metrics(frame, place) for place, frame in enumerate(frames)]
-    numbers = [_whole(frame.get("frameNum", place), place) for place, frame in enumerate(frames)]
-    return Frames(LIBVMAF, str(document.get("version", "")), model, numbers, metrics)
-
-
-def _metrics(frame: Any, place: int) -> dict[str, Any]:
-    metrics = frame.get("metrics") if isinstance(frame, dict) else None
-    if not isinstance(metrics, dict):
+    try:
+        metrics, numbers = [frame["metrics"] for frame in frames], [frame["frameNum"] for frame in frames]
+    except (KeyError, TypeError):
+        metrics = [frame.get("metrics") if isinstance(frame, dict) else None for frame in frames]
+        numbers = [frame.get("frameNum", place) if isinstance(frame, dict) else 0 for place, frame in enumerate(frames)]
+    if not {*map(type, metrics)} <= {dict}:
+        place = next(place for place, found in enumerate(metrics) if not isinstance(found, dict))
         raise NotALog(f"{LIBVMAF}: frame {place} has no metrics")
-    return metrics
+    return Frames(LIBVMAF, str(document.get("version", "")), model, _whole(numbers), metrics)
 
 
 def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str = "") -> Frames:
@@ -132,17 +134,21 @@ def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str
     for place, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise NotALog(f"{tool}: frame {place} is a {type(frame).__name__}")
-    numbers = [_whole(frame.get(key, place + first), place) - first for place, frame in enumerate(frames)]
-    return Frames(tool, "", model, numbers, frames)
+    numbers = _whole([frame.get(key, place + first) for place, frame in enumerate(frames)])
+    return Frames(tool, "", model, [number - first for number in numbers], frames)
 
 
-def _whole(value: Any, place: int) -> int:
-    if type(value) is int:
-        return value
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise NotALog(f"frame {place} has the number {value!r:.40}") from None
+def _whole(values: Sequence[Any]) -> Sequence[int]:
+    """Frame numbers as whole numbers, from texts too."""
+    if {*map(type, values)} <= {int}:
+        return values
+    numbers = []
+    for place, value in enumerate(values):
+        try:
+            numbers.append(int(value))
+        except (TypeError, ValueError, OverflowError):
+            raise NotALog(f"frame {place} has the number {value!r:.40}") from None
+    return numbers
 
 
 def _of_params(params: Mapping[str, Any]) -> str:
@@ -166,7 +172,7 @@ def _of_executor(name: str) -> str:
 
 def _xml(text: str) -> Frames:
     """No document type, so no entities: a log has none, and a hostile file could make one line into gigabytes."""
-    numbers: list[int] = []
+    numbers: list[Any] = []
     metrics: list[dict[str, str]] = []
     about: dict[str, dict[str, str]] = {}
     roots = {"VMAF": LIBVMAF, "result": RUN_VMAF}
@@ -178,7 +184,7 @@ def _xml(text: str) -> Frames:
         if not about and name not in roots:
             raise NotALog(f"its root is <{name}>, not <VMAF> (libvmaf) or <result> (run_vmaf)")
         if name == "frame":
-            numbers.append(_whole(attributes.pop("frameNum", len(numbers)), len(numbers)))
+            numbers.append(attributes.pop("frameNum", len(numbers)))
             metrics.append(attributes)
         elif name != "metric":
             about.setdefault(name, attributes)
@@ -189,9 +195,9 @@ def _xml(text: str) -> Frames:
     parser.StartElementHandler = element
     parser.Parse(text, True)
     if "result" in about:
-        return Frames(RUN_VMAF, "", _of_executor(about["result"].get("executorId", "")), numbers, metrics)
+        return Frames(RUN_VMAF, "", _of_executor(about["result"].get("executorId", "")), _whole(numbers), metrics)
     version, model = about["VMAF"].get("version", ""), _of_params(about.get("params", {}))
-    return Frames(LIBVMAF, version, model, numbers, metrics)
+    return Frames(LIBVMAF, version, model, _whole(numbers), metrics)
 
 
 # ---- CSV --------------------------------------------------------------------------------------------------------
@@ -206,13 +212,13 @@ def _csv(text: str) -> Frames:
         hint = ": save it with commas" if ";" in found or "\t" in found else ""
         raise NotALog(f"its columns are {found}, without Frame (libvmaf) or n (ffmpeg-quality-metrics){hint}")
     tool, first = FRAME_COLUMNS[header[at].lower()]
-    numbers: list[int] = []
+    numbers: list[str] = []
     metrics: list[dict[str, str]] = []
     for row in _whole_rows(reader, len(header), tool):
-        numbers.append(_whole(row[at], len(numbers)) - first)
+        numbers.append(row[at])
         metrics.append(dict(zip(header, row, strict=True)))
         del metrics[-1][header[at]]
-    return Frames(tool, "", "", numbers, metrics)
+    return Frames(tool, "", "", [number - first for number in _whole(numbers)], metrics)
 
 
 def _whole_rows(reader: Any, width: int, tool: str) -> Iterable[list[str]]:

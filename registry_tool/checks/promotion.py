@@ -8,6 +8,7 @@ from dataclasses import replace
 import registry_tool.schemas as schemas
 from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
+from registry_tool.documents.manifest import Manifest
 from registry_tool.documents.store import VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
 from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFile
@@ -153,7 +154,8 @@ def find_incumbent(kind: str, inspection: Inspection, entry_id: str | None) -> V
 
 
 def is_random(view: VerifiedEntry) -> bool:
-    return bool(view.manifest and view.manifest.get("random_rows"))
+    """Whether it was trained on random rows."""
+    return Manifest.of(view.manifest).random_rows
 
 
 def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry_tool.report.text import part, plain, predicted
+from registry_tool.documents.manifest import Corpus, Manifest
+from registry_tool.report.text import plain, predicted
 from registry_tool.toolkit import markdown_table, text_table
 from registry_tool.values import Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement
-from registry_tool.workflows.reproduce import environment_of
 
 NOT_RECORDED = "not recorded"
 
@@ -18,27 +18,25 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
 
     A manifest's fields are its plugin's own: what has another shape than the card knows is not recorded.
     """
-    corpus = part(manifest, "corpus", name=str, n_rows=int, sources=list, rows_sha256=str)
-    target = part(manifest, "target", name=str, range=list)
+    facts = Manifest.of(manifest)
+    corpus = facts.corpus
     yield from ("---", f"license: {_license(entry)}", "library_name: onnx", "tags:", f"- {entry.kind}")
     yield from ("- model-registry", f"model_name: {entry.id}", "---", "", f"# {entry.id}", "")
     state = "smoke: a load-path probe, not for use" if entry.smoke else "production"
     yield from (str(entry.document.get("description", f"An entry of kind `{entry.kind}`.")), "")
-    facts = {
+    summary = {
         "State": state,
         "Kind": f"`{entry.kind}`",
         "Licence": entry.document.get("license", NOT_RECORDED),
         "Pinned file": f"`{entry.path}`",
         "sha256": f"`{entry.sha256}`",
-        "Target": predicted(target, quote="`") if target.get("range") else NOT_RECORDED,
-        "Inputs": _names(manifest, "feature_order"),
-        "Encoders": _names(manifest, "codec_vocab"),
-        "Trained on": f"{corpus['name']}: {corpus['n_rows']} rows, {len(corpus['sources'])} sources"
-        if corpus
-        else NOT_RECORDED,
-        "Rows digest": f"`{corpus['rows_sha256']}`" if corpus else NOT_RECORDED,
+        "Target": NOT_RECORDED if facts.target is None else predicted(facts.target, quote="`"),
+        "Inputs": _names(facts.inputs),
+        "Encoders": _names(facts.encoders),
+        "Trained on": NOT_RECORDED if corpus is None else _trained_on(corpus),
+        "Rows digest": f"`{corpus.rows_sha256}`" if corpus and corpus.rows_sha256 else NOT_RECORDED,
     }
-    yield from markdown_table([["", ""], *([name, str(value)] for name, value in facts.items())])
+    yield from markdown_table([["", ""], *([name, str(value)] for name, value in summary.items())])
     yield from ("", "## What the evidence shows", "")
     if judgement is None:
         yield "The kind has no gate: nothing was measured."
@@ -62,10 +60,10 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
                 *text_table(table.rows),
                 "```",
             )
-    if isinstance(recipe := manifest.get("recipe"), Mapping):
+    if facts.recipe is not None:
         yield from ("", "## How it was made", "")
-        yield from markdown_table([["", ""], *([name, str(value)] for name, value in sorted(recipe.items()))])
-        made = ", ".join(f"{name} {version}" for name, version in environment_of(manifest).items())
+        yield from markdown_table([["", ""], *([name, str(value)] for name, value in sorted(facts.recipe.items()))])
+        made = ", ".join(f"{name} {version}" for name, version in facts.environment.items())
         yield from ("", f"Environment: {made or NOT_RECORDED}.")
     yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
 
@@ -78,10 +76,10 @@ def _license(entry: Entry) -> str:
     )
 
 
-def _list(manifest: Mapping[str, Json], name: str) -> Sequence[Json]:
-    found = manifest.get(name)
-    return found if isinstance(found, list) else ()
+def _trained_on(corpus: Corpus) -> str:
+    rows = f"{corpus.n_rows} rows, {len(corpus.sources)} sources"
+    return rows if corpus.name is None else f"{corpus.name}: {rows}"
 
 
-def _names(manifest: Mapping[str, Json], name: str) -> str:
-    return ", ".join(f"`{plain(item)}`" for item in _list(manifest, name)) or NOT_RECORDED
+def _names(items: Sequence[Json]) -> str:
+    return ", ".join(f"`{plain(item)}`" for item in items) or NOT_RECORDED

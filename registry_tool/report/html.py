@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_tool import __version__
+from registry_tool.documents.manifest import Manifest
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Figure
 from registry_tool.report import svg, templating
@@ -182,16 +183,15 @@ def _badges(overview: Overview) -> Iterator[Badge]:
 
 
 def _facts(overview: Overview) -> Iterator[Fact]:
-    entry, manifest = overview.entry, overview.manifest
-    target, corpus = part(manifest, "target", name=str, range=list), part(manifest, "corpus", sources=list)
+    entry, facts = overview.entry, Manifest.of(overview.manifest)
     yield Fact("Kind", entry.kind, code=True)
     yield Fact("Licence", str(entry.document.get("license", "not recorded")))
-    if target.get("range"):
-        yield Fact("Predicts", predicted(target))
-    if isinstance(members := manifest.get("members"), list):
-        yield Fact("Members", str(len(members)))
-    if corpus:
-        yield Fact("Trained on", f"{plain(corpus.get('n_rows'))} rows of {len(corpus['sources'])} sources")
+    if facts.target is not None:
+        yield Fact("Predicts", predicted(facts.target))
+    if facts.n_members is not None:
+        yield Fact("Members", str(facts.n_members))
+    if facts.corpus is not None:
+        yield Fact("Trained on", f"{facts.corpus.n_rows} rows of {len(facts.corpus.sources)} sources")
 
 
 def _right(overview: Overview) -> Right:
@@ -275,10 +275,8 @@ def _chain(overview: Overview) -> Iterator[Link]:
         yield Link("The corpus", facts=list(_document(corpus)))
     if recipe := part(manifest, "recipe"):
         yield Link("The recipe", str(manifest.get("recipe_sha256") or ""), facts=list(_document(recipe)))
-    made = manifest.get("environment")
-    if isinstance(made, list) and all(isinstance(item, Mapping) for item in made):
-        facts = {str(item.get("name")): item.get("version") for item in made}
-        yield Link("The environment it was trained in", facts=list(_document(facts)))
+    if environment := Manifest.of(manifest).environment:
+        yield Link("The environment it was trained in", facts=list(_document(environment)))
 
 
 def _files(pins: Sequence[Artifact], folder: str = "") -> Table:

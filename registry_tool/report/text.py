@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry_tool.documents.manifest import Target
 from registry_tool.findings import Finding, Severity
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
@@ -109,12 +110,12 @@ def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[
     return found if isinstance(found, Mapping) and fits else {}
 
 
-def predicted(target: Mapping[str, Json], quote: str = "") -> str:
+def predicted(target: Target, quote: str = "") -> str:
     """A manifest's target in words: its name, range and, where it is given, the model that computed it."""
-    words = [f"{quote}{plain(target['name'])}{quote}", " to ".join(map(plain, target["range"]))]
-    if isinstance(target.get("definition"), str):
-        version = f" (libvmaf {plain(target['libvmaf'])})" if isinstance(target.get("libvmaf"), str) else ""
-        words.append(f"by {quote}{plain(target['definition'])}{quote}{version}")
+    words = [f"{quote}{target.name}{quote}", " to ".join(map(plain, target.range))]
+    if target.definition is not None:
+        version = "" if target.libvmaf is None else f" (libvmaf {target.libvmaf})"
+        words.append(f"by {quote}{target.definition}{quote}{version}")
     return ", ".join(words)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
 from registry_tool.documents.entries import PIN_KEYS
+from registry_tool.documents.manifest import Manifest
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
@@ -129,7 +130,7 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
         for leaf in leaves
         if leaf.expected is not MISSING
     ]
-    recorded, current = environment_of(old), environment_of(manifest)
+    recorded, current = Manifest.of(old).environment, Manifest.of(manifest).environment
     environment = [
         EnvironmentDifference(name, recorded.get(name), current.get(name), made.causes.get(name))
         for name in sorted({**recorded, **current})
@@ -138,13 +139,6 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
     added = [leaf.pointer for leaf in leaves if leaf.expected is MISSING]
     digests = {MANIFEST_NAME: not changes, **files}
     return Reproduced(view.entry.id, digests, changes, added, environment, made.agreements, made.warnings)
-
-
-def environment_of(manifest: Mapping[str, Json]) -> dict[str, str]:
-    """Name -> version of what a manifest records at `environment`; of another shape than {name, version}, nothing."""
-    items = manifest.get(ENVIRONMENT_FIELD)
-    objects = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
-    return {str(item["name"]): str(item["version"]) for item in objects if {"name", "version"} <= item.keys()}
 
 
 def _explained(leaf: Difference, follows: Sequence[str]) -> bool:

@@ -1,0 +1,94 @@
+"""manifest.py: what the core reads of any kind's manifest: see schemas/manifest.schema.json. Checks nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from registry_tool.values import EMPTY, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an entry predicts. definition: the model that computed the target, such as vmaf_v0.6.1, by that libvmaf."""
+
+    name: str
+    range: Sequence[Json]
+    definition: str | None = None
+    libvmaf: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The rows an entry was trained on."""
+
+    n_rows: int
+    sources: Sequence[Json]
+    name: str | None = None
+    rows_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The parts of a manifest that mean the same for every kind. A part that is absent, or of another shape, is none.
+
+    random_rows: trained on random rows, so that it is never production. inputs: names of features, in order.
+    encoders: names that the model tells apart. recipe: settings of the training. environment: name -> version of what
+    it was made with.
+    """
+
+    random_rows: bool = False
+    target: Target | None = None
+    corpus: Corpus | None = None
+    inputs: Sequence[Json] = ()
+    encoders: Sequence[Json] = ()
+    n_members: int | None = None
+    recipe: Mapping[str, Json] | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Json] | None) -> Manifest:
+        """document: a view's manifest; None where the entry has none."""
+        document = document or EMPTY
+        recipe = document.get("recipe")
+        return cls(
+            bool(document.get("random_rows")),
+            _target(document.get("target")),
+            _corpus(document.get("corpus")),
+            _list(document, "feature_order") or (),
+            _list(document, "codec_vocab") or (),
+            None if (members := _list(document, "members")) is None else len(members),
+            recipe if isinstance(recipe, Mapping) else None,
+            _environment(_list(document, "environment") or ()),
+        )
+
+
+def _target(value: Json) -> Target | None:
+    if not isinstance(value, Mapping) or not isinstance(name := value.get("name"), str):
+        return None
+    bounds = _list(value, "range")
+    return Target(name, bounds, _text(value, "definition"), _text(value, "libvmaf")) if bounds else None
+
+
+def _corpus(value: Json) -> Corpus | None:
+    if not isinstance(value, Mapping) or not (sources := _list(value, "sources")):
+        return None
+    n_rows = value.get("n_rows")
+    if not isinstance(n_rows, int) or isinstance(n_rows, bool):
+        return None
+    return Corpus(n_rows, sources, _text(value, "name"), _text(value, "rows_sha256"))
+
+
+def _environment(items: Sequence[Json]) -> dict[str, str]:
+    objects = [item for item in items if isinstance(item, Mapping)]
+    return {str(item["name"]): str(item["version"]) for item in objects if {"name", "version"} <= item.keys()}
+
+
+def _list(document: Mapping[str, Json], name: str) -> Sequence[Json] | None:
+    value = document.get(name)
+    return value if isinstance(value, list | tuple) else None
+
+
+def _text(document: Mapping[str, Json], name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) else None

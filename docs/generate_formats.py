@@ -24,8 +24,8 @@ Schema, draft 2020-12, and `registry validate` holds documents against it. A fie
 through every write and never read. What holds between documents (digests, order, agreement) is in
 [findings.md](findings.md).
 
-Defined for documents to come, kept, and not read by this release: `requires`, `attestations` and
-`reproductions` of a registry; `fused.graph_version`, `evidence_inputs`, `fingerprints`, `baselines`, `calibrated_from`,
+Defined for documents to come, kept, and not read by this release: `requires` of a
+registry; `fused.graph_version`, `evidence_inputs`, `fingerprints`, `baselines`, `calibrated_from`,
 `calibration` and what `target` says beside its name and range.
 
 `a.b` is a field in a field, `a[]` an item of a list, `a.*` a value of any name. Names in **bold** are required.

@@ -12,7 +12,7 @@ import threading
 import click
 
 from registry_tool import __version__
-from registry_tool.commands import audit, ci, gate, inspect, models, sign
+from registry_tool.commands import attest, audit, ci, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError, environment_error
@@ -70,7 +70,7 @@ for _command in (
     *(models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip, ci.ci, ci.known_findings),
     *(audit.migrate, audit.history, audit.reproduce, plugin_group),
-    *(sign.sign, sign.verify_signature),
+    *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),
 ):
     cli.add_command(_command)
 

@@ -33,7 +33,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "Files": "file folder name",
         "Entries and pins": "id kind entry license digest size pin bundle sidecar",
         "Promotion": "promotion verdict policy evidence",
-        "Signatures": "signature signer",
+        "Signatures": "signature signer attestation reproduction",
         "ONNX models": "onnx",
         "Version 0 and 1": "loose migration",
         "Changes": "base",

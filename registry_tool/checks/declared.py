@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from registry_tool.documents.schema import show
 from registry_tool.documents.store import VERSION, Loaded, schema_of
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
+from registry_tool.signing.blob import read_blob_bundle, verify_blob
+from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.storage.files import FileProblem, Folder
-from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
-from registry_tool.values import Json
+from registry_tool.strictjson import JSON_MAX_BYTES, pointer
+from registry_tool.values import Entry, Json
+
+if TYPE_CHECKING:
+    from registry_tool.signing.bundle import Trust
+
+MODEL_MAX_BYTES = 2**31  # of a signed file; a policy says how large an entry's may be
 
 LICENSE_MISSING = FindingRule(
     "license-missing",
@@ -42,9 +49,9 @@ BUNDLE_INVALID = FindingRule(
 BUNDLE_UNVERIFIED = FindingRule(
     "bundle-unverified",
     "signature bundle that was not verified",
-    why="Its form and digest are checked, its signature and signer are not.",
-    message="the signature in {path} was not verified",
-    hint="verify it with `cosign verify-blob`",
+    why="Its form and digest are checked; its signature and signer are not, or not in full.",
+    message="the signature in {path} was not verified: {reason}",
+    hint="name whom to trust: `registry validate --public-key PEM`, or `--trust ROOT.pem`",
     example="model.onnx.sigstore.json",
     severity=Severity.NOTE,
 )
@@ -94,56 +101,47 @@ def check_unknown_fields(loaded: Loaded) -> list[Finding]:
 HTTP_PATTERN = re.compile(r"https?://[^\s/?#]+[^\s]*\Z", re.IGNORECASE)
 
 
-def _bundle_problem(data: bytes, sha256: str) -> str | None:
-    """What keeps bytes from being a Sigstore bundle over a file with this digest; None where nothing is seen."""
-    try:
-        value = parse(data).value
-    except JsonProblem as problem:
-        return f"it is not JSON ({problem.code})"
-    if isinstance(value, dict) and isinstance(value.get("base64Signature"), str) and isinstance(value.get("cert"), str):
-        return None  # cosign's older form, which names the digest in its log entry alone
-    media = value.get("mediaType") if isinstance(value, dict) else None
-    if not isinstance(media, str) or not media.startswith("application/vnd.dev.sigstore.bundle"):
-        return "it is not a Sigstore bundle: it has no mediaType of one"
-    material = value.get("verificationMaterial")
-    message, envelope = value.get("messageSignature"), value.get("dsseEnvelope")
-    if not isinstance(material, dict) or not (isinstance(message, dict) or isinstance(envelope, dict)):
-        return "it is not a Sigstore bundle: it has no signature or no material to verify it with"
-    try:
-        if isinstance(message, dict):
-            digests = {base64.b64decode(message["messageDigest"]["digest"], validate=True).hex()}
-            base64.b64decode(message["signature"], validate=True)
-        else:
-            assert isinstance(envelope, dict)
-            statement = parse(base64.b64decode(envelope["payload"], validate=True)).value
-            digests = {subject["digest"]["sha256"] for subject in statement["subject"]}
-    except (KeyError, TypeError, ValueError):
-        return "it is not a Sigstore bundle: it names no digest"
-    found = ", ".join(sorted(digests))[:140]
-    return None if sha256 in digests else f"it signs another file: found {found}, expected {sha256}"
+def check_declared(folder: Folder, loaded: Loaded, trust: Trust | None = None) -> list[Finding]:
+    """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins.
 
-
-def check_declared(folder: Folder, loaded: Loaded) -> list[Finding]:
-    """Findings on what an entry only declares: its licence and its signature bundle, whose bytes nothing pins."""
+    trust: whose signature verifies a bundle; None compares its digest alone.
+    """
     findings = []
     for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
-        row, bundle = pointer("models", place), entry.document.get("sigstore_bundle")
+        at, row = pointer("models", place), InFile(loaded.name, entry.id)
         if "license" not in entry.document and loaded.registry.schema_version >= 1:
-            findings.append(LICENSE_MISSING.at(InFile(loaded.name, entry.id), row))
+            findings.append(LICENSE_MISSING.at(row, at))
         url = entry.document.get("license_url")
         if isinstance(url, str) and not HTTP_PATTERN.match(url):
-            findings.append(LICENSE_URL.at(InFile(loaded.name, entry.id), f"{row}/license_url", found=show(url)))
-        if bundle is None:
-            continue
-        field = f"{row}/sigstore_bundle"
-        try:
-            problem_found = _bundle_problem(folder.read(bundle, JSON_MAX_BYTES), entry.sha256)
-            found = BUNDLE_UNVERIFIED if problem_found is None else BUNDLE_INVALID
-            names = {"path": bundle} if problem_found is None else {"path": bundle, "problem": problem_found}
-            findings.append(found.at(InFile(loaded.name, entry.id), field, **names))
-        except FileProblem as problem:
-            if problem.code == "file-missing":
-                findings.append(BUNDLE_MISSING.at(InFile(loaded.name, entry.id), field, path=bundle))
-            else:
-                findings.append(problem.at(loaded.name, entry.id, field))
+            findings.append(LICENSE_URL.at(row, f"{at}/license_url", found=show(url)))
+        if "sigstore_bundle" in entry.document:
+            found = _check_bundle(folder, entry, row, f"{at}/sigstore_bundle", trust)
+            findings += [found] if found is not None else []
     return findings
+
+
+def _check_bundle(folder: Folder, entry: Entry, row: InFile, at: str, trust: Trust | None) -> Finding | None:
+    path = entry.document["sigstore_bundle"]
+    try:
+        reason = _verify_bundle(folder, entry, folder.read(path, JSON_MAX_BYTES), trust)
+    except SignatureError as problem:
+        return BUNDLE_INVALID.at(row, at, path=path, problem=problem)
+    except FileProblem as problem:
+        if problem.code == "file-missing" and problem.path == path:
+            return BUNDLE_MISSING.at(row, at, path=path)
+        return problem.at(row.file or "", entry.id, at)
+    return BUNDLE_UNVERIFIED.at(row, at, path=path, reason=reason) if reason else None
+
+
+def _verify_bundle(folder: Folder, entry: Entry, data: bytes, trust: Trust | None) -> str | None:
+    """Why the signature over an entry's file was not verified in full; None where it was. Raises SignatureError."""
+    bundle = read_blob_bundle(data)
+    bundle.refuse_other(entry.sha256, lambda: folder.read(entry.path, MODEL_MAX_BYTES))
+    if trust is None:
+        named = "its digest was compared" if bundle.digests else "it names no digest to compare"
+        return f"no key or root to trust was named; {named}"
+    try:
+        verified = verify_blob(bundle, folder.read(entry.path, MODEL_MAX_BYTES), trust)
+    except UntrustedError as error:
+        return str(error)
+    return f"this cannot be checked offline: {'; '.join(verified.unchecked)}" if verified.unchecked else None

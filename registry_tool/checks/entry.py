@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from posixpath import dirname
 from typing import TYPE_CHECKING
 
+from registry_tool.checks.attestations import check_beside
 from registry_tool.checks.onnx import Model, check_models, run_model
 from registry_tool.checks.promotion import check_promotion
 from registry_tool.checks.signatures import check_signatures
@@ -82,6 +83,7 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust
         findings += found
         findings += check_joined(read) if read.entry.manifest else []
     findings += check_promotion(read, inspection)  # before any plugin could touch its view
+    findings += check_beside(read, inspection.policy(read.entry.kind), trust)
     findings += inspection.plugins.findings(read, inspection.level)
     if prober is not None and read.entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
         for model in models:

@@ -104,7 +104,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
         progress("entries", 0, count)
     with answers(lambda: _checker(inspection, task, alone=processes == 1), slices, processes) as found_by_slice:
         # Other processes may look at the entries meanwhile.
-        declared = [*check_declared(inspection.folder, loaded), *check_unknown_fields(loaded)]
+        declared = [*check_declared(inspection.folder, loaded, task.trust), *check_unknown_fields(loaded)]
         declared += check_signers(inspection.folder, loaded)
         items = list_files(inspection.folder)
         for numbers, (found, paths) in zip(slices, found_by_slice, strict=True):

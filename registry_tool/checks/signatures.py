@@ -131,12 +131,12 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
     bundles, findings = read_signatures(view)
     yield from findings
     by_policy = verify_for_policy(view, bundles, policy, trust.at if trust else None)
-    by_caller = verify_all(bundles, trust) if trust is not None else Signatures()
+    by_caller = verify_all(bundles, trust) if trust is not None else by_policy
     for bundle in bundles:
         at = f"/signatures/{bundle.number}"
         if error := by_policy.refused.get(bundle.number) or by_caller.refused.get(bundle.number):
             yield INVALID.at(row, at, path=bundle.path, problem=error, id=entry.id)
-        elif reason := _unverified(bundle.number, by_caller if trust is not None else by_policy, by_policy):
+        elif reason := unverified(bundle.number, by_caller, by_policy):
             yield UNVERIFIED.at(row, at, path=bundle.path, reason=reason)
     if entry.smoke:
         return
@@ -148,7 +148,7 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
         )
 
 
-def _unverified(number: int, first: Signatures, second: Signatures) -> str | None:
+def unverified(number: int, first: Signatures, second: Signatures) -> str | None:
     """Why a bundle was verified by neither; None where it was by one, in full."""
     found = first.verified.get(number) or second.verified.get(number)
     if found is None:
@@ -175,15 +175,15 @@ def read_signatures(view: VerifiedEntry) -> tuple[list[PinnedBundle], list[Findi
 
 
 def verify_all(bundles: Sequence[PinnedBundle], trust: Trust) -> Signatures:
-    """Each bundle, verified by whom the caller trusts."""
-    from registry_tool.signing.bundle import verify_bundle
+    """Each bundle, or envelope that stands alone, verified by whom the caller trusts."""
+    from registry_tool.signing.bundle import verify_container
 
     verified: dict[int, Verified] = {}
     unverified: dict[int, str] = {}
     refused: dict[int, SignatureError] = {}
     for bundle in bundles:
         try:
-            verified[bundle.number] = verify_bundle(bundle.data, trust)
+            verified[bundle.number] = verify_container(bundle.data, trust)
         except UntrustedError as error:
             unverified[bundle.number] = str(error)
         except SignatureError as error:

@@ -94,6 +94,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 @click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
 @click.option("--exact", is_flag=True, help="Only the same bytes will do: exit 1 within tolerance, too.")
+@click.option("--store", "stores", is_flag=True, help="Keep the result beside the verdict, whatever it is.")
 @registry_option
 @format_option()
 @click.pass_context
@@ -105,30 +106,38 @@ def reproduce(
     device: str,
     keep: Path | None,
     exact: bool,
+    stores: bool,
     registry: str | None,
     form: str,
 ) -> None:
     """Train an entry again and compare bytes.
 
     Exit 0: the same bytes; or others that a difference of the environments explains, while predictions agree within
-    tolerance. Exit 1: anything else. Takes as long as training did; the registry is not touched.
+    tolerance. Exit 1: anything else. Takes as long as training did. --store alone touches the registry: it pins the
+    result in the entry's promotion.
 
     \b
     Examples:
       registry reproduce my_model --corpus corpus.parquet
       registry reproduce my_model --corpus corpus.parquet --exact
       registry reproduce my_model --corpus corpus.parquet --keep again --format json
+      registry reproduce my_model --corpus corpus.parquet --store
     """
     from registry_tool import toolkit
     from registry_tool.hookspec import ReproduceRequest
     from registry_tool.report import audit
-    from registry_tool.workflows.reproduce import Outcome, reproduce
+    from registry_tool.workflows.reproduce import Outcome, refuse_storing, reproduce, store_result
 
+    path = find(registry)
+    if stores:
+        refuse_storing(path, entry_id)
     with toolkit.progress_bar() as progress:
         request = ReproduceRequest(corpus, jobs, device, progress)
-        done = reproduce(find(registry), plugins_of(ctx), entry_id, request, keep)
+        done = reproduce(path, plugins_of(ctx), entry_id, request, keep)
     for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
-    emit(form, lambda: audit.reproduction_document(done), lambda: audit.reproduction(done))
+    emit(form, done.to_dict, lambda: audit.reproduction(done))
+    if stores:
+        click.echo(f"{entry_id}: the result is kept in {store_result(path, done)}", err=True)
     good = {Outcome.IDENTICAL} if exact else {Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE}
     ctx.exit(ExitCode.OK if done.outcome in good else ExitCode.REJECTED)

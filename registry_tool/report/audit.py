@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC
 
 import click
@@ -147,22 +146,3 @@ def reproduction(item: Reproduced) -> Iterator[str]:
         for a in item.agreements
     ]
     yield from text_table([header, *rows])
-
-
-def reproduction_document(item: Reproduced) -> dict[str, Json]:
-    """The JSON of `reproduce --format json`; its schema is schemas/reproduction.schema.json."""
-    return {
-        "entry": item.entry,
-        "outcome": str(item.outcome),
-        "files": dict(item.files),
-        "changes": [
-            {"pointer": change.pointer, "then": change.old, "now": change.new, "explained": change.explained}
-            for change in item.changes
-        ],
-        "added": list(item.added),
-        "environment": [
-            {"name": one.name, "then": one.old, "now": one.new, "decides": one.decides} for one in item.environment
-        ],
-        "agreements": [{**asdict(one), "holds": one.holds} for one in item.agreements],
-        "warnings": list(item.warnings),
-    }

@@ -10,7 +10,9 @@ from registry_tool.report import text
 from registry_tool.values import Json, visible
 
 if TYPE_CHECKING:
+    from registry_tool.checks.signatures import PinnedBundle, Signatures
     from registry_tool.signing.bundle import Verified
+    from registry_tool.workflows.attest import Attestations
     from registry_tool.workflows.sign_entry import EntrySignatures
 
 
@@ -48,13 +50,54 @@ def entry_document(found: EntrySignatures) -> dict[str, Json]:
 
 
 def _rows(found: EntrySignatures) -> Iterator[dict[str, Json]]:
-    signatures = found.signatures
     for bundle in found.bundles:
-        verified = signatures.verified.get(bundle.number)
-        refused = signatures.refused.get(bundle.number, signatures.unverified.get(bundle.number))
+        yield {"bundle": bundle.path, **_verification(bundle, found.signatures)}
+
+
+def attestation_lines(found: Attestations) -> Iterator[str]:
+    """A line for each attestation of an entry's verdict, and what is wrong with the others."""
+    for row in _attestation_rows(found):
+        signer, problem = row["signer"], row["problem"]
+        what = f"{', '.join(row['properties']) or 'nothing'} at {row['time']} by {row['verifier']}"
+        words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
+        yield visible(f"{found.entry.id}: {what}, {words} ({row['path']})")
+        yield from (f"not checked: {what}" for what in row["unchecked"])
+    yield from (text.finding(finding) for finding in found.findings)
+    if not found.attestations and not found.findings:
+        yield f"{found.entry.id}: nothing attests its verdict: `registry attest {found.entry.id} --key PEM` does that"
+
+
+def attestations_document(found: Attestations) -> dict[str, Json]:
+    """The JSON of `verify-attestation ID --format json`; its schema is schemas/attestations.schema.json."""
+    return {
+        "entry": found.entry.id,
+        "holds": found.holds,
+        "attestations": list(_attestation_rows(found)),
+        "findings": [finding.to_dict() for finding in found.findings],
+    }
+
+
+def _attestation_rows(found: Attestations) -> Iterator[dict[str, Json]]:
+    for one in found.attestations:
+        result = one.result
         yield {
-            "bundle": bundle.path,
-            "signer": verified.signer if verified else None,
-            "unchecked": list(verified.unchecked) if verified else [],
-            "problem": None if refused is None else str(refused),
+            "path": one.pinned.path,
+            "verifier": result.verifier,
+            "time": result.time.isoformat(),
+            "subject": result.subject,
+            "sha256": result.sha256,
+            "policy_sha256": result.policy,
+            "verdict_sha256": result.verdict,
+            "properties": list(result.properties),
+            **_verification(one.pinned, found.signatures),
         }
+
+
+def _verification(pinned: PinnedBundle, signatures: Signatures) -> dict[str, Json]:
+    verified = signatures.verified.get(pinned.number)
+    refused = signatures.refused.get(pinned.number, signatures.unverified.get(pinned.number))
+    return {
+        "signer": verified.signer if verified else None,
+        "unchecked": list(verified.unchecked) if verified else [],
+        "problem": None if refused is None else str(refused),
+    }

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from registry_tool.errors import InputError
 from registry_tool.signing.certificates import key_of, name_of, parse_certificates, verify_chain
-from registry_tool.signing.container import MEDIA_TYPE, read_container, read_container_or_envelope
+from registry_tool.signing.container import MEDIA_TYPE, Container, read_container, read_container_or_envelope
 from registry_tool.signing.dsse import IN_TOTO, Envelope, SignatureError, UntrustedError, decoded, mapping
 from registry_tool.signing.keys import PrivateKey, PublicKey, fingerprint, name_of_key, sign, verify
 from registry_tool.values import Json
@@ -72,6 +72,13 @@ class Bundle:
     material: Material
 
 
+def sign_envelope(payload: bytes, key: PrivateKey) -> bytes:
+    """An envelope that stands alone, whose keyid is the fingerprint of the key."""
+    signature = sign(key, Envelope(IN_TOTO, payload, ()).signed)
+    envelope = Envelope(IN_TOTO, payload, (signature,), fingerprint(key.public_key()))
+    return (json.dumps(envelope.to_dict(), indent=2) + "\n").encode()
+
+
 def sign_statement(payload: bytes, key: PrivateKey, chain: Sequence[x509.Certificate] = ()) -> bytes:
     """A bundle of this statement. chain: the signer's certificate first; without one the bundle names the key.
 
@@ -113,7 +120,7 @@ def read_material(value: Json) -> Material:
         return Material(hint=_hint(signer))
     if named == ["certificate"]:
         chain = parse_certificates([decoded(signer.get("rawBytes"), "certificate.rawBytes")])
-        return Material(chain=tuple(chain), keyless=True, logged_at=_logged_at(material))
+        return Material(chain=tuple(chain), keyless=True, logged_at=logged_at(material))
     certificates = signer.get("certificates")
     if not isinstance(certificates, list):
         raise SignatureError("x509CertificateChain.certificates: expected a list")
@@ -137,12 +144,10 @@ def verify_bundle(data: bytes, trust: Trust) -> Verified:
     return _verified(bundle.envelope, bundle.material, trust)
 
 
-def verify_attestation(data: bytes, trust: Trust) -> Verified:
+def verify_container(data: bytes, trust: Trust) -> Verified:
     """The same of an envelope that stands alone, too: its keyid names the key, where it has one."""
     container = read_container_or_envelope(data)
-    if container.material is not None:
-        return _verified(container.envelope, read_material(container.material), trust)
-    return _verified(container.envelope, Material(hint=container.envelope.keyid), trust)
+    return _verified(container.envelope, _material_of(container), trust)
 
 
 def _verified(envelope: Envelope, material: Material, trust: Trust) -> Verified:
@@ -170,16 +175,24 @@ def verify_signer(material: Material, trust: Trust, holds: Callable[[PublicKey],
     return name_of(material.chain[0]), key
 
 
-def claimed_signer(material: Material) -> str:
-    """Who signed, as the bundle says without any proof."""
+def claimed_key(data: bytes) -> str:
+    """The fingerprint of the key that a bundle or an envelope names, without any proof; empty where it names none."""
+    material = _material_of(read_container_or_envelope(data))
+    return fingerprint(key_of(material.chain[0])) if material.chain else material.hint or ""
+
+
+def claimed_signer(data: bytes) -> str:
+    """Who signed, as the bundle or the envelope says without any proof."""
+    material = _material_of(read_container_or_envelope(data))
     if material.chain:
         return name_of(material.chain[0])
     return f"key {material.hint[:12]}" if material.hint else "a key that it does not name"
 
 
-def signing_key(material: Material) -> str:
-    """The fingerprint of the key that a bundle names, without any proof; empty where it names none."""
-    return fingerprint(key_of(material.chain[0])) if material.chain else material.hint or ""
+def _material_of(container: Container) -> Material:
+    if container.material is None:
+        return Material(hint=container.envelope.keyid)
+    return read_material(container.material)
 
 
 def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey], None]) -> PublicKey:
@@ -198,7 +211,8 @@ def _verify_key(hint: str, keys: Sequence[PublicKey], holds: Callable[[PublicKey
     raise refusals[-1]
 
 
-def _logged_at(material: Mapping[str, Json]) -> int:
+def logged_at(material: Mapping[str, Json]) -> int:
+    """The time that a bundle's log entry names, in seconds since 1970. Raises SignatureError where it names none."""
     entries = material.get("tlogEntries")
     if not isinstance(entries, list) or not entries:
         raise SignatureError("tlogEntries: found none, expected one for a certificate without a chain")

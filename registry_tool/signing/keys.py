@@ -26,6 +26,7 @@ from registry_tool.signing.dsse import SignatureError
 
 KEY_MAX_BYTES = 64 * 1024
 HASHES: dict[str, HashAlgorithm] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
+NAMED_HASHES: dict[str, HashAlgorithm] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 SUPPORTED = "an elliptic-curve key on P-256, P-384 or P-521, or an Ed25519 key"
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -122,12 +123,15 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
     return key.sign(data, ec.ECDSA(HASHES[key.curve.name]))
 
 
-def verify(key: PublicKey, signature: bytes, data: bytes) -> None:
-    """Raises SignatureError where the signature is not this key's over this data."""
+def verify(key: PublicKey, signature: bytes, data: bytes, hash_name: str | None = None) -> None:
+    """Raises SignatureError where the signature is not this key's over this data.
+
+    hash_name: of a signer that says with which hash an elliptic curve signed; None is the one of its curve.
+    """
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, data)
         else:
-            key.verify(signature, data, ec.ECDSA(HASHES[key.curve.name]))
+            key.verify(signature, data, ec.ECDSA(NAMED_HASHES[hash_name] if hash_name else HASHES[key.curve.name]))
     except InvalidSignature:
         raise SignatureError("the signature does not hold: the content was changed, or another key signed it") from None

@@ -73,7 +73,7 @@ class FilesStatement:
         resources = predicate.get("resources")
         if not isinstance(resources, list) or not resources:
             raise SignatureError("predicate.resources: found none, expected at least one file")
-        name, stated = _subject(document)
+        name, stated = read_subject(document)
         statement = cls(name, _digests(resources, algorithm), algorithm, tuple(ignored))
         if statement.digest != stated:
             raise SignatureError("subject.digest: it is not the digest of the resources")
@@ -92,7 +92,8 @@ def read_statement(payload: bytes, predicate: str) -> Mapping[str, Json]:
     return document
 
 
-def _subject(document: Mapping[str, Json]) -> tuple[str, str]:
+def read_subject(document: Mapping[str, Json]) -> tuple[str, str]:
+    """(name, sha256) of the one subject of a statement. Raises SignatureError."""
     subjects = document.get("subject")
     if not isinstance(subjects, list) or len(subjects) != 1:
         raise SignatureError("subject: expected exactly one")

@@ -32,6 +32,7 @@ FINDING_MODULES = (  # of the core, with findings declared at their top level
     "checks.inventory",
     "checks.promotion",
     "checks.signatures",
+    "checks.attestations",
     "workflows.compare_with_base",
     "workflows.migrate",
 )

@@ -19,7 +19,7 @@ from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Registry
+from registry_tool.values import EMPTY, Entry, Registry
 
 
 def usable(path: Path) -> Loaded:
@@ -45,6 +45,14 @@ def refuse_duplicate(path: Path, registry: Registry, entry_id: str) -> None:
         raise InputError(
             f"{path}: duplicate id {entry_id!r}, expected one entry of each id: run `registry validate {path}`"
         )
+
+
+def refuse_without_verdict(entry: Entry) -> None:
+    """Raises RejectedError for an entry that no verdict made production."""
+    if entry.smoke:
+        raise RejectedError(f"{entry.id}: it is smoke, expected a production entry: run `registry flip {entry.id}`")
+    if "verdict" not in (entry.promotion or EMPTY):
+        raise RejectedError(f"{entry.id}: no verdict made it production, expected one: there is nothing to keep it by")
 
 
 @contextmanager

@@ -1,25 +1,30 @@
-"""reproduce.py: an entry trained again and held against the old one, byte by byte. Trains nothing, prints nothing."""
+"""reproduce.py: an entry trained again and held against the old one, byte by byte. Trains nothing, prints nothing.
+
+The registry is written to by `store_result` alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.documents.entries import PIN_KEYS
+from registry_tool.documents import store
+from registry_tool.documents.entries import PIN_KEYS, sha256_of
 from registry_tool.documents.manifest import Manifest
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, write_atomic
+from registry_tool.storage.lock import locked
 from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
-from registry_tool.values import Json
-from registry_tool.workflows.opening import find_entry, inspected, usable, verified
+from registry_tool.values import EMPTY, Json
+from registry_tool.workflows.opening import find_entry, inspected, refuse_without_verdict, usable, verified
 from registry_tool.workflows.train import pinned
 
 ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared
@@ -59,16 +64,36 @@ class EnvironmentDifference:
 class Reproduced:
     """What training again showed. files: path -> whether the bytes are the same; the manifest without environment.
 
-    added: pointers of values that the old manifest does not have yet, which count for nothing.
+    added: pointers of values that the old manifest does not have yet, which count for nothing. manifest_sha256,
+    made_sha256: of the two manifests that were compared. made_with: name -> version of the environment now.
     """
 
     entry: str
+    manifest_sha256: str
     files: Mapping[str, bool]
     changes: Sequence[Change]
     added: Sequence[str]
     environment: Sequence[EnvironmentDifference]
     agreements: Sequence[Agreement]
     warnings: Sequence[str]
+    made_sha256: str
+    made_with: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Json]:
+        """The JSON of `reproduce --format json`, and what `--store` keeps; its schema is reproduction.schema.json."""
+        return {
+            "entry": self.entry,
+            "manifest_sha256": self.manifest_sha256,
+            "made_sha256": self.made_sha256,
+            "made_with": dict(self.made_with),
+            "outcome": str(self.outcome),
+            "files": dict(self.files),
+            "changes": [asdict(change) for change in self.changes],
+            "added": list(self.added),
+            "environment": [asdict(one) for one in self.environment],
+            "agreements": [{**asdict(one), "holds": one.holds} for one in self.agreements],
+            "warnings": list(self.warnings),
+        }
 
     @property
     def outcome(self) -> Outcome:
@@ -138,7 +163,45 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
     ]
     added = [leaf.pointer for leaf in leaves if leaf.expected is MISSING]
     digests = {MANIFEST_NAME: not changes, **files}
-    return Reproduced(view.entry.id, digests, changes, added, environment, made.agreements, made.warnings)
+    return Reproduced(
+        entry=view.entry.id,
+        manifest_sha256=view.entry.sha256,
+        files=digests,
+        changes=changes,
+        added=added,
+        environment=environment,
+        agreements=made.agreements,
+        warnings=made.warnings,
+        made_sha256=sha256_of(dump(dict(manifest))),
+        made_with=current,
+    )
+
+
+def refuse_storing(path: Path, entry_id: str) -> None:
+    """Raises RejectedError for an entry beside whose verdict no result can be kept, before anything is trained."""
+    refuse_without_verdict(find_entry(usable(path), entry_id))
+
+
+def store_result(path: Path, done: Reproduced) -> str:
+    """Keep a result beside the verdict, pinned by the promotion; its path, relative to the registry.
+
+    The same result again is kept once. Raises RejectedError where the entry is another one by now.
+    """
+    data = dump(done.to_dict())
+    digest = sha256_of(data)
+    where = f"{done.entry}/verdicts/REPRODUCTION-{digest[:12]}.json"
+    with locked(path.parent):
+        loaded = usable(path)
+        entry = find_entry(loaded, done.entry)
+        refuse_without_verdict(entry)
+        if entry.sha256 != done.manifest_sha256:
+            raise RejectedError(f"{entry.id}: it changed while it was trained again: run it again")
+        promotion = dict(entry.promotion or EMPTY)
+        others = [pin for pin in promotion.get("reproductions", ()) if pin["path"] != where]
+        promotion["reproductions"] = [*others, {"path": where, "sha256": digest}]
+        write_atomic(path.parent / where, data, root=path.parent)
+        store.save(path, loaded.registry.with_entry(entry.with_fields(promotion=promotion)))
+    return where
 
 
 def _explained(leaf: Difference, follows: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from registry_tool.errors import InputError
-from registry_tool.signing.bundle import Trust, Verified, sign_statement, verify_bundle
+from registry_tool.signing.bundle import Trust, Verified, sign_envelope, sign_statement, verify_bundle
 from registry_tool.signing.certificates import load_certificates, name_of
 from registry_tool.signing.container import BUNDLE_MAX_BYTES
 from registry_tool.signing.folder import compare, statement_of
@@ -69,6 +69,15 @@ def sign_path(path: Path, bundle: Path, signer: Signer, ignored: Sequence[Path] 
     data, made = make_bundle(statement.to_bytes(), signer)
     write_atomic(bundle, data)
     return Signed(statement, bundle, made.warnings)
+
+
+def make_attestation(statement: bytes, signer: Signer) -> tuple[bytes, Made]:
+    """(an envelope over the statement, or a bundle where the signer has a certificate to hand over; who signed)."""
+    if signer.certificate is not None:
+        return make_bundle(statement, signer)
+    loaded = load_private_key(signer.key, signer.password)
+    public = loaded.key.public_key()
+    return sign_envelope(statement, loaded.key), Made(name_of_key(public), fingerprint(public), loaded.warnings)
 
 
 def make_bundle(statement: bytes, signer: Signer) -> tuple[bytes, Made]:

@@ -25,12 +25,12 @@ from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding
 from registry_tool.plugins.manager import Plugins
-from registry_tool.signing.bundle import Trust, read_bundle, signing_key
+from registry_tool.signing.bundle import Trust, claimed_key
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import FilesStatement
 from registry_tool.storage.files import Folder, write_atomic
 from registry_tool.storage.lock import locked
-from registry_tool.values import Entry, Json, Policy
+from registry_tool.values import Entry, Json, Policy, Registry
 from registry_tool.workflows.opening import find_entry, opened, usable
 from registry_tool.workflows.sign import Signer, make_bundle
 
@@ -80,7 +80,7 @@ def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> S
         data, made = make_bundle(statement.to_bytes(), signer)
         digest = sha256_of(data)
         where = f"{entry_id}/signatures/{digest[:12]}.sig"
-        kept = [bundle.path for bundle in bundles if not _is_by(bundle, made.key)]
+        kept = [bundle.path for bundle in bundles if not is_by(bundle, made.key)]
         old: list[dict[str, Json]] = list(entry.document.get("signatures", ()))
         pins = [pin for pin in old if pin["bundle"] in kept]
         replaced = [pin["bundle"] for pin in old if pin["bundle"] not in kept]
@@ -126,9 +126,10 @@ def _files(registry: Path, folder: str) -> Iterator[str]:
         yield from (item.path for item in items if item.kind != "folder")
 
 
-def _is_by(bundle: PinnedBundle, key: str) -> bool:
+def is_by(bundle: PinnedBundle, key: str) -> bool:
+    """Whether a bundle, or an envelope that stands alone, names this key as its signer's."""
     try:
-        return signing_key(read_bundle(bundle.data).material) == key
+        return claimed_key(bundle.data) == key
     except SignatureError:
         return True  # it cannot be verified
 
@@ -146,12 +147,17 @@ def verify_entry(path: Path, plugins: Plugins, entry_id: str, trust: Trust | Non
     """
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
-    policy = loaded.registry.policies.get(entry.kind, Policy())
     with opened(loaded, plugins, entry_id) as view:
-        if trust is None:
-            trust, problems = policy_trust(view.files.read_unpinned, policy, at)
-            if not trust.keys and not trust.roots:
-                why = problems[0] if problems else f"the policy of kind {entry.kind!r} names no signers"
-                raise InputError(f"{why}: name whom to trust: --public-key KEY.pem or --trust ROOT.pem")
+        trust = trust or trusted_by(view, loaded.registry, at)
         bundles, findings = read_signatures(view)
     return EntrySignatures(entry, tuple(bundles), verify_all(bundles, trust), tuple(findings))
+
+
+def trusted_by(view: VerifiedEntry, registry: Registry, at: datetime) -> Trust:
+    """The signers that the entry's policy names. Raises InputError where there are none that can be used."""
+    policy = registry.policies.get(view.entry.kind, Policy())
+    trust, problems = policy_trust(view.files.read_unpinned, policy, at)
+    if not trust.keys and not trust.roots:
+        why = problems[0] if problems else f"the policy of kind {view.entry.kind!r} names no signers"
+        raise InputError(f"{why}: name whom to trust: --public-key KEY.pem or --trust ROOT.pem")
+    return trust

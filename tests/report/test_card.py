@@ -11,22 +11,10 @@ import pytest
 from command_line import Program
 from policies import MANUAL
 from sandbox import Sandbox, sha256, to_json
+from shapes import SHAPES
 from thumbs import Thumbs, with_plugin
 
 FIELDS = ("corpus", "target", "feature_order", "codec_vocab", "recipe", "environment", "members")
-SHAPES: list[Any] = [
-    None,
-    7,
-    "text",
-    True,
-    [],
-    ["a", 1, None, {"x": [1]}],
-    {},
-    {"name": 1, "range": 2, "n_rows": "x", "sources": 3},
-    {"name": "n", "range": [], "n_rows": 1, "sources": [], "rows_sha256": None},
-    {"name": "n", "range": ["low", None, {}]},
-    [{"name": "numpy"}, {"version": 1}, 3],
-]
 
 
 def put(thumb: Sandbox, fields: dict[str, Any]) -> None:

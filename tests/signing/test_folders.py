@@ -19,6 +19,7 @@ from command_line import Program
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_fields import VALUES, changed, paths
 from jsonschema import Draft202012Validator
 from reference import reference
 
@@ -322,28 +323,6 @@ def test_one_file_can_be_signed(registry: Program, folder: Path, tmp_path: Path)
     assert check(registry, file, bundle, "--public-key", pair.public)[0] == 1
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of every value in a JSON document."""
-    if at:
-        yield at
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from places(item, (*at, key))
-
-
-def changed(document: Any, at: tuple[Any, ...], value: Any) -> Any:
-    """A copy with the value at this path replaced, or removed where it is Ellipsis."""
-    copy = json.loads(json.dumps(document))
-    holder = copy
-    for key in at[:-1]:
-        holder = holder[key]
-    if value is ...:
-        del holder[at[-1]]
-    else:
-        holder[at[-1]] = value
-    return copy
-
-
 def resigned(pair: KeyPair, bundle: bytes, statement: Any) -> bytes:
     """The bundle with another statement, properly signed: only the statement can give it away."""
     document = json.loads(bundle)
@@ -365,10 +344,10 @@ def test_every_field_of_a_bundle_counts(signed: tuple[Path, KeyPair]) -> None:
     bundle, pair = signed
     document = json.loads(bundle.read_text())
     trust = Trust(NOW, [load_public_key(pair.public)])
-    for at in places(document):
+    for at in paths(document):
         if at in HARMLESS:
             continue
-        for value in (..., None, 7, "", "x", [], {}, ["x"], {"x": 1}):
+        for value in VALUES:
             data = json.dumps(changed(document, at, value)).encode()
             with pytest.raises(SignatureError, match=r"\w"):
                 verify_bundle(data, trust)
@@ -380,7 +359,7 @@ def test_every_field_of_a_statement_counts(folder: Path, signed: tuple[Path, Key
     data = bundle.read_bytes()
     statement = json.loads(read_bundle(data).envelope.payload)
     trust = Trust(NOW, [load_public_key(pair.public)])
-    for at in places(statement):
+    for at in paths(statement):
         if at in (("subject", 0, "name"), ("predicate", "serialization", "allow_symlinks")):
             continue
         if at[:3] == ("predicate", "serialization", "ignore_paths"):

@@ -1,0 +1,48 @@
+"""limits.py: where a model does not hold, as its documents say: for cards and bills of materials. Opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from registry_tool.documents.manifest import Manifest
+from registry_tool.report.text import part, plain
+from registry_tool.values import Entry, Json
+from registry_tool.workflows.gate import Judgement
+
+
+def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | None) -> Iterator[str]:
+    """One sentence each; nothing that the documents do not say."""
+    if entry.smoke:
+        yield "It is a smoke entry: a load-path probe that no gate promoted."
+    known = Manifest.of(manifest)
+    if known.random_rows:
+        yield "It was trained on random rows: its numbers mean nothing."
+    if known.target is not None and len(known.target.range) == 2:
+        low, high = map(plain, known.target.range)
+        yield f"It predicts {known.target.name} from {low} to {high}; a prediction outside is cut."
+    if encoders := trained_encoders(manifest):
+        yield f"It learned from rows of {', '.join(encoders)}; rows of other encoders are unlike any that it saw."
+    if known.corpus is not None:
+        count = len(known.corpus.sources)
+        yield f"It learned from {count} sources; content unlike theirs is outside what was measured."
+    for name, low, high in input_ranges(manifest):
+        yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
+    if judgement is not None and judgement.verdict.summary_only:
+        yield "Its evidence is a summary without predictions: it cannot be computed again."
+    if judgement is not None:
+        yield from (f"The gate holds it: {reason}." for reason in judgement.verdict.reasons)
+
+
+def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:
+    """The encoders that made the corpus, where it records them; [] where it does not."""
+    record = part(part(manifest, "corpus"), "record", settings=dict)
+    encoders = record.get("settings", {}).get("encoders")
+    return sorted(map(str, encoders)) if isinstance(encoders, Mapping | list) else []
+
+
+def input_ranges(manifest: Mapping[str, Json]) -> Iterator[tuple[str, Json, Json]]:
+    """(input, lowest, highest value in training)."""
+    ranges = part(manifest, "intervals").get("input_ranges")
+    for item in ranges if isinstance(ranges, list) else ():
+        if isinstance(item, Mapping) and isinstance(item.get("range"), list | tuple) and len(item["range"]) == 2:
+            yield str(item.get("name")), *item["range"]

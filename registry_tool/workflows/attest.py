@@ -1,0 +1,119 @@
+"""attest.py: the stories of attesting an entry's verdict and of verifying attestations. No click, no printing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from registry_tool.checks.attestations import (
+    GOOD,
+    Attestation,
+    policy_digest,
+    read_attestations,
+    read_reproductions,
+)
+from registry_tool.checks.entry import check_entry
+from registry_tool.checks.signatures import Signatures, verify_all
+from registry_tool.documents import store
+from registry_tool.documents.entries import VerifiedEntry, sha256_of
+from registry_tool.errors import RejectedError
+from registry_tool.findings import Finding, Severity
+from registry_tool.plugins.manager import Plugins
+from registry_tool.signing.bundle import Trust
+from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER, VerificationResult
+from registry_tool.storage.files import write_atomic
+from registry_tool.storage.lock import locked
+from registry_tool.values import EMPTY, Entry
+from registry_tool.workflows.opening import inspected, opened, refuse_without_verdict, usable, verified
+from registry_tool.workflows.sign import Signer, make_attestation
+from registry_tool.workflows.sign_entry import is_by, refuse_inside, refuse_older, trusted_by
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """What `attest` did. path: of the new file, relative to the registry."""
+
+    entry: Entry
+    result: VerificationResult
+    path: str
+    signer: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attestations:
+    """The attestations of an entry's verdict, what verifying them showed, and what is wrong with the others."""
+
+    entry: Entry
+    attestations: tuple[Attestation, ...]
+    signatures: Signatures
+    findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether a trusted signer attests the verdict, and no attestation is broken."""
+        return bool(self.signatures.verified) and not self.signatures.refused and not self.findings
+
+
+def attest(
+    path: Path, plugins: Plugins, entry_id: str, signer: Signer, time: datetime, verifier: str = VERIFIER
+) -> Attested:
+    """Sign what the verdict of a production entry says, after everything was checked again.
+
+    Raises RejectedError for an entry that was not promoted by a verdict, or that does not validate now.
+    """
+    plugins.need_all()
+    refuse_inside(path, signer.key)
+    usable(path)
+    with locked(path.parent):
+        loaded = usable(path)
+        refuse_older(path, loaded.registry.schema_version)
+        with inspected(loaded, plugins) as inspection:
+            view = verified(inspection, entry_id)
+            refuse_without_verdict(view.entry)
+            errors = [f for f in check_entry(view, inspection) if f.severity is Severity.ERROR]
+            if errors and any(f.code != "attestation-invalid" for f in errors):
+                raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to attest: {errors[0]}")
+            result = _result(view, time, verifier)
+            known = read_attestations(view)[0]
+        data, made = make_attestation(result.to_bytes(), signer)
+        digest = sha256_of(data)
+        where = f"{entry_id}/verdicts/ATTESTATION-{digest[:12]}.json"
+        entry, promotion = view.entry, dict(view.entry.promotion or EMPTY)
+        kept = {one.pinned.path for one in known if not is_by(one.pinned, made.key)}
+        pins = [pin for pin in promotion.get("attestations", ()) if pin["path"] in kept]
+        gone = [pin["path"] for pin in promotion.get("attestations", ()) if pin["path"] not in kept]
+        write_atomic(path.parent / where, data, root=path.parent)
+        promotion["attestations"] = [*pins, {"path": where, "sha256": digest}]
+        store.save(path, loaded.registry.with_entry(entry.with_fields(promotion=promotion)))
+        for old in gone:
+            if old.startswith(f"{entry_id}/verdicts/ATTESTATION-"):
+                (path.parent / old).unlink(missing_ok=True)
+    return Attested(entry, result, where, made.name, made.warnings)
+
+
+def _result(view: VerifiedEntry, time: datetime, verifier: str) -> VerificationResult:
+    entry, promotion = view.entry, view.entry.promotion or EMPTY
+    document = view.pinned_document(promotion["verdict"], promotion["sha256"], "promotion", "sha256")
+    if isinstance(document, Finding):
+        raise RejectedError(f"{entry.id}: {document}")
+    reproduced = set(read_reproductions(view)[0].values()) & set(GOOD)
+    properties = (PROMOTED, REPRODUCED) if reproduced else (PROMOTED,)
+    policy = policy_digest(document.value)
+    return VerificationResult(
+        entry.path, entry.sha256, policy, promotion["sha256"], time.astimezone(UTC), properties, verifier
+    )
+
+
+def verify_attestations(path: Path, plugins: Plugins, entry_id: str, trust: Trust | None, at: datetime) -> Attestations:
+    """Who attests the verdict of an entry whose digests hold. trust: None takes the signers of the entry's policy.
+
+    Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold.
+    """
+    loaded = usable(path)
+    with opened(loaded, plugins, entry_id) as view:
+        trust = trust or trusted_by(view, loaded.registry, at)
+        found, findings = read_attestations(view)
+    signatures = verify_all([one.pinned for one in found], trust)
+    return Attestations(view.entry, tuple(found), signatures, tuple(findings))

@@ -64,7 +64,7 @@ BUNDLE_MISSING = FindingRule(
     example="model.onnx.sigstore.json",
     severity=Severity.WARNING,
 )
-UNKNOWN_FIELD = FindingRule(
+FIELD_UNKNOWN = FindingRule(
     "registry-unknown-field",
     "unknown field",
     why="Nothing reads it here: it is of another version or a tool of yours, or a misspelt field that has no effect.",
@@ -91,7 +91,7 @@ def check_unknown_fields(loaded: Loaded) -> list[Finding]:
     for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
         parts.append((pointer("models", place), entry.id, entry.document, schema["$defs"]["entry"]["properties"]))
     return [
-        UNKNOWN_FIELD.at(InFile(loaded.name, entry_id), base + pointer(name), name=name)
+        FIELD_UNKNOWN.at(InFile(loaded.name, entry_id), base + pointer(name), name=name)
         for base, entry_id, document, known in parts
         for name in document
         if name not in known

@@ -7,7 +7,7 @@ from posixpath import dirname
 from typing import TYPE_CHECKING
 
 from registry_tool.checks.attestations import check_beside
-from registry_tool.checks.onnx import Model, check_models, run_model
+from registry_tool.checks.onnx import PassedModel, check_models, run_model
 from registry_tool.checks.promotion import check_promotion
 from registry_tool.checks.signatures import check_signatures
 from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry
@@ -77,7 +77,7 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust
     if isinstance(read, BrokenEntry) or any(f.severity is Severity.ERROR for f in findings):
         return findings
     findings += check_signatures(read, inspection.policy(read.entry.kind), trust)
-    prober, models = inspection.prober, list[Model]()
+    prober, models = inspection.prober, list[PassedModel]()
     if prober is not None:
         found, models = check_models(read, inspection.plugins.kinds[read.entry.kind], inspection.registry, prober)
         findings += found

@@ -197,7 +197,7 @@ CONTAINER_RULES = (  # what a readable model must not have, by the field of its 
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class PassedModel:
     """A model that passed. others: the files with further weights, by the location that the model names."""
 
     file: str
@@ -216,14 +216,14 @@ class _Terms:
 
 def check_models(
     view: VerifiedEntry, kind: Kind, registry: Registry, prober: Prober
-) -> tuple[list[Finding], list[Model]]:
+) -> tuple[list[Finding], list[PassedModel]]:
     """Findings on every pinned `.onnx` file of an entry, whose `file` has no lines; and the models that passed.
 
     Below version 2 of the registry, external data counts as pinned by SHA-1 checksums inside the graph.
     """
     terms = _Terms(kind, registry.policies.get(kind.name, Policy()), weak_pins=registry.schema_version < 2)
     findings: list[Finding] = []
-    passed: list[Model] = []
+    passed: list[PassedModel] = []
     seen: dict[str, OnnxSummary] = {}
     for name in (path for path in view.paths if path.endswith(".onnx")):
         try:
@@ -235,7 +235,7 @@ def check_models(
         found, stored = _check_summary(view, name, terms, seen[name], prober)
         findings += found
         if stored is not None:
-            passed.append(Model(view.artifacts[name].path, view.read(name), stored))
+            passed.append(PassedModel(view.artifacts[name].path, view.read(name), stored))
     for name in seen:
         plain = f"{name.removesuffix(INT8_SUFFIX)}.onnx"
         if name.endswith(INT8_SUFFIX) and plain in seen:
@@ -244,7 +244,7 @@ def check_models(
     return findings, passed
 
 
-def run_model(view: VerifiedEntry, model: Model, prober: Prober) -> list[Finding]:
+def run_model(view: VerifiedEntry, model: PassedModel, prober: Prober) -> list[Finding]:
     """What is odd about a model that passed all else, when it is run."""
     return _of_probe(prober.run(model.data, model.others), InFile(model.file, view.entry.id))
 

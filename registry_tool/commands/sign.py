@@ -113,7 +113,7 @@ def verify_signature(
     need_cryptography()
     from registry_tool.report import signatures
     from registry_tool.workflows.sign import verify_path
-    from registry_tool.workflows.sign_entry import verify_entry
+    from registry_tool.workflows.sign_entry import verify_signatures
 
     if path is not None and bundle is not None and entry_id is None:
         verified = verify_path(path, bundle, trusted_of(**trust), ignore_path, extra_allowed=ignore_unsigned_files)
@@ -122,6 +122,6 @@ def verify_signature(
     if entry_id is None or path is not None or bundle is not None or ignore_path or ignore_unsigned_files:
         raise click.UsageError(WHAT.format("verify"))
     given, at = given_trust(**trust), trusted_of(**trust).at
-    found = verify_entry(find(registry), plugins_of(ctx), entry_id, given, at)
+    found = verify_signatures(find(registry), plugins_of(ctx), entry_id, given, at)
     emit(form, lambda: signatures.entry_document(found), lambda: signatures.entry_lines(found))
     ctx.exit(ExitCode.OK if found.holds else ExitCode.REJECTED)

@@ -15,7 +15,7 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import CHANGED, Contents, FileProblem, Folder, check_path
+from registry_tool.storage.files import FILE_CHANGED, Contents, FileProblem, Folder, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Json, read_only
 
@@ -131,7 +131,7 @@ class PinnedFiles:
             artifact = self.artifacts[name]
             contents = self._reader.folder.contents(artifact.path, self._max_bytes)
             if contents.sha256 != artifact.sha256:
-                raise FileProblem(CHANGED, artifact.path)
+                raise FileProblem(FILE_CHANGED, artifact.path)
             self._contents[name] = contents
         return self._contents[name].data
 

@@ -9,7 +9,7 @@ from registry_tool.values import EMPTY, Json
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetFacts:
     """What an entry predicts. definition: the model that computed the target, such as vmaf_v0.6.1, by that libvmaf."""
 
     name: str
@@ -19,7 +19,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class CorpusFacts:
     """The rows an entry was trained on."""
 
     n_rows: int
@@ -38,8 +38,8 @@ class Manifest:
     """
 
     random_rows: bool = False
-    target: Target | None = None
-    corpus: Corpus | None = None
+    target: TargetFacts | None = None
+    corpus: CorpusFacts | None = None
     inputs: Sequence[Json] = ()
     encoders: Sequence[Json] = ()
     n_members: int | None = None
@@ -63,20 +63,20 @@ class Manifest:
         )
 
 
-def _target(value: Json) -> Target | None:
+def _target(value: Json) -> TargetFacts | None:
     if not isinstance(value, Mapping) or not isinstance(name := value.get("name"), str):
         return None
     bounds = _list(value, "range")
-    return Target(name, bounds, _text(value, "definition"), _text(value, "libvmaf")) if bounds else None
+    return TargetFacts(name, bounds, _text(value, "definition"), _text(value, "libvmaf")) if bounds else None
 
 
-def _corpus(value: Json) -> Corpus | None:
+def _corpus(value: Json) -> CorpusFacts | None:
     if not isinstance(value, Mapping) or not (sources := _list(value, "sources")):
         return None
     n_rows = value.get("n_rows")
     if not isinstance(n_rows, int) or isinstance(n_rows, bool):
         return None
-    return Corpus(n_rows, sources, _text(value, "name"), _text(value, "rows_sha256"))
+    return CorpusFacts(n_rows, sources, _text(value, "name"), _text(value, "rows_sha256"))
 
 
 def _environment(items: Sequence[Json]) -> dict[str, str]:

@@ -35,7 +35,7 @@ LINK, SUBMODULE, REGULAR = "120000", "160000", "100"  # modes of a git tree; how
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RepositoryPath:
     """Where a registry lies: the top of its working tree, and its POSIX path from there."""
 
     top: Path
@@ -51,7 +51,7 @@ class Item:
     path: str
 
 
-def locate(registry: Path) -> Place:
+def locate(registry: Path) -> RepositoryPath:
     """The repository that holds a registry, decided by the names on the way to it, not by what they lead to.
 
     It is the nearest folder above the registry that has a `.git`. Raises InputError where there is none, where a link
@@ -80,7 +80,7 @@ def locate(registry: Path) -> Place:
             f"{registry}: {visible(str(top))} is a submodule of {visible(outer)}, expected a registry in a repository "
             "of its own: a change can make a folder a submodule; compare in a clone of its own, or use --base-file FILE"
         )
-    return Place(top, absolute.relative_to(top).as_posix())
+    return RepositoryPath(top, absolute.relative_to(top).as_posix())
 
 
 def _refuse_links(registry: Path, folder: Path, top: Path) -> None:
@@ -96,7 +96,7 @@ def _refuse_links(registry: Path, folder: Path, top: Path) -> None:
 # ---- what a revision holds --------------------------------------------------------------------------------------
 
 
-def find_in_tree(place: Place, revision: str, path: str) -> Item | None:
+def find_in_tree(place: RepositoryPath, revision: str, path: str) -> Item | None:
     """The file at a path of a revision; None where there is none.
 
     Raises InputError for a link or a submodule in its place or on the way: what they lead to is not the base's.
@@ -118,7 +118,7 @@ def find_in_tree(place: Place, revision: str, path: str) -> Item | None:
     return item
 
 
-def list_tree(place: Place, revision: str, name: str | None = None) -> list[Item]:
+def list_tree(place: RepositoryPath, revision: str, name: str | None = None) -> list[Item]:
     """What a revision holds: at one name, else all files of it at any depth."""
     options = ("-r",) if name is None else ()
     names = ("--", name) if name is not None else ()
@@ -128,7 +128,7 @@ def list_tree(place: Place, revision: str, name: str | None = None) -> list[Item
     return [Item(head.split(" ")[0], head.split(" ")[2], path) for head, _, path in split]
 
 
-def read_at(place: Place, revision: str, path: str) -> bytes | None:
+def read_at(place: RepositoryPath, revision: str, path: str) -> bytes | None:
     """The bytes of a file of a revision; None where there is none. Raises InputError as `find_in_tree` does."""
     item = find_in_tree(place, revision, path)
     if item is None:
@@ -137,7 +137,7 @@ def read_at(place: Place, revision: str, path: str) -> bytes | None:
         return blob(item.oid)
 
 
-def changed_lines(place: Place, revision: str, path: str) -> Lines:
+def changed_lines(place: RepositoryPath, revision: str, path: str) -> Lines:
     """Which lines of a file of the working tree are not those of a revision."""
     is_there, was_there = os.path.lexists(place.top / path), bool(list_tree(place, revision, path))
     if is_there != was_there:
@@ -198,8 +198,8 @@ def blobs(folder: Path) -> Iterator[Blob]:
     except OSError as error:
         raise WorldError(f"git: does not run ({error.strerror}): install git") from error
     with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        if process.stdin is None or process.stdout is None:
+            raise WorldError("git: found no pipes to it, expected two: run it again")
         yield Blob(process.stdin, process.stdout)
 
 

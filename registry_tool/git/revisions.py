@@ -17,7 +17,7 @@ from registry_tool.errors import InputError
 from registry_tool.git.repository import (
     FETCH_HINT,
     REGULAR,
-    Place,
+    RepositoryPath,
     blobs,
     find_in_tree,
     git,
@@ -79,7 +79,7 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     return Base(name, read(registry, data), revision, item.path, place.path)
 
 
-def fork_point(place: Place, name: str) -> str:
+def fork_point(place: RepositoryPath, name: str) -> str:
     """The commit where HEAD left the revision of this name. Raises InputError for a name that means none or two."""
     return _fork_point(place.top, name, _commit(place.top, name))
 
@@ -176,7 +176,7 @@ def _file_hint(name: str) -> str:
 # ---- the path ---------------------------------------------------------------------------------------------------
 
 
-def _path_at(place: Place, name: str, revision: str, searched_from: Path | None) -> str | None:
+def _path_at(place: RepositoryPath, name: str, revision: str, searched_from: Path | None) -> str | None:
     """Where the registry lay at a revision: at its path, or where it was moved from; None where there was none."""
     if searched_from is not None:
         before = _search(place, revision, searched_from)
@@ -192,7 +192,7 @@ def _path_at(place: Place, name: str, revision: str, searched_from: Path | None)
     return _moved(place, name, revision)
 
 
-def _search(place: Place, revision: str, folder: Path) -> str | None:
+def _search(place: RepositoryPath, revision: str, folder: Path) -> str | None:
     """What a search for the registry finds at a revision: in a folder, or in one of its parents."""
     start = PurePosixPath(os.path.relpath(os.path.realpath(folder), os.path.realpath(place.top)))
     for parent in (start, *start.parents):
@@ -209,7 +209,7 @@ def _search(place: Place, revision: str, folder: Path) -> str | None:
     return None
 
 
-def _moved(place: Place, name: str, revision: str) -> str | None:
+def _moved(place: RepositoryPath, name: str, revision: str) -> str | None:
     """The one registry of the revision that is gone from the working tree; None where none is."""
     files = [item for item in list_tree(place, revision) if item.path.endswith(".json")]
     gone = [item for item in files if item.mode.startswith(REGULAR) and not _is_file(place.top, item.path)]

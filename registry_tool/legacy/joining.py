@@ -41,7 +41,7 @@ class UnpinnedManifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TakenMember:
     """A member that was taken over. row: its entry, where it has one. sidecar: what its sidecar says of these bytes."""
 
     document: Mapping[str, Json]
@@ -97,7 +97,7 @@ def join(manifest: UnpinnedManifest, transfer: Transfer) -> Joined:
     return Joined(Entry.from_dict(document), manifest.path, tuple(rows), frozenset(corrected))
 
 
-def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -> Member:
+def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -> TakenMember:
     if not isinstance(member, dict) or not isinstance(member.get("onnx"), str):
         raise TransferError(f"{manifest.path}: one of its members names no ONNX file: correct it")
     registry, path = transfer.inspection.registry, posixpath.join(posixpath.dirname(manifest.path), member["onnx"])
@@ -126,10 +126,10 @@ def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -
     if len(model.graphs) > 1:
         document["int8"] = {"onnx": manifest.inside(model.graphs[1]), "sha256": fields["int8_sha256"]}
     sidecar = json_object(onnx, model.data) if model.data is not None else {}
-    return Member(document, row, sidecar if sidecar.get("sha256", digest) == digest else EMPTY)
+    return TakenMember(document, row, sidecar if sidecar.get("sha256", digest) == digest else EMPTY)
 
 
-def _corrections(manifest: UnpinnedManifest, members: Sequence[Member]) -> Iterator[tuple[str, Json]]:
+def _corrections(manifest: UnpinnedManifest, members: Sequence[TakenMember]) -> Iterator[tuple[str, Json]]:
     """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them."""
     for key, theirs in SHARED_FIELDS:
         first, *others = [member.sidecar.get(theirs) for member in members]

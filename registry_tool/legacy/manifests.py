@@ -76,7 +76,7 @@ MEMBER_TWICE = FindingRule(
     hint="train the ensemble again with distinct seeds",
     example="seed 1 a copy of seed 0 under another name",
 )
-SIDECAR_DISAGREES = FindingRule(
+MANIFEST_DISAGREES = FindingRule(
     "loose-sidecar-disagrees",
     "manifest and sidecars disagree",
     why="Members would be fed what they were not trained on.",
@@ -320,7 +320,7 @@ def _check_shared(
         mine = manifest.get(key)
         if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
             found, expected, ids = _text(mine), _text(differing[0].sidecar[theirs]), _names([m.id for m in differing])
-            yield SIDECAR_DISAGREES.at(read, pointer(key), found=found, expected=expected, field=theirs, members=names)
+            yield MANIFEST_DISAGREES.at(read, pointer(key), found=found, expected=expected, field=theirs, members=names)
     vocabulary, block = manifest.get("codec_vocab"), manifest.get("codec_block")
     slots = len(vocabulary) if isinstance(vocabulary, list) else 0
     needs: dict[int, list[tuple[int, str]]] = {}  # width -> those that have it

@@ -23,7 +23,7 @@ class TransferError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TakenModel:
     """A model that was taken over, with what lies beside it; every path is the old one.
 
     graphs: the ONNX file, and its int8 variant where there is one. sidecar, bundle: pins. data: the sidecar's bytes.
@@ -69,7 +69,7 @@ class Transfer:
 
     def take_model(
         self, onnx: str, digest: str, row: Mapping[str, Json], kind: str, target: Callable[[str], str]
-    ) -> Model:
+    ) -> TakenModel:
         """Take a model and what lies beside it. row: its entry's document. target: an old path -> the new one."""
         max_bytes = self.max_file_bytes(kind)
         graphs = {onnx: digest}
@@ -96,7 +96,7 @@ class Transfer:
         else:
             bundle = None
         self.pinned.update(models=len(graphs), sidecars=int(exists), external_data=len(external))
-        return Model(
+        return TakenModel(
             tuple(graphs),
             tuple(external),
             self.pin(sidecar) if exists else None,

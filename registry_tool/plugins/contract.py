@@ -44,11 +44,11 @@ class Guard:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         sys.stdout = self._stdout
         if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
-            failure = f"plugin {self._plugin}: {self._action} failed: {one_line(error)}"
+            failure = f"plugin {self._plugin}: {self._action} failed: {error_line(error)}"
             raise PluginError(f"{failure}: report it to its author") from error
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The type and the text of an exception, whatever it does when it is asked for its text."""
     try:
         text = " ".join(str(error).split())
@@ -58,7 +58,7 @@ def one_line(error: BaseException) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerType:
     """What a hook gives, by its specification. many: it is an iterable of `item`; None is allowed everywhere."""
 
     item: Any
@@ -84,14 +84,14 @@ class Answer:
 
 
 @cache
-def answer_of(hook: Callable[..., Any]) -> Answer:
+def answer_of(hook: Callable[..., Any]) -> AnswerType:
     """The answer of a hook, from the annotations of its specification."""
     names = {**vars(hookspec), "click": click}
     hint = typing.get_type_hints(hook, names, include_extras=True)["return"]
     if typing.get_origin(hint) in UNION_TYPES:
         (hint,) = (one for one in typing.get_args(hint) if one is not types.NoneType)
     container = typing.get_origin(hint)
-    return Answer(hint, False) if container is None else Answer(typing.get_args(hint)[0], True, container)
+    return AnswerType(hint, False) if container is None else AnswerType(typing.get_args(hint)[0], True, container)
 
 
 def mistyped(value: Any, hint: Any, path: str = "") -> str | None:

@@ -31,7 +31,7 @@ from registry_tool.hookspec import (
     Trained,
     TrainRequest,
 )
-from registry_tool.plugins.contract import MAY_RAISE, Answer, Guard, answer_of
+from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
 from registry_tool.values import Evidence
 
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
@@ -218,7 +218,7 @@ class Plugins:
             for command in self._items(plugin, "registry_commands", {}) or ():
                 yield plugin, command
 
-    def _answer(self, hook: str) -> Answer:
+    def _answer(self, hook: str) -> AnswerType:
         return answer_of(getattr(self.manager.hook, hook).spec.function)
 
     def ask_owner(self, hook: str, kind: str, **arguments: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from registry_tool.documents.manifest import Corpus, Manifest
+from registry_tool.documents.manifest import CorpusFacts, Manifest
 from registry_tool.report.text import plain, predicted
 from registry_tool.toolkit import markdown_table, text_table
 from registry_tool.values import Entry, Json, Policy
@@ -76,7 +76,7 @@ def _license(entry: Entry) -> str:
     )
 
 
-def _trained_on(corpus: Corpus) -> str:
+def _trained_on(corpus: CorpusFacts) -> str:
     rows = f"{corpus.n_rows} rows, {len(corpus.sources)} sources"
     return rows if corpus.name is None else f"{corpus.name}: {rows}"
 

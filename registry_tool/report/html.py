@@ -37,7 +37,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PageTable:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
@@ -79,8 +79,8 @@ class Judged:
     reasons: Sequence[str]
     warnings: Sequence[str]
     incumbent: str | None
-    rules: Table
-    others: Table
+    rules: PageTable
+    others: PageTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,12 @@ class Shown:
     title: str
     caption: str
     drawing: svg.Drawing | None
-    table: Table | None
+    table: PageTable | None
     legend: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FindingRow:
     severity: str
     tone: str
     code: str
@@ -109,7 +109,7 @@ class Link:
     title: str
     digest: str = ""
     folder: str = ""
-    files: Table | None = None
+    files: PageTable | None = None
     facts: Sequence[Fact] = ()
 
 
@@ -125,7 +125,7 @@ class Page:
     unjudged: str
     verdict: Judged | None
     figures: Sequence[Shown]
-    findings: Sequence[Found]
+    findings: Sequence[FindingRow]
     entry: Json
     chain: Sequence[Link]
     made: str
@@ -152,7 +152,7 @@ def _page(overview: Overview) -> Page:
         unjudged="" if verdict else overview.unjudged,
         verdict=_judged(verdict) if verdict else None,
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
-        findings=[Found(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
+        findings=[FindingRow(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
         entry=entry.to_dict(),
         chain=list(_chain(overview)),
         made=f"Written by registry-tool {__version__} ({versions}) from the pinned files alone.",
@@ -223,11 +223,11 @@ def _judged(verdict: Verdict) -> Judged:
         verdict.reasons,
         verdict.warnings,
         verdict.policy.incumbent,
-        Table(
+        PageTable(
             ("metric", "found", "rule", "result"),
             [(Cell(name, code=True), Cell(found), Cell(asked), results[met]) for name, found, asked, met in rules],
         ),
-        Table(("metric", "found"), [(Cell(name, code=True), Cell(found)) for name, found in others]),
+        PageTable(("metric", "found"), [(Cell(name, code=True), Cell(found)) for name, found in others]),
     )
 
 
@@ -252,7 +252,7 @@ def _shown(figure: Figure, name: str) -> Shown:
         for number, row in enumerate(rows, start=1)
     ]
     legend = [(text, STRONGEST_SHADE * shade) for text, shade in figure.table.legend]
-    return Shown(figure.title, figure.caption, drawing, Table(header, cells), legend)
+    return Shown(figure.title, figure.caption, drawing, PageTable(header, cells), legend)
 
 
 # ---- where it comes from ------------------------------------------------------------------------------------------
@@ -279,13 +279,13 @@ def _chain(overview: Overview) -> Iterator[Link]:
         yield Link("The environment it was trained in", facts=list(_document(environment)))
 
 
-def _files(pins: Sequence[Artifact], folder: str = "") -> Table:
+def _files(pins: Sequence[Artifact], folder: str = "") -> PageTable:
     """Files with size and digest; their paths are relative to the folder, where they are in it."""
     rows = [
         (Cell(pin.path.removeprefix(f"{folder}/"), code=True), Cell(f"{pin.size or 0:,}"), Cell(pin.sha256, code=True))
         for pin in pins
     ]
-    return Table(("file", "bytes", "sha256"), rows)
+    return PageTable(("file", "bytes", "sha256"), rows)
 
 
 def _document(document: Mapping[str, Json]) -> Iterator[Fact]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from registry_tool.values import Json
     from registry_tool.workflows.compare_with_base import Comparison
-    from registry_tool.workflows.explain import Group
+    from registry_tool.workflows.explain import RuleGroup
     from registry_tool.workflows.gate import Judgement
     from registry_tool.workflows.validate import Validation
 
@@ -42,7 +42,7 @@ class Verdicts:
 class Rules:
     """Finding codes to explain. only: one was asked for."""
 
-    groups: Sequence[Group]
+    groups: Sequence[RuleGroup]
     only: bool
 
 

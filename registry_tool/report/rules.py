@@ -8,7 +8,7 @@ from string import Formatter
 from registry_tool.findings import FindingRule
 from registry_tool.report.reporters import Rendered, Rules
 from registry_tool.values import Json
-from registry_tool.workflows.explain import Group
+from registry_tool.workflows.explain import RuleGroup
 
 PAGE_INTRODUCTION = """\
 # Findings
@@ -26,7 +26,7 @@ def text(rule: FindingRule) -> str:
     return "\n".join([*lines, *(f"  {f'{name}:':16} {value}" for name, value in rows)])
 
 
-def listing(groups: Iterable[Group]) -> str:
+def listing(groups: Iterable[RuleGroup]) -> str:
     """All codes with their severity and title, group by group."""
     groups = tuple(groups)
     width = max(len(rule.code) for group in groups for rule in group.rules)
@@ -38,7 +38,7 @@ def listing(groups: Iterable[Group]) -> str:
     return "\n\n".join(blocks)
 
 
-def document(groups: Iterable[Group]) -> dict[str, Json]:
+def document(groups: Iterable[RuleGroup]) -> dict[str, Json]:
     """The JSON of `registry rule --format json`; NAME in a text is a value that each finding has."""
     return {
         "rules": [
@@ -66,7 +66,7 @@ def section(rule: FindingRule) -> Iterator[str]:
     yield from (f"- What to do: {sentence(rule.hint)}", f"- For example: `{rule.example}`")
 
 
-def markdown(groups: Iterable[Group]) -> str:
+def markdown(groups: Iterable[RuleGroup]) -> str:
     """docs/findings.md."""
     return "\n".join(_markdown(groups)) + "\n"
 
@@ -75,7 +75,7 @@ def render_rules(report: Rules) -> Rendered:
     return Rendered([markdown(report.groups).removesuffix("\n")], document=True)
 
 
-def _markdown(groups: Iterable[Group]) -> Iterator[str]:
+def _markdown(groups: Iterable[RuleGroup]) -> Iterator[str]:
     yield PAGE_INTRODUCTION
     for group in groups:
         yield from ("", f"## {group.heading}")

@@ -41,7 +41,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class DrawnSeries:
     """A series. css: its colour. key: the little picture before its name in the legend."""
 
     name: str
@@ -63,7 +63,7 @@ class Drawing:
     grid: Sequence[str]
     axis: str
     texts: Sequence[Label]
-    groups: Sequence[Group]
+    groups: Sequence[DrawnSeries]
 
 
 def draw(chart: Chart, name: str, title: str) -> Drawing:
@@ -168,9 +168,9 @@ def _short(name: str) -> str:
     return name if len(name) <= NAME_CHARACTERS else name[: NAME_CHARACTERS - 1] + "…"
 
 
-def _group(frame: _Frame, item: Series, colour: str, dash: str) -> Group:
+def _group(frame: _Frame, item: Series, colour: str, dash: str) -> DrawnSeries:
     shapes, key = _DRAW[item.mark](frame, item, dash)
-    return Group(item.name, colour, shapes, key, "" if item.strength == 1.0 else f"{item.strength:g}")
+    return DrawnSeries(item.name, colour, shapes, key, "" if item.strength == 1.0 else f"{item.strength:g}")
 
 
 Drawn = tuple[list[Shape], list[Shape]]  # the shapes, and their key

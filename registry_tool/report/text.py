@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.documents.manifest import Target
+from registry_tool.documents.manifest import TargetFacts
 from registry_tool.findings import Finding, Severity
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
@@ -110,7 +110,7 @@ def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[
     return found if isinstance(found, Mapping) and fits else {}
 
 
-def predicted(target: Target, quote: str = "") -> str:
+def predicted(target: TargetFacts, quote: str = "") -> str:
     """A manifest's target in words: its name, range and, where it is given, the model that computed it."""
     words = [f"{quote}{target.name}{quote}", " to ".join(map(plain, target.range))]
     if target.definition is not None:

@@ -53,7 +53,7 @@ _REASONS = {  # errno -> what happened: what to do
     errno.ENOENT: "the folder does not exist: make it first",
 }
 
-ESCAPES = FindingRule(
+PATH_ESCAPES = FindingRule(
     "file-escapes",
     "path outside the registry's folder, or with a second spelling",
     why="It could name any file of the machine.",
@@ -62,7 +62,7 @@ ESCAPES = FindingRule(
     hint="write a plain relative path with /",
     example="../../etc/passwd",
 )
-MISSING = FindingRule(
+FILE_MISSING = FindingRule(
     "file-missing",
     "file not found",
     why="A runtime that loads the entry fails.",
@@ -86,7 +86,7 @@ NOT_REGULAR = FindingRule(
     hint="replace it",
     example="mkfifo model.onnx",
 )
-TOO_LARGE = FindingRule(
+FILE_TOO_LARGE = FindingRule(
     "file-too-large",
     "file too large",
     why="Reading it could exhaust memory.",
@@ -102,7 +102,7 @@ TOO_MANY = FindingRule(
     hint="keep the registry in a folder of its own",
     example="a registry beside node_modules",
 )
-LFS_POINTER = FindingRule(
+LFS_POINTER_FOUND = FindingRule(
     "file-lfs-pointer",
     "Git-LFS pointer in place of a file",
     why="The file itself was never fetched.",
@@ -128,7 +128,7 @@ DVC_MISSING = FindingRule(
     hint="run `dvc pull`",
     example="b.onnx.dvc without b.onnx",
 )
-UNREADABLE = FindingRule(
+FILE_UNREADABLE = FindingRule(
     "file-unreadable",
     "file cannot be read",
     why="What cannot be read cannot be checked.",
@@ -137,7 +137,7 @@ UNREADABLE = FindingRule(
     hint="check its owner, its mode and the disk",
     example="permission denied",
 )
-CHANGED = FindingRule(
+FILE_CHANGED = FindingRule(
     "file-changed-while-reading",
     "file changed while it was read",
     why="What was checked is not what is there.",
@@ -196,7 +196,7 @@ def check_path(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
     if fault := fault_of(text) or fault_of(plain) or look_alike:
-        raise FileProblem(ESCAPES, text, fault)
+        raise FileProblem(PATH_ESCAPES, text, fault)
     return text
 
 
@@ -274,7 +274,7 @@ class Folder(AbstractContextManager["Folder"]):
         except FileNotFoundError:
             if not path.endswith(".dvc") and self.exists(f"{path}.dvc"):
                 raise FileProblem(DVC_MISSING, path) from None
-            raise FileProblem(MISSING, path) from None
+            raise FileProblem(FILE_MISSING, path) from None
         except OSError as error:
             _refuse(path, error)
 
@@ -285,7 +285,7 @@ class Folder(AbstractContextManager["Folder"]):
             before = os.fstat(file)
             _check_kind(path, before.st_mode)
             if before.st_size > max_bytes:
-                raise FileProblem(TOO_LARGE, path, f"{before.st_size} bytes", f"at most {max_bytes}")
+                raise FileProblem(FILE_TOO_LARGE, path, f"{before.st_size} bytes", f"at most {max_bytes}")
             if before.st_size < LARGE_FILE_BYTES:
                 return Contents(_read_all(path, file, before), before.st_size)
             state = (path, before.st_dev, before.st_ino, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
@@ -326,7 +326,7 @@ class Folder(AbstractContextManager["Folder"]):
                     digest: str = hashlib.file_digest(stream, algorithm).hexdigest()
                 after = os.fstat(file)
                 if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-                    raise FileProblem(CHANGED, path)
+                    raise FileProblem(FILE_CHANGED, path)
                 return digest
         except OSError as error:
             _refuse(path, error)
@@ -377,12 +377,12 @@ def _read_all(path: str, file: int, before: os.stat_result) -> bytes:
         data += more
     if size <= LFS_MAX_BYTES:
         if data.startswith(LFS_PREFIX):
-            raise FileProblem(LFS_POINTER, path, "a pointer")
+            raise FileProblem(LFS_POINTER_FOUND, path, "a pointer")
         if ANNEX_POINTER.match(data):
             raise FileProblem(ANNEX_POINTER_FOUND, path, "a pointer")
     after = os.fstat(file)
     if (len(data), after.st_size, after.st_mtime_ns) != (size, size, before.st_mtime_ns):
-        raise FileProblem(CHANGED, path)
+        raise FileProblem(FILE_CHANGED, path)
     return data
 
 
@@ -402,10 +402,10 @@ def _reading(path: str) -> Iterator[None]:
 
 def _refuse(path: str, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
-        raise FileProblem(MISSING, path) from None
+        raise FileProblem(FILE_MISSING, path) from None
     if error.errno in _UNOPENED:
         _check_kind(path, _UNOPENED[error.errno])
-    raise FileProblem(UNREADABLE, path, error.strerror) from error
+    raise FileProblem(FILE_UNREADABLE, path, error.strerror) from error
 
 
 @contextmanager

@@ -22,7 +22,7 @@ HOOKS = tuple(name for name in vars(Hooks) if name.startswith("registry_"))
 GOOD_ID = "good"  # id of the entry that `make_registry` trains
 
 
-class Base:
+class SuiteSetup:
     """See `PluginSuite`."""
 
     plugin: ClassVar[object]
@@ -60,12 +60,12 @@ class Base:
     @pytest.fixture
     def good_registry(self, rows: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """The folder of a registry that no test writes to; override it where a fixture makes one."""
-        if type(self) not in Base._made:
+        if type(self) not in SuiteSetup._made:
             folder = tmp_path_factory.mktemp("good") / "model"
             folder.mkdir()
             self.make_registry(folder, rows)
-            Base._made[type(self)] = folder
-        return Base._made[type(self)]
+            SuiteSetup._made[type(self)] = folder
+        return SuiteSetup._made[type(self)]
 
     @pytest.fixture
     def good(self, good_registry: Path, tmp_path: Path) -> Bench:

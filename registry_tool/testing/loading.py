@@ -16,7 +16,7 @@ from registry_tool import cli
 from registry_tool.commands.models import TRAIN_OPTIONS
 from registry_tool.hookspec import PROJECT, Hooks
 from registry_tool.plugins.manager import LoadedPlugin
-from registry_tool.testing.base import HOOKS, Base
+from registry_tool.testing.base import HOOKS, SuiteSetup
 from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy
 from registry_tool.workflows.explain import declared_by
@@ -44,7 +44,7 @@ HEAVY_LIBRARIES = frozenset(
 )
 
 
-class Loading(Base):
+class Loading(SuiteSetup):
     """Hooks, kinds, options and commands are well formed, and loading them costs nothing."""
 
     def test_it_loads(self) -> None:

@@ -18,7 +18,7 @@ from registry_tool import hookspec, strictjson
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, Level
-from registry_tool.testing.base import GOOD_ID, HOOKS, Base, undisturbed
+from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.values import Evidence
 
@@ -55,7 +55,7 @@ def _bad_rows(name: str, folder: Path) -> Path:
     return path
 
 
-class Using(Base):
+class Using(SuiteSetup):
     """What the plugin makes validates; what it is asked, it answers in the form of the specification, undisturbed."""
 
     @pytest.mark.parametrize("level", list(Level))

@@ -39,22 +39,22 @@ FINDING_MODULES = (  # of the core, with findings declared at their top level
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RuleGroup:
     """The findings of one subject, or of one plugin."""
 
     heading: str
     rules: tuple[FindingRule, ...]
 
 
-def declared(plugins: Plugins) -> tuple[Group, ...]:
+def declared(plugins: Plugins) -> tuple[RuleGroup, ...]:
     """All findings: the core's by subject, then each plugin's. Imports every module that declares one."""
     core = _rules_in(f"registry_tool.{name}" for name in FINDING_MODULES)
     groups = [
-        Group(heading, tuple(rule for rule in core if rule.family in families.split()))
+        RuleGroup(heading, tuple(rule for rule in core if rule.family in families.split()))
         for heading, families in FAMILIES.items()
     ]
     groups += [
-        Group(f"Plugin {plugin.name}", tuple(rule for rule in declared_by(plugin) if rule not in core))
+        RuleGroup(f"Plugin {plugin.name}", tuple(rule for rule in declared_by(plugin) if rule not in core))
         for plugin in plugins.loaded
     ]
     return tuple(group for group in groups if group.rules)
@@ -73,9 +73,9 @@ def declared_by(plugin: LoadedPlugin) -> list[FindingRule]:
         ) from error
 
 
-def only(code: str, groups: Iterable[Group]) -> tuple[Group, ...]:
+def only(code: str, groups: Iterable[RuleGroup]) -> tuple[RuleGroup, ...]:
     """The declaration of one code, in its group. Raises InputError, with near misses, for an unknown code."""
-    known = {rule.code: Group(group.heading, (rule,)) for group in groups for rule in group.rules}
+    known = {rule.code: RuleGroup(group.heading, (rule,)) for group in groups for rule in group.rules}
     if code not in known:
         near = ", ".join(difflib.get_close_matches(code, known, 3, 0.4))
         hint = f"did you mean {near}?" if near else "`registry rule` lists all"

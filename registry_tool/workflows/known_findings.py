@@ -19,7 +19,7 @@ from registry_tool.documents import schema, store
 from registry_tool.errors import InputError
 from registry_tool.findings import FAMILIES, Finding
 from registry_tool.git import repository
-from registry_tool.git.repository import Place
+from registry_tool.git.repository import RepositoryPath
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import output_file
 from registry_tool.values import Json
@@ -82,7 +82,7 @@ def write(path: Path, result: Validation) -> int:
     return len(made["findings"])
 
 
-def read(file: Path, place: Place | None, revision: str | None) -> KnownFindings:
+def read(file: Path, place: RepositoryPath | None, revision: str | None) -> KnownFindings:
     """The list as a revision has it; as it is on disk where there is no revision to compare with.
 
     A list that the revision does not have yet is empty there: it counts once it has landed.
@@ -103,7 +103,7 @@ def read(file: Path, place: Place | None, revision: str | None) -> KnownFindings
     return KnownFindings(where, _parsed(where, data) if data is not None else {})
 
 
-def triage(result: Validation, known: KnownFindings, place: Place | None, revision: str | None) -> Triage:
+def triage(result: Validation, known: KnownFindings, place: RepositoryPath | None, revision: str | None) -> Triage:
     """Which findings count: those that are not listed, may not be, or are on lines that changed since the revision."""
     if not isinstance(result.loaded, store.Loaded):
         return Triage(result.findings, (), 0, known.where)
@@ -125,7 +125,7 @@ def triage(result: Validation, known: KnownFindings, place: Place | None, revisi
     return Triage(tuple(counted), tuple(listed), left.total(), known.where)
 
 
-def _path(item: Finding, place: Place) -> str:
+def _path(item: Finding, place: RepositoryPath) -> str:
     """The finding's file from the top of the repository."""
     folder = place.path.rpartition("/")[0]
     name = place.path if item.file in (None, ".") else f"{folder}/{item.file}"

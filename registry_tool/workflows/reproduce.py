@@ -25,7 +25,7 @@ from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import EMPTY, Json
 from registry_tool.workflows.opening import find_entry, inspected, refuse_without_verdict, usable, verified
-from registry_tool.workflows.train import pinned
+from registry_tool.workflows.train import with_digests
 
 ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared
 MANIFEST_NAME = "manifest.json"
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ValueChange:
     """A value of the manifest that differs. old: as registered; new: as trained again. explained: it may follow."""
 
     pointer: str
@@ -71,7 +71,7 @@ class Reproduced:
     entry: str
     manifest_sha256: str
     files: Mapping[str, bool]
-    changes: Sequence[Change]
+    changes: Sequence[ValueChange]
     added: Sequence[str]
     environment: Sequence[EnvironmentDifference]
     agreements: Sequence[Agreement]
@@ -128,7 +128,7 @@ def reproduce(
             raise InputError(f"{entry_id}: the kind {entry.kind!r} cannot be reproduced: {known}")
         try:
             named = {key: value for key, value in (view.manifest or {}).items() if key == "$schema"}  # the core's own
-            data = dump({**pinned(made.trained), **named})
+            data = dump({**with_digests(made.trained), **named})
         except (FileProblem, TypeError, ValueError) as problem:
             reason = f"what it trained cannot be pinned: {problem}: report it"
             raise PluginError(f"plugin {plugins.owner(entry.kind).name}: {reason}") from problem
@@ -151,7 +151,7 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
     }
     leaves = list(differences(_compared(manifest), _compared(old)))
     changes = [
-        Change(leaf.pointer, leaf.expected, leaf.found, _explained(leaf, made.follows))
+        ValueChange(leaf.pointer, leaf.expected, leaf.found, _explained(leaf, made.follows))
         for leaf in leaves
         if leaf.expected is not MISSING
     ]

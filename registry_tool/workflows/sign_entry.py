@@ -140,7 +140,9 @@ def _remove(registry: Path, entry_id: str, name: str) -> None:
         (registry / name).unlink(missing_ok=True)
 
 
-def verify_entry(path: Path, plugins: Plugins, entry_id: str, trust: Trust | None, at: datetime) -> EntrySignatures:
+def verify_signatures(
+    path: Path, plugins: Plugins, entry_id: str, trust: Trust | None, at: datetime
+) -> EntrySignatures:
     """Who signed an entry whose digests hold. trust: None takes the signers that the entry's policy names.
 
     Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold.

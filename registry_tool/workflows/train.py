@@ -70,7 +70,7 @@ def _artifacts(
     """The entry of what was trained, and the files of its artifact folder. Raises PluginError for what is none."""
     owner = plugins.owner(request.kind).name
     try:
-        data = dump({**pinned(trained), **store.schema_beside(path, registry, request.kind)})
+        data = dump({**with_digests(trained), **store.schema_beside(path, registry, request.kind)})
     except (FileProblem, TypeError, ValueError) as error:
         raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
     if request.smoke and trained.manifest.get("random_rows") is not True:
@@ -111,7 +111,7 @@ def _target(path: Path, request: TrainRequest) -> Loaded:
     return loaded
 
 
-def pinned(trained: Trained) -> Json:
+def with_digests(trained: Trained) -> Json:
     """The manifest with the digest of every file it names. Raises ValueError where files and pins do not match."""
     files = {check_path(name): data for name, data in trained.files.items()}
     named: set[str] = set()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,33 @@ def test_where_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- a registry -------------------------------------------------------------------------------------------------
 
 
+def linked(onnx: Path) -> None:
+    onnx.unlink()
+    onnx.symlink_to("m0.onnx")
+
+
+def beside(text: str) -> Callable[[Path], object]:
+    return lambda onnx: onnx.with_suffix(".json").write_text(text)
+
+
+FILE_DEFECTS: Mapping[int, Callable[[Path], object]] = {  # number of an entry, modulo 60 -> what is done to its files
+    0: lambda onnx: onnx.write_bytes(onnx.read_bytes() + b"x"),
+    5: Path.unlink,
+    10: linked,
+    15: beside('{"id": 1, "id": 2}'),
+    20: beside('{"id": "other",\n "kind": "nr"}'),
+    50: beside("[" * 50),
+    55: beside(json.dumps({"feature_order": ["a", "a"]})),
+}
+FIELD_DEFECTS: Mapping[int, dict[str, Any]] = {  # the same -> fields of its row; NAME and LAST are ids
+    25: {"kind": "fr_ensemble_of_nobody"},
+    30: {"onnx": "sub/../NAME.onnx"},
+    35: {"promotion": {"imported_from": "0" * 64}},
+    40: {"smoke": False},
+    45: {"id": "LAST"},
+}
+
+
 def damaged(folder: Path, n: int) -> Path:
     """A version-2 registry of n entries, of which every fifth has one of a dozen defects; beside them what is odd."""
     rng = random.Random(0)
@@ -197,37 +224,12 @@ def damaged(folder: Path, n: int) -> Path:
     model = (folder / "m0.onnx").read_bytes()
     rows: list[dict[str, Any]] = []
     for number in range(n):
-        name = f"m{number:04d}"
-        onnx = folder / f"{name}.onnx"
+        name, onnx = f"m{number:04d}", folder / f"m{number:04d}.onnx"
         onnx.write_bytes(model)
-        mine = {**row, "id": name, "onnx": onnx.name, "license": "MIT", "smoke": True}
-        match number % 60:
-            case 0:
-                onnx.write_bytes(model + b"x")
-            case 5:
-                onnx.unlink()
-            case 10:
-                onnx.unlink()
-                onnx.symlink_to("m0.onnx")
-            case 15:
-                (folder / f"{name}.json").write_text('{"id": 1, "id": 2}')
-            case 20:
-                (folder / f"{name}.json").write_text('{"id": "other",\n "kind": "nr"}')
-            case 25:
-                mine["kind"] = "fr_ensemble_of_nobody"
-            case 30:
-                mine["onnx"] = f"sub/../{name}.onnx"
-            case 35:
-                mine["promotion"] = {"imported_from": "0" * 64}
-            case 40:
-                mine["smoke"] = False
-            case 45:
-                mine["id"] = f"m{number - 1:04d}"
-            case 50:
-                (folder / f"{name}.json").write_text("[" * 50)
-            case 55:
-                (folder / f"{name}.json").write_text(json.dumps({"feature_order": ["a", "a"]}))
-        rows.append(mine)
+        FILE_DEFECTS.get(number % 60, lambda onnx: None)(onnx)
+        fields = json.dumps(FIELD_DEFECTS.get(number % 60, {}))
+        defect = json.loads(fields.replace("NAME", name).replace("LAST", f"m{number - 1:04d}"))
+        rows.append({**row, "id": name, "onnx": onnx.name, "license": "MIT", "smoke": True, **defect})
     rng.shuffle(rows)
     (folder / "M0001.onnx").write_bytes(b"")
     (folder / "loose.data").write_bytes(b"")

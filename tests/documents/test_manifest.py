@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from places import ROOT
 
 from registry_tool import schemas
-from registry_tool.documents.manifest import Corpus, Manifest, Target
+from registry_tool.documents.manifest import CorpusFacts, Manifest, TargetFacts
 from registry_tool.documents.schema import violations
 
 SCHEMA = schemas.load("manifest")
@@ -38,8 +38,8 @@ def test_every_part_is_read() -> None:
     assert violations(WHOLE, SCHEMA) == []
     assert Manifest.of(WHOLE) == Manifest(
         random_rows=True,
-        target=Target("mos", [1, 5], "d", "3.0.0"),
-        corpus=Corpus(3, ["a", "b"], "rows", "0" * 64),
+        target=TargetFacts("mos", [1, 5], "d", "3.0.0"),
+        corpus=CorpusFacts(3, ["a", "b"], "rows", "0" * 64),
         inputs=["x", "y"],
         encoders=["x264"],
         n_members=2,

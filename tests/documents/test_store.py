@@ -15,7 +15,7 @@ from sandbox import to_json
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import UNREADABLE, FileProblem, Folder
+from registry_tool.storage.files import FILE_UNREADABLE, FileProblem, Folder
 from registry_tool.values import Entry, Policy, Registry
 from registry_tool.workflows.opening import usable
 
@@ -119,7 +119,7 @@ def test_a_registry_that_may_not_be_read_is_a_broken_world(tmp_path: Path, monke
     """Permission or a failing disk is nobody's document: exit code 3."""
 
     def refuse(self: Folder, path: str, max_bytes: int) -> bytes:
-        raise FileProblem(UNREADABLE, str(path), "Permission denied")
+        raise FileProblem(FILE_UNREADABLE, str(path), "Permission denied")
 
     monkeypatch.setattr(Folder, "read", refuse)
     with pytest.raises(WorldError, match="cannot be read"):

@@ -21,7 +21,7 @@ from registry_tool.commands.shared import Context
 from registry_tool.hookspec import Hooks
 from registry_tool.plugins import single_models
 from registry_tool.plugins.manager import Plugins
-from registry_tool.testing.base import Base
+from registry_tool.testing.base import SuiteSetup
 
 DOCS = ROOT / "docs"
 # Written so that this file does not hold what it looks for.
@@ -91,7 +91,7 @@ def test_plugin_page_shows_the_plugin() -> None:
 
 def test_plugin_page_explains_the_suite() -> None:
     """What can be set on the conformance suite is what docs/plugins.md has a row for."""
-    settings = {name for name in Base.__annotations__ if not name.startswith("_")}
+    settings = {name for name in SuiteSetup.__annotations__ if not name.startswith("_")}
     section = (DOCS / "plugins.md").read_text().split("\n## The conformance suite\n", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)) == settings
 

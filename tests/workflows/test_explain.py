@@ -50,7 +50,7 @@ def test_a_new_finding_is_explained_everywhere() -> None:
     """CONTRIBUTING's recipe: declared and given in one module, it is in the list, the page, JSON and SARIF."""
     plugins = with_plugin(Tiny(), "tiny")
     groups = explain.declared(plugins)
-    assert groups[-1] == explain.Group("Plugin tiny", (NO_AUTHOR,))
+    assert groups[-1] == explain.RuleGroup("Plugin tiny", (NO_AUTHOR,))
     assert "  tiny-no-author " in rules.listing(groups)
     page = "### `tiny-no-author`\n\nError: Missing author. A reviewer cannot ask anyone about the model.\n"
     assert page in rules.markdown(groups)

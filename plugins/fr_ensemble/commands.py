@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
 from registry_tool.toolkit import plot_option, progress_bar, visible
@@ -17,6 +20,7 @@ from registry_tool.toolkit import plot_option, progress_bar, visible
 if TYPE_CHECKING:
     from fr_ensemble.corpus.imports.logs import Imported
 
+RAW = (".yuv", ".raw")  # endings of files that are nothing but samples
 MAX_LISTED = 50  # sources or encoders on a line
 
 
@@ -180,6 +184,17 @@ def _tell_import(done: Imported, output: Path) -> None:
     metavar="[ENCODER=]N,N,...",
     help="Quality numbers on the encoder's own scale (crf, qp or cq); again with ENCODER= for another list.",
 )
+@click.option(
+    "--vmaf-model",
+    "model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="NAME",
+    help="The model that scores, and whose features the rows have; docs/corpora.md lists them.",
+)
+@click.option("--size", metavar="WxH", help="Of raw sources (.yuv): their size in pixels.")
+@click.option("--pix-fmt", default="yuv420p", show_default=True, metavar="NAME", help="Of raw sources: ffmpeg's name.")
+@click.option("--rate", metavar="FPS", help="Of raw sources: frames per second, such as 25 or 30000/1001.")
 @click.option("--preset", "presets", multiple=True, metavar="ENCODER=P", help="Another preset than the usual one.")
 @click.option("--test-patterns", is_flag=True, help="The generated sources of the shipped corpus too.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Keep each Nth frame's row.")
@@ -201,6 +216,10 @@ def build_(
     references: Sequence[Path],
     encoders: str,
     qualities: Sequence[str],
+    model: str,
+    size: str | None,
+    pix_fmt: str,
+    rate: str | None,
     presets: Sequence[str],
     test_patterns: bool,
     every: int,
@@ -214,7 +233,8 @@ def build_(
     Each source is encoded by each encoder at each quality. A source is named by its file, without the extension.
     Finished encodes are kept in the cache: a build that was stopped goes on, and a second one encodes nothing. An
     encoder that this machine lacks is skipped. An encode that fails is named, the others are written, and the exit
-    code is 1.
+    code is 1. A source that is interlaced, of high dynamic range, damaged or of a varying frame rate is doubtful: it
+    is used, and named.
 
     \b
     Examples:
@@ -222,6 +242,8 @@ def build_(
           --encoders libx264,libsvtav1 --crf 20,26,32,38
       registry fr-ensemble corpus build a.mp4 b.mkv --every 6 --jobs 4 -o corpus.parquet
           --encoders libx264,libvpx-vp9 --crf 18,28,38 --crf libvpx-vp9=25,37,50 --preset libx264=fast
+      registry fr-ensemble corpus build a.yuv --size 1920x1080 --rate 25 --vmaf-model vmaf_v1.0.16_3d0h
+          --encoders libx265 --crf 22.5,28,34 -o corpus.parquet
       registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 30 -o patterns.parquet
     """
     from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
@@ -232,7 +254,8 @@ def build_(
         raise InputError(
             f"{output}: found the extension {output.suffix!r}, expected .parquet, which keeps the settings"
         )
-    sources = [Source(path.stem, path=path) for path in references]
+    raw = _raw_input(references, size, pix_fmt, rate)
+    sources = [Source(path.stem, path=path, raw=raw if path.suffix.lower() in RAW else ()) for path in references]
     if test_patterns:
         sources += [Source(name, graph=graph, frames=FRAMES) for name, graph in PATTERNS.items()]
     if not sources:
@@ -243,29 +266,49 @@ def build_(
         _presets(presets, names),
         every,
         jobs or os.cpu_count() or 1,
+        model=model,
     )
     with progress_bar() as progress:
 
         def listen(step: Step) -> None:
             if step.message:
-                left_out = "skipped" if step.state == "skipped" else "failed"
-                progress.note(f"{left_out}: {step.kind} {step.name}: {step.message}")
+                progress.note(f"{step.state}: {step.kind} {step.name}: {step.message}")
             progress("encodes", step.done, step.total)
 
         cache = cache or output.with_name(f"{output.name}.cache")
-        done = build(plan, find_ffmpeg(ffmpeg), output, cache, listen)
+        done = build(plan, find_ffmpeg(ffmpeg, plan.model), output, cache, listen)
     click.echo(f"{output}: {done.rows} rows; {done.encoded} encodes made, {done.cached} from {cache}")
     if done.failed:
         raise RejectedError(f"{len(done.failed)} failed ({', '.join(done.failed)}); {output} has the others")
 
 
-def _by_encoder(option: str, texts: Sequence[str], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def _raw_input(references: Sequence[Path], size: str | None, pix_fmt: str, rate: str | None) -> tuple[str, ...]:
+    """ffmpeg's input options for files of nothing but samples, which say nothing of themselves."""
+    raw = [path for path in references if path.suffix.lower() in RAW]
+    if not raw:
+        if size is not None or rate is not None:
+            raise InputError("--size and --rate: found no raw source, expected a .yuv file: drop the options")
+        return ()
+    if size is None or rate is None or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
+        found = f"size {size} and rate {rate}"
+        raise InputError(f"{raw[0]}: found {found}, expected both of a raw source: --size WxH --rate FPS")
+    return ("-f", "rawvideo", "-video_size", size, "-pixel_format", pix_fmt, "-framerate", rate)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return int(number) if number.is_integer() else number
+
+
+def _by_encoder(option: str, texts: Sequence[str], names: Sequence[str]) -> dict[str, tuple[float, ...]]:
     """Numbers for each encoder: its own list, else the one without a name."""
-    lists: dict[str, tuple[int, ...]] = {}
+    lists: dict[str, tuple[float, ...]] = {}
     for text in texts:
         encoder, _, numbers = text.rpartition("=")
         try:
-            found = tuple(int(number) for number in numbers.split(","))
+            found = tuple(_number(number) for number in numbers.split(","))
         except ValueError:
             raise InputError(f"{option}: found {text!r}, expected [ENCODER=]N,N,... such as 20,26,32") from None
         if encoder in lists or (encoder and encoder not in names):

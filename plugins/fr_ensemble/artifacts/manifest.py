@@ -25,7 +25,17 @@ from registry_tool.strictjson import dump
 
 KIND = "fr_ensemble"
 SCHEMA_VERSION = 2
-SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "features", "frame_filter", "every", "encoders")  # of a record
+SETTINGS = (
+    "engine",
+    "ffmpeg",
+    "libvmaf",
+    "model",
+    "bits",
+    "features",
+    "frame_filter",
+    "every",
+    "encoders",
+)  # of a record
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`

@@ -21,14 +21,21 @@ class Encoder:
     hardware: bool = False
     device: tuple[str, ...] = ()  # what opens it, before the input
     upload: str = ""  # filters that bring frames to it
+    fractional: bool = False  # whether quality numbers may have decimals
+    beyond: tuple[str, ...] = ()  # presets slower than the slowest of the scale, which count as it
 
-    def options(self, quality: int, preset: str) -> tuple[str, ...]:
+    def options(self, quality: float, preset: str) -> tuple[str, ...]:
         """The output options of one encode."""
-        chosen = (self.preset_option, preset, *self.extra, self.quality, str(quality))
+        chosen = (self.preset_option, preset, *self.extra, self.quality, f"{quality:g}")
         return ("-c:v", self.name, "-threads", "1", *chosen)
 
+    def knows(self, preset: str) -> bool:
+        return preset in self.presets or preset in self.beyond
+
     def preset_norm(self, preset: str) -> float:
-        """0.0 for the fastest preset, 1.0 for the slowest, in equal steps between."""
+        """0.0 for the fastest preset, 1.0 for the slowest and what is beyond it, in equal steps between."""
+        if preset in self.beyond:
+            return 1.0
         return self.presets.index(preset) / (len(self.presets) - 1)
 
     def quality_norm(self, quality: float) -> float:
@@ -47,9 +54,17 @@ def _numbers(fastest: int, slowest: int) -> tuple[str, ...]:
 
 
 _SOFTWARE = (
-    Encoder("libx264", "-crf", (0, 51), "-preset", _X26X, "medium"),
+    Encoder("libx264", "-crf", (0, 51), "-preset", _X26X, "medium", fractional=True, beyond=("placebo",)),
     Encoder(
-        "libx265", "-crf", (0, 51), "-preset", _X26X, "fast", ("-x265-params", "pools=none:frame-threads=1:log-level=1")
+        "libx265",
+        "-crf",
+        (0, 51),
+        "-preset",
+        _X26X,
+        "fast",
+        ("-x265-params", "pools=none:frame-threads=1:log-level=1"),
+        fractional=True,
+        beyond=("placebo",),
     ),
     Encoder("libsvtav1", "-crf", (1, 63), "-preset", _numbers(13, 0), "8", ("-svtav1-params", "lp=1")),
     Encoder(
@@ -71,6 +86,16 @@ _SOFTWARE = (
         "4",
         ("-deadline", "good", "-b:v", "0", "-row-mt", "0"),
     ),
+    Encoder(
+        "libaom-av1",
+        "-crf",
+        (0, 63),
+        "-cpu-used",
+        _numbers(8, 0),
+        "6",
+        ("-usage", "good", "-b:v", "0", "-row-mt", "0"),
+    ),
+    Encoder("librav1e", "-qp", (0, 255), "-speed", _numbers(10, 0), "8"),
 )
 
 

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fr_ensemble.corpus.build.encoding import ENGINE, CheckedSource, Encode, EncodeCache, Source, frames_filter
-from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner, find_ffmpeg
+from fr_ensemble.corpus.build.ffmpeg import FFmpeg, FFmpegError, Runner, find_ffmpeg
 from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.record import RECORD_KEY
-from fr_ensemble.corpus.vocabulary import CANONICAL_6, SCORES
+from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, canonical
 from registry_tool.errors import InputError, WorldError
 from registry_tool.toolkit import BATCH_ROWS, Parquet, write_rows
 
 __all__ = ["ENCODERS", "Built", "Plan", "Source", "Step", "build", "find_ffmpeg"]
 
+LATER_FIELDS = ("fractional", "beyond")  # of an encoder, in a record only where they say something
 LOCK_SECONDS = 2.0  # a killed build's last child may hold the lock until it has become ffmpeg
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,13 +36,17 @@ class Plan:
     """What to build. `qualities` maps an encoder's name to its quality numbers; `presets` to a preset of its list."""
 
     sources: tuple[Source, ...]
-    qualities: Mapping[str, tuple[int, ...]]
+    qualities: Mapping[str, tuple[float, ...]]
     presets: Mapping[str, str] = field(default_factory=dict)
     every: int = 1  # keep frames 0, every, 2 * every, ...; all are encoded and scored
     jobs: int = 1
     normalised: bool = True  # columns preset_norm and crf_norm; the shipped corpora are older than they
+    model: str = DEFAULT_MODEL  # of VMAF, that scores every encode
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", canonical(self.model))
+        if self.model not in VMAF_MODELS:
+            raise InputError(f"model: found {self.model!r}, expected one of {', '.join(VMAF_MODELS)}")
         names = [s.name for s in self.sources]
         if not names or len(set(names)) != len(names):
             raise InputError(f"sources: found {sorted(names)}, expected at least one, each name once: rename the files")
@@ -51,8 +56,11 @@ class Plan:
             low, high = ENCODERS[name].scale
             if not numbers or len(set(numbers)) != len(numbers) or not all(low <= q <= high for q in numbers):
                 raise InputError(f"quality of {name}: found {list(numbers)}, expected different numbers {low}..{high}")
-            if (preset := self.presets.get(name)) is not None and preset not in ENCODERS[name].presets:
-                raise InputError(f"preset of {name}: found {preset!r}, expected one of {list(ENCODERS[name].presets)}")
+            if not ENCODERS[name].fractional and any(q != int(q) for q in numbers):
+                raise InputError(f"quality of {name}: found {list(numbers)}, expected whole numbers, which it takes")
+            if (preset := self.presets.get(name)) is not None and not ENCODERS[name].knows(preset):
+                presets = [*ENCODERS[name].presets, *ENCODERS[name].beyond]
+                raise InputError(f"preset of {name}: found {preset!r}, expected one of {presets}")
         if not self.qualities or self.every < 1 or self.jobs < 1:
             found = f"{len(self.qualities)} encoders, every {self.every}, {self.jobs} jobs"
             raise InputError(f"plan: found {found}, expected an encoder, every >= 1 and jobs >= 1")
@@ -64,7 +72,7 @@ class Step:
 
     kind: str  # source | encoder | encode
     name: str
-    state: str  # done | cached | failed | skipped
+    state: str  # done | cached | failed | skipped | doubtful
     done: int  # encodes that ended so far
     total: int  # encodes of the plan
     message: str = ""
@@ -100,7 +108,7 @@ def build(plan: Plan, ffmpeg: FFmpeg, output: Path, folder: Path, listen: Listen
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            cache = EncodeCache(ffmpeg, folder)
+            cache = EncodeCache(ffmpeg, folder, plan.model)
             try:
                 return _build(plan, cache, output, listen)
             finally:
@@ -122,7 +130,7 @@ def _build(plan: Plan, cache: EncodeCache, output: Path, listen: Listener) -> Bu
         raise WorldError(f"{name}: {reason}: every encode failed; try the encoder with ffmpeg itself")
     record = _record(plan, cache.run.ffmpeg, run.checked, made, [*run.failed, *skipped])
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows = write_rows(_batches(plan, run.checked, made, run.files), output, parquet=_parquet(record, plan.normalised))
+    rows = write_rows(_batches(plan, run.checked, made, run.files), output, parquet=_parquet(record, plan))
     new = sum(encode in run.missing for encode in made)
     return Built(rows, new, len(made) - new, run.failed, skipped)
 
@@ -188,6 +196,8 @@ class _Run:
     def _source_ended(self, source: Source, checked: CheckedSource | None, error: FFmpegError | None) -> None:
         if checked is not None:
             self.checked[source.name] = checked
+            for doubt in checked.doubts:
+                self.listen(Step("source", source.name, "doubtful", self.done, len(self.encodes), doubt))
         else:
             self.done += sum(encode.source == source.name for encode in self.missing)
         self._report("source", source.name, error)
@@ -234,6 +244,7 @@ def _batches(
 ) -> Iterator[dict[str, list[Any]]]:
     """Columns of at most BATCH_ROWS rows, encode after encode."""
     columns: dict[str, list[Any]] = {}
+    names = _score_names(plan)
     for encode in encodes:
         source = checked[encode.source]
         same = {
@@ -257,7 +268,7 @@ def _batches(
             for index, line in enumerate(lines):
                 if index % plan.every:
                     continue
-                scores = zip(SCORES, map(float, line.split(",")), strict=True)
+                scores = zip(names, map(float, line.split(",")), strict=True)
                 for name, value in (*same.items(), ("frame_index", index), ("bitrate_kbps", kbps), *scores):
                     columns.setdefault(name, []).append(value)
                 if len(columns["src"]) == BATCH_ROWS:
@@ -271,24 +282,30 @@ def _batches(
         yield columns
 
 
-def _parquet(record: Mapping[str, Any], normalised: bool) -> Parquet:
+def _score_names(plan: Plan) -> tuple[str, ...]:
+    """The columns that the model gives: its features, and its score."""
+    return (*VMAF_MODELS[plan.model].features, "vmaf")
+
+
+def _parquet(record: Mapping[str, Any], plan: Plan) -> Parquet:
+    whole = all(quality == int(quality) for numbers in plan.qualities.values() for quality in numbers)
     types = {
         "src": "string",
         "encoder": "string",
-        "quality": "int32",
+        "quality": "int32" if whole else "double",
         "clip": "string",
         "frame_index": "int32",
         "fps": "double",
         "height": "int32",
         "preset": "string",
         "bitrate_kbps": "double",
-        **(dict.fromkeys(("preset_norm", "crf_norm"), "double") if normalised else {}),
+        **(dict.fromkeys(("preset_norm", "crf_norm"), "double") if plan.normalised else {}),
     }
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": list(types)}
     return Parquet(
-        types | dict.fromkeys(SCORES, "float"),
+        types | dict.fromkeys(_score_names(plan), "float"),
         lambda: {RECORD_KEY: json.dumps(record, sort_keys=True)},
-        {**options, "use_byte_stream_split": list(SCORES)},
+        {**options, "use_byte_stream_split": list(_score_names(plan))},
     )
 
 
@@ -298,16 +315,18 @@ def _record(
     """Everything that decides the rows, as JSON without any path; kept in the parquet's schema metadata."""
     sources = {source.name: source for source in plan.sources}
     encoders = {encode.encoder.name: encode for encode in encodes}
+    model = VMAF_MODELS[plan.model]
     return {
         "engine": ENGINE,
         "ffmpeg": ffmpeg.version,
         "libvmaf": ffmpeg.libvmaf,
-        "model": MODEL,
-        "features": list(CANONICAL_6),
+        "model": plan.model,
+        **({"bits": model.bits} if model.bits != 8 else {}),
+        "features": list(model.features),
         "frame_filter": frames_filter(Fraction(24), "PIXELS").replace("1/24", "1/RATE"),
         "every": plan.every,
         "encoders": {
-            name: asdict(encode.encoder)
+            name: {k: v for k, v in asdict(encode.encoder).items() if k not in LATER_FIELDS or v}
             | {"preset": encode.preset, "qualities": list(plan.qualities[name])}
             | {"options": [*encode.encoder.options(0, encode.preset)[:-1], "QUALITY"]}
             for name, encode in encoders.items()
@@ -315,6 +334,8 @@ def _record(
         "sources": {
             r.name: {"rate": str(r.rate), "width": r.width, "height": r.height, "frames": r.frames}
             | {"self_check_vmaf": r.self_check, "sha256": r.sha256}
+            | ({"doubts": list(r.doubts)} if r.doubts else {})
+            | ({"input": list(r.raw)} if r.raw else {})
             | ({"graph": graph} if (graph := sources[r.name].graph) is not None else {})
             for r in checked.values()
         },

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from fr_ensemble.corpus.build.ffmpeg import MODEL, FFmpeg, FFmpegError, Runner
+from fr_ensemble.corpus.build.ffmpeg import FFmpeg, FFmpegError, Runner, last_words
 from fr_ensemble.corpus.encoders import Encoder
-from fr_ensemble.corpus.vocabulary import SCORES
+from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel, columns_of, spellings
 from registry_tool.errors import InputError
 from registry_tool.toolkit import atomic_file, clean_staging, write_atomic
 
@@ -30,6 +33,7 @@ _COUNT_FRAMES = (
     "-f",
     "framecrc",
 )  # a line a frame
+TEN_BITS = "yuv420p10le"
 SELF_CHECK = 95.0  # VMAF points; a near-lossless encode scores 96 to 100, misaligned frames of a moving source far less
 
 
@@ -41,6 +45,7 @@ class Source:
     path: Path | None = None
     graph: str | None = None
     frames: int = 48  # of a pattern; a file is read to its end
+    raw: tuple[str, ...] = ()  # ffmpeg's input options of a file that is nothing but samples
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.graph is None):
@@ -60,6 +65,8 @@ class CheckedSource:
     frames: int
     sha256: str  # of the file, or of the rendered pattern (y4m)
     self_check: float  # mean VMAF of a near-lossless encode
+    raw: tuple[str, ...] = ()  # see Source
+    doubts: tuple[str, ...] = ()  # what may make its scores mean less than they seem to
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +75,12 @@ class Encode:
 
     source: str
     encoder: Encoder
-    quality: int
+    quality: float
     preset: str
 
     @property
     def clip(self) -> str:
-        return f"{self.source}.{self.encoder.name}.{self.quality}"
+        return f"{self.source}.{self.encoder.name}.{self.quality:g}"
 
 
 def frames_filter(rate: Fraction, pixels: str) -> str:
@@ -82,58 +89,64 @@ def frames_filter(rate: Fraction, pixels: str) -> str:
     return f"{even},format=yuv420p,format={pixels},settb={rate.denominator}/{rate.numerator},setpts=N"
 
 
-def _encode(
-    run: Runner, reference: Path, rate: Fraction, options: Sequence[str], folder: Path, encoder: Encoder | None = None
-) -> None:
-    """Writes encode.mkv into `folder`."""
-    pixels, upload, device = (encoder.pixels, encoder.upload, encoder.device) if encoder else ("yuv420p", "", ())
-    graph = ("-vf", frames_filter(rate, pixels) + upload, "-fps_mode", "passthrough", "-abort_on", "empty_output")
-    run.run(*device, "-i", f"file:{reference}", "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
+def opened(file: Path, raw: Sequence[str]) -> tuple[str, ...]:
+    """ffmpeg's arguments that open a source."""
+    return (*raw, "-i", f"file:{file}")
 
 
-def _score(run: Runner, reference: Path, rate: Fraction, pixels: str, frames: int, folder: Path) -> None:
-    """Scores encode.mkv in `folder`: scores.csv a frame a line, packets.txt with the size of every packet.
-
-    libvmaf pairs frames by timestamp, and containers change the time base (Matroska: milliseconds), so both inputs
-    get the same one, and frame k of the one meets frame k of the other. Where one input ends early its last frame is
-    repeated without a word, so the frames of the encode are counted apart.
-    """
-    same = frames_filter(rate, pixels)
-    vmaf = f"libvmaf=model=version={MODEL}:n_threads=1:log_fmt=csv:log_path=scores.csv"
-    graph = f"[0:v:0]{same},split[encode][count];[1:v:0]{same}[source];[encode][source]{vmaf}[out]"
-    run.run(
-        *("-i", "encode.mkv", "-i", f"file:{reference}", "-filter_complex", graph, "-fps_mode", "passthrough"),
-        *("-map", "[out]", "-f", "null", "-"),
-        *("-map", "[count]", *_COUNT_FRAMES, "decoded.txt"),
-        *("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "packets.txt"),
-        folder=folder,
-    )
-    with open(folder / "decoded.txt") as decoded:
-        found = sum(not line.startswith("#") for line in decoded)
-    if found != frames:
-        raise FFmpegError(f"the encode decodes to {found} frames, the source has {frames}")
-
-
-def score_rows(log: IO[str]) -> Iterator[tuple[float, ...]]:
-    """The SCORES of every frame in a libvmaf CSV log, whose columns are `adm2` or, newer, `integer_adm2`."""
+def score_rows(log: IO[str], model: VmafModel) -> Iterator[tuple[float, ...]]:
+    """The model's features and score of every frame in a libvmaf CSV log, whichever spellings its version has."""
     names = log.readline().strip().split(",")
-    columns = []
-    for name in SCORES:
-        known = [i for i, column in enumerate(names) if column in (name, f"integer_{name}")]
-        if not known:
-            raise FFmpegError(f"libvmaf's log lacks {name}: it has {names}")
-        columns.append(known[0])
+    columns = {**columns_of(model, spellings(names)), "vmaf": "vmaf" if "vmaf" in names else None}
+    if missing := [feature for feature, name in columns.items() if name is None]:
+        raise FFmpegError(f"libvmaf's log lacks {', '.join(missing)}: it has {names}")
+    places = [names.index(str(name)) for name in columns.values()]
     for number, line in enumerate(log):
         cells = line.split(",")
         try:
-            yield tuple(float(cells[i]) for i in columns)
+            yield tuple(float(cells[i]) for i in places)
         except (ValueError, IndexError):
             raise FFmpegError(f"libvmaf's log ends within frame {number}: is the disk full?") from None
+
+
+def picture_doubts(words: str) -> list[str]:
+    """What ffmpeg's description of a stream has that VMAF was not made for. words: of `ffmpeg -v info -i`."""
+    match = re.search(r"Stream #0:\d+\S*: Video: (.*)", words)
+    stream = match[1] if match else ""
+    doubts = []
+    if order := re.search(r"(top|bottom)[a-z ]* first|interlaced", stream):
+        doubts.append(f"interlaced ({order[0]}): VMAF compares whole frames: deinterlace it first")
+    if colours := re.search(r"smpte2084|arib-std-b67|bt2020", stream):
+        doubts.append(f"{colours[0]}: the models are for standard dynamic range and bt709: convert it first")
+    return doubts
+
+
+def _rate_doubts(times: Sequence[int], base: Fraction) -> list[str]:
+    """Frames whose distances differ by more than a container's rounding. times: of frames, in units of base."""
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    if max(steps) - min(steps) <= max(1, 0.1 * min(steps)):
+        return []
+    low, high = (float(1 / (step * base)) if step > 0 else math.inf for step in (max(steps), min(steps)))
+    return [f"its frame rate varies from {low:.3g} to {high:.3g} a second: motion features are those of frames"]
 
 
 def _packet_bytes(packets: IO[str]) -> int:
     """The sum of packet sizes in ffmpeg's framecrc format: stream, dts, pts, duration, size, checksum."""
     return sum(int(line.split(",")[4]) for line in packets if not line.startswith("#"))
+
+
+def _read_frames(file: Path) -> tuple[Mapping[str, str], list[int]]:
+    """Header and presentation times of a framecrc file."""
+    header: dict[str, str] = {}
+    times = []
+    with open(file) as lines:
+        for line in lines:
+            if line.startswith("#"):
+                name, _, value = line.partition(":")
+                header[name] = value.strip()
+            else:
+                times.append(int(line.split(",")[2]))
+    return header, times
 
 
 def _digest(*parts: object) -> str:
@@ -155,9 +168,10 @@ class EncodeCache:
     or not at all; `work/` holds what is under way and is emptied before and after.
     """
 
-    def __init__(self, ffmpeg: FFmpeg, cache: Path) -> None:
+    def __init__(self, ffmpeg: FFmpeg, cache: Path, model: str = DEFAULT_MODEL) -> None:
         self.run = Runner(ffmpeg)
-        self.engine = (ffmpeg.version, ffmpeg.libvmaf, MODEL)
+        self.model = VMAF_MODELS[model]
+        self.engine = (ffmpeg.version, ffmpeg.libvmaf, model)
         self.cache = cache
         self.work = cache / "work"
         shutil.rmtree(self.work, ignore_errors=True)
@@ -167,7 +181,7 @@ class EncodeCache:
 
     def source_key(self, source: Source) -> str:
         if source.path is not None:
-            return _digest("file", _file_digest(source.path))
+            return _digest("file", _file_digest(source.path), *source.raw)
         return _digest("graph", source.graph, source.frames, *self.engine)
 
     def scores_file(self, key: str, encode: Encode) -> Path:
@@ -176,7 +190,7 @@ class EncodeCache:
 
     def check_source(self, source: Source, key: str, needed: bool) -> CheckedSource:
         """The source's facts; its frames too when `needed`. FFmpegError when it cannot be read or fails the check."""
-        facts = self.cache / "sources" / f"{_digest(key, SELF_CHECK, *self.engine)}.json"
+        facts = self.cache / "sources" / f"{_digest(key, SELF_CHECK, 'doubts', *self.engine)}.json"
         known = json.loads(facts.read_text()) if facts.exists() else None
         file = source.path.absolute() if source.path is not None else self.work / f"{key}.y4m"
         with tempfile.TemporaryDirectory(dir=self.work) as name:
@@ -184,9 +198,10 @@ class EncodeCache:
             if source.graph is not None and (needed or known is None):
                 self._render(source, file, known and known["sha256"], folder)
             if known is None:
-                known = self._facts(file, folder)
+                known = self._facts(file, source.raw, folder)
                 write_atomic(facts, json.dumps(known).encode())
-        return CheckedSource(source.name, key, file, Fraction(known.pop("rate")), **known)
+        rate, doubts = Fraction(known.pop("rate")), tuple(known.pop("doubts"))
+        return CheckedSource(source.name, key, file, rate, **known, raw=source.raw, doubts=doubts)
 
     def _render(self, source: Source, file: Path, sha256: str | None, folder: Path) -> None:
         """Writes a pattern's frames; FFmpegError unless they are those of `sha256` or, without one, of a second try."""
@@ -196,56 +211,88 @@ class EncodeCache:
         if _file_digest(file) != (sha256 or _file_digest(folder / "first.y4m")):
             raise FFmpegError("the pattern gives other frames each time: give its generators seeds and colours")
 
-    def _facts(self, file: Path, folder: Path) -> dict[str, Any]:
-        """Rate, size and number of frames, by decoding once; then the self-check."""
-        self.run.run(
-            "-i", f"file:{file}", "-map", "0:v:0", "-fps_mode", "passthrough", *_COUNT_FRAMES, "f.txt", folder=folder
-        )
-        header: dict[str, str] = {}
-        frames, first, last = 0, 0, 0
-        with open(folder / "f.txt") as lines:
-            for line in lines:
-                if line.startswith("#"):
-                    name, _, value = line.partition(":")
-                    header[name] = value.strip()
-                else:
-                    frames, last = frames + 1, int(line.split(",")[2])
-                    first = last if frames == 1 else first
-        if frames < 2 or last <= first:
-            raise FFmpegError(f"found {frames} video frames, expected at least 2")
-        rate = Fraction(frames - 1, last - first) / Fraction(header["#tb 0"])  # the mean, where it varies
+    def _facts(self, file: Path, raw: Sequence[str], folder: Path) -> dict[str, Any]:
+        """Rate, size, number of frames and what is doubtful, by decoding once; then the self-check."""
+        reference = opened(file, raw)
+        frames = (*reference, "-map", "0:v:0", "-fps_mode", "passthrough")
+        words = self.run.run(*frames, *_COUNT_FRAMES, "f.txt", folder=folder)
+        header, times = _read_frames(folder / "f.txt")
+        if len(times) < 2 or times[-1] <= times[0]:
+            raise FFmpegError(f"found {len(times)} video frames, expected at least 2")
+        base = Fraction(header["#tb 0"])
+        rate = Fraction(len(times) - 1, times[-1] - times[0]) / base  # the mean, where it varies
         width, height = (int(side) // 2 * 2 for side in header["#dimensions 0"].split("x"))
-        mean = self._self_check(file, rate, frames, folder)
+        described = self.run.run("-v", "info", *reference, "-map", "0:v:0", "-t", "0", "-f", "null", "-", folder=folder)
+        doubts = [f"ffmpeg says of it: {last_words(words)}"] if words else []
+        doubts += [*picture_doubts(described), *_rate_doubts(times, base)]
+        mean = self._self_check(reference, rate, len(times), folder)
         if not mean > SELF_CHECK:
             raise FFmpegError(
                 f"self-check: a near-lossless encode scores a mean VMAF of {mean:.2f}, expected more than "
                 f"{SELF_CHECK:g}: frames of this source do not pair with their encodes"
             )
-        picture_facts = {"rate": str(rate), "width": width, "height": height, "frames": frames}
+        picture_facts = {"rate": str(rate), "width": width, "height": height, "frames": len(times), "doubts": doubts}
         return {**picture_facts, "sha256": _file_digest(file), "self_check": round(mean, 3)}
 
-    def _self_check(self, file: Path, rate: Fraction, frames: int, folder: Path) -> float:
+    def _self_check(self, reference: Sequence[str], rate: Fraction, frames: int, folder: Path) -> float:
         """Mean VMAF of a near-lossless encode, made and scored the way every other encode is."""
         x264 = ("-c:v", "libx264", "-preset", "ultrafast", "-qp", "4", "-threads", "1")
         codec = x264 if "libx264" in self.run.ffmpeg.encoders else ("-c:v", "ffv1")
-        _encode(self.run, file, rate, codec, folder)
-        _score(self.run, file, rate, "yuv420p", frames, folder)
+        self._encode(reference, rate, codec, folder)
+        self._score(reference, rate, "yuv420p", frames, folder)
         with open(folder / "scores.csv") as log:
-            return sum(row[-1] for row in score_rows(log)) / frames
+            return sum(row[-1] for row in score_rows(log, self.model)) / frames
+
+    def _encode(
+        self,
+        reference: Sequence[str],
+        rate: Fraction,
+        options: Sequence[str],
+        folder: Path,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Writes encode.mkv into `folder`. reference: see `opened`."""
+        pixels, upload, device = (encoder.pixels, encoder.upload, encoder.device) if encoder else ("yuv420p", "", ())
+        graph = ("-vf", frames_filter(rate, pixels) + upload, "-fps_mode", "passthrough", "-abort_on", "empty_output")
+        self.run.run(*device, *reference, "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
+
+    def _score(self, reference: Sequence[str], rate: Fraction, pixels: str, frames: int, folder: Path) -> None:
+        """Scores encode.mkv in `folder`: scores.csv a frame a line, packets.txt with the size of every packet.
+
+        libvmaf pairs frames by timestamp, and containers change the time base (Matroska: milliseconds), so both inputs
+        get the same one, and frame k of the one meets frame k of the other. Where one input ends early its last frame
+        is repeated without a word, so the frames of the encode are counted apart. A model that was trained on ten bits
+        sees ten, whatever the encode has: the banding that it looks for is coarser in eight.
+        """
+        same = frames_filter(rate, TEN_BITS if self.model.bits == 10 else pixels)
+        vmaf = f"libvmaf=model=version={self.model.name}:n_threads=1:log_fmt=csv:log_path=scores.csv"
+        graph = f"[0:v:0]{same},split[encode][count];[1:v:0]{same}[source];[encode][source]{vmaf}[out]"
+        self.run.run(
+            *("-i", "encode.mkv", *reference, "-filter_complex", graph, "-fps_mode", "passthrough"),
+            *("-map", "[out]", "-f", "null", "-"),
+            *("-map", "[count]", *_COUNT_FRAMES, "decoded.txt"),
+            *("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "packets.txt"),
+            folder=folder,
+        )
+        with open(folder / "decoded.txt") as decoded:
+            found = sum(not line.startswith("#") for line in decoded)
+        if found != frames:
+            raise FFmpegError(f"the encode decodes to {found} frames, the source has {frames}")
 
     def make(self, source: CheckedSource, encode: Encode) -> None:
         """Encodes, scores, and puts the scores into the cache."""
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
             options = encode.encoder.options(encode.quality, encode.preset)
-            _encode(self.run, source.file, source.rate, options, folder, encode.encoder)
-            _score(self.run, source.file, source.rate, encode.encoder.pixels, source.frames, folder)
+            reference = opened(source.file, source.raw)
+            self._encode(reference, source.rate, options, folder, encode.encoder)
+            self._score(reference, source.rate, encode.encoder.pixels, source.frames, folder)
             with open(folder / "packets.txt") as packets:
                 size = _packet_bytes(packets)
             with open(folder / "scores.csv") as log, atomic_file(self.scores_file(source.key, encode)) as made:
                 made.write(f"{size}\n".encode())
                 scored = 0
-                for row in score_rows(log):
+                for row in score_rows(log, self.model):
                     scored += made.write((",".join(f"{x:.9g}" for x in row) + "\n").encode()) > 0
                 if scored != source.frames:
                     raise FFmpegError(f"libvmaf scored {scored} frames, the source has {source.frames}")

@@ -301,7 +301,7 @@ def _preset_norm(row: Row) -> float | str:
     encoder = ENCODERS.get(ffmpeg_name(str(row["encoder"])) or "")
     if encoder is None:
         return f"the presets of encoder {row['encoder']!r} are not known"
-    if str(row.get("preset")) not in encoder.presets:
+    if not encoder.knows(str(row.get("preset"))):
         return f"preset {row.get('preset')!r} is none of {encoder.name}'s" if "preset" in row else "it has no preset"
     return encoder.preset_norm(str(row["preset"]))
 

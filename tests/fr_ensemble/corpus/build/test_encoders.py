@@ -23,6 +23,9 @@ from registry_tool.errors import InputError
 pytestmark = pytest.mark.slow
 
 
+SOFTWARE = ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9", "libaom-av1", "librav1e"]
+
+
 @pytest.fixture(scope="module")
 def ffmpeg() -> FFmpeg:
     return find_ffmpeg()
@@ -31,7 +34,7 @@ def ffmpeg() -> FFmpeg:
 def test_the_table_knows_every_encoder_of_the_vocabulary() -> None:
     """Every named slot of the 12-slot vocabulary can be asked for, and the other hardware that Linux has."""
     makers = [f"{codec}_{maker}" for maker in ("nvenc", "qsv", "vaapi", "amf") for codec in ("h264", "hevc", "av1")]
-    assert [*ENCODERS] == ["libx264", "libx265", "libsvtav1", "libvvenc", "libvpx-vp9", *makers]
+    assert [*ENCODERS] == [*SOFTWARE, *makers]
     assert {*vocabulary()} - {"unknown"} <= {*ENCODERS}
     assert [e.name for e in ENCODERS.values() if e.hardware] == makers
 
@@ -47,6 +50,9 @@ def test_an_encoder_is_asked_for_its_own_scale(name: str) -> None:
     assert encoder.quality in ("-crf", "-qp", "-cq", "-global_quality", "-qvbr_quality_level")
     assert [encoder.preset_norm(encoder.presets[at]) for at in (0, -1)] == [0.0, 1.0]
     assert [encoder.quality_norm(end) for end in encoder.scale] == [0.0, 1.0]
+    assert {encoder.preset_norm(preset) for preset in encoder.beyond} <= {1.0}
+    assert options[-1] == "30"
+    assert encoder.options(22.5, encoder.preset)[-1] == "22.5"
 
 
 def test_the_page_says_how_each_encoder_is_asked() -> None:
@@ -71,11 +77,11 @@ def test_a_new_encoder_is_one_row(ffmpeg: FFmpeg, tmp_path: Path, monkeypatch: p
     assert new.name not in ENCODERS
     monkeypatch.setattr("fr_ensemble.corpus.build.encodes.ENCODERS", {**ENCODERS, new.name: new})
     path = tmp_path / "c.parquet"
-    built = build(Plan((pattern(),), {new.name: (20, 60)}), ffmpeg, path, tmp_path / "cache")
+    built = build(Plan((pattern(),), {new.name: (2, 30)}), ffmpeg, path, tmp_path / "cache")
     assert (built.rows, built.failed, built.skipped) == (2 * FRAMES, {}, {})
     table = pq.read_table(path).to_pydict()
     assert {*table["encoder"]} == {new.name}
-    assert {*table["crf_norm"]} == {20 / 63, 60 / 63}
+    assert {*table["crf_norm"]} == {1 / 30, 29 / 30}
     corpus = read_corpus(path, ColumnSpec(), min_sources=1)
     assert {vocabulary()[slot] for slot in corpus.codec} == {"unknown"}
 

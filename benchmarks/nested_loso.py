@@ -51,7 +51,7 @@ from fr_ensemble.evidence.statistics import (
 )
 from fr_ensemble.hooks.train import SHIPPED
 from fr_ensemble.training.execution import Execution
-from fr_ensemble.training.reference import predict
+from fr_ensemble.training.network import predict
 from fr_ensemble.training.trainer import train
 from torch import nn
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Scaler, TrainedModels, Weights
+from fr_ensemble.arrays import Float64, TrainedModels
 from fr_ensemble.artifacts.graphs import fused_model, member_model
 from fr_ensemble.artifacts.manifest import ManifestParts, codec_block
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.vocabulary import stand_in
 from fr_ensemble.evidence import loso, statistics
@@ -30,18 +27,14 @@ from fr_ensemble.evidence.recorded import EVERYTHING, Wanted, record
 from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
 from fr_ensemble.evidence.summaries import read_summaries
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
-from registry_tool.errors import InputError, WorldError
+from fr_ensemble.training.parity import ParitySample, check_export
+from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, Trained
 
 SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
 SMOKE_SEED = 0
 PROBE_ROWS = 4
-PARITY_ROWS = 4096  # from all over the corpus: every weight is seen by each
-# Torch, the trainer and onnxruntime add the same float32 numbers in another order; measured differences stay below 4e-5
-# target units of a range of 100, so twice or more is a broken export, not rounding.
-EXPORT_TOLERANCE = 1e-4
-Predict = Callable[[Weights, Float32], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ def run(job: Job, progress: Progress) -> Trained:
 def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     """The same with the corpus at hand.
 
-    The export is checked last, on a sample, when the rows are gone: torch takes as much memory as a million of them.
+    The export is checked last, on a sample, when the rows are gone.
     """
     from fr_ensemble.training.trainer import arithmetic, train
 
@@ -177,76 +170,6 @@ def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
         return vmaf_column(job.corpus, job.spec.target), []
     except InputError as error:
         return None, [f"no comparison with plain VMAF: {error}"]
-
-
-@dataclass(frozen=True, slots=True)
-class ParitySample:
-    """PARITY_ROWS rows from all over a corpus, and what the trainer's models give for them."""
-
-    spec: ColumnSpec
-    features: Float64  # (n, F), raw
-    codec_block: Float64  # (n, V + K), raw
-    scaler: Scaler
-    members: tuple[Weights, ...]
-    fitted: Float32  # (seeds, n)
-
-    @classmethod
-    def of(cls, corpus: Corpus, trained: TrainedModels) -> ParitySample:
-        rows = np.unique(np.linspace(0, corpus.n_rows - 1, PARITY_ROWS).astype(int))
-        block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
-        return cls(corpus.spec, corpus.features[rows], block, trained.scaler, trained.members, trained.fitted[:, rows])
-
-
-def check_export(sample: ParitySample, members: Sequence[bytes], fused: bytes) -> str:
-    """That the ONNX files give what the network gives, on the sample; the answer in one line.
-
-    Raises WorldError where they do not: a broken engine, not bad data.
-    """
-    spec = sample.spec
-    inputs = standardise(sample.features, sample.codec_block, sample.scaler, spec.n_slots)
-    scores = member_scores(members, *inputs)
-    mu, sigma = Ensemble(fused).predict(sample.features, sample.codec_block)
-    by, predict = network()
-    expected = np.stack([predict(weights, np.concatenate(inputs, axis=1)) for weights in sample.members])
-    worst = 0.0
-    for what, one, other in (
-        (f"members in {by}", scores, expected),
-        ("members in the trainer", scores, sample.fitted),
-        ("fused mu", mu, scores.mean(axis=0)),
-        ("fused sigma", sigma, scores.std(axis=0, ddof=1)),
-    ):
-        worst = max(worst, _difference(one, other, what, spec.bounds))
-    lacking = " (torch is not installed)" if by == "numpy" else ""
-    return f"{by}{lacking} and onnxruntime differ by at most {worst:.1e} {spec.target} on {len(mu)} rows"
-
-
-def network() -> tuple[str, Predict]:
-    """What the exported files are compared with: the reference in torch, or the same in numpy, and its name."""
-    if find_spec("torch") is not None:
-        from fr_ensemble.training import reference
-
-        return "torch", reference.predict
-    return "numpy", predict_in_numpy
-
-
-def predict_in_numpy(weights: Weights, x: Float32) -> Float64:
-    """Scores of one member in float64. x: float32 (n, D), standardised."""
-    from scipy.special import ndtr
-
-    hidden = x.astype(np.float64) @ weights.w1 + weights.b1
-    hidden = hidden * ndtr(hidden) @ weights.w2 + weights.b2
-    scores: Float64 = (hidden * ndtr(hidden) @ weights.w3 + weights.b3)[:, 0]
-    return scores
-
-
-def _difference(one: NDArray[Any], other: NDArray[Any], what: str, bounds: tuple[float, float]) -> float:
-    tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
-    worst = float(np.abs(one - other).max())
-    if not worst <= tolerance:
-        raise WorldError(
-            f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it"
-        )
-    return worst
 
 
 def _of_method(name: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""reference.py: the network and its training in plain torch: what the compiled trainer must agree with. Any device.
+"""reference.py: training in plain torch: what the compiled trainer must agree with. Any device.
 
-FRRegressor is an ordinary module; `torch.func` stacks it over the models, which then take each step together. The
-random numbers are those of the compiled trainer, so that both train the same models, to float32 rounding.
+`torch.func` stacks FRRegressor over the models, which then take each step together. The random numbers are those of the
+compiled trainer, so that both train the same models, to float32 rounding.
 """
 
 from __future__ import annotations
@@ -12,61 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import gelu
 
 from fr_ensemble.arrays import Float32, Int64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import batches
 from fr_ensemble.training.model import Model, Result, diverged, in_target_units
+from fr_ensemble.training.network import FRRegressor, Stacked, parameters, predict, weights_of
 from fr_ensemble.training.table import ModelKey, Table
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
-Stacked = dict[str, Tensor]  # something of each parameter of M models, (M, ...)
-
-
-class FRRegressor(nn.Module):
-    """score = head(gelu(second(gelu(first(x))))), exact (erf) GELU."""
-
-    def __init__(self, inputs: int, hidden: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.head = nn.Linear(hidden, 1)
-
-    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """x: (rows, D), standardised; keep: (2, rows, H), what dropout multiplies each hidden unit with; -> (rows,)."""
-        h = gelu(self.first(x))  # (rows, H)
-        h = gelu(self.second(h if keep is None else h * keep[0]))
-        scores: Tensor = self.head(h if keep is None else h * keep[1])[:, 0]
-        return scores
-
-
-def parameters(weights: Weights) -> dict[str, Tensor]:
-    """FRRegressor's parameters; nn.Linear keeps its weight as (outputs, inputs)."""
-    parts = {"first": (weights.w1, weights.b1), "second": (weights.w2, weights.b2), "head": (weights.w3, weights.b3)}
-    return {
-        f"{layer}.{name}": torch.tensor(array)
-        for layer, (weight, bias) in parts.items()
-        for name, array in (("weight", weight.T), ("bias", bias))
-    }
-
-
-def weights_of(p: Stacked, j: int) -> Weights:
-    """Model j of a stack."""
-    layers = [p[f"{layer}.{name}"][j] for layer in ("first", "second", "head") for name in ("weight", "bias")]
-    return Weights(*(np.ascontiguousarray(t.cpu().numpy().T) for t in layers))
-
-
-def predict(weights: Weights, x: Float32) -> Float32:
-    """Scores of one model without dropout. x: float32 (n, D), standardised; the result: float32 (n,)."""
-    network = FRRegressor(*weights.w1.shape)
-    network.load_state_dict(parameters(weights))
-    with torch.no_grad():
-        scores: Float32 = network(torch.tensor(x)).numpy()
-    return scores
 
 
 def train_models(

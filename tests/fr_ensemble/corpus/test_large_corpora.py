@@ -87,7 +87,7 @@ def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monke
     from fr_ensemble.hooks import train
 
     monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
-    monkeypatch.setattr(train, "PARITY_ROWS", 64)
+    monkeypatch.setattr("fr_ensemble.training.parity.PARITY_ROWS", 64)
     monkeypatch.setattr("fr_ensemble.evidence.oof.BLOCK_ROWS", BATCH)
     recipe = Recipe(epochs=1, hidden=4, batch_size=512)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.hooks import train as room
 from fr_ensemble.hooks.train import Job, run
+from fr_ensemble.training import parity
 from fr_ensemble.training.execution import Execution
 
 from registry_tool.errors import InputError, WorldError
@@ -309,9 +311,9 @@ def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str
         run(job(corpus, execution=Execution(**changed)), quiet)
 
 
-def test_the_rows_are_gone_when_torch_is_loaded(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The export is checked on a sample, last: a process holds the corpus or torch, not both."""
-    real, held = room.network, []
+def test_the_export_is_checked_without_the_rows_and_torch(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check comes last, on a sample, and torch computes in a child: no process holds it beside the corpus."""
+    real, held = parity.network, []
 
     def of_rows() -> int:
         return sum(type(one) in (Corpus, TrainedModels, Oof) for one in gc.get_objects())
@@ -321,17 +323,29 @@ def test_the_rows_are_gone_when_torch_is_loaded(corpus: Path, monkeypatch: pytes
         return real()
 
     gc.collect()
-    before = of_rows()
-    monkeypatch.setattr(room, "network", network)
+    before, loaded = of_rows(), "torch" in sys.modules
+    monkeypatch.setattr(parity, "network", network)
     run(job(corpus), quiet)
     assert held == [before]
+    assert ("torch" in sys.modules) is loaded
 
 
 def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where onnxruntime gives other numbers than the network, nothing is returned to be registered."""
-    real = room.predict_in_numpy
-    monkeypatch.setattr(room, "network", lambda: ("numpy", lambda weights, rows: real(weights, rows) + 1e-3))
+    real = parity.predict_in_numpy
+    monkeypatch.setattr(parity, "network", lambda: ("numpy", lambda members, rows: real(members, rows) + 1e-3))
     with pytest.raises(WorldError, match="members in numpy: onnxruntime differs"):
+        run(job(corpus), quiet)
+
+
+def test_a_torch_that_does_not_work_is_a_broken_world(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with what Python says of it, and what to do."""
+    pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch_cpu.so: file too short')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(WorldError, match=r"\(ImportError: libtorch_cpu\.so: file too short\): reinstall it$"):
         run(job(corpus), quiet)
 
 
@@ -341,7 +355,7 @@ def test_the_export_is_compared_with_torch_or_says_that_it_is_not(
     """Both networks give the same scores; without torch the line says so."""
     pytest.importorskip("torch", reason="the reference trainer needs the extra `torch`")
     assert dict(trained.summary)["export"].startswith("torch and onnxruntime differ by at most ")
-    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    monkeypatch.setattr(parity, "find_spec", lambda name: None)
     line = dict(run(job(corpus), quiet).summary)["export"]
     assert line.startswith("numpy (torch is not installed) and onnxruntime differ by at most ")
     assert line.endswith(" vmaf on 36 rows")

@@ -1,6 +1,7 @@
 """large_corpus.py: a corpus of 10 million rows: `corpus info`, the trainer's reader and `recommend`; memory and time.
 
     python benchmarks/large_corpus.py [--rows 10000000] [--format parquet]
+    python benchmarks/large_corpus.py --train --rows 1000000    `registry train` instead: three sources, an epoch
 
 The rows are random, of 400 sources, 5 encoders and 6 qualities, written batch by batch into a temporary folder. Each
 step is a process of its own: wall seconds, its greatest resident memory (getrusage), and what it was with a tenth of
@@ -31,7 +32,7 @@ SOFTWARE = tuple(name for name, encoder in ENCODERS.items() if not encoder.hardw
 READ = """
 import sys
 from pathlib import Path
-from fr_ensemble.corpus import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 corpus = read_corpus(Path(sys.argv[1]), ColumnSpec())
 print(corpus.n_rows, "rows,", len(corpus.sources), "sources,", len(corpus.clips), "clips")
 """
@@ -86,10 +87,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--format", choices=["parquet", "csv"], default="parquet")
+    parser.add_argument("--train", action="store_true", help="measure training, and its child that has torch")
     options = parser.parse_args()
     program = (sys.executable, "-m", "registry_tool")
     with tempfile.TemporaryDirectory() as scratch:
         registry = Path(scratch, "model", "registry.json")
+        if options.train:
+            file = write(Path(scratch, f"rows.{options.format}"), options.rows, 3)
+            quick = ("--epochs", "1", "--license", "MIT", "--registry", registry)
+            seconds, peak = measured((*program, "train", "fr_ensemble", "--id", "big", "--corpus", file, *quick))
+            print(
+                json.dumps(
+                    {"step": "train", "rows": options.rows, "seconds": round(seconds, 1), "peak_MB": round(peak)}
+                )
+            )
+            return
         small = write(Path(scratch, "train.parquet"), 6000, 20)
         quick = ("--epochs", "5", "--license", "MIT", "--registry", registry)
         subprocess.run(

@@ -122,8 +122,8 @@ def test_the_probe_is_rows_of_the_corpus(trained: Trained, corpus: Path) -> None
     assert [row.index(1.0) for row in probe["codec_block"]] == read.codec[rows].tolist()
     features, block = (np.array(probe[key]) for key in ("features", "codec_block"))
     mu, sigma = Ensemble(trained.files["mine.onnx"]).predict(features, block)
-    assert probe["mu"] == pytest.approx(mu.tolist(), abs=room.EXPORT_TOLERANCE)
-    assert probe["sigma"] == pytest.approx(sigma.tolist(), abs=room.EXPORT_TOLERANCE)
+    assert probe["mu"] == pytest.approx(mu.tolist(), abs=parity.EXPORT_TOLERANCE)
+    assert probe["sigma"] == pytest.approx(sigma.tolist(), abs=parity.EXPORT_TOLERANCE)
 
 
 def test_predictions_are_out_of_fold(trained: Trained, corpus: Path) -> None:
@@ -206,9 +206,9 @@ def test_the_fused_graph_takes_raw_conditions(conditioned: tuple[Path, Trained])
     assert set(block[:, 6]) <= {20.0, 21.0, 22.0, 23.0, 24.0}
     assert set(block[:, 7]) <= {8.0, 9.0, 10.0, 11.0}
     graph = Ensemble(trained.files["mine.onnx"])
-    assert graph.predict(features, block)[0].tolist() == pytest.approx(probe["mu"], abs=room.EXPORT_TOLERANCE)
+    assert graph.predict(features, block)[0].tolist() == pytest.approx(probe["mu"], abs=parity.EXPORT_TOLERANCE)
     block[:, 6] += 5
-    assert graph.predict(features, block)[0].tolist() != pytest.approx(probe["mu"], abs=room.EXPORT_TOLERANCE)
+    assert graph.predict(features, block)[0].tolist() != pytest.approx(probe["mu"], abs=parity.EXPORT_TOLERANCE)
 
 
 def test_unknown_encoders_are_counted(corpus: Path) -> None:

@@ -23,7 +23,7 @@ from registry_tool.values import EMPTY, Json, Policy
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
 
-GOOD = ("identical", "within-tolerance")  # outcomes of `registry reproduce` that are a reproduction
+REPRODUCED_OUTCOMES = ("identical", "within-tolerance")  # outcomes of `registry reproduce` that are a reproduction
 
 ATTESTATION_INVALID = FindingRule(
     "attestation-invalid",
@@ -83,7 +83,7 @@ def check_beside(view: VerifiedEntry, policy: Policy, trust: Trust | None = None
     results, findings = read_reproductions(view)
     yield from findings
     for path, outcome in results.items():
-        if outcome not in GOOD:
+        if outcome not in REPRODUCED_OUTCOMES:
             yield REPRODUCTION_FAILED.at(InFile(path, view.entry.id), "/outcome", outcome=outcome, id=view.entry.id)
     attestations, findings = read_attestations(view)
     yield from findings
@@ -162,5 +162,5 @@ def _refuse_other(result: VerificationResult, view: VerifiedEntry) -> None:
         raise SignatureError(f"its verdict cannot be read: {document}")
     if (policy := policy_digest(document.value)) != result.policy:
         raise SignatureError(f"verifier.policy: found {result.policy}, expected {policy}")
-    if REPRODUCED in result.properties and not set(read_reproductions(view)[0].values()) & set(GOOD):
+    if REPRODUCED in result.properties and not set(read_reproductions(view)[0].values()) & set(REPRODUCED_OUTCOMES):
         raise SignatureError(f"properties: {REPRODUCED}, and no stored result of training again says so")

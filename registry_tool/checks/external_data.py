@@ -11,7 +11,7 @@ from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.legacy.manifests import MIGRATE_HINT
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
-from registry_tool.sandbox.probed import AGAIN
+from registry_tool.sandbox.probed import EXPORT_AGAIN_HINT
 from registry_tool.storage.files import FileProblem, check_path
 from registry_tool.values import Artifact, one_line
 
@@ -67,7 +67,7 @@ EXTERNAL_RANGE = FindingRule(
     "tensor ranges that overlap or leave the external data",
     why="Readers fail, or read other bytes; one region named often is many copies in memory.",
     message="{tensors} overlap or leave the external data",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="offset 999999 in a file of 24 bytes",
 )
 

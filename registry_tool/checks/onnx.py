@@ -20,7 +20,7 @@ from registry_tool.hookspec import Kind
 from registry_tool.legacy.manifests import OPSET_DISAGREES
 from registry_tool.onnx_summary import NonFinite, OnnxError, OnnxSummary, Port
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
-from registry_tool.sandbox.probed import AGAIN, ALLOCATION, LOOP, NEWER, PROBED
+from registry_tool.sandbox.probed import ALLOCATION, EXPORT_AGAIN_HINT, LOOP, NEWER, PROBED_RULES
 from registry_tool.sandbox.prober import Found, Prober
 from registry_tool.values import Policy, Registry, one_line
 
@@ -63,7 +63,7 @@ TENSOR = FindingRule(
     "tensor data that does not match its type and shape",
     why="Readers cut or pad it differently.",
     expected="none",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="24 bytes for float32 [7]",
 )
 NOT_FINITE = FindingRule(
@@ -71,7 +71,7 @@ NOT_FINITE = FindingRule(
     "NaN or infinity in the weights",
     why="Scores become NaN, for all inputs or for some. Infinities that only mask, pad or bound values are fine.",
     expected="none, or infinities that only mask or bound",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="a weight of inf that MatMul reads",
 )
 PAYLOAD = FindingRule(
@@ -87,7 +87,7 @@ UNUSED = FindingRule(
     "tensors that the graph does not use",
     why="They are dead weight that an exporter left, or something hidden.",
     expected="none",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="an initializer named blob",
     severity=Severity.WARNING,
 )
@@ -102,14 +102,14 @@ NO_INPUT = FindingRule(
     "onnx-no-input",
     "graph without inputs",
     why="It scores nothing.",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="a constant",
 )
 NO_OUTPUT = FindingRule(
     "onnx-no-output",
     "graph without outputs",
     why="It scores nothing.",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="outputs removed",
 )
 INT8_PORTS = FindingRule(
@@ -177,7 +177,7 @@ PORT_TYPE = FindingRule(
     why="The model cannot be run here, so it was not.",
     message="unsupported type of {port}",
     expected="a tensor of numbers",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="an input of strings",
 )
 FLOAT64 = FindingRule(
@@ -230,7 +230,7 @@ def check_models(
             seen[name] = view.onnx(name)
         except OnnxError as error:
             place = InFile(view.artifacts[name].path, view.entry.id)
-            findings.append(PROBED[error.code].at(place, reason=one_line(str(error))))
+            findings.append(PROBED_RULES[error.code].at(place, reason=one_line(str(error))))
             continue
         found, stored = _check_summary(view, name, terms, seen[name], prober)
         findings += found
@@ -250,7 +250,7 @@ def run_model(view: VerifiedEntry, model: PassedModel, prober: Prober) -> list[F
 
 
 def _of_probe(found: Sequence[Found], place: InFile) -> list[Finding]:
-    return [PROBED[one.code].at(place, reason=one.text) for one in found]
+    return [PROBED_RULES[one.code].at(place, reason=one.text) for one in found]
 
 
 def _check_summary(
@@ -275,7 +275,7 @@ def _check_summary(
         try:
             outside = prober.read(data, stored).non_finite
         except OnnxError as error:
-            return [*findings, PROBED[error.code].at(place, reason=one_line(str(error)))], None
+            return [*findings, PROBED_RULES[error.code].at(place, reason=one_line(str(error)))], None
         if outside:
             return [*findings, _not_finite(outside, place)], None
     if refused := prober.check(data, stored):

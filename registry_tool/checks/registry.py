@@ -25,7 +25,8 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder
 
-FULL, FULL_EVIDENCE = 16, 128  # how many quick looks a full one takes: at a single model, at an entry with evidence
+# How many quick looks a full one takes: at a single model, at an entry with evidence.
+FULL_COST, FULL_EVIDENCE_COST = 16, 128
 
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
@@ -85,7 +86,11 @@ class _Task:
     def weight(self, inspection: Inspection) -> int:
         """How much work the entries are, in quick looks at one; an ensemble's evidence is measured again."""
         weights = (
-            1 if inspection.level is Level.QUICK or number in self.unchanged else FULL if entry.onnx else FULL_EVIDENCE
+            1
+            if inspection.level is Level.QUICK or number in self.unchanged
+            else FULL_COST
+            if entry.onnx
+            else FULL_EVIDENCE_COST
             for number, entry in enumerate(inspection.registry.entries)
         )
         return sum(weights)

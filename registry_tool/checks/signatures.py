@@ -19,7 +19,7 @@ from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.signing.container import read_container
 from registry_tool.signing.dsse import SignatureError, UntrustedError
-from registry_tool.signing.statement import ALGORITHMS, FilesStatement
+from registry_tool.signing.statement import DIGEST_ALGORITHMS, FilesStatement
 from registry_tool.storage.files import FileProblem, Folder
 from registry_tool.strictjson import pointer
 from registry_tool.values import Policy, PolicySigner
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 NEEDS_LIBRARY = "it needs cryptography: pip install cryptography"
 PEM_MAX_BYTES = 64 * 1024
-RESTORE = "restore the file, or review the new one and pin it"
-PRIVATE = b"PRIVATE KEY"  # in every PEM form of one
+RESTORE_HINT = "restore the file, or review the new one and pin it"
+PRIVATE_KEY_MARK = b"PRIVATE KEY"  # in every PEM form of one
 
 INVALID = FindingRule(
     "signature-invalid",
@@ -234,7 +234,7 @@ def digests_of(view: VerifiedEntry, algorithm: str = "sha256") -> Iterator[tuple
         if algorithm == "sha256":
             yield name, artifact.sha256
         else:
-            digest = ALGORITHMS[algorithm]()
+            digest = DIGEST_ALGORITHMS[algorithm]()
             digest.update(view.read(name))
             yield name, digest.hexdigest()
 
@@ -272,7 +272,7 @@ def check_signers(folder: Folder, loaded: Loaded) -> Iterator[Finding]:
                 data = folder.read(signer.path, PEM_MAX_BYTES)
                 if (found := sha256_of(data)) != signer.sha256:
                     yield DIGEST_MISMATCH.at(
-                        place, f"{at}/sha256", found=found, expected=signer.sha256, file=signer.path, hint=RESTORE
+                        place, f"{at}/sha256", found=found, expected=signer.sha256, file=signer.path, hint=RESTORE_HINT
                     )
                 elif can_verify():
                     load_signer(data, signer)
@@ -298,5 +298,5 @@ def load_signer(data: bytes, signer: PolicySigner) -> tuple[list[PublicKey], lis
 
 
 def refuse_private(data: bytes, path: str) -> None:
-    if PRIVATE in data:
+    if PRIVATE_KEY_MARK in data:
         raise InputError(f"{path}: found a private key, expected what verifies: remove it, and make a new key")

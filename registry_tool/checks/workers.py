@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MIN_WORK = 512  # in units of the cheapest item, some tenths of a millisecond; below, a fork costs more than it saves
 MAX_PROCESSES = 8  # each may hold a file, and a child with its libraries
-SLICES = 32  # for each process, so that none waits long for the last of another
+SLICES_PER_PROCESS = 32  # for each process, so that none waits long for the last of another
 MAX_SLICE = 64  # items; progress is told slice by slice
 
 Answer = TypeVar("Answer")
@@ -35,7 +35,7 @@ def count_processes(work: int) -> int:
 
 def slices_of(items: int, processes: int) -> list[range]:
     """Ranges that together are range(items): single items for one process."""
-    size = 1 if processes == 1 else min(MAX_SLICE, max(1, items // (processes * SLICES)))
+    size = 1 if processes == 1 else min(MAX_SLICE, max(1, items // (processes * SLICES_PER_PROCESS)))
     return [range(start, min(start + size, items)) for start in range(0, items, size)]
 
 

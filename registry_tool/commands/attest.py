@@ -41,11 +41,11 @@ def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry:
       registry attest my_model --key ci.key --verifier https://example.org/gate/v1
     """
     need_cryptography()
-    from registry_tool.signing.svr import VERIFIER
+    from registry_tool.signing.svr import VERIFIER_ID
     from registry_tool.workflows.attest import attest
 
     now, path = datetime.now(UTC), find(registry)
-    made = attest(path, plugins_of(ctx), entry_id, signer_of(**signer), now, verifier or VERIFIER)
+    made = attest(path, plugins_of(ctx), entry_id, signer_of(**signer), now, verifier or VERIFIER_ID)
     warn(made.warnings)
     show(f"{entry_id}: {', '.join(made.result.properties)} attested by {made.signer}, in {made.path}")
 

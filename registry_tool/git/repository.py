@@ -31,7 +31,8 @@ REDIRECTING_VARIABLES = (
     "GIT_GRAFT_FILE",
     "GIT_SHALLOW_FILE",
 )
-LINK, SUBMODULE, REGULAR = "120000", "160000", "100"  # modes of a git tree; how those of regular files begin
+# Modes of a git tree; how those of regular files begin.
+LINK_MODE, SUBMODULE_MODE, REGULAR_MODE = "120000", "160000", "100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,13 @@ def find_in_tree(place: RepositoryPath, revision: str, path: str) -> Item | None
         item = next((item for item in list_tree(place, revision, name) if item.path == name), None)
         if item is None:
             return None
-        if item.mode in (LINK, SUBMODULE):
-            what = "a symbolic link" if item.mode == LINK else "a submodule"
+        if item.mode in (LINK_MODE, SUBMODULE_MODE):
+            what = "a symbolic link" if item.mode == LINK_MODE else "a submodule"
             raise InputError(
                 f"{revision[:12]}:{visible(name)}: found {what}, expected a folder or the registry itself: "
                 "compare with an older file: --base-file FILE"
             )
-    if item is None or not item.mode.startswith(REGULAR):
+    if item is None or not item.mode.startswith(REGULAR_MODE):
         return None
     return item
 

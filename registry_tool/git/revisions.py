@@ -16,7 +16,7 @@ from registry_tool.documents.store import REGISTRY_NAMES, Loaded, Unreadable, lo
 from registry_tool.errors import InputError
 from registry_tool.git.repository import (
     FETCH_HINT,
-    REGULAR,
+    REGULAR_MODE,
     RepositoryPath,
     blobs,
     find_in_tree,
@@ -212,7 +212,7 @@ def _search(place: RepositoryPath, revision: str, folder: Path) -> str | None:
 def _moved(place: RepositoryPath, name: str, revision: str) -> str | None:
     """The one registry of the revision that is gone from the working tree; None where none is."""
     files = [item for item in list_tree(place, revision) if item.path.endswith(".json")]
-    gone = [item for item in files if item.mode.startswith(REGULAR) and not _is_file(place.top, item.path)]
+    gone = [item for item in files if item.mode.startswith(REGULAR_MODE) and not _is_file(place.top, item.path)]
     found = []
     with blobs(place.top) as blob:
         for item in gone:

@@ -19,11 +19,8 @@ from registry_tool.values import Json
 
 UNION_TYPES = (types.UnionType, typing.Union)
 PLAIN_TYPES = {type(None), bool, int, float, str}  # types of JSON values that hold no others
-MAY_RAISE = (
-    InputError,
-    RejectedError,
-    WorldError,
-)  # what a hook of a kind's owner may raise; other hooks may raise nothing
+# What a hook of a kind's owner may raise; other hooks may raise nothing.
+MAY_RAISE = (InputError, RejectedError, WorldError)
 
 
 class Guard:

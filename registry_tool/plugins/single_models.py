@@ -38,15 +38,8 @@ KINDS = {
     "nr": "no-reference quality model: one ONNX file",
     "filter": "pre- or post-processing filter: one ONNX file",
 }
-REPEATED_FIELDS = (
-    "onnx",
-    "sha256",
-    "opset",
-    "quant_mode",
-    "int8_sha256",
-    "external_data",
-    "license",
-)  # fields a sidecar may repeat
+# Fields a sidecar may repeat.
+REPEATED_FIELDS = ("onnx", "sha256", "opset", "quant_mode", "int8_sha256", "external_data", "license")
 FEATURE_INPUT = "features"  # the feature input's name in every exporter of these models
 MAX_VALUE_CHARACTERS = 80  # characters of a value in a message
 EXPORT_AGAIN = "export the sidecar again"

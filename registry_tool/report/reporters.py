@@ -72,16 +72,16 @@ class Reporter:
     shows: frozenset[str]
 
 
-FINDINGS = frozenset({"validations", "ci"})
-JUDGED = FINDINGS | {"verdicts"}
-EVERY = JUDGED | {"rules", "answers"}
+FINDING_REPORTS = frozenset({"validations", "ci"})
+JUDGED_REPORTS = FINDING_REPORTS | {"verdicts"}
+ALL_REPORTS = JUDGED_REPORTS | {"rules", "answers"}
 REPORTERS: Mapping[str, Reporter] = MappingProxyType(
     {
-        "text": Reporter("text", "for people", EVERY),
-        "json": Reporter("machine", "for programs", EVERY),
-        "sarif": Reporter("sarif", "for code scanning", FINDINGS),
-        "junit": Reporter("junit", "for test reports", JUDGED),
-        "github": Reporter("github", "for annotations and the summary of a GitHub step", JUDGED),
+        "text": Reporter("text", "for people", ALL_REPORTS),
+        "json": Reporter("machine", "for programs", ALL_REPORTS),
+        "sarif": Reporter("sarif", "for code scanning", FINDING_REPORTS),
+        "junit": Reporter("junit", "for test reports", JUDGED_REPORTS),
+        "github": Reporter("github", "for annotations and the summary of a GitHub step", JUDGED_REPORTS),
         "markdown": Reporter("rules", "for documents", frozenset({"rules"})),
         "html": Reporter("html", "one page without other files", frozenset({"overview"})),
         "png": Reporter("png", "one picture", frozenset({"figures"})),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
-BLOCK = 1 << 20  # bytes of a CSV parsed at once
+BLOCK_BYTES = 1 << 20  # bytes of a CSV parsed at once
 FIELD_LIMIT = 131_072  # csv.field_size_limit(): the standard library refuses longer fields
 COMMA, QUOTE, NEWLINE, RETURN = b',"\n\r'
 
@@ -147,7 +147,7 @@ def _blocks(file: IO[bytes], offset: int, lines: int) -> Iterator[_Block]:
     import numpy as np
 
     rest: list[bytes] = []
-    while data := file.read(BLOCK):
+    while data := file.read(BLOCK_BYTES):
         end = data.rfind(b"\n") + 1
         if end:
             block = b"".join((*rest, data[:end]))

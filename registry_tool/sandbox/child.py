@@ -19,8 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-LARGE, COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
-FINDINGS = 10  # of one answer
+MODEL_BYTES, N_COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
+MAX_FINDINGS = 10  # of one answer
 
 Answer = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Limits:
     def set(self, size: int) -> bool:
         """Set them for a request of so many bytes; whether the process' own hard limits leave less than they should."""
         spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        space = self._used + self._memory + COPIES * max(0, size - LARGE)
+        space = self._used + self._memory + N_COPIES * max(0, size - MODEL_BYTES)
         reduced = [_lower(resource.RLIMIT_AS, space), _lower(resource.RLIMIT_CPU, int(spent) + self._cpu + 1)]
         return any(reduced)
 
@@ -117,7 +117,8 @@ def check(model: bytes, others: Mapping[str, bytes]) -> Answer:
         code = "onnx-shapes"
         onnx.shape_inference.infer_shapes(complete, check_type=True, strict_mode=True)
         found = [
-            (excess.code, excess.text) for excess in islice(excesses(onnx.ModelProto.FromString(complete)), FINDINGS)
+            (excess.code, excess.text)
+            for excess in islice(excesses(onnx.ModelProto.FromString(complete)), MAX_FINDINGS)
         ]
     except MemoryError as error:
         found = [("onnx-probe-memory", str(error))]
@@ -130,7 +131,7 @@ def run(model: bytes, others: Mapping[str, bytes]) -> Answer:
     from registry_tool.sandbox.probing import probe
 
     try:
-        found = list(islice(probe(_complete(model, others)), FINDINGS))
+        found = list(islice(probe(_complete(model, others)), MAX_FINDINGS))
     except MemoryError as error:
         found = [("onnx-probe-memory", str(error))]
     return {"found": [(code, _plain(text)) for code, text in found]}

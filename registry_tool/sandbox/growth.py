@@ -15,8 +15,8 @@ MAX_ROUNDS = 2**16  # of a loop, times those of the loops around it
 MAX_ELEMENTS = 2**26  # of a tensor that a constant makes: 256 MiB of float32, two 8K RGB frames
 MAX_TENSOR = 2**28  # elements of any tensor: as float32 all the memory that a probe has
 MAX_WORK = 2**33  # elements of a tensor times the rounds of the loops around it: all the time that a probe has
-SMALL = 64  # values of a constant that may be a shape
-ROWS, SIDE = 2, 64  # of a first axis, and of any other, that the model leaves open
+MAX_SHAPE_VALUES = 64  # values of a constant that may be a shape
+OPEN_ROWS, OPEN_SIDE = 2, 64  # of a first axis, and of any other, that the model leaves open
 
 Dims = tuple[int | None, ...]
 
@@ -81,7 +81,7 @@ def _dims(shape: Any) -> Dims:
 
 
 def _elements(dims: Dims) -> int:
-    return prod((ROWS if place == 0 else SIDE) if size is None else size for place, size in enumerate(dims))
+    return prod((OPEN_ROWS if place == 0 else OPEN_SIDE) if size is None else size for place, size in enumerate(dims))
 
 
 def _trips(node: Any, shapes: Mapping[str, Dims], constants: Mapping[str, Any]) -> int:
@@ -99,7 +99,7 @@ def _trips(node: Any, shapes: Mapping[str, Dims], constants: Mapping[str, Any]) 
     for name, axis in zip(list(node.input)[-count:], axes, strict=False):
         dims = shapes.get(name, ())
         size = dims[axis] if -len(dims) <= axis < len(dims) else None
-        trips.append(SIDE if size is None else size)
+        trips.append(OPEN_SIDE if size is None else size)
     return max(trips)
 
 
@@ -118,7 +118,7 @@ def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
 def _is_small(tensor: Any) -> bool:
     from onnx import TensorProto
 
-    return bool(tensor.data_type == TensorProto.INT64 and 1 <= prod(tensor.dims) <= SMALL)
+    return bool(tensor.data_type == TensorProto.INT64 and 1 <= prod(tensor.dims) <= MAX_SHAPE_VALUES)
 
 
 def _share(graph: Any, constants: Mapping[str, Any]) -> None:

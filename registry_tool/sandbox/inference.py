@@ -11,7 +11,7 @@ import numpy as np
 
 from registry_tool.sandbox.probing import open_session
 
-CHUNK = 512  # rows a run: activations of small networks stay in the cache, and memory does not grow with the rows
+CHUNK_ROWS = 512  # rows a run: activations of small networks stay in the cache, and memory does not grow with the rows
 
 
 def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -27,10 +27,10 @@ def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]
     session, n = open_session(model), lengths.pop()
     names = [port.name for port in session.get_outputs()]
     parts: dict[str, list[Any]] = {name: [] for name in names}
-    for start in range(0, n, CHUNK):
-        feeds = {name: array[start : start + CHUNK] for name, array in arrays.items()}
+    for start in range(0, n, CHUNK_ROWS):
+        feeds = {name: array[start : start + CHUNK_ROWS] for name, array in arrays.items()}
         for name, value in zip(names, session.run(None, feeds), strict=True):
-            rows = min(CHUNK, n - start)
+            rows = min(CHUNK_ROWS, n - start)
             if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape[:1] != (rows,):
                 raise ValueError(f"output {name}: expected a float32 array with a row for each of the input")
             parts[name].append(value)

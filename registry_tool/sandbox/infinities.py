@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 # They choose, compare or bound: an infinity among what they read is harmless.
-BOUNDING = frozenset(
+BOUNDING_OPERATORS = frozenset(
     [
         "Where",
         "Max",
@@ -36,7 +36,7 @@ BOUNDING = frozenset(
     ]
 )
 # They move values without computing: what reads their outputs counts.
-MOVING = frozenset(
+MOVING_OPERATORS = frozenset(
     [
         "Identity",
         "Cast",
@@ -61,7 +61,7 @@ MOVING = frozenset(
         "ScatterElements",
     ]
 )
-KEEPING = frozenset(["Where", "Pad"])  # of the first: what they give may still hold the infinity
+KEEPING_OPERATORS = frozenset(["Where", "Pad"])  # of the first: what they give may still hold the infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,9 @@ class Readers:
             passed = replace(value, added=True)
         elif op == "Neg":
             passed = replace(value, positive=not value.positive)
-        elif op in MOVING or (value.added and op in KEEPING):
+        elif op in MOVING_OPERATORS or (value.added and op in KEEPING_OPERATORS):
             passed = value
-        elif op in BOUNDING:
+        elif op in BOUNDING_OPERATORS:
             return []
         else:
             found.add(op)

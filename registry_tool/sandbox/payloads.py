@@ -12,7 +12,7 @@ import pickletools
 import re
 from collections.abc import Iterator
 
-SIGNATURES = {
+FILE_SIGNATURES = {
     b"\x7fELF": "a program (ELF)",
     b"MZ\x90\x00": "a program (PE)",
     b"\xcf\xfa\xed\xfe": "a program (Mach-O)",
@@ -24,14 +24,14 @@ SIGNATURES = {
     b"BZh91AY&SY": "an archive (bzip2)",
 }
 # Opcodes that import or call something: a pickle without them holds plain values.
-CALLS = frozenset(
+DANGEROUS_CALLS = frozenset(
     ["GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"]
 )
-LEAST = 16  # characters of base64 or hexadecimal digits that are looked at
-MOST = 2**16  # bytes of a candidate that are decoded
-OPCODES = 10_000
-BASE64 = re.compile(rf"[A-Za-z0-9+/_-]{{{LEAST},}}={{0,2}}")
-HEX = re.compile(rf"(?:[0-9a-fA-F]{{2}}){{{LEAST // 2},}}")
+MIN_ENCODED_CHARACTERS = 16  # characters of base64 or hexadecimal digits that are looked at
+MAX_DECODED_BYTES = 2**16  # bytes of a candidate that are decoded
+MAX_OPCODES = 10_000
+BASE64_PATTERN = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}")
+HEX_PATTERN = re.compile(rf"(?:[0-9a-fA-F]{{2}}){{{MIN_ENCODED_CHARACTERS // 2},}}")
 
 
 def payload_in_text(text: str | bytes) -> str:
@@ -43,7 +43,7 @@ def payload_in_text(text: str | bytes) -> str:
 
 def payload_in_bytes(data: bytes) -> str:
     """What these bytes begin with; '' for nothing known."""
-    for signature, name in SIGNATURES.items():
+    for signature, name in FILE_SIGNATURES.items():
         if data.startswith(signature):
             return name
     return "a pickle" if _is_pickle(data) else ""
@@ -51,14 +51,14 @@ def payload_in_bytes(data: bytes) -> str:
 
 def _decoded(text: str) -> Iterator[bytes]:
     """The bytes that a text may stand for."""
-    head = text[:MOST]
+    head = text[:MAX_DECODED_BYTES]
     yield head.encode()
     if not head.isascii():
         yield head.encode("latin-1", "ignore")
-    for match in HEX.finditer(text):
-        yield bytes.fromhex(match[0][:MOST])
-    for match in BASE64.finditer(text):
-        piece = match[0][: MOST // 4 * 4].rstrip("=")
+    for match in HEX_PATTERN.finditer(text):
+        yield bytes.fromhex(match[0][:MAX_DECODED_BYTES])
+    for match in BASE64_PATTERN.finditer(text):
+        piece = match[0][: MAX_DECODED_BYTES // 4 * 4].rstrip("=")
         try:
             yield base64.b64decode(piece[: len(piece) // 4 * 4].replace("-", "+").replace("_", "/"))
         except binascii.Error:
@@ -73,8 +73,8 @@ def _is_pickle(data: bytes) -> bool:
     calls = False
     try:
         for count, (opcode, _, _) in enumerate(pickletools.genops(data)):
-            calls |= opcode.name in CALLS
-            if count > OPCODES:
+            calls |= opcode.name in DANGEROUS_CALLS
+            if count > MAX_OPCODES:
                 break
     except Exception:  # whatever it stumbles over: no pickle, or one that is cut off, of which a header is enough
         return headed and calls

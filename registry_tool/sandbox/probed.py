@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from registry_tool.findings import FindingRule, Severity
 
-AGAIN = "export the model again"
-LIMITS = f"{AGAIN}: onnxruntime must load and run it within 1 GiB of memory and 10 s of processor time"
+EXPORT_AGAIN_HINT = "export the model again"
+LIMITS_HINT = f"{EXPORT_AGAIN_HINT}: onnxruntime must load and run it within 1 GiB of memory and 10 s of processor time"
 
 UNREADABLE = FindingRule(
     "onnx-unreadable",
@@ -23,7 +23,7 @@ INVALID = FindingRule(
     "invalid ONNX model",
     why="Runtimes refuse it, or guess.",
     message="onnx's checker refuses the model: {reason}",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="a node reads a name that nothing makes",
 )
 SHAPES = FindingRule(
@@ -31,7 +31,7 @@ SHAPES = FindingRule(
     "types or shapes in the graph do not match",
     why="It fails on the first row.",
     message="types or shapes in the graph do not match: {reason}",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="6 features into a layer of 5",
 )
 NEWER = FindingRule(
@@ -56,7 +56,7 @@ ALLOCATION = FindingRule(
     "huge tensor",
     why="A file of a few bytes takes all memory. A branch that is never taken counts like any other.",
     message="the model allocates a huge tensor: {reason}",
-    hint=AGAIN,
+    hint=EXPORT_AGAIN_HINT,
     example="ConstantOfShape of 2^40",
 )
 UNRUN = FindingRule(
@@ -107,7 +107,7 @@ REFUSED = FindingRule(
     "onnxruntime cannot load or run the model",
     why="A runtime that loads it fails.",
     message="onnxruntime cannot load or run the model: {reason}",
-    hint=LIMITS,
+    hint=LIMITS_HINT,
     example="a Reshape that never fits",
 )
 MEMORY_LIMIT = FindingRule(
@@ -115,7 +115,7 @@ MEMORY_LIMIT = FindingRule(
     "memory limit of 1 GiB exceeded",
     why="A runtime that loads it is killed, or the machine swaps.",
     message="the model needs more than 1 GiB of memory: {reason}",
-    hint=LIMITS,
+    hint=LIMITS_HINT,
     example="an Expand to 2^40 elements",
 )
 TIME_LIMIT = FindingRule(
@@ -123,7 +123,7 @@ TIME_LIMIT = FindingRule(
     "time limit of 10 s exceeded",
     why="A runtime that runs it hangs.",
     message="the model does not finish: {reason}",
-    hint=LIMITS,
+    hint=LIMITS_HINT,
     example="a Loop within a Loop",
 )
 CRASHED = FindingRule(
@@ -134,7 +134,7 @@ CRASHED = FindingRule(
     hint="do not load it; report it to onnxruntime",
     example="signal 11",
 )
-PROBED = {
+PROBED_RULES = {
     rule.code: rule
     for rule in (
         UNREADABLE,

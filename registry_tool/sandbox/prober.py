@@ -25,15 +25,16 @@ from typing import Any, NamedTuple
 from registry_tool.errors import WorldError
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.sandbox import children
-from registry_tool.sandbox.probed import BY_LIMITS, CRASHED, PROBED, TIME_LIMIT
+from registry_tool.sandbox.probed import BY_LIMITS, CRASHED, PROBED_RULES, TIME_LIMIT
 from registry_tool.values import EMPTY
 
-MEMORY = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
-CPU = 10  # seconds of processor time a model; a small model takes milliseconds
-WALL = 60.0  # seconds a model; the machine may be busy
+MEMORY_BYTES = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
+CPU_SECONDS = 10  # seconds of processor time a model; a small model takes milliseconds
+WALL_SECONDS = 60.0  # seconds a model; the machine may be busy
 MAX_ANSWER = 2**26  # bytes
-CHILD = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))  # -P: nothing from the folder we are in
-CURE = (
+# -P: nothing from the folder we are in.
+CHILD_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("child.py")))
+CURE_HINT = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
 Answer = dict[str, Any]
@@ -57,7 +58,7 @@ class Found(NamedTuple):
 def _found(answer: Answer) -> tuple[Found, ...]:
     try:
         found = tuple(Found(code, text) for code, text in answer.get("found", ()))
-        if all(one.code in PROBED and one.text.isprintable() and one.text.isascii() for one in found):
+        if all(one.code in PROBED_RULES and one.text.isprintable() and one.text.isascii() for one in found):
             return found
     except (TypeError, ValueError, AttributeError):
         pass
@@ -104,7 +105,12 @@ class Prober(AbstractContextManager["Prober"]):
     """
 
     def __init__(
-        self, command: tuple[str, ...] = CHILD, *, cpu: int = CPU, memory: int = MEMORY, wall: float = WALL
+        self,
+        command: tuple[str, ...] = CHILD_COMMAND,
+        *,
+        cpu: int = CPU_SECONDS,
+        memory: int = MEMORY_BYTES,
+        wall: float = WALL_SECONDS,
     ) -> None:
         self._command, self._cpu, self._wall = (*command, str(cpu), str(memory)), cpu, wall
         self._child: subprocess.Popen[bytes] | None = None
@@ -188,7 +194,7 @@ class Prober(AbstractContextManager["Prober"]):
             reduced = self._receive(deadline)["reduced"]
         except (_Ended, KeyError) as error:
             self._end()
-            raise WorldError(f"the process that probes models does not work: {error}: {CURE}") from None
+            raise WorldError(f"the process that probes models does not work: {error}: {CURE_HINT}") from None
         try:
             for data in (model, *others.values()):
                 self._send(data, deadline)
@@ -258,7 +264,7 @@ class Prober(AbstractContextManager["Prober"]):
     def _pipe(self, name: str) -> int:
         pipe = getattr(self._child, name, None)
         if pipe is None:
-            raise WorldError(f"the process that probes models has no pipes: {CURE}")
+            raise WorldError(f"the process that probes models has no pipes: {CURE_HINT}")
         number: int = pipe.fileno()
         return number
 

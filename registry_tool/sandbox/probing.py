@@ -37,11 +37,11 @@ GUESSES = (
     (1, 224),
     (1, 512),
 )
-LARGEST = 2**26  # elements of an input that is fed: two 8K RGB frames
-SECONDS = 4.0  # of processor time, loading included, beyond which no further rows run
-SEED = 0
-SHOWN = 3  # names in a message
-SCALES = (  # of the rows of each run: (name of the distribution, its size)
+MAX_INPUT_ELEMENTS = 2**26  # elements of an input that is fed: two 8K RGB frames
+RUN_SECONDS = 4.0  # of processor time, loading included, beyond which no further rows run
+ROW_SEED = 0
+MAX_NAMES_SHOWN = 3  # names in a message
+ROW_SCALES = (  # of the rows of each run: (name of the distribution, its size)
     ("uniform", 1.0),
     ("normal", 1.0),
     ("uniform", 0.01),
@@ -50,9 +50,9 @@ SCALES = (  # of the rows of each run: (name of the distribution, its size)
     ("uniform", 1.0),
 )
 INTEGER_VALUES = (0, 1, 64, 2, 64, 3)  # of each run: indices, counts, lengths of an axis that was left open
-FLOATS = {"float": "f4", "float16": "f2", "double": "f8"}
-INTEGERS = {name: name for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")}
-KINDS = {**FLOATS, **INTEGERS, "bool": "?"}
+FLOAT_TYPES = {"float": "f4", "float16": "f2", "double": "f8"}
+INTEGER_TYPES = {name: name for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")}
+NUMPY_TYPES = {**FLOAT_TYPES, **INTEGER_TYPES, "bool": "?"}
 NEWER = (
     "max supported ir version",
     "is under development and support for this is limited",
@@ -83,7 +83,7 @@ def probe(model: bytes) -> Iterator[Found]:
         return
     clock.tick()
     made = [feeds]
-    for number in range(1, len(SCALES)):
+    for number in range(1, len(ROW_SCALES)):
         integer = INTEGER_VALUES[number]
         more = {port.name: _values(port, feeds[port.name].shape, number, integer) for port in ports}
         if not clock.tick():
@@ -93,7 +93,7 @@ def probe(model: bytes) -> Iterator[Found]:
         except Exception:  # integers that are no index, say; the first rows ran
             continue
         made.append(more)
-    yield from _odd_outputs(outputs, fed_floats=all(_kind(port) in FLOATS.values() for port in ports))
+    yield from _odd_outputs(outputs, fed_floats=all(_kind(port) in FLOAT_TYPES.values() for port in ports))
     yield from _branches(model, made, clock)
 
 
@@ -108,7 +108,7 @@ class _Clock:
         """Whether a step as long as the longest so far still ends in time. Called before and after each."""
         now = time.process_time()
         self._longest, self._last = max(self._longest, now - self._last), now
-        return now - self._began + self._longest < SECONDS
+        return now - self._began + self._longest < RUN_SECONDS
 
 
 def open_session(model: bytes, *, profile: str | None = None) -> Any:
@@ -137,21 +137,25 @@ def _refusal(error: Exception) -> Found:
 def _is_guessed(port: Any) -> bool:
     """Whether its size or its values have to be guessed."""
     sizes = port.shape or ["?"]
-    return _kind(port) not in FLOATS.values() or any(not isinstance(n, int) or n < 0 for n in sizes)
+    return _kind(port) not in FLOAT_TYPES.values() or any(not isinstance(n, int) or n < 0 for n in sizes)
 
 
 def _kind(port: Any) -> str | None:
-    return KINDS.get(port.type.removeprefix("tensor(").removesuffix(")")) if port.type.startswith("tensor(") else None
+    return (
+        NUMPY_TYPES.get(port.type.removeprefix("tensor(").removesuffix(")"))
+        if port.type.startswith("tensor(")
+        else None
+    )
 
 
 def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[dict[str, Any] | None, Found]:
     """The first rows that the model takes; None, and what was said of the first try, where it takes none."""
     ports, problem = session.get_inputs(), ("", "")
-    too_large = ("onnx-probe-unrun", f"its inputs have more than {LARGEST} elements")
-    integers = dict.fromkeys(INTEGER_VALUES if any(_kind(port) not in FLOATS.values() for port in ports) else (0,))
+    too_large = ("onnx-probe-unrun", f"its inputs have more than {MAX_INPUT_ELEMENTS} elements")
+    integers = dict.fromkeys(INTEGER_VALUES if any(_kind(port) not in FLOAT_TYPES.values() for port in ports) else (0,))
     sizes = dict.fromkeys(tuple(_shape(port, first, side) for port in ports) for first, side in GUESSES)
     for shapes, integer in product(sizes, integers):
-        if any(np.prod(shape, dtype=float) > LARGEST for shape in shapes):
+        if any(np.prod(shape, dtype=float) > MAX_INPUT_ELEMENTS for shape in shapes):
             continue
         pairs = zip(ports, shapes, strict=True)
         feeds = {port.name: _values(port, shape, 0, integer) for port, shape in pairs}
@@ -175,10 +179,10 @@ def _shape(port: Any, first: int, side: int) -> tuple[int, ...]:
 def _values(port: Any, shape: Sequence[int], number: int, integer: int) -> Any:
     """Values of one run: floats of its scale, which differ everywhere; one integer, one boolean."""
     kind = _kind(port) or "f4"
-    if kind not in FLOATS.values():
+    if kind not in FLOAT_TYPES.values():
         return np.full(shape, integer if kind != "?" else number % 2, kind)
-    name, scale = SCALES[number]
-    rng = np.random.default_rng([SEED, number, *port.name.encode()])
+    name, scale = ROW_SCALES[number]
+    rng = np.random.default_rng([ROW_SEED, number, *port.name.encode()])
     values = rng.random(shape) if name == "uniform" else rng.standard_normal(shape)
     return np.asarray(values * scale, kind)
 
@@ -250,8 +254,8 @@ def _branches(model: bytes, feeds: Sequence[dict[str, Any]], clock: _Clock) -> I
         b.place for b in branches if b.parent and id(b) not in ran and (id(b.parent) in ran or not b.parent.parent)
     ]
     if missed:
-        more = f" and {len(missed) - SHOWN} more" if len(missed) > SHOWN else ""
-        yield "onnx-branch-unprobed", ", ".join(missed[:SHOWN]) + more
+        more = f" and {len(missed) - MAX_NAMES_SHOWN} more" if len(missed) > MAX_NAMES_SHOWN else ""
+        yield "onnx-branch-unprobed", ", ".join(missed[:MAX_NAMES_SHOWN]) + more
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from onnx import IR_VERSION, ModelProto, defs
 from onnx import __version__ as onnx_version
 
 from registry_tool.onnx_summary import Initializer, NonFinite, OnnxError, OnnxSummary, Port, Sized
-from registry_tool.sandbox.infinities import BOUNDING, Readers
+from registry_tool.sandbox.infinities import BOUNDING_OPERATORS, Readers
 from registry_tool.sandbox.message import Part, Tree, fields_of, parse_model
 from registry_tool.sandbox.payloads import payload_in_bytes, payload_in_text
 from registry_tool.sandbox.tensors import (
@@ -32,7 +32,7 @@ from registry_tool.sandbox.tensors import (
 )
 from registry_tool.values import EMPTY
 
-SHORTEST, HEAD = 8, 2**16  # of a text that is looked at for payloads; of a tensor
+MIN_PAYLOAD_CHARACTERS, MAX_HEAD_BYTES = 8, 2**16  # of a text that is looked at for payloads; of a tensor
 # Operators whose output is as large, or that run as often, as an input's value says: the input's place.
 SIZED_BY = {"ConstantOfShape": 0, "Expand": 1, "Loop": 0, "OneHot": 1, "Tile": 1}
 
@@ -127,7 +127,7 @@ def _harm(part: Part, readers: Readers, odd: OddValues) -> tuple[str, ...]:
     op = owner.message.op_type
     if op in ("Constant", "ConstantOfShape"):
         return readers.harmful(owner.message.output, positive=odd.positive)
-    return () if op in BOUNDING else (op,)
+    return () if op in BOUNDING_OPERATORS else (op,)
 
 
 def _payloads(tree: Tree, unused: Iterable[Tensor]) -> Iterator[str]:
@@ -136,10 +136,10 @@ def _payloads(tree: Tree, unused: Iterable[Tensor]) -> Iterator[str]:
         for name, repeated, _ in fields_of(part.message.DESCRIPTOR.full_name)[2]:
             value = getattr(part.message, name)
             for text in value if repeated else (value,):
-                if len(text) >= SHORTEST and (found := payload_in_text(text)):
+                if len(text) >= MIN_PAYLOAD_CHARACTERS and (found := payload_in_text(text)):
                     yield f"{part.path}.{name}: {found}"
     for tensor in unused:
-        if (payload := tensor.payload()) and (found := payload_in_bytes(bytes(payload[:HEAD]))):
+        if (payload := tensor.payload()) and (found := payload_in_bytes(bytes(payload[:MAX_HEAD_BYTES]))):
             yield f"{tensor.part.path}: {found}"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_RANK = 64  # axes of a tensor, as in numpy
 MAX_AXIS = 2**40
-CHUNK = 2**18  # values looked at together
+CHUNK_VALUES = 2**18  # values looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class FloatBits:
 
     def odd_values(self, bits: NDArray[Any]) -> OddValues:
         found = OddValues()
-        for at in range(0, len(bits), CHUNK):
-            piece = bits[at : at + CHUNK]
+        for at in range(0, len(bits), CHUNK_VALUES):
+            piece = bits[at : at + CHUNK_VALUES]
             odd = piece[(piece & self.mask) == self.pattern]
             if len(odd):
                 positive = odd == self.infinity if self.infinity is not None else np.zeros(len(odd), bool)
@@ -70,7 +70,7 @@ FLOAT_BITS = {  # IEEE 754; OCP 8-bit formats, 2023
     "float8e5m2fnuz": FloatBits(1, 0xFF, 0x80, None),
     "float8e8m0": FloatBits(1, 0xFF, 0xFF, None),
 }
-PARTS = {"complex64": "float32", "complex128": "float64"}
+COMPLEX_PARTS = {"complex64": "float32", "complex128": "float64"}
 TYPED_FIELDS = {  # a field of TensorProto -> the types that it stores; all others are stored in int32_data
     "float_data": ("float32", "complex64"),
     "double_data": ("float64", "complex128"),
@@ -80,7 +80,13 @@ TYPED_FIELDS = {  # a field of TensorProto -> the types that it stores; all othe
 }
 STORED_IN = {kind: field for field, kinds in TYPED_FIELDS.items() for kind in kinds}
 DATA_FIELDS = (*TYPED_FIELDS, "int32_data")
-LITTLE = {"float_data": "<f4", "double_data": "<f8", "int64_data": "<i8", "uint64_data": "<u8", "int32_data": "<i4"}
+LITTLE_ENDIAN_TYPES = {
+    "float_data": "<f4",
+    "double_data": "<f8",
+    "int64_data": "<i8",
+    "uint64_data": "<u8",
+    "int32_data": "<i4",
+}
 EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 
 
@@ -131,11 +137,11 @@ class Tensor:
     def numbers(self, field: str) -> NDArray[Any]:
         """The values of a typed field, little-endian."""
         values = getattr(self.part.message, field)
-        return np.fromiter(values, LITTLE[field], len(values))
+        return np.fromiter(values, LITTLE_ENDIAN_TYPES[field], len(values))
 
     def odd_values(self) -> OddValues:
         """NaN and infinities among its values."""
-        bits = FLOAT_BITS.get(PARTS.get(self.elem_type, self.elem_type))
+        bits = FLOAT_BITS.get(COMPLEX_PARTS.get(self.elem_type, self.elem_type))
         if bits is None:
             return OddValues()
         payload = self.payload()
@@ -200,7 +206,7 @@ def misfit_of(tensor: Tensor) -> str | None:
         return f"{tensor.name}: found {tensor.elem_type} values in {', '.join(stored)}, expected {field} or raw_data"
     found, wanted = sum(len(getattr(tensor.part.message, name)) for name in stored), tensor.size
     if stored != ("raw_data",) and not 0 < tensor.bits < 8:  # smaller ones are packed into bytes in typed fields too
-        wanted = prod(tensor.dims) * (2 if tensor.elem_type in PARTS else 1)
+        wanted = prod(tensor.dims) * (2 if tensor.elem_type in COMPLEX_PARTS else 1)
     return f"{tensor.name}: found {found} values or bytes, its shape asks for {wanted}" if found != wanted else None
 
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from registry_tool.signing.keys import PublicKey
 
 MEDIA_TYPES = "application/vnd.dev.sigstore.bundle"  # how those of all versions begin
-HASHES = {"SHA2_256": "sha256", "SHA2_384": "sha384", "SHA2_512": "sha512"}  # as bundles call them -> as hashlib does
+# As bundles call them -> as hashlib does.
+DIGEST_NAMES = {
+    "SHA2_256": "sha256",
+    "SHA2_384": "sha384",
+    "SHA2_512": "sha512",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,9 @@ def read_blob_bundle(data: bytes) -> BlobBundle:
     if "messageSignature" in document:
         message = mapping(document["messageSignature"], "messageSignature")
         digest = mapping(message.get("messageDigest"), "messageDigest")
-        name = HASHES.get(str(digest.get("algorithm")))
+        name = DIGEST_NAMES.get(str(digest.get("algorithm")))
         if name is None:
-            known = ", ".join(HASHES)
+            known = ", ".join(DIGEST_NAMES)
             raise SignatureError(f"messageDigest.algorithm: found {digest.get('algorithm')!r}, expected one of {known}")
         found = decoded(digest.get("digest"), "messageDigest.digest").hex()
         signature = decoded(message.get("signature"), "messageSignature.signature")
@@ -105,8 +110,10 @@ def _flat(document: Mapping[str, Json]) -> BlobBundle:
 
 
 def _known(name: Json) -> str:
-    if name not in HASHES.values():
-        raise SignatureError(f"spec.data.hash.algorithm: found {name!r}, expected one of {', '.join(HASHES.values())}")
+    if name not in DIGEST_NAMES.values():
+        raise SignatureError(
+            f"spec.data.hash.algorithm: found {name!r}, expected one of {', '.join(DIGEST_NAMES.values())}"
+        )
     return str(name)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from registry_tool.errors import InputError
 from registry_tool.signing.dsse import SignatureError
-from registry_tool.signing.statement import ALGORITHMS, IGNORED_ALWAYS, FilesStatement
+from registry_tool.signing.statement import DIGEST_ALGORITHMS, IGNORED_ALWAYS, FilesStatement
 from registry_tool.storage.files import FileProblem, Folder
 
 
@@ -35,7 +35,7 @@ def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") ->
                 if kind not in ("file", "folder"):
                     raise InputError(f"{base / name}: found a {kind}, expected files and folders only: remove it")
                 if kind == "file":
-                    found[name] = folder.digest(name, ALGORITHMS[algorithm])
+                    found[name] = folder.digest(name, DIGEST_ALGORITHMS[algorithm])
             return found
     except FileProblem as problem:
         raise InputError(f"{base}: {problem}") from problem

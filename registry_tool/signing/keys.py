@@ -25,9 +25,9 @@ from registry_tool.errors import InputError, WorldError
 from registry_tool.signing.dsse import SignatureError
 
 KEY_MAX_BYTES = 64 * 1024
-HASHES: dict[str, HashAlgorithm] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
+CURVE_HASHES: dict[str, HashAlgorithm] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
 NAMED_HASHES: dict[str, HashAlgorithm] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
-SUPPORTED = "an elliptic-curve key on P-256, P-384 or P-521, or an Ed25519 key"
+SUPPORTED_KEYS = "an elliptic-curve key on P-256, P-384 or P-521, or an Ed25519 key"
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -73,7 +73,7 @@ def load_private_key(path: Path, password: Callable[[], bytes | None]) -> Loaded
     except (ValueError, UnsupportedAlgorithm):
         raise InputError(f"{path}: the private key cannot be read: wrong password, or a damaged file") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
-        raise InputError(f"{path}: found a key of another algorithm, expected {SUPPORTED}")
+        raise InputError(f"{path}: found a key of another algorithm, expected {SUPPORTED_KEYS}")
     check_public_key(key.public_key(), str(path))
     warnings = []
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -101,9 +101,9 @@ def check_public_key(key: object, name: str) -> PublicKey:
     """The same key, if its algorithm is supported. Raises InputError."""
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in HASHES:
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in CURVE_HASHES:
         return key
-    raise InputError(f"{name}: found a key of another algorithm, expected {SUPPORTED}")
+    raise InputError(f"{name}: found a key of another algorithm, expected {SUPPORTED_KEYS}")
 
 
 def fingerprint(key: PublicKey) -> str:
@@ -120,7 +120,7 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
     """The signature over the data, with the hash that belongs to the key's curve."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(data)
-    return key.sign(data, ec.ECDSA(HASHES[key.curve.name]))
+    return key.sign(data, ec.ECDSA(CURVE_HASHES[key.curve.name]))
 
 
 def verify(key: PublicKey, signature: bytes, data: bytes, hash_name: str | None = None) -> None:
@@ -132,6 +132,8 @@ def verify(key: PublicKey, signature: bytes, data: bytes, hash_name: str | None 
         if isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, data)
         else:
-            key.verify(signature, data, ec.ECDSA(NAMED_HASHES[hash_name] if hash_name else HASHES[key.curve.name]))
+            key.verify(
+                signature, data, ec.ECDSA(NAMED_HASHES[hash_name] if hash_name else CURVE_HASHES[key.curve.name])
+            )
     except InvalidSignature:
         raise SignatureError("the signature does not hold: the content was changed, or another key signed it") from None

@@ -16,10 +16,14 @@ from registry_tool.signing.dsse import SignatureError, mapping, text
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.values import Json
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://model_signing/signature/v1.0"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 STATEMENT_MAX_BYTES = 64 * 2**20
-ALGORITHMS: Mapping[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake2b": hashlib.blake2b}  # of file digests
+# Of file digests.
+DIGEST_ALGORITHMS: Mapping[str, Callable[[], Any]] = {
+    "sha256": hashlib.sha256,
+    "blake2b": hashlib.blake2b,
+}
 IGNORED_ALWAYS = (".git", ".gitattributes", ".github", ".gitignore")  # the reference implementation's list
 
 
@@ -48,9 +52,9 @@ class FilesStatement:
             "ignore_paths": sorted(self.ignored),
         }
         document = {
-            "_type": STATEMENT,
+            "_type": STATEMENT_TYPE,
             "subject": [{"name": self.name, "digest": {"sha256": self.digest}}],
-            "predicateType": PREDICATE,
+            "predicateType": PREDICATE_TYPE,
             "predicate": {"serialization": serialization, "resources": resources},
         }
         return json.dumps(document, indent=2).encode()
@@ -58,7 +62,7 @@ class FilesStatement:
     @classmethod
     def from_bytes(cls, payload: bytes) -> FilesStatement:
         """Raises SignatureError, naming the field, for anything else than such a statement."""
-        document = read_statement(payload, PREDICATE)
+        document = read_statement(payload, PREDICATE_TYPE)
         predicate = mapping(document.get("predicate"), "predicate")
         serialization = mapping(predicate.get("serialization"), "predicate.serialization")
         if (method := serialization.get("method")) != "files":
@@ -67,8 +71,8 @@ class FilesStatement:
         if not isinstance(ignored, list) or not all(isinstance(path, str) for path in ignored):
             raise SignatureError("predicate.serialization.ignore_paths: expected a list of paths")
         algorithm = text(serialization.get("hash_type"), "predicate.serialization.hash_type")
-        if algorithm not in ALGORITHMS:
-            known = ", ".join(ALGORITHMS)
+        if algorithm not in DIGEST_ALGORITHMS:
+            known = ", ".join(DIGEST_ALGORITHMS)
             raise SignatureError(f"predicate.serialization.hash_type: found {algorithm!r}, expected one of {known}")
         resources = predicate.get("resources")
         if not isinstance(resources, list) or not resources:
@@ -86,7 +90,7 @@ def read_statement(payload: bytes, predicate: str) -> Mapping[str, Json]:
         document = mapping(parse(payload, max_bytes=STATEMENT_MAX_BYTES).value, "statement")
     except JsonProblem as problem:
         raise SignatureError(f"statement: it cannot be read: {problem}") from None
-    for field, expected in (("_type", STATEMENT), ("predicateType", predicate)):
+    for field, expected in (("_type", STATEMENT_TYPE), ("predicateType", predicate)):
         if document.get(field) != expected:
             raise SignatureError(f"{field}: found {document.get(field)!r}, expected {expected!r}")
     return document
@@ -106,7 +110,7 @@ def read_subject(document: Mapping[str, Json]) -> tuple[str, str]:
 
 def _digests(resources: Sequence[Json], algorithm: str) -> dict[str, str]:
     digests: dict[str, str] = {}
-    length = 2 * ALGORITHMS[algorithm]().digest_size  # hex digits
+    length = 2 * DIGEST_ALGORITHMS[algorithm]().digest_size  # hex digits
     for index, value in enumerate(resources):
         field = f"predicate.resources[{index}]"
         resource = mapping(value, field)

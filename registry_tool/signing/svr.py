@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from registry_tool.signing.dsse import SignatureError, mapping, text
-from registry_tool.signing.statement import STATEMENT, read_statement, read_subject
+from registry_tool.signing.statement import STATEMENT_TYPE, read_statement, read_subject
 from registry_tool.values import SHA256_PATTERN, Json
 
-PREDICATE = "https://in-toto.io/attestation/svr/v0.1"
-VERIFIER = "urn:registry-tool:gate:1"  # its number changes with what it verifies
+PREDICATE_TYPE = "https://in-toto.io/attestation/svr/v0.1"
+VERIFIER_ID = "urn:registry-tool:gate:1"  # its number changes with what it verifies
 PROMOTED, REPRODUCED = "REGISTRY_PROMOTED", "REGISTRY_REPRODUCED"
 PROPERTIES = {
     PROMOTED: "the pinned verdict promotes the subject by the policy, and its evidence was recomputed",
     REPRODUCED: "training again gave the same bytes, or predictions within tolerance; the result is stored",
 }
-PROPERTY = re.compile(r"[A-Z][A-Z0-9_]{0,127}\Z")
+PROPERTY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class VerificationResult:
     verdict: str
     time: datetime
     properties: tuple[str, ...]
-    verifier: str = VERIFIER
+    verifier: str = VERIFIER_ID
 
     def to_bytes(self) -> bytes:
         verifier = {
@@ -48,9 +48,9 @@ class VerificationResult:
             "verdict": {"digest": {"sha256": self.verdict}},
         }
         document = {
-            "_type": STATEMENT,
+            "_type": STATEMENT_TYPE,
             "subject": [{"name": self.subject, "digest": {"sha256": self.sha256}}],
-            "predicateType": PREDICATE,
+            "predicateType": PREDICATE_TYPE,
             "predicate": {
                 "verifier": verifier,
                 "timeCreated": self.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -62,12 +62,14 @@ class VerificationResult:
     @classmethod
     def from_bytes(cls, payload: bytes) -> VerificationResult:
         """Raises SignatureError, naming the field, for anything else than such a statement."""
-        document = read_statement(payload, PREDICATE)
+        document = read_statement(payload, PREDICATE_TYPE)
         name, digest = read_subject(document)
         predicate = mapping(document.get("predicate"), "predicate")
         verifier = mapping(predicate.get("verifier"), "predicate.verifier")
         properties = predicate.get("properties")
-        if not isinstance(properties, list) or not all(isinstance(p, str) and PROPERTY.match(p) for p in properties):
+        if not isinstance(properties, list) or not all(
+            isinstance(p, str) and PROPERTY_PATTERN.match(p) for p in properties
+        ):
             raise SignatureError("predicate.properties: expected a list of names in upper case")
         return cls(
             name,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from registry_tool.checks.attestations import (
-    GOOD,
+    REPRODUCED_OUTCOMES,
     Attestation,
     policy_digest,
     read_attestations,
@@ -21,7 +21,7 @@ from registry_tool.errors import RejectedError
 from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.manager import Plugins
 from registry_tool.signing.bundle import Trust
-from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER, VerificationResult
+from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER_ID, VerificationResult
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.values import EMPTY, Entry
@@ -57,7 +57,7 @@ class Attestations:
 
 
 def attest(
-    path: Path, plugins: Plugins, entry_id: str, signer: Signer, time: datetime, verifier: str = VERIFIER
+    path: Path, plugins: Plugins, entry_id: str, signer: Signer, time: datetime, verifier: str = VERIFIER_ID
 ) -> Attested:
     """Sign what the verdict of a production entry says, after everything was checked again.
 
@@ -98,7 +98,7 @@ def _result(view: VerifiedEntry, time: datetime, verifier: str) -> VerificationR
     document = view.pinned_document(promotion["verdict"], promotion["sha256"], "promotion", "sha256")
     if isinstance(document, Finding):
         raise RejectedError(f"{entry.id}: {document}")
-    reproduced = set(read_reproductions(view)[0].values()) & set(GOOD)
+    reproduced = set(read_reproductions(view)[0].values()) & set(REPRODUCED_OUTCOMES)
     properties = (PROMOTED, REPRODUCED) if reproduced else (PROMOTED,)
     policy = policy_digest(document.value)
     return VerificationResult(

@@ -10,8 +10,8 @@ from registry_tool.errors import InputError
 from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, write_atomic
 from registry_tool.storage.lock import locked
 
-IGNORED = f"{LOCK_NAME}\n{STAGING_PREFIX}*\n"  # `git add` leaves the lock and staging out
-ATTRIBUTES = "# Digests pin these bytes: git is to convert no line ending.\n* -text\n"
+GITIGNORE_LINES = f"{LOCK_NAME}\n{STAGING_PREFIX}*\n"  # `git add` leaves the lock and staging out
+GITATTRIBUTES_LINES = "# Digests pin these bytes: git is to convert no line ending.\n* -text\n"
 
 
 def init(path: Path) -> None:
@@ -26,6 +26,6 @@ def init(path: Path) -> None:
 
 def prepare(folder: Path) -> None:
     """Tell git what to ignore in a new registry's folder and to convert nothing; files that are there stay."""
-    for name, text in ((".gitignore", IGNORED), (".gitattributes", ATTRIBUTES)):
+    for name, text in ((".gitignore", GITIGNORE_LINES), (".gitattributes", GITATTRIBUTES_LINES)):
         if not os.path.lexists(folder / name):
             write_atomic(folder / name, text.encode())

@@ -25,9 +25,9 @@ from registry_tool.toolkit import output_file
 from registry_tool.values import Json
 from registry_tool.workflows.validate import Validation
 
-VERSION = 1
-MAKE = "make it with `registry known-findings write`"
-FIELDS = ("code", "entry", "file", "pointer", "found")
+FORMAT_VERSION = 1
+MAKE_HINT = "make it with `registry known-findings write`"
+IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 NEVER_LISTED = frozenset(f"{FAMILIES['Promotion']} {FAMILIES['Changes']}".split())  # first words of codes
 
 Identity = tuple[str | None, ...]  # the values of FIELDS
@@ -69,8 +69,8 @@ def document(result: Validation) -> dict[str, Json]:
         raise InputError(f"{result.loaded.findings[0]}: findings of a registry that cannot be read cannot be listed")
     found = sorted((_identity(item, result) for item in result.findings if listable(item)), key=repr)
     return {
-        "known_findings_version": VERSION,
-        "findings": [dict(zip(FIELDS, each, strict=True)) for each in found],
+        "known_findings_version": FORMAT_VERSION,
+        "findings": [dict(zip(IDENTITY_FIELDS, each, strict=True)) for each in found],
     }
 
 
@@ -90,7 +90,7 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
     """
     if place is None or revision is None:
         if not file.is_file():
-            raise InputError(f"--known-findings {file}: file not found: {MAKE}")
+            raise InputError(f"--known-findings {file}: file not found: {MAKE_HINT}")
         return KnownFindings(str(file), _parsed(str(file), file.read_bytes()))
     absolute = Path(os.path.abspath(file))
     if not absolute.is_relative_to(place.top):
@@ -141,7 +141,7 @@ def _parsed(where: str, data: bytes) -> Counter[Identity]:
     try:
         value = parse(data).value
     except JsonProblem as problem:
-        raise InputError(f"--known-findings {where}: {problem}: {MAKE}") from problem
+        raise InputError(f"--known-findings {where}: {problem}: {MAKE_HINT}") from problem
     if found := schema.violations(value, schemas.load("known_findings")):
-        raise InputError(f"--known-findings {where}: {found[0]}: {MAKE}")
-    return Counter(tuple(each[name] for name in FIELDS) for each in value["findings"])
+        raise InputError(f"--known-findings {where}: {found[0]}: {MAKE_HINT}")
+    return Counter(tuple(each[name] for name in IDENTITY_FIELDS) for each in value["findings"])

@@ -96,7 +96,7 @@ def outcome(path: Path, columns: Columns, batch_rows: int) -> list[Any]:
 
 def both(path: Path, columns: Columns, batch_rows: int, block: int = 1 << 20) -> tuple[list[Any], list[Any]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "BLOCK", block)
+        patch.setattr(columnar, "BLOCK_BYTES", block)
         ours = outcome(path, columns, batch_rows)
         patch.setitem(sys.modules, "pyarrow", None)
         return ours, outcome(path, columns, batch_rows)
@@ -179,6 +179,6 @@ def test_an_odd_spelling_does_not_end_the_reading(tmp_path: Path) -> None:
 
 def both_numbers(path: Path, block: int) -> list[float]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "BLOCK", block)
+        patch.setattr(columnar, "BLOCK_BYTES", block)
         batches = read_rows(path, lambda names: COLUMNS[0], 700)
         return [number for batch in batches for number in batch.numbers["a"].tolist()]

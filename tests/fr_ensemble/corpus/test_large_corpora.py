@@ -39,7 +39,7 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columnar, "BLOCK", BLOCK)
+    monkeypatch.setattr(columnar, "BLOCK_BYTES", BLOCK)
 
 
 def peak(work: Callable[[], object]) -> int:

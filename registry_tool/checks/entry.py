@@ -13,7 +13,7 @@ from registry_tool.checks.signatures import check_signatures
 from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, Severity
-from registry_tool.legacy.manifests import check_joined
+from registry_tool.legacy.members import check_pinned_members
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import KIND_UNKNOWN
 from registry_tool.values import Registry
@@ -81,7 +81,7 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust
     if prober is not None:
         found, models = check_models(read, inspection.plugins.kinds[read.entry.kind], inspection.registry, prober)
         findings += found
-        findings += check_joined(read) if read.entry.manifest else []
+    findings += check_pinned_members(read, inspection) if read.entry.manifest else []
     findings += check_promotion(read, inspection)  # before any plugin could touch its view
     findings += check_beside(read, inspection.policy(read.entry.kind), trust)
     findings += inspection.plugins.findings(read, inspection.level)

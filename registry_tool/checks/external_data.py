@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
 
-from registry_tool.documents.entries import VerifiedEntry
+from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.legacy.manifests import MIGRATE_HINT
@@ -32,7 +33,7 @@ EXTERNAL_UNPINNED = FindingRule(
     why="The weights can be replaced or zeroed while every digest matches.",
     message="unpinned external data {file}",
     expected="a sha256",
-    hint="add its path, sha256 and bytes to `external_data` of the entry",
+    hint="add its path, sha256 and bytes to `external_data` of the entry: the finding prints the object",
     example="model.onnx.data",
 )
 EXTERNAL_UNREADABLE = FindingRule(
@@ -90,9 +91,7 @@ def check_external(
         elif weak_pins and all(tensor.checksum for tensor in tensors):
             yield _read_weakly_pinned(view, path, tensors, stored, place)
         else:
-            yield EXTERNAL_UNPINNED.at(
-                place, found="none", hint=MIGRATE_HINT if weak_pins else None, file=show(location)
-            )
+            yield _unpinned(view, path, location, weak_pins, place)
         if location not in stored:
             continue
         total, room = sum(tensor.size for tensor in tensors), len(stored[location])
@@ -107,6 +106,20 @@ def check_external(
                 found = f"{length} bytes at {tensor.offset} of {room}"
                 subject = f"the values of {show(tensor.tensor)} in {show(location)}"
                 yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=subject)
+
+
+def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, place: InFile) -> Finding:
+    """With the object to paste, where the file is there."""
+    try:
+        data = view.files.read_unpinned(path)
+    except FileProblem as problem:
+        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(problem))
+    base = posixpath.dirname(view.entry.manifest or "")
+    pin = {"path": posixpath.relpath(path, base or "."), "sha256": sha256_of(data), "bytes": len(data)}
+    where = "the manifest" if view.entry.manifest else "`external_data` of the entry"
+    text = json.dumps(pin).replace("{", "{{").replace("}", "}}")  # a hint is a format
+    hint = MIGRATE_HINT if weak_pins else f"if these are the right weights, add {text} to {where}"
+    return EXTERNAL_UNPINNED.at(place, found="none", hint=hint, file=show(location))
 
 
 def _read_weakly_pinned(

@@ -17,7 +17,7 @@ from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
-from registry_tool.legacy.manifests import OPSET_DISAGREES
+from registry_tool.legacy.members import OPSET_DISAGREES
 from registry_tool.onnx_summary import NonFinite, OnnxError, OnnxSummary, Port
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
 from registry_tool.sandbox.probed import ALLOCATION, EXPORT_AGAIN_HINT, LOOP, NEWER, PROBED_RULES

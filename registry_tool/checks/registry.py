@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from posixpath import dirname, join, normpath
 from typing import TYPE_CHECKING
 
 from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.inventory import check_inventory, list_files, one_name
+from registry_tool.checks.inventory import UNREGISTERED, check_inventory, list_files, one_name
+from registry_tool.checks.named import NamedFile, check_named, named_files
 from registry_tool.checks.signatures import check_signers
 from registry_tool.checks.workers import answers, count_processes, slices_of
-from registry_tool.documents.entries import ReadEntry, VerifiedEntry
+from registry_tool.documents.entries import ONNX_MAX_BYTES, ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Level, Progress
@@ -102,7 +103,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
     repeated = dict(_check_ids(loaded))
     task = replace(task, repeated=frozenset(repeated))
     findings = [*repeated.values(), *_check_alike(loaded)]
-    known = {loaded.name}
+    seen = _Seen({loaded.name})
     processes = count_processes(task.weight(inspection))
     slices = slices_of(count, processes)
     if progress:
@@ -112,27 +113,63 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
         declared = [*check_declared(inspection.folder, loaded, task.trust), *check_unknown_fields(loaded)]
         declared += check_signers(inspection.folder, loaded)
         items = list_files(inspection.folder)
-        for numbers, (found, paths) in zip(slices, found_by_slice, strict=True):
+        for numbers, (found, more) in zip(slices, found_by_slice, strict=True):
             findings += found
-            known.update(paths)
+            seen.add(more)
             if progress:
                 progress("entries", numbers.stop, count)
     if registry.schema_version < 2 and not loaded.findings:
-        unpinned, seen = check_unpinned_manifests(inspection)
+        unpinned, paths = check_unpinned_manifests(inspection)
         findings += unpinned
-        known |= seen
+        seen.paths |= paths
     findings += declared
     if isinstance(items, Finding):
         findings.append(items)
     elif not loaded.findings:
-        findings += check_inventory(items, known, registry)
+        bundles = {str(entry.document.get("sigstore_bundle")) for entry in registry.entries}
+        files = {item.path for item in items if item.kind != "folder"}
+        findings += check_named(seen.named, seen.paths | bundles, files)
+        left = [item for item in items if not any(item.path.startswith(folder) for folder in seen.unread)]
+        for finding in check_inventory(left, seen.paths, registry):
+            if not _is_read(finding, seen.paths, inspection):
+                findings.append(finding)
     return findings
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What entries account for. paths: their files. named: what their documents name. unread: the folders of manifests
+    that cannot be read, of which nobody knows what belongs there."""
+
+    paths: set[str] = field(default_factory=set)
+    named: list[NamedFile] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+
+    def add(self, more: _Seen) -> None:
+        self.paths |= more.paths
+        self.named += more.named
+        self.unread |= more.unread
+
+
+def _is_read(finding: Finding, listed: Iterable[str], inspection: Inspection) -> bool:
+    """Whether a listed model names this unregistered file as one with its weights, by the bytes in which ONNX does."""
+    path = finding.file or ""
+    if finding.code != UNREGISTERED.code or path.endswith(".onnx"):
+        return False
+    for onnx in (name for name in listed if name.endswith(".onnx")):
+        folder = f"{dirname(onnx)}/" if "/" in onnx else ""
+        name = path.removeprefix(folder).encode()
+        if path.startswith(folder) and len(name) < 128:
+            with suppress(FileProblem):
+                if b"location\x12" + bytes([len(name)]) + name in inspection.folder.read(onnx, ONNX_MAX_BYTES):
+                    return True
+    return False
 
 
 @contextmanager
 def _checker(
     inspection: Inspection, task: _Task, *, alone: bool
-) -> Iterator[Callable[[range], tuple[list[Finding], list[str]]]]:
+) -> Iterator[Callable[[range], tuple[list[Finding], _Seen]]]:
     """What a process does with a slice of the entries; beside others it has a prober of its own."""
     with Prober() if inspection.prober is None or not alone else nullcontext(inspection.prober) as prober:
         if inspection.prober is not None:
@@ -142,22 +179,26 @@ def _checker(
         yield lambda numbers: _check_some(inspection, numbers, task)
 
 
-def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> tuple[list[Finding], list[str]]:
-    """The findings on some entries, and the files that these account for."""
+def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> tuple[list[Finding], _Seen]:
+    """The findings on some entries, and what these account for."""
     findings: list[Finding] = []
-    paths: list[str] = []
+    seen = _Seen()
     for index in numbers:
         if index in task.repeated:
-            paths.append(inspection.registry.entries[index].path)
+            seen.paths.add(inspection.registry.entries[index].path)
             continue
         here = inspection.quick() if index in task.unchanged else inspection
         entry = here.verify(index)
         if found := check_entry(entry, here, task.trust):
             findings += located(found, entry.documents)
-        paths += [a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values()]
-        paths += entry.documents
-        paths += _usual_external(entry) if here.level is Level.QUICK else _external(entry)
-    return findings, paths
+        seen.paths.update(a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values())
+        seen.paths.update(entry.documents)
+        seen.paths.update(_usual_external(entry) if here.level is Level.QUICK else _external(entry))
+        if isinstance(entry, VerifiedEntry):
+            seen.named += named_files(entry)
+        elif entry.entry.manifest is not None and entry.manifest is None and "/" in entry.entry.manifest:
+            seen.unread.add(f"{dirname(entry.entry.manifest)}/")
+    return findings, seen
 
 
 def _external(entry: ReadEntry) -> Iterator[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry_tool.documents.entries import sha256_of
-from registry_tool.legacy.manifests import SHARED_FIELDS, json_files
+from registry_tool.legacy.manifests import json_files
+from registry_tool.legacy.members import SHARED_FIELDS
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
@@ -132,9 +133,9 @@ def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -
 def _corrections(manifest: UnpinnedManifest, members: Sequence[TakenMember]) -> Iterator[tuple[str, Json]]:
     """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them."""
     for key, theirs in SHARED_FIELDS:
-        first, *others = [member.sidecar.get(theirs) for member in members]
-        if first is not None and first != manifest.document.get(key) and all(value == first for value in others):
-            yield key, first
+        values = [member.sidecar[theirs] for member in members if member.sidecar.get(theirs) is not None]
+        if values and values[0] != manifest.document.get(key) and all(value == values[0] for value in values):
+            yield key, values[0]
 
 
 def _common_fields(rows: Sequence[Entry]) -> Iterator[tuple[str, Json]]:

@@ -26,6 +26,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from posixpath import dirname, join
 
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
@@ -145,10 +146,21 @@ def _missing(view: EntryView) -> Finding:
 
 def _repeated_fields(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
     """What the registry and the sidecar both say must be the same."""
+    folder = dirname(view.entry.onnx or "")
     for name in REPEATED_FIELDS:
-        if name in sidecar and name in view.entry.document and sidecar[name] != view.entry.document[name]:
+        if name in sidecar and name in view.entry.document:
             found, expected = sidecar[name], view.entry.document[name]
-            yield SIDECAR_DISAGREES.at(view, f"/{name}", found=found, expected=expected, field=name)
+            if expected not in (found, _from_root(name, found, folder)):
+                yield SIDECAR_DISAGREES.at(view, f"/{name}", found=found, expected=expected, field=name)
+
+
+def _from_root(name: str, value: Json, folder: str) -> Json:
+    """What a sidecar in a folder says relative to itself, as the registry says it."""
+    if name == "onnx" and isinstance(value, str):
+        return join(folder, value)
+    if name == "external_data" and isinstance(value, list):
+        return [{**pin, "path": join(folder, str(pin.get("path")))} for pin in value if isinstance(pin, Mapping)]
+    return value
 
 
 def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
@@ -201,8 +213,9 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
         return  # the core says what is wrong with it
     for rule, word, values in ((SIDECAR_INPUTS, "input", summary.inputs), (SIDECAR_OUTPUTS, "output", summary.outputs)):
         place, names = _first(sidecar, f"{word}_names", f"{word}_name")
-        names = [names] if isinstance(names, str) else names
         real = [value.name for value in values]
+        if isinstance(names, str):  # `input_name` of several is the first
+            names, real = [names], real[:1]
         if place and names != real:
             yield rule.at(view, place, found=names, expected=real)
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}

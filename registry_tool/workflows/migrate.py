@@ -38,11 +38,9 @@ RESOLUTIONS = {  # code of a finding on the old registry -> what the migration d
     "loose-smoke-mismatch": "the entry is smoke: no evidence came along",
     "loose-sidecar-disagrees": "what the members' sidecars say was taken",
     "loose-codec-width": "the vocabulary of the members' sidecars was taken",
-    "loose-member-disagrees": "what the registry says was taken",
-    "digest-mismatch": "the registry's pin was taken; what the manifest measured, it measured on other members",
+    "loose-member-disagrees": "the registry's was taken; what the manifest measured, it measured on other members",
 }
 RESOLVED_BY_JOINING = (
-    "digest-mismatch",
     "loose-smoke-mismatch",
     "loose-sidecar-disagrees",
     "loose-codec-width",

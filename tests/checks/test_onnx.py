@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import pickle
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from tiny_models import FLOAT, codes, entry, external, findings, model, sidecar,
 from registry_tool.checks.registry import check
 from registry_tool.documents.store import load
 from registry_tool.findings import Finding, Severity
-from registry_tool.hookspec import Hooks, Kind, hookimpl
+from registry_tool.hookspec import Hooks, Kind, Level, hookimpl
 from registry_tool.plugins import single_models
 from registry_tool.plugins.manager import Plugins
 
@@ -312,6 +313,35 @@ def test_unpinned_external_data_is_an_error(tmp_path: Path, version: int, hint: 
     found = findings(tmp_path, entry(tmp_path, external("w.data")), version=version)
     assert codes(found) == {"onnx-external-unpinned"}  # and not unregistered too: the model reads it
     assert hint in next(f.hint or "" for f in found if f.code == "onnx-external-unpinned")
+
+
+def test_the_object_that_pins_external_data_can_be_pasted(tmp_path: Path) -> None:
+    """The hint of an unpinned file holds the JSON that makes the entry valid."""
+    write(tmp_path, "deep/w.data", np.arange(6, dtype="<f4").tobytes())
+    row = entry(tmp_path, external("w.data"), "deep/m", id="m")
+    (found,) = findings(tmp_path, row, version=2)
+    text = str(found.hint)
+    pin = json.loads(text[text.index("{") : text.index("}") + 1])
+    assert findings(tmp_path, row | {"external_data": [pin]}, version=2) == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_external_data_that_is_not_there_is_not_said_to_be_pinned_by_a_command(tmp_path: Path, version: int) -> None:
+    """The file has to be restored first: no command pins what is gone."""
+    (found,) = findings(tmp_path, entry(tmp_path, external("w.data")), version=version)
+    assert (found.code, "migrate" in str(found.hint)) == ("onnx-external-unreadable", False)
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("name", ["w.bin", "w.onnx.data", "deep/w.safetensors"])
+def test_a_file_that_a_listed_model_reads_is_not_called_unregistered(tmp_path: Path, level: Level, name: str) -> None:
+    """At no level; another one beside it is, though its name is in the model's texts."""
+    write(tmp_path, name, bytes(24))
+    write(tmp_path, "stray.bin", bytes(24))
+    made = external(name)
+    made.doc_string = "stray.bin"
+    found = findings(tmp_path, entry(tmp_path, made), level=level)
+    assert [f.file for f in found if f.code == "file-unregistered"] == ["stray.bin"]
 
 
 @pytest.mark.parametrize("version", [1, 2])

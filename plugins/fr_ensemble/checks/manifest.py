@@ -104,6 +104,8 @@ def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
     """What a manifest says twice, and numbers that mean nothing; version-1 manifests too."""
     members = manifest["members"]
     yield from check_equal(view, SIZE, "/ensemble_size", manifest["ensemble_size"], len(members))
+    if len(members) < 2:
+        yield SIZE.at(view, "/members", found=len(members), expected="at least 2: one alone has no sigma")
     for key in ("seed", "id", "onnx", "sha256"):
         seen: dict[Any, int] = {}
         for index, member in enumerate(members):

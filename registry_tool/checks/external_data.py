@@ -113,7 +113,7 @@ def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, pl
     try:
         data = view.files.read_unpinned(path)
     except FileProblem as problem:
-        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(problem))
+        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(str(problem)))
     base = posixpath.dirname(view.entry.manifest or "")
     pin = {"path": posixpath.relpath(path, base or "."), "sha256": sha256_of(data), "bytes": len(data)}
     where = "the manifest" if view.entry.manifest else "`external_data` of the entry"

@@ -283,6 +283,8 @@ def make_files() -> None:
         folder = f"file-unregistered--{name.replace('/', '-').replace('.', '-')}"
         files = {"m.onnx": PLAIN, name: PLAIN}
         invalid(folder, registry(ENTRY), files, file=name, pointer=None, severity="warning")
+    words = {"m.onnx": PLAIN, "words.txt": b"x"}
+    invalid("file-named-unpinned", entry(notes="words.txt"), words, pointer="/models/0/notes", severity="warning")
     run = {"m.onnx": PLAIN, "old/0123456789ab/manifest.json": b"{}"}
     invalid("folder-unused", registry(ENTRY), run, file="old/0123456789ab", pointer=None, severity="note")
     invalid(

@@ -131,7 +131,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
         findings += check_named(seen.named, seen.paths | bundles, files)
         left = [item for item in items if not any(item.path.startswith(folder) for folder in seen.unread)]
         for finding in check_inventory(left, seen.paths, registry):
-            if not _is_read(finding, seen.paths, inspection):
+            if not _is_read(finding, seen.unparsed, inspection):
                 findings.append(finding)
     return findings
 
@@ -139,24 +139,26 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
 @dataclass(slots=True)
 class _Seen:
     """What entries account for. paths: their files. named: what their documents name. unread: the folders of manifests
-    that cannot be read, of which nobody knows what belongs there."""
+    that cannot be read: what belongs there is not known. unparsed: ONNX files whose graph was not looked at."""
 
     paths: set[str] = field(default_factory=set)
     named: list[NamedFile] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+    unparsed: set[str] = field(default_factory=set)
 
     def add(self, more: _Seen) -> None:
         self.paths |= more.paths
         self.named += more.named
         self.unread |= more.unread
+        self.unparsed |= more.unparsed
 
 
-def _is_read(finding: Finding, listed: Iterable[str], inspection: Inspection) -> bool:
-    """Whether a listed model names this unregistered file as one with its weights, by the bytes in which ONNX does."""
+def _is_read(finding: Finding, models: Iterable[str], inspection: Inspection) -> bool:
+    """Whether one of these models names an unregistered file as one with its weights: by the bytes of that field."""
     path = finding.file or ""
     if finding.code != UNREGISTERED.code or path.endswith(".onnx"):
         return False
-    for onnx in (name for name in listed if name.endswith(".onnx")):
+    for onnx in models:
         folder = f"{dirname(onnx)}/" if "/" in onnx else ""
         name = path.removeprefix(folder).encode()
         if path.startswith(folder) and len(name) < 128:
@@ -194,6 +196,8 @@ def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> 
         seen.paths.update(a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values())
         seen.paths.update(entry.documents)
         seen.paths.update(_usual_external(entry) if here.level is Level.QUICK else _external(entry))
+        if here.level is Level.QUICK or not isinstance(entry, VerifiedEntry):
+            seen.unparsed.update(a.path for a in entry.artifacts.values() if a.path.endswith(".onnx"))
         if isinstance(entry, VerifiedEntry):
             seen.named += named_files(entry)
         elif entry.entry.manifest is not None and entry.manifest is None and "/" in entry.entry.manifest:

@@ -15,7 +15,7 @@ from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFi
 from registry_tool.hookspec import EntryView, GateRequest, Level
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Entry, Evidence, Json, Policy, Verdict
+from registry_tool.values import Entry, Evidence, Json, Policy, Registry, Verdict
 
 DEMOTE_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
 
@@ -134,8 +134,19 @@ def compares(answer: Mapping[str, Json]) -> bool:
     return isinstance(against, Mapping) and "incumbent" in against
 
 
-def find_incumbent(kind: str, inspection: Inspection, entry_id: str | None) -> VerifiedEntry | None:
-    """The entry of a kind to compare with; None for no id.
+def refuse_itself(entry_id: str, incumbent: str | None) -> None:
+    """Raises InputError for an entry that is to be compared with itself: no difference shows nothing."""
+    if entry_id == incumbent:
+        raise InputError(
+            f"incumbent: found {entry_id} itself, expected another entry: name another one, or give the one that was "
+            "trained again a new id"
+        )
+
+
+def find_incumbent(
+    kind: str, inspection: Inspection, entry_id: str | None, base: Registry | None = None
+) -> VerifiedEntry | None:
+    """The entry of a kind to compare with; None for no id. base: as it was there, where it was changed since.
 
     Raises InputError for an id that the kind does not have, RejectedError for an entry that does not verify.
     """
@@ -145,10 +156,13 @@ def find_incumbent(kind: str, inspection: Inspection, entry_id: str | None) -> V
     if entry_id not in alike:
         known = ", ".join(alike)
         raise InputError(f"incumbent: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
-    found = inspection.verify(alike[entry_id])
+    before, index = base.entry(entry_id) if base is not None else None, alike[entry_id]
+    changed = before is not None and before.sha256 != inspection.registry.entries[index].sha256
+    found = inspection.verify_older(before) if before is not None and changed else inspection.verify(index)
     if isinstance(found, BrokenEntry):
         raise RejectedError(
-            f"incumbent: {entry_id} cannot be compared with: {found.findings[0]}: run `registry validate`"
+            f"incumbent: {entry_id} {'at the base ' * changed}cannot be compared with: {found.findings[0]}: "
+            + ("restore its files" if changed else "run `registry validate`")
         )
     return found
 

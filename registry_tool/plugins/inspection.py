@@ -11,7 +11,7 @@ from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
-from registry_tool.values import Policy, Registry
+from registry_tool.values import Entry, Policy, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,12 @@ class Inspection:
     def verify(self, index: int) -> VerifiedEntry | BrokenEntry:
         """The entry with this number in the registry."""
         entry = self.registry.entries[index]
-        row = InFile(self.loaded.name, entry.id, f"/models/{self.loaded.places[index]}")
+        return self._verify(entry, InFile(self.loaded.name, entry.id, f"/models/{self.loaded.places[index]}"))
+
+    def verify_older(self, entry: Entry) -> VerifiedEntry | BrokenEntry:
+        """An entry of the registry at a base, whose files are still in the folder: their digests are in their paths."""
+        return self._verify(entry, InFile(self.loaded.name, entry.id, ""))
+
+    def _verify(self, entry: Entry, row: InFile) -> VerifiedEntry | BrokenEntry:
         max_bytes: int = self.policy(entry.kind).extra.get("max_file_bytes", ONNX_MAX_BYTES)
         return verify_entry(self.reader, entry, row, max_bytes)

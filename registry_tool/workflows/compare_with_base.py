@@ -316,7 +316,7 @@ class _Comparer:
         if errors or isinstance(view, BrokenEntry):
             return self._hold(entry, why, errors)
         if "verdict" in promotion:
-            return judge_entry(view, self.inspection)
+            return judge_entry(view, self.inspection, base=self.before)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
         if self.after.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:

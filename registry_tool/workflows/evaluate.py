@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from registry_tool.checks.promotion import compares, find_incumbent
+from registry_tool.checks.promotion import compares, find_incumbent, refuse_itself
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Batch,
@@ -24,6 +24,7 @@ def evaluate(
     """Measure an entry on new data, compared with another one where `incumbent` names it."""
     with inspected(usable(path), plugins) as inspection:
         view = verified(inspection, entry_id)
+        refuse_itself(entry_id, incumbent)
         request = replace(request, incumbent=find_incumbent(view.entry.kind, inspection, incumbent))
         answer = plugins.evaluate(view, request)
     if answer is None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from registry_tool.checks.policy import judge, summary_policy
-from registry_tool.checks.promotion import find_incumbent, is_random, measure
+from registry_tool.checks.promotion import find_incumbent, is_random, measure, refuse_itself
 from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.errors import InputError, RejectedError
@@ -45,15 +45,22 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
     incumbent: another one than the policy's to compare with; the verdict then says so in its policy.
     """
     with inspected(usable(path), plugins) as inspection:
-        return judge_entry(verified(inspection, entry_id), inspection, incumbent)
+        view = verified(inspection, entry_id)
+        refuse_itself(entry_id, incumbent or inspection.policy(view.entry.kind).incumbent)
+        return judge_entry(view, inspection, incumbent)
 
 
-def judge_entry(view: VerifiedEntry, inspection: Inspection, incumbent: str | None = None) -> Judgement:
-    """By the registry's policy and the evidence that the entry pins."""
+def judge_entry(
+    view: VerifiedEntry, inspection: Inspection, incumbent: str | None = None, base: Registry | None = None
+) -> Judgement:
+    """By the registry's policy and the evidence that the entry pins.
+
+    base: the registry that the incumbent is taken from, so that one that is trained again is not compared with itself.
+    """
     policy, plugins = inspection.policy(view.entry.kind), inspection.plugins
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
-    found = find_incumbent(view.entry.kind, inspection, policy.incumbent)
+    found = find_incumbent(view.entry.kind, inspection, policy.incumbent, base)
     evidence = measure(view, plugins, GateRequest(incumbent=found))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.policy import signatures_missing
-from registry_tool.checks.promotion import is_random
+from registry_tool.checks.promotion import is_random, refuse_itself
 from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
@@ -63,6 +63,7 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
                 return _flip_by_hand(view, inspection, reason)
             if reason:
                 raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
+            refuse_itself(entry_id, inspection.policy(entry.kind).incumbent)
             judgement = judge_entry(view, inspection)
             if not judgement.verdict.promotes:
                 return Flip(entry, judgement)

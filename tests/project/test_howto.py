@@ -87,7 +87,7 @@ def test_train(tmp_path: Path) -> None:
     aside, train = (set(pq.read_table(tmp_path / f"{name}.parquet")["src"].to_pylist()) for name in ("aside", "train"))
     assert (len(aside), len(train), aside & train) == (5, 17, set())
     assert said.count("HOLD") == 2
-    assert "rmse_vs_incumbent_high" in said
+    assert "rmse_vs_incumbent_t_high" in said
     assert all(f"src={name}" in said for name in aside)
     assert (tmp_path / "sharp.html").is_file()
 

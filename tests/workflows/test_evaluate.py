@@ -106,16 +106,18 @@ def test_a_kind_that_does_not_compare_says_so(
             return Evidence({"plcc": 1.0}, sha256="0" * 64, details=answer)
 
     plugins, where = with_plugin(Alone()), ("--smoke", "--registry", thumb.path)
-    ran = registry("evaluate", "t", *where, "--against", "t", plugins=plugins)
+    other = dict(thumb.entry, id="u")
+    thumb.edit(lambda document: document["models"].append(other))
+    ran = registry("evaluate", "t", *where, "--against", "u", plugins=plugins)
     assert ran.code == (0 if compared else 2)
     expected = (
-        "" if compared else "registry: --incumbent: found no comparison with t, expected a kind whose plugin compares"
+        "" if compared else "registry: --incumbent: found no comparison with u, expected a kind whose plugin compares"
     )
     assert ran.err.startswith(expected)
     assert ran.err.count("\n") == (not compared)
     assert registry("evaluate", "t", *where, plugins=plugins).code == 0
-    beside, alone = (registry("gate", "t", *where[1:], *more, plugins=plugins) for more in (("--against", "t"), ()))
-    assert ("incumbent t: found no comparison" in beside.out) == (not compared)
+    beside, alone = (registry("gate", "t", *where[1:], *more, plugins=plugins) for more in (("--against", "u"), ()))
+    assert ("incumbent u: found no comparison" in beside.out) == (not compared)
     assert "found no comparison" not in alone.out
 
 

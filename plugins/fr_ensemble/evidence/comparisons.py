@@ -11,7 +11,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse
+from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse, t_interval
 from registry_tool.toolkit import Columns, read_rows
 
 VMAF_COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
@@ -117,18 +117,22 @@ class Comparison:
         """The difference's 95 % paired bootstrap interval: draws are of sources, each with both its errors."""
         return bootstrap_interval(self.entry_rmse - self.baseline_rmse)
 
+    @property
+    def t_bounds(self) -> tuple[float, float]:
+        """The same by Student's t, which holds its level at few sources; NaN below six."""
+        return t_interval(self.entry_rmse - self.baseline_rmse)
+
     def to_dict(self) -> dict[str, Any]:
         """As in `evaluate --format json`; null for what one source cannot show."""
         correlation = float(self.baseline_plcc.mean())
-        low, high = self.bounds
+        ends = zip(("low", "high", "t_low", "t_high"), (*self.bounds, *self.t_bounds), strict=True)
         by_source = zip(self.sources, self.entry_rmse.tolist(), self.baseline_rmse.tolist(), strict=True)
         return {
             "rmse": float(self.entry_rmse.mean()),
             "baseline_rmse": float(self.baseline_rmse.mean()),
             "baseline_plcc": correlation if np.isfinite(correlation) else None,
             "difference": self.difference,
-            "difference_low": low if np.isfinite(low) else None,
-            "difference_high": high if np.isfinite(high) else None,
+            **{f"difference_{name}": end if np.isfinite(end) else None for name, end in ends},
             "by_source": {name: {"rmse": entry, "baseline_rmse": baseline} for name, entry, baseline in by_source},
         }
 

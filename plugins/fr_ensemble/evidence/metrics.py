@@ -20,7 +20,7 @@ from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrat
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
-from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error
+from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error, t_interval
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
@@ -57,6 +57,10 @@ class MetricInputs:
     @cached_property
     def plcc_bounds(self) -> tuple[float, float]:
         return bootstrap_interval(self.scores.plcc.mean(axis=0)) if self.oof is not None else (math.nan, math.nan)
+
+    @cached_property
+    def plcc_t_bounds(self) -> tuple[float, float]:
+        return t_interval(self.scores.plcc.mean(axis=0)) if self.oof is not None else (math.nan, math.nan)
 
     @cached_property
     def coverage(self) -> Mapping[float, Float64]:
@@ -122,6 +126,10 @@ def _source_metrics() -> Iterator[Metric]:
             2,
             partial(_plcc_bound, place),
         )
+    for place, end in enumerate(("lower", "upper")):
+        meaning = f"{end} end of the 95 % interval over sources of mean_plcc by Student's t; none below six sources"
+        name = f"mean_plcc_t_{INTERVAL_ENDS[place]}"
+        yield Metric(name, "", HIGHER, meaning, NEEDS_PREDICTIONS, 4, partial(_plcc_t_bound, place))
     meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
     yield Metric("sigma_ratio", "", HIGHER, meaning, NEEDS_PREDICTIONS, 2, _sigma_ratio)
     meaning = "Pearson's correlation over all held-out rows together, the lowest seed's; a source's offset lowers it"
@@ -163,6 +171,10 @@ def _comparison_metrics() -> Iterator[Metric]:
             meaning = f"{end} end of the 95 % paired bootstrap interval over sources of {name}"
             of = partial(_difference_bound, other, place)
             yield Metric(f"{name}_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
+        for place, end in enumerate(("lower", "upper")):
+            meaning = f"{end} end of the 95 % interval over sources of {name} by Student's t; none below six sources"
+            of = partial(_difference_t_bound, other, place)
+            yield Metric(f"{name}_t_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 4, of)
 
 
 def _in_sample_ratio(is_complete: bool, inputs: MetricInputs) -> float:
@@ -174,6 +186,10 @@ def _in_sample_ratio(is_complete: bool, inputs: MetricInputs) -> float:
 
 def _plcc_bound(place: int, inputs: MetricInputs) -> float:
     return inputs.plcc_bounds[place]
+
+
+def _plcc_t_bound(place: int, inputs: MetricInputs) -> float:
+    return inputs.plcc_t_bounds[place]
 
 
 def _pooled_plcc(inputs: MetricInputs) -> float:
@@ -212,6 +228,11 @@ def _difference(other: str, inputs: MetricInputs) -> float:
 def _difference_bound(other: str, place: int, inputs: MetricInputs) -> float:
     comparison = inputs.comparisons.get(other)
     return math.nan if comparison is None else comparison.bounds[place]
+
+
+def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
+    comparison = inputs.comparisons.get(other)
+    return math.nan if comparison is None else comparison.t_bounds[place]
 
 
 _GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics)

@@ -16,6 +16,7 @@ from fr_ensemble.arrays import Float64, Int64
 CONSTANT_SPREAD = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
 
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
+MIN_T_SOURCES = 6  # fewer cannot show anything at 2.5 % without believing that errors are normal (2^-5 is 3.1 %)
 
 
 def plcc(x: Float64, y: Float64) -> float:
@@ -103,6 +104,20 @@ def student_t_quantile(p: float, df: int) -> float:
 def standard_error(values: Float64) -> float:
     """Standard error of the mean of independent values (one a source; rows are not independent); NaN below 2."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def t_interval(values: Float64, level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of independent values (one a source); NaN below MIN_T_SOURCES.
+
+    Its ends hold their level at few sources, where those of the percentile bootstrap are too near: measured in
+    docs/benchmarks.md.
+    """
+    k = len(values)
+    if k < MIN_T_SOURCES:
+        return math.nan, math.nan
+    half = student_t_quantile((1.0 + level) / 2.0, k - 1) * standard_error(values)
+    mean = float(np.mean(values))
+    return mean - half, mean + half
 
 
 def bootstrap_interval(

@@ -212,7 +212,8 @@ def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) ->
     worst = [[f"{item['worst_coverage']:.3f} {item['worst_source']}", "", ""] for item in over["levels"]]
     rows.append(["sources, worst", str(over["n_sources"]), *[""] * len(FIGURES), *chain.from_iterable(worst)])
     for name, compared in document.get("against", {}).items():
-        for label, key in (("", "difference"), (", 95 % low", "difference_low"), (", 95 % high", "difference_high")):
+        by = "difference" if compared["difference_t_low"] is None else "difference_t"
+        for label, key in (("", "difference"), (", 95 % low", f"{by}_low"), (", 95 % high", f"{by}_high")):
             what = f"rmse less {compared.get('entry', name)}'s, over sources{label}"
             figures_ = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in FIGURES]
             row = [what, str(over["n_sources"]), *figures_]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
 from fr_ensemble.evidence.archive import EvidenceProblem
-from fr_ensemble.evidence.comparisons import CURVE_BOUNDS, Curve, compare_with_entry, compare_with_vmaf, vmaf_column
+from fr_ensemble.evidence.comparisons import (
+    CURVE_BOUNDS,
+    Comparison,
+    Curve,
+    compare_with_entry,
+    compare_with_vmaf,
+    vmaf_column,
+)
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs
 from fr_ensemble.evidence.metrics import compute_metrics as metrics_of
@@ -22,8 +30,11 @@ from policies import rules, set_policy
 from registries import FEATURES
 from sandbox import Sandbox
 
+from registry_tool.checks.promotion import find_incumbent
 from registry_tool.documents.schema import violations
-from registry_tool.errors import InputError
+from registry_tool.errors import InputError, RejectedError
+from registry_tool.values import Registry
+from registry_tool.workflows.opening import inspected, usable
 
 pytestmark = pytest.mark.slow
 
@@ -277,6 +288,58 @@ def test_a_policy_that_names_an_incumbent_binds(registry: Program, sandbox: Sand
 
     sandbox.edit(gone)
     assert "evidence-unusable" in sandbox.codes()
+
+
+def test_an_entry_is_not_compared_with_itself(registry: Program, sandbox: Sandbox) -> None:
+    """A difference of 0 shows nothing: gate, flip and evaluate refuse it, whoever names the incumbent."""
+    beats = {"against": "good", "rules": rules("rmse_vs_incumbent_high <= 0")["rules"]}
+    named = ("--incumbent", "good", "--registry", sandbox.path)
+    for arguments in (("gate", "good", *named), ("evaluate", "good", "--smoke", *named)):
+        ran = registry(*arguments)
+        assert (ran.code, "incumbent: found good itself, expected another entry" in ran.err) == (2, True)
+    sandbox.edit(lambda document: document["policies"]["fr_ensemble"].update(beats))
+    for command in ("gate", "flip"):
+        ran = registry(command, "good", "--registry", sandbox.path)
+        assert (ran.code, "incumbent: found good itself" in ran.err) == (2, True)
+    assert sandbox.entry["smoke"] is True
+
+
+def test_the_incumbent_is_the_bases(sandbox: Sandbox, pair: Path) -> None:
+    """One that was trained again under its id is compared with as it was: its old files are found by their digests."""
+    before = Registry.from_dict(sandbox.registry)
+    old = before.entry("poor")
+    assert old is not None
+    sandbox.train("poor", pair / "rows.csv", ("--epochs", "2", *TRAINING))
+    with inspected(usable(sandbox.path), sandbox.plugins) as inspection:
+        trained = find_incumbent("fr_ensemble", inspection, "poor")
+        found = find_incumbent("fr_ensemble", inspection, "poor", before)
+        same = find_incumbent("fr_ensemble", inspection, "good", before)
+    assert trained is not None
+    assert found is not None
+    assert same is not None
+    assert (found.entry, trained.entry.sha256 == old.sha256, same.entry.id) == (old, False, "good")
+    shutil.rmtree(sandbox.folder / "poor" / old.sha256[:12])
+    words = "incumbent: poor at the base cannot be compared with: .*: restore its files"
+    with (
+        inspected(usable(sandbox.path), sandbox.plugins) as inspection,
+        pytest.raises(RejectedError, match=words),
+    ):
+        find_incumbent("fr_ensemble", inspection, "poor", before)
+
+
+def test_intervals_by_t_need_six_sources() -> None:
+    """Of five none; of six and more the textbook's, around the mean difference."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(5)
+    for k in (2, 5, 6, 9, 30):
+        one, two = rng.uniform(1, 2, k), rng.uniform(1, 2, k)
+        compared = Comparison(tuple(map(str, range(k))), one, two, np.zeros(k))
+        if k < 6:
+            assert not np.isfinite(compared.t_bounds).any()
+            assert compared.to_dict()["difference_t_high"] is None
+        else:
+            expected = stats.t.interval(0.95, k - 1, (one - two).mean(), stats.sem(one - two))
+            assert compared.t_bounds == pytest.approx(expected, rel=1e-7)
 
 
 def test_evaluate_pairs_two_entries_on_new_rows(registry: Program, sandbox: Sandbox, pair: Path) -> None:

@@ -11,13 +11,13 @@ import threading
 
 import click
 
-from registry_tool import __version__
 from registry_tool.commands import attest, audit, ci, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of
 from registry_tool.errors import ExitCode, PluginError, RegistryError, environment_error
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 from registry_tool.values import visible
+from registry_tool.version import __version__
 
 PROGRAM_NAME, COMPLETION_VARIABLE = "registry", "_REGISTRY_COMPLETE"
 INTERRUPTED_CODE = 130  # as shells say of SIGINT

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+
+from registry_tool.findings import Finding
 
 
 class ExitCode(IntEnum):
@@ -15,9 +18,16 @@ class ExitCode(IntEnum):
 
 
 class RegistryError(Exception):
-    """The base of all errors that end in one line for the user; the message says where, what and what to do."""
+    """The base of all errors that end in one line for the user; the message says where, what and what to do.
+
+    findings: what is wrong with the data, each a `findings.Finding`, where that is why.
+    """
 
     exit_code = ExitCode.BROKEN
+
+    def __init__(self, message: str = "", findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
 
 
 class InputError(RegistryError):

@@ -20,6 +20,7 @@ from registry_tool.figures import Series as Series
 from registry_tool.figures import Table as Table
 from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxSummary
+from registry_tool.tables import Columns, RowBatch
 from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy
 
 if TYPE_CHECKING:
@@ -340,6 +341,29 @@ class Batch:
             raise ValueError("columns: found different lengths, expected one")
 
 
+@runtime_checkable
+class Predictor(Protocol):
+    """An entry that is loaded and ready: it predicts rows, whether they come from a file or from a program.
+
+    Threads may share one. It holds what it needs: the registry's folder is closed by then.
+    """
+
+    def columns(self, found: Sequence[str], where: str) -> Columns:
+        """What it reads of rows that have these columns. where: what messages call the rows, such as a file's name.
+
+        Raises InputError for a column that is missing.
+        """
+
+    def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
+        """The predictions of some rows, in their order, with an interval for each level, a nominal coverage in (0, 1).
+
+        Raises InputError for a row that cannot be used.
+        """
+
+    def check_file(self, path: Path) -> None:
+        """Raises InputError where a file says of itself that its rows are not what the entry learned from."""
+
+
 class Hooks:
     """The hook specifications. A plugin implements any of them with `@hookimpl` and the same argument names."""
 
@@ -410,10 +434,22 @@ class Hooks:
         """
 
     @hookspec(firstresult=True)
-    def registry_predict(self, view: EntryView, request: PredictRequest) -> Iterable[Batch] | None:
-        """Predict rows, batch by batch, holding no more than a batch.
+    def registry_load(self, view: EntryView) -> Predictor | None:
+        """Load an entry, so that rows can be predicted.
 
-        Called by `registry predict ID`, on the owner of the kind only. None means the kind cannot predict. May raise
+        Called by `registry predict ID` and `Registry.load`, on the owner of the kind only, for an entry whose bytes are
+        verified. None means the kind cannot predict. May raise InputError for an entry that cannot be loaded. Since
+        0.2.0; it takes the place of `registry_predict`.
+
+        Example: `return ThumbPredictor(view.read(view.manifest["onnx"]))`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_predict(self, view: EntryView, request: PredictRequest) -> Iterable[Batch] | None:
+        """Predict the rows of a file, batch by batch, holding no more than a batch.
+
+        Deprecated since 0.2.0, since it serves no program: implement `registry_load`. Called by `registry predict ID`
+        where the owner of the kind does not offer `registry_load`. None means the kind cannot predict. May raise
         InputError for rows that cannot be used, before the first batch where possible.
 
         Example: `yield Batch({"row": [0, 1], "mu": [71.3, 64.0]})`

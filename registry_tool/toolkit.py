@@ -17,13 +17,6 @@ import click
 from registry_tool.errors import InputError
 from registry_tool.rows.reading import read_metadata as read_metadata
 from registry_tool.rows.reading import read_rows as read_rows
-from registry_tool.rows.table import BATCH_ROWS as BATCH_ROWS
-from registry_tool.rows.table import Columns as Columns
-from registry_tool.rows.table import Place as Place
-from registry_tool.rows.table import RowBatch as RowBatch
-from registry_tool.rows.table import Text as Text
-from registry_tool.rows.table import bad_cell as bad_cell
-from registry_tool.rows.table import missing_column as missing_column
 from registry_tool.rows.writing import FORMATS as FORMATS
 from registry_tool.rows.writing import Parquet as Parquet
 from registry_tool.rows.writing import format_of as format_of
@@ -33,6 +26,13 @@ from registry_tool.storage.files import atomic_file as atomic_file
 from registry_tool.storage.files import write_atomic as write_atomic
 from registry_tool.storage.lock import clean_staging as clean_staging
 from registry_tool.strictjson import pointer
+from registry_tool.tables import BATCH_ROWS as BATCH_ROWS
+from registry_tool.tables import Columns as Columns
+from registry_tool.tables import Place as Place
+from registry_tool.tables import RowBatch as RowBatch
+from registry_tool.tables import Text as Text
+from registry_tool.tables import bad_cell as bad_cell
+from registry_tool.tables import missing_column as missing_column
 from registry_tool.values import Json
 from registry_tool.values import one_line as one_line
 from registry_tool.values import visible as visible

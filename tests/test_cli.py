@@ -320,7 +320,7 @@ def test_predictions_are_csv_or_json_lines(smoke: Sandbox, registry: Program, ma
     text = registry(*where).out
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 120
-    assert all(float(row["lower"]) <= float(row["mu"]) <= float(row["upper"]) for row in rows)
+    assert all(float(row["lower_95"]) <= float(row["mu"]) <= float(row["upper_95"]) for row in rows)
     lines = [strict(line) for line in registry(*where, "--format", "jsonl").out.splitlines()]
     assert [{key: str(value) for key, value in line.items()} for line in lines] == rows
     ran = registry(*where, "-o", tmp_path / "out.csv")

@@ -11,7 +11,6 @@ from fr_ensemble.options import OPTIONS, described, entry_fields, job_of
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding
 from registry_tool.hookspec import (
-    Batch,
     EntryView,
     EvaluateRequest,
     Evaluation,
@@ -19,7 +18,7 @@ from registry_tool.hookspec import (
     GateRequest,
     Kind,
     Level,
-    PredictRequest,
+    Predictor,
     ReproduceRequest,
     Reproduction,
     Trained,
@@ -89,10 +88,10 @@ def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproducti
 
 
 @hookimpl
-def registry_predict(view: EntryView, request: PredictRequest) -> Iterable[Batch]:
-    from fr_ensemble.hooks.predict import predict
+def registry_load(view: EntryView) -> Predictor:
+    from fr_ensemble.hooks.predict import EnsemblePredictor
 
-    return predict(view, request)
+    return EnsemblePredictor(view)
 
 
 @hookimpl

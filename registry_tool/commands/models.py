@@ -214,13 +214,11 @@ def predict(
       registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl
       registry predict my_model --corpus rows.parquet -o scores.parquet
     """
-    from registry_tool.hookspec import PredictRequest
     from registry_tool.storage import streams
     from registry_tool.toolkit import format_of, write_rows
-    from registry_tool.workflows import evaluate as evaluate_workflow
+    from registry_tool.workflows import predict as predict_workflow
 
-    request = PredictRequest(corpus, _levels(levels))
-    batches = evaluate_workflow.predict(find(registry), plugins_of(ctx), entry_id, request)
+    batches = predict_workflow.predict(find(registry), plugins_of(ctx), entry_id, corpus, _levels(levels))
     warnings = Counter[str]()
 
     form = form or format_of(output) or FORMATS[0]

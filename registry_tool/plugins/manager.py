@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
 import pluggy
 
-from registry_tool import __version__
 from registry_tool.documents.entries import PLUGIN_FAILED, VerifiedEntry
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, SHARED_PREFIXES, Finding, FindingRule
@@ -25,6 +25,7 @@ from registry_tool.hookspec import (
     Hooks,
     Kind,
     Level,
+    Predictor,
     PredictRequest,
     ReproduceRequest,
     Reproduction,
@@ -32,7 +33,9 @@ from registry_tool.hookspec import (
     TrainRequest,
 )
 from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
+from registry_tool.tables import Columns, RowBatch
 from registry_tool.values import Evidence
+from registry_tool.version import __version__
 
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
 ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
@@ -203,6 +206,11 @@ class Plugins:
         made: Reproduction | None = self.ask_owner("registry_reproduce", view.entry.kind, view=view, request=request)
         return made
 
+    def load(self, view: EntryView) -> Predictor | None:
+        """Ready to predict; each of its calls is guarded and checked as a hook's answer is."""
+        predictor: Predictor | None = self.ask_owner("registry_load", view.entry.kind, view=view)
+        return None if predictor is None else GuardedPredictor(self.owner(view.entry.kind).name, predictor)
+
     def predict(self, view: EntryView, request: PredictRequest) -> Iterator[Batch] | None:
         """Batch by batch; the plugin works while they are taken."""
         batches: Iterator[Batch] | None = self.ask_owner(
@@ -236,6 +244,30 @@ class Plugins:
             answer = _call(plugin, hook, arguments)
             items = self._answer(hook).items(answer)
         return None if answer is None else _guarded(items, lambda: Guard(plugin.name, hook, may_raise))
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedPredictor:
+    """A plugin's predictor, whose failures name the plugin."""
+
+    plugin: str
+    predictor: Predictor
+
+    def columns(self, found: Sequence[str], where: str) -> Columns:
+        with Guard(self.plugin, "registry_load", MAY_RAISE):
+            answer: Columns = AnswerType(Columns, False).checked(self.predictor.columns(found, where))
+        return answer
+
+    def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
+        with Guard(self.plugin, "registry_load", MAY_RAISE):
+            answer: Batch = AnswerType(Batch, False).checked(self.predictor.predict(rows, levels))
+            if any(len(column) != rows.n for column in answer.columns.values()):
+                raise TypeError(f"it gave columns that do not have {rows.n} rows")
+        return answer
+
+    def check_file(self, path: Path) -> None:
+        with Guard(self.plugin, "registry_load", MAY_RAISE):
+            self.predictor.check_file(path)
 
 
 def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Any:

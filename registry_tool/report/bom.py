@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from registry_tool import __version__
 from registry_tool.documents.manifest import Manifest
 from registry_tool.errors import InputError
 from registry_tool.report.limits import limits
 from registry_tool.report.text import part, plain
 from registry_tool.values import Json
+from registry_tool.version import __version__
 from registry_tool.workflows.overview import Overview
 
 MODEL, CORPUS, CARD = "model", "corpus", "model-card"  # references inside the document

@@ -9,7 +9,6 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from registry_tool import __version__
 from registry_tool.documents.manifest import Manifest
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Figure
@@ -17,6 +16,7 @@ from registry_tool.report import svg, templating
 from registry_tool.report.text import part, plain, predicted
 from registry_tool.toolkit import is_numeric
 from registry_tool.values import Artifact, Json, Verdict
+from registry_tool.version import __version__
 from registry_tool.workflows.overview import Overview
 
 CONTENT_SECURITY_POLICY = (

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
-from registry_tool import __version__
 from registry_tool.checks.identity import stable_pointer
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import Finding, FindingRule
@@ -18,6 +17,7 @@ from registry_tool.report.machine import render
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations
 from registry_tool.values import Json, visible
+from registry_tool.version import __version__
 from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.validate import Validation
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry_tool.hookspec import Column
-from registry_tool.rows.table import Text
+from registry_tool.tables import Text
 from registry_tool.values import Json
 
 if TYPE_CHECKING:

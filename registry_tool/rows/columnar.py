@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
 from registry_tool.rows.exact import Position, csv_place
-from registry_tool.rows.table import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
-from registry_tool.rows.table import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.rows import columnar, exact
-from registry_tool.rows.table import BATCH_ROWS, Pick, RowBatch
+from registry_tool.tables import BATCH_ROWS, Pick, RowBatch
 
 
 def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Progress = silent) -> Iterator[RowBatch]:

@@ -151,7 +151,7 @@ class FileProblem(InputError):
     """Why a file is not read or a path not taken; the message names the path. A Finding where one can be made of it."""
 
     def __init__(self, rule: FindingRule, path: str, found: str | None = None, expected: str | None = None) -> None:
-        super().__init__(rule.code, path, found, expected)
+        super().__init__(rule.code)
         self.rule, self.path, self.found, self.expected = rule, path, found, expected
 
     @property

@@ -15,12 +15,15 @@ import click
 import pytest
 
 from registry_tool import hookspec, strictjson
+from registry_tool.api import Model
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
-from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, Level
+from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, Level, PredictRequest
 from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
+from registry_tool.toolkit import read_rows
 from registry_tool.values import Evidence
+from registry_tool.workflows.predict import predict_file
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
 
@@ -37,7 +40,8 @@ def _takes_rows(hint: object) -> bool:
 
 
 VIEW_HOOKS = tuple(hook for hook in HOOKS if "view" in inspect.signature(getattr(Hooks, hook)).parameters)
-ROW_HOOKS = tuple(hook for hook in VIEW_HOOKS if any(map(_takes_rows, _hints(hook).values())))
+ROW_HOOKS = ("registry_load", *(hook for hook in VIEW_HOOKS if any(map(_takes_rows, _hints(hook).values()))))
+LEVELS = (0.8, 0.95)  # what a loaded entry is asked for
 BAD_ROWS = ("no such file", "a folder", "an empty file", "bytes of no format", "text without rows")
 
 
@@ -165,9 +169,13 @@ class Using(SuiteSetup):
             del hints["return"]
             arguments = {name: self._argument(bench, name, hint, view, rows) for name, hint in hints.items()}
             before = copy.deepcopy(view.manifest)
+            answer: Any
             if hook == "registry_verify":
-                ((_, answer, error),) = bench.plugins.verify(**arguments)
+                ((_, found, error),) = bench.plugins.verify(**arguments)
                 assert error is None, str(error)
+                answer = found
+            elif hook == "registry_load":
+                answer = self._predicted(bench, view, rows)
             else:
                 try:
                     answer = bench.plugins.ask_owner(hook, self.kind, **arguments)
@@ -176,6 +184,24 @@ class Using(SuiteSetup):
                     pytest.fail(str(error))
             assert view.manifest == before, f"{hook} changed the manifest that it was given: make a new one"
             return answer
+
+    def _predicted(self, bench: Bench, view: EntryView, rows: Path | None) -> list[Batch]:
+        """What the entry predicts for the rows of a file; once it is loaded, the same for rows that a program holds."""
+        try:
+            predictor = bench.plugins.load(view)
+            if predictor is None:
+                return list(bench.plugins.predict(view, PredictRequest(rows, LEVELS)) or ())
+            assert rows is not None
+            batches, model = list(predict_file(predictor, rows, LEVELS)), Model(view.entry, predictor)
+            parts = read_rows(rows, lambda found: predictor.columns(found, "rows"))
+            for batch, read in zip(batches, parts, strict=True):
+                texts = {name: text.tolist() for name, text in read.texts.items()}
+                held = model.predict({**read.numbers, **texts, **read.values}, LEVELS)
+                for name, values in held.columns.items():
+                    assert list(values) == _listed(batch.columns[name]), f"{name} differs between a file and a program"
+        except PluginError as error:
+            pytest.fail(str(error))
+        return batches
 
     def _argument(self, bench: Bench, name: str, hint: Any, view: EntryView, rows: Path | None) -> Any:
         if name == "view":

@@ -1,19 +1,13 @@
-"""evaluate.py: an entry on rows: evaluate and predict. No click, no printing."""
+"""evaluate.py: the story of `registry evaluate`: an entry on rows with a target. No click, no printing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from registry_tool.checks.promotion import compares, find_incumbent, refuse_itself
 from registry_tool.errors import InputError
-from registry_tool.hookspec import (
-    Batch,
-    EvaluateRequest,
-    Evaluation,
-    PredictRequest,
-)
+from registry_tool.hookspec import EvaluateRequest, Evaluation
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows.opening import inspected, usable, verified
 
@@ -35,15 +29,3 @@ def evaluate(
         reason = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
         raise InputError(f"--incumbent: {reason}: leave it out")
     return answer
-
-
-def predict(path: Path, plugins: Plugins, entry_id: str, request: PredictRequest) -> Iterator[Batch]:
-    """Predict rows, batch by batch."""
-    with inspected(usable(path), plugins) as inspection:
-        view = verified(inspection, entry_id)
-        batches = plugins.predict(view, request)
-        if batches is None:
-            raise InputError(
-                f"{entry_id}: the kind {view.entry.kind!r} cannot predict: `registry plugins` tells which can"
-            )
-        yield from batches

@@ -26,7 +26,7 @@ def usable(path: Path) -> Loaded:
     """The registry, or InputError with the first thing that is wrong with its document."""
     loaded = store.load(path)
     if isinstance(loaded, Unreadable) or loaded.findings:
-        raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`")
+        raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`", loaded.findings)
     return loaded
 
 
@@ -67,7 +67,7 @@ def verified(inspection: Inspection, entry_id: str) -> VerifiedEntry:
     entry, path = find_entry(inspection.loaded, entry_id), inspection.loaded.path
     found = inspection.verify(inspection.registry.entries.index(entry))
     if isinstance(found, BrokenEntry):
-        raise RejectedError(f"{entry_id}: {found.findings[0]}: run `registry validate {path}`")
+        raise RejectedError(f"{entry_id}: {found.findings[0]}: run `registry validate {path}`", found.findings)
     return found
 
 

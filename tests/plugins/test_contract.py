@@ -9,7 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from registry_tool.hookspec import (
     hookimpl,
 )
 from registry_tool.plugins.contract import answer_of, mistyped
+from registry_tool.toolkit import Columns, RowBatch
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Rule, read_only
 
 HOOKS = {name: hook for name, hook in vars(Hooks).items() if name.startswith("registry_")}
@@ -47,6 +48,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of 
     "registry_gate": ("gate", "t"),
     "registry_evaluate": ("evaluate", "t", "--smoke"),
     "registry_reproduce": ("reproduce", "t"),
+    "registry_load": ("predict", "t", "--corpus", "c"),
     "registry_predict": ("predict", "t", "--corpus", "c"),
     "registry_figures": ("report", "t"),
     "registry_commands": ("thumb-stats",),
@@ -172,6 +174,20 @@ def test_what_a_plugin_prints_is_no_output(thumb: Sandbox, registry: Program, ho
 
 # ---- types -----------------------------------------------------------------------------------------------------------
 
+
+class Constant:
+    """A predictor that is the same for every row."""
+
+    def columns(self, found: Sequence[str], where: str) -> Columns:
+        return Columns(tuple(found))
+
+    def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
+        return Batch({"mu": [1.0] * rows.n})
+
+    def check_file(self, path: Path) -> None:
+        """Every file will do."""
+
+
 FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type with every field filled
     "registry_kinds": lambda: Kind(
         "thumb", "rankers", {"type": "object"}, [click.Option(["--x"])], Policy((Rule("m", ">", 1),))
@@ -185,6 +201,7 @@ FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type w
     "registry_reproduce": lambda: Reproduction(
         Trained({}, {}), [Agreement("a", 0.0, 0.0, 1.0, "x")], {"numpy": "sums"}, ["/a"], ["slow"]
     ),
+    "registry_load": Constant,
     "registry_predict": lambda: Batch({"row": range(2), "mu": [0.5, 1]}, {"slow": 1}),
     "registry_figures": lambda: Figure(
         "t", "c", Chart(Axis("x", 0, 1), Axis("y", 0, 1), [Series("s", [1], [2])]), Table([["a"], ["b"]], {(0, 0): 0.5})

@@ -41,7 +41,7 @@ def test_installed_plugins_own_their_kinds() -> None:
         "registry_figures",
         "registry_gate",
         "registry_kinds",
-        "registry_predict",
+        "registry_load",
         "registry_reproduce",
         "registry_train",
         "registry_verify",
@@ -216,6 +216,10 @@ class Nosy(Thumbs):
         return self._note("evaluate")
 
     @hookimpl(tryfirst=True)
+    def registry_load(self, view: object) -> Any:
+        return self._note("load")
+
+    @hookimpl(tryfirst=True)
     def registry_predict(self, view: object, request: object) -> Any:
         return self._note("predict")
 
@@ -304,7 +308,7 @@ def test_every_plugin_is_asked_apart() -> None:
 def test_every_hook_says_when_and_by_whom_it_is_called() -> None:
     """Each specification has an example, and says when it is called and what None means."""
     hooks = [name for name in vars(Hooks) if name.startswith("registry_")]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for name in hooks:
         text = " ".join((getattr(Hooks, name).__doc__ or "").split())
         for pattern in ("Called", "None (means|and)", "Example: `"):

@@ -79,7 +79,7 @@ def test_installed_plugin_is_listed(run: Run) -> None:
     """The plugin, its version, its kind and its hooks are listed, and its options are in the help."""
     listed = {row["plugin"]: row for row in json.loads(run("plugins", "--format", "json").stdout)}
     assert (listed["my_thumbs"]["version"], listed["my_thumbs"]["kinds"]) == ("0.1.0", "my_thumbs")
-    assert {"registry_train", "registry_gate", "registry_predict"} <= set(listed["my_thumbs"]["hooks"].split(", "))
+    assert {"registry_train", "registry_gate", "registry_load"} <= set(listed["my_thumbs"]["hooks"].split(", "))
     assert "--feature" in run("train", "my_thumbs", "--help").stdout
 
 

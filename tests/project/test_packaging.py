@@ -168,7 +168,7 @@ def test_bare_predict_evaluate(bare: Bare, production: Sandbox, made: Made, tmp_
     rows = list(csv.DictReader(bare.run("registry", "predict", "tiny", *options).stdout.splitlines()))
     with made.heldout.open() as file:
         assert len(rows) == len(file.readlines()) - 1
-    assert all(float(r["lower"]) <= float(r["mu"]) <= float(r["upper"]) for r in rows)
+    assert all(float(r["lower_95"]) <= float(r["mu"]) <= float(r["upper_95"]) for r in rows)
     figures = json.loads(bare.run("registry", "evaluate", "tiny", *options, "--format", "json").stdout)
     assert figures["n_rows"] == len(rows)
     assert 0.9 < figures["plcc"] <= 1

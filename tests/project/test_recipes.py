@@ -104,7 +104,7 @@ def test_the_recipe_of_an_interval_method(copy: Copy, made: Made, tmp_path: Path
     options = ("--id", "tiny", "--corpus", made.corpus, *TRAINING, "--epochs", 1, "--interval", "worst-row")
     copy.registry("train", "fr_ensemble", *options, "--registry", registry)
     copy.registry("validate", registry)
-    assert "lower,upper" in copy.registry("predict", "tiny", "--corpus", made.heldout, "--registry", registry)
+    assert "lower_95,upper_95" in copy.registry("predict", "tiny", "--corpus", made.heldout, "--registry", registry)
     manifest = Sandbox(registry, "tiny").manifest
     assert manifest["intervals"]["method"] == "worst-row"
     assert "worst-row" in copy.registry("train", "fr_ensemble", "--help")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from registry_tool.errors import InputError
 from registry_tool.rows import columnar
 from registry_tool.rows.reading import read_rows
-from registry_tool.rows.table import Columns, missing_column
+from registry_tool.tables import Columns, missing_column
 
 pytest.importorskip("pyarrow")
 

@@ -17,8 +17,9 @@ from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.hookspec import Batch, EvaluateRequest, Evaluation, GateRequest, PredictRequest, hookimpl
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Evidence
-from registry_tool.workflows.evaluate import evaluate, predict
+from registry_tool.workflows.evaluate import evaluate
 from registry_tool.workflows.housekeeping import prune
+from registry_tool.workflows.predict import predict
 from registry_tool.workflows.validate import validate
 
 
@@ -45,7 +46,7 @@ def test_bytes_that_do_not_hold_are_not_used(smoke: Sandbox, made: Made) -> None
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
     for use in (
         lambda: evaluate(smoke.path, load(), "tiny", EvaluateRequest(made.heldout)),
-        lambda: next(predict(smoke.path, load(), "tiny", PredictRequest(made.heldout))),
+        lambda: next(predict(smoke.path, load(), "tiny", made.heldout, [0.95])),
     ):
         with pytest.raises(RejectedError, match=r"sha256.*registry validate"):
             use()
@@ -57,7 +58,7 @@ def test_a_kind_without_a_hook_cannot_be_used(thumb: Sandbox) -> None:
     with pytest.raises(InputError, match="'thumb' cannot be evaluated"):
         evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True))
     with pytest.raises(InputError, match="'thumb' cannot predict"):
-        next(predict(thumb.path, plugins, "t", PredictRequest(None)))
+        next(predict(thumb.path, plugins, "t", Path("rows.csv"), [0.95]))
 
 
 def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
@@ -78,7 +79,7 @@ def test_answers_of_the_owner_arrive(thumb: Sandbox) -> None:
     plugins, size = with_plugin(Useful()), len((thumb.folder / "t.onnx").read_bytes())
     document = evaluate(thumb.path, plugins, "t", EvaluateRequest(None, True)).document
     assert document == {"entry": "t", "levels": [0.5, 0.8, 0.95], "bytes": size}
-    batches = list(predict(thumb.path, plugins, "t", PredictRequest(None)))
+    batches = list(predict(thumb.path, plugins, "t", Path("rows.csv"), [0.95]))
     assert [b.columns for b in batches] == [{"row": [row], "mu": [size]} for row in range(3)]
 
 
@@ -134,9 +135,9 @@ def test_a_prediction_that_fails_half_way_names_its_plugin(thumb: Sandbox) -> No
         return with_plugin(Failing())
 
     with pytest.raises(PluginError, match=r"extra.*ZeroDivisionError"):
-        list(predict(thumb.path, predictor(ZeroDivisionError("x")), "t", PredictRequest(None)))
+        list(predict(thumb.path, predictor(ZeroDivisionError("x")), "t", Path("rows.csv"), [0.95]))
     with pytest.raises(InputError, match="row 3"):
-        list(predict(thumb.path, predictor(InputError("row 3")), "t", PredictRequest(None)))
+        list(predict(thumb.path, predictor(InputError("row 3")), "t", Path("rows.csv"), [0.95]))
 
 
 # ---- prune ------------------------------------------------------------------------------------------------------

@@ -205,8 +205,8 @@ def read_batches(
     Raises InputError (where, found, expected, what to do) for a file that cannot be used or has no rows.
     """
     first = 0
-    for batch in read_rows(path, lambda found: _columns(path, spec, keep, found), batch_rows, progress):
-        yield _rows(batch, spec, first)
+    for batch in read_rows(path, lambda found: columns_of(spec, found, str(path), keep), batch_rows, progress):
+        yield check_rows(batch, spec, first)
         first += batch.n
 
 
@@ -254,23 +254,24 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
         "encoder": Text(rng.integers(0, len(names), rows), names),
         "clip": Text.of([f"random{i % n_sources}-{i // n_sources % 3}" for i in range(rows)]),
     }
-    return _gather([_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
+    return _gather([check_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec)], spec)
 
 
-def _columns(path: Path, spec: ColumnSpec, keep: Sequence[str] | None, found: Sequence[str]) -> Columns:
-    """The columns to read of those found; raises InputError for one that is missing."""
+def columns_of(spec: ColumnSpec, found: Sequence[str], where: str, keep: Sequence[str] | None = ()) -> Columns:
+    """The columns to read of those found; raises InputError, naming where, for one that is missing."""
     numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
     encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
     values = tuple(found if keep is None else keep)
     source = ("src",) if spec.target is not None or "src" in found else ()
     for name in (*source, encoder, *numbers, *values):
         if name not in found:
-            raise missing_column(path, name, found)
+            raise missing_column(where, name, found)
     clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and source)
     return Columns(numbers, (*source, encoder, *clip), values, LARGEST)
 
 
-def _rows(batch: RowBatch, spec: ColumnSpec, first: int) -> Rows:
+def check_rows(batch: RowBatch, spec: ColumnSpec, first: int = 0) -> Rows:
+    """Rows as the columns mean them. first: the number of the first one. Raises InputError for one that cannot be."""
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
     for name, text in texts.items():

@@ -27,8 +27,12 @@ def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
 
 def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
     """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+    return stored_intervals(view).with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
+
+
+def stored_intervals(view: EntryView) -> Intervals:
+    """The calibration in the manifest. Raises InputError where it cannot be read."""
     try:
-        stored = Intervals.from_dict((view.manifest or {})["intervals"])
+        return Intervals.from_dict((view.manifest or {})["intervals"])
     except (ValueError, KeyError) as error:
         raise InputError(f"{view.entry.id}: the intervals cannot be read ({error}): run `registry validate`") from error
-    return stored.with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))

@@ -1,42 +1,63 @@
-"""predict.py: an ensemble on rows without a target, batch by batch. Opens no file of the registry."""
+"""predict.py: an ensemble on rows without a target, of a file or of a program. Opens no file of the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble.artifacts.manifest import codec_block, spec_of
+from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.corpus.rows import ColumnSpec, Rows, read_batches
+from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals, percent
-from fr_ensemble.hooks.opening import intervals_of, open_ensemble
+from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.hooks.opening import open_ensemble, stored_intervals
 from fr_ensemble.hooks.targets import check_features
-from registry_tool.errors import InputError
-from registry_tool.hookspec import Batch, EntryView, PredictRequest
+from registry_tool.hookspec import Batch, EntryView
+from registry_tool.toolkit import Columns, RowBatch
 
 OUTSIDE = "out_of_distribution"
 
 
-def predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
-    """mu, sigma, the intervals and whether training saw the like, batch by batch, beside what names a row."""
-    manifest, ensemble = open_ensemble(view)
-    if request.corpus is None:
-        raise InputError("--corpus: found none, expected rows to predict: name a file")
-    check_features(view.entry.id, manifest, request.corpus)
-    spec = spec_of(manifest, target=False)
-    stored = intervals_of(view, request.levels)
-    for rows in read_batches(request.corpus, spec):
-        columns = _columns(rows, spec, ensemble, stored, request.levels)
+class EnsemblePredictor:
+    """A loaded ensemble: mu, sigma, intervals, and whether training saw the like; see `hookspec.Predictor`."""
+
+    def __init__(self, view: EntryView) -> None:
+        self._manifest, self._ensemble = open_ensemble(view)
+        self._id = view.entry.id
+        self._spec = spec_of(self._manifest, target=False)
+        self._stored = stored_intervals(view)
+        self._oof = view.read(OOF_PATH)
+        self._with_levels: dict[tuple[float, ...], Intervals] = {}
+
+    def columns(self, found: Sequence[str], where: str) -> Columns:
+        return columns_of(self._spec, found, where)
+
+    def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
+        spec, intervals = self._spec, self._intervals(tuple(levels))
+        checked = check_rows(rows, spec)
+        columns = _columns(checked, spec, self._ensemble, intervals, levels)
         warnings = {
-            unknown_encoder(name, spec.vocabulary_version): count for name, count in rows.unknown_encoders.items()
+            unknown_encoder(name, spec.vocabulary_version): count for name, count in checked.unknown_encoders.items()
         }
-        warnings |= dict.fromkeys(stored.calibration().unbounded(request.levels), len(rows))
+        warnings |= dict.fromkeys(intervals.calibration().unbounded(levels), len(checked))
         if outside := int(columns[OUTSIDE].sum()):
             warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
-        yield Batch(columns, warnings)
+        return Batch(columns, warnings)
+
+    def check_file(self, path: Path) -> None:
+        check_features(self._id, self._manifest, path)
+
+    def _intervals(self, levels: tuple[float, ...]) -> Intervals:
+        """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+        if levels not in self._with_levels:
+            oof = self._oof
+            self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
+        return self._with_levels[levels]
 
 
 def unknown_encoder(name: str, version: int) -> str:
@@ -46,15 +67,13 @@ def unknown_encoder(name: str, version: int) -> str:
 
 
 def _columns(
-    rows: Rows, spec: ColumnSpec, ensemble: Ensemble, stored: Intervals, levels: Sequence[float]
+    rows: Rows, spec: ColumnSpec, ensemble: Ensemble, intervals: Intervals, levels: Sequence[float]
 ) -> dict[str, Any]:
     mu, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
-    columns: dict[str, Any] = {"row": np.arange(rows.first, rows.first + len(rows))}
-    columns |= {} if rows.source is None else {"src": rows.source}
-    outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
+    columns: dict[str, Any] = {} if rows.source is None else {"src": rows.source}
+    outside = intervals.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
     columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUTSIDE: outside}
     for level in levels:
-        lower, upper = stored.interval(mu, sigma, level)
-        suffix = "" if len(levels) == 1 else f"_{percent(level)}"
-        columns |= {f"lower{suffix}": lower, f"upper{suffix}": upper}
+        lower, upper = intervals.interval(mu, sigma, level)
+        columns |= {f"lower_{percent(level)}": lower, f"upper_{percent(level)}": upper}
     return columns

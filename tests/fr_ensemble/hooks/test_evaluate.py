@@ -103,7 +103,7 @@ def test_a_level_that_is_not_stored_is_computed(smoke: Sandbox, registry: Progra
     columns = predicted(registry, smoke, made.heldout, "0.3,0.8,0.87,0.999")
     widths = [columns[f"upper_{level}"] - columns[f"lower_{level}"] for level in ("30", "80", "87", "99.9")]
     assert all((a <= b).all() for a, b in pairwise(widths))
-    assert (columns["lower_80"] == predicted(registry, smoke, made.heldout, "0.8")["lower"]).all()
+    assert (columns["lower_80"] == predicted(registry, smoke, made.heldout, "0.8")["lower_80"]).all()
     bounds = [columns[name] for name in columns if name.startswith(("lower", "upper"))]
     assert 0 <= min(b.min() for b in bounds) <= max(b.max() for b in bounds) <= 100
 

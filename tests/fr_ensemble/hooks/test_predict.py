@@ -58,7 +58,7 @@ def test_unknown_encoders_are_counted_over_all_batches(
     smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One warning an encoder, however many batches its rows come in, and words about rows go to stderr alone."""
-    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (2, ()))
+    monkeypatch.setattr("registry_tool.workflows.predict.BATCH_ROWS", 2)
     rows = [heldout[0] | {"encoder": name} for name in ("h267", "libx264", "h267", "h267", "dirac")]
     ran = registry("predict", "tiny", "--corpus", write(tmp_path / "r.csv", rows), "--registry", smoke.path)
     lines = [line for line in ran.err.splitlines() if "encoder" in line]
@@ -74,7 +74,7 @@ def test_parquet_holds_the_same_rows(
 ) -> None:
     """Every column and row of the JSON lines, with types, batch by batch; nothing on standard output."""
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (50, ()))
+    monkeypatch.setattr("registry_tool.workflows.predict.BATCH_ROWS", 50)
     where = ("predict", "tiny", "--corpus", made.heldout, "--levels", "0.5,0.95", "--registry", smoke.path)
     ran = registry(*where, "-o", tmp_path / "out.parquet")
     file = parquet.ParquetFile(tmp_path / "out.parquet")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
 
@@ -24,7 +24,6 @@ from registry_tool.hookspec import (
     GateRequest,
     Kind,
     Level,
-    PredictRequest,
     ReproduceRequest,
     Reproduction,
     Series,
@@ -32,12 +31,12 @@ from registry_tool.hookspec import (
     TrainRequest,
     hookimpl,
 )
+from registry_tool.toolkit import Columns, RowBatch, missing_column
 from registry_tool.values import Evidence, Policy, Rule
 
 KIND = "ruler"
 MODEL, EVIDENCE = "ruler.onnx", "oof.csv"  # paths in the manifest, relative to its folder
 MIN_SOURCES = 3
-BATCH_ROWS = 4096
 MOST_POINTS = 1000  # of a chart
 NUMBER = {"type": "number", "minimum": -model.LARGEST, "maximum": model.LARGEST}
 
@@ -164,17 +163,31 @@ def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproducti
     )
 
 
-@hookimpl
-def registry_predict(view: EntryView, request: PredictRequest) -> Iterator[Batch]:
-    import numpy as np
-    import onnxruntime
+class RulerPredictor:
+    """A loaded line; see `hookspec.Predictor`."""
 
-    session = onnxruntime.InferenceSession(view.read(MODEL), providers=["CPUExecutionProvider"])
-    rows, first = model.read(request.corpus, (view.manifest or {})["feature"]), 0
-    while batch := list(islice(rows, BATCH_ROWS)):
-        (scores,) = session.run(None, {"feature": np.array([row.feature for row in batch], dtype=np.float32)})
-        yield Batch({"row": range(first, first + len(batch)), "score": scores.tolist()})
-        first += len(batch)
+    def __init__(self, onnx: bytes, feature: str) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+        self._feature = feature
+
+    def columns(self, found: Sequence[str], where: str) -> Columns:
+        if self._feature not in found:
+            raise missing_column(where, self._feature, found)
+        return Columns((self._feature,))
+
+    def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
+        (scores,) = self._session.run(None, {"feature": rows.numbers[self._feature].astype("float32")})
+        return Batch({"score": scores})
+
+    def check_file(self, path: Path) -> None:
+        """A file says nothing of its rows that a line would mind."""
+
+
+@hookimpl
+def registry_load(view: EntryView) -> RulerPredictor:
+    return RulerPredictor(view.read(MODEL), (view.manifest or {})["feature"])
 
 
 @hookimpl

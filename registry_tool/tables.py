@@ -1,4 +1,4 @@
-"""table.py: rows as values: batches of columns, what to read of a file, and the errors for it. Opens no file."""
+"""tables.py: rows as values: batches of columns, what to read of them, and the errors for it. Opens no file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class RowBatch:
 Pick = Callable[[Sequence[str]], Columns]
 
 
-def missing_column(path: Path, column: str, found: Sequence[str]) -> InputError:
+def missing_column(path: Path | str, column: str, found: Sequence[str]) -> InputError:
     """The error for a column that is not there: names the columns found and the nearest match."""
     from difflib import get_close_matches
 

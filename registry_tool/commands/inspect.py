@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
+@click.option(
+    "--changed-since",
+    metavar="REF",
+    help="Check fully what changed since a git revision, and quickly what did not; the result counts both.",
+)
 @trust_options
 @click.pass_context
 def validate(
@@ -52,12 +57,17 @@ def validate(
     output: str | None,
     strict: bool,
     changed: bool,
+    changed_since: str | None,
     **trust: Any,
 ) -> None:
     """Check every byte and every claim of a registry.
 
-    --format github prints annotations, and adds a summary to the file that GITHUB_STEP_SUMMARY names. --changed is for
-    commit hooks: files whose deletion is staged count too, and where no registry holds any, all is well.
+    Three options make it shorter. --level quick looks less deeply. --changed, for commit hooks, looks at fewer
+    registries: those that hold the files named, and files whose deletion is staged; where none holds any, all is well.
+    --changed-since REF looks less deeply at the entries whose row, policy and incumbent are what they were where HEAD
+    left REF, and relies on a full check there; it takes no --level quick. No gate takes any of them.
+
+    --format github prints annotations, and adds a summary to the file that GITHUB_STEP_SUMMARY names.
 
     Signatures are verified with the signers of the policies. With --public-key or --trust every production entry needs
     a signature of one of those.
@@ -69,6 +79,7 @@ def validate(
       registry validate --format json | jq '.findings[].code'
       registry validate --format sarif -o registry.sarif
       registry validate --trust root.pem
+      registry validate --changed-since origin/main
     """
     from registry_tool import toolkit
     from registry_tool.findings import Severity
@@ -76,6 +87,8 @@ def validate(
     from registry_tool.workflows import validate as validate_workflow
     from registry_tool.workflows.validate import touched
 
+    if changed_since is not None and level == "quick":
+        raise click.UsageError("--changed-since checks fully what changed, found --level quick: leave one of them out")
     if changed:
         paths = touched(registries, Path.cwd(), os.environ)
     else:
@@ -84,7 +97,10 @@ def validate(
         raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
     given = given_trust(**trust)
     with toolkit.progress_bar() as progress:
-        results = [validate_workflow.validate(path, plugins_of(ctx), Level(level), progress, given) for path in paths]
+        results = [
+            validate_workflow.validate(path, plugins_of(ctx), Level(level), progress, given, changed_since)
+            for path in paths
+        ]
     _deliver(results, form, output, strict=strict)
     if plugins_of(ctx).broken:
         ctx.exit(ExitCode.BROKEN)

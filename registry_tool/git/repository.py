@@ -36,11 +36,27 @@ LINK_MODE, SUBMODULE_MODE, REGULAR_MODE = "120000", "160000", "100"
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """What named a revision, for messages. instead: what a person may do where git cannot tell."""
+
+    name: str
+    instead: str
+    file_option: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+BASE = Option("--base", "compare with an older registry: --base-file FILE", "--base-file")
+
+
+@dataclass(frozen=True, slots=True)
 class RepositoryPath:
-    """Where a registry lies: the top of its working tree, and its POSIX path from there."""
+    """Where a registry lies: the top of its working tree, and its POSIX path from there; who asks."""
 
     top: Path
     path: str
+    option: Option = BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ class Item:
     path: str
 
 
-def locate(registry: Path) -> RepositoryPath:
+def locate(registry: Path, option: Option = BASE) -> RepositoryPath:
     """The repository that holds a registry, decided by the names on the way to it, not by what they lead to.
 
     It is the nearest folder above the registry that has a `.git`. Raises InputError where there is none, where a link
@@ -62,8 +78,7 @@ def locate(registry: Path) -> RepositoryPath:
     tops = [folder for folder in absolute.parents if os.path.lexists(folder / ".git")]
     if not tops:
         raise InputError(
-            f"{registry}: it lies in no git repository, expected one: run it in a clone, "
-            "or compare with an older registry: --base-file FILE"
+            f"{registry}: it lies in no git repository, expected one: run it in a clone, or {option.instead}"
         )
     top = tops[0]
     if os.path.realpath(registry.parent) != os.path.realpath(absolute.parent):
@@ -79,9 +94,9 @@ def locate(registry: Path) -> RepositoryPath:
     if outer := _line(git(top, "rev-parse", "--show-superproject-working-tree").stdout):
         raise InputError(
             f"{registry}: {visible(str(top))} is a submodule of {visible(outer)}, expected a registry in a repository "
-            "of its own: a change can make a folder a submodule; compare in a clone of its own, or use --base-file FILE"
+            f"of its own: a change can make a folder a submodule; run it in a clone of its own, or {option.instead}"
         )
-    return RepositoryPath(top, absolute.relative_to(top).as_posix())
+    return RepositoryPath(top, absolute.relative_to(top).as_posix(), option)
 
 
 def _refuse_links(registry: Path, folder: Path, top: Path) -> None:
@@ -112,7 +127,7 @@ def find_in_tree(place: RepositoryPath, revision: str, path: str) -> Item | None
             what = "a symbolic link" if item.mode == LINK_MODE else "a submodule"
             raise InputError(
                 f"{revision[:12]}:{visible(name)}: found {what}, expected a folder or the registry itself: "
-                "compare with an older file: --base-file FILE"
+                f"{place.option.instead}"
             )
     if item is None or not item.mode.startswith(REGULAR_MODE):
         return None

@@ -15,8 +15,10 @@ from pathlib import Path, PurePosixPath
 from registry_tool.documents.store import REGISTRY_NAMES, Loaded, Unreadable, load, read
 from registry_tool.errors import InputError
 from registry_tool.git.repository import (
+    BASE,
     FETCH_HINT,
     REGULAR_MODE,
+    Option,
     RepositoryPath,
     blobs,
     find_in_tree,
@@ -57,7 +59,7 @@ class Base:
         return f"{self.name}{commit}"
 
 
-def load_base(name: str, registry: Path, searched_from: Path | None = None) -> Base:
+def load_base(name: str, registry: Path, searched_from: Path | None = None, option: Option = BASE) -> Base:
     """The registry where HEAD left a revision; it may have been moved since.
 
     name: a branch, a tag, `refs/...`, HEAD or a commit's hash, with ~N or ^N after it; never a file. `main` is
@@ -66,7 +68,7 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     at the base must find what became this one. None where the registry was named.
     Raises InputError for a name that means nothing or two things, WorldError where git does not run.
     """
-    place = locate(registry)
+    place = locate(registry, option)
     revision = fork_point(place, name)
     path = _path_at(place, name, revision, searched_from)
     item = find_in_tree(place, revision, path) if path is not None else None
@@ -75,13 +77,13 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None) -> B
     with blobs(place.top) as blob:
         data = blob(item.oid)
     if data is None:
-        raise InputError(f"--base {name}: {revision[:12]}:{visible(item.path)} cannot be read: check the clone")
+        raise InputError(f"{option} {name}: {revision[:12]}:{visible(item.path)} cannot be read: check the clone")
     return Base(name, read(registry, data), revision, item.path, place.path)
 
 
 def fork_point(place: RepositoryPath, name: str) -> str:
     """The commit where HEAD left the revision of this name. Raises InputError for a name that means none or two."""
-    return _fork_point(place.top, name, _commit(place.top, name))
+    return _fork_point(place, name, _commit(place, name))
 
 
 def files_beside(registry: Path, base: Base) -> frozenset[str]:
@@ -101,13 +103,14 @@ def load_base_file(file: Path) -> Base:
 # ---- the revision -----------------------------------------------------------------------------------------------
 
 
-def _commit(top: Path, name: str) -> str:
+def _commit(place: RepositoryPath, name: str) -> str:
     """The commit that a name means. Raises InputError where it means none, or more than one."""
+    top, option = place.top, place.option
     parsed = REVISION_PATTERN.match(name)
     if parsed is None or name.startswith("-"):
         raise InputError(
-            f"--base {visible(name)!r}: expected a branch, a tag or a commit, perhaps with ~1 or ^1 after it"
-            f"{_file_hint(name)}"
+            f"{option} {visible(name)!r}: expected a branch, a tag or a commit, perhaps with ~1 or ^1 after it"
+            f"{_file_hint(option, name)}"
         )
     named = parsed["name"]
     found = {ref: oid for ref in _candidates(top, named) if (oid := _exact(top, ref))}
@@ -117,10 +120,10 @@ def _commit(top: Path, name: str) -> str:
     if len(set(commits.values())) > 1:
         listed = ", ".join(f"{ref} is {commit[:12]}" for ref, commit in commits.items())
         raise InputError(
-            f"--base {name}: the name is ambiguous: {listed}: name one in full, --base {next(iter(commits))}"
+            f"{option} {name}: the name is ambiguous: {listed}: name one in full, {option} {next(iter(commits))}"
         )
     if not commits:
-        raise InputError(f"--base {visible(name)}: {_why_not(top)}{_file_hint(name)}")
+        raise InputError(f"{option} {visible(name)}: {_why_not(top)}{_file_hint(option, name)}")
     return next(iter(commits.values()))
 
 
@@ -147,8 +150,9 @@ def _peeled(top: Path, oid: str, steps: str) -> str | None:
     return found.stdout.decode().strip() if found.returncode == 0 else None
 
 
-def _fork_point(top: Path, name: str, commit: str) -> str:
+def _fork_point(place: RepositoryPath, name: str, commit: str) -> str:
     """The merge base of HEAD and the commit; the commit itself where HEAD is its merge in a clone of depth 1."""
+    top, option = place.top, place.option
     head = _exact(top, "HEAD")
     if head is None:
         return commit
@@ -159,8 +163,8 @@ def _fork_point(top: Path, name: str, commit: str) -> str:
     if f"parent {commit}" in document.splitlines():  # what actions/checkout makes: the parents are named, if not there
         return commit
     if is_shallow(top):
-        raise InputError(f"--base {name}: this shallow clone does not reach back to where HEAD left it: {FETCH_HINT}")
-    raise InputError(f"--base {name}: it has no ancestor in common with HEAD: name a branch this one came from")
+        raise InputError(f"{option} {name}: this shallow clone does not reach back to where HEAD left it: {FETCH_HINT}")
+    raise InputError(f"{option} {name}: it has no ancestor in common with HEAD: name a branch this one came from")
 
 
 def _why_not(top: Path) -> str:
@@ -169,8 +173,13 @@ def _why_not(top: Path) -> str:
     return "git knows no such commit, expected a branch, a tag or a commit: check the name"
 
 
-def _file_hint(name: str) -> str:
-    return "; an older registry is named with --base-file" if os.path.lexists(name) else ""
+def _file_hint(option: Option, name: str) -> str:
+    is_file = option.file_option is not None and os.path.lexists(name)
+    return f"; an older registry is named with {option.file_option}" if is_file else ""
+
+
+def _file_command(option: Option) -> str:
+    return ", made by git show REV:PATH > FILE" if option.file_option is not None else ""
 
 
 # ---- the path ---------------------------------------------------------------------------------------------------
@@ -183,8 +192,8 @@ def _path_at(place: RepositoryPath, name: str, revision: str, searched_from: Pat
         if before is not None and before != place.path:
             if find_in_tree(place, revision, place.path) is not None or _is_file(place.top, before):
                 raise InputError(
-                    f"--base {name}: at the base the registry was {visible(before)}, now {visible(place.path)} is "
-                    "found in its place, expected one of the two: name it with --registry"
+                    f"{place.option} {name}: at the base the registry was {visible(before)}, "
+                    f"now {visible(place.path)} is found in its place, expected one of the two: name it with --registry"
                 )
             return before
     if find_in_tree(place, revision, place.path) is not None:
@@ -221,8 +230,8 @@ def _moved(place: RepositoryPath, name: str, revision: str) -> str | None:
                 found.append(item.path)
     if len(found) > 1:
         raise InputError(
-            f"--base {name}: found {', '.join(sorted(map(visible, found)))} gone, expected one registry that became "
-            f"{visible(place.path)}: compare with a file: git show REV:PATH > old.json, then --base-file old.json"
+            f"{place.option} {name}: found {', '.join(sorted(map(visible, found)))} gone, expected one registry that "
+            f"became {visible(place.path)}: {place.option.instead}{_file_command(place.option)}"
         )
     return found[0] if found else None
 

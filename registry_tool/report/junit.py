@@ -9,6 +9,7 @@ import click
 
 from registry_tool.documents.store import Loaded
 from registry_tool.findings import Finding, Severity
+from registry_tool.hookspec import Level
 from registry_tool.report import text
 from registry_tool.report.places import from_root
 from registry_tool.report.reporters import Rendered, Validations, Verdicts
@@ -49,7 +50,15 @@ def ci(run: CiRun) -> str:
 
 def _suites(results: Iterable[Validation], *, strict: bool) -> list[ET.Element]:
     failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    return [_suite(from_root(result.loaded.path, None), _cases(result, failing)) for result in results]
+    suites = []
+    for result in results:
+        suite = _suite(from_root(result.loaded.path, None), _cases(result, failing))
+        properties = ET.Element("properties")
+        for level, count in result.checked.items():
+            ET.SubElement(properties, "property", name=f"checked {level}", value=str(count))
+        suite.insert(0, properties)  # first, as readers expect it
+        suites.append(suite)
+    return suites
 
 
 def _judged(items: Sequence[Judgement], registry: str, comparison: Comparison | None) -> ET.Element:
@@ -68,6 +77,9 @@ def _judged(items: Sequence[Judgement], registry: str, comparison: Comparison | 
 def _cases(result: Validation, failing: set[Severity]) -> dict[str, Case]:
     entries = result.loaded.registry.entries if isinstance(result.loaded, Loaded) else ()
     cases: dict[str, Case] = {name: ([], []) for name in (result.loaded.name, *(entry.id for entry in entries))}
+    for number, entry in enumerate(entries):
+        if result.since is not None and result.level_of(number) is Level.QUICK:
+            cases[entry.id][1].append(f"checked quickly: {text.QUICK_LEAVES_OUT}")
     for item in result.findings:
         bad, good = cases.setdefault(item.entry or result.loaded.name, ([], []))
         (bad if item.severity in failing else good).append(_line(item))

@@ -29,14 +29,23 @@ def _plain(value: Json) -> Json:
 
 
 def validation(result: Validation) -> dict[str, Json]:
+    """level: `mixed` where entries were checked at both; `checked` counts them."""
+    since = {"name": result.since.name, "commit": result.since.commit} if result.since is not None else None
     return {
         "registry": str(result.loaded.path),
         "schema_version": result.loaded.registry.schema_version if isinstance(result.loaded, Loaded) else None,
-        "level": str(result.level),
+        **level(result),
+        "since": since,
         "entries": result.entries,
         "summary": {str(s): result.count(s) for s in Severity},
         "findings": [f.to_dict() for f in result.findings],
     }
+
+
+def level(result: Validation) -> dict[str, Json]:
+    """How deeply the entries were checked: `mixed` where some were at a lower level than the others."""
+    found = "mixed" if result.since is not None and result.since.unchanged else str(result.level)
+    return {"level": found, "checked": {str(name): count for name, count in result.checked.items()}}
 
 
 def judgement(item: Judgement) -> dict[str, Json]:

@@ -13,7 +13,7 @@ from registry_tool.checks.identity import stable_pointer
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.report import rules
-from registry_tool.report.machine import render
+from registry_tool.report.machine import level, render
 from registry_tool.report.places import from_root, of_entry
 from registry_tool.report.reporters import Rendered, Validations
 from registry_tool.values import Json, visible
@@ -31,6 +31,7 @@ def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding
 
     known: findings that do not count; they are suppressed, as SARIF calls it.
     """
+    results = list(results)
     pairs = [(result, finding) for result in results for finding in result.findings]
     counted = len(pairs)
     pairs += known
@@ -51,7 +52,13 @@ def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding
             for number, (result, finding) in enumerate(pairs)
         ],
     }
+    run["properties"] = {"validated": [_checked(result) for result in results]}
     return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def _checked(result: Validation) -> dict[str, Json]:
+    """How deeply a registry was looked at: without findings, nothing else tells."""
+    return {"registry": from_root(result.loaded.path, None), **level(result)}
 
 
 def _rule(code: str, rule: FindingRule | None) -> dict[str, Json]:

@@ -10,6 +10,7 @@ import click
 
 from registry_tool.documents.manifest import TargetFacts
 from registry_tool.findings import Finding, Severity
+from registry_tool.hookspec import Level
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
 from registry_tool.values import Json, visible
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from registry_tool.workflows.known_findings import Triage
 
 SEVERITY_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+QUICK_LEAVES_OUT = "graph content, probe rows and evidence were not looked at"
 
 
 def finding(item: Finding) -> str:
@@ -38,8 +40,18 @@ def validation(result: Validation) -> Iterator[str]:
     entries = result.entries
     counts = [(result.count(s), s) for s in Severity]
     words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "valid"
-    left_out = "" if result.level == "full" else " (quick: graph content, probe rows and evidence were not looked at)"
-    yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out}"
+    yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out(result)}"
+
+
+def left_out(result: Validation) -> str:
+    """What was not looked at, in brackets; nothing where all was."""
+    if result.level is Level.QUICK:
+        return f" (quick: {QUICK_LEAVES_OUT})"
+    if result.since is None:
+        return ""
+    full, quick = result.checked[Level.FULL], result.checked[Level.QUICK]
+    since = visible(str(result.since))
+    return f" ({full} checked fully; {quick} quickly, unchanged since {since}: {QUICK_LEAVES_OUT} there)"
 
 
 def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:

@@ -19,6 +19,7 @@ from registry_tool.plugins.manager import Plugins
 
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
+    from registry_tool.workflows.unchanged import Since
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,22 @@ class Validation:
     loaded: Loaded | Unreadable
     level: Level
     findings: tuple[Finding, ...]
+    since: Since | None = None  # the entries that are unchanged since then were checked at Level.QUICK
 
     @property
     def entries(self) -> int:
         """How many there are in the document, those that its schema refuses too; 0 where it cannot be read."""
         return len(self.loaded.document.value["models"]) if isinstance(self.loaded, Loaded) else 0
+
+    @property
+    def checked(self) -> Mapping[Level, int]:
+        """How many entries were checked at each level."""
+        quick = self.entries if self.level is Level.QUICK else len(self.since.unchanged) if self.since else 0
+        return {Level.FULL: self.entries - quick, Level.QUICK: quick}
+
+    def level_of(self, number: int) -> Level:
+        """At which level an entry was checked, by its number."""
+        return Level.QUICK if self.since is not None and number in self.since.unchanged else self.level
 
     def count(self, severity: Severity) -> int:
         return sum(f.severity is severity for f in self.findings)
@@ -44,10 +56,21 @@ def validate(
     level: Level = Level.FULL,
     progress: Progress | None = None,
     trust: Trust | None = None,
+    changed_since: str | None = None,
 ) -> Validation:
-    """Read the registry, check everything at this level, change nothing. trust: whose signatures production needs."""
+    """Read the registry, check everything at this level, change nothing.
+
+    trust: whose signatures production needs. changed_since: a git revision; entries that are as they were there are
+    checked at Level.QUICK. Raises InputError for one that is none.
+    """
     loaded = store.load(path)
-    return Validation(loaded, level, tuple(check(loaded, plugins, level, progress, trust)))
+    compared = None
+    if changed_since is not None:
+        from registry_tool.workflows.unchanged import since  # loads subprocess, which validate alone does without
+
+        compared = since(loaded, changed_since)
+    unchanged = compared.unchanged if compared is not None else ()
+    return Validation(loaded, level, tuple(check(loaded, plugins, level, progress, trust, unchanged)), compared)
 
 
 def touched(files: Iterable[str], here: Path, environment: Mapping[str, str]) -> list[Path]:

@@ -159,9 +159,17 @@ def test_reproduced_is_said_of_a_stored_result_alone(
 def kept(box: Sandbox, **fields: Any) -> None:
     """A result of training again beside the verdict."""
     result = {
-        "entry": "tiny", "manifest_sha256": box.entry["sha256"], "outcome": "identical", "files": {}, "changes": [],
-        "added": [], "environment": [], "agreements": [], "warnings": [], **fields,
-    }  # fmt: skip
+        "entry": "tiny",
+        "manifest_sha256": box.entry["sha256"],
+        "outcome": "identical",
+        "files": {},
+        "changes": [],
+        "added": [],
+        "environment": [],
+        "agreements": [],
+        "warnings": [],
+        **fields,
+    }
     data = to_json({key: value for key, value in result.items() if value is not None})
     (box.folder / "tiny" / "verdicts" / "R.json").write_bytes(data)
     promotion = box.entry["promotion"]

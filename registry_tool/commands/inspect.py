@@ -230,8 +230,10 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
 def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str | None) -> None:
     """Write one HTML page on an entry.
 
-    Its verdict, judged again; what its evidence shows, as tables and charts; what validate finds; and the chain of
-    digests from the registry down to the data. The page loads nothing and runs no script: mail it, print it, keep it.
+    Its verdict, judged again; what its evidence shows, as tables and charts; what validate finds; who signed it; the
+    chain of digests from the registry down to the data; and, in a git repository, who changed it and how git judges the
+    signatures of those commits, with the keys of this machine. The page loads nothing and runs no script: mail it,
+    print it, keep it.
 
     \b
     Example:
@@ -239,7 +241,8 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
     """
     from registry_tool.workflows import overview
 
-    gathered = overview.gather(find(registry), plugins_of(ctx), entry_id)
+    path = find(registry)
+    gathered = overview.with_history(overview.gather(path, plugins_of(ctx), entry_id), path)
     deliver(reporters.renderer("html", "overview")(gathered), output)
 
 

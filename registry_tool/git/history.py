@@ -18,8 +18,38 @@ from registry_tool.errors import InputError
 from registry_tool.git.repository import FETCH_HINT, Blob, blobs, git, is_shallow, path_in_repository
 from registry_tool.values import EMPTY, Json
 
-LOG_FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%s"
+LOG_FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%cn <%ce>%x00%G?%x00%GS%x00%s"
 Row = Mapping[str, Json]
+
+
+COMMIT_SIGNATURES = {  # as git's `%G?` has them
+    "G": "good",
+    "U": "good, of unknown validity",
+    "X": "good, expired since",
+    "Y": "good, by an expired key",
+    "R": "good, by a revoked key",
+    "B": "BAD",
+    "E": "not checked: no key here",
+    "N": "none",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who wrote a change and who committed it, and what git itself says of the commit's signature.
+
+    status: a letter of `%G?`; see COMMIT_SIGNATURES. signer: as git names it.
+    """
+
+    author: str
+    committer: str
+    status: str = "N"
+    signer: str | None = None
+
+    @property
+    def signature(self) -> str:
+        """The status in words."""
+        return COMMIT_SIGNATURES.get(self.status, "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +59,7 @@ class Step:
     commit: str
     parents: tuple[str, ...]
     date: datetime
-    author: str
+    who: Who
     subject: str
     old: str
     new: str
@@ -41,15 +71,18 @@ class Event:
     """What one commit did to an entry. landed: when it came into force; merge: the commit that brought it in.
 
     details: sha256 of what the entry pins, and verdict, evidence_sha256, reason, fields, where there are any.
+    added: bytes of the signatures and attestations that it pins anew, by path; None where the commit does not hold them
+    as they are pinned.
     """
 
     action: str
     commit: str
     landed: datetime
-    author: str
+    who: Who
     subject: str
     merge: str | None = None
     details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+    added: Mapping[str, bytes | None] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +169,14 @@ def _log(folder: Path, *arguments: str) -> list[Step]:
     steps = []
     for block in log.stdout.decode(errors="replace").split("\x01")[1:]:
         head, _, rest = block.partition("\n")
-        commit, parents, date, author, subject = head.split("\0", 4)
+        commit, parents, date, author, committer, status, signer, subject = head.split("\0", 7)
         for line in rest.splitlines():
             if line.startswith(":"):
                 fields, *paths = line.split("\t")
                 old, new = fields.split(" ")[2:4]
                 when = datetime.fromisoformat(date)
-                steps.append(Step(commit, tuple(parents.split()), when, author, subject, old, new, tuple(paths)))
+                who = Who(author, committer, status, signer or None)
+                steps.append(Step(commit, tuple(parents.split()), when, who, subject, old, new, tuple(paths)))
     return steps[::-1]
 
 
@@ -173,8 +207,8 @@ def _event(step: Step, old: Row | None, new: Row | None, entry_id: str, folder: 
             was, became = rows.of(one.old).get(entry_id), rows.of(one.new).get(entry_id)
             source = one if became == new != was else source
     merge = step.commit if source is not step else None
-    details = dict(_details(step, old, new, rows.blob))
-    return Event(_action(old, new), source.commit, step.date, source.author, source.subject, merge, details)
+    details, added = dict(_details(step, old, new, rows.blob)), dict(_added(step, old, new, rows.blob))
+    return Event(_action(old, new), source.commit, step.date, source.who, source.subject, merge, details, added)
 
 
 def _action(old: Row | None, new: Row | None) -> str:
@@ -188,12 +222,49 @@ def _action(old: Row | None, new: Row | None) -> str:
         return "demoted"
     if old.get("sha256") != new.get("sha256"):
         return "trained again" if smoke else "other bytes in production"
+    if signed := _pins(new, old) - _pins(old, new):
+        beside = {name for name, _, _ in signed}
+        return "signed" if "signatures" in beside else "attested" if "attestations" in beside else "reproduced"
     return "edited"
 
 
 def _object(row: Row | None, key: str) -> Mapping[str, Json]:
     value = row.get(key) if row else None
     return value if isinstance(value, dict) else EMPTY
+
+
+def _pins(row: Row | None, other: Row | None) -> set[tuple[str, str, str]]:
+    """(list, path, sha256) of what an entry pins of signatures, attestations and results of training again.
+
+    Empty where anything else differs from the other row: then the change is another one.
+    """
+
+    def rest(some: Row | None) -> Json:
+        promotion = {k: v for k, v in _object(some, "promotion").items() if k not in ("attestations", "reproductions")}
+        return {**{k: v for k, v in (some or EMPTY).items() if k != "signatures"}, "promotion": promotion}
+
+    return set(_pinned(row)) if rest(row) == rest(other) else set()
+
+
+def _pinned(row: Row | None) -> Iterator[tuple[str, str, str]]:
+    promotion = _object(row, "promotion")
+    for name, pins in (
+        ("signatures", (row or EMPTY).get("signatures")),
+        ("attestations", promotion.get("attestations")),
+        ("reproductions", promotion.get("reproductions")),
+    ):
+        for pin in pins if isinstance(pins, list) else ():
+            if isinstance(pin, dict):
+                yield name, str(pin.get("bundle", pin.get("path"))), str(pin.get("sha256"))
+
+
+def _added(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, bytes | None]]:
+    """The signatures and attestations that the entry pins since this commit, with their bytes there."""
+    known = set(_pinned(old))
+    for name, path, digest in _pinned(new):
+        if (name, path, digest) not in known and name != "reproductions":
+            data = blob(f"{step.commit}:{posixpath.join(posixpath.dirname(step.paths[-1]), path)}")
+            yield path, data if data is not None and sha256_of(data) == digest else None
 
 
 def _details(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, Json]]:

@@ -7,8 +7,10 @@ from datetime import UTC
 
 import click
 
+from registry_tool.checks.signatures import can_verify
 from registry_tool.git.history import AsOf, History
 from registry_tool.report import text
+from registry_tool.signing.dsse import SignatureError
 from registry_tool.toolkit import text_table
 from registry_tool.values import Json, visible
 from registry_tool.workflows.migrate import Migration
@@ -65,6 +67,24 @@ def migration_document(item: Migration) -> dict[str, Json]:
     }
 
 
+def signed_by(path: str, data: bytes | None) -> str:
+    """Who made a signature or an attestation that an entry pinned, as it says itself."""
+    what = "attested" if "ATTESTATION" in path else "signed"
+    return f"{what} by {claimed(data)}" if data is not None else f"{what} by {path}, which the commit does not hold"
+
+
+def claimed(data: bytes | None) -> str | None:
+    """The signer that a bundle names, without any proof; None where nothing says so."""
+    if data is None or not can_verify():
+        return None
+    from registry_tool.signing.bundle import claimed_signer
+
+    try:
+        return claimed_signer(data)
+    except SignatureError:
+        return None
+
+
 def history(item: History) -> Iterator[str]:
     """One line an event, oldest first: when, what, on which evidence or for which reason, who, in which commit."""
     for event in item.events:
@@ -76,9 +96,13 @@ def history(item: History) -> Iterator[str]:
             f"fields {', '.join(details['fields'])}" if event.action == "edited" else "",
             f"reason: {details['reason']}" if "reason" in details else "",
         ]
+        facts += [signed_by(path, data) for path, data in event.added.items()]
         merged = f", merged in {event.merge[:12]}" if event.merge else ""
         landed = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
-        source = f"{event.author}, {event.commit[:12]}{merged}: {event.subject}"
+        who = event.who
+        people = who.author if who.committer == who.author else f"{who.author}, committed by {who.committer}"
+        signed = f"commit signature {who.signature}{f' ({who.signer})' if who.signer else ''}"
+        source = f"{people}, {event.commit[:12]}{merged}, {signed}: {event.subject}"
         yield visible(f"{landed}  {event.action}: {'; '.join(filter(None, facts))} ({source})")
 
 
@@ -91,7 +115,17 @@ def history_document(item: History) -> dict[str, Json]:
             {
                 "what": event.action,
                 "landed": event.landed.isoformat(),
-                "author": event.author,
+                "author": event.who.author,
+                "committer": event.who.committer,
+                "commit_signature": {
+                    "status": event.who.status,
+                    "words": event.who.signature,
+                    "signer": event.who.signer,
+                },
+                "signed_by": [
+                    {"path": path, "signer": claimed(data), "pinned": data is not None}
+                    for path, data in event.added.items()
+                ],
                 "commit": event.commit,
                 "merge": event.merge,
                 "subject": event.subject,

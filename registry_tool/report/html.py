@@ -8,11 +8,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 
 from registry_tool.documents.manifest import Manifest
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Figure
 from registry_tool.report import svg, templating
+from registry_tool.report.audit import claimed
 from registry_tool.report.text import part, plain, predicted
 from registry_tool.toolkit import is_numeric
 from registry_tool.values import Artifact, Json, Verdict
@@ -126,6 +128,8 @@ class Page:
     verdict: Judged | None
     figures: Sequence[Shown]
     findings: Sequence[FindingRow]
+    signed: PageTable
+    history: PageTable
     entry: Json
     chain: Sequence[Link]
     made: str
@@ -153,6 +157,8 @@ def _page(overview: Overview) -> Page:
         verdict=_judged(verdict) if verdict else None,
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
         findings=[FindingRow(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
+        signed=_signed(overview),
+        history=_history(overview),
         entry=entry.to_dict(),
         chain=list(_chain(overview)),
         made=f"Written by registry-tool {__version__} ({versions}) from the pinned files alone.",
@@ -253,6 +259,32 @@ def _shown(figure: Figure, name: str) -> Shown:
     ]
     legend = [(text, STRONGEST_SHADE * shade) for text, shade in figure.table.legend]
     return Shown(figure.title, figure.caption, drawing, PageTable(header, cells), legend)
+
+
+# ---- who signed and changed it ------------------------------------------------------------------------------------
+
+
+def _signed(overview: Overview) -> PageTable:
+    """Signatures and attestations, and whether a signer of the policy made them."""
+    rows = []
+    for one in overview.signed:
+        known = one.signer is not None
+        who = f"✓ {one.signer}" if known else f"{claimed(one.data) or 'unknown'}, not verified: {one.reason}"
+        tone = Cell(who, tone="good" if known else "note")
+        rows.append((Cell(one.path, code=True), Cell(one.words), tone, Cell(one.sha256, code=True)))
+    return PageTable(("file", "over", "signed by", "sha256"), rows)
+
+
+def _history(overview: Overview) -> PageTable:
+    events = overview.history.events if overview.history is not None else ()
+    rows = []
+    for event in events:
+        signed = event.who.signature + (f" ({event.who.signer})" if event.who.signer else "")
+        tone = "bad" if event.who.status == "B" else "good" if event.who.status == "G" else ""
+        when = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+        people = (Cell(event.who.author), Cell(event.who.committer), Cell(signed, tone=tone))
+        rows.append((Cell(when), Cell(event.action), *people, Cell(event.commit[:12], code=True)))
+    return PageTable(("when (UTC)", "what", "author", "committer", "commit signature", "commit"), rows)
 
 
 # ---- where it comes from ------------------------------------------------------------------------------------------

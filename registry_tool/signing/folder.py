@@ -27,11 +27,9 @@ def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") ->
     base = path if path.is_dir() else path.parent
     try:
         with Folder(base) as folder:
-            items = folder.inventory() if path.is_dir() else [(path.name, "file")]
+            items = folder.inventory(skipped=skipped) if path.is_dir() else [(path.name, "file")]
             found = {}
             for name, kind in items:
-                if _is_ignored(name, skipped):
-                    continue
                 if kind not in ("file", "folder"):
                     raise InputError(f"{base / name}: found a {kind}, expected files and folders only: remove it")
                 if kind == "file":

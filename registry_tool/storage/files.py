@@ -15,7 +15,7 @@ import shutil
 import stat
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -185,22 +185,23 @@ ORDINARY_PATH = re.compile(rf"{_NAME}(?:/{_NAME})*", re.ASCII).fullmatch
 
 
 @lru_cache(maxsize=4096)
-def check_path(text: str) -> str:
+def check_path(text: str, reserved: bool = False) -> str:
     """The same text, if it is the one spelling of a path below a folder; else FileProblem `file-escapes`.
 
     Its NFKC form must pass too and have as many slashes, so that full-width dots and slashes are no way around. Names
-    that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there.
+    that the inventory skips (`.git`, the lock, staging) are refused: nothing may hide there. reserved: they are not
+    refused, in a folder that is no registry's.
     """
     if ORDINARY_PATH(text) and len(text) <= 1024:
         return text
     plain = unicodedata.normalize("NFKC", text)
     look_alike = "a look-alike of a slash" if plain.count("/") > text.count("/") else None
-    if fault := fault_of(text) or fault_of(plain) or look_alike:
+    if fault := fault_of(text, reserved) or fault_of(plain, reserved) or look_alike:
         raise FileProblem(PATH_ESCAPES, text, fault)
     return text
 
 
-def fault_of(text: str) -> str | None:
+def fault_of(text: str, reserved: bool = False) -> str | None:
     if not text or len(text) > 1024:
         return f"{len(text)} characters"
     if any(c != " " and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs") for c in text):
@@ -212,7 +213,8 @@ def fault_of(text: str) -> str | None:
     for name in text.split("/"):
         if name in ("", ".", ".."):
             return f"the part {name!r}"
-        if name.strip(" ") != name or name[-1] == "." or len(name.encode()) > 255 or _is_reserved(name.casefold()):
+        kept = not reserved and _is_reserved(name.casefold())
+        if name.strip(" ") != name or name[-1] == "." or len(name.encode()) > 255 or kept:
             return f"the name {name[:40]!r}, which is reserved or not portable"
     return None
 
@@ -316,8 +318,11 @@ class Folder(AbstractContextManager["Folder"]):
             del self._held[next(iter(self._held))]
 
     def digest(self, path: str, algorithm: Callable[[], Any]) -> str:
-        """The digest of a regular file of any size, in hex, without holding its bytes. algorithm: as of hashlib."""
-        *parents, name = check_path(path).split("/")
+        """The digest of a regular file of any size, in hex, without holding its bytes. algorithm: as of hashlib.
+
+        The folder may be any: no name is reserved.
+        """
+        *parents, name = check_path(path, reserved=True).split("/")
         try:
             with _descended(self._folder, parents) as folder, _opened(name, _READ, folder) as file:
                 before = os.fstat(file)
@@ -342,8 +347,13 @@ class Folder(AbstractContextManager["Folder"]):
         except OSError as error:
             _refuse(path, error)
 
-    def inventory(self, max_entries: int = MAX_INVENTORY_FILES, below: str = "") -> list[InventoryItem]:
-        """What lies in the folder (or one in it), at any depth, sorted by path; without `.git`, the lock, staging."""
+    def inventory(
+        self, max_entries: int = MAX_INVENTORY_FILES, below: str = "", skipped: Container[str] | None = None
+    ) -> list[InventoryItem]:
+        """What lies in the folder (or one in it), at any depth, sorted by path; without `.git`, the lock, staging.
+
+        skipped: paths of files and folders to leave out in the place of those names, which hide nothing then.
+        """
         items: list[InventoryItem] = []
         pending = [tuple(check_path(below).split("/")) if below else ()]
         while pending:
@@ -351,7 +361,9 @@ class Folder(AbstractContextManager["Folder"]):
             where, prefix = "/".join(base) or ".", "".join(f"{name}/" for name in base)
             with _reading(where), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name[0] == "." and _is_reserved(entry.name):
+                    if skipped is None and entry.name[0] == "." and _is_reserved(entry.name):
+                        continue
+                    if skipped is not None and prefix + entry.name in skipped:
                         continue
                     if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
                         limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"

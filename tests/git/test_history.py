@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,7 @@ def test_a_history_says_who_when_why_and_on_what(past: Sandbox, registry: Progra
     """Each event in order, the flip with the digest of its evidence, the demotion with its reason."""
     events = history(past.path, "tiny").events
     assert [event.action for event in events] == ["registered as smoke", "turned production", "demoted"]
-    assert [event.author.split()[0] for event in events] == ["Ann", "Bea", "Cai"]
+    assert [event.who.author.split()[0] for event in events] == ["Ann", "Bea", "Cai"]
     assert [event.landed.day for event in events] == [1, 2, 3]
     verdict = json.loads(next((past.folder / "tiny/verdicts").iterdir()).read_bytes())
     assert events[1].details["evidence_sha256"] == verdict["evidence_sha256"]
@@ -104,7 +106,7 @@ def test_a_merge_is_signed_by_whom_it_brings_in(smoke: Sandbox, monkeypatch: pyt
     events = history(smoke.path, "tiny").events
     assert [event.action for event in events] == ["registered as smoke", "turned production"]
     last = events[-1]
-    assert (last.author.split()[0], last.commit, last.landed.day) == ("Bea", made, 5)
+    assert (last.who.author.split()[0], last.commit, last.landed.day) == ("Bea", made, 5)
     assert last.merge == git(smoke.folder, "rev-parse", "HEAD")
     assert as_of(smoke.path, moment("2026-05-04")).rows == ()
 
@@ -167,3 +169,71 @@ def test_what_cannot_be_told_is_one_line(
     monkeypatch.setenv("PATH", str(tmp_path))
     ran = registry("history", "tiny", "--registry", past.path)
     assert (ran.code, "install git" in ran.err) == (3, True)
+
+
+def test_authors_committers_and_commit_signatures_are_apart(
+    past: Sandbox, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wrote a change, who committed it, and what git says of its signature with the keys that it knows."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("git signs with ssh-keygen here")
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (tmp_path / "signers").write_text(f"eve@example.org {key.with_suffix('.pub').read_text()}")
+    for name, value in {"gpg.format": "ssh", "user.signingkey": str(key)}.items():
+        git(past.folder, "config", name, value)
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Dan")
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Eve")
+    past.edit_entry(notes="one")
+    git(past.folder, "commit", "--quiet", "--all", "-S", "-m", "Signed")
+
+    def last() -> tuple[str, str, str]:
+        who = history(past.path, "tiny").events[-1].who
+        return who.author.split()[0], who.committer.split()[0], who.status
+
+    assert last() in {("Dan", "Eve", "N"), ("Dan", "Eve", "U"), ("Dan", "Eve", "E"), ("Dan", "Eve", "B")}
+    git(past.folder, "config", "gpg.ssh.allowedSignersFile", str(tmp_path / "signers"))
+    assert last() == ("Dan", "Eve", "G")
+    ran = registry("history", "tiny", "--registry", past.path)
+    assert "(Dan <test@example.org>, committed by Eve <test@example.org>, " in ran.out
+    assert ", commit signature good (eve@example.org): Signed)" in ran.out
+    assert ran.out.count("commit signature none") == 3
+    [*others, event] = json.loads(registry("history", "tiny", "--registry", past.path, "--format", "json").out)[
+        "events"
+    ]
+    assert event["commit_signature"] == {"status": "G", "words": "good", "signer": "eve@example.org"}
+    assert {other["commit_signature"]["status"] for other in others} == {"N"}
+    page = registry("report", "tiny", "--registry", past.path).out
+    assert "Eve &lt;test@example.org&gt;" in page
+    assert "good (eve@example.org)" in page
+
+
+def test_signatures_and_attestations_are_events(
+    past: Sandbox, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who signed an entry, as the signature says; one that the commit does not hold is named as missing."""
+    certificates = pytest.importorskip("certificates", reason="signatures need the extra `sign`")
+    pair = certificates.key_pair(tmp_path, "ci")
+    on(monkeypatch, "2026-05-05")
+    assert registry("sign", "tiny", "--key", pair.private, "--registry", past.path).code == 0
+    commit(past.folder, "Sign")
+    flip(past)
+    commit(past.folder, "Ship")
+    assert registry("attest", "tiny", "--key", pair.private, "--registry", past.path).code == 0
+    commit(past.folder, "Attest")
+    past.edit_entry(signatures=[{"bundle": "tiny/signatures/none.sig", "sha256": "0" * 64}])
+    commit(past.folder, "Break")
+    events = history(past.path, "tiny").events[3:]
+    assert [event.action for event in events] == ["signed", "turned production", "attested", "signed"]
+    ran = registry("history", "tiny", "--registry", past.path)
+    assert ran.out.count("; signed by key ") == 1
+    assert ran.out.count("; attested by key ") == 1
+    assert "signed by tiny/signatures/none.sig, which the commit does not hold" in ran.out
+    document = json.loads(registry("history", "tiny", "--registry", past.path, "--format", "json").out)
+    assert violations(document, schemas.load("history")) == []
+    assert [[one["pinned"] for one in event["signed_by"]] for event in document["events"][3:]] == [
+        [True],
+        [],
+        [True],
+        [False],
+    ]

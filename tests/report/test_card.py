@@ -66,3 +66,52 @@ def test_a_shape_that_the_card_knows_is_shown(thumb: Sandbox, registry: Program,
     assert "\nEnvironment: numpy 2.1.\n" in ran.out
     to = registry("card", "t", "-o", tmp_path / "t.md", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
     assert (to.code, to.out, (tmp_path / "t.md").read_text()) == (0, "", ran.out)
+
+
+LICENCES = [
+    ("MIT", "https://example.org/LICENSE", ["license: mit"], "[MIT](<https://example.org/LICENSE>)"),
+    ("Our [own]", "https://example.org/a b", ["license: other", 'license_name: "Our [own]"'], "Our &#91;own&#93;"),
+    ("X", "https://example.org/>x", ["license: other", 'license_name: "X"'], "X"),
+    ("X", "javascript:alert(1)", ["license: other", 'license_name: "X"'], "X"),
+    (
+        "X",
+        "https://example.org/x",
+        ["license: other", 'license_name: "X"', 'license_link: "https://example.org/x"'],
+        "[X](<https://example.org/x>)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "url", "front", "shown"), LICENCES)
+def test_a_licence_has_its_name_and_link(
+    thumb: Sandbox, registry: Program, name: str, url: str, front: list[str], shown: str
+) -> None:
+    """In the front matter, as the hub reads it, and in the table; a URL that is none, or ends the link, is left out."""
+    put(thumb, {})
+    thumb.edit_entry(license=name, license_url=url)
+    ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+    assert ran.code == 0
+    assert [line for line in ran.out.split("---")[1].splitlines() if line.startswith("license")] == front
+    assert rows(ran.out)["Licence"] == shown
+
+
+def test_limits_are_what_the_documents_say(thumb: Sandbox, registry: Program) -> None:
+    """State, target, encoders and sources of the corpus, ranges of inputs; nothing where none is recorded."""
+    corpus = {
+        "name": "c",
+        "n_rows": 9,
+        "sources": ["a", "b"],
+        "record": {"settings": {"encoders": {"x265": {}, "x264": {}}}},
+    }
+    ranges = [{"name": "adm2", "range": [0.5, 1.0]}, {"name": "odd", "range": [1]}, 7]
+    put(thumb, {"corpus": corpus, "target": {"name": "vmaf", "range": [0, 100]}, "intervals": {"input_ranges": ranges}})
+    ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+    limits = ran.out.split("## Limits\n\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split(" ")[1:5] for line in limits] == [
+        ["It", "is", "a", "smoke"],
+        ["It", "predicts", "vmaf", "from"],
+        ["It", "learned", "from", "rows"],
+        ["It", "learned", "from", "2"],
+        ["Training", "saw", "adm2", "from"],
+    ]
+    assert rows(ran.out)["Trained encoders"] == "`x264`, `x265`"

@@ -135,6 +135,18 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a missing file": (lambda f: (f / "sub-file").unlink(), "sub-file: file not found"),
     "an extra file": (lambda f: (f / "more").write_bytes(b"x"), "more: the file is not signed"),
     "a hidden file": (lambda f: (f / ".hidden").write_bytes(b"x"), ".hidden: the file is not signed"),
+    "a hidden repository": (
+        lambda f: ((f / "sub" / ".git").mkdir(), (f / "sub" / ".git" / "x").write_bytes(b"x")),
+        "sub/.git/x: the file is not signed",
+    ),
+    "a name that registries reserve": (
+        lambda f: (f / ".staging-x").write_bytes(b"x"),
+        ".staging-x: the file is not signed",
+    ),
+    "the name of a lock": (
+        lambda f: (f / ".registry.lock").write_bytes(b"x"),
+        ".registry.lock: the file is not signed",
+    ),
     "a renamed file": (lambda f: (f / "sub-file").rename(f / "other"), "sub-file: file not found"),
     "a moved file": (lambda f: (f / "sub-file").rename(f / "sub" / "sub-file"), "sub-file: file not found"),
     "a link": (lambda f: (f / "link").symlink_to("model.onnx"), "found a symlink"),

@@ -1,4 +1,4 @@
-"""generate_formats.py: docs/formats.md, the fields of every document, from schemas/. Adds no description.
+"""generate_formats.py: docs/formats.md: the fields of every document, from schemas/, and the arrays of evidence.
 
 `python docs/generate_formats.py` writes the page, `--check` only compares (exit 1 where it is not current).
 """
@@ -10,6 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fr_ensemble.evidence.archive import ArchiveFormat
+from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT
+from fr_ensemble.evidence.inputs import INPUTS_FORMAT
+from fr_ensemble.evidence.oof import OOF_FORMAT
 from pages import cell, publish
 
 from registry_tool.toolkit import markdown_table
@@ -24,12 +28,20 @@ Schema, draft 2020-12, and `registry validate` holds documents against it. A fie
 through every write and never read. What holds between documents (digests, order, agreement) is in
 [findings.md](findings.md).
 
-Defined for documents to come, kept, and not read by this release: `requires` of a
-registry; `fused.graph_version`, `evidence_inputs`, `fingerprints`, `baselines`, `calibrated_from`,
-`calibration` and what `target` says beside its name and range.
+Defined for documents to come, kept, and not read by this release: `requires` of a registry; `fused.graph_version`,
+`baselines`, `calibrated_from` and `calibration`.
 
 `a.b` is a field in a field, `a[]` an item of a list, `a.*` a value of any name. Names in **bold** are required.
 """
+ARCHIVES_INTRO = """\
+## Evidence in .npz files
+
+Zip files of numpy arrays without pickles, declared beside their readers in `plugins/fr_ensemble/evidence/`. A file has
+exactly these arrays, in this order, little-endian and in C order, each as a `.npy` of version 1.0 with the header that
+numpy writes, and nothing between them: other bytes are refused (`evidence-unusable`). How arrays are compressed does
+not matter: it follows the zlib of the writer. `<U` is Unicode text of any length. Arrays in **bold** are required.
+"""
+ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT)
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -115,7 +127,23 @@ def render() -> str:
         rows = list(dict.fromkeys(reader.fields(schema, schema)))
         table = "\n".join(markdown_table([("field", "value", ""), *rows]))
         parts.append(f"## {schema['title']}\n\n`schemas/{name}`. {schema.get('description', '')}\n\n{table}\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, ARCHIVES_INTRO, *map(archive_section, ARCHIVES)])
+
+
+def archive_section(archive: ArchiveFormat) -> str:
+    """One .npz file of evidence: its axes and arrays."""
+    axes = "; ".join(f"`{name}`: {meaning}" for name, meaning in archive.axes.items())
+    rows = [
+        (
+            f"`{name}`" if array.optional else f"**`{name}`**",
+            f"`{'<' + array.kind if array.kind != 'U' else '<U'}`",
+            " x ".join(array.axes) or "one value",
+            cell(array.meaning),
+        )
+        for name, array in archive.arrays.items()
+    ]
+    table = "\n".join(markdown_table([("array", "dtype", "shape", ""), *rows]))
+    return f"### `evidence/{archive.file}`\n\n{archive.meaning} Axes: {axes}.\n\n{table}\n"
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,80 +21,100 @@ class EvidenceProblem(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Which arrays a file has: name -> (kind and size of the little-endian dtype, number of dimensions).
+class Array:
+    """One array of a file. kind: kind and size of the little-endian dtype; U is a unicode text of any length.
 
-    U is a unicode text of any length. optional: arrays that are absent where there is nothing to say.
+    axes: a name for each dimension. optional: absent where there is nothing to say.
     """
 
+    kind: str
+    axes: tuple[str, ...]
+    meaning: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFormat:
+    """The arrays of a file, in the order in which they are written; docs/formats.md is made from it."""
+
     file: str
-    arrays: Mapping[str, tuple[str, int]]
-    optional: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-
-    @property
-    def all(self) -> Mapping[str, tuple[str, int]]:
-        return {**self.arrays, **self.optional}
+    meaning: str
+    axes: Mapping[str, str]  # of each axis name, what it counts
+    arrays: Mapping[str, Array]
 
 
-def write_arrays(layout: Layout, values: Mapping[str, Any]) -> bytes:
-    """A zip of .npy files without pickles, in the layout's order."""
+def write_arrays(archive_format: ArchiveFormat, values: Mapping[str, Any]) -> bytes:
+    """A zip of .npy files without pickles. The compressed bytes follow the zlib of this Python; nothing else does."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for name, (kind, _) in layout.all.items():
+        for name, declared in archive_format.arrays.items():
             if name not in values:
                 continue
             member = io.BytesIO()
-            array = np.asarray(values[name], dtype="<" + kind)
+            array = np.asarray(values[name], dtype="<" + declared.kind)
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
             archive.writestr(_member(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED, 9)
     return stream.getvalue()
 
 
-def read_arrays(layout: Layout, data: bytes) -> dict[str, Any]:
+def same_content(one: bytes, other: bytes) -> bool:
+    """Whether two archives hold the same bytes under the same names in one order, however they are compressed."""
+    contents = []
+    for data in (one, other):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                    return False
+                _check_container("", data, archive)
+                contents.append([(member.filename, archive.read(member)) for member in archive.infolist()])
+        except Exception:  # whatever zipfile meets in bad bytes; see read_arrays
+            return False
+    return contents[0] == contents[1]
+
+
+def read_arrays(archive_format: ArchiveFormat, data: bytes) -> dict[str, Any]:
     """The arrays of a file that `write_arrays` wrote.
 
-    Raises EvidenceProblem for anything but exactly the layout's arrays, before unpacking more than `MAX_BYTES`.
+    Raises EvidenceProblem for anything but exactly these arrays, before unpacking more than `MAX_BYTES`.
     """
+    file = archive_format.file
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            names = sorted(member.filename for member in members)
-            wanted = [*layout.arrays, *(name for name in layout.optional if f"{name}.npy" in names)]
-            if names != sorted(f"{name}.npy" for name in wanted):
-                raise EvidenceProblem(
-                    f"{layout.file}: found the arrays {names}, expected exactly {sorted(layout.arrays)}"
-                )
+            names = [member.filename for member in members]
+            required = [name for name, array in archive_format.arrays.items() if not array.optional]
+            if names != [f"{n}.npy" for n in archive_format.arrays if n in required or f"{n}.npy" in names]:
+                raise EvidenceProblem(f"{file}: found the arrays {names}, expected exactly {required}, in this order")
             size = sum(member.file_size for member in members)
             if size > MAX_BYTES:
-                raise EvidenceProblem(f"{layout.file}: found {size} bytes unpacked, expected at most {MAX_BYTES}")
-            _check_container(layout.file, data, archive)
-            return {member.filename[:-4]: _read_array(layout, data, member) for member in members}
+                raise EvidenceProblem(f"{file}: found {size} bytes unpacked, expected at most {MAX_BYTES}")
+            _check_container(file, data, archive)
+            return {member.filename[:-4]: _read_array(archive_format, data, member) for member in members}
     except EvidenceProblem:
         raise
     # zlib.error, NotImplementedError (compression, encryption), struct.error ...: whatever zipfile meets in bad bytes
     except Exception as error:
-        raise EvidenceProblem(
-            f"{layout.file}: not a readable archive ({str(error)[:100]}), expected numpy arrays"
-        ) from None
+        raise EvidenceProblem(f"{file}: not a readable archive ({str(error)[:100]}), expected numpy arrays") from None
 
 
 def _check_container(file: str, data: bytes, archive: zipfile.ZipFile) -> None:
     """Everything around the compressed arrays is what `write_arrays` writes, so that nothing hides between them."""
-    at, central = 0, b""
+    place, central = 0, b""
     for member in archive.infolist():
         plain = _member(member.filename)
         plain.CRC, plain.compress_size, plain.file_size = member.CRC, member.compress_size, member.file_size
         local = plain.FileHeader()
-        if member.header_offset != at or data[at : at + len(local)] != local:
-            what = "found another header, expected the one that training writes"
-            raise EvidenceProblem(f"{file} {member.filename}: {what}")
+        if member.header_offset != place or data[place : place + len(local)] != local:
+            raise EvidenceProblem(
+                f"{file} {member.filename}: found another header, expected the one that training writes"
+            )
         # PKWARE APPNOTE 4.3.12: as the local header, then no extra field, no comment, disk 0, attributes, the place.
-        attributes = struct.pack("<4HLL", 0, 0, 0, 0, plain.external_attr, at)
+        attributes = struct.pack("<4HLL", 0, 0, 0, 0, plain.external_attr, place)
         central += b"PK\1\2" + bytes([plain.create_version, plain.create_system]) + local[4:28] + attributes
         central += member.filename.encode()
-        at += len(local) + member.compress_size
+        place += len(local) + member.compress_size
     n = len(archive.infolist())
-    if data[at:] != central + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, n, n, len(central), at, 0):
+    if data[place:] != central + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, n, n, len(central), place, 0):
         raise EvidenceProblem(f"{file}: found another directory, expected the one that training writes")
 
 
@@ -104,12 +124,13 @@ def _member(filename: str) -> zipfile.ZipInfo:
     return info
 
 
-def _read_array(layout: Layout, archive: bytes, member: zipfile.ZipInfo) -> Any:
+def _read_array(archive_format: ArchiveFormat, archive: bytes, member: zipfile.ZipInfo) -> Any:
     name = member.filename[:-4]
-    where, (kind, dimensions) = f"{layout.file} {name}", layout.all[name]
-    at = member.header_offset + 30 + len(member.filename)
+    where, declared = f"{archive_format.file} {name}", archive_format.arrays[name]
+    kind, dimensions = declared.kind, len(declared.axes)
+    start = member.header_offset + 30 + len(member.filename)
     stored = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = stored.decompress(archive[at : at + member.compress_size], member.file_size + 1)
+    data = stored.decompress(archive[start : start + member.compress_size], member.file_size + 1)
     if not stored.eof or stored.unused_data or len(data) != member.file_size or zlib.crc32(data) != member.CRC:
         raise EvidenceProblem(f"{where}: found other bytes than its header says, expected one whole array")
     stream = io.BytesIO(data)
@@ -122,8 +143,22 @@ def _read_array(layout: Layout, archive: bytes, member: zipfile.ZipInfo) -> Any:
         raise EvidenceProblem(f"{where}: found {found}, expected <{kind} with {dimensions} dimensions, C order")
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise EvidenceProblem(f"{where}: found {len(data) - stream.tell()} bytes of data, expected {shape}")
+    if not _is_plain_header(data[: stream.tell()], dtype.str, shape):
+        raise EvidenceProblem(f"{where}: found another .npy header, expected the one that numpy writes")
     if dtype.itemsize == 0:  # texts that are all empty
         return np.zeros(shape, "<U1")
     array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
     array.tolist() if dtype.kind == "U" else None  # raises for what is no unicode
     return array
+
+
+def _is_plain_header(header: bytes, dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether a .npy header is the text that numpy writes, so that no comment and no other bytes hide in it.
+
+    numpy pads with spaces to a multiple of 64, after at most 21 for a longer first axis (since numpy 1.25).
+    """
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin-1")
+    body = header[10:]
+    padding = body[len(text) : -1]
+    plain = body.startswith(text) and body.endswith(b"\n") and not padding.strip(b" ")
+    return plain and len(header) % 64 == 0 and len(padding) < 64 + 21

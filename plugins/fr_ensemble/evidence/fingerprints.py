@@ -5,18 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from fr_ensemble.corpus.fingerprints import MAX_VALUES, Fingerprints
-from fr_ensemble.evidence.archive import EvidenceProblem, Layout, read_arrays, write_arrays
+from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
 FINGERPRINTS_VERSION = 1
-LAYOUT = Layout(
+FINGERPRINTS_FORMAT = ArchiveFormat(
     "fingerprints.npz",
+    "Values by which two sources are told to be one video.",
+    {"columns": "columns that describe a source's reference alone", "sources": "sources", "values": "kept values"},
     {
-        "version": ("i8", 0),
-        "columns": ("U", 1),
-        "sources": ("U", 1),
-        "column": ("i4", 1),  # one more than there are columns: hashes of whole rows of inputs
-        "source": ("i4", 1),
-        "value": ("f8", 1),  # ascending within a column and source
+        "version": Array("i8", (), "Of this format: 1."),
+        "columns": Array("U", ("columns",), "Names."),
+        "sources": Array("U", ("sources",), "Names, as in oof.npz."),
+        "column": Array(
+            "i4", ("values",), "Index into `columns`; one more than there are: hashes of whole rows of inputs."
+        ),
+        "source": Array("i4", ("values",), "Index into `sources`."),
+        "value": Array("f8", ("values",), "Ascending within a column and source."),
     },
 )
 
@@ -33,12 +37,12 @@ def write_fingerprints(fingerprints: Fingerprints) -> bytes:
         "source": [g for _, g, values in parts for _ in values],
         "value": np.concatenate([values for _, _, values in parts]),
     }
-    return write_arrays(LAYOUT, arrays)
+    return write_arrays(FINGERPRINTS_FORMAT, arrays)
 
 
 def read_fingerprints(data: bytes) -> Fingerprints:
     """Raises EvidenceProblem for anything but what `write_fingerprints` writes."""
-    arrays = read_arrays(LAYOUT, data)
+    arrays = read_arrays(FINGERPRINTS_FORMAT, data)
     columns, sources = (tuple(map(str, arrays[name])) for name in ("columns", "sources"))
     column, source, value = (arrays[name] for name in ("column", "source", "value"))
     width = len(columns) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.corpus.rows import LARGEST, ColumnSpec, Corpus, RowsDigest
-from fr_ensemble.evidence.archive import EvidenceProblem, Layout, read_arrays, write_arrays
+from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from registry_tool.toolkit import Text
 
@@ -19,19 +19,29 @@ SAMPLE_ROWS = 512  # of a corpus with more rows
 # What running them costs the gate: rows times multiplications, about three seconds. Wider networks keep a sample.
 MAX_PRODUCTS = 10**11
 INPUTS_VERSION = 1
-LAYOUT = Layout(
+INPUTS_FORMAT = ArchiveFormat(
     "inputs.npz",
+    "The models' inputs of all rows of the corpus, or of a sample of them.",
     {
-        "version": ("i8", 0),
-        "n_rows": ("i8", 0),  # of the corpus
-        "row": ("i8", 1),  # which of them these are, ascending
-        "features": ("f8", 2),
-        "conditioning": ("f8", 2),  # as the corpus has it, not transformed
-        "encoders": ("U", 1),  # names as the corpus has them
-        "encoder": ("i4", 1),
-        "codec": ("i4", 1),  # the slot of the vocabulary that it took when the models were trained
-        "clips": ("U", 1),  # names as the corpus has them; none where it has no such column
-        "clip": ("i4", 1),
+        "rows": "rows of the corpus that are here",
+        "features": "feature columns",
+        "conditions": "conditioning columns",
+        "encoders": "encoders",
+        "clips": "clips",
+    },
+    {
+        "version": Array("i8", (), "Of this format: 1."),
+        "n_rows": Array("i8", (), "Rows of the corpus."),
+        "row": Array("i8", ("rows",), "Which rows of the corpus these are, ascending from 0."),
+        "features": Array("f8", ("rows", "features"), "Features, raw, in the manifest's order."),
+        "conditioning": Array("f8", ("rows", "conditions"), "Conditions as the corpus has them, not transformed."),
+        "encoders": Array("U", ("encoders",), "Names as the corpus has them."),
+        "encoder": Array("i4", ("rows",), "Index into `encoders`."),
+        "codec": Array(
+            "i4", ("rows",), "The slot of the vocabulary that the encoder took when the models were trained."
+        ),
+        "clips": Array("U", ("clips",), "Names as the corpus has them; none where it has no such column."),
+        "clip": Array("i4", ("rows",), "Index into `clips`; empty where there are none."),
     },
 )
 
@@ -142,13 +152,13 @@ def default_rows(n_rows: int, products: int) -> int:
 def write_inputs(inputs: Inputs) -> bytes:
     """`inputs.npz`; the same inputs give the same bytes."""
     clip: Sequence[int] | Int64 = inputs.clip if inputs.clip is not None else ()
-    values = {name: getattr(inputs, name) for name in LAYOUT.arrays if name not in ("version", "clip")}
-    return write_arrays(LAYOUT, {**values, "version": INPUTS_VERSION, "clip": clip})
+    values = {name: getattr(inputs, name) for name in INPUTS_FORMAT.arrays if name not in ("version", "clip")}
+    return write_arrays(INPUTS_FORMAT, {**values, "version": INPUTS_VERSION, "clip": clip})
 
 
 def read_inputs(data: bytes) -> Inputs:
     """The inputs in the bytes of an `inputs.npz`. Raises EvidenceProblem for what `write_inputs` does not write."""
-    arrays = read_arrays(LAYOUT, data)
+    arrays = read_arrays(INPUTS_FORMAT, data)
     if int(arrays["version"]) != INPUTS_VERSION:
         raise EvidenceProblem(f"inputs.npz: found version {int(arrays['version'])}, expected {INPUTS_VERSION}")
     return Inputs(

@@ -12,24 +12,28 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.archive import EvidenceProblem, Layout, read_arrays, write_arrays
+from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
 OOF_VERSION = 1
 BLOCK_ROWS = 1 << 16
-LAYOUT = Layout(
+OOF_FORMAT = ArchiveFormat(
     "oof.npz",
+    "Out-of-fold predictions: each row predicted, once for each seed, by the model that did not see the row's source.",
+    {"seeds": "members", "rows": "rows of the corpus, in its order", "sources": "sources", "clips": "clips"},
     {
-        "version": ("i8", 0),
-        "digests": ("U64", 1),  # sha256 of the rows, the recipe and the corpus file; "" where there is none
-        "seeds": ("i8", 1),
-        "sources": ("U", 1),
-        "source": ("i4", 1),
-        "clips": ("U", 1),  # none: clips are not known
-        "clip": ("i4", 1),
-        "target": ("f8", 1),
-        "predictions": ("f4", 2),
+        "version": Array("i8", (), "Of this format: 1."),
+        "digests": Array(
+            "U64", ("3",), "sha256 of the rows, the recipe and the corpus file; empty where there is none."
+        ),
+        "seeds": Array("i8", ("seeds",), "The members' seeds."),
+        "sources": Array("U", ("sources",), "Names, each once."),
+        "source": Array("i4", ("rows",), "Index into `sources`."),
+        "clips": Array("U", ("clips",), "Names, each once; none where clips are not known."),
+        "clip": Array("i4", ("rows",), "Index into `clips`; empty where clips are not known."),
+        "target": Array("f8", ("rows",), "Target, in its units."),
+        "predictions": Array("f4", ("seeds", "rows"), "Predictions, in units of the target."),
+        "vmaf": Array("f8", ("rows",), "The corpus's plain VMAF, where the target is another.", optional=True),
     },
-    {"vmaf": ("f8", 1)},
 )
 CONTROL_CHARACTERS = re.compile(
     "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]"
@@ -154,15 +158,15 @@ def write_oof(oof: Oof) -> bytes:
     }
     if oof.vmaf is not None:
         values = {**values, "vmaf": oof.vmaf}
-    return write_arrays(LAYOUT, values)
+    return write_arrays(OOF_FORMAT, values)
 
 
 def read_oof(data: bytes) -> Oof:
     """The predictions in the bytes of an `oof.npz`.
 
-    Raises EvidenceProblem for anything but exactly the arrays of `LAYOUT`.
+    Raises EvidenceProblem for anything but exactly the arrays of `OOF_FORMAT`.
     """
-    arrays = read_arrays(LAYOUT, data)
+    arrays = read_arrays(OOF_FORMAT, data)
     if int(arrays["version"]) != OOF_VERSION or arrays["digests"].shape != (3,):
         raise EvidenceProblem(
             f"oof.npz: found version {int(arrays['version'])}, expected {OOF_VERSION} and three digests"

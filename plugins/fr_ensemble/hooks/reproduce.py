@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +17,7 @@ from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.archive import EvidenceProblem, same_content
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import Wanted
@@ -69,8 +70,22 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
         agreements = tuple(_agreements(view, manifest, ensemble, trained, corpus))
     except (ValueError, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+    trained, recompressed = _as_compressed(view, trained)
+    warnings += [f"{path}: the same content, compressed by another zlib" for path in recompressed]
     moved = any(agreement.largest != 0.0 for agreement in agreements)
     return Reproduction(trained, agreements, TRAINING if moved else TRAINING | WRITING, FOLLOWS, warnings)
+
+
+def _as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]]:
+    """The same with the entry's own bytes of evidence that has the same content, and the paths of such files."""
+    files, recompressed = dict(trained.files), []
+    for path, data in trained.files.items():
+        with suppress(KeyError):  # the entry lacks what this release records
+            stored = view.read(path)
+            if path.endswith(".npz") and stored != data and same_content(stored, data):
+                files[path] = stored
+                recompressed.append(path)
+    return replace(trained, files=files), recompressed
 
 
 def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) -> Job:

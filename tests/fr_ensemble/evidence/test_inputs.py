@@ -14,7 +14,7 @@ import pytest
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence.archive import EvidenceProblem, write_arrays
-from fr_ensemble.evidence.inputs import LAYOUT, Inputs, chosen_rows, default_rows, read_inputs, write_inputs
+from fr_ensemble.evidence.inputs import INPUTS_FORMAT, Inputs, chosen_rows, default_rows, read_inputs, write_inputs
 from fr_ensemble.evidence.oof import Oof
 
 CONDITIONED = ColumnSpec(
@@ -142,9 +142,9 @@ def test_what_training_does_not_write_is_refused(change: dict[str, Any]) -> None
         "clips": [],
         "clip": [],
     }
-    assert read_inputs(write_arrays(LAYOUT, good)).n_rows == 60
+    assert read_inputs(write_arrays(INPUTS_FORMAT, good)).n_rows == 60
     with pytest.raises(EvidenceProblem, match=r"^inputs\.npz") as error:
-        read_inputs(write_arrays(LAYOUT, good | change))
+        read_inputs(write_arrays(INPUTS_FORMAT, good | change))
     assert "\n" not in str(error.value)
 
 

@@ -308,6 +308,65 @@ def test_foreign_bytes_in_place_of_predictions_are_refused(data, words):
     assert "\n" not in str(error.value)
 
 
+def padded(data, text):
+    """A .npy member with another text in its header, as long as the old one."""
+    start = data.index(b"{")
+    end = data.index(b"\n", start)
+    return data[:start] + text.encode().ljust(end - start)[: end - start] + data[end:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (160,), }  # and a message",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (0xA0,), }",
+        "{'shape': (160,), 'descr': '<f8', 'fortran_order': False, }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (160,), }" + " " * 20 + "\t",
+        " {'descr': '<f8', 'fortran_order': False, 'shape': (160,), }",
+    ],
+)
+def test_a_header_hides_nothing(text):
+    """The header of an array is the text that numpy writes: no comment, no other spelling of the same shape."""
+    with pytest.raises(EvidenceProblem, match=r"target: found another \.npy header"):
+        read_oof(repack(lambda m: {"target.npy": padded(m["target.npy"], text)}))
+
+
+def test_headers_of_numpy_before_1_25_are_plain():
+    """The padding that numpy added for a longer first axis may be there or not."""
+    for older in (0, 1):
+        text = "{'descr': '<f8', 'fortran_order': False, 'shape': (160,), }"
+        length = -(-(10 + len(text) + 1 + 18 * (1 - older)) // 64) * 64
+        header = b"\x93NUMPY\1\0" + struct.pack("<H", length - 10) + text.encode().ljust(length - 11) + b"\n"
+        data = repack(lambda m, header=header: {"target.npy": header + m["target.npy"][-160 * 8 :]})
+        assert np.array_equal(read_oof(data).target, OOF.target)
+
+
+def test_compression_is_not_content():
+    """Another zlib gives other bytes and the same content; another order, name or number is other content."""
+    data = FILES["evidence/oof.npz"]
+    with zipfile.ZipFile(io.BytesIO(data)) as container:
+        members = {name: container.read(name) for name in container.namelist()}
+
+    def packed(members, level):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as container:
+            for name, content in members.items():
+                container.writestr(member(name), content, zipfile.ZIP_DEFLATED, level)
+        return stream.getvalue()
+
+    other = packed(members, 1)
+    assert other != data
+    assert archive.same_content(data, other)
+    assert to_files(read_oof(other), "corpus.parquet") == FILES
+    changed = members | {"target.npy": members["target.npy"][:-1] + b"\0"}
+    for content in (changed, dict(reversed(members.items())), {**members, "more.npy": b""}):
+        assert not archive.same_content(data, packed(content, 9))
+    assert not archive.same_content(data, data[:-1])
+    assert not archive.same_content(data, data + b"\0")
+    with pytest.raises(EvidenceProblem, match="in this order"):
+        read_oof(packed(dict(reversed(members.items())), 9))
+
+
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     """The sizes in the archive's directory are checked first; one that lies there is cut off and refused."""
     bomb = repack({"target.npy": npy(np.zeros(4_000_000))})

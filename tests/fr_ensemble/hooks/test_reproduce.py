@@ -1,10 +1,12 @@
-"""test_train_again.py: an ensemble trained again: the same bytes, another environment, forgeries, other corpora."""
+"""test_reproduce.py: an ensemble trained again: the same bytes, another environment, forgeries, other corpora."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,26 @@ def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_
     assert {agreement["largest"] for agreement in document["agreements"]} == {0.0}
     assert production.tree() == before
     assert tree(keep) == tree(production.artifacts)
+
+
+def test_another_zlib_is_the_same_entry(smoke: Sandbox, made: Made, registry: Program) -> None:
+    """Evidence that another zlib compressed is compared by what it holds: --exact is met, and a line says so."""
+    recompressed = {}
+    for path in sorted(smoke.artifacts.rglob("*.npz")):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(stream, "w") as new:
+            for info in old.infolist():
+                new.writestr(info, old.read(info), zipfile.ZIP_DEFLATED, 1)
+        assert stream.getvalue() != path.read_bytes()
+        recompressed[path.relative_to(smoke.artifacts).as_posix()] = stream.getvalue()
+    smoke.forge(files=recompressed)
+    assert registry("validate", smoke.path).code == 0
+    where = ("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
+    ran = registry(*where, "--exact", "--format", "json")
+    document = json.loads(ran.out)
+    assert (ran.code, document["outcome"]) == (0, "identical")
+    warned = [f"{path}: the same content, compressed by another zlib" for path in recompressed]
+    assert sorted(document["warnings"]) == sorted(warned)
 
 
 @pytest.fixture(scope="module")

@@ -68,11 +68,11 @@ def read_only(value: Json) -> Json:
     return ReadOnlyList(map(read_only, value)) if isinstance(value, list) else value
 
 
-def checked_text(name: str, text: str, most: int) -> str:
+def checked_text(name: str, text: str, max_characters: int) -> str:
     """A text that a person typed, fit for a registry. Raises InputError, naming the option, for one that is not."""
-    if not text.strip() or len(text) > most or not text.isprintable():
+    if not text.strip() or len(text) > max_characters or not text.isprintable():
         raise InputError(
-            f"{name}: found {text[:40]!r}, expected 1 to {most} printable characters: shorten or correct it"
+            f"{name}: found {text[:40]!r}, expected 1 to {max_characters} printable characters: shorten or correct it"
         )
     return text
 
@@ -238,7 +238,7 @@ class Policy:
             return True
         if self.gate == "manual":
             return other.gate != "manual"
-        return not all(any(mine.is_at_least_as_strict_as(rule) for mine in self.rules) for rule in other.rules)
+        return not all(any(own.is_at_least_as_strict_as(rule) for own in self.rules) for rule in other.rules)
 
     def _trusts_more_than(self, other: Policy) -> bool:
         if other.signatures_needed == 0:

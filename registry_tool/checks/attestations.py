@@ -91,11 +91,11 @@ def check_beside(view: VerifiedEntry, policy: Policy, trust: Trust | None = None
     by_policy = verify_for_policy(view, pinned, policy, trust.at if trust else None)
     by_caller = verify_all(pinned, trust) if trust is not None else by_policy
     for one in pinned:
-        at = f"/promotion/attestations/{one.number}"
+        field = f"/promotion/attestations/{one.number}"
         if error := by_policy.refused.get(one.number) or by_caller.refused.get(one.number):
-            yield ATTESTATION_INVALID.at(view.row, at, path=one.path, problem=error, id=view.entry.id)
+            yield ATTESTATION_INVALID.at(view.row, field, path=one.path, problem=error, id=view.entry.id)
         elif reason := unverified(one.number, by_caller, by_policy):
-            yield ATTESTATION_UNVERIFIED.at(view.row, at, path=one.path, reason=reason)
+            yield ATTESTATION_UNVERIFIED.at(view.row, field, path=one.path, reason=reason)
 
 
 def read_reproductions(view: VerifiedEntry) -> tuple[dict[str, str], list[Finding]]:
@@ -113,13 +113,13 @@ def read_reproductions(view: VerifiedEntry) -> tuple[dict[str, str], list[Findin
             findings += broken
             continue
         value = document.value
-        for what, at, found, expected in (
+        for subject, field, found, expected in (
             ("entry", "/entry", value["entry"], entry.id),
             ("manifest", "/manifest_sha256", value.get("manifest_sha256"), entry.sha256),
         ):
             if found != expected:
                 findings.append(
-                    REPRODUCTION_INVALID.at(place, at, found=found, expected=expected, what=what, id=entry.id)
+                    REPRODUCTION_INVALID.at(place, field, found=found, expected=expected, what=subject, id=entry.id)
                 )
         if (value["entry"], value.get("manifest_sha256")) == (entry.id, entry.sha256):
             outcomes[path] = value["outcome"]
@@ -140,8 +140,8 @@ def read_attestations(view: VerifiedEntry) -> tuple[list[Attestation], list[Find
             _refuse_other(result, view)
             found.append(Attestation(PinnedBundle(number, pin["path"], data), result))
         except SignatureError as error:
-            at, path = f"/promotion/attestations/{number}", pin["path"]
-            findings.append(ATTESTATION_INVALID.at(view.row, at, path=path, problem=error, id=view.entry.id))
+            place, path = f"/promotion/attestations/{number}", pin["path"]
+            findings.append(ATTESTATION_INVALID.at(view.row, place, path=path, problem=error, id=view.entry.id))
     return found, findings
 
 

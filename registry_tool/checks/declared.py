@@ -108,29 +108,29 @@ def check_declared(folder: Folder, loaded: Loaded, trust: Trust | None = None) -
     """
     findings = []
     for place, entry in zip(loaded.places, loaded.registry.entries, strict=True):
-        at, row = pointer("models", place), InFile(loaded.name, entry.id)
+        model, row = pointer("models", place), InFile(loaded.name, entry.id)
         if "license" not in entry.document and loaded.registry.schema_version >= 1:
-            findings.append(LICENSE_MISSING.at(row, at))
+            findings.append(LICENSE_MISSING.at(row, model))
         url = entry.document.get("license_url")
         if isinstance(url, str) and not HTTP_PATTERN.match(url):
-            findings.append(LICENSE_URL.at(row, f"{at}/license_url", found=show(url)))
+            findings.append(LICENSE_URL.at(row, f"{model}/license_url", found=show(url)))
         if "sigstore_bundle" in entry.document:
-            found = _check_bundle(folder, entry, row, f"{at}/sigstore_bundle", trust)
+            found = _check_bundle(folder, entry, row, f"{model}/sigstore_bundle", trust)
             findings += [found] if found is not None else []
     return findings
 
 
-def _check_bundle(folder: Folder, entry: Entry, row: InFile, at: str, trust: Trust | None) -> Finding | None:
+def _check_bundle(folder: Folder, entry: Entry, row: InFile, field: str, trust: Trust | None) -> Finding | None:
     path = entry.document["sigstore_bundle"]
     try:
         reason = _verify_bundle(folder, entry, folder.read(path, JSON_MAX_BYTES), trust)
     except SignatureError as problem:
-        return BUNDLE_INVALID.at(row, at, path=path, problem=problem)
+        return BUNDLE_INVALID.at(row, field, path=path, problem=problem)
     except FileProblem as problem:
         if problem.code == "file-missing" and problem.path == path:
-            return BUNDLE_MISSING.at(row, at, path=path)
-        return problem.at(row.file or "", entry.id, at)
-    return BUNDLE_UNVERIFIED.at(row, at, path=path, reason=reason) if reason else None
+            return BUNDLE_MISSING.at(row, field, path=path)
+        return problem.at(row.file or "", entry.id, field)
+    return BUNDLE_UNVERIFIED.at(row, field, path=path, reason=reason) if reason else None
 
 
 def _verify_bundle(folder: Folder, entry: Entry, data: bytes, trust: Trust | None) -> str | None:

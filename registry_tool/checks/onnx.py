@@ -290,11 +290,11 @@ def _not_finite(values: Sequence[NonFinite], place: InFile) -> Finding:
     )
 
 
-def _kind_of(odd: NonFinite) -> str:
-    if not odd.readers:
+def _kind_of(value: NonFinite) -> str:
+    if not value.readers:
         return "NaN"
-    readers = ", ".join(show(op).strip('"') for op in odd.readers[:MAX_NAMES_SHOWN])
-    return "infinity in an output" if odd.readers == ("output",) else f"infinity, read by {readers}"
+    readers = ", ".join(show(op).strip('"') for op in value.readers[:MAX_NAMES_SHOWN])
+    return "infinity in an output" if value.readers == ("output",) else f"infinity, read by {readers}"
 
 
 def _check_container(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
@@ -340,8 +340,11 @@ def _check_ports(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
 
 def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place: InFile) -> Iterator[Finding]:
     """A quantised variant stands in for its model: the same inputs and outputs; only an open axis' name may differ."""
-    for side, mine, theirs in (("inputs", summary.inputs, other.inputs), ("outputs", summary.outputs, other.outputs)):
-        found, expected = ([_port_text(port) for port in ports] for ports in (mine, theirs))
+    for side, ports, other_ports in (
+        ("inputs", summary.inputs, other.inputs),
+        ("outputs", summary.outputs, other.outputs),
+    ):
+        found, expected = ([_port_text(port) for port in listed] for listed in (ports, other_ports))
         if found != expected:
             yield INT8_PORTS.at(place, found=name_list(found), expected=name_list(expected), side=side, model=name)
 
@@ -390,10 +393,10 @@ def _check_opset(summary: OnnxSummary, view: VerifiedEntry, name: str, place: In
     if name.endswith(INT8_SUFFIX) and view.entry.manifest is None:
         return  # the documents' opset is that of the file it was quantised from
     document, entry = view.manifest or {}, view.entry.document
-    for source, word, is_, says in (
+    for source, word, actual, recorded in (
         ("the registry", "opset", version, entry.get("opset")),
         *((view.document_file, "opset", version, document.get(name)) for name in ("opset", "onnx_opset")),
         (view.document_file, "IR version", summary.ir_version, document.get("ir_version")),
     ):
-        if says is not None and says != is_:
-            yield OPSET_DISAGREES.at(place, found=is_, expected=show(says), word=word, document=source)
+        if recorded is not None and recorded != actual:
+            yield OPSET_DISAGREES.at(place, found=actual, expected=show(recorded), word=word, document=source)

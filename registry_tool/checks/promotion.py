@@ -184,18 +184,20 @@ def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding
     if promotion is None:
         hint = f"set smoke to true, then {promoting(entry, inspection)}"
         return [VERDICT_MISSING.at(view.row, "/smoke", found="no promotion", hint=hint, id=entry.id)]
-    again = promoting_again(entry, inspection)
+    repeated = promoting_again(entry, inspection)
     if "imported_from" in promotion:
         if entry.manifest is None:
             return []
         return [
-            KIND_DISALLOWS.at(view.row, "/promotion", found="imported_from", hint=again, id=entry.id, kind=entry.kind)
+            KIND_DISALLOWS.at(
+                view.row, "/promotion", found="imported_from", hint=repeated, id=entry.id, kind=entry.kind
+            )
         ]
     if "manual" in promotion:
         if inspection.policy(entry.kind).gate == "manual":
             return []
         return [
-            KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", hint=again, id=entry.id, kind=entry.kind)
+            KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", hint=repeated, id=entry.id, kind=entry.kind)
         ]
     return _check_verdict(view, promotion, inspection)
 

@@ -189,14 +189,14 @@ def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> 
         if index in task.repeated:
             seen.paths.add(inspection.registry.entries[index].path)
             continue
-        here = inspection.quick() if index in task.unchanged else inspection
-        entry = here.verify(index)
-        if found := check_entry(entry, here, task.trust):
+        narrowed = inspection.quick() if index in task.unchanged else inspection
+        entry = narrowed.verify(index)
+        if found := check_entry(entry, narrowed, task.trust):
             findings += located(found, entry.documents)
         seen.paths.update(a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values())
         seen.paths.update(entry.documents)
-        seen.paths.update(_usual_external(entry) if here.level is Level.QUICK else _external(entry))
-        if here.level is Level.QUICK or not isinstance(entry, VerifiedEntry):
+        seen.paths.update(_usual_external(entry) if narrowed.level is Level.QUICK else _external(entry))
+        if narrowed.level is Level.QUICK or not isinstance(entry, VerifiedEntry):
             seen.unparsed.update(a.path for a in entry.artifacts.values() if a.path.endswith(".onnx"))
         if isinstance(entry, VerifiedEntry):
             seen.named += named_files(entry)

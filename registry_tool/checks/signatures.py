@@ -133,11 +133,11 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
     by_policy = verify_for_policy(view, bundles, policy, trust.at if trust else None)
     by_caller = verify_all(bundles, trust) if trust is not None else by_policy
     for bundle in bundles:
-        at = f"/signatures/{bundle.number}"
+        field = f"/signatures/{bundle.number}"
         if error := by_policy.refused.get(bundle.number) or by_caller.refused.get(bundle.number):
-            yield INVALID.at(row, at, path=bundle.path, problem=error, id=entry.id)
+            yield INVALID.at(row, field, path=bundle.path, problem=error, id=entry.id)
         elif reason := unverified(bundle.number, by_caller, by_policy):
-            yield UNVERIFIED.at(row, at, path=bundle.path, reason=reason)
+            yield UNVERIFIED.at(row, field, path=bundle.path, reason=reason)
     if entry.smoke:
         return
     if trust is not None and not by_caller.signers:
@@ -169,13 +169,13 @@ def read_signatures(view: VerifiedEntry) -> tuple[list[PinnedBundle], list[Findi
             cover(FilesStatement.from_bytes(read_container(data).envelope.payload), view)
             bundles.append(PinnedBundle(number, pin["bundle"], data))
         except SignatureError as error:
-            at, name = f"/signatures/{number}", pin["bundle"]
-            findings.append(INVALID.at(view.row, at, path=name, problem=error, id=view.entry.id))
+            field, name = f"/signatures/{number}", pin["bundle"]
+            findings.append(INVALID.at(view.row, field, path=name, problem=error, id=view.entry.id))
     return bundles, findings
 
 
 def verify_all(bundles: Sequence[PinnedBundle], trust: Trust) -> Signatures:
-    """Each bundle, or envelope that stands alone, verified by whom the caller trusts."""
+    """Each bundle, or envelope without one, verified by whom the caller trusts."""
     from registry_tool.signing.bundle import verify_container
 
     verified: dict[int, Verified] = {}
@@ -267,21 +267,26 @@ def check_signers(folder: Folder, loaded: Loaded) -> Iterator[Finding]:
     """Findings on the files of the signers that policies name: missing, changed, or no key or certificate."""
     for kind, policy in loaded.registry.policies.items():
         for number, signer in enumerate(policy.signers):
-            at, place = pointer("policies", kind, "signers", number), InFile(loaded.name)
+            field, place = pointer("policies", kind, "signers", number), InFile(loaded.name)
             try:
                 data = folder.read(signer.path, PEM_MAX_BYTES)
                 if (found := sha256_of(data)) != signer.sha256:
                     yield DIGEST_MISMATCH.at(
-                        place, f"{at}/sha256", found=found, expected=signer.sha256, file=signer.path, hint=RESTORE_HINT
+                        place,
+                        f"{field}/sha256",
+                        found=found,
+                        expected=signer.sha256,
+                        file=signer.path,
+                        hint=RESTORE_HINT,
                     )
                 elif can_verify():
                     load_signer(data, signer)
                 else:
                     refuse_private(data, signer.path)
             except FileProblem as problem:
-                yield problem.at(loaded.name, None, f"{at}/{signer.field}")
+                yield problem.at(loaded.name, None, f"{field}/{signer.field}")
             except InputError as error:
-                yield SIGNER_INVALID.at(place, f"{at}/{signer.field}", problem=error)
+                yield SIGNER_INVALID.at(place, f"{field}/{signer.field}", problem=error)
 
 
 def load_signer(data: bytes, signer: PolicySigner) -> tuple[list[PublicKey], list[Certificate]]:

@@ -343,8 +343,8 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
         output.mkdir(parents=True, exist_ok=True)
         for name, document in found.items():
             write_atomic(output / f"{name}.schema.json", f"{machine.render(document)}\n".encode())
-        where = name_schema(path, output)
-        click.echo(f"{len(found)} schemas in {output}; {path}: $schema is {where}", err=True)
+        schema_path = name_schema(path, output)
+        click.echo(f"{len(found)} schemas in {output}; {path}: $schema is {schema_path}", err=True)
 
 
 @click.command()

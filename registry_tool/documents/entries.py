@@ -252,8 +252,8 @@ class BrokenEntry(ReadEntry):
 class VerifiedEntry(ReadEntry):
     """An entry whose documents hold and whose pinned files have their digests; implements `hookspec.EntryView`.
 
-    A manifest is held to the schema of its kind. Of a kind that no plugin provides there is none: whoever asks the
-    kind's owner is told so. findings: warnings.
+    A manifest is held to the schema of its kind. Of a kind that no plugin provides there is none: asking the kind's
+    owner is an error. findings: warnings.
     """
 
     __slots__ = ()

@@ -174,9 +174,9 @@ def _log(folder: Path, *arguments: str) -> list[Step]:
             if line.startswith(":"):
                 fields, *paths = line.split("\t")
                 old, new = fields.split(" ")[2:4]
-                when = datetime.fromisoformat(date)
+                committed = datetime.fromisoformat(date)
                 who = Who(author, committer, status, signer or None)
-                steps.append(Step(commit, tuple(parents.split()), when, who, subject, old, new, tuple(paths)))
+                steps.append(Step(commit, tuple(parents.split()), committed, who, subject, old, new, tuple(paths)))
     return steps[::-1]
 
 

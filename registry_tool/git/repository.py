@@ -124,9 +124,9 @@ def find_in_tree(place: RepositoryPath, revision: str, path: str) -> Item | None
         if item is None:
             return None
         if item.mode in (LINK_MODE, SUBMODULE_MODE):
-            what = "a symbolic link" if item.mode == LINK_MODE else "a submodule"
+            kind = "a symbolic link" if item.mode == LINK_MODE else "a submodule"
             raise InputError(
-                f"{revision[:12]}:{visible(name)}: found {what}, expected a folder or the registry itself: "
+                f"{revision[:12]}:{visible(name)}: found {kind}, expected a folder or the registry itself: "
                 f"{place.option.instead}"
             )
     if item is None or not item.mode.startswith(REGULAR_MODE):
@@ -244,9 +244,9 @@ def git(folder: Path, *arguments: str, redirected: bool = False) -> subprocess.C
 
 def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
     """The files below a folder whose deletion is staged, or was made between two revisions; [] outside a repository."""
-    what = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
+    arguments = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
     options = ("--name-only", "--no-renames", "--diff-filter=D", "--relative", "-z")
-    answer = git(folder, "diff", *options, *what, redirected=True)
+    answer = git(folder, "diff", *options, *arguments, redirected=True)
     return answer.stdout.decode(errors="replace").split("\0")[:-1] if answer.returncode == 0 else []
 
 

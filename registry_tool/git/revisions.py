@@ -1,4 +1,4 @@
-"""revisions.py: which revision a name means, and the registry as it stood there or in an older file. Never writes.
+"""revisions.py: which revision a name means, and the registry as it was there or in an older file. Never writes.
 
 Repository, path and revision are decided first, from names alone; then the registry of that revision is read.
 """
@@ -221,10 +221,10 @@ def _search(place: RepositoryPath, revision: str, folder: Path) -> str | None:
 def _moved(place: RepositoryPath, name: str, revision: str) -> str | None:
     """The one registry of the revision that is gone from the working tree; None where none is."""
     files = [item for item in list_tree(place, revision) if item.path.endswith(".json")]
-    gone = [item for item in files if item.mode.startswith(REGULAR_MODE) and not _is_file(place.top, item.path)]
+    missing = [item for item in files if item.mode.startswith(REGULAR_MODE) and not _is_file(place.top, item.path)]
     found = []
     with blobs(place.top) as blob:
-        for item in gone:
+        for item in missing:
             data = blob(item.oid)
             if data is not None and b'"models"' in data and not read(place.top / item.path, data).findings:
                 found.append(item.path)

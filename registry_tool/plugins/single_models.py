@@ -172,9 +172,9 @@ def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
 
 
 def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
-    at, order = _first(sidecar, "feature_order", "features")
-    if at and (not _are_names(order) or len(set(order)) != len(order)):
-        yield SIDECAR_FEATURES.at(view, at, found=_short(order), expected="unique names", field=at[1:])
+    field, order = _first(sidecar, "feature_order", "features")
+    if field and (not _are_names(order) or len(set(order)) != len(order)):
+        yield SIDECAR_FEATURES.at(view, field, found=_short(order), expected="unique names", field=field[1:])
         return
     for word, names in (("mean", ("feature_mean", "input_mean")), ("std", ("feature_std", "input_std"))):
         place, values = _first(sidecar, *names)
@@ -184,7 +184,7 @@ def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Findin
             found, expected = f"{' and '.join(names)}, which differ", "one of the two"
         elif not _are_finite(values) or (word == "std" and min(values, default=1) <= 0):
             found, expected = _short(values), "finite numbers" + (" > 0" if word == "std" else "")
-        elif at and len(values) != len(order):
+        elif field and len(values) != len(order):
             found, expected = f"{len(values)} values", f"{len(order)} values, one for each feature"
         else:
             continue

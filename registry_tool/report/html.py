@@ -252,7 +252,7 @@ def _shown(figure: Figure, name: str) -> Shown:
     if figure.table is None:
         return Shown(figure.title, figure.caption, drawing, None, ())
     header, *rows = figure.table.rows
-    shades = {at: STRONGEST_SHADE * shade for at, shade in figure.table.shades.items()}
+    shades = {cell: STRONGEST_SHADE * shade for cell, shade in figure.table.shades.items()}
     cells = [
         [Cell(text, shade=shades.get((number, column))) for column, text in enumerate(row)]
         for number, row in enumerate(rows, start=1)

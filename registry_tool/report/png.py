@@ -170,6 +170,6 @@ def palette() -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    """Text as it is: what stands between two dollars would be read as a formula."""
+    """Text as it is: what is between two dollars would be read as a formula."""
     shown = visible(text)
     return (shown if len(shown) <= TEXT_CHARACTERS else shown[:TEXT_CHARACTERS] + "…").replace("$", r"\$")

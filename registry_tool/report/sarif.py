@@ -90,9 +90,9 @@ def _result(result: Validation, item: Finding, codes: Sequence[str], prints: Cou
         # GitHub reads only this name, in this form: a hash, and which of several findings with that hash it is.
         "partialFingerprints": {"primaryLocationLineHash": f"{key}:{prints[key]}"},
     }
-    registry, at = from_root(result.loaded.path, None), of_entry(result.loaded, item.entry)
-    if at is not None and file != registry:
-        document["relatedLocations"] = [{**_location(registry, at), "message": {"text": f"The entry {item.entry}."}}]
+    registry, place = from_root(result.loaded.path, None), of_entry(result.loaded, item.entry)
+    if place is not None and file != registry:
+        document["relatedLocations"] = [{**_location(registry, place), "message": {"text": f"The entry {item.entry}."}}]
     return document
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def path_lines(path: Path, verified: Verified) -> Iterator[str]:
     """Who signed a folder or a file, and what could not be checked."""
     yield visible(f"{path}: signed by {verified.signer}")
-    yield from (f"not checked: {what}" for what in verified.unchecked)
+    yield from (f"not checked: {item}" for item in verified.unchecked)
 
 
 def path_document(path: Path, verified: Verified) -> dict[str, Json]:
@@ -33,7 +33,7 @@ def entry_lines(found: EntrySignatures) -> Iterator[str]:
         signer, problem = row["signer"], row["problem"]
         words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
         yield visible(f"{found.entry.id}: {words} ({row['bundle']})")
-        yield from (f"not checked: {what}" for what in row["unchecked"])
+        yield from (f"not checked: {item}" for item in row["unchecked"])
     yield from (text.finding(finding) for finding in found.findings)
     if not found.bundles and not found.findings:
         yield f"{found.entry.id}: it is not signed: `registry sign {found.entry.id} --key PEM` does that"
@@ -58,10 +58,10 @@ def attestation_lines(found: Attestations) -> Iterator[str]:
     """A line for each attestation of an entry's verdict, and what is wrong with the others."""
     for row in _attestation_rows(found):
         signer, problem = row["signer"], row["problem"]
-        what = f"{', '.join(row['properties']) or 'nothing'} at {row['time']} by {row['verifier']}"
+        item = f"{', '.join(row['properties']) or 'nothing'} at {row['time']} by {row['verifier']}"
         words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
-        yield visible(f"{found.entry.id}: {what}, {words} ({row['path']})")
-        yield from (f"not checked: {what}" for what in row["unchecked"])
+        yield visible(f"{found.entry.id}: {item}, {words} ({row['path']})")
+        yield from (f"not checked: {item}" for item in row["unchecked"])
     yield from (text.finding(finding) for finding in found.findings)
     if not found.attestations and not found.findings:
         yield f"{found.entry.id}: nothing attests its verdict: `registry attest {found.entry.id} --key PEM` does that"

@@ -39,7 +39,7 @@ class Form(ABC):
 
     @abstractmethod
     def around(self, names: Sequence[str]) -> list[str]:
-        """What stands before each cell of a row, and behind the last one."""
+        """What comes before each cell of a row, and behind the last one."""
 
     @abstractmethod
     def cell(self, value: Json) -> str: ...

@@ -80,7 +80,7 @@ def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
 
 def _text(array: Any) -> Text:
     coded = array if hasattr(array, "indices") else array.dictionary_encode()
-    words = Text.of([*coded.dictionary.to_pylist(), None])  # the last one stands for a null
+    words = Text.of([*coded.dictionary.to_pylist(), None])  # the last one is for nulls
     return Text(words.codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)], words.names)
 
 
@@ -209,7 +209,7 @@ class _Reader:
         import pyarrow as pa
 
         table = pa.concat_tables([part.table for part in parts]).unify_dictionaries().combine_chunks()
-        arrays = {name: table.column(at).chunk(0) for name, at in self._at.items()}
+        arrays = {name: table.column(index).chunk(0) for name, index in self._at.items()}
         numbers = {}
         for name in self.columns.numbers:
             with suppress(pa.ArrowInvalid):
@@ -224,7 +224,7 @@ class _Reader:
 def _is_plain(block: _Block) -> bool:
     """Whether pyarrow and the standard library take the lines and fields of a block alike.
 
-    They do where text is UTF-8 without a byte order mark, which pyarrow drops, a return stands only before a newline,
+    They do where text is UTF-8 without a byte order mark, which pyarrow drops, a return is only before a newline,
     no field is longer than the standard library takes, and quotes open where a field begins and close where it ends, on
     one line.
     """
@@ -255,7 +255,7 @@ def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64]) -> bool
     if (np.searchsorted(lines, opening) != np.searchsorted(lines, closing)).any():
         return False
     padded = np.concatenate([[NEWLINE], data, [NEWLINE]]).astype(np.uint8)
-    begins, ends = (np.isin(padded[at], (COMMA, NEWLINE, RETURN)) for at in (opening, closing + 2))
+    begins, ends = (np.isin(padded[position], (COMMA, NEWLINE, RETURN)) for position in (opening, closing + 2))
     doubled = opening[1:] == closing[:-1] + 1  # "" inside a field
     begins[1:] |= doubled
     ends[:-1] |= doubled

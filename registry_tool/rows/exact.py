@@ -41,11 +41,11 @@ def csv_batches(
     path: Path, columns: Columns, header: list[str], start: Position, batch_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     """The rows from a position on."""
-    at = {name: header.index(name) for name in columns.names}
+    indexes = {name: header.index(name) for name in columns.names}
     with _open(path, start) as file:
         rows = islice(_csv_rows(path, file, len(header), start), start.skip, None)
         while chunk := list(islice(rows, batch_rows)):
-            table = {name: [row[i] for _, row in chunk] for name, i in at.items()}
+            table = {name: [row[i] for _, row in chunk] for name, i in indexes.items()}
             yield _batch(path, columns, [line for line, _ in chunk], table, _is_number_text)
             progress("reading", _bytes_read(file), path.stat().st_size)
 

@@ -54,8 +54,8 @@ def output_file(output: Path) -> Iterator[IO[bytes]]:
         with writing(output), output.open("wb") as stream:
             yield stream
         return
-    with atomic_file(Path(os.path.realpath(output))) as whole:
-        yield whole
+    with atomic_file(Path(os.path.realpath(output))) as file:
+        yield file
 
 
 @contextmanager
@@ -135,14 +135,14 @@ def _jsonl(text: IO[str], batches: Iterator[Mapping[str, Sequence[Json]]]) -> No
             text.write(json.dumps(dict(zip(batch, row, strict=True)), ensure_ascii=False) + "\n")
 
 
-def _parquet(stream: IO[bytes], batches: Iterator[Table], how: Parquet) -> None:
+def _parquet(stream: IO[bytes], batches: Iterator[Table], settings: Parquet) -> None:
     """One row group a batch."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    first, options = next(batches), dict(how.options)
-    if how.types:
-        schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in how.types.items()])
+    first, options = next(batches), dict(settings.options)
+    if settings.types:
+        schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in settings.types.items()])
     else:
         schema = pa.table(_arrow(first)).schema
         # A dictionary of floats that are all different is slow to make and larger than they are.
@@ -151,7 +151,7 @@ def _parquet(stream: IO[bytes], batches: Iterator[Table], how: Parquet) -> None:
     with parquet.ParquetWriter(stream, schema, store_schema=False, **options) as file:
         for batch in itertools.chain([first], batches):
             file.write_table(pa.table(_arrow(batch), schema=schema))
-        if metadata := dict(how.metadata()):
+        if metadata := dict(settings.metadata()):
             file.add_key_value_metadata(metadata)
 
 

@@ -82,9 +82,9 @@ def _differences(data: bytes, written: bytes) -> Iterator[str]:
     if not unknown:
         common = min(len(data), len(written))
         differing = np.frombuffer(data, np.uint8, common) != np.frombuffer(written, np.uint8, common)
-        at = int(differing.argmax()) if differing.any() else common
+        position = int(differing.argmax()) if differing.any() else common
         yield (
-            f"{len(data)} bytes, {len(written)} when the message is written again, and another byte {at}: "
+            f"{len(data)} bytes, {len(written)} when the message is written again, and another byte {position}: "
             "a field given twice, or a number in another form"
         )
 

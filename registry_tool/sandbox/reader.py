@@ -117,16 +117,16 @@ def _non_finite(tree: Tree, tensors: Iterable[Tensor], readers: Readers) -> Iter
             yield NonFinite(part.path, found)
 
 
-def _harm(part: Part, readers: Readers, odd: OddValues) -> tuple[str, ...]:
+def _harm(part: Part, readers: Readers, values: OddValues) -> tuple[str, ...]:
     """The operators that compute with an infinity in this tensor or attribute."""
     owner: Part | None = part
     while owner is not None and owner.name != "NodeProto":
         owner = owner.parent if owner.name in ("AttributeProto", "TensorProto", "SparseTensorProto") else None
     if owner is None:
-        return readers.harmful([part.message.name], positive=odd.positive)
+        return readers.harmful([part.message.name], positive=values.positive)
     op = owner.message.op_type
     if op in ("Constant", "ConstantOfShape"):
-        return readers.harmful(owner.message.output, positive=odd.positive)
+        return readers.harmful(owner.message.output, positive=values.positive)
     return () if op in BOUNDING_OPERATORS else (op,)
 
 
@@ -145,9 +145,11 @@ def _payloads(tree: Tree, unused: Iterable[Tensor]) -> Iterator[str]:
 
 def _newer(ir_version: int, opset: int) -> str:
     known = defs.onnx_opset_version()
-    told = [f"IR version {ir_version}"] if ir_version > IR_VERSION else []
-    told += [f"opset {opset}"] if opset > known else []
-    return f"{' and '.join(told)}; onnx {onnx_version} knows IR version {IR_VERSION} and opset {known}" if told else ""
+    newer = [f"IR version {ir_version}"] if ir_version > IR_VERSION else []
+    newer += [f"opset {opset}"] if opset > known else []
+    return (
+        f"{' and '.join(newer)}; onnx {onnx_version} knows IR version {IR_VERSION} and opset {known}" if newer else ""
+    )
 
 
 def _domain(message: Any) -> str:

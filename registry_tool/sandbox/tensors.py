@@ -45,8 +45,8 @@ class FloatBits:
 
     def odd_values(self, bits: NDArray[Any]) -> OddValues:
         found = OddValues()
-        for at in range(0, len(bits), CHUNK_VALUES):
-            piece = bits[at : at + CHUNK_VALUES]
+        for start in range(0, len(bits), CHUNK_VALUES):
+            piece = bits[start : start + CHUNK_VALUES]
             odd = piece[(piece & self.mask) == self.pattern]
             if len(odd):
                 positive = odd == self.infinity if self.infinity is not None else np.zeros(len(odd), bool)
@@ -184,14 +184,14 @@ def _with_values(tensor: Tensor, external: Mapping[str, bytes]) -> Tensor:
 def external_of(tensor: Tensor) -> ExternalTensor:
     entries = tensor.part.message.external_data
     found = {entry.key: entry.value for entry in entries}
-    where = f"tensor {tensor.name[:80]!r}: external data"
+    subject = f"tensor {tensor.name[:80]!r}: external data"
     if len(found) < len(entries) or set(found) - EXTERNAL_KEYS:
-        raise OnnxError(f"{where} has an unknown or repeated key, expected {', '.join(sorted(EXTERNAL_KEYS))}")
+        raise OnnxError(f"{subject} has an unknown or repeated key, expected {', '.join(sorted(EXTERNAL_KEYS))}")
     if not found.get("location"):
-        raise OnnxError(f"{where} has no location: export the model with its weights inside")
+        raise OnnxError(f"{subject} has no location: export the model with its weights inside")
     for key in ("offset", "length"):
         if not re.fullmatch("[0-9]{1,15}", found.get(key, "0")):
-            raise OnnxError(f"{where} has the {key} {found[key][:40]!r}, expected a number of bytes")
+            raise OnnxError(f"{subject} has the {key} {found[key][:40]!r}, expected a number of bytes")
     length = int(found["length"]) if "length" in found else None
     offset, checksum = int(found.get("offset", "0")), found.get("checksum")
     return ExternalTensor(tensor.name, tensor.elem_type, tensor.size, found["location"], offset, length, checksum)

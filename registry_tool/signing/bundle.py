@@ -73,7 +73,7 @@ class Bundle:
 
 
 def sign_envelope(payload: bytes, key: PrivateKey) -> bytes:
-    """An envelope that stands alone, whose keyid is the fingerprint of the key."""
+    """An envelope without a bundle, whose keyid is the fingerprint of the key."""
     signature = sign(key, Envelope(IN_TOTO, payload, ()).signed)
     envelope = Envelope(IN_TOTO, payload, (signature,), fingerprint(key.public_key()))
     return (json.dumps(envelope.to_dict(), indent=2) + "\n").encode()
@@ -145,7 +145,7 @@ def verify_bundle(data: bytes, trust: Trust) -> Verified:
 
 
 def verify_container(data: bytes, trust: Trust) -> Verified:
-    """The same of an envelope that stands alone, too: its keyid names the key, where it has one."""
+    """The same of an envelope without a bundle, too: its keyid names the key, where it has one."""
     container = read_container_or_envelope(data)
     return _verified(container.envelope, _material_of(container), trust)
 
@@ -216,10 +216,10 @@ def logged_at(material: Mapping[str, Json]) -> int:
     entries = material.get("tlogEntries")
     if not isinstance(entries, list) or not entries:
         raise SignatureError("tlogEntries: found none, expected one for a certificate without a chain")
-    when = mapping(entries[0], "tlogEntries").get("integratedTime")
-    if not isinstance(when, str) or not when.isdecimal() or not when.isascii() or int(when[:13]) > MAX_TIME:
+    logged = mapping(entries[0], "tlogEntries").get("integratedTime")
+    if not isinstance(logged, str) or not logged.isdecimal() or not logged.isascii() or int(logged[:13]) > MAX_TIME:
         raise SignatureError("tlogEntries.integratedTime: expected seconds since 1970, as text")
-    return int(when)
+    return int(logged)
 
 
 def _base64(data: bytes) -> str:

@@ -18,7 +18,7 @@ BUNDLE_MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """An in-toto envelope and who signed it. material: of a bundle; None where the envelope stands alone."""
+    """An in-toto envelope and who signed it. material: of a bundle; None where the envelope comes without one."""
 
     envelope: Envelope
     material: Mapping[str, Json] | None
@@ -30,7 +30,7 @@ def read_container(data: bytes) -> Container:
 
 
 def read_container_or_envelope(data: bytes) -> Container:
-    """A bundle, or an envelope that stands alone. Raises SignatureError, naming the field, for anything else."""
+    """A bundle, or an envelope without a bundle. Raises SignatureError, naming the field, for anything else."""
     document = _object(data)
     if "payloadType" not in document:
         return _bundle(document)

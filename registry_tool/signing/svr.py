@@ -83,9 +83,9 @@ class VerificationResult:
 
 
 def _digest(verifier: Mapping[str, Json], field: str) -> str:
-    at = f"predicate.verifier.{field}"
-    digest = mapping(mapping(verifier.get(field), at).get("digest"), f"{at}.digest")
-    return _sha256(text(digest.get("sha256"), f"{at}.digest.sha256"), f"{at}.digest.sha256")
+    place = f"predicate.verifier.{field}"
+    digest = mapping(mapping(verifier.get(field), place).get("digest"), f"{place}.digest")
+    return _sha256(text(digest.get("sha256"), f"{place}.digest.sha256"), f"{place}.digest.sha256")
 
 
 def _sha256(value: str, field: str) -> str:

@@ -358,8 +358,8 @@ class Folder(AbstractContextManager["Folder"]):
         pending = [tuple(check_path(below).split("/")) if below else ()]
         while pending:
             base = pending.pop()
-            where, prefix = "/".join(base) or ".", "".join(f"{name}/" for name in base)
-            with _reading(where), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
+            place, prefix = "/".join(base) or ".", "".join(f"{name}/" for name in base)
+            with _reading(place), _descended(self._folder, base) as folder, os.scandir(folder) as entries:
                 for entry in entries:
                     if skipped is None and entry.name[0] == "." and _is_reserved(entry.name):
                         continue
@@ -367,7 +367,7 @@ class Folder(AbstractContextManager["Folder"]):
                         continue
                     if len(items) >= max_entries or len(base) > MAX_FOLDERS_DEEP:
                         limit = f"at most {max_entries} files, {MAX_FOLDERS_DEEP} folders deep"
-                        raise FileProblem(TOO_MANY, where, "more", limit)
+                        raise FileProblem(TOO_MANY, place, "more", limit)
                     kind = "file"
                     if entry.is_dir(follow_symlinks=False):
                         kind = "folder"

@@ -18,13 +18,13 @@ from registry_tool.values import visible
 def clean_staging(root: Path) -> None:
     """Remove what killed runs left: staging folders and temporary files, two folders deep. `locked` does it."""
     with writing(root):
-        for where, folders, files, folder in os.fwalk(root):  # follows no link
+        for place, folders, files, folder in os.fwalk(root):  # follows no link
             for name in folders + files:
                 if name.startswith(STAGING_PREFIX) and name in folders:
                     shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
                 elif name.startswith(STAGING_PREFIX):
                     os.unlink(name, dir_fd=folder)
-            deep = len(Path(where).relative_to(root).parts) >= 2
+            deep = len(Path(place).relative_to(root).parts) >= 2
             folders[:] = [] if deep else [name for name in folders if not name.startswith(".")]
 
 
@@ -44,8 +44,8 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
             lock.acquire()
             _share(path, folder)
         except filelock.Timeout:
-            who = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
-            raise WorldError(f"{visible(str(path))}: {who}") from None
+            reason = f"{_holder(path)} has held the lock for {timeout:g} s: wait until it is done, or end it"
+            raise WorldError(f"{visible(str(path))}: {reason}") from None
     try:
         clean_staging(root)
         yield

@@ -216,14 +216,14 @@ def _together(*members: object) -> Plugins:
     return plugins
 
 
-def _flipped(data: bytes, at: int) -> bytes:
+def _flipped(data: bytes, position: int) -> bytes:
     """The bytes with one of them changed."""
-    return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :] if data else b"\0"
+    return data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :] if data else b"\0"
 
 
-def _assert_no_failure(findings: list[Finding], what: str) -> None:
+def _assert_no_failure(findings: list[Finding], change: str) -> None:
     failed = [str(f) for f in findings if f.code == "plugin-failed"]
-    assert not failed, f"{what}: registry_verify raised, where it should give a finding: {failed[0]}"
+    assert not failed, f"{change}: registry_verify raised, where it should give a finding: {failed[0]}"
 
 
 def _assert_finding(finding: Finding, codes: Collection[str]) -> None:

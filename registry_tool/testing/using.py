@@ -243,11 +243,11 @@ def _comparable(answer: object) -> str:
     return repr(answer)
 
 
-def _assert_json(value: Mapping[str, Any], what: str) -> None:
+def _assert_json(value: Mapping[str, Any], answer: str) -> None:
     try:
         strictjson.dump(dict(value))
     except (TypeError, ValueError) as error:
-        pytest.fail(f"{what}: JSON cannot hold it: {error}")
+        pytest.fail(f"{answer}: JSON cannot hold it: {error}")
 
 
 def _assert_one_line(error: Exception) -> None:

@@ -79,18 +79,18 @@ def attest(
             known = read_attestations(view)[0]
         data, made = make_attestation(result.to_bytes(), signer)
         digest = sha256_of(data)
-        where = f"{entry_id}/verdicts/ATTESTATION-{digest[:12]}.json"
+        target = f"{entry_id}/verdicts/ATTESTATION-{digest[:12]}.json"
         entry, promotion = view.entry, dict(view.entry.promotion or EMPTY)
         kept = {one.pinned.path for one in known if not is_by(one.pinned, made.key)}
         pins = [pin for pin in promotion.get("attestations", ()) if pin["path"] in kept]
-        gone = [pin["path"] for pin in promotion.get("attestations", ()) if pin["path"] not in kept]
-        write_atomic(path.parent / where, data, root=path.parent)
-        promotion["attestations"] = [*pins, {"path": where, "sha256": digest}]
+        removed = [pin["path"] for pin in promotion.get("attestations", ()) if pin["path"] not in kept]
+        write_atomic(path.parent / target, data, root=path.parent)
+        promotion["attestations"] = [*pins, {"path": target, "sha256": digest}]
         store.save(path, loaded.registry.with_entry(entry.with_fields(promotion=promotion)))
-        for old in gone:
+        for old in removed:
             if old.startswith(f"{entry_id}/verdicts/ATTESTATION-"):
                 (path.parent / old).unlink(missing_ok=True)
-    return Attested(entry, result, where, made.name, made.warnings)
+    return Attested(entry, result, target, made.name, made.warnings)
 
 
 def _result(view: VerifiedEntry, time: datetime, verifier: str) -> VerificationResult:

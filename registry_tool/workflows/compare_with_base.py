@@ -257,10 +257,10 @@ class _Comparer:
         return self._hold(entry, "its files changed", broken) if broken else None
 
     def _was(self, entry: Entry) -> Entry | None:
-        """The same entry before, under another id where its bytes are the same and neither id stood on both sides."""
-        same = self.before.entry(entry.id)
-        if same is not None:
-            return same
+        """The same entry before, under another id where its bytes are the same and neither id is on both sides."""
+        old = self.before.entry(entry.id)
+        if old is not None:
+            return old
         others = (old for old in self.before.entries if self.after.entry(old.id) is None)
         return next((old for old in others if (old.kind, old.sha256) == (entry.kind, entry.sha256)), None)
 

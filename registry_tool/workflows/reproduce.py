@@ -189,7 +189,7 @@ def store_result(path: Path, done: Reproduced) -> str:
     """
     data = dump(done.to_dict())
     digest = sha256_of(data)
-    where = f"{done.entry}/verdicts/REPRODUCTION-{digest[:12]}.json"
+    target = f"{done.entry}/verdicts/REPRODUCTION-{digest[:12]}.json"
     with locked(path.parent):
         loaded = usable(path)
         entry = find_entry(loaded, done.entry)
@@ -197,11 +197,11 @@ def store_result(path: Path, done: Reproduced) -> str:
         if entry.sha256 != done.manifest_sha256:
             raise RejectedError(f"{entry.id}: it changed while it was trained again: run it again")
         promotion = dict(entry.promotion or EMPTY)
-        others = [pin for pin in promotion.get("reproductions", ()) if pin["path"] != where]
-        promotion["reproductions"] = [*others, {"path": where, "sha256": digest}]
-        write_atomic(path.parent / where, data, root=path.parent)
+        others = [pin for pin in promotion.get("reproductions", ()) if pin["path"] != target]
+        promotion["reproductions"] = [*others, {"path": target, "sha256": digest}]
+        write_atomic(path.parent / target, data, root=path.parent)
         store.save(path, loaded.registry.with_entry(entry.with_fields(promotion=promotion)))
-    return where
+    return target
 
 
 def _explained(leaf: Difference, follows: Sequence[str]) -> bool:

@@ -79,17 +79,17 @@ def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> S
             bundles, _ = read_signatures(view)
         data, made = make_bundle(statement.to_bytes(), signer)
         digest = sha256_of(data)
-        where = f"{entry_id}/signatures/{digest[:12]}.sig"
+        target = f"{entry_id}/signatures/{digest[:12]}.sig"
         kept = [bundle.path for bundle in bundles if not is_by(bundle, made.key)]
         old: list[dict[str, Json]] = list(entry.document.get("signatures", ()))
         pins = [pin for pin in old if pin["bundle"] in kept]
         replaced = [pin["bundle"] for pin in old if pin["bundle"] not in kept]
-        write_atomic(path.parent / where, data, root=path.parent)
-        signed = entry.with_fields(signatures=[*pins, {"bundle": where, "sha256": digest}])
+        write_atomic(path.parent / target, data, root=path.parent)
+        signed = entry.with_fields(signatures=[*pins, {"bundle": target, "sha256": digest}])
         store.save(path, loaded.registry.with_entry(signed))
         for name in replaced:
             _remove(path.parent, entry_id, name)
-    return SignedEntry(signed, statement, where, made.name, tuple(replaced), made.warnings)
+    return SignedEntry(signed, statement, target, made.name, tuple(replaced), made.warnings)
 
 
 def refuse_inside(path: Path, key: Path) -> None:
@@ -127,7 +127,7 @@ def _files(registry: Path, folder: str) -> Iterator[str]:
 
 
 def is_by(bundle: PinnedBundle, key: str) -> bool:
-    """Whether a bundle, or an envelope that stands alone, names this key as its signer's."""
+    """Whether a bundle, or an envelope without one, names this key as its signer's."""
     try:
         return claimed_key(bundle.data) == key
     except SignatureError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,14 @@ from sandbox import Sandbox, to_json
 
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.children import kept_children
+
+ALL_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file whose tests are all slow is not imported by a run without slow tests: torch alone takes seconds."""
+    unwanted = config.option.markexpr == "not slow" and collection_path.suffix == ".py"
+    return True if unwanted and ALL_SLOW.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,6 +53,14 @@ def children() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> Iterator[None]:
+    """The environment is read for entry points once, not by every run of the program in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "entry_points", cache(metadata.entry_points))
+        yield
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Trained and flipped through the program itself; every worker of a parallel run shares it."""
@@ -56,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made
 
 
-@pytest.fixture(params=["extract", "public"])
+@pytest.fixture(params=["extract", pytest.param("public", marks=pytest.mark.slow)])
 def public_documents(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """JSON files of the public registry's shape, without models: an extract made here, and the public ones."""
     folder = tmp_path / "tiny"

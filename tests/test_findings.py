@@ -8,12 +8,12 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 import click
 import pytest
+from places import ROOT
+from sources import PACKAGES, modules, text_of, tree_of
 
 from registry_tool import cli
 from registry_tool.findings import CODE_PATTERN, FAMILIES, SHARED_PREFIXES, Finding, FindingRule, InFile, Severity
@@ -21,8 +21,6 @@ from registry_tool.plugins.manager import load
 from registry_tool.report import rules
 from registry_tool.workflows import explain
 
-ROOT = Path(__file__).parents[1]
-ROOMS = {"registry_tool": ROOT / "registry_tool", "fr_ensemble": ROOT / "plugins" / "fr_ensemble"}
 TINY = FindingRule(
     "tiny-size",
     "model too small",
@@ -91,16 +89,7 @@ def test_a_code_is_words_joined_by_hyphens(code: str) -> None:
 # ---- the source ------------------------------------------------------------------------------------------------------
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
-    """Dotted name -> syntax tree, of every module of the core and of the first-party plugin."""
-    found = {}
-    for package, folder in ROOMS.items():
-        for path in sorted(folder.rglob("*.py")):
-            if "template" not in path.parts:
-                name = ".".join([package, *path.relative_to(folder).with_suffix("").parts])
-                found[name.removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
-    return found
+MODULES = {name: path for package in PACKAGES for name, path in modules(package).items()}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
@@ -114,7 +103,7 @@ def declarations(name: str) -> dict[str, FindingRule]:
     """Constant -> declaration, of what stands in a module itself."""
     own = {
         target.id
-        for node in modules()[name].body
+        for node in tree_of(MODULES[name]).body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
         for target in node.targets
         if isinstance(target, ast.Name) and getattr(node.value.func, "id", "") == "FindingRule"
@@ -122,8 +111,8 @@ def declarations(name: str) -> dict[str, FindingRule]:
     return {constant: getattr(import_module(name), constant) for constant in sorted(own)}
 
 
-DECLARED = [name for name in modules() if "FindingRule(" in ast.unparse(modules()[name])]
-GIVING = [name for name in modules() if re.search(r"\b[A-Z][A-Z0-9_]*\.at\(", ast.unparse(modules()[name]))]
+DECLARED = [name for name, path in MODULES.items() if "FindingRule(" in text_of(path)]
+GIVING = [name for name, path in MODULES.items() if re.search(r"\b[A-Z][A-Z0-9_]*\.at\(", text_of(path))]
 EVERY = [rule for group in explain.declared(load()) for rule in group.rules]
 ONE_EACH = pytest.mark.parametrize("rule", EVERY, ids=[rule.code for rule in EVERY])
 
@@ -132,7 +121,7 @@ ONE_EACH = pytest.mark.parametrize("rule", EVERY, ids=[rule.code for rule in EVE
 def test_every_declaration_is_explained(name: str) -> None:
     """Each stands at the top level of a module that `explain` or `Kind.findings` names."""
     known = {rule.code for rule in EVERY}
-    made = [call for called, call in calls(modules()[name]) if called == "FindingRule"]
+    made = [call for called, call in calls(tree_of(MODULES[name])) if called == "FindingRule"]
     found = declarations(name)
     assert len(made) == len(found), "declare it at the top level, as NAME = FindingRule(...)"
     assert {rule.code for rule in found.values()} <= known, (
@@ -143,8 +132,8 @@ def test_every_declaration_is_explained(name: str) -> None:
 def test_findings_are_made_from_declarations() -> None:
     """Only a place makes a Finding, and only `at` asks a place for one: no code is written where it is given."""
     makers = {"registry_tool.findings", "registry_tool.documents.entries", "registry_tool.testing.breaking"}
-    for name, tree in modules().items():
-        for called, call in calls(tree):
+    for name, path in MODULES.items():
+        for called, call in calls(tree_of(path)):
             literal = bool(call.args) and isinstance(call.args[0], ast.Constant)
             if called == "Finding":
                 assert name in makers, f"{name}: {ast.unparse(call)}"
@@ -155,7 +144,9 @@ def test_findings_are_made_from_declarations() -> None:
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_declaration_is_used(name: str) -> None:
     """What no source gives any more is removed."""
-    words = Counter(node.id for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.Name))
+    words = Counter(
+        node.id for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)
+    )
     assert [constant for constant in declarations(name) if words[constant] < 2] == []
 
 
@@ -170,7 +161,7 @@ def test_no_code_is_declared_twice() -> None:
 def test_a_declared_finding_gets_its_names(name: str) -> None:
     """`RULE.at(...)` is given every name that the texts of RULE use, and no other."""
     module = import_module(name)
-    for called, call in calls(modules()[name]):
+    for called, call in calls(tree_of(MODULES[name])):
         if called != "at" or not isinstance(call.func, ast.Attribute) or not isinstance(call.func.value, ast.Name):
             continue
         rule = getattr(module, call.func.value.id, None)

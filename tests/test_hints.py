@@ -21,6 +21,7 @@ from policies import MANUAL, rules, set_bound, set_policy
 from repository import commit, git, own_git  # noqa: F401 (own_git is a fixture)
 from sandbox import to_json
 from situations import COMMAND, WORDS, Place
+from sources import tree_of
 from tiny_models import entry, external, model, sidecar
 
 from registry_tool.plugins.manager import load
@@ -538,7 +539,7 @@ def test_every_hint_is_typed(path: Path) -> None:
     """A refusal that says what to type is in the table above, or the test that types it is named."""
     known = [refused.words for refused in REFUSALS] + list(ELSEWHERE)
     declared = {rule.hint for rule in EVERY}
-    found = {text for text in hints(ast.parse(path.read_text(encoding="utf-8"))) if text not in declared}
+    found = {text for text in hints(tree_of(path)) if text not in declared}
     assert [text for text in found if not any(words in text for words in known)] == []
 
 

@@ -6,15 +6,13 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from places import ROOT
 from sandbox import Sandbox
+from sources import PACKAGES, modules, tree_of
 
 CORE, PLUGIN = ROOT / "registry_tool", ROOT / "plugins" / "fr_ensemble"
-ROOMS = {"registry_tool": CORE, "fr_ensemble": PLUGIN}
 # Floors from the ground up: a module of a floor imports only floors below its own and its own room, in functions too.
 # A room is a folder; the names without a dot are the public modules at the top level of a package.
 FLOORS: dict[str, list[set[str]]] = {
@@ -61,17 +59,9 @@ TRAINING = "fr_ensemble.training."  # the room that may import torch
 HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}
 
 
-def modules(package: Path) -> Iterator[tuple[str, ast.Module]]:
-    """(dotted name, syntax tree) of every module of a package."""
-    for path in sorted(package.rglob("*.py")):
-        if "template" in path.parts:
-            continue
-        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        yield name, ast.parse(path.read_text(encoding="utf-8"))
-
-
-CORE_MODULES, PLUGIN_MODULES = dict(modules(CORE)), dict(modules(PLUGIN))
+CORE_MODULES, PLUGIN_MODULES = (
+    {name: tree_of(path) for name, path in modules(package).items()} for package in PACKAGES
+)
 SCHEMAS = {"registry_tool.schemas"}
 KNOWN = {*CORE_MODULES, *PLUGIN_MODULES, *SCHEMAS}
 
@@ -105,7 +95,7 @@ def room(name: str) -> str:
     folder = rest.split(".")[0]
     if not rest:
         return "__init__"
-    return f"{folder}." if (ROOMS[package] / folder).is_dir() else folder
+    return f"{folder}." if (PACKAGES[package] / folder).is_dir() else folder
 
 
 def floor(name: str) -> int:

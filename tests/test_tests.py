@@ -8,20 +8,15 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 from places import ROOT, TESTS
+from sources import text_of, tree_of
 
 FILES = sorted(path for path in TESTS.rglob("*.py") if "examples" not in path.parts)
 PROJECT = ("registry_tool", "fr_ensemble")
 CHECKING = {"fail", "raises", "warns", "assert_array_equal", "assert_allclose"}  # of pytest and numpy
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def asserts_either(tree: ast.AST) -> Iterator[str]:
@@ -120,5 +115,5 @@ SWITCH = re.compile(r"#\s*(fmt|yapf):\s*(skip|off)")
 def test_the_formatter_formats_every_line() -> None:
     """No comment keeps it from a line."""
     assert len(FORMATTED) > 300
-    assert [path for path in FORMATTED if SWITCH.search(path.read_text(encoding="utf-8"))] == []
+    assert [path for path in FORMATTED if SWITCH.search(text_of(path))] == []
     assert SWITCH.search("x = [1,\n 2]  # fmt" + ": skip")

@@ -96,7 +96,7 @@ def mistyped(value: Any, hint: Any, path: str = "") -> str | None:
     if hint is Any or (hint is Json and type(value) in PLAIN_TYPES):
         return None
     if hint is Json:
-        return _not_json(value, path)
+        return None if _is_plain_json(value) else _not_json(value, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in UNION_TYPES:
         options = [option for option in arguments if (option is type(None)) is (value is None)] or arguments
@@ -127,6 +127,15 @@ def _parts(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Iterator[tuple[
         yield from ((f"[{i}]", one, item) for i, (one, item) in enumerate(zip(value, arguments, strict=True)))
     elif arguments and not (arguments[0] is Json and {*map(type, value)} <= PLAIN_TYPES):
         yield from ((f"[{index}]", one, arguments[0]) for index, one in enumerate(value))
+
+
+def _is_plain_json(value: Any) -> bool:
+    """Whether a value is made of dicts, lists and plain values alone: most are, and no path is spelt out for them."""
+    if type(value) in PLAIN_TYPES:
+        return True
+    if type(value) is dict:
+        return {*map(type, value)} <= {str} and all(map(_is_plain_json, value.values()))
+    return type(value) in (list, tuple) and all(map(_is_plain_json, value))
 
 
 def _not_json(value: Any, path: str) -> str | None:

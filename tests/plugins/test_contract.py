@@ -393,6 +393,7 @@ def run(environment: Mapping[str, str], *arguments: object) -> subprocess.Comple
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_no_print_of_an_installed_plugin_reaches_the_output(thumb: Sandbox, tmp_path: Path) -> None:
     """Its import, its hook, a write below Python and a child process print: the JSON stays whole."""
     ran = run(install(tmp_path / "site", LOUD), "validate", thumb.path, "--level", "quick", "--format", "json")

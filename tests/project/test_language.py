@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sources import tree_of
 
 ROOT = Path(__file__).parents[2]
 # What a user would not search for, and what to say instead.
@@ -34,7 +35,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").r
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of every string of a module that is not a docstring: messages, hints, help."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)

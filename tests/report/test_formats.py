@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import jsonschema
 import pytest
-import xmlschema
 from command_line import Program
 from places import EXAMPLES, TESTS
 from policies import set_bound
@@ -36,8 +36,14 @@ from registry_tool.workflows.validate import Validation, validate
 
 FOREIGN = TESTS / "data" / "foreign"
 SARIF = jsonschema.Draft7Validator(json.loads((FOREIGN / "sarif-schema-2.1.0.json").read_text()))
-JUNIT = xmlschema.XMLSchema(str(FOREIGN / "junit-10.xsd"))
 HOSTILE = 'a"b<c>]]>&%\r\n::error::x\x1b[31m,|`#@‮'
+
+
+@cache
+def junit_schema() -> Any:
+    import xmlschema  # which takes a second to read its own schemas
+
+    return xmlschema.XMLSchema(str(FOREIGN / "junit-10.xsd"))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +167,7 @@ def test_sarif_names_files_from_the_root_of_the_repository(production: Sandbox) 
 
 def cases(text: str) -> dict[str, Any]:
     """{case: (failure lines, other lines)} of a report that is valid by the schema of Jenkins."""
-    assert JUNIT.validate(io.StringIO(text)) is None
+    assert junit_schema().validate(io.StringIO(text)) is None
     root = ET.fromstring(text)
     found = {}
     for case in root.iter("testcase"):
@@ -280,7 +286,7 @@ def test_a_gate_writes_its_table(
     summary = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     where = ("gate", "tiny", "--registry", smoke.path, "--format", "github")
-    assert list(annotations(registry(*where).out)) == []
+    assert {word for word, _, _ in annotations(registry(*where).out)} <= {"warning"}  # what the evidence could not show
     lines = [line for line in summary.read_text().splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
     assert [len(row) for row in rows] == [5] * 5
@@ -289,8 +295,8 @@ def test_a_gate_writes_its_table(
     smoke.edit(set_bound("mean_plcc", 0.99999))
     summary.unlink()
     ran = registry(*where)
-    ((word, properties, message),) = annotations(ran.out)
-    assert (ran.code, word, properties["title"]) == (1, "error", "tiny is held")
+    ((properties, message),) = ((more, text) for word, more, text in annotations(ran.out) if word == "error")
+    assert (ran.code, properties["title"]) == (1, "tiny is held")
     line = smoke.path.read_text().splitlines()[int(properties["line"]) - 1]
     assert line[int(properties["col"]) - 1 :] == "{"
     assert "mean_plcc >= 0.99999" in message
@@ -310,6 +316,7 @@ def test_a_gate_with_nothing_to_judge_says_so() -> None:
 # ---- where it goes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_colour_is_for_terminals(stream: str, tmp_path: Path) -> None:
     """Findings are coloured on a terminal, whichever stream they take; not with NO_COLOR, and not in a file."""

@@ -16,6 +16,7 @@ from registry_tool.sandbox import children
 from registry_tool.sandbox.children import kept_children
 from registry_tool.sandbox.prober import Prober
 
+pytestmark = pytest.mark.slow
 MODEL = tiny_models.model().SerializeToString()
 ASLEEP = (sys.executable, "-c", "import sys; sys.stdin.read()")
 

@@ -60,6 +60,7 @@ def test_an_empty_folder_will_do(simple: Path, tmp_path: Path) -> None:
     assert errors(tmp_path / "new") == []
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_by_that_name(simple: Path, tmp_path: Path) -> None:
     """Killed before the last step there is no folder of that name; the next run clears up and makes it."""
     script = (

@@ -13,6 +13,7 @@ from sandbox import to_json
 from registry_tool.testing import PluginSuite
 
 
+@pytest.mark.slow
 class TestFrEnsemble(PluginSuite):
     """The ensemble that ships, on the one that a run of the tests trains anyway."""
 
@@ -51,9 +52,11 @@ class TestFr(OnnxKinds):
     kind = "fr"
 
 
+@pytest.mark.slow  # one plugin serves all three kinds
 class TestNr(OnnxKinds):
     kind = "nr"
 
 
+@pytest.mark.slow
 class TestFilter(OnnxKinds):
     kind = "filter"

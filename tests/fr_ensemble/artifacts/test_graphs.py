@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
 from fr_ensemble.artifacts.graphs import LAYERS, fused_model, member_model, read_weights, same_units
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
@@ -75,9 +74,11 @@ def same_weights(one: Weights, other: Weights) -> bool:
     return all(a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_conditioning", [0, 2])
 def test_a_member_computes_what_torch_computes(n_conditioning: int) -> None:
     """A member's score is that of torch's Linear-GELU-Linear-GELU-Linear with the same weights."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
     weights = members_of(1, n_conditioning)[0]
     layers = [torch.nn.Linear(*getattr(weights, f"w{layer}").shape) for layer in "123"]
     for layer, linear in zip("123", layers, strict=True):
@@ -173,6 +174,7 @@ def test_onnxruntime_fuses_both_gelus(model: bytes, tmp_path: Path) -> None:
     assert "Erf" not in operators
 
 
+@pytest.mark.slow
 def test_the_same_units_give_the_same_bytes_in_every_process() -> None:
     """Two interpreters with other hash seeds write the same files, and torch is not loaded for it."""
     program = (

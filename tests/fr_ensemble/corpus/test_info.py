@@ -200,6 +200,7 @@ def test_a_histogram_holds_every_row(values: list[float]) -> None:
     assert {place: count for place, count in enumerate(bars["counts"]) if count} == expected
 
 
+@pytest.mark.slow
 def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--plot draws a PNG beside the same words, of odd names and without a target too; it needs matplotlib."""
     pytest.importorskip("matplotlib")

@@ -234,10 +234,21 @@ def test_the_commands_of_a_finding_mend_it(given: Given, tmp_path: Path) -> None
     assert given.code not in [code for code, _ in place.findings(again)]
 
 
+# The findings whose hints are typed by other tests.
+OTHERS = {
+    "plugin-not-loaded": "tests/plugins/test_manager.py",
+    "bundle-unverified": "tests/signing/test_blobs.py",
+    "attestation-invalid": "tests/signing/test_attestations.py",
+    "attestation-unverified": "tests/signing/test_attestations.py",
+    "reproduction-invalid": "tests/signing/test_attestations.py",
+    "reproduction-failed": "tests/signing/test_attestations.py",
+}
+
+
 def test_every_finding_that_names_a_command_is_here() -> None:
-    """`registry plugins` is in the table below: it is where a plugin that does not load is listed."""
+    """Or the test is named that types what its hint says."""
     named = {rule.code for rule in EVERY if COMMAND.search(rule.hint)}
-    assert named - {"plugin-not-loaded"} <= {given.code for given in FINDINGS}
+    assert named - OTHERS.keys() <= {given.code for given in FINDINGS}
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------
@@ -430,6 +441,7 @@ REFUSALS = [
         (f"{SIGN} ../signer.key --chain ../root.pem --cert ../signer.pem",),
         signed,
     ),
+    Refused("attest demoted --key ../mine.key", "it is smoke, expected a production entry", make=keys),
     # rows and corpora
     Refused(
         "evaluate promoted --smoke --incumbent demoted",
@@ -504,6 +516,8 @@ ELSEWHERE = {
     "--vmaf-model NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "name the base with --base REF": "tests/workflows/test_ci.py",
     "sign it with `registry sign": "tests/signing/test_entries.py",
+    "promotes it on its evidence; to try it": "tests/test_api.py",
+    "expected both of a raw source": "tests/fr_ensemble/corpus/build/test_models.py",
     "say --license SPDX": "a warning; tests/helpers/registries.py",
     "--target {} --confidence {}": "what was found",
     "--format=%x01": "for git",
@@ -543,7 +557,9 @@ def test_every_hint_is_typed(path: Path) -> None:
     assert [text for text in found if not any(words in text for words in known)] == []
 
 
-@pytest.mark.parametrize("where", sorted({where for where in ELSEWHERE.values() if "tests/" in where}))
+@pytest.mark.parametrize(
+    "where", sorted({where for where in (*ELSEWHERE.values(), *OTHERS.values()) if "tests/" in where})
+)
 def test_the_other_test_is_there(where: str) -> None:
     """Where another test is named, there is such a file."""
     assert (ROOT / where[where.index("tests/") :].partition(";")[0]).is_file()

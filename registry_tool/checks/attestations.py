@@ -39,7 +39,7 @@ ATTESTATION_UNVERIFIED = FindingRule(
     "attestation that was not verified",
     why="It is of this verdict; who signed it was not checked.",
     message="{path}: the attestation was not verified: {reason}",
-    hint="name whom to trust: `registry validate --public-key PEM`, or `--trust ROOT.pem`",
+    hint="name whom to trust: `registry validate --public-key KEY.pem`, or `--trust ROOT.pem`",
     example="an attestation, and no key to verify it with",
     severity=Severity.NOTE,
     since="0.2.0",

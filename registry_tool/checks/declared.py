@@ -51,7 +51,7 @@ BUNDLE_UNVERIFIED = FindingRule(
     "signature bundle that was not verified",
     why="Its form and digest are checked; its signature and signer are not, or not in full.",
     message="the signature in {path} was not verified: {reason}",
-    hint="name whom to trust: `registry validate --public-key PEM`, or `--trust ROOT.pem`",
+    hint="name whom to trust: `registry validate --public-key KEY.pem`, or `--trust ROOT.pem`",
     example="model.onnx.sigstore.json",
     severity=Severity.NOTE,
 )

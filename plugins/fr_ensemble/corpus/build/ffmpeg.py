@@ -48,7 +48,8 @@ def find_ffmpeg(path: Path | None = None, model: str = DEFAULT_MODEL) -> FFmpeg:
         found = shutil.which("ffmpeg")
         if found is None:
             raise InputError(
-                f"ffmpeg: found none ({error}), expected one with libvmaf: install the extra 'corpus', or give --ffmpeg"
+                f"ffmpeg: found none ({error}), expected one with libvmaf: "
+                "pip install imageio-ffmpeg, or give --ffmpeg FILE"
             ) from None
         return _probe(Path(found), model)
 
@@ -64,10 +65,11 @@ def _probe(path: Path, model: str) -> FFmpeg:
             if models:
                 raise InputError(f"{path}: it lacks the model {model}, expected one of {', '.join(models)}")
             raise InputError(
-                f"{path}: {words}: expected an ffmpeg with libvmaf: install the extra 'corpus', or give --ffmpeg"
+                f"{path}: {words}: expected an ffmpeg with libvmaf: pip install imageio-ffmpeg, or give --ffmpeg FILE"
             )
     except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(f"{path}: {error}: expected an ffmpeg that runs: give --ffmpeg") from None
+        found = error.strerror if isinstance(error, OSError) else f"exit code {error.returncode}"
+        raise InputError(f"{path}: found {found}, expected an ffmpeg that runs: give --ffmpeg FILE") from None
     first = re.search(r"ffmpeg version (\S+)", version)
     names = re.findall(r"^ V\S+ +(\S+)", encoders, re.MULTILINE)
     return FFmpeg(path.absolute(), first[1] if first else "unknown", libvmaf, frozenset(names))

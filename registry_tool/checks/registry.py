@@ -13,7 +13,7 @@ from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.inventory import UNREGISTERED, check_inventory, list_files, one_name
 from registry_tool.checks.named import NamedFile, check_named, named_files
-from registry_tool.checks.signatures import check_signers
+from registry_tool.checks.signatures import check_private_keys, check_signers
 from registry_tool.checks.workers import answers, count_processes, slices_of
 from registry_tool.documents.entries import ONNX_MAX_BYTES, ReadEntry, VerifiedEntry
 from registry_tool.documents.store import ID_DUPLICATE, Loaded, Unreadable, located
@@ -133,6 +133,8 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
         for finding in check_inventory(left, seen.paths, registry):
             if not _is_read(finding, seen.unparsed, inspection):
                 findings.append(finding)
+    if not isinstance(items, Finding):
+        findings += check_private_keys(inspection.folder, items)
     return findings
 
 

@@ -6,7 +6,8 @@ with `cryptography`, which is loaded only then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.signing.container import read_container
 from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.signing.statement import DIGEST_ALGORITHMS, FilesStatement
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.storage.files import FileProblem, Folder, InventoryItem
 from registry_tool.strictjson import pointer
 from registry_tool.values import Policy, PolicySigner
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 NEEDS_LIBRARY = "it needs cryptography: pip install cryptography"
 PEM_MAX_BYTES = 64 * 1024
+KEY_SUFFIXES = (".pem", ".key", ".p8", ".pk8")
 RESTORE_HINT = "restore the file, or review the new one and pin it"
 PRIVATE_KEY_MARK = b"PRIVATE KEY"  # in every PEM form of one
 
@@ -79,6 +81,16 @@ SIGNER_INVALID = FindingRule(
     message="{problem}",
     hint="name the signer's public key, or the root of its certificates, with the sha256 of the file",
     example="a private key in the place of a public one",
+    since="0.2.0",
+)
+
+
+PRIVATE_KEY = FindingRule(
+    "file-private-key",
+    "private key in the registry's folder",
+    why="The folder is published: anyone who reads it can sign as you.",
+    hint="remove it, and make a new key: this one is known",
+    example="ci.key beside registry.json",
     since="0.2.0",
 )
 
@@ -287,6 +299,15 @@ def check_signers(folder: Folder, loaded: Loaded) -> Iterator[Finding]:
                 yield problem.at(loaded.name, None, f"{field}/{signer.field}")
             except InputError as error:
                 yield SIGNER_INVALID.at(place, f"{field}/{signer.field}", problem=error)
+
+
+def check_private_keys(folder: Folder, items: Iterable[InventoryItem]) -> Iterator[Finding]:
+    """An error for each file of the registry's folder that is named as a key is, and holds a private one."""
+    for path, kind in items:
+        if kind == "file" and path.lower().endswith(KEY_SUFFIXES):
+            with suppress(FileProblem):
+                if PRIVATE_KEY_MARK in folder.read(path, PEM_MAX_BYTES):
+                    yield PRIVATE_KEY.at(path)
 
 
 def load_signer(data: bytes, signer: PolicySigner) -> tuple[list[PublicKey], list[Certificate]]:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
@@ -17,6 +18,11 @@ from registry_tool.errors import InputError
 from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.signing.keys import PublicKey, check_public_key, read_pem
 
+# What cryptography raises for parts of a certificate that are none, or that it does not know.
+MALFORMED = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 MAX_CHAIN = 16  # certificates in a bundle
 
 
@@ -28,8 +34,8 @@ def load_certificates(paths: Sequence[Path]) -> list[x509.Certificate]:
 def certificates_in(data: bytes, name: str) -> list[x509.Certificate]:
     """Every certificate in these PEM bytes; `name` is how messages call them. Raises InputError where there is none."""
     try:
-        return x509.load_pem_x509_certificates(data)
-    except ValueError:
+        return [_whole(certificate) for certificate in x509.load_pem_x509_certificates(data)]
+    except MALFORMED:
         raise InputError(f"{name}: found no certificate in PEM form, expected one: check the path") from None
 
 
@@ -38,17 +44,24 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
     if not 0 < len(ders) <= MAX_CHAIN:
         raise SignatureError(f"certificates: found {len(ders)}, expected 1 to {MAX_CHAIN}")
     try:
-        return [x509.load_der_x509_certificate(der) for der in ders]
-    except ValueError:
-        raise SignatureError("certificates: one of them is not a DER certificate") from None
+        return [_whole(x509.load_der_x509_certificate(der)) for der in ders]
+    except MALFORMED:
+        raise SignatureError("certificates: one of them is malformed, expected certificates in DER form") from None
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """The same certificate, after its parts were parsed, which is done on first use. Raises one of MALFORMED."""
+    _ = certificate.subject.rfc4514_string(), certificate.issuer, certificate.extensions
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.version
+    return certificate
 
 
 def key_of(certificate: x509.Certificate) -> PublicKey:
     """Its public key. Raises SignatureError for an algorithm that is not supported."""
     try:
-        return check_public_key(certificate.public_key(), "the signer's certificate")
-    except (InputError, ValueError) as error:
-        raise SignatureError(str(error)) from None
+        return check_public_key(certificate.public_key(), "its key")
+    except (InputError, *MALFORMED) as error:
+        raise SignatureError(f"the signer's certificate: {error}") from None
 
 
 def name_of(certificate: x509.Certificate) -> str:
@@ -57,7 +70,7 @@ def name_of(certificate: x509.Certificate) -> str:
         return certificate.subject.rfc4514_string()
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return "(no name)"
     return ", ".join(str(name.value) for name in names)
 
@@ -88,7 +101,7 @@ def verify_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
     )
     try:
         policy.build_client_verifier().verify(signer, list(chain[1:]))
-    except (VerificationError, ValueError) as error:
+    except (VerificationError, *MALFORMED) as error:
         raise UntrustedError(
             f"the certificate of {name_of(signer)} does not lead to a trusted root: {' '.join(str(error).split())}"
         ) from None
@@ -96,10 +109,7 @@ def verify_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
 
 def _lack(certificate: x509.Certificate) -> str | None:
     """What a certificate lacks to sign code; None where nothing. As OMS v1.0's conformance suite has it."""
-    try:
-        extensions = certificate.extensions
-    except ValueError as error:
-        raise SignatureError(f"the certificate of {name_of(certificate)} has a malformed extension") from error
+    extensions = certificate.extensions
     try:
         if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
             return "its key usage has no digitalSignature"

@@ -333,6 +333,8 @@ def make_signatures() -> None:
     document, files = signed(b"{}")
     invalid("signature-invalid", document, files, pointer="/models/0/signatures/0")
     at = "/models/0/signatures/0/sha256"
+    secret = b"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"
+    invalid("file-private-key", entry(), {"m.onnx": PLAIN, "ci.key": secret}, file="ci.key", pointer=None)
     invalid("digest-mismatch--signature", document, {**files, "m/signatures/a.sig": b"{ }"}, pointer=at)
     invalid("file-missing--signature", document, {"m.onnx": PLAIN}, pointer=at)
     for name, field, data in (
@@ -340,9 +342,9 @@ def make_signatures() -> None:
         ("digest-mismatch--signer", "certificate", b"hello"),
     ):
         digest = sha256(data) if name.startswith("signer") else "0" * 64
-        policy = {**MANUAL, "signers": [{field: "keys/ci.pem", "sha256": digest}]}
+        policy = {**MANUAL, "signers": [{field: "keys/ci.txt", "sha256": digest}]}
         place = f"/policies/fr/signers/0/{field if name.startswith('signer') else 'sha256'}"
-        invalid(name, registry(ENTRY, policy=policy), {"m.onnx": PLAIN, "keys/ci.pem": data}, pointer=place)
+        invalid(name, registry(ENTRY, policy=policy), {"m.onnx": PLAIN, "keys/ci.txt": data}, pointer=place)
 
 
 def make_promotions() -> None:

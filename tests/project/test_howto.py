@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -111,11 +112,23 @@ def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_sign(tmp_path: Path) -> None:
-    """A folder is signed with a key and with a certificate of an own authority, and verified both times."""
+    """A folder and an entry are signed with a key and with a certificate of an own authority, and verified.
+
+    The policy names the key, the verdict is attested, and a bill of materials written.
+    """
     pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
+    pytest.importorskip("cyclonedx", reason="a bill of materials needs the extra `bom`")
+    shutil.copytree(ROOT / "model", tmp_path / "model")
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist" / "model.onnx").write_bytes(b"model")
     said = shell("\n".join(blocks("how-to/sign.md")), tmp_path)
     assert said.count("dist: 1 file signed, in dist.sig") == 2
     assert re.search(r"^dist: signed by key [0-9a-f]{12}$", said, flags=re.MULTILINE)
-    assert said.splitlines()[-1] == "dist: signed by CN=our CI"
+    assert "dist: signed by CN=our CI" in said.splitlines()
+    entry = "fr_vmaf_ensemble_v1"
+    assert len(re.findall(rf"^{entry}: 13 files signed by (?:key [0-9a-f]{{12}}|CN=our CI), in ", said, re.M)) == 2
+    assert len(re.findall(rf"^{entry}: signed by key ", said, re.M)) == 2  # named, then of the policy
+    assert f"{entry}: signed by CN=our CI (" in said
+    assert f"{entry}: REGISTRY_PROMOTED attested by key " in said
+    bill = json.loads((tmp_path / f"{entry}.cdx.json").read_text())
+    assert bill["metadata"]["component"]["name"] == entry

@@ -318,7 +318,7 @@ def broken_signers(box: Sandbox, pair: KeyPair) -> dict[str, tuple[str, dict[str
     """Name -> (the finding's code, the signer)."""
     good = signer(box, pair)
     keys = box.folder / "keys"
-    (keys / "private.pem").write_bytes(pair.private.read_bytes())
+    (keys / "private.txt").write_bytes(pair.private.read_bytes())
     (keys / "text.pem").write_text("hello")
     return {
         "another digest": ("digest-mismatch", {**good, "sha256": "0" * 64}),
@@ -326,7 +326,7 @@ def broken_signers(box: Sandbox, pair: KeyPair) -> dict[str, tuple[str, dict[str
         "outside": ("file-escapes", {**good, "public_key": "keys/../../ci.pub"}),
         "private": (
             "signer-invalid",
-            {"public_key": "keys/private.pem", "sha256": sha256(pair.private.read_bytes())},
+            {"public_key": "keys/private.txt", "sha256": sha256(pair.private.read_bytes())},
         ),
         "text": ("signer-invalid", {"public_key": "keys/text.pem", "sha256": sha256(b"hello")}),
         "no certificate": ("signer-invalid", {"certificate": good["public_key"], "sha256": good["sha256"]}),

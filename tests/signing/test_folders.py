@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pty
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,7 @@ pytest.importorskip("cryptography", reason="signatures need the extra `sign`")
 from certificates import AUTHORITY, MAKERS, NOW, Issued, KeyPair, Use, issue, key_pair
 from command_line import Program
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from json_fields import VALUES, changed, paths
+from json_fields import changed, paths
 from jsonschema import Draft202012Validator
 from reference import reference
 
@@ -298,6 +299,27 @@ def test_a_protected_key(registry: Program, folder: Path, tmp_path: Path) -> Non
     assert "wrong password" in ran.err
 
 
+def test_a_password_is_asked_for_on_a_terminal(folder: Path, tmp_path: Path) -> None:
+    """Typed unseen; the key signs, and the password is not on the screen."""
+    pair = key_pair(tmp_path, "secret", password="correct horse")
+    options = ("--path", folder, "--key", pair.private, "--bundle", "x.sig")
+    command = [sys.executable, "-m", "registry_tool", "sign", *options]
+    child, screen = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [str(part) for part in command])
+    shown = b""
+    while b"Password of" not in shown:
+        shown += os.read(screen, 1024)
+    os.write(screen, b"correct horse\n")
+    with suppress(OSError):  # the terminal closes when the program ends
+        while more := os.read(screen, 1024):
+            shown += more
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert b"3 files signed" in shown
+    assert b"correct horse" not in shown
+
+
 def test_a_readable_private_key_is_warned_of(registry: Program, folder: Path, tmp_path: Path) -> None:
     """Others can read it: a warning, and the signature is made."""
     pair = key_pair(tmp_path, "ci")
@@ -345,26 +367,6 @@ def resigned(pair: KeyPair, bundle: bytes, statement: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-HARMLESS = {  # fields that say nothing of what is verified
-    ("verificationMaterial", "tlogEntries"),
-    ("dsseEnvelope", "signatures", 0, "keyid"),
-}
-
-
-def test_every_field_of_a_bundle_counts(signed: tuple[Path, KeyPair]) -> None:
-    """Each field removed or of another type or value: refused with a reason, never a crash."""
-    bundle, pair = signed
-    document = json.loads(bundle.read_text())
-    trust = Trust(NOW, [load_public_key(pair.public)])
-    for at in paths(document):
-        if at in HARMLESS:
-            continue
-        for value in VALUES:
-            data = json.dumps(changed(document, at, value)).encode()
-            with pytest.raises(SignatureError, match=r"\w"):
-                verify_bundle(data, trust)
-
-
 def test_every_field_of_a_statement_counts(folder: Path, signed: tuple[Path, KeyPair]) -> None:
     """The same of the signed statement, with a signature that fits: senseless names and digests are refused."""
     bundle, pair = signed
@@ -385,30 +387,6 @@ def test_every_field_of_a_statement_counts(folder: Path, signed: tuple[Path, Key
     twice = changed(statement, ("predicate", "resources", 1), statement["predicate"]["resources"][0])
     with pytest.raises(SignatureError):
         FilesStatement.from_bytes(json.dumps(twice).encode())
-
-
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_no_changed_byte_is_accepted(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A bundle with any byte changed says something else or is refused; it never verifies another statement."""
-    base = tmp_path_factory.getbasetemp() / "bytes"
-    if not (base / "x.sig").exists():
-        base.mkdir(exist_ok=True)
-        pair = key_pair(base, "ci")
-        statement = FilesStatement("m", {"a": "0" * 64})
-        from registry_tool.signing.bundle import sign_statement
-
-        (base / "x.sig").write_bytes(sign_statement(statement.to_bytes(), pair.key))
-    good = (base / "x.sig").read_bytes()
-    trust = Trust(NOW, [load_public_key(base / "ci.pub")])
-    position = data.draw(st.integers(0, len(good) - 1))
-    value = data.draw(st.integers(0, 255).filter(lambda byte: byte != good[position]))
-    broken = good[:position] + bytes([value]) + good[position + 1 :]
-    try:
-        verified = verify_bundle(broken, trust)
-    except SignatureError:
-        return
-    assert verified.payload == read_bundle(good).envelope.payload
 
 
 @pytest.mark.parametrize("name", ["valid/key", "valid/certificate", "valid/sigstore"])

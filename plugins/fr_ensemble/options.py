@@ -42,6 +42,8 @@ OPTIONS = (
         metavar="A,B,...",
         help="Feature columns, or the sets canonical-6 and vmaf-v1.  [default: those of the target's model]",
     ),
+    click.Option(["--source-column"], default="", metavar="NAME", help="Column of sources.  [default: src]"),
+    click.Option(["--encoder-column"], default="", metavar="NAME", help="Column of encoders.  [default: encoder]"),
     click.Option(
         ["--condition", "conditions"],
         multiple=True,
@@ -150,6 +152,8 @@ def job_of(request: TrainRequest) -> Job:
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],
         target_range=(bounds[0], bounds[1]) if bounds else None,
+        source_column=options["source_column"],
+        encoder_column=options["encoder_column"],
     )
     try:
         recipe = Recipe(

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from fr_ensemble.corpus.vocabulary import ffmpeg_name
+
+QUALITY_NUMBERS = ("quality", "cq", "crf", "qp")  # columns that hold the number, whichever option took it
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
@@ -136,3 +140,32 @@ _HARDWARE = (
 )
 
 ENCODERS = MappingProxyType({encoder.name: encoder for encoder in (*_SOFTWARE, *_HARDWARE)})
+
+
+def preset_norm_of(encoder: str, preset: str) -> float | str:
+    """`preset_norm` of an encoder in any spelling; or why there is none."""
+    known = ENCODERS.get(ffmpeg_name(encoder) or "")
+    if known is None:
+        return f"the presets of encoder {encoder!r} are not known"
+    if not preset:
+        return "it has no preset"
+    return known.preset_norm(preset) if known.knows(preset) else f"preset {preset!r} is none of {known.name}'s"
+
+
+def crf_norm_of(encoder: str, quality: str) -> float | str:
+    """`quality_norm` of an encoder in any spelling, of a number as text; or why there is none."""
+    known = ENCODERS.get(ffmpeg_name(encoder) or "")
+    if known is None:
+        return f"the quality scale of encoder {encoder!r} is not known"
+    try:
+        number = float(quality)
+    except ValueError:
+        return (
+            f"it has no {', '.join(QUALITY_NUMBERS[:-1])} or {QUALITY_NUMBERS[-1]}"
+            if not quality
+            else (f"quality {quality!r} is no number")
+        )
+    low, high = known.scale
+    if not low <= number <= high:
+        return f"quality {number:g} is outside {known.name}'s {low} to {high}"
+    return known.quality_norm(number)

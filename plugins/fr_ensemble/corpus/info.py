@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus import vocabulary
+from fr_ensemble.corpus.columns import Layout, Wanted, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
-from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
-from registry_tool.toolkit import BATCH_ROWS, Columns, Text, missing_column, read_rows, text_table
+from registry_tool.toolkit import BATCH_ROWS, Columns, Text, read_rows, text_table
 
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
@@ -90,15 +90,16 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     features: list[str] = []
     definition = read_definition(path, target)
 
+    layout: Layout | None = None
+
     def pick(found: Sequence[str]) -> Columns:
-        encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
-        for name in ("src", encoder):
-            if name not in found:
-                raise missing_column(path, name, found)
+        nonlocal layout
         names.extend(found)
         features.extend(features_of(definition.model) if definition is not None else features_among(found))
-        numeric.extend(name for name in (*features, target) if name in found)
-        return Columns(tuple(numeric), tuple(name for name in found if name not in numeric), largest=LARGEST)
+        numeric.extend(name for name in (*features, target) if column_of(name, found) is not None)
+        taken = {column_of(name, found) for name in numeric}
+        layout = layout_of(path, found, Wanted(numeric, texts=[name for name in found if name not in taken]))
+        return layout.columns
 
     numbers: dict[str, _Numbers] = {}
     encoders = Counter[str]()
@@ -111,19 +112,23 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     hashes: list[NDArray[np.uint64]] = []
     owners: list[NDArray[np.int32]] = []
     scored = _Scored()
-    n = 0
-    for batch in read_rows(path, pick, BATCH_ROWS, progress):
-        n += batch.n
+    n, n_failed = 0, 0
+    for found in read_rows(path, pick, BATCH_ROWS, progress):
+        assert layout is not None  # read_rows picks before it reads
+        batch = layout.batch(found)
+        n, n_failed = n + batch.n, n_failed + found.n - batch.n
+        if not batch.n:
+            continue
         for name in numeric:
             numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
         for name, text in batch.texts.items():
             counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
             used = {t: c for t, c in zip(text.names, counts, strict=True) if c}
-            if name in ("encoder", "codec"):
+            if name == "encoder":
                 encoders.update(used)
             first.setdefault(name, next(iter(used)))
             varied |= {name} if used.keys() != {first[name]} else set()
-        source, encoder = batch.texts["src"], batch.texts.get("encoder") or batch.texts["codec"]
+        source, encoder = batch.texts["src"], batch.texts["encoder"]
         for code in np.unique(source.codes):
             rows, label = source.codes == code, source.names[code]
             sources.setdefault(label, len(sources))
@@ -145,13 +150,14 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
             owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
     duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
     _, unknown = vocabulary.encode(encoders)
-    constant = [name for name, figures in numbers.items() if figures.low == figures.high]
+    columns = layout.numbers if layout is not None else {}
+    constant = [columns[name] for name, figures in numbers.items() if figures.low == figures.high]
     constant += [name for name in first if name not in varied]
     return {
         "corpus": path.name,
         "n_rows": n,
         "columns": names,
-        "missing_features": [name for name in features if name not in names],
+        "missing_features": [name for name in features if name not in numeric],
         "target": {
             "name": target,
             **(definition.to_dict() if definition is not None else {}),
@@ -168,6 +174,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         },
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": duplicates,
+        "failed_rows": n_failed,
         "conflicting_rows": scored.conflicts(),
         "shared_rows": shared,
         "similar_names": _similar(list(sources)),
@@ -307,6 +314,8 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         odd.append(f"constant columns: {', '.join(document['constant_columns'])}")
     if document["duplicate_rows"]:
         odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
+    if document["failed_rows"]:
+        odd.append(f"failed encodes: {document['failed_rows']} rows without a number for every score are left out")
     if document["conflicting_rows"]:
         found, name = document["conflicting_rows"], target["name"]
         odd.append(f"two models: {found} rows have the features of another row and another {name}: score all with one")

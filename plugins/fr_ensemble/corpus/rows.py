@@ -16,17 +16,17 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
+from fr_ensemble.corpus.columns import LARGEST as LARGEST
+from fr_ensemble.corpus.columns import QUALITY_COLUMNS as QUALITY_COLUMNS
+from fr_ensemble.corpus.columns import Layout, Wanted, layout_of
 from fr_ensemble.corpus.growing import Growing
 from fr_ensemble.corpus.record import Definition, read_definition, read_record
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
-from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, missing_column, read_rows
+from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, read_rows
 
 KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
-# What tells two encodes of one source by one encoder apart, where no `clip` column does: all of these that are there.
-QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
-LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
 SMOKE_ROWS = 100  # random rows that show that a command runs
 
 
@@ -68,6 +68,8 @@ class ColumnSpec:
     conditioning: tuple[Condition, ...] = ()
     vocabulary_version: int = vocabulary.DEFAULT_VERSION
     target_range: tuple[float, float] | None = None
+    source_column: str = ""  # that names the sources, where it is not `src`
+    encoder_column: str = ""  # that names the encoders, where it is not `encoder`
 
     def __post_init__(self) -> None:
         vocabulary.vocabulary(self.vocabulary_version)
@@ -118,6 +120,7 @@ class Rows:
     values: Mapping[str, list[Any]]  # further columns asked for, as the file has them
     unknown_encoders: Counter[str]
     raw: Mapping[str, Float64 | Text] = field(repr=False)
+    n_failed: int = 0  # rows of failed encodes, which are left out of these
 
     def __len__(self) -> int:
         return len(self.codec)
@@ -130,7 +133,7 @@ class Corpus:
     groups: `encoder` and the other columns asked for, by name. sha256: of the file; None for random rows.
     raw_conditioning, clip_names: the conditions, and each clip's name, as the file has them (see Inputs in evidence/).
     rows_sha256: see RowsDigest. record: how it was made, where the file says so. definition: by which model its
-    target is, where the file says so.
+    target is, where the file says so. n_failed: rows of failed encodes, which are not among the n.
     unknown_encoders: how many rows each name without a slot has.
     """
 
@@ -151,10 +154,17 @@ class Corpus:
     rows_sha256: str
     record: Mapping[str, Any] | None
     definition: Definition | None = None
+    n_failed: int = 0
 
     @property
     def n_rows(self) -> int:
         return len(self.target)
+
+    def failed_encodes(self) -> list[str]:
+        """A warning for the rows that were left out, or none."""
+        if not self.n_failed:
+            return []
+        return [f"{self.n_failed} rows of failed encodes, without a number for every score, are left out"]
 
     def training_data(self) -> TrainingData:
         data = (self.features, self.codec, self.spec.n_slots, self.conditioning, self.target)
@@ -204,10 +214,22 @@ def read_batches(
 
     Raises InputError (where, found, expected, what to do) for a file that cannot be used or has no rows.
     """
-    first = 0
-    for batch in read_rows(path, lambda found: columns_of(spec, found, str(path), keep), batch_rows, progress):
-        yield check_rows(batch, spec, first)
-        first += batch.n
+    first, n_rows = 0, 0
+    layout: Layout | None = None
+
+    def pick(found: Sequence[str]) -> Columns:
+        nonlocal layout
+        layout = layout_of(path, found, _wanted(spec, keep))
+        return layout.columns
+
+    for found in read_rows(path, pick, batch_rows, progress):
+        assert layout is not None  # read_rows picks before it reads
+        batch = layout.batch(found)
+        if batch.n:
+            yield _rows(batch, spec, first, found.n - batch.n)
+        first, n_rows = first + found.n, n_rows + batch.n
+    if not n_rows:
+        raise InputError(f"{path}: found {first} rows and no number in one of their columns, expected rows with scores")
 
 
 def read_corpus(
@@ -254,29 +276,32 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
         "encoder": Text(rng.integers(0, len(names), rows), names),
         "clip": Text.of([f"random{i % n_sources}-{i // n_sources % 3}" for i in range(rows)]),
     }
-    return _gather([check_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec)], spec)
+    return _gather([_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
 
 
-def columns_of(spec: ColumnSpec, found: Sequence[str], where: str, keep: Sequence[str] | None = ()) -> Columns:
-    """The columns to read of those found; raises InputError, naming where, for one that is missing."""
+def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> Wanted:
     numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
-    encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
-    values = tuple(found if keep is None else keep)
-    source = ("src",) if spec.target is not None or "src" in found else ()
-    for name in (*source, encoder, *numbers, *values):
-        if name not in found:
-            raise missing_column(where, name, found)
-    clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and source)
-    return Columns(numbers, (*source, encoder, *clip), values, LARGEST)
+    return Wanted(numbers, keep, spec.target is not None, spec.source_column, spec.encoder_column)
 
 
-def check_rows(batch: RowBatch, spec: ColumnSpec, first: int = 0) -> Rows:
+def columns_of(spec: ColumnSpec, found: Sequence[str], where: str) -> Columns:
+    """The columns to read of those found; raises InputError, naming where, for one that is missing."""
+    return layout_of(where, found, _wanted(spec, ())).columns
+
+
+def check_rows(batch: RowBatch, spec: ColumnSpec) -> Rows:
+    """Rows of the columns that `columns_of` named. Raises InputError for one that cannot be used."""
+    layout = layout_of("rows", [*batch.numbers, *batch.texts, *batch.values], _wanted(spec, ()))
+    return _rows(layout.batch(batch), spec, 0)
+
+
+def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> Rows:
     """Rows as the columns mean them. first: the number of the first one. Raises InputError for one that cannot be."""
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
     for name, text in texts.items():
         require_names(text, name, batch.place)
-    encoder = texts["encoder"] if "encoder" in texts else texts["codec"]
+    encoder = texts["encoder"]
     slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
     conditions = [_transform(numbers[c.column], c, batch.place) for c in spec.conditioning]
@@ -296,6 +321,7 @@ def check_rows(batch: RowBatch, spec: ColumnSpec, first: int = 0) -> Rows:
             {name: count for name in unknown if (count := int(counts[encoder.names.index(name)]))}
         ),
         raw={name: text for name, text in named.items() if text is not None} | dict(numbers),
+        n_failed=n_failed,
     )
 
 
@@ -351,9 +377,11 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     digest, unknown, named = RowsDigest(), Counter[str](), False
     arrays: dict[str, Growing] = {}
     names: dict[str, dict[str, int]] = {}
+    n_failed = 0
     for rows in batches:
         digest.update(rows.raw)
         unknown.update(rows.unknown_encoders)
+        n_failed += rows.n_failed
         numbers = {
             "features": rows.features,
             "codec": rows.codec,
@@ -386,6 +414,7 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
         sha256=None,
         record=None,
         rows_sha256=digest.hexdigest(),
+        n_failed=n_failed,
         **whole,
     )
 

@@ -73,7 +73,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         document["against"] = against
     version = spec.vocabulary_version
     warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
-    warnings += told
+    warnings += [*corpus.failed_encodes(), *told]
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"

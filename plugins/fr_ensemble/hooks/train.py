@@ -187,7 +187,7 @@ def _summary(corpus: Corpus, name: str, metrics: Mapping[str, float]) -> list[tu
 
 def _warnings(corpus: Corpus) -> list[str]:
     version = corpus.spec.vocabulary_version
-    return [
+    return corpus.failed_encodes() + [
         f"encoder {name!r} has no slot in vocabulary {version}: {count} rows count as {stand_in(version)}"
         for name, count in sorted(corpus.unknown_encoders.items())
     ]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
-from fr_ensemble.corpus.encoders import ENCODERS
+from fr_ensemble.corpus.encoders import ENCODERS, QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name
 from fr_ensemble.corpus.imports.identity import Identity, Wanted, identify
 from fr_ensemble.corpus.imports.reading import Frames, load, parse, read_frames
@@ -297,27 +297,15 @@ def _all_norms(rows: Mapping[Path, Row], done: Imported) -> dict[Path, dict[str,
 
 
 def _preset_norm(row: Row) -> float | str:
-    """The preset on its encoder's own scale, as `corpus build` gives it; or why not."""
-    encoder = ENCODERS.get(ffmpeg_name(str(row["encoder"])) or "")
-    if encoder is None:
-        return f"the presets of encoder {row['encoder']!r} are not known"
-    if not encoder.knows(str(row.get("preset"))):
-        return f"preset {row.get('preset')!r} is none of {encoder.name}'s" if "preset" in row else "it has no preset"
-    return encoder.preset_norm(str(row["preset"]))
+    return preset_norm_of(str(row["encoder"]), str(row.get("preset") or ""))
 
 
 def _crf_norm(row: Row) -> float | str:
-    """The quality number on its encoder's own scale, as `corpus build` gives it; or why not."""
+    """Of the encoder's own number, if the row has it under that name; people call any of them crf."""
     encoder = ENCODERS.get(ffmpeg_name(str(row["encoder"])) or "")
-    if encoder is None:
-        return f"the quality scale of encoder {row['encoder']!r} is not known"
-    names = dict.fromkeys(("quality", encoder.quality[1:], "crf", "cq", "qp"))  # people call any of them crf
-    quality = next((row[name] for name in names if isinstance(row.get(name), float)), None)
-    if quality is None:
-        return "it has no quality, crf, cq or qp"
-    if not encoder.scale[0] <= quality <= encoder.scale[1]:
-        return f"quality {quality:g} is outside {encoder.name}'s {encoder.scale[0]} to {encoder.scale[1]}"
-    return encoder.quality_norm(quality)
+    names = ("quality", *((encoder.quality[1:],) if encoder else ()), *QUALITY_NUMBERS)
+    numbers = (str(row[name]) for name in names if isinstance(row.get(name), float))
+    return crf_norm_of(str(row["encoder"]), next(numbers, ""))
 
 
 # Columns that an import adds where it can for every log.

@@ -1,7 +1,7 @@
 """info.py: what a corpus holds and what is odd about it: counts, ranges, duplicates, leakage. Trains nothing.
 
 The file streams through; a row leaves 16 bytes (hashes of its numbers and of its features), its source (4) and its
-target (8) behind.
+target (4) behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float32, Float64
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import Layout, Wanted, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import splitmix64
@@ -148,6 +148,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         if numeric:
             hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, encoder))
             owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
+    conflicting = scored.conflicts()  # before the other hashes are sorted: the two would add up
     duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
     _, unknown = vocabulary.encode(encoders)
     columns = layout.numbers if layout is not None else {}
@@ -175,7 +176,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": duplicates,
         "failed_rows": n_failed,
-        "conflicting_rows": scored.conflicts(),
+        "conflicting_rows": conflicting,
         "shared_rows": shared,
         "similar_names": _similar(list(sources)),
         "record": read_record(path),
@@ -204,17 +205,18 @@ class _Scored:
 
     def __init__(self) -> None:
         self._features: list[NDArray[np.uint64]] = []
-        self._scores: list[Float64] = []
+        self._scores: list[Float32] = []  # six digits, which are enough to tell two models apart
 
     def update(self, features: Sequence[Float64], scores: Float64) -> None:
         self._features.append(_hashes(features, SAME_FEATURES))
-        self._scores.append(scores)
+        self._scores.append(scores.astype(np.float32))
 
     def conflicts(self) -> int:
-        """The rows whose features another row has with a score that is not the same."""
+        """The rows whose features another row has with a score that is not the same; asked once, it forgets them."""
         if not self._features:
             return 0
         hashes, scores = np.concatenate(self._features), np.concatenate(self._scores)
+        self._features, self._scores = [], []
         order = np.argsort(hashes)
         hashes, scores = hashes[order], scores[order]
         starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])

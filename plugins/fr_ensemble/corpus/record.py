@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fr_ensemble.corpus.vmaf_models import canonical
 from registry_tool.errors import InputError
@@ -59,21 +62,36 @@ def definition_in(record: Mapping[str, Any] | None) -> Definition | None:
     return Definition(canonical(model)[:MAX_NAME], libvmaf if len(libvmaf) <= MAX_NAME else "")
 
 
-def _of_column(path: Path) -> Definition | None:
-    def pick(found: Sequence[str]) -> Columns:
-        return Columns((), (MODEL_COLUMN,) if MODEL_COLUMN in found else ())
+class _Stop(Exception):
+    """What was asked is known."""
 
+
+def column_names(path: Path) -> list[str]:
+    """The names of a file's columns; no more of it is read than says them."""
+    names: list[str] = []
+
+    def pick(found: Sequence[str]) -> Columns:
+        names.extend(found)
+        raise _Stop
+
+    with suppress(_Stop):
+        next(read_rows(path, pick, 1))
+    return names
+
+
+def _of_column(path: Path) -> Definition | None:
+    if MODEL_COLUMN not in column_names(path):
+        return None
     first: str | None = None
-    for batch in read_rows(path, pick):
-        if MODEL_COLUMN not in batch.texts:
-            return None
+    for batch in read_rows(path, lambda _: Columns((), (MODEL_COLUMN,))):
         text = batch.texts[MODEL_COLUMN]
-        for index, code in enumerate(text.codes.tolist()):
-            name = canonical(text.names[code])
-            first = name if first is None else first
-            if name != first:
-                raise InputError(
-                    f"{batch.place(index)}, column {MODEL_COLUMN}: found {name or 'nothing'!r}, rows before it have "
-                    f"{first or 'nothing'!r}, expected one model in a corpus: leave the rows of one out"
-                )
+        names = [canonical(name) for name in text.names]
+        first = names[text.codes[0]] if first is None else first
+        other = np.isin(text.codes, [code for code, name in enumerate(names) if name != first])
+        if other.any():
+            index = int(other.argmax())
+            raise InputError(
+                f"{batch.place(index)}, column {MODEL_COLUMN}: found {names[text.codes[index]] or 'nothing'!r}, rows "
+                f"before it have {first or 'nothing'!r}, expected one model in a corpus: leave the rows of one out"
+            )
     return Definition(first[:MAX_NAME]) if first else None

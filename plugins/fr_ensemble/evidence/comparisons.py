@@ -10,7 +10,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.archive import EvidenceProblem
-from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse, t_interval
 from registry_tool.toolkit import Columns, read_rows
 
@@ -137,6 +137,7 @@ class Comparison:
         }
 
 
+@remembered
 def compare_with_vmaf(oof: Oof) -> Comparison | None:
     """With plain VMAF: each source by the curve fitted on the others; None where the evidence has no such column."""
     if oof.vmaf is None or len(oof.sources) < 2:

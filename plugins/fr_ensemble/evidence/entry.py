@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,6 +29,7 @@ from fr_ensemble.evidence.shipped import (
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
+from registry_tool.strictjson import dump
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -78,19 +80,42 @@ class CheckedEvidence:
     shipped: ShippedScores | None
 
 
+_checked: WeakKeyDictionary[EntryEvidence, dict[bytes, CheckedEvidence]] = WeakKeyDictionary()
+
+
 def checked_evidence(view: EntryView) -> CheckedEvidence:
-    """The entry's evidence, held against itself, the manifest and what the shipped models give.
+    """The entry's evidence, compared with itself, the manifest and what the shipped models give; once for all who ask.
 
     Raises InputError for an entry without evidence or with files that cannot be read.
     """
     manifest = view.manifest
     if manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
+    try:
+        evidence = evidence_of(view)
+        key = _content(view, manifest)
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    known = _checked.setdefault(evidence, {})
+    if key not in known:
+        known[key] = _check(view, manifest, evidence)
+    return known[key]
+
+
+def _content(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
+    """A digest of the manifest and of every file that it pins. Raises KeyError for one that is not there."""
+    sha = hashlib.sha256(dump(manifest))
+    graphs = [member["onnx"] for member in manifest["members"]]
+    for path in (*graphs, manifest["fused"]["onnx"], *(pin["path"] for pin in manifest["evidence"])):
+        sha.update(hashlib.sha256(view.read(path)).digest())
+    return sha.digest()
+
+
+def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -> CheckedEvidence:
     seeds = [member["seed"] for member in manifest["members"]]
     try:
-        found = evidence_of(view)
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
-    except (EvidenceProblem, KeyError) as error:
+    except KeyError as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
     summaries, misnamed = read_summaries(files)
     corpus, (low, high) = manifest["corpus"], manifest["target"]["range"]

@@ -7,15 +7,22 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import EvidenceProblem
-from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER_SIDE, RANK_TOLERANCE, TWO_SIDED
-from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.methods import (
+    DEFAULT_METHOD,
+    INTERVAL_METHODS,
+    LOWER_SIDE,
+    RANK_TOLERANCE,
+    TWO_SIDED,
+    ConformityScores,
+)
+from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
 
@@ -198,6 +205,7 @@ def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Int
     return Intervals(tuple(calibrations), dict(zip(names, ranges, strict=True)))
 
 
+@remembered
 def calibrate(
     oof: Oof,
     unit: str = "row",
@@ -215,16 +223,10 @@ def calibrate(
         raise InputError(f"interval: found {method} for {unit} {side}, expected one of {', '.join(INTERVAL_METHODS)}")
     if bad := [level for level in levels if not 0.0 < level < 1.0]:
         raise InputError(f"level: found {bad[0]:g}, expected a number between 0 and 1")
-    rule = INTERVAL_METHODS[method]
-    y, mu, sigma, source = _units(oof, unit)
-    k = len(oof.sources)
-    floor = _floor(np.abs(y - mu), sigma, source, k) if rule.floored else 0.0
-    z = _misses(y, mu, rule.scale(sigma, floor), side)
-    digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
-    for column in (y, mu, sigma, source):
-        digest.update(np.ascontiguousarray(column, "<f8").data)
+    rule, ranked, k = INTERVAL_METHODS[method], _rank(oof, unit, method, side), len(oof.sources)
+    z, source, scores = ranked.z, ranked.source, ranked.scores
     n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
-    scores, ordered = rule.scores(z, source), sorted(set(levels))
+    ordered = sorted(set(levels))
     inside: dict[float, dict[str, float]] = {level: {} for level in ordered}
     for g, name in enumerate(oof.sources) if k > 2 else ():
         others, own = rule.without(scores, g), z[source == g]  # one source at a time: each copies the others' rows
@@ -235,7 +237,29 @@ def calibrate(
         bound = rule.quantile(scores, level, side)
         conformal = rule.conformal(scores, level)
         table.append(Quantile(level, bound.q, conformal, bound.rule, bound.guarantee, inside[level]))
-    return Calibration(method, unit, side, target_range, floor, tuple(table), len(y), n, digest.hexdigest())
+    return Calibration(method, unit, side, target_range, ranked.floor, tuple(table), len(z), n, ranked.sha256)
+
+
+class _Ranked(NamedTuple):
+    """What calibrations of one unit, method and side at any level have in common: the ranked scores of n units."""
+
+    floor: float  # target units
+    z: Float64  # (n,), how many scales each target misses mu by
+    source: Int64  # (n,)
+    scores: ConformityScores
+    sha256: str  # of the method, unit, side, sources and numbers
+
+
+@remembered
+def _rank(oof: Oof, unit: str, method: str, side: str) -> _Ranked:
+    rule = INTERVAL_METHODS[method]
+    y, mu, sigma, source = _units(oof, unit)
+    floor = _floor(np.abs(y - mu), sigma, source, len(oof.sources)) if rule.floored else 0.0
+    z = _misses(y, mu, rule.scale(sigma, floor), side)
+    digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
+    for column in (y, mu, sigma, source):
+        digest.update(np.ascontiguousarray(column, "<f8").data)
+    return _Ranked(floor, z, source, rule.scores(z, source), digest.hexdigest())
 
 
 def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
@@ -244,13 +268,11 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     As for an unseen source: q comes from the other sources (the floor from all). Infinite where those are too
     few for the level. Raises what `calibrate` raises.
     """
-    rule = INTERVAL_METHODS[method]
-    y, mu, sigma, source = _units(oof, "row")
-    k = len(oof.sources)
-    scale = rule.scale(sigma, _floor(np.abs(y - mu), sigma, source, k) if rule.floored else 0.0)
-    scores = rule.scores(_misses(y, mu, scale, TWO_SIDED), source)
-    q = np.array([rule.quantile(rule.without(scores, g), level, TWO_SIDED).q for g in range(k)])
-    return np.asarray(q[source] * scale)
+    rule, ranked = INTERVAL_METHODS[method], _rank(oof, "row", method, TWO_SIDED)
+    scale = rule.scale(oof.sigma, ranked.floor)
+    others = (rule.without(ranked.scores, g) for g in range(len(oof.sources)))
+    q = np.array([rule.quantile(scores, level, TWO_SIDED).q for scores in others])
+    return np.asarray(q[ranked.source] * scale)
 
 
 def percent(level: float) -> str:
@@ -258,6 +280,7 @@ def percent(level: float) -> str:
     return f"{level * 100:.10g}"
 
 
+@remembered
 def residual_quantile(oof: Oof, level: float = 0.95) -> float:
     """q for readers who compute mu -+ q sigma: the default rule on |y - mu| / sigma, no floor; may be infinite."""
     y, mu, sigma, source = _units(oof, "row")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,9 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OOF_VERSION = 1
 BLOCK_ROWS = 1 << 16
@@ -56,7 +62,7 @@ def check_size(rows: int, sources: int, seeds: int) -> None:
             raise EvidenceProblem(f"{name}: found {found}, expected at most {most}: join sources, or take fewer rows")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Oof:
     """Each row of a corpus predicted, once a seed, by the model that did not see the row's source.
 
@@ -124,6 +130,29 @@ class Oof:
     def sigma(self) -> Float64:
         """Sample standard deviation over members (ddof 1), (n,)."""
         return deviation_of(self.predictions)
+
+
+def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatenate[Oof, P], R]:
+    """Keep the results of a function of predictions for as long as these live, so that whoever asks again has them.
+
+    Of shared predictions alone, whose arrays are read-only (see entry.py): others may be changed between two calls.
+    """
+    results: WeakKeyDictionary[Oof, dict[Any, R]] = WeakKeyDictionary()
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def remembering(oof: Oof, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if oof.target.flags.writeable:
+            return function(oof, *args, **kwargs)
+        bound = signature.bind(oof, *args, **kwargs)
+        bound.apply_defaults()
+        key = tuple(tuple(value) if isinstance(value, list) else value for value in [*bound.arguments.values()][1:])
+        known = results.setdefault(oof, {})
+        if key not in known:
+            known[key] = function(oof, *args, **kwargs)
+        return known[key]
+
+    return remembering
 
 
 def mean_of(predictions: NDArray[Any]) -> Float64:

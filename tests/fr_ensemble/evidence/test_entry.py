@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fr_ensemble.evidence import entry
 from fr_ensemble.evidence.entry import EntryEvidence, checked_evidence, evidence_of
 from fr_ensemble.evidence.loso import FoldScores
+from fr_ensemble.evidence.methods import IntervalMethod
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from fr_ensemble.hooks.gate import evidence_sha256, gate
@@ -25,6 +28,7 @@ from registry_tool.hookspec import GateRequest
 from registry_tool.plugins.manager import load
 from registry_tool.workflows import opening as opening_workflow
 from registry_tool.workflows.opening import usable
+from registry_tool.workflows.overview import gather
 from registry_tool.workflows.promote import flip
 from registry_tool.workflows.validate import validate
 
@@ -181,6 +185,38 @@ def test_a_run_measures_an_entrys_evidence_once(
     assert smoke.entry["smoke"] is False
     gc.collect()
     assert not [held for held in gc.get_objects() if type(held) is EntryEvidence]  # none outlives its entry
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda path, plugins: flip(path, plugins, "tiny"),
+        validate,
+        lambda path, plugins: gather(path, plugins, "tiny"),
+    ],
+    ids=["flip", "validate", "report"],
+)
+def test_a_run_sorts_and_runs_nothing_twice(
+    smoke: Sandbox, run: Callable[[Path, Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are ranked once for each calibration, shipped models run once, predictions are checked once."""
+    done: Counter[str] = Counter()
+
+    def counted(name: str, key: Callable[..., object], function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            done[f"{name} {key(*args)}"] += 1
+            return function(*args, **kwargs)
+
+        return counting
+
+    ranked = counted("ranks", lambda method, z, source: (method.name, z.tobytes()), IntervalMethod.scores)
+    monkeypatch.setattr(IntervalMethod, "scores", ranked)
+    monkeypatch.setattr(entry, "run_shipped", counted("shipped", lambda *_: "", entry.run_shipped))
+    monkeypatch.setattr(entry, "recompute", counted("recomputed", lambda *_: "", entry.recompute))
+    gc.collect()
+    run(smoke.path, load())
+    assert {name.split()[0] for name in done} == {"ranks", "shipped", "recomputed"}
+    assert set(done.values()) == {1}
 
 
 def test_other_bytes_are_never_answered_from_what_was_measured(view: Any, computed: list[Oof]) -> None:

@@ -1,32 +1,27 @@
-"""columnar.py: parquet, and CSV in blocks, by pyarrow: as fast as the file can be read. Names no line of a CSV.
-
-A block of a CSV is read here only where pyarrow means by it what the standard library does, and every number in it is
-one. Else exact.py reads on from the rows that were not given yet: it knows what the odd spelling means, or which line
-is wrong.
-"""
+"""columnar.py: parquet, CSV and JSON lines by pyarrow: as fast as the file can be read. Names no line of a text."""
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
-from registry_tool.rows.exact import Position, csv_place
-from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.rows.blocks import NEWLINE, Block, batches, is_text, numbers_of, text_of
+from registry_tool.rows.exact import Position, csv_place, jsonl_place
+from registry_tool.tables import Columns, Pick, Place, RowBatch, bad_cell, require_unique
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
-BLOCK_BYTES = 1 << 20  # bytes of a CSV parsed at once
+INTEGER_LIMIT = 2.0**1023  # of JSON's: exact.py refuses larger ones
+LINE_LIMIT = 4096  # bytes of JSON: below the digits that the standard library takes
 FIELD_LIMIT = 131_072  # csv.field_size_limit(): the standard library refuses longer fields
-COMMA, QUOTE, NEWLINE, RETURN = b',"\n\r'
+COMMA, QUOTE, RETURN = b',"\r'
 
 
 # ---- parquet ----------------------------------------------------------------------------------------------------
@@ -53,7 +48,7 @@ def read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) ->
                 batch.num_rows,
                 place,
                 {n: columns.checked(_numbers(batch.column(n), n, place), n, place) for n in columns.numbers},
-                {name: _text(batch.column(name)) for name in columns.texts},
+                {name: text_of(batch.column(name)) for name in columns.texts},
                 {name: batch.column(name).to_pylist() for name in columns.values},
             )
             first += batch.num_rows
@@ -78,110 +73,30 @@ def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
     return values
 
 
-def _text(array: Any) -> Text:
-    coded = array if hasattr(array, "indices") else array.dictionary_encode()
-    words = Text.of([*coded.dictionary.to_pylist(), None])  # the last one is for nulls
-    return Text(words.codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)], words.names)
-
-
 # ---- CSV --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Whole lines of a file, and where they begin."""
-
-    data: bytes
-    ends: NDArray[np.int64]  # of its lines: where the newlines are
-    offset: int
-    lines: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Rows of a block that were not given yet: those of `table`, behind `skip` others."""
-
-    block: _Block
-    table: Any
-    skip: int = 0
-
-    @property
-    def position(self) -> Position:
-        return Position(self.block.offset, self.block.lines, self.skip)
 
 
 def csv_batches(
     path: Path, columns: Columns, header: list[str], header_lines: int, batch_rows: int, progress: Progress
 ) -> Generator[RowBatch, None, Position | None]:
-    """Batches as `exact.csv_batches` gives them, and at the end the position from which that one must go on."""
-    reader = _Reader(columns, header)
+    """The rows of a CSV; see `blocks.batches`."""
     with path.open("rb") as file:
         start = b"".join(file.readline() for _ in range(header_lines))
-        if start.count(b"\r") != start.count(b"\r\n"):
-            return Position(0, 0, 1)  # the whole file may be one line of `readline`
-        parts: list[_Part] = []
-        waiting = 0
-        blocks = _blocks(file, len(start), header_lines)
-        while True:
-            block = next(blocks, None)
-            table = None if block is None else reader.table(block)
-            if block is not None and table is None:
-                return parts[0].position if parts else Position(block.offset, block.lines)
-            if block is not None and table is not None:
-                parts.append(_Part(block, table))
-                waiting += len(table)
-            while waiting >= batch_rows or (block is None and waiting):
-                taken, parts = _take(parts, batch_rows)
-                batch = reader.batch(path, taken)
-                if batch is None:
-                    return taken[0].position
-                waiting -= batch.n
-                yield batch
-                progress("reading", file.tell(), path.stat().st_size)
-            if block is None:
-                return None
+    if start.count(b"\r") != start.count(b"\r\n"):
+        return Position(0, 0, 1)  # the whole file may be one line of `readline`
+    reader = _CsvReader(path, columns, header)
+    return (yield from batches(path, Position(len(start), header_lines), reader, batch_rows, progress))
 
 
-def _blocks(file: IO[bytes], offset: int, lines: int) -> Iterator[_Block]:
-    """The rest of a file, cut at ends of lines: about BLOCK bytes at once, or one long line."""
-    import numpy as np
+class _CsvReader:
+    """Columns are named by their number in Arrow: names may hold anything."""
 
-    rest: list[bytes] = []
-    while data := file.read(BLOCK_BYTES):
-        end = data.rfind(b"\n") + 1
-        if end:
-            block = b"".join((*rest, data[:end]))
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE)
-            yield _Block(block, ends, offset, lines)
-            offset, lines, rest = offset + len(block), lines + len(ends), []
-        rest.append(data[end:])
-    if last := b"".join(rest):
-        yield _Block(last, np.empty(0, np.int64), offset, lines)
-
-
-def _take(parts: list[_Part], rows: int) -> tuple[list[_Part], list[_Part]]:
-    """The first rows of some parts, and the others."""
-    taken: list[_Part] = []
-    left = list(parts)
-    while left and rows:
-        part = left.pop(0)
-        n = min(rows, len(part.table))
-        taken.append(_Part(part.block, part.table.slice(0, n), part.skip))
-        if n < len(part.table):
-            left.insert(0, _Part(part.block, part.table.slice(n), part.skip + n))
-        rows -= n
-    return taken, left
-
-
-class _Reader:
-    """Blocks of a CSV -> Arrow tables -> batches. Columns are named by their number: names may hold anything."""
-
-    def __init__(self, columns: Columns, header: list[str]) -> None:
+    def __init__(self, path: Path, columns: Columns, header: list[str]) -> None:
         import pyarrow as pa
         from pyarrow import csv
 
         text = pa.dictionary(pa.int32(), pa.string())
-        self.columns, self.n_columns = columns, len(header)
+        self.path, self.columns, self.n_columns = path, columns, len(header)
         self._at = {name: str(header.index(name)) for name in columns.names}
         types = {self._at[name]: pa.float64() for name in columns.numbers}
         types |= {self._at[name]: text for name in columns.texts}
@@ -191,8 +106,7 @@ class _Reader:
             column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False, check_utf8=False
         )
 
-    def table(self, block: _Block) -> Any:
-        """The rows of a block, or None where pyarrow may mean something else by it than the standard library."""
+    def table(self, block: Block) -> Any:
         import pyarrow as pa
         from pyarrow import csv
 
@@ -204,41 +118,31 @@ class _Reader:
             return csv.read_csv(pa.BufferReader(block.data), read, self._parse, self._convert)
         return None
 
-    def batch(self, path: Path, parts: list[_Part]) -> RowBatch | None:
-        """Consecutive rows as one batch; None where a number among them may not be read."""
-        import pyarrow as pa
-
-        table = pa.concat_tables([part.table for part in parts]).unify_dictionaries().combine_chunks()
+    def batch(self, table: Any, place: Place) -> RowBatch | None:
         arrays = {name: table.column(index).chunk(0) for name, index in self._at.items()}
         numbers = {}
         for name in self.columns.numbers:
-            with suppress(pa.ArrowInvalid):
-                numbers[name] = arrays[name].cast(pa.float64()).to_numpy()
-            if name not in numbers or not self.columns.usable(numbers[name]).all():
+            if (found := numbers_of(arrays[name], self.columns)) is None:
                 return None
-        texts = {name: _text(arrays[name]) for name in self.columns.texts}
+            numbers[name] = found
+        texts = {name: text_of(arrays[name]) for name in self.columns.texts}
         values = {name: arrays[name].to_pylist() for name in self.columns.values}
-        return RowBatch(len(table), csv_place(path, self.n_columns, parts[0].position), numbers, texts, values)
+        return RowBatch(len(table), place, numbers, texts, values)
+
+    def place(self, start: Position) -> Place:
+        return csv_place(self.path, self.n_columns, start)
 
 
-def _is_plain(block: _Block) -> bool:
+def _is_plain(block: Block) -> bool:
     """Whether pyarrow and the standard library take the lines and fields of a block alike.
 
-    They do where text is UTF-8 without a byte order mark, which pyarrow drops, a return is only before a newline,
-    no field is longer than the standard library takes, and quotes open where a field begins and close where it ends, on
-    one line.
+    They do where no field is longer than the standard library takes, and quotes open where a field begins and close
+    where it ends, on one line.
     """
     import numpy as np
 
     data = block.data
-    if data.startswith(codecs.BOM_UTF8):
-        return False
-    if not data.isascii():
-        try:
-            codecs.utf_8_decode(data, "strict", True)
-        except UnicodeDecodeError:
-            return False
-    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+    if not is_text(data):
         return False
     if np.diff(block.ends, prepend=-1, append=len(data)).max() > FIELD_LIMIT:
         return False  # a long line need not hold a long field, and costs nothing but time
@@ -260,3 +164,98 @@ def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64]) -> bool
     begins[1:] |= doubled
     ends[:-1] |= doubled
     return bool(begins.all() and ends.all())
+
+
+# ---- JSON lines -------------------------------------------------------------------------------------------------
+
+
+def jsonl_batches(
+    path: Path, columns: Columns, batch_rows: int, progress: Progress
+) -> Generator[RowBatch, None, Position | None]:
+    """The rows of a file of JSON lines; see `blocks.batches`."""
+    if columns.values or {*columns.numbers} & {*columns.texts}:
+        return Position(0, 0)  # as the file has them, values are of any type, and a number has many spellings
+    return (yield from batches(path, Position(0, 0), _JsonReader(path, columns), batch_rows, progress))
+
+
+class _JsonReader:
+    def __init__(self, path: Path, columns: Columns) -> None:
+        import pyarrow as pa
+
+        self.path, self.columns = path, columns
+        self._types = {name: pa.string() for name in columns.texts} | dict.fromkeys(columns.numbers, pa.float64())
+
+    def table(self, block: Block) -> Any:
+        import pyarrow as pa
+
+        if not _is_flat(block):
+            return None
+        table = self._parsed(block.data)
+        if table is None:
+            self._take_whole_numbers_for_texts(block.data)
+            table = self._parsed(block.data)
+        if table is None or len(table) != block.data.count(b"{"):
+            return None
+        texts = {name: table.column(name).cast(pa.string()).dictionary_encode() for name in self.columns.texts}
+        return pa.table({name: table.column(name) for name in self.columns.numbers} | texts)
+
+    def _parsed(self, data: bytes) -> Any:
+        import pyarrow as pa
+        from pyarrow import json
+
+        schema = pa.schema(list(self._types.items()))
+        read = json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        parse = json.ParseOptions(explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior="ignore")
+        with suppress(pa.ArrowInvalid):
+            return json.read_json(pa.BufferReader(data), read, parse)
+        return None
+
+    def _take_whole_numbers_for_texts(self, data: bytes) -> None:
+        """Text columns whose values are whole numbers in this block are read as such: they have one spelling."""
+        import pyarrow as pa
+        from pyarrow import json
+
+        read = json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+        with suppress(pa.ArrowInvalid):
+            found = {field.name: field.type for field in json.read_json(pa.BufferReader(data), read).schema}
+            whole = [name for name in self.columns.texts if found.get(name) == pa.int64()]
+            self._types |= dict.fromkeys(whole, pa.int64())
+
+    def batch(self, table: Any, place: Place) -> RowBatch | None:
+        import numpy as np
+
+        numbers = {}
+        for name in self.columns.numbers:
+            found = numbers_of(table.column(name).chunk(0), self.columns)
+            if found is None or (np.signbit(found) & (found == 0)).any() or (np.abs(found) >= INTEGER_LIMIT).any():
+                return None  # as an integer -0 has no sign, and what is too large is refused; a float is neither
+            numbers[name] = found
+        texts = {name: text_of(table.column(name).chunk(0)) for name in self.columns.texts}
+        return RowBatch(len(table), place, numbers, texts)
+
+    def place(self, start: Position) -> Place:
+        return jsonl_place(self.path, start)
+
+
+def _is_flat(block: Block) -> bool:
+    """Whether a block is one flat object a line, in words that pyarrow and the standard library read alike.
+
+    pyarrow takes several objects a line, and Inf; the standard library takes no number of more than 4,300 digits, and
+    both end at some depth of nesting.
+    """
+    import numpy as np
+
+    data = block.data
+    if not is_text(data) or b"[" in data or b"NaN" in data or b"Inf" in data:
+        return False
+    found = np.frombuffer(data, np.uint8)
+    ends = np.append(block.ends, len(data)) if not data.endswith(b"\n") else block.ends
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    ends = ends - (found[np.maximum(ends - 1, 0)] == RETURN)
+    starts, ends = starts[ends > starts], ends[ends > starts]  # without blank lines
+    opened, closed = (np.flatnonzero(found == brace) for brace in b"{}")
+    return (
+        bool((ends - starts <= LINE_LIMIT).all())
+        and np.array_equal(opened, starts)
+        and np.array_equal(closed, ends - 1)
+    )

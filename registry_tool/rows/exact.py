@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
-from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.tables import Columns, Place, RowBatch, Text, bad_cell, require_unique
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where rows of a CSV go on: `skip` rows behind a byte at which a line begins, with `lines` lines before it."""
+    """Where rows of a text go on: `skip` rows behind a byte at which a line begins, with `lines` lines before it."""
 
     offset: int
     lines: int
@@ -61,10 +61,10 @@ def csv_place(path: Path, n_columns: int, start: Position) -> Place:
     return place
 
 
-def _open(path: Path, start: Position) -> TextIO:
+def _open(path: Path, start: Position, newline: str | None = "") -> TextIO:
     binary = path.open("rb")
     binary.seek(start.offset)
-    return io.TextIOWrapper(binary, "utf-8" if start.offset else "utf-8-sig", newline="")
+    return io.TextIOWrapper(binary, "utf-8" if start.offset else "utf-8-sig", newline=newline)
 
 
 def _bytes_read(file: TextIO) -> int:
@@ -91,19 +91,37 @@ def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:
     return InputError(f"{path}:{line}: not CSV ({error}): correct the line")
 
 
-def jsonl_batches(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
-    """The rows of a file; the first one's keys are its columns."""
-    with path.open(encoding="utf-8-sig") as file:
-        rows, columns = _jsonl_rows(path, file), None
+def read_keys(path: Path) -> list[str] | None:
+    """The keys of the first object of JSON lines, which are the columns; None where there is no row."""
+    with _open(path, Position(0, 0), newline=None) as file:
+        row = next(_jsonl_rows(path, file, Position(0, 0)), None)
+    return None if row is None else list(row[1])
+
+
+def jsonl_batches(
+    path: Path, columns: Columns, start: Position, batch_rows: int, progress: Progress
+) -> Iterator[RowBatch]:
+    """The rows from a position on."""
+    with _open(path, start, newline=None) as file:
+        rows = islice(_jsonl_rows(path, file, start), start.skip, None)
         while chunk := list(islice(rows, batch_rows)):
-            columns = columns or pick(list(chunk[0][1]))
             table = {name: [row.get(name) for _, row in chunk] for name in columns.names}
             yield _batch(path, columns, [line for line, _ in chunk], table, _is_number)
             progress("reading", _bytes_read(file), path.stat().st_size)
 
 
-def _jsonl_rows(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file, 1):
+def jsonl_place(path: Path, start: Position) -> Place:
+    """As `csv_place`."""
+
+    def place(index: int) -> str:
+        with _open(path, start, newline=None) as file:
+            return f"{path}:{next(islice(_jsonl_rows(path, file, start), start.skip + index, None))[0]}"
+
+    return place
+
+
+def _jsonl_rows(path: Path, file: TextIO, start: Position) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, start.lines + 1):
         if line.isspace():
             continue
         try:

@@ -18,8 +18,7 @@ def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Pr
     progress: `reading`, after each batch, in rows of a parquet or bytes of text. Raises InputError with one line for a
     file without rows and for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
-    jsonl = exact.jsonl_batches
-    readers = {".parquet": columnar.read_parquet, ".jsonl": jsonl, ".ndjson": jsonl, ".csv": _read_csv}
+    readers = {".parquet": columnar.read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(readers)
@@ -64,6 +63,18 @@ def _read_csv(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> It
         position = yield from columnar.csv_batches(path, columns, header, lines, batch_rows, progress)
     if position is not None:
         yield from exact.csv_batches(path, columns, header, position, batch_rows, progress)
+
+
+def _read_jsonl(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
+    keys = exact.read_keys(path)
+    if keys is None:
+        return
+    columns = pick(keys)
+    position: exact.Position | None = exact.Position(0, 0)
+    if _has_pyarrow():
+        position = yield from columnar.jsonl_batches(path, columns, batch_rows, progress)
+    if position is not None:
+        yield from exact.jsonl_batches(path, columns, position, batch_rows, progress)
 
 
 def _has_pyarrow() -> bool:

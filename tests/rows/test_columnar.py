@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry_tool.errors import InputError
-from registry_tool.rows import columnar
+from registry_tool.rows import blocks, exact
 from registry_tool.rows.reading import read_rows
 from registry_tool.tables import Columns, missing_column
 
@@ -96,7 +96,7 @@ def outcome(path: Path, columns: Columns, batch_rows: int) -> list[Any]:
 
 def both(path: Path, columns: Columns, batch_rows: int, block: int = 1 << 20) -> tuple[list[Any], list[Any]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "BLOCK_BYTES", block)
+        patch.setattr(blocks, "BLOCK_BYTES", block)
         ours = outcome(path, columns, batch_rows)
         patch.setitem(sys.modules, "pyarrow", None)
         return ours, outcome(path, columns, batch_rows)
@@ -121,6 +121,104 @@ def test_both_readers_say_the_same(
     path.write_bytes(text.encode())
     ours, theirs = both(path, columns, batch_rows, block)
     assert ours == theirs
+
+
+JSON_VALUES = (
+    *("0", "-0", "-0.0", "1", "-1.5", "1e5", "1E-5", "1e400", "1" + "0" * 308, "1" + "0" * 400, "9007199254740993"),
+    *(
+        "01",
+        "1.",
+        ".5",
+        "+1",
+        "1_0",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "Inf",
+        "null",
+        "true",
+        "[1]",
+        "[]",
+        "{}",
+        '{"a": 1}',
+    ),
+    *(
+        '"x"',
+        '" x "',
+        '"1"',
+        '"2020-01-01"',
+        '""',
+        '"é"',
+        '"\\u00e9"',
+        '"\\ud800"',
+        '"\\ud83c\\udfa5"',
+        '"\t"',
+        '"\\t"',
+        '"\x00"',
+    ),
+    *('"{"', '"}{"', '"["', '"Information"', '"\u2028"', "123456789012345678901234567890", "1 ", "x", '"'),
+)
+JSON_KEYS = st.sampled_from(("a", "a", "a", "b", "b", "c", "d", "\\u0061"))
+ODD_OBJECTS = st.lists(st.tuples(JSON_KEYS, st.sampled_from(JSON_VALUES)), max_size=4).map(
+    lambda items: "{" + ", ".join(f'"{key}": {value}' for key, value in items) + "}"
+)
+GOOD_OBJECTS = st.builds(
+    lambda a, b, c: f'{{"a": {a}, "b": {b}, "c":{c}}}',
+    st.sampled_from(("1", "2.5", "-3e-2")),
+    st.sampled_from(('"x"', '"é"', "null")),
+    st.sampled_from(("20", "7", "-1")),
+)
+JSON_LINES = st.one_of(
+    GOOD_OBJECTS,
+    GOOD_OBJECTS,
+    GOOD_OBJECTS,
+    GOOD_OBJECTS,
+    ODD_OBJECTS,
+    st.sampled_from(
+        ("", " ", "\u2003", "1", "{", "}", '{"a": 1}{"a": 2}', '{"a": 1}}', ' {"a": 1}', '{"a": 1} ', '{"a": 1}\x00')
+    ),
+)
+JSON_FILES = st.builds(
+    lambda mark, rows, ends: (
+        mark + "".join(row + end for row, end in zip(rows, [*ends, *["\n"] * len(rows)], strict=False))
+    ),
+    st.sampled_from(("", "", "\ufeff")),
+    st.lists(JSON_LINES, max_size=12),
+    st.lists(st.one_of(st.just("\n"), st.just("\n"), st.sampled_from(ENDS)), max_size=12),
+)
+JSON_COLUMNS = (
+    Columns(("a",), ("b",)),
+    Columns(("a",), ("b", "c")),
+    Columns(("a", "c"), ("b",), largest=1e6),
+    Columns(("a",), (), ("b",)),
+    Columns(("a",), ("a", "b")),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON_FILES, st.sampled_from(JSON_COLUMNS), st.integers(1, 6), st.sampled_from((1, 30, 90, 1 << 20)))
+@example('{"a": 1, "b": "x", "c": 20}\n{"a": -0, "b": "y", "c": 21}\n', JSON_COLUMNS[1], 1, 30)
+@example('{"a": 1, "b": 1, "c": 20}\n\n{"a": 2, "b": "y", "c": 1.0}\n', JSON_COLUMNS[1], 1, 30)
+@example('{"a": 1, "b": "x", "d": Inf}\n', JSON_COLUMNS[0], 1, 30)
+@example('{"a": 1, "b": "x"}\n{"a": 1, "b": "x"}{"a": 2, "b": "y"}\n', JSON_COLUMNS[0], 1, 1 << 20)
+def test_both_readers_say_the_same_of_json_lines(
+    tmp_path_factory: pytest.TempPathFactory, text: str, columns: Columns, batch_rows: int, block: int
+) -> None:
+    """The same batches, or the same words, wherever a block or a batch ends."""
+    path = tmp_path_factory.getbasetemp() / "both.jsonl"
+    path.write_bytes(text.encode())
+    ours, theirs = both(path, columns, batch_rows, block)
+    assert ours == theirs
+
+
+def test_json_lines_of_any_depth_and_length_are_taken_alike(tmp_path: Path) -> None:
+    """Nesting without end, digits without end, and lines longer than a block."""
+    path = tmp_path / "odd.jsonl"
+    for odd in ("[" * 100_000, '{"d": ' * 100_000, "1" * 5000, f'"{"x" * 200_000}"'):
+        path.write_text(f'{{"a": 1, "b": "x"}}\n{{"a": 2, "b": "y", "d": {odd}}}\n')
+        for block in (16, 1 << 20):
+            ours, theirs = both(path, JSON_COLUMNS[0], 1, block)
+            assert ours == theirs
 
 
 @pytest.mark.parametrize(
@@ -162,6 +260,26 @@ def test_numbers_are_read_to_the_last_bit(
     assert batch.numbers["x"].tobytes() == np.array([float(text) for text in texts]).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plain.csv", 'a,b,c\n1,x,20\n\n2.5,"y, ""z""",\n'),
+        ("plain.csv", "\ufeffa,b,c\r\n1,é,20\r\n 2.5 ,,\r\n"),
+        ("plain.jsonl", '{"a": 1, "b": "é", "c": 20}\n\n{"a": 2.5, "b": null, "d": "x"}'),
+        ("plain.jsonl", '{"a": 1, "b": "x", "c": -1}\r\n{"a": 2.5, "b": "y", "c": 7}\r\n'),
+    ],
+)
+def test_plain_files_are_read_by_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """The line-by-line reader is not asked for a single row of them."""
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    for reader in ("csv_batches", "jsonl_batches"):
+        monkeypatch.setattr(exact, reader, lambda *_: pytest.fail("read line by line"))
+    (batch,) = read_rows(path, lambda names: Columns(("a",), ("b", "c")))
+    assert batch.numbers["a"].tolist() == [1.0, 2.5]
+    assert batch.texts["c"].tolist()[0] in ("20", "-1")
+
+
 def test_an_odd_spelling_does_not_end_the_reading(tmp_path: Path) -> None:
     """What only Python's float understands is read, in a file of many blocks, with the lines of what is wrong."""
     rows = [[str(n), "x", "y"] for n in range(3000)]
@@ -179,6 +297,6 @@ def test_an_odd_spelling_does_not_end_the_reading(tmp_path: Path) -> None:
 
 def both_numbers(path: Path, block: int) -> list[float]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columnar, "BLOCK_BYTES", block)
+        patch.setattr(blocks, "BLOCK_BYTES", block)
         batches = read_rows(path, lambda names: COLUMNS[0], 700)
         return [number for batch in batches for number in batch.numbers["a"].tolist()]

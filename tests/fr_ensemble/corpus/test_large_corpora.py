@@ -15,7 +15,7 @@ from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
 from fr_ensemble.training.execution import Execution
 from places import ROOT
 
-from registry_tool.rows import columnar
+from registry_tool.rows import blocks
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columnar, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", BLOCK)
 
 
 def peak(work: Callable[[], object]) -> int:

@@ -59,7 +59,7 @@ def _read_csv(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> It
         return
     columns = pick(header)
     position: exact.Position | None = exact.Position(0, 0, 1)
-    if _has_pyarrow():
+    if columns.names and _has_pyarrow():
         position = yield from columnar.csv_batches(path, columns, header, lines, batch_rows, progress)
     if position is not None:
         yield from exact.csv_batches(path, columns, header, position, batch_rows, progress)
@@ -71,7 +71,7 @@ def _read_jsonl(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> 
         return
     columns = pick(keys)
     position: exact.Position | None = exact.Position(0, 0)
-    if _has_pyarrow():
+    if columns.names and _has_pyarrow():
         position = yield from columnar.jsonl_batches(path, columns, batch_rows, progress)
     if position is not None:
         yield from exact.jsonl_batches(path, columns, position, batch_rows, progress)

@@ -50,6 +50,7 @@ COLUMNS = (
     Columns(("a", "b")),
     Columns((), ("a",), ("a", "b")),
     Columns(("a",), ("b",), ("a", "b"), largest=1e6),
+    Columns(),
 )
 # Rows that are mostly good, so that much is read before something odd comes.
 GOOD = st.tuples(*[st.sampled_from(("1", "2.5", "-3e-2"))] * 3)
@@ -111,6 +112,7 @@ def both(path: Path, columns: Columns, batch_rows: int, block: int = 1 << 20) ->
 @example('a,b,c\n1,"x\ny",z\n2,x,y\n', COLUMNS[0], 1, 7)
 @example("a,b,c\n1,x,y\n\ufeff2,x,y\n", COLUMNS[0], 1, 7)
 @example("a,b,c\n\ufeff\n", COLUMNS[0], 1, 7)
+@example("a,b,c\n1,x,y\n2,3,4\n", Columns(), 1, 7)
 @example("a,b,c\r1,x,y\r", COLUMNS[0], 1, 7)
 @example('"a","b\n","c"\n1,2,3\nx,2,3\n', COLUMNS[0], 1, 24)
 def test_both_readers_say_the_same(
@@ -192,12 +194,15 @@ JSON_COLUMNS = (
     Columns(("a", "c"), ("b",), largest=1e6),
     Columns(("a",), (), ("b",)),
     Columns(("a",), ("a", "b")),
+    Columns((), ("b",)),
+    Columns(),
 )
 
 
 @settings(max_examples=200, deadline=None)
 @given(JSON_FILES, st.sampled_from(JSON_COLUMNS), st.integers(1, 6), st.sampled_from((1, 30, 90, 1 << 20)))
 @example('{"a": 1, "b": "x", "c": 20}\n{"a": -0, "b": "y", "c": 21}\n', JSON_COLUMNS[1], 1, 30)
+@example('{"a": 1}\n{"a": 2}\n', Columns(), 1, 30)
 @example('{"a": 1, "b": 1, "c": 20}\n\n{"a": 2, "b": "y", "c": 1.0}\n', JSON_COLUMNS[1], 1, 30)
 @example('{"a": 1, "b": "x", "d": Inf}\n', JSON_COLUMNS[0], 1, 30)
 @example('{"a": 1, "b": "x"}\n{"a": 1, "b": "x"}{"a": 2, "b": "y"}\n', JSON_COLUMNS[0], 1, 1 << 20)

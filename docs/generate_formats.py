@@ -24,7 +24,7 @@ INTRO = """\
 # Formats
 
 The documents this tool reads and writes, made from `schemas/`: `python docs/generate_formats.py`. Each schema is JSON
-Schema, draft 2020-12, and `registry validate` holds documents against it. A field that a table does not name is kept
+Schema, draft 2020-12, and `registry validate` checks documents by it. A field that a table does not name is kept
 through every write and never read. What holds between documents (digests, order, agreement) is in
 [findings.md](findings.md).
 

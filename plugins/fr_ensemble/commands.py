@@ -198,7 +198,7 @@ def _tell_import(done: Imported, output: Path) -> None:
 @click.option("--preset", "presets", multiple=True, metavar="ENCODER=P", help="Another preset than the usual one.")
 @click.option("--test-patterns", is_flag=True, help="The generated sources of the shipped corpus too.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Keep each Nth frame's row.")
-@click.option("--jobs", type=click.IntRange(1), help="Encodes at once.  [default: all cores]")
+@click.option("--jobs", type=click.IntRange(1), help="Encodes to run in parallel.  [default: all cores]")
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
@@ -367,8 +367,8 @@ def info_(ctx: click.Context, file: Path, target: str, plot: Path | None, form: 
     metavar="ROWS",
     help="Rows of encodes; a target is not needed.",
 )
-@click.option("--target", required=True, type=float, metavar="X", help="What the mean of a clip shall reach.")
-@click.option("--confidence", type=float, default=0.95, show_default=True, help="How sure, between 0 and 1.")
+@click.option("--target", required=True, type=float, metavar="X", help="The mean that a clip must reach.")
+@click.option("--confidence", type=float, default=0.95, show_default=True, help="Confidence level, between 0 and 1.")
 @click.option(
     "--by",
     type=click.Choice(["encoder", "source"]),

@@ -61,11 +61,13 @@ OPTIONS = (
     click.Option(
         ["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"
     ),
-    click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Rows a step."),
-    click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's step size."),
+    click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Batch size, in rows."),
+    click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's learning rate."),
     click.Option(["--weight-decay"], type=float, default=1e-5, show_default=True, help="L2 term of Adam."),
     click.Option(["--decoupled-weight-decay"], is_flag=True, help="AdamW's decay instead of the L2 term."),
-    click.Option(["--dropout"], type=float, default=0.1, show_default=True, help="Share of hidden units left out."),
+    click.Option(
+        ["--dropout"], type=float, default=0.1, show_default=True, help="Dropout: share of hidden units left out."
+    ),
     click.Option(
         ["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."
     ),
@@ -107,7 +109,7 @@ OPTIONS = (
         help="Rows whose inputs go into the evidence, so that the gate can run what ships; 0: none.  "
         "[default: all up to 50,000, else 512]",
     ),
-    click.Option(["--license"], metavar="SPDX", help="Licence of the model; follows from the corpus it learned from."),
+    click.Option(["--license"], metavar="SPDX", help="Licence of the model; it follows from the corpus."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
 )
 

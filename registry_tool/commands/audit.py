@@ -88,12 +88,12 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
     "--corpus",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What it learned from.  [default: the corpus that ships with the plugin]",
+    help="The corpus it was trained on.  [default: the corpus that ships with the plugin]",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Processor cores to use.  [default: all]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
-@click.option("--exact", is_flag=True, help="Only the same bytes will do: exit 1 within tolerance, too.")
+@click.option("--exact", is_flag=True, help="Require the same bytes: exit 1 within tolerance, too.")
 @click.option("--store", "stores", is_flag=True, help="Keep the result beside the verdict, whatever it is.")
 @registry_option
 @format_option()

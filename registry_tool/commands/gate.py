@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Judge loso_seed*.json files in a folder instead.",
 )
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Hold --evidence against this corpus.")
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Compare --evidence with this corpus.")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.")
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
@@ -156,7 +156,7 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 @click.command()
 @click.argument("entry_id", metavar="ID")
 @click.option("--demote", is_flag=True, help="production -> smoke; needs --reason.")
-@click.option("--reason", metavar="TEXT", help="Why; stays in the registry.")
+@click.option("--reason", metavar="TEXT", help="The reason; it is stored in the entry.")
 @registry_option
 @format_option()
 @click.pass_context

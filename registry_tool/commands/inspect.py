@@ -94,7 +94,7 @@ def validate(
     else:
         paths = [find(registry) for registry in registries or (None,)]
     if form == "json" and len(paths) != 1:
-        raise click.UsageError(f"--format json speaks of one registry, found {len(paths)}: run it once for each")
+        raise click.UsageError(f"--format json describes one registry, found {len(paths)}: run it once for each")
     given = given_trust(**trust)
     with toolkit.progress_bar() as progress:
         results = [
@@ -349,7 +349,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
 
 @click.command()
 @registry_option
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 def prune(registry: str | None, dry_run: bool) -> None:
     """Remove runs that no entry names.
 

@@ -31,7 +31,7 @@ def cyclonedx(overview: Overview) -> str:
     Raises InputError where the extra is missing.
     """
     if find_spec("cyclonedx") is None:
-        raise InputError("a bill of materials needs the extra `bom`: pip install 'registry-tool[bom]'")
+        raise InputError("a bill of materials needs cyclonedx-python-lib: pip install cyclonedx-python-lib")
     entry, manifest = overview.entry, overview.manifest
     document = _components(overview)
     document["serialNumber"] = f"urn:uuid:{uuid.uuid5(SPACE, f'{entry.id} {entry.sha256}')}"

@@ -152,7 +152,7 @@ class Breaking(Using):
                 answers = list(good.plugins.verify(view, level))
             for _, found, error in answers:
                 assert error is None, f"on an entry of another kind: {error}"
-                assert found == [], f"registry_verify speaks of another kind: {[str(f) for f in found]}"
+                assert found == [], f"registry_verify gave findings for another kind: {[str(f) for f in found]}"
 
     def test_a_broken_neighbour_hides_nothing(self, good: Bench, tmp_path: Path) -> None:
         """A plugin that fails on an entry, before this one or after it, changes none of this one's findings."""

@@ -62,7 +62,9 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
             if inspection.policy(entry.kind).gate == "manual":
                 return _flip_by_hand(view, inspection, reason)
             if reason:
-                raise InputError(f"--reason: the policy of kind {entry.kind!r} goes by evidence: leave --reason out")
+                raise InputError(
+                    f"--reason: the policy of kind {entry.kind!r} promotes on evidence: leave --reason out"
+                )
             refuse_itself(entry_id, inspection.policy(entry.kind).incumbent)
             judgement = judge_entry(view, inspection)
             if not judgement.verdict.promotes:

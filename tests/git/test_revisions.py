@@ -39,7 +39,9 @@ class Clone:
         return run(self.top / folder, "gate", "--base", base, *arguments)
 
 
-def make_clone(top: Path) -> Clone:
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    top = tmp_path / "top"
     shutil.copytree(EXAMPLES / "valid" / "smoke", top / "model")
     (top / "docs").mkdir()
     (top / "docs" / "page.md").write_text("page")
@@ -48,11 +50,6 @@ def make_clone(top: Path) -> Clone:
     git(top, "switch", "--quiet", "-c", "change")
     git(top, "branch", "--quiet", "-D", "main")
     return Clone(top)
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    return make_clone(tmp_path / "top")
 
 
 # ---- a base that is another one than its name says ---------------------------------------------------------------

@@ -23,7 +23,16 @@ IDIOMS = {
         "per seed, for each fold",
     ),
     "says otherwise": (re.compile(r"\bsays? otherwise\b", re.I), "differs"),
-    "held against": (re.compile(r"\bheld against\b", re.I), "compared with"),
+    "held against": (re.compile(r"\b(hold|holds|held|holding)\b[\w\s`-]{0,40}\bagainst\b", re.I), "compared with"),
+    "will do": (re.compile(r"\bwill do\b"), "is enough, is required"),
+    "goes by": (re.compile(r"\b(goes|go|went) by\b"), "depends on, is decided by"),
+    "speaks of": (re.compile(r"\b(speaks?|spoke) of\b"), "describes, names"),
+    "what would go": (re.compile(r"\bwhat (would|will) go\b"), "what would be removed"),
+    "shall": (re.compile(r"\bshall\b"), "must, will"),
+    "a price": (
+        re.compile(r"\b(rows|bytes|seconds|models|files) an? (step|second|batch|run|model|file)\b"),
+        "per step",
+    ),
 }
 MODULES = [
     path

@@ -364,7 +364,7 @@ def test_output_goes_to_a_file_whole(registry: Program, tmp_path: Path, form: st
 
 
 def test_several_registries_are_one_report(registry: Program, production: Sandbox) -> None:
-    """Each is checked and the worst decides; JSON, whose document speaks of one registry, refuses."""
+    """Each is checked and the worst decides; JSON, whose document describes one registry, refuses."""
     both = ("validate", production.path, EXAMPLES / "invalid" / "digest-mismatch")
     ran = registry(*both)
     assert (ran.code, len(ran.out.splitlines())) == (1, 3)

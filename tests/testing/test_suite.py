@@ -241,7 +241,7 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
         "findings_are_explained",
         "thumb-",
     ),
-    "a nosy verify": (broken(registry_verify=verify_is_nosy), "other_kinds", "speaks of another kind"),
+    "a nosy verify": (broken(registry_verify=verify_is_nosy), "other_kinds", "gave findings for another kind"),
 }
 
 

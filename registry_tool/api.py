@@ -147,7 +147,7 @@ class Model:
         return (self._predict(table, wanted) for table in rows)
 
     def _predict(self, table: Any, levels: tuple[float, ...]) -> Prediction:
-        batch = memory.to_batch(table, self._predictor.columns(memory.column_names(table), memory.WHERE))
+        batch = memory.to_batch(table, self._predictor.columns(memory.column_names(table), memory.MEMORY_PLACE))
         parts = [self._predictor.predict(part, levels) for part in memory.cut(batch, BATCH_ROWS)]
         return _joined(parts, levels)
 
@@ -204,7 +204,7 @@ class Prediction:
 def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:
     import numpy as np
 
-    def whole(name: str) -> Any:
+    def whole_number(name: str) -> Any:
         columns: list[Any] = [part.columns[name] for part in parts]
         if isinstance(columns[0], np.ndarray):
             return columns[0] if len(columns) == 1 else np.concatenate(columns)
@@ -214,4 +214,4 @@ def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:
     for part in parts:
         for warning, count in part.warnings.items():
             warnings[warning] = warnings.get(warning, 0) + count
-    return Prediction({name: whole(name) for name in parts[0].columns}, levels, warnings)
+    return Prediction({name: whole_number(name) for name in parts[0].columns}, levels, warnings)

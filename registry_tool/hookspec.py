@@ -348,7 +348,7 @@ class Predictor(Protocol):
     Threads may share one. It holds what it needs: the registry's folder is closed by then.
     """
 
-    def columns(self, found: Sequence[str], where: str) -> Columns:
+    def columns(self, found: Sequence[str], place: str) -> Columns:
         """What it reads of rows that have these columns. where: what messages call the rows, such as a file's name.
 
         Raises InputError for a column that is missing.

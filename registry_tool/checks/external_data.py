@@ -116,9 +116,9 @@ def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, pl
         return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(str(problem)))
     base = posixpath.dirname(view.entry.manifest or "")
     pin = {"path": posixpath.relpath(path, base or "."), "sha256": sha256_of(data), "bytes": len(data)}
-    where = "the manifest" if view.entry.manifest else "`external_data` of the entry"
+    document = "the manifest" if view.entry.manifest else "`external_data` of the entry"
     text = json.dumps(pin).replace("{", "{{").replace("}", "}}")  # a hint is a format
-    hint = MIGRATE_HINT if weak_pins else f"if these are the right weights, add {text} to {where}"
+    hint = MIGRATE_HINT if weak_pins else f"if these are the right weights, add {text} to {document}"
     return EXTERNAL_UNPINNED.at(place, found="none", hint=hint, file=show(location))
 
 

@@ -20,7 +20,7 @@ from registry_tool.commands.trust import (
 )
 from registry_tool.errors import ExitCode
 
-WHAT = "name what to {}: the ID of an entry, or --path DIR with --bundle FILE"
+SUBJECT_HINT = "name what to {}: the ID of an entry, or --path DIR with --bundle FILE"
 
 
 @click.command()
@@ -67,7 +67,7 @@ def sign(
         show(f"{path}: {count} {'file' if count == 1 else 'files'} signed, in {bundle}")
         return
     if entry_id is None or path is not None or bundle is not None or ignore_path:
-        raise click.UsageError(WHAT.format("sign"))
+        raise click.UsageError(SUBJECT_HINT.format("sign"))
     made = sign_entry(find(registry), plugins_of(ctx), entry_id, signer_of(**signer))
     warn(made.warnings)
     show(f"{entry_id}: {len(made.statement.digests)} files signed by {made.signer}, in {made.bundle}")
@@ -120,7 +120,7 @@ def verify_signature(
         emit(form, lambda: signatures.path_document(path, verified), lambda: signatures.path_lines(path, verified))
         return
     if entry_id is None or path is not None or bundle is not None or ignore_path or ignore_unsigned_files:
-        raise click.UsageError(WHAT.format("verify"))
+        raise click.UsageError(SUBJECT_HINT.format("verify"))
     given, at = given_trust(**trust), trusted_of(**trust).at
     found = verify_signatures(find(registry), plugins_of(ctx), entry_id, given, at)
     emit(form, lambda: signatures.entry_document(found), lambda: signatures.entry_lines(found))

@@ -132,8 +132,8 @@ def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -
 
 def _corrections(manifest: UnpinnedManifest, members: Sequence[TakenMember]) -> Iterator[tuple[str, Json]]:
     """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them."""
-    for key, theirs in SHARED_FIELDS:
-        values = [member.sidecar[theirs] for member in members if member.sidecar.get(theirs) is not None]
+    for key, sidecar_key in SHARED_FIELDS:
+        values = [member.sidecar[sidecar_key] for member in members if member.sidecar.get(sidecar_key) is not None]
         if values and values[0] != manifest.document.get(key) and all(value == values[0] for value in values):
             yield key, values[0]
 

@@ -139,7 +139,9 @@ def check_pinned_members(view: VerifiedEntry, inspection: Inspection) -> list[Fi
     if "migration" not in manifest:
         return findings
     left = {
-        pointer(key) for key, theirs in SHARED_FIELDS if not _agree([member.sidecar.get(theirs) for member in members])
+        pointer(key)
+        for key, sidecar_key in SHARED_FIELDS
+        if not _agree([member.sidecar.get(sidecar_key) for member in members])
     }
     hint = "train the ensemble again: nothing here shows which is right"
     return [
@@ -187,12 +189,12 @@ def check_members(read: ReadEntry, members: Sequence[Member], folder: Folder) ->
 
 def _check_member(member: Member, read: ReadEntry) -> Iterator[Finding]:
     """One member, compared with its entry, its ONNX file and its sidecar. Its entry compares the latter two."""
-    manifest, pin, row, said = read.manifest or EMPTY, member.pin, member.row, member.sidecar
+    manifest, pin, row, sidecar = read.manifest or EMPTY, member.pin, member.row, member.sidecar
     if row is not None:
-        for key, mine, theirs in (("onnx", member.onnx, row.onnx), ("sha256", pin["sha256"], row.sha256)):
-            if mine != theirs:
+        for key, value, other in (("onnx", member.onnx, row.onnx), ("sha256", pin["sha256"], row.sha256)):
+            if value != other:
                 field, document = f"{member.place}/{key}", f"the entry {row.id}"
-                yield MEMBER_DISAGREES.at(read, field, found=mine, expected=theirs, field=key, document=document)
+                yield MEMBER_DISAGREES.at(read, field, found=value, expected=other, field=key, document=document)
     if member.graph is not None:
         opset = member.graph.opsets.get("")
         recorded = manifest.get("opset", opset)
@@ -203,14 +205,14 @@ def _check_member(member: Member, read: ReadEntry) -> Iterator[Finding]:
     same = {"seed": (pin.get("seed"), "/seed"), "ensemble_id": (manifest.get("id"), None)}
     if row is None:
         same |= {"id": (member.id, "/id"), "sha256": (pin["sha256"], "/sha256")}
-    for key, (mine, place) in same.items():
-        theirs, document = said.get(key, mine), f"the sidecar of {member.id}"
-        if not _same(theirs, mine):
-            found, expected, field = _text(mine), _text(theirs), "/id" if place is None else member.place + place
+    for key, (value, place) in same.items():
+        other, document = sidecar.get(key, value), f"the sidecar of {member.id}"
+        if not _same(other, value):
+            found, expected, field = _text(value), _text(other), "/id" if place is None else member.place + place
             yield MEMBER_DISAGREES.at(read, field, found=found, expected=expected, field=key, document=document)
-    if row is None and not _names_file(said.get("onnx", member.onnx), member.onnx):
+    if row is None and not _names_file(sidecar.get("onnx", member.onnx), member.onnx):
         field, document = f"{member.place}/onnx", f"the sidecar of {member.id}"
-        found, expected = pin["onnx"], _text(said["onnx"])
+        found, expected = pin["onnx"], _text(sidecar["onnx"])
         yield MEMBER_DISAGREES.at(read, field, found=found, expected=expected, field="onnx", document=document)
 
 
@@ -231,9 +233,9 @@ def _check_ports(read: ReadEntry, members: Sequence[Member]) -> Iterator[Finding
         if ports != usual:
             yield PORTS.at(read, place, found=ports, expected=usual, member=member.id, document=like)
         for key, side in (("input_names", "inputs"), ("output_names", "outputs")):
-            names, theirs = [port.name for port in getattr(member.graph, side)], member.sidecar.get(key)
-            if member.row is None and theirs is not None and theirs != names:
-                found, expected = ", ".join(names), _text(theirs)
+            names, listed = [port.name for port in getattr(member.graph, side)], member.sidecar.get(key)
+            if member.row is None and listed is not None and listed != names:
+                found, expected = ", ".join(names), _text(listed)
                 yield PORTS.at(read, place, found=found, expected=expected, member=member.id, document="its sidecar")
 
 
@@ -253,11 +255,17 @@ def _check_shared(read: ReadEntry, members: Sequence[Member]) -> Iterator[Findin
     smoke = manifest.get("smoke")
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
         yield SMOKE_MISMATCH.at(read, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
-    for key, theirs in SHARED_FIELDS:
-        mine = manifest.get(key)
-        if differing := [m for m in members if not _same(m.sidecar.get(theirs, mine), mine)]:
-            found, expected, ids = _text(mine), _text(differing[0].sidecar[theirs]), _names([m.id for m in differing])
-            yield MANIFEST_DISAGREES.at(read, pointer(key), found=found, expected=expected, field=theirs, members=ids)
+    for key, sidecar_key in SHARED_FIELDS:
+        value = manifest.get(key)
+        if differing := [m for m in members if not _same(m.sidecar.get(sidecar_key, value), value)]:
+            found, expected, ids = (
+                _text(value),
+                _text(differing[0].sidecar[sidecar_key]),
+                _names([m.id for m in differing]),
+            )
+            yield MANIFEST_DISAGREES.at(
+                read, pointer(key), found=found, expected=expected, field=sidecar_key, members=ids
+            )
 
 
 def _check_widths(read: ReadEntry, members: Sequence[Member]) -> Iterator[Finding]:

@@ -253,9 +253,9 @@ class GuardedPredictor:
     plugin: str
     predictor: Predictor
 
-    def columns(self, found: Sequence[str], where: str) -> Columns:
+    def columns(self, found: Sequence[str], place: str) -> Columns:
         with Guard(self.plugin, "registry_load", MAY_RAISE):
-            answer: Columns = AnswerType(Columns, False).checked(self.predictor.columns(found, where))
+            answer: Columns = AnswerType(Columns, False).checked(self.predictor.columns(found, place))
         return answer
 
     def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:

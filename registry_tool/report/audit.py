@@ -69,8 +69,8 @@ def migration_document(item: Migration) -> dict[str, Json]:
 
 def signed_by(path: str, data: bytes | None) -> str:
     """Who made a signature or an attestation that an entry pinned, as it says itself."""
-    what = "attested" if "ATTESTATION" in path else "signed"
-    return f"{what} by {claimed(data)}" if data is not None else f"{what} by {path}, which the commit does not hold"
+    action = "attested" if "ATTESTATION" in path else "signed"
+    return f"{action} by {claimed(data)}" if data is not None else f"{action} by {path}, which the commit does not hold"
 
 
 def claimed(data: bytes | None) -> str | None:

@@ -269,8 +269,8 @@ def _signed(overview: Overview) -> PageTable:
     rows = []
     for one in overview.signed:
         known = one.signer is not None
-        who = f"✓ {one.signer}" if known else f"{claimed(one.data) or 'unknown'}, not verified: {one.reason}"
-        tone = Cell(who, tone="good" if known else "note")
+        signer = f"✓ {one.signer}" if known else f"{claimed(one.data) or 'unknown'}, not verified: {one.reason}"
+        tone = Cell(signer, tone="good" if known else "note")
         rows.append((Cell(one.path, code=True), Cell(one.words), tone, Cell(one.sha256, code=True)))
     return PageTable(("file", "over", "signed by", "sha256"), rows)
 

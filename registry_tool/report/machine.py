@@ -84,7 +84,7 @@ def ci(run: CiRun) -> dict[str, Json]:
         "validation": None if run.validation is None else validation(run.validation),
         "known": None
         if known is None
-        else {"list": known.where, "findings": [item.to_dict() for item in known.known], "gone": known.gone},
+        else {"list": known.source, "findings": [item.to_dict() for item in known.known], "gone": known.missing},
         "gate": None if run.comparison is None else comparison(run.comparison),
         "not_judged": [
             {"step": item.step, "exit_code": int(item.exit_code), "message": item.message} for item in run.not_judged

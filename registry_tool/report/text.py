@@ -167,9 +167,10 @@ def ci(run: CiRun) -> Iterator[str]:
 
 
 def known(item: Triage) -> Iterator[str]:
-    yield f"known findings, not counted: {len(item.known)} (listed in {visible(item.where)})"
-    if item.gone:
-        yield f"listed, but not found any more: {item.gone}: write the list anew with `registry known-findings write`"
+    yield f"known findings, not counted: {len(item.known)} (listed in {visible(item.source)})"
+    if item.missing:
+        anew = "write the list anew with `registry known-findings write`"
+        yield f"listed, but not found any more: {item.missing}: {anew}"
 
 
 def not_judged(item: NotJudged) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from registry_tool.errors import InputError
 from registry_tool.tables import Columns, RowBatch, Text, bad_cell
 
-WHERE = "rows"  # what messages call the table
+MEMORY_PLACE = "rows"  # what messages call the table
 
 
 def is_table(rows: object) -> bool:
@@ -31,8 +31,8 @@ def column_names(rows: Any) -> list[str]:
     if hasattr(rows, "schema"):
         return list(rows.schema.names)
     raise InputError(
-        f"{WHERE}: found a {type(rows).__name__}, expected a mapping of columns, a structured array, a data frame or "
-        "an Arrow table: name the columns"
+        f"{MEMORY_PLACE}: found a {type(rows).__name__}, expected a mapping of columns, a structured array, a data "
+        "frame or an Arrow table: name the columns"
     )
 
 
@@ -42,10 +42,12 @@ def to_batch(rows: Any, columns: Columns) -> RowBatch:
     lengths = {name: len(column) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError(f"{WHERE}: found columns of different lengths ({listed}), expected one: cut or fill them")
+        raise InputError(
+            f"{MEMORY_PLACE}: found columns of different lengths ({listed}), expected one: cut or fill them"
+        )
 
     def place(index: int) -> str:
-        return f"{WHERE}, row {index}"
+        return f"{MEMORY_PLACE}, row {index}"
 
     numbers = {name: columns.checked(_numbers(found[name], name), name, place) for name in columns.numbers}
     texts = {name: Text.of(_objects(found[name])) for name in columns.texts}
@@ -76,10 +78,14 @@ def _array(rows: Any, name: str) -> Any:
 
     column = rows[name]
     if isinstance(column, str) or not hasattr(column, "__len__"):
-        raise InputError(f"{WHERE}, column {name}: found {column!r:.40}, expected a value for each row: give a list")
+        raise InputError(
+            f"{MEMORY_PLACE}, column {name}: found {column!r:.40}, expected a value for each row: give a list"
+        )
     array = np.asarray(column)
     if array.ndim != 1:
-        raise InputError(f"{WHERE}, column {name}: found {array.ndim} axes, expected one: give a value for each row")
+        raise InputError(
+            f"{MEMORY_PLACE}, column {name}: found {array.ndim} axes, expected one: give a value for each row"
+        )
     return array
 
 
@@ -94,7 +100,7 @@ def _numbers(column: Any, name: str) -> Any:
             result[index] = float(value)
         except (TypeError, ValueError, OverflowError):
             found = "nothing" if value is None else f"{value!r:.40}"
-            raise bad_cell(f"{WHERE}, row {index}", name, found, "a number") from None
+            raise bad_cell(f"{MEMORY_PLACE}, row {index}", name, found, "a number") from None
     return result
 
 

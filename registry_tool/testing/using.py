@@ -105,23 +105,23 @@ class Using(SuiteSetup):
         with pytest.raises(RejectedError):
             bench.flip()
 
-    @pytest.mark.parametrize("what", BAD_ROWS)
-    def test_training_names_unusable_rows(self, what: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("fault", BAD_ROWS)
+    def test_training_names_unusable_rows(self, fault: str, tmp_path: Path) -> None:
         """Rows that cannot be used are an InputError of one line, and nothing is registered."""
         self.need("registry_train")
         bench = self.bench(tmp_path / "model")
         with undisturbed(tmp_path), pytest.raises(InputError) as caught:
-            bench.train(GOOD_ID, _bad_rows(what, tmp_path), self.arguments)
+            bench.train(GOOD_ID, _bad_rows(fault, tmp_path), self.arguments)
         _assert_one_line(caught.value)
         assert not bench.path.exists(), "an entry was registered"
 
     @pytest.mark.parametrize("hook", ROW_HOOKS)
-    @pytest.mark.parametrize("what", BAD_ROWS)
-    def test_a_hook_names_unusable_rows(self, good: Bench, hook: str, what: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("fault", BAD_ROWS)
+    def test_a_hook_names_unusable_rows(self, good: Bench, hook: str, fault: str, tmp_path: Path) -> None:
         """Rows that cannot be used are an InputError of one line."""
         self.need(hook)
         with undisturbed(tmp_path, good.path.parent), pytest.raises(InputError) as caught:
-            self.ask_hook(good, hook, _bad_rows(what, tmp_path))
+            self.ask_hook(good, hook, _bad_rows(fault, tmp_path))
         _assert_one_line(caught.value)
 
     @pytest.mark.parametrize("hook", VIEW_HOOKS)
@@ -214,7 +214,7 @@ class Using(SuiteSetup):
             "entry_id": view.entry.id,
             "smoke": False,
             "options": options_of(bench.plugins, self.kind, self.arguments),
-            "progress": lambda what, done, total: None,
+            "progress": lambda work, done, total: None,
         }
         needed = [field.name for field in dataclasses.fields(hint) if field.default is dataclasses.MISSING]
         return hint(**{field: known[field] for field in needed})

@@ -35,24 +35,24 @@ Identity = tuple[str | None, ...]  # the values of FIELDS
 
 @dataclass(frozen=True, slots=True)
 class KnownFindings:
-    """The list. where: the file, and the revision it was read from. listed: how often each finding is in it."""
+    """The list. source: the file, and the revision it was read from. listed: how often each finding is in it."""
 
-    where: str
+    source: str
     listed: Mapping[Identity, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """The findings of a validation, held against a list.
+    """The findings of a validation, compared with a list.
 
-    counted: those that fail a job. known: those that do not. gone: how many listed ones are not found any more.
-    where: the list's file, and the revision it was read from.
+    counted: those that fail a job. known: those that do not. missing: how many listed ones are not found any more.
+    source: the list's file, and the revision it was read from.
     """
 
     counted: tuple[Finding, ...]
     known: tuple[Finding, ...]
-    gone: int
-    where: str
+    missing: int
+    source: str
 
 
 def listable(item: Finding) -> bool:
@@ -98,15 +98,15 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
             f"--known-findings {file}: found it outside the repository {place.top}, expected a file of the base "
             "revision: keep it beside the registry"
         )
-    where = f"{file} at {revision[:12]}"
+    source = f"{file} at {revision[:12]}"
     data = repository.read_at(place, revision, absolute.relative_to(place.top).as_posix())
-    return KnownFindings(where, _parsed(where, data) if data is not None else {})
+    return KnownFindings(source, _parsed(source, data) if data is not None else {})
 
 
 def triage(result: Validation, known: KnownFindings, place: RepositoryPath | None, revision: str | None) -> Triage:
     """Which findings count: those that are not listed, may not be, or are on lines that changed since the revision."""
     if not isinstance(result.loaded, store.Loaded):
-        return Triage(result.findings, (), 0, known.where)
+        return Triage(result.findings, (), 0, known.source)
     left = Counter(known.listed)
     lines: dict[str, repository.Lines] = {}
     counted: list[Finding] = []
@@ -122,7 +122,7 @@ def triage(result: Validation, known: KnownFindings, place: RepositoryPath | Non
                 lines[path] = repository.changed_lines(place, revision, path)
             is_known = not lines[path].touch(item.line)
         (listed if is_known else counted).append(item)
-    return Triage(tuple(counted), tuple(listed), left.total(), known.where)
+    return Triage(tuple(counted), tuple(listed), left.total(), known.source)
 
 
 def _path(item: Finding, place: RepositoryPath) -> str:
@@ -137,11 +137,11 @@ def _identity(item: Finding, result: Validation) -> Identity:
     return (item.code, item.entry, file, stable_pointer(item, result.loaded), item.found)
 
 
-def _parsed(where: str, data: bytes) -> Counter[Identity]:
+def _parsed(source: str, data: bytes) -> Counter[Identity]:
     try:
         value = parse(data).value
     except JsonProblem as problem:
-        raise InputError(f"--known-findings {where}: {problem}: {MAKE_HINT}") from problem
+        raise InputError(f"--known-findings {source}: {problem}: {MAKE_HINT}") from problem
     if found := schema.violations(value, schemas.load("known_findings")):
-        raise InputError(f"--known-findings {where}: {found[0]}: {MAKE_HINT}")
+        raise InputError(f"--known-findings {source}: {found[0]}: {MAKE_HINT}")
     return Counter(tuple(each[name] for name in IDENTITY_FIELDS) for each in value["findings"])

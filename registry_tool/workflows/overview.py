@@ -23,7 +23,7 @@ from registry_tool.workflows.opening import inspected, usable, verified
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedFile:
     """A signature over an entry, or an attestation of its verdict. words: what it says. signer: None: not verified.
 
     reason: why it was not verified by the signers of the entry's policy.
@@ -55,7 +55,7 @@ class Overview:
     unjudged: str = ""
     verdict: Artifact | None = None
     figures: tuple[Figure, ...] = ()
-    signed: tuple[Signed, ...] = ()
+    signed: tuple[SignedFile, ...] = ()
     history: History | None = None
 
 
@@ -83,7 +83,7 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Overview:
             return replace(found, unjudged=str(error))
 
 
-def _signed(view: VerifiedEntry, policy: Policy) -> Iterator[Signed]:
+def _signed(view: VerifiedEntry, policy: Policy) -> Iterator[SignedFile]:
     """The sound signatures and attestations of an entry, verified with the signers of its policy."""
     bundles, _ = read_signatures(view)
     attestations, _ = read_attestations(view)
@@ -96,8 +96,10 @@ def _signed(view: VerifiedEntry, policy: Policy) -> Iterator[Signed]:
         for one in pinned:
             verified = found.verified.get(one.number)
             reason = str(found.refused.get(one.number, found.unverified.get(one.number, "")))
-            said = words.get(one.path, "the entry's files")
-            yield Signed(one.path, sha256_of(one.data), said, one.data, verified.signer if verified else None, reason)
+            subject = words.get(one.path, "the entry's files")
+            yield SignedFile(
+                one.path, sha256_of(one.data), subject, one.data, verified.signer if verified else None, reason
+            )
 
 
 def with_history(overview: Overview, path: Path) -> Overview:

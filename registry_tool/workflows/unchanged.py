@@ -45,10 +45,10 @@ def since(loaded: Loaded | Unreadable, name: str) -> Since:
     if loaded.registry.schema_version != VERSION or any(differences(_beside_entries(loaded), _beside_entries(before))):
         return Since(name, commit, frozenset())
     old = _by_id(before.registry.entries)
-    mine = _by_id(loaded.registry.entries)
+    own = _by_id(loaded.registry.entries)
     same = {
         entry_id
-        for entry_id, entry in mine.items()
+        for entry_id, entry in own.items()
         if entry_id in old and not any(differences(entry.document, old[entry_id].document))
     }
     policies = loaded.registry.policies

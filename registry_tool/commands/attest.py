@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from registry_tool.commands.trust import (
     trusted_of,
     warn,
 )
-from registry_tool.errors import ExitCode
+from registry_tool.errors import ExitCode, InputError
+
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}\Z")
 
 
 @click.command()
@@ -44,6 +47,8 @@ def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry:
     from registry_tool.signing.svr import VERIFIER_ID
     from registry_tool.workflows.attest import attest
 
+    if verifier is not None and not URI.match(verifier):
+        raise InputError(f"--verifier: found {verifier[:40]!r}, expected a URI, such as https://example.org/gate/v1")
     now, path = datetime.now(UTC), find(registry)
     made = attest(path, plugins_of(ctx), entry_id, signer_of(**signer), now, verifier or VERIFIER_ID)
     warn(made.warnings)

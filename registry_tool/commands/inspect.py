@@ -96,6 +96,8 @@ def validate(
     if form == "json" and len(paths) != 1:
         raise click.UsageError(f"--format json describes one registry, found {len(paths)}: run it once for each")
     given = given_trust(**trust)
+    if given is None and trust["at"] is not None:
+        raise click.UsageError("--at goes with --public-key or --trust: name whom to trust too")
     with toolkit.progress_bar() as progress:
         results = [
             validate_workflow.validate(path, plugins_of(ctx), Level(level), progress, given, changed_since)

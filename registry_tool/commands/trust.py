@@ -79,8 +79,6 @@ def signer_of(key: Path, cert: Path | None, chain: tuple[Path, ...], password_fi
 def given_trust(public_key: tuple[Path, ...], trust: tuple[Path, ...], at: datetime | None) -> Trust | None:
     """Whom the options name; None where they name none."""
     if not public_key and not trust:
-        if at is not None:
-            raise click.UsageError("--at goes with --public-key or --trust: name whom to trust too")
         return None
     need_cryptography()
     return trusted_of(public_key, trust, at).load()

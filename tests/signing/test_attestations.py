@@ -71,7 +71,7 @@ def replace_attestation(box: Sandbox, data: bytes) -> None:
 def test_a_verdict_is_attested(registry: Program, production: Sandbox, ci: KeyPair) -> None:
     """An in-toto statement on the manifest's digest, beside the verdict and pinned; the entry stays valid."""
     before = tree(production.folder)
-    pin = attest(registry, production, ci)
+    pin = attest(registry, production, ci, "--verifier", "https://example.org/gate/v1")
     assert set(tree(production.folder)) - set(before) == {pin["path"]}
     assert pin["path"].startswith("tiny/verdicts/ATTESTATION-")
     statement, entry = statement_of(production), production.entry
@@ -81,6 +81,7 @@ def test_a_verdict_is_attested(registry: Program, production: Sandbox, ci: KeyPa
     predicate = statement["predicate"]
     assert set(predicate) == {"verifier", "timeCreated", "properties"}
     assert predicate["properties"] == [PROMOTED]
+    assert predicate["verifier"]["id"] == "https://example.org/gate/v1"
     assert predicate["verifier"]["verdict"] == {"digest": {"sha256": entry["promotion"]["sha256"]}}
     policy = to_json_sorted(production.verdict["policy"])
     assert predicate["verifier"]["policy"] == {"digest": {"sha256": sha256(policy)}}
@@ -250,6 +251,8 @@ def test_what_cannot_be_attested(registry: Program, smoke: Sandbox, ci: KeyPair)
 
     assert "it is smoke" in refused()
     assert "inside the registry's folder" in refused(key_pair(smoke.folder, "in").private)
+    ran = registry("attest", "tiny", "--key", ci.private, "--verifier", "not a uri", "--registry", smoke.path)
+    assert (ran.code, "expected a URI" in ran.err) == (2, True)
     (smoke.folder / "in.key").unlink()
     assert smoke.flip()
     smoke.edit_entry(license=None, sidecar_sha256="0" * 64)

@@ -186,6 +186,17 @@ def test_a_certificate_that_signed_itself_is_its_own_root(suite: Suite, tmp_path
     assert suite.verify(signer).code == 0
 
 
+def test_authorities_may_have_rsa_keys(suite: Suite, tmp_path: Path) -> None:
+    """As those of the reference implementation's older releases do; the signer's own key is on a curve."""
+    suite.write(SIMPLE)
+    root = issue(tmp_path, "root", use=AUTHORITY, algorithm="rsa")
+    middle = issue(tmp_path, "middle", root, use=AUTHORITY, algorithm="rsa")
+    leaf = issue(tmp_path, "leaf", middle)
+    signer = Signer(certificate_options(leaf, middle), ("--method", "certificate", "--cert-chain", root.path))
+    assert suite.sign(signer).code == 0
+    assert suite.verify(signer).code == 0
+
+
 CHAINS: dict[str, tuple[dict[str, Any], str]] = {
     "no code signing": ({"use": Use(purpose=None)}, "is not for signing"),
     "expired": ({"leaf": PAST}, "expired on"),

@@ -20,8 +20,10 @@ from reference import reference
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox, sha256, to_json, tree
 
+import registry_tool
 from registry_tool import schemas
 from registry_tool.checks import signatures
+from registry_tool.errors import RejectedError
 from registry_tool.signing.bundle import Trust, verify_bundle
 from registry_tool.signing.keys import load_public_key
 from registry_tool.signing.statement import FilesStatement
@@ -286,6 +288,17 @@ def test_signers_are_policy(registry: Program, smoke: Sandbox, ci: KeyPair, othe
     smoke.edit_entry(signatures=None)
     assert ("error", "promotion-unsigned", "/models/0/smoke") in found(registry, smoke)
     assert "promotion-unsigned" in smoke.codes()
+
+
+def test_a_program_loads_what_the_signers_signed(registry: Program, smoke: Sandbox, ci: KeyPair) -> None:
+    """`load` refuses a production entry without the signatures that its policy asks for."""
+    ask(smoke, signer(smoke, ci))
+    sign(registry, smoke, ci)
+    assert smoke.flip()
+    assert registry_tool.open(smoke.path).load("tiny").entry.id == "tiny"
+    smoke.edit_entry(signatures=None)
+    with pytest.raises(RejectedError, match="asks for signatures"):
+        registry_tool.open(smoke.path).load("tiny")
 
 
 def test_no_signers_promote_nothing(registry: Program, smoke: Sandbox, ci: KeyPair) -> None:

@@ -521,6 +521,8 @@ def fr_ensemble_corpus(at: Scene) -> None:
         at.run(*corpus, "info", "frozen/clean.csv", "--format", form)
     at.run(*corpus, "info", "frozen/noisy.csv", "--target", "psnr")
     at.run(*corpus, "info", "none.csv")
+    at.run(*corpus, "split", "frozen/clean.csv", "--train", "train.csv", "--aside", "aside.csv")
+    at.run(*corpus, "split", "frozen/clean.csv", "--train", "train.csv", "--aside", "train.csv")
     names = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2", "vmaf")
     frames = [{"frameNum": n, "metrics": dict.fromkeys(names, 0.5 + n / 8)} for n in range(2)]
     logs = at.folder / "logs"

@@ -329,6 +329,50 @@ def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+@corpus.command("split")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--train", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Rows to train on.")
+@click.option("--aside", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Rows set aside.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Of the sources, to set aside.",
+)
+@click.option("--sources", metavar="A,B,...", help="The sources to set aside, in the place of a share of them.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice.")
+@click.option("--source-column", default="src", show_default=True, metavar="NAME", help="Column of sources.")
+def split_(
+    file: Path, train: Path, aside: Path, share: float, sources: str | None, seed: int, source_column: str
+) -> None:
+    """Set sources of a corpus aside, for the last word on what was trained: whole sources, never rows.
+
+    Both files have the format, the columns and the metadata of the corpus. The choice is the same for the same sources
+    and seed.
+
+    \b
+    Examples:
+      registry fr-ensemble corpus split corpus.parquet --train train.parquet --aside aside.parquet
+      registry fr-ensemble corpus split clips.csv --sources park,river --train train.csv --aside aside.csv
+    """
+    from fr_ensemble.corpus.split import choose, sources_of, split
+
+    found = sources_of(file, source_column)
+    chosen = choose(found, share, seed)
+    if sources is not None:
+        chosen = frozenset(name.strip() for name in sources.split(","))
+        if unknown := sorted(chosen - {*found}):
+            raise InputError(f"--sources: found {unknown[0]!r}, expected some of {', '.join(found)}")
+        if chosen == {*found}:
+            raise InputError("--sources: found every source, expected some: nothing would be left to train on")
+    if train.resolve() == aside.resolve() or file.resolve() in (train.resolve(), aside.resolve()):
+        raise InputError("--train and --aside: found one file twice, expected two, and neither of them the corpus")
+    counts = split(file, source_column, chosen, {False: train, True: aside})
+    click.echo(f"{train}: {counts[False]} rows of {len(found) - len(chosen)} sources")
+    click.echo(f"{aside}: {counts[True]} rows of {len(chosen)} sources: {visible(', '.join(sorted(chosen)))}")
+
+
 @corpus.command("info")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--target", default="vmaf", show_default=True, help="Column to predict.")

@@ -23,12 +23,12 @@ from fr_ensemble.corpus.fingerprints import splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
-from registry_tool.toolkit import BATCH_ROWS, Columns, Text, read_rows, text_table
+from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows, text_table
 
 DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
 ENGINES = ("nvenc", "qsv", "amf", "vaapi", "videotoolbox")  # words of encoders' names that are none alone
-FIGURES = ("min", "mean", "max")
+SUMMARY_NAMES = ("min", "mean", "max")
 MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
 MAX_BARS = 64  # of the target's histogram
 MAX_CHART_SOURCES = 40  # the suspicious ones first, then those with the most rows
@@ -101,86 +101,111 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         layout = layout_of(path, found, Wanted(numeric, texts=[name for name in found if name not in taken]))
         return layout.columns
 
-    numbers: dict[str, _Numbers] = {}
-    encoders = Counter[str]()
-    first: dict[str, str] = {}  # text of a column that is no number, and those that have another one too
-    varied: set[str] = set()
-    of_source: dict[str, dict[str, Any]] = {}
-    of_encoder: dict[str, _Numbers] = {}
-    histogram = Histogram()
-    sources: dict[str, int] = {}
-    hashes: list[NDArray[np.uint64]] = []
-    owners: list[NDArray[np.int32]] = []
-    scored = _Scored()
-    n, n_failed = 0, 0
+    seen, n_failed = _Seen(target), 0
     for found in read_rows(path, pick, BATCH_ROWS, progress):
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)
-        n, n_failed = n + batch.n, n_failed + found.n - batch.n
-        if not batch.n:
-            continue
-        for name in numeric:
-            numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
-        for name, text in batch.texts.items():
-            counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
-            used = {t: c for t, c in zip(text.names, counts, strict=True) if c}
-            if name == "encoder":
-                encoders.update(used)
-            first.setdefault(name, next(iter(used)))
-            varied |= {name} if used.keys() != {first[name]} else set()
-        source, encoder = batch.texts["src"], batch.texts["encoder"]
-        for code in np.unique(source.codes):
-            rows, label = source.codes == code, source.names[code]
-            sources.setdefault(label, len(sources))
-            about = of_source.setdefault(label, {"n_rows": 0, "encoders": set(), "clips": set(), "target": _Numbers()})
-            about["n_rows"] += int(rows.sum())
-            about["encoders"] |= _names(encoder, rows)
-            about["clips"] |= _names(batch.texts["clip"], rows) if "clip" in batch.texts else set()
-            if target in numeric:
-                about["target"].update(batch.numbers[target][rows])
-        if target in numeric:
-            if target in DEFINED_TARGETS and {*features} <= {*numeric}:
-                scored.update([batch.numbers[name] for name in features], batch.numbers[target])
-            histogram.update(batch.numbers[target])
-            for code in np.unique(encoder.codes):
-                label = encoder.names[code]
-                of_encoder.setdefault(label, _Numbers()).update(batch.numbers[target][encoder.codes == code])
-        if numeric:
-            hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, encoder))
-            owners.append(np.array([sources.get(name, -1) for name in source.names], np.int32)[source.codes])
-    conflicting = scored.conflicts()  # before the other hashes are sorted: the two would add up
-    duplicates, shared = _shared(np.concatenate(hashes), np.concatenate(owners), list(sources)) if hashes else (0, [])
-    _, unknown = vocabulary.encode(encoders)
-    columns = layout.numbers if layout is not None else {}
-    constant = [columns[name] for name, figures in numbers.items() if figures.low == figures.high]
-    constant += [name for name in first if name not in varied]
+        n_failed += found.n - batch.n
+        if batch.n:
+            seen.update(batch, numeric, features)
+    conflicting = seen.scored.conflicts()  # before the other hashes are sorted: the two would add up
+    duplicates, shared = seen.shared()
+    _, unknown = vocabulary.encode(seen.encoders)
+    columns, numbers = layout.numbers if layout is not None else {}, seen.numbers
+    constant = [columns[name] for name, values in numbers.items() if values.low == values.high]
+    constant += [name for name in seen.first_texts if name not in seen.varied]
+    described = None
+    if target in numbers:
+        defined = definition.to_dict() if definition is not None else {}
+        described = {"name": target, **defined, **numbers[target].to_dict(), "histogram": seen.histogram.to_dict()}
     return {
         "corpus": path.name,
-        "n_rows": n,
+        "n_rows": seen.n,
         "columns": names,
         "missing_features": [name for name in features if name not in numeric],
-        "target": {
-            "name": target,
-            **(definition.to_dict() if definition is not None else {}),
-            **numbers[target].to_dict(),
-            "histogram": histogram.to_dict(),
-        }
-        if target in numbers
-        else None,
+        "target": described,
         "features": {name: numbers[name].to_dict() for name in numeric if name != target},
-        "sources": {label: _source(of_source[label], target in numbers) for label in sorted(of_source)},
+        "sources": {label: _source(seen.by_source[label], target in numbers) for label in sorted(seen.by_source)},
         "encoders": {
-            name: {"n_rows": encoders[name], "known": name not in unknown, "target": _of(of_encoder.get(name))}
-            for name in sorted(encoders)
+            name: {"n_rows": count, "known": name not in unknown, "target": _of(seen.by_encoder.get(name))}
+            for name, count in sorted(seen.encoders.items())
         },
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": duplicates,
         "failed_rows": n_failed,
         "conflicting_rows": conflicting,
         "shared_rows": shared,
-        "similar_names": _similar(list(sources)),
+        "similar_names": _similar(list(seen.sources)),
         "record": read_record(path),
     }
+
+
+class _Seen:
+    """What rows leave behind as they stream by."""
+
+    def __init__(self, target: str) -> None:
+        self.target, self.n = target, 0
+        self.numbers: dict[str, _Numbers] = {}
+        self.encoders = Counter[str]()
+        self.first_texts: dict[str, str] = {}  # of each column that is no number
+        self.varied: set[str] = set()  # those of them with another text too
+        self.by_source: dict[str, dict[str, Any]] = {}
+        self.by_encoder: dict[str, _Numbers] = {}
+        self.histogram, self.scored = Histogram(), _Scored()
+        self.sources: dict[str, int] = {}
+        self.hashes: list[NDArray[np.uint64]] = []
+        self.owners: list[NDArray[np.int32]] = []
+
+    def update(self, batch: RowBatch, numeric: Sequence[str], features: Sequence[str]) -> None:
+        self.n += batch.n
+        for name in numeric:
+            self.numbers.setdefault(name, _Numbers()).update(batch.numbers[name])
+        for name, text in batch.texts.items():
+            self._text(name, text)
+        self._sources(batch)
+        if self.target in numeric:
+            self._target(batch, numeric, features)
+        if numeric:
+            source = batch.texts["src"]
+            self.hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, batch.texts["encoder"]))
+            owners = [self.sources.get(name, -1) for name in source.names]
+            self.owners.append(np.array(owners, np.int32)[source.codes])
+
+    def _text(self, name: str, text: Text) -> None:
+        counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
+        used = {value: count for value, count in zip(text.names, counts, strict=True) if count}
+        if name == "encoder":
+            self.encoders.update(used)
+        self.first_texts.setdefault(name, next(iter(used)))
+        self.varied |= {name} if used.keys() != {self.first_texts[name]} else set()
+
+    def _sources(self, batch: RowBatch) -> None:
+        source, encoder, clip = batch.texts["src"], batch.texts["encoder"], batch.texts.get("clip")
+        for code in np.unique(source.codes):
+            rows, label = source.codes == code, source.names[code]
+            self.sources.setdefault(label, len(self.sources))
+            new = {"n_rows": 0, "encoders": set(), "clips": set(), "target": _Numbers()}
+            about = self.by_source.setdefault(label, new)
+            about["n_rows"] += int(rows.sum())
+            about["encoders"] |= _names(encoder, rows)
+            about["clips"] |= _names(clip, rows) if clip is not None else set()
+            if self.target in batch.numbers:
+                about["target"].update(batch.numbers[self.target][rows])
+
+    def _target(self, batch: RowBatch, numeric: Sequence[str], features: Sequence[str]) -> None:
+        values, encoder = batch.numbers[self.target], batch.texts["encoder"]
+        if self.target in DEFINED_TARGETS and {*features} <= {*numeric}:
+            self.scored.update([batch.numbers[name] for name in features], values)
+        self.histogram.update(values)
+        for code in np.unique(encoder.codes):
+            numbers = self.by_encoder.setdefault(encoder.names[code], _Numbers())
+            numbers.update(values[encoder.codes == code])
+
+    def shared(self) -> tuple[int, list[dict[str, Any]]]:
+        """See `_shared`."""
+        if not self.hashes:
+            return 0, []
+        return _shared(np.concatenate(self.hashes), np.concatenate(self.owners), list(self.sources))
 
 
 def _names(text: Text, rows: NDArray[np.bool_]) -> set[str]:
@@ -286,27 +311,32 @@ def _without_encoder(name: str) -> str:
 def lines(document: Mapping[str, Any]) -> list[str]:
     """The document for people."""
     target, record = document["target"], document["record"] or {}
-    said = [
+    shown = [
         f"{document['corpus']}: {document['n_rows']} rows, {len(document['sources'])} sources, "
         f"{len(document['encoders'])} encoders",
-        f"target: {_figures(target)} {target['name']}{_by(target)}" if target else "target: no such column",
+        f"target: {_summary(target)} {target['name']}{_by(target)}" if target else "target: no such column",
     ]
     if "ffmpeg" in record:
-        said.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
+        shown.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
     elif "logs" in record:
-        said.append(f"made of: {len(record['logs'])} logs")
+        shown.append(f"made of: {len(record['logs'])} logs")
     sources = [
-        [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _figures(s["target"])]
+        [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _summary(s["target"])]
         for name, s in document["sources"].items()
     ]
     encoders = [
-        [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _figures(e["target"])]
+        [name, str(e["n_rows"]), "its own" if e["known"] else "unknown", _summary(e["target"])]
         for name, e in document["encoders"].items()
     ]
-    said += ["", *text_table([["source", "rows", "clips", "encoders", "target min/mean/max"], *sources])]
-    said += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *encoders])]
-    features = [[name, _figures(figures)] for name, figures in document["features"].items()]
-    said += ["", *text_table([["feature", "min/mean/max"], *features]), ""]
+    shown += ["", *text_table([["source", "rows", "clips", "encoders", "target min/mean/max"], *sources])]
+    shown += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *encoders])]
+    features = [[name, _summary(numbers)] for name, numbers in document["features"].items()]
+    shown += ["", *text_table([["feature", "min/mean/max"], *features]), ""]
+    odd = [*_oddities(document), *_leakage(document)]
+    return [*shown, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
+
+
+def _oddities(document: Mapping[str, Any]) -> list[str]:
     odd = []
     if document["missing_features"]:
         odd.append(f"missing features: {', '.join(document['missing_features'])}")
@@ -319,18 +349,24 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     if document["failed_rows"]:
         odd.append(f"failed encodes: {document['failed_rows']} rows without a number for every score are left out")
     if document["conflicting_rows"]:
-        found, name = document["conflicting_rows"], target["name"]
+        found, name = document["conflicting_rows"], document["target"]["name"]
         odd.append(f"two models: {found} rows have the features of another row and another {name}: score all with one")
+    return odd
+
+
+def _leakage(document: Mapping[str, Any]) -> list[str]:
+    """Hints that one video has two names."""
+    hints = []
     for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
         first, second = pair["sources"]
-        odd.append(
+        hints.append(
             f"leakage: {first} and {second} have {pair['rows']} rows in common, {pair['share']:.0%} of the smaller: "
             "is it one video under two names?"
         )
     if more := len(document["shared_rows"]) - MAX_SHOWN_PAIRS:
-        odd += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []
-    odd += [f"leakage: are {' and '.join(group)} one source?" for group in document["similar_names"]]
-    return [*said, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
+        hints += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []
+    hints += [f"leakage: are {' and '.join(group)} one source?" for group in document["similar_names"]]
+    return hints
 
 
 def _by(target: Mapping[str, Any]) -> str:
@@ -339,8 +375,8 @@ def _by(target: Mapping[str, Any]) -> str:
     return f" by {target['definition']}" + (f" (libvmaf {target['libvmaf']})" if "libvmaf" in target else "")
 
 
-def _figures(figures: Mapping[str, float] | None) -> str:
-    return "/".join(f"{figures[name]:.4g}" for name in FIGURES) if figures else "-"
+def _summary(numbers: Mapping[str, float] | None) -> str:
+    return "/".join(f"{numbers[name]:.4g}" for name in SUMMARY_NAMES) if numbers else "-"
 
 
 def figures(document: Mapping[str, Any]) -> list[Figure]:
@@ -381,7 +417,7 @@ def _ladder(title: str, about: Mapping[str, Any], odd: Collection[str], target: 
             counts = [item["n_rows"] for item in items]
             series.append(Series("", [0.0] * len(rungs), rungs, "spans", ends=counts, tone=tone))
         else:
-            low, mean, high = ([item["target"][figure] for item in items] for figure in FIGURES)
+            low, mean, high = ([item["target"][figure] for item in items] for figure in SUMMARY_NAMES)
             series.append(Series("", mean, rungs, tone="ink"))
             series.append(Series("", low, rungs, "spans", ends=high, thick=0.12, tone=tone))
     if target is None:

@@ -22,7 +22,7 @@ from fr_ensemble.corpus.fingerprints import (
 )
 from fr_ensemble.corpus.giveaway import giveaways
 from fr_ensemble.evidence.archive import EvidenceProblem, write_arrays
-from fr_ensemble.evidence.fingerprints import LAYOUT, read_fingerprints, write_fingerprints
+from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT, read_fingerprints, write_fingerprints
 
 ENCODERS = ("libx264", "libx265", "libsvtav1")
 
@@ -213,9 +213,9 @@ GOOD: dict[str, Any] = {
 )
 def test_what_training_does_not_write_is_refused(change: dict[str, Any]) -> None:
     """In one line that names the file."""
-    assert read_fingerprints(write_arrays(LAYOUT, GOOD)).columns == ("m",)
+    assert read_fingerprints(write_arrays(FINGERPRINTS_FORMAT, GOOD)).columns == ("m",)
     with pytest.raises(EvidenceProblem, match=r"^fingerprints\.npz: expected"):
-        read_fingerprints(write_arrays(LAYOUT, GOOD | change))
+        read_fingerprints(write_arrays(FINGERPRINTS_FORMAT, GOOD | change))
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,8 @@ def _tell_import(done: Imported, output: Path) -> None:
         _warn(f"{log}: {frames} frames with NaN or infinity are left out")
     for first, second in done.twins:
         _warn(f"{second}: the same scores as {first}: is it one encode twice?")
+    for log, mean in done.doubtful.items():
+        _warn(f"{log}: a mean vmaf of {mean:.1f}: are its frames those of its reference, in step and of one size?")
     for column, why in done.without.items():
         _warn(f"no column {column}: {why}")
     if not done.definition:

@@ -40,6 +40,7 @@ def read_sources(path: Path) -> SourceRows:
     for batch in read_rows(path, columns):
         text = batch.texts["src"]
         require_names(text, "src", batch.place)
-        n.update(dict(zip(text.names, np.bincount(text.codes, minlength=len(text.names)).tolist(), strict=True)))
+        counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
+        n.update({name: count for name, count in zip(text.names, counts, strict=True) if count})
     with path.open("rb") as file:
         return SourceRows(dict(n), hashlib.file_digest(file, "sha256").hexdigest())

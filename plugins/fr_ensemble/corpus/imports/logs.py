@@ -28,6 +28,7 @@ from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Parquet, format_of, write_rows
 
 TARGET = "vmaf"  # the column of the score, whichever it was in the logs
+MISALIGNED_MEAN = 12.0  # points: frames that do not belong together score about 10 on average, and often 0
 PROBED_FRAMES = 8  # of a log, its first: where all of its features are another log's, its score must be too
 
 
@@ -123,6 +124,7 @@ class Imported:
     incomplete: dict[str, int] = field(default_factory=dict)
     not_finite: dict[str, int] = field(default_factory=dict)
     twins: list[tuple[str, str]] = field(default_factory=list)
+    doubtful: dict[str, float] = field(default_factory=dict)  # mean score of frames that may not belong together
     sources: Counter[str] = field(default_factory=Counter)  # logs of each
     encoders: Counter[str] = field(default_factory=Counter)
     without: dict[str, str] = field(default_factory=dict)
@@ -271,6 +273,8 @@ class _Reading:
             done.incomplete[str(path)] = log.incomplete
         if log.not_finite:
             done.not_finite[str(path)] = log.not_finite
+        if (mean := float(log.score.mean())) < MISALIGNED_MEAN:
+            done.doubtful[str(path)] = mean
         twin = self.seen.setdefault(log.features.tobytes() + log.score.tobytes(), str(path))
         if twin != str(path):
             done.twins.append((twin, str(path)))

@@ -147,7 +147,7 @@ def test_import_by_pattern(registry: Program, tmp_path: Path) -> None:
         "encoders: libx264 (1 log), libx265 (1 log)",
     ]
     assert (ran.code, ran.out.splitlines()) == (0, said)
-    assert ran.err.count("warning: ") == 1
+    assert ran.err.count("do not name their model") == 1
     assert "it may be vmaf_v0.6.1, vmaf_4k_v0.6.1, vmaf_b_v0.6.3: give --vmaf-model NAME" in ran.err
     table = pq.read_table(tmp_path / "c.parquet")
     expected = ["src", "encoder", "bitrate", "height", "fps", "clip", "frame_index", *SCORES]
@@ -328,6 +328,20 @@ def test_a_column_left_out_because_of_one_log_is_named(registry: Program, tmp_pa
     assert "b.json: preset 'swift' is none of libx264's" in ran.err
     assert "b.json: quality 99 is outside libx264's 0 to 51" in ran.err
     assert not {"preset_norm", "crf_norm"} & {*pq.read_schema(tmp_path / "c.parquet").names}
+
+
+MEANS = [((0.0, 0.0, 0.0), True), ((4.0, 20.0, 9.0), True), ((9.0, 80.0, 9.0), False)]
+
+
+@pytest.mark.parametrize(("scores", "named"), MEANS)
+def test_frames_that_do_not_belong_together_are_named(
+    scores: tuple[float, ...], named: bool, registry: Program, tmp_path: Path
+) -> None:
+    """A log near 0 throughout, or near 10 on average, is imported, and the pairing of its frames asked about."""
+    path = as_json(tmp_path / "a.json", [frame | {"vmaf": score} for frame, score in zip(FRAMES, scores, strict=True)])
+    ran = registry(*IMPORT, path, "--set", "src=s", "--set", "encoder=x264", "-o", tmp_path / "c.csv")
+    assert ran.code == 0
+    assert ("a mean vmaf of" in ran.err) is named
 
 
 def test_an_empty_folder_is_named(registry: Program, tmp_path: Path) -> None:

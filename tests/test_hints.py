@@ -518,6 +518,7 @@ ELSEWHERE = {
     "sign it with `registry sign": "tests/signing/test_entries.py",
     "promotes it on its evidence; to try it": "tests/test_api.py",
     "expected both of a raw source": "tests/fr_ensemble/corpus/build/test_models.py",
+    "write the list anew with": "tests/workflows/test_ci.py; the command is typed above",
     "say --license SPDX": "a warning; tests/helpers/registries.py",
     "--target {} --confidence {}": "what was found",
     "--format=%x01": "for git",

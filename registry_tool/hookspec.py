@@ -21,7 +21,7 @@ from registry_tool.figures import Table as Table
 from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.tables import Columns, RowBatch
-from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy
+from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy, Rule
 
 if TYPE_CHECKING:
     import click
@@ -193,12 +193,14 @@ class GateRequest:
     with, named by the policy or by a person; one that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
     seeds: of which foreign evidence there must be, as a person named them; None where none were named.
+    rules: what the metrics will be judged by, so that a plugin can say what such rules see; none where nobody asks.
     """
 
     evidence: Mapping[str, bytes] | None = None
     corpus: Path | None = None
     incumbent: EntryView | None = None
     seeds: tuple[int, ...] | None = None
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.evidence is not None:

@@ -301,6 +301,7 @@ class Evidence:
     metrics: name -> finite number; a policy's rules name these. problems: what makes the evidence unfit to promote
     anything, one line each (a missing fold, a repeated seed, |PLCC| > 1): never a pass, whatever the metrics say.
     warnings: what could not be checked, or what a person should look at, one line each: it holds nothing.
+    notes: what a person may want to know of the metrics, such as what the rules can see of them; in no verdict.
     summary_only: no predictions or digests came along; may be judged, never flips. details: JSON for people.
     table: what is printed under the verdict. metrics_version: of the set of metrics that this release measures.
     since: name -> the version that brought a metric; a verdict stores its metrics_version, so that what was measured
@@ -318,6 +319,7 @@ class Evidence:
     metrics_version: int | None = None
     since: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in self.metrics.items():

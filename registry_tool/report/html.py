@@ -80,6 +80,7 @@ class Judged:
     missed: str
     reasons: Sequence[str]
     warnings: Sequence[str]
+    notes: Sequence[str]
     incumbent: str | None
     rules: PageTable
     others: PageTable
@@ -144,6 +145,7 @@ def _page(overview: Overview) -> Page:
     entry, by_hand = overview.entry, overview.policy.gate == "manual"
     state = "smoke" if entry.smoke else "production"
     verdict = overview.judgement.verdict if overview.judgement else None
+    evidence = overview.judgement.evidence if overview.judgement else None
     versions = ", ".join(f"{name} {version}" for name, version in sorted(overview.plugins.items()))
     return Page(
         id=entry.id,
@@ -154,7 +156,7 @@ def _page(overview: Overview) -> Page:
         right=_right(overview),
         by_hand=by_hand,
         unjudged="" if verdict else overview.unjudged,
-        verdict=_judged(verdict) if verdict else None,
+        verdict=_judged(verdict, evidence.notes if evidence else ()) if verdict else None,
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
         findings=[FindingRow(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
         signed=_signed(overview),
@@ -217,7 +219,7 @@ def _right(overview: Overview) -> Right:
     return Right("Production, and its entry names no promotion: version 1 of a registry knows none.")
 
 
-def _judged(verdict: Verdict) -> Judged:
+def _judged(verdict: Verdict, notes: Sequence[str]) -> Judged:
     rules = list(_rules(verdict))
     missed = sum(not met for *_, met in rules)
     ruled = {rule.metric for rule in verdict.policy.rules}
@@ -228,6 +230,7 @@ def _judged(verdict: Verdict) -> Judged:
         f"{missed} of {len(rules)} rules missed" if rules else "the policy has no rules",
         verdict.reasons,
         verdict.warnings,
+        notes,
         verdict.policy.incumbent,
         PageTable(
             ("metric", "found", "rule", "result"),

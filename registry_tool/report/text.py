@@ -74,6 +74,8 @@ def judgement(item: Judgement, *, details: bool = True) -> Iterator[str]:
         yield f"  - {visible(reason)}"
     for warning in verdict.warnings:
         yield f"  {click.style('warning', fg=SEVERITY_COLOURS[Severity.WARNING], bold=True)}: {visible(warning)}"
+    for note in item.evidence.notes if details and item.evidence is not None else ():
+        yield f"  {click.style('note', fg=SEVERITY_COLOURS[Severity.NOTE], bold=True)}: {visible(note)}"
     if details and item.evidence is not None and (evidence_table := item.evidence.table):
         yield ""
         yield from text_table(evidence_table.rows)

@@ -61,7 +61,7 @@ def judge_entry(
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
     found = find_incumbent(view.entry.kind, inspection, policy.incumbent, base)
-    evidence = measure(view, plugins, GateRequest(incumbent=found))
+    evidence = measure(view, plugins, GateRequest(incumbent=found, rules=policy.rules))
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
     signatures = policy_signers(view, policy)

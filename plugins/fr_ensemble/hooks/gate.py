@@ -18,6 +18,7 @@ from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.power import power
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
 from fr_ensemble.hooks.targets import check_same_target
@@ -37,11 +38,14 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(view, found.oof, request.incumbent)
-    metrics = compute_metrics(MetricInputs(found.scores, found.oof, calibration, compared, found.shipped))
+    inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped)
+    metrics = compute_metrics(inputs)
+    seen = power(inputs, request.rules, metrics)
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
     if "incumbent" in compared and request.incumbent is not None:
         details["against"]["incumbent"]["entry"] = request.incumbent.entry.id
+    details |= {"power": seen.to_dict()} if seen is not None else {}
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
     return Evidence(
         metrics,
@@ -53,7 +57,12 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
         warnings=found.warnings,
+        notes=tuple(seen.lines(len(found.oof.sources), _unit(view))) if seen is not None else (),
     )
+
+
+def _unit(view: EntryView) -> str:
+    return str((view.manifest or {})["target"]["name"])
 
 
 def evidence_sha256(view: EntryView) -> str:

@@ -1,0 +1,232 @@
+"""power.py: what a policy's rules can see at this number of sources, from the pinned predictions. Judges nothing.
+
+Sources are drawn anew from those of the evidence (bootstrap), as many as it has; each draw is held or not by the rules.
+Draws from few sources differ too little from each other: their deviations are widened as Student's t is to the normal.
+Noise that is added to the predictions makes a worse model: the rise in RMSE that four draws of five are held for is the
+smallest that the rules see. Both follow from sums over rows of each source: no row is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.evidence.comparisons import Comparison
+from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
+from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
+from registry_tool.values import Rule
+
+DRAWS, SEED = 1000, 0
+SEEN = 0.8  # of draws held: what counts as seen
+MAX_NOISE, STEPS = 2.0, 20  # of the targets' deviation, and halvings of it
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """B draws of K sources, and in how many standard deviations the rows' own noise moves each, (B, K) both."""
+
+    sources: Int64
+    luck: Float64
+
+    @classmethod
+    def of(cls, k: int) -> Draws:
+        """Random ones, by frozen streams (NEP 19): the same evidence has the same power everywhere."""
+        sources = np.random.RandomState(SEED).randint(k, size=(DRAWS, k), dtype=np.int64)
+        return cls(sources, np.random.RandomState(SEED + 1).standard_normal((DRAWS, k)))
+
+    @classmethod
+    def whole(cls, k: int) -> Draws:
+        """Every source once, without luck."""
+        return cls(np.arange(k)[None], np.zeros((1, k)))
+
+
+Values = Callable[[float, Draws], Float64]  # noise (target units), draws -> a metric of each, (B,)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """held: the share of draws that the rules hold, of a model exactly as good as the evidence.
+
+    rise: the smallest rise in RMSE (target units, mean over sources) for which SEEN of the draws are held; None where
+    no noise does it. rmse: of the evidence's mu, mean over sources. fixed: metrics of rules that draws do not move.
+    """
+
+    held: float
+    rise: float | None
+    rmse: float
+    fixed: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "draws": DRAWS,
+            "seed": SEED,
+            "held": self.held,
+            "seen": SEEN,
+            "rise": self.rise,
+            "rmse": self.rmse,
+            "fixed": list(self.fixed),
+        }
+
+    def lines(self, n_sources: int, unit: str) -> list[str]:
+        """For people."""
+        said = [f"a model exactly this good is held {self.held:.0%} of the time at {n_sources} other sources"]
+        if self.rise is None:
+            said.append("the rules hold no model for more noise in its predictions")
+        elif self.held >= SEEN:
+            said.append("that is more than four times in five already")
+        else:
+            share = f"{self.rise:.3g} {unit} of {self.rmse:.3g}, {self.rise / self.rmse:.0%}"
+            said.append(f"the smallest rise in RMSE that is held four times in five: {share}")
+        return said
+
+
+def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, float]) -> Power | None:
+    """What the rules see of this evidence; None where there are no rules, no predictions, or a metric is absent."""
+    oof, k = inputs.oof, len(inputs.scores.folds)
+    if oof is None or not rules or k < 2 or any(rule.metric not in metrics for rule in rules):
+        return None
+    moving = _moving(inputs, oof)
+    fixed = tuple(rule.metric for rule in rules if rule.metric not in moving)
+    draws, whole = Draws.of(k), Draws.whole(k)
+
+    wider = math.sqrt(k / (k - 1)) * student_t_quantile(SEEN, k - 1) / normal_quantile(SEEN)
+
+    def held(noise: float) -> float:
+        passes = np.ones(DRAWS, bool)
+        for rule in rules:
+            values = np.array([metrics[rule.metric]])
+            if rule.metric in moving:
+                own = moving[rule.metric](noise, whole)
+                values = own + wider * (moving[rule.metric](noise, draws) - own)
+            passes &= np.array([rule.holds(float(value)) for value in values])
+        return 1.0 - float(passes.mean())
+
+    rmse = _mu_rmse(oof)
+    noise = _smallest(held, MAX_NOISE * float(np.std(oof.target)))
+    rise = None if noise is None else float(np.mean(np.hypot(rmse, noise) - rmse))
+    return Power(held(0.0), rise, float(rmse.mean()), fixed)
+
+
+def _smallest(held: Callable[[float], float], most: float) -> float | None:
+    """The least noise up to `most` for which SEEN of the draws are held; None where that much is not enough."""
+    low, high = 0.0, most
+    if held(high) < SEEN:
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if held(middle) >= SEEN else (middle, high)
+    return high
+
+
+def _moving(inputs: MetricInputs, oof: Oof) -> dict[str, Values]:
+    """The metrics that other sources, or noise, would move."""
+    found: dict[str, Values] = {}
+    moments = _Moments.of(oof)
+    plcc, srocc = (partial(_worsened, moments, scores) for scores in (inputs.scores.plcc, inputs.scores.srocc))
+    found["mean_plcc"] = lambda noise, draws: plcc(noise, draws).mean(axis=(0, 2))
+    found["worst_fold_plcc"] = lambda noise, draws: plcc(noise, draws).mean(axis=0).min(axis=1)
+    found["mean_srocc"] = lambda noise, draws: srocc(noise, draws).mean(axis=(0, 2))
+    found["min_seed_plcc"] = lambda noise, draws: plcc(noise, draws).mean(axis=2).min(axis=0)
+    found["plcc_spread"] = lambda noise, draws: np.ptp(plcc(noise, draws).mean(axis=2), axis=0)
+    found["mean_rmse"] = lambda noise, draws: (
+        np.hypot(inputs.scores.rmse, noise).mean(axis=0)[draws.sources].mean(axis=1)
+    )
+    found["pooled_plcc"] = partial(_pooled, moments)
+    for level, shares in inputs.coverage.items():
+        name = f"coverage_{level * 100:g}"
+        found[name] = lambda noise, draws, shares=shares: shares[draws.sources].mean(axis=1)  # type: ignore[misc]  # a default
+        found[f"{name}_worst"] = lambda noise, draws, shares=shares: shares[draws.sources].min(axis=1)  # type: ignore[misc]
+        found[f"{name}_upper"] = lambda noise, draws, shares=shares: _upper(shares[draws.sources])  # type: ignore[misc]
+    for name, comparison in inputs.comparisons.items():
+        found[f"rmse_vs_{name}"] = partial(_difference, comparison, 0.0)
+        if len(comparison.sources) >= MIN_T_SOURCES:
+            t = student_t_quantile(0.975, len(comparison.sources) - 1)
+            found[f"rmse_vs_{name}_t_high"] = partial(_difference, comparison, t)
+            found[f"rmse_vs_{name}_t_low"] = partial(_difference, comparison, -t)
+    return found
+
+
+def _worsened(moments: _Moments, correlation: Float64, noise: float, draws: Draws) -> Float64:
+    """Correlations (S, K) of the drawn sources, (S, B, K), when Gaussian noise is added, the same to every member.
+
+    In expectation they shrink by the predictions' share of deviation. Around that they vary with the rows' own noise:
+    the delta method, for a given correlation r and deviation s of n predictions.
+    """
+    if noise == 0.0:
+        return correlation[:, draws.sources]
+    total = np.hypot(moments.deviation, noise)  # (S, K)
+    kept, lost = moments.deviation / total, noise / total
+    r2 = np.square(correlation)
+    variance = (r2 * lost**6 + (1.0 - r2) * lost**2 + r2 * kept**2 * lost**4 / 2.0) / moments.n
+    luck = draws.luck * np.sqrt(variance.mean(axis=0))[draws.sources]
+    worse: Float64 = np.clip((correlation * kept)[:, draws.sources] + luck, -1.0, 1.0)
+    return worse
+
+
+def _upper(shares: Float64) -> Float64:
+    k = shares.shape[1]
+    upper: Float64 = shares.mean(axis=1) + ONE_SIDED_Z * shares.std(axis=1, ddof=1) / math.sqrt(k)
+    return upper
+
+
+def _difference(comparison: Comparison, t: float, noise: float, draws: Draws) -> Float64:
+    """Mean difference over the drawn sources, and t standard errors more."""
+    each = (np.hypot(comparison.entry_rmse, noise) - comparison.baseline_rmse)[draws.sources]
+    found: Float64 = each.mean(axis=1) + t * each.std(axis=1, ddof=1) / math.sqrt(draws.sources.shape[1])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """Sums over the rows of each source, of centred values: n, y, yy (K,); with predictions in them (S, K)."""
+
+    n: Float64
+    y: Float64
+    yy: Float64
+    x: Float64
+    xx: Float64
+    xy: Float64
+
+    @classmethod
+    def of(cls, oof: Oof) -> _Moments:
+        centre, k = float(oof.target.mean()), len(oof.sources)
+        y, x = oof.target - centre, oof.predictions - centre
+
+        def total(values: NDArray[np.float64]) -> Float64:
+            return np.bincount(oof.source, weights=values, minlength=k).astype(np.float64)
+
+        def each(values: NDArray[np.float64]) -> Float64:
+            return np.stack([total(row) for row in values])
+
+        return cls(total(np.ones(len(y))), total(y), total(y * y), each(x), each(x * x), each(x * y))
+
+    @property
+    def deviation(self) -> Float64:
+        """Of the predictions within each source, (S, K)."""
+        return np.sqrt(np.maximum(self.xx / self.n - np.square(self.x / self.n), 1e-300))
+
+
+def _pooled(moments: _Moments, noise: float, draws: Draws) -> Float64:
+    """The lowest seed's correlation over all rows of the drawn sources, (B,)."""
+    n, y, yy = (values[draws.sources].sum(axis=1) for values in (moments.n, moments.y, moments.yy))
+    x, xx, xy = (
+        values[:, draws.sources].sum(axis=2) for values in (moments.x, moments.xx + moments.n * noise**2, moments.xy)
+    )
+    covariance = xy / n - x * y / n**2
+    product = (xx / n - np.square(x / n)) * (yy / n - np.square(y / n))
+    found: Float64 = (covariance / np.sqrt(np.maximum(product, 1e-300))).min(axis=0)
+    return found
+
+
+def _mu_rmse(oof: Oof) -> Float64:
+    """Of the mean over members, a source each, (K,)."""
+    squared = np.square(oof.mu - oof.target)
+    return np.sqrt(np.bincount(oof.source, weights=squared) / np.bincount(oof.source))

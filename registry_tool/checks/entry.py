@@ -77,17 +77,25 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust
     if isinstance(read, BrokenEntry) or any(f.severity is Severity.ERROR for f in findings):
         return findings
     findings += check_signatures(read, inspection.policy(read.entry.kind), trust)
-    prober, models = inspection.prober, list[PassedModel]()
-    if prober is not None:
-        found, models = check_models(read, inspection.plugins.kinds[read.entry.kind], inspection.registry, prober)
-        findings += found
-    findings += check_pinned_members(read, inspection) if read.entry.manifest else []
     findings += check_promotion(read, inspection)  # before any plugin could touch its view
     findings += check_beside(read, inspection.policy(read.entry.kind), trust)
-    findings += inspection.plugins.findings(read, inspection.level)
-    if prober is not None and read.entry.onnx and not any(f.severity is Severity.ERROR for f in findings):
+    return [*findings, *check_content(read, inspection, sound=not any(f.severity is Severity.ERROR for f in findings))]
+
+
+def check_content(view: VerifiedEntry, inspection: Inspection, *, sound: bool = True) -> list[Finding]:
+    """The findings on what an entry pins: its models, its members, and what its plugin says.
+
+    sound: nothing else is wrong with the entry, so that a single model may be run.
+    """
+    findings: list[Finding] = []
+    prober, models = inspection.prober, list[PassedModel]()
+    if prober is not None:
+        findings, models = check_models(view, inspection.plugins.kinds[view.entry.kind], inspection.registry, prober)
+    findings += check_pinned_members(view, inspection) if view.entry.manifest else []
+    findings += inspection.plugins.findings(view, inspection.level)
+    if prober is not None and view.entry.onnx and sound and not any(f.severity is Severity.ERROR for f in findings):
         for model in models:
-            findings += run_model(read, model, prober)
+            findings += run_model(view, model, prober)
     return findings
 
 

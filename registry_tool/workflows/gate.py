@@ -9,12 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from registry_tool.checks.entry import check_content
 from registry_tool.checks.policy import judge, summary_policy
 from registry_tool.checks.promotion import find_incumbent, is_random, measure, refuse_itself
 from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding, InFile
+from registry_tool.findings import Finding, InFile, Severity
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.legacy.ensembles import read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
@@ -47,7 +48,13 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
     with inspected(usable(path), plugins) as inspection:
         view = verified(inspection, entry_id)
         refuse_itself(entry_id, incumbent or inspection.policy(view.entry.kind).incumbent)
-        return judge_entry(view, inspection, incumbent)
+        judgement = judge_entry(view, inspection, incumbent)
+        if not judgement.verdict.promotes:
+            return judgement
+        errors = [f for f in check_content(view, inspection) if f.severity is Severity.ERROR]
+        reasons = tuple(f"{finding.code}: {finding}" for finding in errors)
+        decision = "HOLD" if reasons else judgement.verdict.decision
+        return replace(judgement, verdict=replace(judgement.verdict, decision=decision, reasons=reasons))
 
 
 def judge_entry(

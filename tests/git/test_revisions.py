@@ -39,9 +39,7 @@ class Clone:
         return run(self.top / folder, "gate", "--base", base, *arguments)
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    top = tmp_path / "top"
+def make_clone(top: Path) -> Clone:
     shutil.copytree(EXAMPLES / "valid" / "smoke", top / "model")
     (top / "docs").mkdir()
     (top / "docs" / "page.md").write_text("page")
@@ -50,6 +48,11 @@ def clone(tmp_path: Path) -> Clone:
     git(top, "switch", "--quiet", "-c", "change")
     git(top, "branch", "--quiet", "-D", "main")
     return Clone(top)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return make_clone(tmp_path / "top")
 
 
 # ---- a base that is another one than its name says ---------------------------------------------------------------

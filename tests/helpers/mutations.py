@@ -8,11 +8,16 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiny_models
+from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
+from fr_ensemble.evidence.loso import to_files
+from fr_ensemble.evidence.oof import Oof, read_oof
 from onnx import TensorProto, numpy_helper
 from policies import MANUAL
 from sandbox import Sandbox, sha256, to_json, tree
@@ -181,6 +186,19 @@ def pinned_changes(folder: Path) -> Iterator[Mutation]:
                 yield Mutation(f"{path}: {what}", path, {path: to_json(changed)}, pinners(folder, path))
 
 
+def model_changes(folder: Path, models: Iterable[tuple[str, bytes]]) -> Iterator[Mutation]:
+    """Other models in the place of `plain.onnx`, pinned again; without its sidecar, which speaks of the old one."""
+    document = json.loads((folder / "registry.json").read_bytes())
+    row = next(row for row in document["models"] if row["id"] == "plain")
+    for field_name in ("sidecar_sha256", "opset", "promotion"):
+        row.pop(field_name, None)
+    row["smoke"] = True
+    for name, data in models:
+        row["sha256"] = sha256(data)
+        files: Files = {"plain.onnx": data, "plain.json": None, "registry.json": to_json(document)}
+        yield Mutation(f"model: {name}", "plain.onnx", files, frozenset({"registry.json"}), quick=False)
+
+
 # ---- forgeries --------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +270,14 @@ class Forger:
                 files: Files = {where: data, "registry.json": to_json(document)}
                 yield Mutation(f"forged verdict: {what}", where, files, frozenset({"registry.json"}))
 
+    def evidence(self) -> Iterator[Mutation]:
+        """Other out-of-fold predictions, with the summaries that they make and pins that fit."""
+        oof = read_oof(self.files[f"{self.run}/{OOF_PATH}"])
+        name = json.loads(self.files[f"{self.run}/{summary_path(oof.seeds[0])}"])["corpus"]
+        for what, changed in evidence_changes(oof):
+            files = dict(to_files(changed, name))
+            yield self.forged(f"forged evidence: {what}", lambda manifest: None, files)
+
     def artefacts(self, rng: random.Random, each: int) -> Iterator[Mutation]:
         """Single bytes of every artefact, pinned again."""
         for path, data in self.files.items():
@@ -261,6 +287,60 @@ class Forger:
                     at = rng.randrange(len(data))
                     changed = data[:at] + bytes([data[at] ^ rng.randrange(1, 256)]) + data[at + 1 :]
                     yield self.forged(f"forged {name}: byte {at}", lambda manifest: None, {name: changed})
+
+
+def evidence_changes(oof: Oof) -> Iterator[tuple[str, Oof]]:
+    """Evidence that says more, or other, than was measured; each by itself is well formed."""
+    seeds = range(len(oof.seeds))
+    rows = [np.flatnonzero(oof.source == k) for k in range(len(oof.sources))]
+
+    def predicted(predictions: Any) -> Oof:
+        return replace(oof, predictions=predictions)
+
+    for first, second in permutations(seeds, 2):
+        copied = oof.predictions.copy()
+        copied[first] = copied[second]
+        yield f"seed {first} a copy of seed {second}", predicted(copied)
+        for k, where in enumerate(rows):
+            copied = oof.predictions.copy()
+            copied[first][where] = copied[second][where]
+            yield f"seed {first}, fold {k} a copy of seed {second}", predicted(copied)
+    for share in (0.01, 0.1, 0.5, 1.0):
+        yield (
+            f"predictions moved to the targets by {share}",
+            predicted(oof.predictions + share * (oof.target - oof.predictions)),
+        )
+        for seed, (k, where) in product(seeds, enumerate(rows)):
+            moved = oof.predictions.copy()
+            moved[seed][where] += share * (oof.target - moved[seed])[where]
+            yield f"seed {seed}, fold {k} moved to the targets by {share}", predicted(moved)
+    for offset in (1.0, -1.0, 20.0):
+        yield f"targets moved by {offset}", replace(oof, target=oof.target + offset)
+        for k, where in enumerate(rows):
+            target = oof.target.copy()
+            target[where] += offset
+            yield f"targets of fold {k} moved by {offset}", replace(oof, target=target)
+    yield from source_changes(oof, rows)
+    for name in ("rows_sha256", "recipe_sha256", "corpus_sha256"):
+        yield f"another {name}", replace(oof, **{name: "0" * 64})
+    for seed in seeds:
+        others = [index for index in seeds if index != seed]
+        left = tuple(oof.seeds[index] for index in others)
+        yield f"seed {seed} left out", replace(oof, seeds=left, predictions=oof.predictions[others])
+
+
+def source_changes(oof: Oof, rows: list[Any]) -> Iterator[tuple[str, Oof]]:
+    """Sources that are called otherwise, are two, or lack a row. rows: of each source."""
+    for k in range(len(rows)):
+        names = tuple("other" if index == k else name for index, name in enumerate(oof.sources))
+        yield f"source {k} renamed", replace(oof, sources=tuple(names))
+        source = oof.source.copy()
+        source[rows[k][::2]] = len(rows)
+        split = {"sources": (*oof.sources, "more"), "source": source, "clips": None, "clip": None}
+        yield f"source {k} in two", replace(oof, **split)
+        kept = np.delete(np.arange(len(oof.target)), rows[k][:1])
+        fewer = {"source": oof.source[kept], "target": oof.target[kept], "predictions": oof.predictions[:, kept]}
+        yield f"source {k} without a row", replace(oof, **fewer, clips=None, clip=None, vmaf=None)
 
 
 # ---- registries -------------------------------------------------------------------------------------------------

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+OWN_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"} | {
+    f"GIT_{role}_{field}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for field, value in (("NAME", "test"), ("EMAIL", "test@example.org"))
+}
+
 
 @pytest.fixture
 def own_git(monkeypatch: pytest.MonkeyPatch) -> None:
     """Git without this machine's settings and with a name of its own."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    for name, value in {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
+    for name, value in OWN_GIT.items():
         monkeypatch.setenv(name, value)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "test")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.org")
 
 
 def git(folder: Path, *arguments: str) -> str:

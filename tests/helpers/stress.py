@@ -23,13 +23,20 @@ from pathlib import Path
 from unittest.mock import patch
 
 import mutations
+import numpy as np
+import onnx_attacks
+import pytest
 import tiny_models
 from command_line import program
 from faults import FAULTS, Injector, Outcome
 from mutations import Forger, Mutation, Tally, harmless, harmless_in_version_1, unproven, unproven_words
 from policies import MANUAL
 from registries import TRAINING, Made
+from repository import OWN_GIT, commit
 from sandbox import Sandbox, to_json
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "git"))  # its tables of attacks
+import test_revisions
 
 from registry_tool.documents import store
 from registry_tool.findings import Severity
@@ -106,6 +113,7 @@ def mutate(base: Path, plugins: Plugins, rng: random.Random, options: argparse.N
         ("manifest", forger.manifests(unproven)),
         ("summaries", forger.summaries(unproven_words)),
         ("verdict", forger.verdicts(unproven_words)),
+        ("evidence", forger.evidence()),
         ("bytes", forger.artefacts(rng, 10)),
     ):
         forged = list(every)
@@ -113,6 +121,56 @@ def mutate(base: Path, plugins: Plugins, rng: random.Random, options: argparse.N
         count(f"forged, pins that fit: {what}", mutations.run(folder, plugins, forged))
     say("valid registries", false_alarms=alarms)
     bad += alarms
+
+
+# ---- models -----------------------------------------------------------------------------------------------------
+
+
+def attack(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    """ONNX files with hidden bytes and hostile content, pinned as they are; then random bytes, pinned too."""
+    global bad
+    folder = mutations.singles(base / "attacked", 1)
+    for name, models in (("hidden bytes", onnx_attacks.hidden()), ("content", onnx_attacks.content())):
+        count(f"models, pins that fit: {name}", mutations.run(folder, plugins, mutations.model_changes(folder, models)))
+    data, numbers = (folder / "plain.onnx").read_bytes(), np.random.default_rng(options.seed)
+    tally = mutations.run(
+        folder, plugins, mutations.model_changes(folder, onnx_attacks.broken(data, options.bytes, numbers))
+    )
+    say(
+        "models, pins that fit: random bytes",
+        tried=tally.tried,
+        refused=tally.caught,
+        tracebacks=len(tally.tracebacks),
+        time_outs=len(tally.slow),
+    )
+    bad += len(tally.tracebacks) + len(tally.slow)
+
+
+# ---- bases ------------------------------------------------------------------------------------------------------
+
+
+def trick(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Namespace) -> None:
+    """An entry flipped by hand, and another base, another registry, or both, to hide it from `gate --base`."""
+    global bad
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in OWN_GIT.items():
+            patched.setenv(name, value)
+        runs, unseen, odd = 0, 0, 0
+        for number, (other_base, other_registry) in enumerate(
+            product((None, *test_revisions.OTHER_BASES), (None, *test_revisions.OTHER_REGISTRIES))
+        ):
+            clone = test_revisions.make_clone(base / f"tricks-{number}" / "top")
+            clone.flip()
+            for do in filter(None, (other_base, other_registry)):
+                do(clone)
+            for committed in (False, True):
+                if committed:
+                    commit(clone.top)
+                ran = clone.gate()
+                runs, unseen = runs + 1, unseen + (ran.code == 0)
+                odd += ran.code not in (0, 1, 2) or "Traceback" in ran.err
+    say("tricks with bases and registries", runs=runs, unseen=unseen, odd_endings=odd)
+    bad += unseen + odd
 
 
 # ---- kills ------------------------------------------------------------------------------------------------------
@@ -287,7 +345,7 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parts = {part.__name__: part for part in (step, write, kill, mutate)}
+    parts = {part.__name__: part for part in (step, write, kill, mutate, attack, trick)}
     parser.add_argument("--only", choices=parts, nargs="+", default=list(parts))
     options = parser.parse_args()
     rng, plugins = random.Random(options.seed), load()

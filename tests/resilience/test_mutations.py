@@ -8,8 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import mutations
+import numpy as np
+import onnx_attacks
 import pytest
 from mutations import Forger, Mutation, Tally, harmless, harmless_in_version_1, run, unproven, unproven_words
 from sandbox import Sandbox, to_json
@@ -90,3 +93,24 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, plugins: Plugins, value
     (folder / "registry.json").write_bytes(to_json(document))
     findings = validate(folder / "registry.json", plugins).findings
     assert [f.pointer for f in findings] == ["/policies/fr/max_file_bytes"]
+
+
+def test_no_forged_evidence_goes_unseen(production: Sandbox, plugins: Plugins) -> None:
+    """Other predictions with the summaries they make, and pins that fit up to the registry."""
+    assert_all_found(run(production.folder, plugins, sample(Forger(production).evidence(), 25)))
+
+
+@pytest.mark.parametrize("models", [onnx_attacks.hidden, onnx_attacks.content], ids=lambda models: models.__name__)
+def test_no_hostile_model_goes_unseen(tmp_path: Path, plugins: Plugins, models: Any) -> None:
+    """Fields of no schema, numbers in other forms, and content that no registry should hold, pinned as they are."""
+    folder = mutations.singles(tmp_path, 1)
+    assert_all_found(run(folder, plugins, sample(mutations.model_changes(folder, models()), 40)))
+
+
+def test_random_bytes_of_a_pinned_model_end_nothing(tmp_path: Path, plugins: Plugins) -> None:
+    """Another sound model, or an error: no exception, and in time."""
+    folder = mutations.singles(tmp_path, 1)
+    data = (folder / "plain.onnx").read_bytes()
+    changed = onnx_attacks.broken(data, 40, np.random.default_rng(SEED))
+    tally = run(folder, plugins, mutations.model_changes(folder, changed))
+    assert (tally.tried, tally.tracebacks, tally.slow) == (40, [], [])

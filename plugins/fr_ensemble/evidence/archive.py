@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_BYTES = 512 << 20  # of an archive unpacked: the predictions of about ten million rows of five seeds
+MAX_BYTES = 256 << 20  # of an archive unpacked: more than as many predictions take as are measured
 
 
 class EvidenceProblem(ValueError):

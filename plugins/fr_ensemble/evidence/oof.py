@@ -46,16 +46,17 @@ CONTROL_CHARACTERS = re.compile(
 )  # begins a line where it is printed, or is not seen
 
 
-# Measuring takes time by folds (one source held out, one seed) and by rows times sources: within these limits seconds,
-# and less than 1 GiB beside the predictions themselves.
-MAX_FOLDS, MAX_ROWS_TIMES_SOURCES = 5_000, 300_000_000
+# Measuring takes time by folds (one source held out, one seed) and by rows times sources, and memory by predictions:
+# within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
+MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 150_000_000, 10_000_000
 
 
 def check_size(rows: int, sources: int, seeds: int) -> None:
-    """Raises EvidenceProblem for more folds, or rows times sources, than are measured."""
+    """Raises EvidenceProblem for more folds, rows times sources, or predictions than are measured."""
     for name, found, most in (
         ("folds (sources times seeds)", sources * seeds, MAX_FOLDS),
         ("rows times sources", rows * sources, MAX_ROWS_TIMES_SOURCES),
+        ("predictions (rows times seeds)", rows * seeds, MAX_PREDICTIONS),
     ):
         if found > most:
             raise EvidenceProblem(f"{name}: found {found}, expected at most {most}: join sources, or take fewer rows")

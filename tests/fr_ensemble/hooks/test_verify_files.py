@@ -50,6 +50,16 @@ def test_a_member_in_two_places_is_found(smoke: Sandbox) -> None:
     assert ("ensemble-member-twice", "/members/1/sha256") in smoke.forged(files=files)
 
 
+def test_an_entry_that_does_not_validate_is_held(smoke: Sandbox) -> None:
+    """By evidence that is good: the gate says which finding is in its way."""
+    assert smoke.gate().promotes
+    assert smoke.forged(lambda manifest: manifest["probe"]["mu"].__setitem__(0, 50.0)) == [
+        ("ensemble-probe", "/probe/mu")
+    ]
+    held = smoke.gate()
+    assert (held.promotes, [reason[:15] for reason in held.reasons]) == (False, ["ensemble-probe:"])
+
+
 def test_members_that_were_changed_are_found(smoke: Sandbox) -> None:
     """A nudged weight without a new fused graph, and with one: then neither probe nor in-sample figures fit."""
     changed = {"tiny_seed0.onnx": nudged(member(smoke, 0), lambda w: w * 1.05)}

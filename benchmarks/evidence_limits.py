@@ -1,0 +1,95 @@
+"""evidence_limits.py: `registry gate` and `validate` on evidence at each of its documented limits; time and memory.
+
+    python benchmarks/evidence_limits.py [--only NAME ...]
+
+The evidence of the shipped entry is replaced by invented predictions at a limit, and every pin is made to fit, so that
+all of it is read and measured. What the commands say of it is no matter (it is evidence of other sources than the
+manifest names); that they end is. Each run is a process of its own: wall seconds, greatest resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from fr_ensemble.artifacts.paths import OOF_PATH
+from fr_ensemble.evidence.loso import to_files
+from fr_ensemble.evidence.oof import MAX_FOLDS, MAX_PREDICTIONS, MAX_ROWS_TIMES_SOURCES, Oof
+
+from registry_tool.plugins.manager import load
+from registry_tool.testing.bench import Bench
+
+SEEDS, PERIOD = 5, 1021
+CHILD = """
+import resource, subprocess, sys
+ran = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime, ran.returncode, (ran.stdout + ran.stderr)[:160], sep="\\n")
+"""
+SIZES = {  # rows, sources
+    "folds": (MAX_FOLDS * 20, MAX_FOLDS // SEEDS),
+    "folds and rows times sources": (MAX_ROWS_TIMES_SOURCES // (MAX_FOLDS // SEEDS), MAX_FOLDS // SEEDS),
+    "predictions": (MAX_PREDICTIONS // SEEDS, 2),
+    "predictions and rows times sources": (
+        MAX_PREDICTIONS // SEEDS,
+        MAX_ROWS_TIMES_SOURCES // (MAX_PREDICTIONS // SEEDS),
+    ),
+}
+
+
+def invented(rows: int, sources: int) -> Oof:
+    """Predictions that repeat, so that they pack into a file within the limit of a file."""
+    rng = np.random.default_rng(0)
+    source = np.arange(rows) * sources // rows
+    target = np.resize(rng.uniform(0, 100, PERIOD), rows)
+    predictions = np.stack([np.clip(target + np.resize(rng.normal(0, 2, PERIOD), rows), 0, 100) for _ in range(SEEDS)])
+    clip = np.arange(rows) * (sources * 4) // rows
+    names = tuple(f"source{k:05d}" for k in range(sources))
+    clips = tuple(f"clip{k:05d}" for k in range(sources * 4))
+    digests = ("0" * 64, "0" * 64, None)
+    return Oof(tuple(range(SEEDS)), names, source, clips, clip, target, predictions, *digests)
+
+
+def forged(folder: Path, rows: int, sources: int) -> Path:
+    """The shipped registry with such evidence in the place of its first entry's."""
+    shutil.copytree(Path(__file__).parents[1] / "model", folder)
+    bench = Bench(folder / "registry.json", load(), "fr_ensemble")
+    bench.edit_entry(smoke=True, promotion=None)
+    files = to_files(invented(rows, sources), "corpus.parquet")
+    bench.forge(lambda manifest: None, files)
+    print(f"  {rows} rows, {sources} sources: oof.npz of {len(files[OOF_PATH]) / 2**20:.1f} MiB", flush=True)
+    return bench.path
+
+
+def measured(*arguments: object) -> dict[str, object]:
+    command = [sys.executable, "-c", CHILD, sys.executable, "-m", "registry_tool", *map(str, arguments)]
+    began = time.monotonic()
+    size, used, code, *said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    figures = {"wall s": round(time.monotonic() - began, 1), "processor s": round(float(used), 1), "MiB": int(size)}
+    return {**figures, "exit": int(code), "said": said[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
+    options = parser.parse_args()
+    print(platform.platform(), platform.python_version())
+    for name in options.only:
+        print(f"{name}:", flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = forged(Path(scratch) / "model", *SIZES[name])
+            entry = next(row["id"] for row in json.loads(path.read_bytes())["models"])
+            print("  gate    ", measured("gate", entry, "--registry", path), flush=True)
+            print("  validate", measured("validate", path), flush=True)
+
+
+if __name__ == "__main__":
+    main()

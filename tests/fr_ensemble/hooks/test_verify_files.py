@@ -53,9 +53,7 @@ def test_a_member_in_two_places_is_found(smoke: Sandbox) -> None:
 def test_an_entry_that_does_not_validate_is_held(smoke: Sandbox) -> None:
     """By evidence that is good: the gate says which finding is in its way."""
     assert smoke.gate().promotes
-    assert smoke.forged(lambda manifest: manifest["probe"]["mu"].__setitem__(0, 50.0)) == [
-        ("ensemble-probe", "/probe/mu")
-    ]
+    smoke.forge(lambda manifest: manifest["probe"]["mu"].__setitem__(0, 50.0))
     held = smoke.gate()
     assert (held.promotes, [reason[:15] for reason in held.reasons]) == (False, ["ensemble-probe:"])
 

@@ -35,7 +35,6 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime, ran.returncode, (ran.stdout + ran.stderr)[:160], sep="\\n")
 """
 SIZES = {  # rows, sources
-    "folds": (MAX_FOLDS * 20, MAX_FOLDS // SEEDS),
     "folds and rows times sources": (MAX_ROWS_TIMES_SOURCES // (MAX_FOLDS // SEEDS), MAX_FOLDS // SEEDS),
     "predictions": (MAX_PREDICTIONS // SEEDS, 2),
     "predictions and rows times sources": (

@@ -48,7 +48,7 @@ CONTROL_CHARACTERS = re.compile(
 
 # Measuring takes time by folds (one source held out, one seed) and by rows times sources, and memory by predictions:
 # within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
-MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 150_000_000, 10_000_000
+MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 100_000_000, 5_000_000
 
 
 def check_size(rows: int, sources: int, seeds: int) -> None:

@@ -86,7 +86,7 @@ def test_train(tmp_path: Path) -> None:
     script = "\n".join(blocks("how-to/train.md")).replace(" --epochs 60", "").replace("MIT", "MIT --epochs 3")
     said = shell(script, tmp_path)
     aside, train = (set(pq.read_table(tmp_path / f"{name}.parquet")["src"].to_pylist()) for name in ("aside", "train"))
-    assert (len(aside), len(train), aside & train) == (5, 17, set())
+    assert (len(aside), len(train), aside & train) == (4, 18, set())
     assert said.count("HOLD") == 2
     assert "rmse_vs_incumbent_t_high" in said
     assert all(f"src={name}" in said for name in aside)

@@ -37,7 +37,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BlockPart:
     """Rows of a block that were not given yet: those of `table`, behind `skip` others."""
 
     block: Block
@@ -70,7 +70,7 @@ def batches(
 
     with path.open("rb") as file:
         file.seek(start.offset)
-        parts: list[Part] = []
+        parts: list[BlockPart] = []
         waiting = 0
         blocks = blocks_of(file, start.offset, start.lines)
         while True:
@@ -79,12 +79,12 @@ def batches(
             if block is not None and table is None:
                 return parts[0].position if parts else Position(block.offset, block.lines)
             if block is not None and table is not None:
-                parts.append(Part(block, table))
+                parts.append(BlockPart(block, table))
                 waiting += len(table)
             while waiting >= batch_rows or (block is None and waiting):
                 taken, parts = _take(parts, batch_rows)
-                whole = pa.concat_tables([part.table for part in taken]).unify_dictionaries().combine_chunks()
-                batch = reader.batch(whole, reader.place(taken[0].position))
+                table = pa.concat_tables([part.table for part in taken]).unify_dictionaries().combine_chunks()
+                batch = reader.batch(table, reader.place(taken[0].position))
                 if batch is None:
                     return taken[0].position
                 waiting -= batch.n
@@ -111,16 +111,16 @@ def blocks_of(file: IO[bytes], offset: int, lines: int) -> Iterator[Block]:
         yield Block(last, np.empty(0, np.int64), offset, lines)
 
 
-def _take(parts: list[Part], rows: int) -> tuple[list[Part], list[Part]]:
+def _take(parts: list[BlockPart], rows: int) -> tuple[list[BlockPart], list[BlockPart]]:
     """The first rows of some parts, and the others."""
-    taken: list[Part] = []
+    taken: list[BlockPart] = []
     left = list(parts)
     while left and rows:
         part = left.pop(0)
         n = min(rows, len(part.table))
-        taken.append(Part(part.block, part.table.slice(0, n), part.skip))
+        taken.append(BlockPart(part.block, part.table.slice(0, n), part.skip))
         if n < len(part.table):
-            left.insert(0, Part(part.block, part.table.slice(n), part.skip + n))
+            left.insert(0, BlockPart(part.block, part.table.slice(n), part.skip + n))
         rows -= n
     return taken, left
 

@@ -218,8 +218,8 @@ class _JsonReader:
         read = json.ReadOptions(use_threads=False, block_size=len(data) + 1)
         with suppress(pa.ArrowInvalid):
             found = {field.name: field.type for field in json.read_json(pa.BufferReader(data), read).schema}
-            whole = [name for name in self.columns.texts if found.get(name) == pa.int64()]
-            self._types |= dict.fromkeys(whole, pa.int64())
+            integers = [name for name in self.columns.texts if found.get(name) == pa.int64()]
+            self._types |= dict.fromkeys(integers, pa.int64())
 
     def batch(self, table: Any, place: Place) -> RowBatch | None:
         import numpy as np

@@ -34,7 +34,7 @@ def load_certificates(paths: Sequence[Path]) -> list[x509.Certificate]:
 def certificates_in(data: bytes, name: str) -> list[x509.Certificate]:
     """Every certificate in these PEM bytes; `name` is how messages call them. Raises InputError where there is none."""
     try:
-        return [_whole(certificate) for certificate in x509.load_pem_x509_certificates(data)]
+        return [_readable(certificate) for certificate in x509.load_pem_x509_certificates(data)]
     except MALFORMED:
         raise InputError(f"{name}: found no certificate in PEM form, expected one: check the path") from None
 
@@ -44,12 +44,12 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
     if not 0 < len(ders) <= MAX_CHAIN:
         raise SignatureError(f"certificates: found {len(ders)}, expected 1 to {MAX_CHAIN}")
     try:
-        return [_whole(x509.load_der_x509_certificate(der)) for der in ders]
+        return [_readable(x509.load_der_x509_certificate(der)) for der in ders]
     except MALFORMED:
         raise SignatureError("certificates: one of them is malformed, expected certificates in DER form") from None
 
 
-def _whole(certificate: x509.Certificate) -> x509.Certificate:
+def _readable(certificate: x509.Certificate) -> x509.Certificate:
     """The same certificate, after its parts were parsed, which is done on first use. Raises one of MALFORMED."""
     _ = certificate.subject.rfc4514_string(), certificate.issuer, certificate.extensions
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.version

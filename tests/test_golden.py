@@ -515,6 +515,20 @@ def signatures(at: Scene) -> None:
 
 
 @scene
+def attestations(at: Scene) -> None:
+    """The verdict of a production entry attested and verified, and its bill of materials."""
+    pair, frozen = key_pair(at.folder, "ci"), ("--registry", "frozen/model")
+    at.run("attest", "held", "--key", pair.private.name, *frozen)
+    at.run("attest", "promoted", "--key", pair.private.name, *frozen)
+    verify = ("verify-attestation", "promoted", "--public-key", pair.public.name, *frozen)
+    for form in ("text", "json"):
+        at.run(*verify, "--format", form)
+    at.run("verify-attestation", "promoted", *frozen)
+    at.run("bom", "promoted", *frozen, trained=True)
+    at.run("bom", "promoted", *frozen, "--format", "cyclonedx", "-o", "bom.json")
+
+
+@scene
 def fr_ensemble_corpus(at: Scene) -> None:
     corpus = ("fr-ensemble", "corpus")
     for form in ("text", "json"):

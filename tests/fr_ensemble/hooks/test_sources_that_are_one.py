@@ -16,7 +16,10 @@ from registry_tool.hookspec import silent
 
 
 def write(path: Path, names: str) -> Path:
-    """Two videos of 30 frames in two encodes. names: `split` names a source for each encoder, `twice` copies each."""
+    """Two videos of 30 frames, each in two encodes by two encoders.
+
+    names: `split` names a source for each encoder, `twice` copies each.
+    """
     rng = np.random.default_rng(0)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -24,7 +27,7 @@ def write(path: Path, names: str) -> Path:
         for video in "ab":
             motion = rng.uniform(1.0, 9.0, 30).round(6)
             for encoder in ("libx264", "libx265"):
-                rows = [[encoder, n, rng.uniform(), motion[n], rng.uniform(0.0, 100.0)] for n in range(30)]
+                rows = [[encoder, n, rng.uniform(), motion[n], rng.uniform(0.0, 100.0)] for n in [*range(30)] * 2]
                 sources = {"split": [f"{video}-{encoder}"], "twice": [video, f"{video}2"]}[names]
                 writer.writerows([source, *row] for source in sources for row in rows)
     return path
@@ -35,7 +38,7 @@ def write(path: Path, names: str) -> Path:
     [
         ("split", ("f", "motion2"), "sources a-libx264 and a-libx265: found 100% of the values of motion2"),
         ("split", ("f",), "sources a-libx264 and a-libx265: found 100% of the values of motion2"),
-        ("twice", ("f",), "sources a and a2: found the same 60 targets in both"),
+        ("twice", ("f",), "sources a and a2: found the same 120 targets in both"),
     ],
 )
 def test_it_is_refused_before_training(tmp_path: Path, names: str, features: tuple[str, ...], words: str) -> None:

@@ -1,7 +1,7 @@
 """info.py: what a corpus holds and what is odd about it: counts, ranges, duplicates, leakage. Trains nothing.
 
-The file streams through; a row leaves 16 bytes (hashes of its numbers and of its features), its source (4) and its
-target (4) behind.
+The file streams through; a row leaves 24 bytes (hashes of its numbers and, twice, of its features), its source (4) and
+its target (4) behind; 16 more and 8 a column where frames are named, to find columns that describe the reference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float32, Float64
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import Layout, Wanted, column_of, layout_of
-from fr_ensemble.corpus.fingerprints import splitmix64
+from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
@@ -81,9 +81,10 @@ class Histogram:
 def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> dict[str, Any]:
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
-    target: its column, described where it is there. Two rows are one where encoder, features and
-    target agree to DECIMALS; such rows within a source are duplicates, in two sources they make one video stand in
-    two folds.
+    target: its column, described where it is there. Rows of a source are duplicates where encoder, features and
+    target agree to DECIMALS. Two sources may be one video, which would be in two folds, by columns that describe the
+    reference alone; where these cannot say, by rows with one encoder and equal features, exactly. Equal targets alone
+    are neither.
     """
     names: list[str] = []
     numeric: list[str] = []
@@ -109,7 +110,9 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         if batch.n:
             seen.update(batch, numeric, features)
     conflicting = seen.scored.conflicts()  # before the other hashes are sorted: the two would add up
-    duplicates, shared = seen.shared()
+    pairs = seen.pairs()
+    different = {pair.sources for pair in pairs.pairs if pair.by_reference and not pair.is_one} if pairs else set()
+    shared = [pair for pair in seen.shared() if tuple(pair["sources"]) not in different]
     _, unknown = vocabulary.encode(seen.encoders)
     columns, numbers = layout.numbers if layout is not None else {}, seen.numbers
     constant = [columns[name] for name, values in numbers.items() if values.low == values.high]
@@ -131,10 +134,11 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
             for name, count in sorted(seen.encoders.items())
         },
         "constant_columns": [name for name in names if name in constant],
-        "duplicate_rows": duplicates,
+        "duplicate_rows": seen.duplicates(),
         "failed_rows": n_failed,
         "conflicting_rows": conflicting,
         "shared_rows": shared,
+        "source_overlap": _overlap(pairs) if pairs is not None else None,
         "similar_names": _similar(list(seen.sources)),
         "record": read_record(path),
     }
@@ -153,8 +157,10 @@ class _Seen:
         self.by_encoder: dict[str, _Numbers] = {}
         self.histogram, self.scored = Histogram(), _Scored()
         self.sources: dict[str, int] = {}
-        self.hashes: list[NDArray[np.uint64]] = []
+        self.hashes: list[NDArray[np.uint64]] = []  # of encoder and all numbers
+        self.inputs: list[NDArray[np.uint64]] = []  # of encoder and features, exact
         self.owners: list[NDArray[np.int32]] = []
+        self.reference: ReferenceColumns | None = None
 
     def update(self, batch: RowBatch, numeric: Sequence[str], features: Sequence[str]) -> None:
         self.n += batch.n
@@ -165,9 +171,12 @@ class _Seen:
         self._sources(batch)
         if self.target in numeric:
             self._target(batch, numeric, features)
-        if numeric:
-            source = batch.texts["src"]
-            self.hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, batch.texts["encoder"]))
+        inputs = [name for name in numeric if name != self.target]
+        if inputs:
+            source, encoder = batch.texts["src"], batch.texts["encoder"]
+            self._reference(batch, inputs)
+            self.hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, encoder))
+            self.inputs.append(_hashes([batch.numbers[name] for name in inputs], None, encoder))
             owners = [self.sources.get(name, -1) for name in source.names]
             self.owners.append(np.array(owners, np.int32)[source.codes])
 
@@ -201,11 +210,28 @@ class _Seen:
             numbers = self.by_encoder.setdefault(encoder.names[code], _Numbers())
             numbers.update(values[encoder.codes == code])
 
-    def shared(self) -> tuple[int, list[dict[str, Any]]]:
-        """See `_shared`."""
+    def _reference(self, batch: RowBatch, inputs: Sequence[str]) -> None:
+        if FRAME in batch.texts:
+            self.reference = self.reference or ReferenceColumns(inputs)
+            self.reference.update(batch.texts["src"], batch.texts[FRAME], batch.numbers)
+
+    def duplicates(self) -> int:
+        """The rows that repeat another of their source; asked once, it forgets them."""
         if not self.hashes:
-            return 0, []
-        return _shared(np.concatenate(self.hashes), np.concatenate(self.owners), list(self.sources))
+            return 0
+        hashes, self.hashes = np.concatenate(self.hashes), []
+        return int((~_ranked(hashes, np.concatenate(self.owners))[2]).sum())
+
+    def shared(self) -> list[dict[str, Any]]:
+        """See `_shared`."""
+        if not self.inputs:
+            return []
+        return _shared(np.concatenate(self.inputs), np.concatenate(self.owners), list(self.sources))
+
+    def pairs(self) -> SourcePairs | None:
+        """The pairs of sources by columns that describe the reference alone; None without such columns."""
+        found = self.reference.fingerprints() if self.reference is not None else None
+        return found.compared() if found is not None else None
 
 
 def _names(text: Text, rows: NDArray[np.bool_]) -> set[str]:
@@ -249,30 +275,56 @@ class _Scored:
         return int(np.diff(np.r_[starts, len(hashes)])[apart].sum())
 
 
-def _hashes(columns: Sequence[Float64], decimals: int, encoder: Text | None = None) -> NDArray[np.uint64]:
-    """64 bits a row, of the rounded numbers and the encoder's name (splitmix64, column after column)."""
+def _overlap(pairs: SourcePairs) -> dict[str, Any]:
+    """How far sources have values of the reference's columns in common; of pairs, those that ask for a look."""
+    judged = [pair for pair in pairs.pairs if pair.by_reference]
+    odd = sorted((p for p in judged if p.overlap or p.is_alike), key=lambda p: (-(p.overlap or 0.0), p.sources))
+    return {
+        "columns": list(pairs.columns),
+        "n_judged": len(judged),
+        "n_not_judged": len(pairs.pairs) - len(judged),
+        "pairs": [
+            {
+                "sources": list(pair.sources),
+                "overlap": pair.overlap,
+                "distance": pair.distance,
+                "judged": "one source" if pair.is_one else "alike" if pair.is_alike else "different",
+            }
+            for pair in odd
+        ],
+    }
+
+
+def _hashes(columns: Sequence[Float64], decimals: int | None, encoder: Text | None = None) -> NDArray[np.uint64]:
+    """64 bits a row, of the numbers, rounded or exact, and the encoder's name (splitmix64, column after column)."""
     state = np.zeros(len(columns[0]), np.uint64)
     if encoder is not None:
         seeds = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in encoder.names]
         state = np.array(seeds, np.uint64)[encoder.codes]
     for column in columns:
-        state = state + np.uint64(0x9E3779B97F4A7C15) ^ (np.round(column, decimals) + 0.0).view(np.uint64)
+        numbers = column.astype(np.float64) if decimals is None else np.round(column, decimals)
+        state = state + np.uint64(0x9E3779B97F4A7C15) ^ (numbers + 0.0).view(np.uint64)
         state = splitmix64(state)
     return state
 
 
-def _shared(
-    hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]
-) -> tuple[int, list[dict[str, Any]]]:
-    """Rows that repeat another of their source; and the pairs of sources with rows in common, the largest share first.
-
-    share: of the rows of the smaller source, each different row counted once.
-    """
+def _ranked(
+    hashes: NDArray[np.uint64], owners: NDArray[np.int32]
+) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.bool_]]:
+    """Ordered by hash, then owner; and whether each is the first of its hash and owner."""
     order = np.lexsort((owners, hashes))
     hashes, owners = hashes[order], owners[order]
     new = np.ones(len(hashes), bool)
     new[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-    duplicates = int((~new).sum())
+    return hashes, owners, new
+
+
+def _shared(hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The pairs of sources with rows in common, the largest share first.
+
+    share: of the rows of the smaller source, each different row counted once.
+    """
+    hashes, owners, new = _ranked(hashes, owners)
     hashes, owners = hashes[new], owners[new]
     sizes = np.bincount(owners, minlength=len(names))
     starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
@@ -285,7 +337,7 @@ def _shared(
         {"sources": sorted((names[a], names[b])), "rows": rows, "share": rows / int(min(sizes[a], sizes[b]))}
         for (a, b), rows in pairs.items()
     ]
-    return duplicates, sorted(found, key=lambda pair: (-pair["share"], pair["sources"]))
+    return sorted(found, key=lambda pair: (-pair["share"], pair["sources"]))
 
 
 def _similar(names: Sequence[str]) -> list[list[str]]:
@@ -332,6 +384,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     shown += ["", *text_table([["encoder", "rows", "slot", "target min/mean/max"], *encoders])]
     features = [[name, _summary(numbers)] for name, numbers in document["features"].items()]
     shown += ["", *text_table([["feature", "min/mean/max"], *features]), ""]
+    shown += _overlap_line(document["source_overlap"])
     odd = [*_oddities(document), *_leakage(document)]
     return [*shown, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
 
@@ -354,9 +407,37 @@ def _oddities(document: Mapping[str, Any]) -> list[str]:
     return odd
 
 
+def _overlap_line(found: Mapping[str, Any] | None) -> list[str]:
+    """The greatest overlap, and how many pairs it is of."""
+    if found is None:
+        return []
+    most = max((pair["overlap"] for pair in found["pairs"]), default=0.0)
+    pairs = found["n_judged"] + found["n_not_judged"]
+    columns = ", ".join(found["columns"])
+    return [f"{columns}: at most {most:.0%} in common, {found['n_judged']} of {pairs} pairs of sources judged", ""]
+
+
+def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:
+    """Sources that are one, and sources that may be parts of one video."""
+    if found is None:
+        return []
+    columns, hints = ", ".join(found["columns"]), []
+    for pair in found["pairs"]:
+        names = " and ".join(pair["sources"])
+        if pair["judged"] == "one source":
+            hints.append(f"leakage: {names} have {pair['overlap']:.0%} of {columns} in common: they are one source")
+        elif pair["judged"] == "alike":
+            hints.append(
+                f"leakage: {columns} of {names} is distributed alike (Kolmogorov-Smirnov distance "
+                f"{pair['distance']:.2f}): are they parts of one video?"
+            )
+    more = len(hints) - MAX_SHOWN_PAIRS
+    return hints[:MAX_SHOWN_PAIRS] + [f"leakage: {more} more pairs of sources by {columns}"] * (more > 0)
+
+
 def _leakage(document: Mapping[str, Any]) -> list[str]:
     """Hints that one video has two names."""
-    hints = []
+    hints = _overlap_hints(document["source_overlap"])
     for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
         first, second = pair["sources"]
         hints.append(
@@ -382,7 +463,9 @@ def _summary(numbers: Mapping[str, float] | None) -> str:
 def figures(document: Mapping[str, Any]) -> list[Figure]:
     """How the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
     target, sources, encoders = document["target"], document["sources"], document["encoders"]
-    odd = {name for pair in document["shared_rows"] for name in pair["sources"]}
+    overlap = document["source_overlap"] or {"pairs": []}
+    alike = [pair for pair in overlap["pairs"] if pair["judged"] != "different"]
+    odd = {name for pair in (*document["shared_rows"], *alike) for name in pair["sources"]}
     odd |= {name for group in document["similar_names"] for name in group}
     shown = sorted(sources, key=lambda name: (name not in odd, -sources[name]["n_rows"], name))[:MAX_CHART_SOURCES]
     more = f", {len(sources) - len(shown)} more are not shown" if len(sources) > len(shown) else ""

@@ -84,14 +84,87 @@ def test_a_sound_corpus(registry: Program, tmp_path: Path) -> None:
 
 
 def test_one_video_under_two_names(registry: Program, tmp_path: Path) -> None:
-    """Rows that two sources share are counted with their share, also where one copy was rounded."""
+    """Rows that two sources share are counted with their share: equal features, whatever the target."""
     rows = [row("a", i) for i in range(8)] + [row("b", i + 6) for i in range(4)] + [row("c", i + 20) for i in range(4)]
-    rows[8]["adm2"] = round(rows[8]["adm2"] + 0.000004, 6)
+    rows[8]["vmaf"] += 0.5
     document = asked(registry, write(tmp_path / "c.csv", rows))
     assert document["shared_rows"] == [{"sources": ["a", "b"], "rows": 2, "share": 0.5}]
-    assert document["duplicate_rows"] == 0
+    assert (document["duplicate_rows"], document["source_overlap"]) == (0, None)
     text = registry(*INFO, tmp_path / "c.csv").out
     assert "leakage: a and b have 2 rows in common, 50% of the smaller" in text
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_equal_targets_are_no_leak(features: bool, registry: Program, tmp_path: Path) -> None:
+    """Neither where the features differ in their last digit, nor where no column is a feature that is known."""
+    rows = [row(source, i) for source in "ab" for i in range(8)]
+    for place, item in enumerate(rows):
+        item["adm2"] += 0.000001 * (item["src"] == "b")
+        item |= {"other": place}
+    kept = [{k: v for k, v in item.items() if features or k not in FEATURES} for item in rows]
+    path = write(tmp_path / "c.csv", kept)
+    document = asked(registry, path)
+    assert (document["shared_rows"], document["duplicate_rows"]) == ([], 0)
+    assert "leakage" not in registry(*INFO, path).out
+
+
+def frames(motion: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Two encodes of each video; motion: of its frames, by the names of its sources."""
+    rng = np.random.default_rng(2)
+    return [
+        row(source, 0, encoder, **{**numbers, "motion2": value}, frame_index=frame, vmaf=rng.uniform(0, 100))
+        for source, values in motion.items()
+        for encoder in ("libx264", "libx265")
+        for frame, value in enumerate(values)
+        for numbers in [{name: rng.uniform() for name in FEATURES}]
+    ]
+
+
+def test_what_sources_have_in_common_of_the_reference_is_shown(registry: Program, tmp_path: Path) -> None:
+    """One video under two names is found by its motion, with other features and targets; a part of it is counted."""
+    rng = np.random.default_rng(3)
+    motion = {name: rng.uniform(1, 9, 20).round(6).tolist() for name in "abc"}
+    motion |= {"twin": motion["a"], "part": [*motion["b"][:5], *rng.uniform(10, 19, 15).round(6).tolist()]}
+    motion["still"] = [2.5] * 20
+    path = write(tmp_path / "c.csv", frames(motion))
+    document = asked(registry, path)
+    assert document["shared_rows"] == []
+    overlap = document["source_overlap"]
+    assert overlap["columns"] == ["motion2"]
+    assert (overlap["n_judged"], overlap["n_not_judged"]) == (10, 5)
+    assert [(*pair["sources"], pair["overlap"], pair["judged"]) for pair in overlap["pairs"]] == [
+        ("a", "twin", 1.0, "one source"),
+        ("b", "part", 0.25, "different"),
+    ]
+    text = registry(*INFO, path).out
+    assert "motion2: at most 100% in common, 10 of 15 pairs of sources judged\n" in text
+    assert [line for line in text.splitlines() if line.startswith("leakage")] == [
+        "leakage: a and twin have 100% of motion2 in common: they are one source"
+    ]
+
+
+def test_parts_of_one_video_are_asked_about(registry: Program, tmp_path: Path) -> None:
+    """Other frames with values that are distributed alike."""
+    grid = [round(1.0 + 0.1 * i, 6) for i in range(50)]
+    motion = {"a": grid, "later": [round(v + 0.05, 6) for v in grid], "other": [v + 50 for v in grid]}
+    document = asked(registry, write(tmp_path / "c.csv", frames(motion)))
+    assert [(*p["sources"], p["judged"]) for p in document["source_overlap"]["pairs"]] == [("a", "later", "alike")]
+    assert "leakage: motion2 of a and later is distributed alike" in registry(*INFO, tmp_path / "c.csv").out
+
+
+def test_equal_rows_of_different_videos_are_no_leak(registry: Program, tmp_path: Path) -> None:
+    """Frames of black or without loss look alike in every video: the reference's column says that these differ."""
+    rng = np.random.default_rng(4)
+    motion = {name: [0.0, *rng.uniform(1, 9, 9).round(6).tolist()] for name in "ab"}
+    rows = frames(motion)
+    for item in rows:
+        item |= dict.fromkeys(FEATURES[:-1], 1.0) | {"vmaf": 100.0} if item["frame_index"] == 0 else {}
+    document = asked(registry, write(tmp_path / "c.csv", rows))
+    assert (document["shared_rows"], document["source_overlap"]["pairs"]) == ([], [])
+    for item in rows:
+        del item["frame_index"]
+    (pair,) = asked(registry, write(tmp_path / "d.csv", rows))["shared_rows"]
+    assert pair["rows"] == 2
 
 
 def test_rows_of_another_encoder_are_not_the_same(registry: Program, tmp_path: Path) -> None:

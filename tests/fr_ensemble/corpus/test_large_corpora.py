@@ -70,7 +70,7 @@ def test_rows_stream(files: tuple[Path, Path]) -> None:
 
 
 def test_a_description_keeps_a_hash_a_row(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """corpus info keeps 12 bytes a row and sorts them once: far from the numbers and texts of a row."""
+    """corpus info keeps at most 56 bytes a row and sorts some of them: far from the numbers and texts of a row."""
     monkeypatch.setattr(info, "BATCH_ROWS", BATCH)
     assert growth(info.describe, files) / (MANY - FEW) < 100
 

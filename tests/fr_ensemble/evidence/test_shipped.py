@@ -207,6 +207,28 @@ def test_fingerprints_are_computed_again(smoke: Sandbox) -> None:
     assert smoke.gate().promotes is False
 
 
+def test_sources_with_one_reference_are_held(smoke: Sandbox, registry: Program) -> None:
+    """Two sources with the same values of the reference's column, and other rows: gate and flip hold the entry."""
+    stored = read_fingerprints((smoke.artifacts / FINGERPRINTS_PATH).read_bytes())
+    values = [np.arange(1.0, 31.0) + 100 * k for k in range(len(stored.sources))]
+    smoke.drop_inputs()
+    for share, code in ((15, 0), (16, 1)):
+        values[1] = np.r_[values[0][:share], np.arange(30.0 - share) + 500]
+        other = replace(stored, columns=("scene",), values=(tuple(values),))
+        smoke.forge(
+            lambda m: m["fingerprints"].update(columns=["scene"]), {FINGERPRINTS_PATH: write_fingerprints(other)}
+        )
+        ran = registry("gate", "tiny", "--registry", smoke.path, "--format", "json")
+        document = json.loads(ran.out)
+        assert (ran.code, document["verdict"]) == (code, "HOLD" if code else "PROMOTE"), document["reasons"]
+    first, second = stored.sources[:2]
+    assert document["reasons"] == [
+        f"sources {first} and {second}: found 53% of the values of scene or rows of inputs in common, "
+        "expected at most 50%: they are one source"
+    ]
+    assert registry("flip", "tiny", "--registry", smoke.path).code != 0
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -67,7 +67,10 @@ def signer_of(key: Path, cert: Path | None, chain: tuple[Path, ...], password_fi
         if password_file is not None:
             from registry_tool.signing.keys import read_pem
 
-            return read_pem(password_file).split(b"\n")[0].rstrip(b"\r")
+            line = read_pem(password_file, "a file with the key's password").split(b"\n")[0].rstrip(b"\r")
+            if not line:
+                raise InputError(f"{password_file}: its first line is empty, expected the key's password")
+            return line
         if not sys.stdin.isatty():
             return None
         answer: str = click.prompt(f"Password of {key}", hide_input=True, err=True)

@@ -6,7 +6,7 @@ No symbolic link is followed or signed: one in the folder is refused. Sizes are 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from registry_tool.errors import InputError
@@ -18,11 +18,9 @@ from registry_tool.storage.files import FileProblem, Folder
 def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") -> dict[str, str]:
     """Digest by name of every file below the folder, sorted by name; of a file, its own under its name.
 
-    ignored: files and folders to leave out, relative to the folder. Raises InputError for no such path and for a
-    symbolic link, socket or device in the folder.
+    ignored: files and folders to leave out, relative to the folder. Raises InputError for a symbolic link, socket or
+    device in the folder.
     """
-    if not path.exists():
-        raise InputError(f"{path}: file not found, expected a folder or a file to sign: check the path")
     skipped = {posixpath.normpath(name) for name in ignored}
     base = path if path.is_dir() else path.parent
     try:
@@ -31,12 +29,13 @@ def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") ->
             found = {}
             for name, kind in items:
                 if kind not in ("file", "folder"):
-                    raise InputError(f"{base / name}: found a {kind}, expected files and folders only: remove it")
+                    special = "special file" if kind == "other" else kind
+                    raise InputError(f"{base / name}: found a {special}, expected files and folders only: remove it")
                 if kind == "file":
                     found[name] = folder.digest(name, DIGEST_ALGORITHMS[algorithm])
             return found
     except FileProblem as problem:
-        raise InputError(f"{base}: {problem}") from problem
+        raise FileProblem(problem.rule, str(base / problem.path), problem.found, problem.expected) from problem
 
 
 def relative_to(path: Path, ignored: Iterable[Path]) -> list[str]:
@@ -48,6 +47,7 @@ def relative_to(path: Path, ignored: Iterable[Path]) -> list[str]:
 
 def statement_of(path: Path, ignored: Iterable[Path] = ()) -> FilesStatement:
     """What a signature over this folder (or file) covers. Raises InputError, also for a folder without files."""
+    _check_that_it_exists(path)
     names = [*IGNORED_ALWAYS, *relative_to(path, ignored)]
     digests = digests_of(path, names)
     if not digests:
@@ -57,14 +57,22 @@ def statement_of(path: Path, ignored: Iterable[Path] = ()) -> FilesStatement:
 
 def compare(
     statement: FilesStatement, path: Path, ignored: Iterable[Path] = (), *, extra_allowed: bool = False
-) -> None:
-    """Whether the folder holds exactly the signed files. Raises SignatureError, naming the first that differs.
+) -> tuple[str, ...]:
+    """Whether the folder holds exactly the signed files; returns the signed files that `ignored` left out.
 
-    extra_allowed: files that nothing signed are left alone.
+    What is signed is compared, also where the statement, or the list of what is never signed, would leave it out.
+    extra_allowed: files that nothing signed are left alone. Raises SignatureError, naming the first that differs, or a
+    link; InputError for no such path.
     """
-    names = [*IGNORED_ALWAYS, *statement.ignored, *relative_to(path, ignored)]
-    found = digests_of(path, names, statement.algorithm)
-    signed = {name: digest for name, digest in statement.digests.items() if not _is_ignored(name, set(names))}
+    _check_that_it_exists(path)
+    given = relative_to(path, ignored)
+    signed = {name: digest for name, digest in statement.digests.items() if not _is_ignored(name, set(given))}
+    covered = {above for name in signed for above in _and_above(name)}
+    unsigned = {posixpath.normpath(name) for name in (*IGNORED_ALWAYS, *statement.ignored)} - covered
+    try:
+        found = digests_of(path, [*unsigned, *given], statement.algorithm)
+    except InputError as problem:
+        raise SignatureError(str(problem)) from problem
     if not signed:
         raise SignatureError("every signed file is ignored: nothing was verified")
     if missing := sorted(signed.keys() - found.keys()):
@@ -75,11 +83,22 @@ def compare(
         raise SignatureError(
             f"{extra[0]}: the file is not signed{_more(extra)}: remove it, or pass --ignore-unsigned-files"
         )
+    return tuple(sorted(statement.digests.keys() - signed.keys()))
+
+
+def _check_that_it_exists(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: file not found, expected a folder or a file: check the path")
 
 
 def _is_ignored(name: str, skipped: set[str]) -> bool:
+    return any(above in skipped for above in _and_above(name))
+
+
+def _and_above(name: str) -> Iterator[str]:
+    """The name, and those of the folders above it."""
     parts = name.split("/")
-    return any("/".join(parts[:end]) in skipped for end in range(1, len(parts) + 1))
+    return ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
 
 
 def _more(names: Sequence[str]) -> str:

@@ -40,17 +40,22 @@ class LoadedKey:
     warnings: tuple[str, ...] = ()
 
 
-def read_pem(path: Path) -> bytes:
-    """The bytes of a PEM file. Raises InputError for no such file, WorldError where it cannot be read."""
+def read_pem(path: Path, expected: str = "a PEM file") -> bytes:
+    """The bytes of a small file. Raises InputError for no such file, WorldError where it cannot be read.
+
+    expected: what the file should be, for people.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(KEY_MAX_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise InputError(f"{path}: file not found, expected a PEM file: check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: found a folder, expected {expected}: check the path") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: file not found, expected {expected}: check the path") from None
     except OSError as error:
         raise WorldError(f"{path}: it cannot be read: {error.strerror}: check its owner and mode") from error
     if len(data) > KEY_MAX_BYTES:
-        raise InputError(f"{path}: found more than {KEY_MAX_BYTES} bytes, expected a PEM file: check the path")
+        raise InputError(f"{path}: found more than {KEY_MAX_BYTES} bytes, expected {expected}: check the path")
     return data
 
 
@@ -65,7 +70,7 @@ def load_private_key(path: Path, password: Callable[[], bytes | None]) -> Loaded
             key = load_pem_private_key(data, None)
         except TypeError:  # it is encrypted
             secret = password()
-            if secret is None:
+            if not secret:
                 raise InputError(
                     f"{path}: the private key is protected by a password: give --password-file FILE"
                 ) from None

@@ -6,7 +6,7 @@ Nothing here changes what an entry's verdict covers: a signature is over the ent
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -94,8 +94,10 @@ def verify_path(
 ) -> Verified:
     """Raises SignatureError with the reason where the folder is not what a trusted signer signed."""
     verified = verify_bundle(read_file(bundle), trusted.load())
-    compare(FilesStatement.from_bytes(verified.payload), path, [bundle, *ignored], extra_allowed=extra_allowed)
-    return verified
+    statement = FilesStatement.from_bytes(verified.payload)
+    left_out = compare(statement, path, [bundle, *ignored], extra_allowed=extra_allowed)
+    words = (f"{name}: it is signed, and --ignore-path leaves it out" for name in left_out)
+    return replace(verified, unchecked=(*verified.unchecked, *words))
 
 
 def read_file(bundle: Path) -> bytes:
@@ -104,4 +106,4 @@ def read_file(bundle: Path) -> bytes:
         with Folder(bundle.parent) as folder:
             return folder.read(bundle.name, BUNDLE_MAX_BYTES)
     except FileProblem as problem:
-        raise InputError(f"{bundle}: {problem}") from problem
+        raise FileProblem(problem.rule, str(bundle), problem.found, problem.expected) from problem

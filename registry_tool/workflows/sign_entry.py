@@ -110,12 +110,22 @@ def refuse_older(path: Path, version: int) -> None:
 
 
 def _statement(view: VerifiedEntry, registry: Path) -> FilesStatement:
+    refuse_unpinned(view, registry)
     entry = view.entry
-    folder = posixpath.dirname(entry.manifest) if entry.manifest else ""
-    digests = dict(digests_of(view))
-    if folder and (unpinned := sorted(set(_files(registry, folder)) - digests.keys())):
-        raise RejectedError(f"{folder}/{unpinned[0]}: no entry pins the file, so it is not signed: remove it")
-    return FilesStatement(posixpath.basename(folder) or entry.id, digests)
+    return FilesStatement(posixpath.basename(_folder(entry)) or entry.id, dict(digests_of(view)))
+
+
+def refuse_unpinned(view: VerifiedEntry, registry: Path) -> None:
+    """Raises RejectedError for a file in the entry's folder that the entry does not pin: no signature covers it."""
+    if folder := _folder(view.entry):
+        pinned = {name for name, _ in digests_of(view)}
+        if unpinned := sorted(set(_files(registry, folder)) - pinned):
+            raise RejectedError(f"{folder}/{unpinned[0]}: no entry pins the file, so it is not signed: remove it")
+
+
+def _folder(entry: Entry) -> str:
+    """What a signature over the entry covers, relative to the registry; empty for an entry without a manifest."""
+    return posixpath.dirname(entry.manifest) if entry.manifest else ""
 
 
 def _files(registry: Path, folder: str) -> Iterator[str]:
@@ -145,12 +155,14 @@ def verify_signatures(
 ) -> EntrySignatures:
     """Who signed an entry whose digests hold. trust: None takes the signers that the entry's policy names.
 
-    Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold.
+    Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold, or a file
+    beside the signed ones is pinned by nothing.
     """
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
     with opened(loaded, plugins, entry_id) as view:
         trust = trust or trusted_by(view, loaded.registry, at)
+        refuse_unpinned(view, loaded.folder)
         bundles, findings = read_signatures(view)
     return EntrySignatures(entry, tuple(bundles), verify_all(bundles, trust), tuple(findings))
 

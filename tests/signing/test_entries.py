@@ -246,12 +246,19 @@ def test_a_private_key_stays_outside(registry: Program, production: Sandbox) -> 
 
 
 def test_an_unpinned_file_is_not_signed(registry: Program, production: Sandbox, ci: KeyPair) -> None:
-    """What no entry pins, a strict verifier of the folder would refuse."""
+    """What no entry pins, a strict verifier of the folder would refuse: so do `sign` and `verify-signature`."""
+    sign(registry, production, ci)
+    verify = ("verify-signature", "tiny", "--public-key", ci.public, "--registry", production.path)
+    assert registry(*verify).code == 0
     run = production.folder / "tiny" / production.entry["sha256"][:12]
-    (run / "notes.txt").write_text("x")
-    ran = registry("sign", "tiny", "--key", ci.private, "--registry", production.path)
-    assert (ran.code, ran.out) == (1, "")
-    assert "notes.txt: no entry pins the file" in ran.err
+    for name in ("notes.txt", ".hidden", "evidence/more.json"):
+        (run / name).write_text("x")
+        for command in (("sign", "tiny", "--key", ci.private, "--registry", production.path), verify):
+            ran = registry(*command)
+            assert (ran.code, ran.out) == (1, "")
+            assert f"{name}: no entry pins the file" in ran.err
+        (run / name).unlink()
+    assert registry(*verify).code == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--path", "x"), ("--bundle", "x"), ("tiny", "--path", "x", "--bundle", "y")])

@@ -20,9 +20,13 @@ from registry_tool.signing.keys import PublicKey, check_public_key, read_pem
 
 # What cryptography raises for parts of a certificate that are none, or that it does not know.
 MALFORMED = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
-)  # fmt: skip
+)
 MAX_CHAIN = 16  # certificates in a bundle
 
 

@@ -46,9 +46,13 @@ def by_key(folder: Path, algorithm: str = "p384") -> Signer:
 
 
 def by_certificate(
-    folder: Path, *, root: tuple[int, int] = NEAR, middle: tuple[int, int] = NEAR, leaf: tuple[int, int] = NEAR,
+    folder: Path,
+    *,
+    root: tuple[int, int] = NEAR,
+    middle: tuple[int, int] = NEAR,
+    leaf: tuple[int, int] = NEAR,
     use: Use | None = None,
-) -> Signer:  # fmt: skip
+) -> Signer:
     """A chain of three, valid on these days."""
     folder.mkdir(exist_ok=True)
     top = issue(folder, "root", use=AUTHORITY, days=root, algorithm="p384")
@@ -120,11 +124,13 @@ ROUND_TRIPS: dict[str, tuple[Files, list[str]]] = {
         {".git/HEAD": b"h", ".gitignore": b"i", ".gitattributes": b"a", ".github/x": b"x", "model.bin": b"m"},
         ["model.bin"],
     ),
-    "git below": ({"subdir/.gitignore": b"i", "subdir/.git/HEAD": b"h", "m": b"m"},
-                  ["m", "subdir/.git/HEAD", "subdir/.gitignore"]),
+    "git below": (
+        {"subdir/.gitignore": b"i", "subdir/.git/HEAD": b"h", "m": b"m"},
+        ["m", "subdir/.git/HEAD", "subdir/.gitignore"],
+    ),
     "special characters": ({"a b (1)/c+d & e's.bin": b"x"}, ["a b (1)/c+d & e's.bin"]),
     "unicode": ({"模型.bin": b"x", "größe/ü": b"y"}, ["größe/ü", "模型.bin"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)

@@ -28,6 +28,7 @@ NAMED_UNPINNED = FindingRule(
     example='"scaler": "scaler.pkl"',
     severity=Severity.WARNING,
 )
+SCHEMA = "/$schema"  # it is for editors: nothing of the model depends on what lies there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def named_files(view: VerifiedEntry) -> Iterator[NamedFile]:
         (InFile(view.document_file, view.entry.id), manifest, dirname(view.document_file)),
     ):
         for at, text in _texts(value, ""):
-            if FILE_NAME.match(text) and len(found) < MAX_NAMES:
+            if at != SCHEMA and FILE_NAME.match(text) and len(found) < MAX_NAMES:
                 paths = dict.fromkeys(normpath(path) for path in (join(folder, text), text))
                 found.append(NamedFile(place, at, text, tuple(paths)))
     yield from found

@@ -60,6 +60,12 @@ class EnvironmentDifference:
     decides: str | None
 
 
+def _then_and_now(difference: ValueChange | EnvironmentDifference) -> dict[str, Json]:
+    """Its JSON, in which the old and the new value have the names of the first release."""
+    names = {"old": "then", "new": "now"}
+    return {names.get(name, name): value for name, value in asdict(difference).items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Reproduced:
     """What training again showed. files: path -> whether the bytes are the same; the manifest without environment.
@@ -88,9 +94,9 @@ class Reproduced:
             "made_with": dict(self.made_with),
             "outcome": str(self.outcome),
             "files": dict(self.files),
-            "changes": [asdict(change) for change in self.changes],
+            "changes": [_then_and_now(change) for change in self.changes],
             "added": list(self.added),
-            "environment": [asdict(one) for one in self.environment],
+            "environment": [_then_and_now(one) for one in self.environment],
             "agreements": [{**asdict(one), "holds": one.holds} for one in self.agreements],
             "warnings": list(self.warnings),
         }

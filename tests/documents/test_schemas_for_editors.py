@@ -164,7 +164,7 @@ def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tm
         where = document.parent / json.loads(document.read_bytes())["$schema"]
         assert where.resolve() == (smoke.folder / "schemas" / f"{name}.schema.json").resolve()
     strict = registry("validate", smoke.path, "--strict")
-    assert (strict.code, strict.out.count("\n")) == (0, 1)
+    assert (strict.code, strict.out.count("\n")) == (0, 1), strict.out
     old = tmp_path / "registry.json"
     old.write_text('{"schema_version": 1, "models": []}')
     ran = registry("schema", "-o", tmp_path / "schemas", "--registry", old)

@@ -73,7 +73,7 @@ def test_a_failing_encode_is_named_and_the_rest_is_written(registry: Program, vi
     call = [*BUILD, videos / "bars.y4m", "--encoders", "libx264", "--crf", "20,40", "--cache", tmp_path / "k"]
     ran = registry(*call, tmp_path / "notes.mp4", "--ffmpeg", broken, "-o", output)
     assert ran.code == 1
-    assert "failed: cell bars.libx264.40: Error: out of ink" in ran.err
+    assert "failed: encode bars.libx264.40: Error: out of ink" in ran.err
     assert "failed: source notes: " in ran.err
     assert "2 failed (notes, bars.libx264.40)" in ran.err
     assert pq.read_metadata(output).num_rows == FRAMES

@@ -157,7 +157,7 @@ OPTIONS: list[tuple[tuple[str, ...], str]] = [
     (("--features", "adm3"), "adm3"),
     (("--condition", "crf"), "crf"),
     (("--condition", "log3:crf"), "log3"),
-    (("--vocabulary", "3"), "--vocabulary"),
+    (("--vocabulary", "4"), "--vocabulary"),
     (("--seeds", "one,two"), "--seeds"),
     (("--seeds", "0"), "--seeds"),
     (("--seeds", "0,0"), "--seeds"),

@@ -115,7 +115,7 @@ def _remove_empty(folder: Path, path: Path) -> None:
 def byte_changes(folder: Path, rng: random.Random, each: int, skip: str = "registry.json") -> Iterator[Mutation]:
     """In every file but the registry's: `each` single bytes changed, cuts, additions, and the file gone."""
     for path, data in tree(folder).items():
-        if path == skip or path == ".gitignore":
+        if path == skip or path in (".gitignore", ".gitattributes"):
             continue
         by = pinners(folder, path)
         for _ in range(each):
@@ -411,5 +411,8 @@ def unproven(what: str, at: Place) -> bool:
 
 
 def unproven_words(what: str, at: Place) -> bool:
-    """A summary's name for its corpus; a verdict's list of plugins, and a stricter policy than the registry's."""
-    return at[:1] in (("corpus",), ("plugins",), ("policy",))
+    """A summary's name for its corpus; a verdict's list of plugins, and a stricter policy than the registry's.
+
+    A verdict's metrics_version too, which says what may not be missing: its metrics are all recomputed.
+    """
+    return at[:1] in (("corpus",), ("plugins",), ("policy",), ("metrics_version",))

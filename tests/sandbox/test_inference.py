@@ -16,8 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from registry_tool.errors import PluginError
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxError
+from registry_tool.plugins.inspection import Inspection
 from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import Folder
 from registry_tool.testing.bench import Bench
+from registry_tool.workflows.opening import usable, verified
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +112,7 @@ def test_an_entry_runs_its_pinned_files(thumb: Bench) -> None:
         assert view.run(path, rows(4))["score"].shape[0] == 4
         with pytest.raises(KeyError, match="nothing in entry"):
             view.run("other.onnx", rows(4))
-        view.prober = None
+    with Folder(thumb.path.parent) as folder:
+        view = verified(Inspection(usable(thumb.path), thumb.plugins, folder), thumb.id)
         with pytest.raises(PluginError, match=f"--level {Level.QUICK}"):
             view.run(path, rows(4))

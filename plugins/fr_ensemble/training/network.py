@@ -66,7 +66,9 @@ def main() -> None:
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as arrays:
         parts = [arrays[field.name] for field in fields(Weights)]  # (M, ...) each
         scores = np.stack([predict(Weights(*member), arrays["x"]) for member in zip(*parts, strict=True)])
-    np.save(sys.stdout.buffer, scores, allow_pickle=False)
+    stream = io.BytesIO()  # numpy asks a real file for its position, which a pipe has none of
+    np.save(stream, scores, allow_pickle=False)
+    sys.stdout.buffer.write(stream.getvalue())
 
 
 if __name__ == "__main__":

@@ -310,7 +310,11 @@ def test_a_killed_runs_leftovers_are_cleaned_up(smoke: Sandbox) -> None:
 def test_the_trained_ensemble_is_pinned_whole(smoke: Sandbox) -> None:
     """Registry, manifest, members, fused graph and evidence are one chain: every file is named and hashed."""
     manifest = smoke.manifest
-    names = {"tiny.onnx", "evidence/oof.npz", *(f"tiny_seed{s}.onnx" for s in range(3))}
+    names = {
+        "tiny.onnx",
+        *(f"evidence/{name}.npz" for name in ("fingerprints", "inputs", "oof")),
+        *(f"tiny_seed{s}.onnx" for s in range(3)),
+    }
     names |= {f"evidence/loso_seed{seed}.json" for seed in range(3)}
     pinned = {manifest["fused"]["onnx"]: manifest["fused"]["sha256"]}
     pinned |= {member["onnx"]: member["sha256"] for member in manifest["members"]}

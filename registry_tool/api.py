@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.policy import signatures_missing
-from registry_tool.checks.signatures import policy_signers
+from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
@@ -102,8 +101,7 @@ class Registry:
             if wrong := [item for item in found if item.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {self.path}`", wrong)
             policy = inspection.policy(view.entry.kind)
-            signatures = policy_signers(view, policy) if not view.entry.smoke else None
-            if signatures and (lacking := [*signatures_missing(policy, signatures.signers), *signatures.problems]):
+            if not view.entry.smoke and (lacking := signatures_lacking(view, policy)):
                 raise RejectedError(f"{entry_id}: {'; '.join(lacking)}: sign it with `registry sign {entry_id}`")
             predictor = self._plugins.load(view)
             if predictor is None:

@@ -226,6 +226,12 @@ def policy_signers(view: VerifiedEntry, policy: Policy) -> Signatures:
     return replace(found, problems=(*found.problems, *map(str, findings), *wrong))
 
 
+def signatures_lacking(view: VerifiedEntry, policy: Policy) -> list[str]:
+    """What an entry lacks of the signatures that its policy asks for; [] where it has them or none are asked for."""
+    found = policy_signers(view, policy)
+    return [*signatures_missing(policy, found.signers), *found.problems]
+
+
 def cover(statement: FilesStatement, view: VerifiedEntry) -> None:
     """Whether a statement lists exactly the files that the entry pins. Raises SignatureError, naming one."""
     pinned = dict(digests_of(view, statement.algorithm))

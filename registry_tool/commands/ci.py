@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, find, plugins_of, registry_option, show
+from registry_tool.commands.shared import add_summary, find, level_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode, RegistryError
 from registry_tool.report import reporters
 
@@ -23,13 +23,7 @@ KNOWN_FILE = Path("known-findings.json")
 @click.command()
 @click.option("--base", metavar="REF", help="The revision to compare with.  [default: what GitHub or GitLab names]")
 @click.option("--require-base", is_flag=True, help="Without a base: exit 2, since promotions were not judged.")
-@click.option(
-    "--level",
-    type=click.Choice(["quick", "full"]),
-    default="full",
-    show_default=True,
-    help="quick: documents and digests alone; full: graph content, probe rows and evidence too.",
-)
+@level_option()
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--known-findings", "known", type=click.Path(path_type=Path), metavar="FILE", help="Do not count these.")
 @click.option(
@@ -133,13 +127,7 @@ def known_findings() -> None:
     show_default=True,
     help="The list; the one there is replaced.",
 )
-@click.option(
-    "--level",
-    type=click.Choice(["quick", "full"]),
-    default="full",
-    show_default=True,
-    help="As in the job that reads the list.",
-)
+@level_option("As in the job that reads the list.")
 @registry_option
 @click.pass_context
 def write(ctx: click.Context, output: Path, level: str, registry: str | None) -> None:

@@ -15,6 +15,7 @@ from registry_tool.commands.shared import (
     emit,
     find,
     format_option,
+    level_option,
     plugins_of,
     registry_option,
     show,
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("registries", metavar="[REGISTRY]...", nargs=-1)
-@click.option(
-    "--level",
-    type=click.Choice(["quick", "full"]),
-    default="full",
-    show_default=True,
-    help="quick: documents and digests alone; full: graph content, probe rows and evidence too.",
-)
+@level_option()
 @format_option("validations")
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")

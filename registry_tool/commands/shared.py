@@ -78,6 +78,13 @@ registry_option = click.option(
 )
 
 
+def level_option(
+    help: str = "quick: documents and digests alone; full: graph content, probe rows and evidence too.",
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--level`: how much of an entry is looked at."""
+    return click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True, help=help)
+
+
 def format_option(result: str = "answers") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--format`, with the formats that show a result, and what each is for."""
     choices = reporters.choices(result)

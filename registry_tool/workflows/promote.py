@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.policy import signatures_missing
 from registry_tool.checks.promotion import is_random, refuse_itself
-from registry_tool.checks.signatures import policy_signers
+from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.store import Loaded
@@ -91,8 +90,7 @@ def _flip_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | Non
     if not reason:
         raise InputError(f"{entry.id}: the policy of kind {entry.kind!r} is manual, expected --reason TEXT")
     checked_text("--reason", reason, 512)
-    signatures = policy_signers(view, policy)
-    if lacking := [*signatures_missing(policy, signatures.signers), *signatures.problems]:
+    if lacking := signatures_lacking(view, policy):
         raise RejectedError(f"{entry.id}: {'; '.join(lacking)}: sign it with `registry sign {entry.id} --key PEM`")
     flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
     try:

@@ -133,7 +133,7 @@ class Oof:
 
 
 def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatenate[Oof, P], R]:
-    """Keep the results of a function of predictions for as long as these live, so that whoever asks again has them.
+    """Keep the results of a function of predictions for as long as these live, so that they are computed once.
 
     Of shared predictions alone, whose arrays are read-only (see entry.py): others may be changed between two calls.
     """

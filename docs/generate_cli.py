@@ -26,7 +26,9 @@ INTRO = """\
 # The command line
 
 Generated from the program: `python docs/generate_cli.py`. `registry COMMAND --help` says the same. Every command has
-`-h` and `--help`; `registry --version` prints the version. `python -m registry_tool` is the same program.
+`-h` and `--help`, and `-q`: no progress and no notes; findings, warnings and errors stay. `registry -V` prints the
+version. `python -m registry_tool` is the same program. `eval "$(_REGISTRY_COMPLETE=bash_source registry)"` turns on
+completion of commands, ids, finding codes and kinds (`zsh_source`, `fish_source` for other shells).
 
 | exit code | means |
 | --- | --- |
@@ -77,7 +79,7 @@ def _section(context: click.Context) -> Iterator[str]:
     options = [
         p
         for p in command.get_params(context)
-        if isinstance(p, click.Option) and not p.hidden and "--help" not in p.opts
+        if isinstance(p, click.Option) and not p.hidden and not {"--help", "--quiet"} & {*p.opts}
     ]
     if options:
         rows = ([f"`{cell(_names(option))}`", cell(_describe(option))] for option in options)

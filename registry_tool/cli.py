@@ -13,7 +13,7 @@ import click
 
 from registry_tool.commands import attest, audit, ci, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
-from registry_tool.commands.shared import plugins_of
+from registry_tool.commands.shared import plugins_of, quiet_option, quietable
 from registry_tool.errors import ExitCode, PluginError, RegistryError, environment_error
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 from registry_tool.values import visible
@@ -41,12 +41,12 @@ class Main(click.Group):
             name = command.name or ""
             if name in self.commands or name in commands:
                 raise PluginError(f"plugin {plugin.name}: the command {name!r} is taken: repair or uninstall it")
-            commands[name] = command
+            commands[name] = quietable(command)
         return commands
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, package_name="registry-tool", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", package_name="registry-tool", message="%(prog)s %(version)s")
 def cli() -> None:
     """Govern a model registry kept in git: validate it, train, gate and flip models on evidence.
 
@@ -72,7 +72,8 @@ for _command in (
     *(audit.migrate, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),
 ):
-    cli.add_command(_command)
+    cli.add_command(quietable(_command))
+cli.params.append(quiet_option())
 
 
 def main() -> None:

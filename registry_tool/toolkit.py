@@ -39,15 +39,28 @@ from registry_tool.values import visible as visible
 
 # ---- progress ---------------------------------------------------------------------------------------------------
 
+QUIET_KEY = "registry_tool.quiet"  # where a click context keeps what -q asked for
 CLEAR_LINE = "\r\x1b[2K"
 LINE_UP = "\x1b[1A"
 
 
+def is_quiet() -> bool:
+    """Whether the command that runs was given -q: no progress, and no notes about the work."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(QUIET_KEY, False) is True
+
+
+def note(line: str) -> None:
+    """A note about the work on stderr, such as what was made or what comes next; none with -q. A warning is no note."""
+    if not is_quiet():
+        click.echo(line, err=True)
+
+
 class ProgressBar:
-    """A `Progress` that draws one bar, with the time left, on a terminal's stderr; silent in a pipe."""
+    """A `Progress` that draws one bar, with the time left, on a terminal's stderr; silent in a pipe and with -q."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and not is_quiet()
         self._work = ""
         self._bar: Any = None  # click gives its bar's type no public name
 

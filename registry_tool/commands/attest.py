@@ -9,7 +9,16 @@ from typing import Any
 
 import click
 
-from registry_tool.commands.shared import deliver, emit, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import (
+    deliver,
+    emit,
+    entry_argument,
+    find,
+    format_option,
+    plugins_of,
+    registry_option,
+    show,
+)
 from registry_tool.commands.trust import (
     given_trust,
     need_cryptography,
@@ -25,7 +34,7 @@ URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}\Z")
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option("--verifier", metavar="URI", help="Who verifies, as the attestation names it.  [default: this gate]")
 @signer_options
 @registry_option
@@ -56,7 +65,7 @@ def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry:
 
 
 @click.command("verify-attestation")
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @trust_options
 @registry_option
 @format_option()
@@ -84,7 +93,7 @@ def verify_attestation(ctx: click.Context, /, entry_id: str, registry: str | Non
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option(
     "--format",
     "form",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option
+from registry_tool.commands.shared import emit, entry_argument, find, format_option, plugins_of, registry_option
 from registry_tool.errors import ExitCode
+from registry_tool.toolkit import note
 
 
 @click.command()
@@ -47,7 +48,7 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
 
 
 @click.command()
-@click.argument("entry_id", metavar="[ID]", required=False)
+@entry_argument(required=False)
 @click.option("--as-of", "day", metavar="DATE", help="What was production on that day (its end, UTC) or at that time.")
 @registry_option
 @format_option()
@@ -83,7 +84,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option(
     "--corpus",
     type=click.Path(path_type=Path),
@@ -138,6 +139,6 @@ def reproduce(
         click.echo(f"warning: {warning}", err=True)
     emit(form, done.to_dict, lambda: audit.reproduction(done))
     if stores:
-        click.echo(f"{entry_id}: the result is kept in {store_result(path, done)}", err=True)
+        note(f"{entry_id}: the result is kept in {store_result(path, done)}")
     good = {Outcome.IDENTICAL} if exact else {Outcome.IDENTICAL, Outcome.WITHIN_TOLERANCE}
     ctx.exit(ExitCode.OK if done.outcome in good else ExitCode.REJECTED)

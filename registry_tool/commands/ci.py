@@ -13,6 +13,7 @@ import click
 from registry_tool.commands.shared import add_summary, find, level_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode, RegistryError
 from registry_tool.report import reporters
+from registry_tool.toolkit import note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.ci import CiRun
@@ -152,7 +153,7 @@ def write(ctx: click.Context, output: Path, level: str, registry: str | None) ->
     with toolkit.progress_bar() as progress:
         found = validate(find(registry), plugins, Level(level), progress)
     count = known_workflow.write(output, found)
-    click.echo(f"{output}: {count} known findings", err=True)
+    note(f"{output}: {count} known findings")
     refused = [item for item in found.findings if not known_workflow.listable(item)]
     if refused:
         click.echo(f"{len(refused)} about promotion cannot be listed, and fail a job: repair them", err=True)

@@ -13,7 +13,9 @@ import click
 
 from registry_tool.commands.shared import (
     add_summary,
+    complete_kinds,
     emit,
+    entry_argument,
     find,
     format_option,
     incumbent_of,
@@ -24,13 +26,14 @@ from registry_tool.commands.shared import (
 )
 from registry_tool.errors import ExitCode
 from registry_tool.report import reporters
+from registry_tool.toolkit import note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.gate import Judgement
 
 
 @click.command()
-@click.argument("entry_id", metavar="[ID]", required=False)
+@entry_argument(required=False)
 @click.option(
     "--base", metavar="REF", help="Judge every entry that turned production, or changed there, since a git revision."
 )
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Compare --evidence with this corpus.")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
-@click.option("--kind", help="The kind of --evidence without an ID.")
+@click.option("--kind", help="The kind of --evidence without an ID.", shell_complete=complete_kinds)
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
 @registry_option
@@ -154,7 +157,7 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option("--demote", is_flag=True, help="production -> smoke; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="The reason; it is stored in the entry.")
 @registry_option
@@ -192,4 +195,4 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
         click.echo(f"{entry_id}: not flipped", err=True)
         ctx.exit(ExitCode.REJECTED)
     ending = f", verdict in {done.verdict_path}" if done.verdict_path else f": {reason}"
-    click.echo(f"{entry_id}: production{ending}", err=True)
+    note(f"{entry_id}: production{ending}")

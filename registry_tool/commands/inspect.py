@@ -11,8 +11,11 @@ import click
 
 from registry_tool.commands.shared import (
     add_summary,
+    complete_codes,
+    complete_schemas,
     deliver,
     emit,
+    entry_argument,
     find,
     format_option,
     level_option,
@@ -24,6 +27,7 @@ from registry_tool.commands.shared import (
 from registry_tool.commands.trust import given_trust, trust_options
 from registry_tool.errors import ExitCode, InputError
 from registry_tool.report import reporters
+from registry_tool.toolkit import note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.validate import Validation
@@ -35,7 +39,11 @@ if TYPE_CHECKING:
 @format_option("validations")
 @click.option("-o", "--output", metavar="FILE", help="Write it there, and the findings as text to standard error.")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
-@click.option("--changed", is_flag=True, help="The arguments are changed files: check the registries that hold them.")
+@click.option(
+    "--changed",
+    is_flag=True,
+    help="The arguments are changed files: check the registries that hold them. Without any: what git sees changed.",
+)
 @click.option(
     "--changed-since",
     metavar="REF",
@@ -107,8 +115,9 @@ def validate(
 
 def _deliver(results: Sequence[Validation], form: str, output: str | None, *, strict: bool) -> None:
     from registry_tool.report import text
+    from registry_tool.toolkit import is_quiet
 
-    lines: Iterable[str] = (line for result in results for line in text.validation(result))
+    lines: Iterable[str] = (line for result in results for line in text.validation(result, counted=not is_quiet()))
     if output is not None:
         lines = list(lines)
         for line in lines if output != "-" else ():
@@ -141,7 +150,7 @@ def init(folder: Path) -> None:
 
     path = folder if folder.suffix == ".json" else folder / "registry.json"
     initialise.init(path)
-    click.echo(f"made {path}", err=True)
+    note(f"made {path}")
 
 
 @click.command("list")
@@ -168,7 +177,7 @@ def list_(registry: str | None, form: str) -> None:
 
 
 @click.command("show")
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @registry_option
 @format_option()
 @click.pass_context
@@ -194,7 +203,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
 @registry_option
 @click.pass_context
@@ -220,7 +229,7 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
 @registry_option
 @click.pass_context
@@ -244,7 +253,7 @@ def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str
 
 
 @click.command()
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=complete_codes)
 @format_option("rules")
 @click.pass_context
 def rule(ctx: click.Context, code: str | None, form: str) -> None:
@@ -295,7 +304,7 @@ def plugins(ctx: click.Context, form: str) -> None:
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=complete_schemas)
 @click.option(
     "-o",
     "--output",
@@ -341,7 +350,7 @@ def schema(ctx: click.Context, kind: str | None, output: Path | None, registry: 
         for name, document in found.items():
             write_atomic(output / f"{name}.schema.json", f"{machine.render(document)}\n".encode())
         schema_path = name_schema(path, output)
-        click.echo(f"{len(found)} schemas in {output}; {path}: $schema is {schema_path}", err=True)
+        note(f"{len(found)} schemas in {output}; {path}: $schema is {schema_path}")
 
 
 @click.command()
@@ -361,4 +370,4 @@ def prune(registry: str | None, dry_run: bool) -> None:
     removed = housekeeping_workflow.prune(find(registry), dry_run=dry_run)
     for path in removed:
         show(path)
-    click.echo(f"{len(removed)} folder(s) {'would be ' if dry_run else ''}removed", err=True)
+    note(f"{len(removed)} folder(s) {'would be ' if dry_run else ''}removed")

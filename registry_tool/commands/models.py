@@ -14,18 +14,20 @@ import click
 from registry_tool.commands.shared import (
     draw,
     emit,
+    entry_argument,
     find,
     format_option,
     incumbent_of,
     incumbent_options,
     plugins_of,
+    quiet_option,
     registry_option,
     show,
 )
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column
 from registry_tool.rows.cells import Table
-from registry_tool.toolkit import FORMATS, Text, plot_option
+from registry_tool.toolkit import FORMATS, Text, note, plot_option
 from registry_tool.values import Json, visible
 
 FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
@@ -48,7 +50,7 @@ class TrainGroup(click.Group):
             name,
             callback=_train,
             short_help=kind.summary,
-            params=[*TRAIN_OPTIONS, *kind.options],
+            params=[*TRAIN_OPTIONS, *kind.options, quiet_option()],
             help=f"""Train an entry of kind {name} ({kind.summary}) and register it with smoke: true.
 
             \b
@@ -109,20 +111,18 @@ def _train(
     for warning in done.trained.warnings:
         click.echo(f"warning: {warning}", err=True)
     if done.created_registry:
-        click.echo(f"made {path}", err=True)
+        note(f"made {path}")
     for name, value in (
         *done.trained.summary,
         ("registered", f"{entry_id} (smoke) in {path}"),
         ("artefacts", done.folder),
     ):
         show(f"{name}: {value}")
-    click.echo(
-        f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped", err=True
-    )
+    note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows it has not seen.")
 @click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
@@ -190,7 +190,7 @@ def _levels(text: str) -> Sequence[float]:
 
 
 @click.command()
-@click.argument("entry_id", metavar="ID")
+@entry_argument()
 @click.option(
     "--corpus", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Rows; a target is not needed."
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from registry_tool.commands.shared import plugins_of, show
+from registry_tool.toolkit import note
 
 
 @click.group()
@@ -44,4 +45,4 @@ def new(ctx: click.Context, name: str, output: Path | None) -> None:
 
     folder, made = scaffold.new_plugin(name, output, plugins_of(ctx))
     show(f"made {folder}: kind {name}" if made else f"{folder}: is there already, and nothing was changed")
-    click.echo("next: " + "; ".join(scaffold.next_steps(folder, name)), err=True)
+    note("next: " + "; ".join(scaffold.next_steps(folder, name)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from registry_tool.errors import RegistryError
 from registry_tool.report import reporters
+from registry_tool.toolkit import QUIET_KEY
 
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView, Figure
@@ -70,12 +72,90 @@ def find(registry: str | None) -> Path:
     return store.find(registry, os.environ, Path.cwd())
 
 
+# ---- what a shell offers on TAB; it has no place for an error -----------------------------------------------------
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def entry_argument(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The argument `entry_id`, an id of the registry."""
+    metavar = "ID" if required else "[ID]"
+    return click.argument("entry_id", metavar=metavar, required=required, shell_complete=complete_ids)
+
+
+def _completing(names: Callable[[click.Context], Iterable[str]]) -> Complete:
+    """Those names that begin as the word does; none where they cannot be read: a shell has no place for an error."""
+
+    def complete(ctx: click.Context, _: click.Parameter, word: str) -> list[str]:
+        with suppress(RegistryError, OSError):
+            return sorted(name for name in names(ctx) if name.startswith(word))
+        return []
+
+    return complete
+
+
+def _ids(ctx: click.Context) -> Iterable[str]:
+    from registry_tool.documents import store
+
+    loaded = store.load(store.find(ctx.params.get("registry"), os.environ, Path.cwd()))
+    return [entry.id for entry in loaded.registry.entries] if isinstance(loaded, store.Loaded) else ()
+
+
+def _codes(ctx: click.Context) -> Iterable[str]:
+    from registry_tool.workflows import explain
+
+    return [rule.code for group in explain.declared(plugins_of(ctx)) for rule in group.rules]
+
+
+def _kinds(ctx: click.Context) -> Iterable[str]:
+
+    return plugins_of(ctx).kinds
+
+
+def _schemas(ctx: click.Context) -> Iterable[str]:
+    from registry_tool import schemas
+
+    return {*schemas.names(), *(name for name, kind in plugins_of(ctx).kinds.items() if kind.schema is not None)}
+
+
+complete_ids, complete_codes = _completing(_ids), _completing(_codes)
+complete_kinds, complete_schemas = _completing(_kinds), _completing(_schemas)
+
+
+# ---- options -----------------------------------------------------------------------------------------------------
+
 registry_option = click.option(
     "--registry",
     metavar="PATH",
     default=None,
     help="The registry.json (or its folder). Default: REGISTRY_JSON, else one here or in a parent folder.",
 )
+
+
+def _set_quiet(ctx: click.Context, _: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        ctx.meta[QUIET_KEY] = True  # of the whole run: a group's holds for its commands
+
+
+def quiet_option() -> click.Option:
+    """`-q`, which the program and each of its commands have."""
+    return click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_set_quiet,
+        help="No progress and no notes; findings, warnings and errors stay.",
+    )
+
+
+def quietable(command: click.Command) -> click.Command:
+    """The command, or all of a group, with `-q`."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            quietable(inner)
+    elif not any("-q" in parameter.opts for parameter in command.params):
+        command.params.append(quiet_option())
+    return command
 
 
 def level_option(
@@ -121,7 +201,8 @@ def incumbent_options(help: str) -> Callable[[Callable[..., Any]], Callable[...,
     """`--incumbent ID`, and its older name, which help no longer shows; see `incumbent_of`."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        return click.option("--incumbent", metavar="ID", help=help)(click.option("--against", hidden=True)(command))
+        shown = click.option("--incumbent", metavar="ID", help=help, shell_complete=complete_ids)
+        return shown(click.option("--against", hidden=True)(command))
 
     return add
 

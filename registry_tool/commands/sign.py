@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from registry_tool.commands.shared import emit, find, format_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import emit, entry_argument, find, format_option, plugins_of, registry_option, show
 from registry_tool.commands.trust import (
     PATH,
     given_trust,
@@ -24,7 +24,7 @@ SUBJECT_HINT = "name what to {}: the ID of an entry, or --path DIR with --bundle
 
 
 @click.command()
-@click.argument("entry_id", metavar="[ID]", required=False)
+@entry_argument(required=False)
 @click.option("--path", type=PATH, metavar="DIR", help="Sign a folder or a file instead of an entry.")
 @click.option("--bundle", type=PATH, metavar="FILE", help="Where the signature of --path goes.")
 @click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder of --path to leave out.")
@@ -76,7 +76,7 @@ def sign(
 
 
 @click.command("verify-signature")
-@click.argument("entry_id", metavar="[ID]", required=False)
+@entry_argument(required=False)
 @click.option("--path", type=PATH, metavar="DIR", help="The signed folder or file, instead of an entry.")
 @click.option("--bundle", type=PATH, metavar="FILE", help="The signature of --path.")
 @click.option("--ignore-path", type=PATH, metavar="P", multiple=True, help="A file or folder of --path to leave out.")

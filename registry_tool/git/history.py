@@ -15,7 +15,7 @@ from pathlib import Path
 
 from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError
-from registry_tool.git.repository import FETCH_HINT, Blob, blobs, git, is_shallow, path_in_repository
+from registry_tool.git.repository import FETCH_HINT, Blob, blobs, git, is_shallow, path_in_repository, words
 from registry_tool.values import EMPTY, Json
 
 LOG_FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%cn <%ce>%x00%G?%x00%GS%x00%s"
@@ -155,7 +155,9 @@ def _steps(path: Path) -> list[Step]:
         raise InputError(f"{path}: no such folder, expected a registry in a git repository: check the path")
     inside = git(folder, "rev-parse", "--is-inside-work-tree")
     if inside.returncode != 0 or inside.stdout.strip() != b"true":
-        raise InputError(f"{path}: it lies in no git repository, which alone remembers: run it in a clone")
+        why = words(inside.stderr)
+        reason = "" if not why or "not a git repository" in why else f" that git reads: it says {why!r}"
+        raise InputError(f"{path}: found no git repository{reason}, expected one with its history: run it in a clone")
     if git(folder, "rev-parse", "--verify", "--quiet", "HEAD").returncode != 0:
         raise InputError(f"{path}: its repository has no commit yet, so there is no history: commit it first")
     name = path_in_repository(path)

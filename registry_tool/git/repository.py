@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -31,6 +32,7 @@ REDIRECTING_VARIABLES = (
     "GIT_GRAFT_FILE",
     "GIT_SHALLOW_FILE",
 )
+OBJECT_PATTERN = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")  # an object's id in full
 # Modes of a git tree; how those of regular files begin.
 LINK_MODE, SUBMODULE_MODE, REGULAR_MODE = "120000", "160000", "100"
 
@@ -86,7 +88,7 @@ def locate(registry: Path, option: Option = BASE) -> RepositoryPath:
     _refuse_links(registry, absolute.parent, tops[1] if len(tops) > 1 else top)
     answer = git(top, "rev-parse", "--show-toplevel")
     if answer.returncode != 0:
-        raise InputError(f"{visible(str(top))}: git says {_words(answer.stderr)!r}, expected a repository it can read")
+        raise InputError(f"{visible(str(top))}: git says {words(answer.stderr)!r}, expected a repository it can read")
     if os.path.realpath(_line(answer.stdout)) != os.path.realpath(top):
         raise InputError(
             f"{visible(str(top))}: git takes it for a part of {visible(_line(answer.stdout))}: repair its .git"
@@ -187,7 +189,10 @@ class Lines:
 
 
 class Blob:
-    """An object's bytes by any name git knows, from one `git cat-file --batch` process; None where there is none."""
+    """An object's bytes by any name git knows, from one `git cat-file --batch` process; None where there is none.
+
+    Raises WorldError where there is one that this clone lacks: a partial clone whose remote does not give it, say.
+    """
 
     def __init__(self, ask: IO[bytes], answer: IO[bytes]) -> None:
         self._ask, self._answer = ask, answer
@@ -195,9 +200,17 @@ class Blob:
     def __call__(self, name: str) -> bytes | None:
         if "\n" in name:
             return None
-        self._ask.write(name.encode(errors="surrogateescape") + b"\n")
-        self._ask.flush()
-        header = self._answer.readline().split()
+        try:
+            self._ask.write(name.encode(errors="surrogateescape") + b"\n")
+            self._ask.flush()
+            header = self._answer.readline().split()
+        except BrokenPipeError:
+            header = []
+        if not header or (header[-1] == b"missing" and OBJECT_PATTERN.fullmatch(name)):
+            raise WorldError(
+                f"git: this clone lacks the object {visible(name)}, and its remote does not give it: "
+                "connect it and fetch again, or make a clone without --filter"
+            )
         if len(header) != 3 or header[1] not in (b"blob", b"tree", b"commit", b"tag"):
             return None  # missing, ambiguous
         data = self._answer.read(int(header[2]) + 1)[:-1]
@@ -216,7 +229,11 @@ def blobs(folder: Path) -> Iterator[Blob]:
     with process:
         if process.stdin is None or process.stdout is None:
             raise WorldError("git: found no pipes to it, expected two: run it again")
-        yield Blob(process.stdin, process.stdout)
+        try:
+            yield Blob(process.stdin, process.stdout)
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # it ended early, which was said
+                process.stdin.close()
 
 
 def path_in_repository(registry: Path) -> str:
@@ -242,6 +259,14 @@ def git(folder: Path, *arguments: str, redirected: bool = False) -> subprocess.C
         raise WorldError(f"git: does not run ({error.strerror}): install git") from error
 
 
+def changed(folder: Path) -> list[str]:
+    """The files below a folder that are not as HEAD has them: staged, changed, new or gone; [] outside a repository."""
+    listed = git(folder, "ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard", redirected=True)
+    staged = git(folder, "diff", "--cached", "--name-only", "--no-renames", "--relative", "-z", redirected=True)
+    outputs = [answer.stdout.decode(errors="replace") for answer in (listed, staged) if answer.returncode == 0]
+    return sorted({name for output in outputs for name in output.split("\0")[:-1]})
+
+
 def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
     """The files below a folder whose deletion is staged, or was made between two revisions; [] outside a repository."""
     arguments = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
@@ -263,5 +288,5 @@ def _line(stdout: bytes) -> str:
     return os.fsdecode(stdout).removesuffix("\n")
 
 
-def _words(stderr: bytes) -> str:
+def words(stderr: bytes) -> str:
     return " ".join(stderr.decode(errors="replace").split())[:200]

@@ -34,9 +34,11 @@ def finding(item: Finding) -> str:
     return f"{severity}[{item.code}] {visible(entry + str(item))}"
 
 
-def validation(result: Validation) -> Iterator[str]:
-    """One line a finding, then one line that counts them and says what was not looked at."""
+def validation(result: Validation, *, counted: bool = True) -> Iterator[str]:
+    """One line a finding; counted: then one line that counts them and says what was not looked at."""
     yield from (finding(item) for item in result.findings)
+    if not counted:
+        return
     entries = result.entries
     counts = [(result.count(s), s) for s in Severity]
     words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "valid"

@@ -76,14 +76,15 @@ def validate(
 def touched(files: Iterable[str], root: Path, environment: Mapping[str, str]) -> list[Path]:
     """The registries that hold a changed file, each once: the nearest registry.json in or above the file's folder.
 
-    files: relative to `root`, which is as far up as it looks. What git says was deleted counts too: pre-commit names
-    no deleted file, and its environment says of which range of revisions it speaks.
+    files: relative to `root`, which is as far up as it looks; without any, those that the working tree changes. What
+    git says was deleted counts too: pre-commit names no deleted file, and its environment says of which range of
+    revisions it speaks.
     """
-    from registry_tool.git.repository import deleted  # loads subprocess, which validate alone does without
+    from registry_tool.git.repository import changed, deleted  # loads subprocess, which validate alone does without
 
     revisions = environment.get("PRE_COMMIT_FROM_REF"), environment.get("PRE_COMMIT_TO_REF")
     found = set()
-    for file in (*files, *deleted(root, *revisions)):
+    for file in (*(tuple(files) or changed(root)), *deleted(root, *revisions)):
         path = (root / file).absolute()
         folders = [folder for folder in path.parents if folder.is_relative_to(root)]
         found |= set([f / "registry.json" for f in folders if (f / "registry.json").is_file()][:1])

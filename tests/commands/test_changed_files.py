@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import Program, program
+from command_line import Program, Ran, program
 from places import EXAMPLES
 from sandbox import Sandbox
 
@@ -58,3 +58,20 @@ def test_changed_files_outside_a_repository(smoke: Sandbox) -> None:
     """Without git there are no deletions to ask for; the files named still count."""
     ran = program("validate", "--changed", "--level", "quick", "model/tiny", cwd=smoke.folder.parent)
     assert "1 entry: valid" in ran.stdout
+
+
+def test_without_files_the_working_tree_says_what_changed(
+    repository: Path, smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that git sees changed, new, staged or gone are the changed ones; nothing changed checks nothing."""
+    monkeypatch.delenv("PRE_COMMIT_TO_REF", raising=False)
+    assert registry("validate", "--changed") == Ran(0, "", "")
+    (repository / "broken" / "notes.txt").write_text("new\n")
+    ran = registry("validate", "--changed")
+    assert (ran.code, "broken/registry.json" in ran.out, "model/registry.json" in ran.out) == (1, True, False)
+    git("add", "broken/notes.txt")
+    assert registry("validate", "--changed").code == 1
+    git("commit", "-q", "-m", "notes")
+    assert registry("validate", "--changed").code == 0
+    (repository / "broken" / "m.onnx").unlink()
+    assert "file-missing" in registry("validate", "--changed").out

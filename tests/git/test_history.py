@@ -171,6 +171,27 @@ def test_what_cannot_be_told_is_one_line(
     assert (ran.code, "install git" in ran.err) == (3, True)
 
 
+def test_a_repository_that_git_refuses_is_told_in_git_s_words(
+    past: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where git reports dubious ownership, the message repeats that."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    ran = registry("history", "tiny", "--registry", past.path)
+    assert (ran.code, "dubious ownership" in ran.err) == (2, True)
+
+
+def test_a_partial_clone_names_the_object_that_it_lacks(past: Sandbox, tmp_path: Path, registry: Program) -> None:
+    """An old registry that the clone lacks and cannot fetch is an environment error, never an empty registry."""
+    git(past.folder, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{past.folder}", "partial")
+    partial = tmp_path / "partial" / "registry.json"
+    assert history(past.path, "tiny").events == history(partial, "tiny").events
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", f"file://{past.folder}", "cut-off")
+    git(tmp_path / "cut-off", "remote", "set-url", "origin", str(tmp_path / "gone"))
+    ran = registry("history", "tiny", "--registry", tmp_path / "cut-off" / "registry.json")
+    assert (ran.code, "this clone lacks the object" in ran.err) == (3, True)
+
+
 def test_authors_committers_and_commit_signatures_are_apart(
     past: Sandbox, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

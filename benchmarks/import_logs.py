@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fr_ensemble.corpus.imports.fields import fields_of_pattern
-from fr_ensemble.corpus.imports.identity import Wanted
+from fr_ensemble.corpus.imports.identity import LogChoice
 from fr_ensemble.corpus.imports.logs import import_logs
 
 FRAMES = 680
@@ -66,7 +66,10 @@ def main() -> None:
         fields = fields_of_pattern(logs, "{src}_{encoder}_{crf}_{take}.json")
         output = folder / "corpus.parquet"
         times = [
-            (seconds(lambda: load_all(logs)), seconds(lambda: import_logs(fields, output, Wanted(model="vmaf_v0.6.1"))))
+            (
+                seconds(lambda: load_all(logs)),
+                seconds(lambda: import_logs(fields, output, LogChoice(model="vmaf_v0.6.1"))),
+            )
             for _ in range(REPEATS)
         ]
     alone, whole = map(min, zip(*times, strict=True))

@@ -25,7 +25,7 @@ from registry_tool.values import Entry
 from registry_tool.values import Verdict as Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import validate as validate_workflow
-from registry_tool.workflows.opening import usable, verified
+from registry_tool.workflows.loading import usable, verified
 from registry_tool.workflows.predict import cannot_predict
 from registry_tool.workflows.validate import Validation as Validation
 

@@ -351,7 +351,7 @@ class Predictor(Protocol):
     """
 
     def columns(self, found: Sequence[str], place: str) -> Columns:
-        """What it reads of rows that have these columns. where: what messages call the rows, such as a file's name.
+        """What it reads of rows that have these columns. place: what messages call the rows, such as a file's name.
 
         Raises InputError for a column that is missing.
         """

@@ -310,9 +310,9 @@ def _is_shallow(data: bytes) -> bool:
     Without one, quotes part what is inside strings from what is not, and leaving out two that stand together changes
     no side. What is left of well-nested brackets after MAX_DEPTH rounds of taking out pairs is deeper than that.
     """
-    opened = data.count(b"[") + data.count(b"{")
-    if opened <= MAX_DEPTH or opened + data.count(b",") >= MAX_VALUES:
-        return opened + data.count(b",") < MAX_VALUES
+    containers = data.count(b"[") + data.count(b"{")
+    if containers <= MAX_DEPTH or containers + data.count(b",") >= MAX_VALUES:
+        return containers + data.count(b",") < MAX_VALUES
     marks = data.translate(None, _NO_MARKS).replace(b'""', b"")
     for _ in range(MAX_DEPTH if b'"' not in marks else 0):
         if not marks:

@@ -28,7 +28,7 @@ from registry_tool.errors import InputError, PluginError, RegistryError, Rejecte
 from registry_tool.hookspec import Batch, hookimpl
 from registry_tool.plugins.manager import Plugins
 from registry_tool.toolkit import Columns, RowBatch
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 from registry_tool.workflows.promote import demote
 
 NAMES = ("encoder", *FEATURES)

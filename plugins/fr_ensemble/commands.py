@@ -122,12 +122,12 @@ def import_(
     """
     from fr_ensemble.corpus.imports.fields import Fields, fields_of_pattern, fields_of_table, find_logs
     from fr_ensemble.corpus.imports.fields import constants as fields_of_constants
-    from fr_ensemble.corpus.imports.identity import Wanted
+    from fr_ensemble.corpus.imports.identity import LogChoice
     from fr_ensemble.corpus.imports.logs import import_logs
 
     if meta is None and pattern is None and len({"src", "encoder"} & {text.split("=")[0] for text in constants}) < 2:
         raise InputError("source and encoder of the logs are not known: give --pattern, --meta or --set")
-    renamed = {name: here for name, here in ((source_column, "src"), (encoder_column, "encoder")) if name is not None}
+    renamed = {name: field for name, field in ((source_column, "src"), (encoder_column, "encoder")) if name is not None}
     if renamed and meta is None:
         raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
@@ -143,7 +143,7 @@ def import_(
         if unused:
             _warn(f"{meta}: {unused} rows name no log that was given")
     with progress_bar() as progress:
-        done = import_logs(fields, output, Wanted(score, model), progress)
+        done = import_logs(fields, output, LogChoice(score, model), progress)
     _tell_import(done, output)
 
 

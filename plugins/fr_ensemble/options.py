@@ -135,7 +135,7 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
-    from fr_ensemble.evidence.recorded import Wanted
+    from fr_ensemble.evidence.recorded import EvidenceContents
     from fr_ensemble.hooks.train import SHIPPED, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
@@ -169,8 +169,8 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
-    wanted = Wanted(options["evidence_inputs"])
-    settings = {"interval": options["interval"], "execution": execution, "wanted": wanted}
+    contents = EvidenceContents(options["evidence_inputs"])
+    settings = {"interval": options["interval"], "execution": execution, "contents": contents}
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import click
 import registry_tool.schemas as schemas
 
+from fr_ensemble.artifacts.paths import KIND
 from fr_ensemble.options import OPTIONS, described, entry_fields, job_of
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding
@@ -27,7 +28,6 @@ from registry_tool.hookspec import (
 )
 from registry_tool.values import Evidence, Policy, Rule
 
-KIND = "fr_ensemble"
 ORIGINAL_GATE = (Rule("mean_plcc", ">=", 0.95), Rule("plcc_spread", "<=", 0.005), Rule("min_seed_plcc", ">=", 0.95))
 ENOUGH_EVIDENCE = (Rule("n_seeds", ">=", 5), Rule("n_folds", ">=", 8), Rule("min_fold_rows", ">=", 8))
 DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", ">=", 0.90)))

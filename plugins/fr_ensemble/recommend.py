@@ -20,7 +20,7 @@ from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.evidence.intervals import Calibration, Intervals
 from fr_ensemble.evidence.methods import LOWER_SIDE
-from fr_ensemble.hooks.opening import intervals_of
+from fr_ensemble.hooks.loaded import intervals_of
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
@@ -221,19 +221,19 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         best = max(group["encodes"], key=lambda encode: encode["lower"])
         shown = next((e for e in group["encodes"] if e["clip"] == group["recommended"]), best)
         setting = " ".join(f"{name}={_plain(value)}" for name, value in shown["setting"].items()) or "-"
-        figures = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['lower']:.2f}"]
+        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['lower']:.2f}"]
         answer = group["recommended"] or f"none of {len(group['encodes'])}; the best:"
-        rows.append([group["src"], shown["encoder"], answer, *figures])
+        rows.append([group["src"], shown["encoder"], answer, *cells])
     header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound"]
     bound = document["bound"]
-    said = [
+    text = [
         f"mean {target['name']} of a clip at least {target['at_least']:g}, at {confidence * 100:g} % "
         f"({bound['rule']}; guarantee: {bound['guarantee']})",
         *text_table([header, *rows]),
     ]
     if bound["q"] is None:
-        said.append(f"no bound at {confidence * 100:g} %: too few sources to calibrate on; ask for less")
-    return said
+        text.append(f"no bound at {confidence * 100:g} %: too few sources to calibrate on; ask for less")
+    return text
 
 
 def _plain(value: Any) -> str:
@@ -249,9 +249,9 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
 def title(document: Mapping[str, Any]) -> str:
     """Of its picture."""
     more = len({group["src"] for group in document["groups"]}) - MAX_CHART_SOURCES
-    what = f"mu down to the {document['confidence'] * 100:g} % lower bound"
+    shading = f"mu down to the {document['confidence'] * 100:g} % lower bound"
     left_out = f"; {more} more sources are not shown" if more > 0 else ""
-    return f"{document['entry']} on {document['corpus']}: {what}{left_out}"
+    return f"{document['entry']} on {document['corpus']}: {shading}{left_out}"
 
 
 def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str, Any]]) -> Figure:

@@ -164,7 +164,7 @@ def list_(registry: str | None, form: str) -> None:
       registry list --format json | jq -r '.[].id'
     """
     from registry_tool.toolkit import text_table
-    from registry_tool.workflows.opening import usable
+    from registry_tool.workflows.loading import usable
 
     loaded = usable(find(registry))
     entries = loaded.registry.entries
@@ -189,11 +189,11 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
       registry show my_model --format json
     """
     from registry_tool.report import text
-    from registry_tool.workflows.opening import find_entry, opened, usable
+    from registry_tool.workflows.loading import find_entry, usable, verified_entry
 
     loaded = usable(find(registry))
     entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins_of(ctx), entry_id) as view:
+    with verified_entry(loaded, plugins_of(ctx), entry_id) as view:
         files = {name: artifact.sha256 for name, artifact in view.artifacts.items()}
     policy = loaded.registry.policies.get(entry.kind)
     document = {**entry.to_dict(), "files": files, "policy": policy.to_dict() if policy else None}
@@ -217,11 +217,11 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
     from registry_tool.report.card import card as render
     from registry_tool.values import Policy
     from registry_tool.workflows.gate import gate
-    from registry_tool.workflows.opening import find_entry, opened, usable
+    from registry_tool.workflows.loading import find_entry, usable, verified_entry
 
     loaded, plugins = usable(find(registry)), plugins_of(ctx)
     entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry_id) as view:
+    with verified_entry(loaded, plugins, entry_id) as view:
         manifest = view.manifest or {}
     policy = loaded.registry.policies.get(entry.kind, Policy())
     judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None

@@ -42,10 +42,10 @@ class Context:
     @contextmanager
     def open(self, entry_id: str, registry: str | None = None) -> Iterator[EntryView]:
         """An entry with verified bytes, for the commands of plugins: see `hookspec.Host`."""
-        from registry_tool.workflows.opening import opened, usable
+        from registry_tool.workflows.loading import usable, verified_entry
 
         loaded = usable(find(registry))
-        with opened(loaded, self.plugins, entry_id) as view:
+        with verified_entry(loaded, self.plugins, entry_id) as view:
             yield view
 
     def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:

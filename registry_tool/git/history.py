@@ -53,7 +53,7 @@ class Who:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RegistryCommit:
     """One commit that changed the registry: `old` and `new` are the file's blobs, all zeros where there is none."""
 
     commit: str
@@ -148,7 +148,7 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _steps(path: Path) -> list[Step]:
+def _steps(path: Path) -> list[RegistryCommit]:
     """The commits of HEAD's first-parent line that changed the file, oldest first; renames of the file are followed."""
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -164,7 +164,7 @@ def _steps(path: Path) -> list[Step]:
     return _log(folder, "--first-parent", "-m", "--follow", "HEAD", "--", f":(top,literal){name}")
 
 
-def _log(folder: Path, *arguments: str) -> list[Step]:
+def _log(folder: Path, *arguments: str) -> list[RegistryCommit]:
     log = git(folder, "-c", "core.quotePath=off", "log", "--raw", "--no-abbrev", "-M", LOG_FORMAT, *arguments)
     if log.returncode != 0:
         raise InputError(f"git log: {' '.join(log.stderr.decode(errors='replace').split())[:300]}: check the clone")
@@ -178,7 +178,9 @@ def _log(folder: Path, *arguments: str) -> list[Step]:
                 old, new = fields.split(" ")[2:4]
                 committed = datetime.fromisoformat(date)
                 who = Who(author, committer, status, signer or None)
-                steps.append(Step(commit, tuple(parents.split()), committed, who, subject, old, new, tuple(paths)))
+                steps.append(
+                    RegistryCommit(commit, tuple(parents.split()), committed, who, subject, old, new, tuple(paths))
+                )
     return steps[::-1]
 
 
@@ -201,7 +203,7 @@ class _Rows:
         return self._known[name]
 
 
-def _event(step: Step, old: Row | None, new: Row | None, entry_id: str, folder: Path, rows: _Rows) -> Event:
+def _event(step: RegistryCommit, old: Row | None, new: Row | None, entry_id: str, folder: Path, rows: _Rows) -> Event:
     source = step
     if len(step.parents) > 1:  # the commit that the merge brought in; the newest that made the entry what it is
         inside = f"{step.parents[0]}..{step.commit}"
@@ -225,8 +227,8 @@ def _action(old: Row | None, new: Row | None) -> str:
     if old.get("sha256") != new.get("sha256"):
         return "trained again" if smoke else "other bytes in production"
     if signed := _pins(new, old) - _pins(old, new):
-        beside = {name for name, _, _ in signed}
-        return "signed" if "signatures" in beside else "attested" if "attestations" in beside else "reproduced"
+        fields = {name for name, _, _ in signed}
+        return "signed" if "signatures" in fields else "attested" if "attestations" in fields else "reproduced"
     return "edited"
 
 
@@ -260,7 +262,7 @@ def _pinned(row: Row | None) -> Iterator[tuple[str, str, str]]:
                 yield name, str(pin.get("bundle", pin.get("path"))), str(pin.get("sha256"))
 
 
-def _added(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, bytes | None]]:
+def _added(step: RegistryCommit, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, bytes | None]]:
     """The signatures and attestations that the entry pins since this commit, with their bytes there."""
     known = set(_pinned(old))
     for name, path, digest in _pinned(new):
@@ -269,7 +271,7 @@ def _added(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator
             yield path, data if data is not None and sha256_of(data) == digest else None
 
 
-def _details(step: Step, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, Json]]:
+def _details(step: RegistryCommit, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, Json]]:
     yield "sha256", (new or old or EMPTY).get("sha256")
     if old and new:
         yield "fields", sorted(key for key in {*old, *new} if old.get(key) != new.get(key))

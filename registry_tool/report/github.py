@@ -17,7 +17,7 @@ from registry_tool.values import visible
 from registry_tool.workflows.ci import NO_BASE, CiRun
 from registry_tool.workflows.compare_with_base import Comparison
 from registry_tool.workflows.gate import Judgement
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 from registry_tool.workflows.validate import Validation
 
 ANNOTATION_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}

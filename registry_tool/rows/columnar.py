@@ -253,9 +253,7 @@ def _is_flat(block: Block) -> bool:
     starts = np.concatenate([[0], ends[:-1] + 1])
     ends = ends - (found[np.maximum(ends - 1, 0)] == RETURN)
     starts, ends = starts[ends > starts], ends[ends > starts]  # without blank lines
-    opened, closed = (np.flatnonzero(found == brace) for brace in b"{}")
+    first, last = (np.flatnonzero(found == brace) for brace in b"{}")
     return (
-        bool((ends - starts <= LINE_LIMIT).all())
-        and np.array_equal(opened, starts)
-        and np.array_equal(closed, ends - 1)
+        bool((ends - starts <= LINE_LIMIT).all()) and np.array_equal(first, starts) and np.array_equal(last, ends - 1)
     )

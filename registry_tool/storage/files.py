@@ -324,7 +324,7 @@ class Folder(AbstractContextManager["Folder"]):
         """
         *parents, name = check_path(path, reserved=True).split("/")
         try:
-            with _descended(self._folder, parents) as folder, _opened(name, _READ, folder) as file:
+            with _descended(self._folder, parents) as folder, _descriptor(name, _READ, folder) as file:
                 before = os.fstat(file)
                 _check_kind(path, before.st_mode)
                 with os.fdopen(os.dup(file), "rb") as stream:
@@ -421,7 +421,7 @@ def _refuse(path: str, error: OSError) -> NoReturn:
 
 
 @contextmanager
-def _opened(path: str | Path, flags: int = _FOLDER, folder: int | None = None) -> Iterator[int]:
+def _descriptor(path: str | Path, flags: int = _FOLDER, folder: int | None = None) -> Iterator[int]:
     descriptor = disk.open(path, flags, 0o644, dir_fd=folder)
     try:
         yield descriptor
@@ -462,7 +462,7 @@ def atomic_file(path: Path, *, root: Path | None = None) -> Iterator[IO[bytes]]:
     """
     *parents, name = [path.name] if root is None else check_path(path.relative_to(root).as_posix()).split("/")
     temporary = STAGING_PREFIX + os.urandom(8).hex()
-    with writing(path), _opened(root or path.parent) as top, _descended(top, parents, create=True) as folder:
+    with writing(path), _descriptor(root or path.parent) as top, _descended(top, parents, create=True) as folder:
         old = None
         with suppress(FileNotFoundError):
             old = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -491,7 +491,7 @@ def publish_folder(root: Path, target: str, files: Mapping[str, bytes]) -> None:
     """
     *parents, name = check_path(target).split("/")
     staging = STAGING_PREFIX + os.urandom(8).hex()
-    with writing(root / target), _opened(root) as top, Folder(root) as folder:
+    with writing(root / target), _descriptor(root) as top, Folder(root) as folder:
         if folder.exists(target):
             if not _holds(folder, target, files):
                 raise RejectedError(f"{root / target}: it exists and holds other files: restore it or move it away")
@@ -545,7 +545,7 @@ class _Stream(io.RawIOBase):
 @contextmanager
 def _new_file(name: str, folder: int, like: os.stat_result | None = None) -> Iterator[_Stream]:
     """A new file with mode and owner of another one; fsynced at the end."""
-    with _opened(name, _NEW, folder) as file:
+    with _descriptor(name, _NEW, folder) as file:
         if like is not None:
             with suppress(PermissionError):  # only root may give files away
                 os.fchown(file, like.st_uid, like.st_gid)

@@ -20,10 +20,10 @@ from registry_tool.hookspec import Level, TrainRequest
 from registry_tool.plugins.manager import ENTRY_POINT_GROUP, Plugins
 from registry_tool.values import Json, Verdict
 from registry_tool.workflows import gate as gate_workflow
-from registry_tool.workflows import opening as opening_workflow
+from registry_tool.workflows import loading as loading_workflow
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
@@ -136,7 +136,7 @@ class Bench:
     def view(self) -> Iterator[VerifiedEntry]:
         """What a hook is given. Raises RejectedError where a document or a digest does not hold."""
         loaded = usable(self.path)
-        with opening_workflow.opened(loaded, self.plugins, self.id) as view:
+        with loading_workflow.verified_entry(loaded, self.plugins, self.id) as view:
             yield view
 
     def pinned(self) -> list[str]:

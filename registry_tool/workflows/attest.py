@@ -25,7 +25,7 @@ from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER_ID, Verific
 from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.values import EMPTY, Entry
-from registry_tool.workflows.opening import inspected, opened, refuse_without_verdict, usable, verified
+from registry_tool.workflows.loading import inspected, refuse_without_verdict, usable, verified, verified_entry
 from registry_tool.workflows.sign import Signer, make_attestation
 from registry_tool.workflows.sign_entry import is_by, refuse_inside, refuse_older, trusted_by
 
@@ -112,7 +112,7 @@ def verify_attestations(path: Path, plugins: Plugins, entry_id: str, trust: Trus
     Raises InputError where nothing is trusted, RejectedError where a digest of the entry does not hold.
     """
     loaded = usable(path)
-    with opened(loaded, plugins, entry_id) as view:
+    with verified_entry(loaded, plugins, entry_id) as view:
         trust = trust or trusted_by(view, loaded.registry, at)
         found, findings = read_attestations(view)
     signatures = verify_all([one.pinned for one in found], trust)

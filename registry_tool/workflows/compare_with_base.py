@@ -23,7 +23,7 @@ from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
-from registry_tool.workflows.opening import inspected, usable
+from registry_tool.workflows.loading import inspected, usable
 
 POLICY_CHANGED = "its policy changed"
 # Of a file that changed under an unchanged document; or file-...

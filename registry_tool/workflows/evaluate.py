@@ -9,7 +9,7 @@ from registry_tool.checks.promotion import compares, find_incumbent, refuse_itse
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EvaluateRequest, Evaluation
 from registry_tool.plugins.manager import Plugins
-from registry_tool.workflows.opening import inspected, usable, verified
+from registry_tool.workflows.loading import inspected, usable, verified
 
 
 def evaluate(

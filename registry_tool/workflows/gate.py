@@ -24,7 +24,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Entry, Evidence, Registry, Verdict
-from registry_tool.workflows.opening import inspected, usable, verified
+from registry_tool.workflows.loading import inspected, usable, verified
 
 EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
 EVIDENCE_MAX_FILES = 1000

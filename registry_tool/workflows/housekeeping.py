@@ -15,7 +15,7 @@ from registry_tool.storage.files import (
 )
 from registry_tool.storage.lock import locked
 from registry_tool.storage.staging import remove_whole
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 
 
 def name_schema(path: Path, folder: Path) -> str:

@@ -29,7 +29,7 @@ from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, Entry, Registry
 from registry_tool.workflows.initialise import prepare
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 
 RESOLUTIONS = {  # code of a finding on the old registry -> what the migration does about it
     "onnx-external-weak": "its sha256 is pinned now",

@@ -19,7 +19,7 @@ from registry_tool.hookspec import Figure
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import EMPTY, Artifact, Entry, Json, Policy
 from registry_tool.workflows.gate import Judgement, judge_entry
-from registry_tool.workflows.opening import inspected, usable, verified
+from registry_tool.workflows.loading import inspected, usable, verified
 
 
 @dataclass(frozen=True, slots=True)

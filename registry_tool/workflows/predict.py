@@ -10,7 +10,7 @@ from registry_tool.hookspec import Batch, EntryView, Predictor, PredictRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.rows.reading import read_rows
 from registry_tool.tables import BATCH_ROWS
-from registry_tool.workflows.opening import inspected, usable, verified
+from registry_tool.workflows.loading import inspected, usable, verified
 
 
 def predict(path: Path, plugins: Plugins, entry_id: str, corpus: Path, levels: Sequence[float]) -> Iterator[Batch]:

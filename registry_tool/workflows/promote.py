@@ -20,7 +20,7 @@ from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry, checked_text
 from registry_tool.workflows.gate import Judgement, judge_entry
-from registry_tool.workflows.opening import find_entry, inspected, save_sound, usable, verified
+from registry_tool.workflows.loading import find_entry, inspected, save_sound, usable, verified
 
 
 @dataclass(frozen=True, slots=True)

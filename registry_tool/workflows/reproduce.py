@@ -24,7 +24,7 @@ from registry_tool.storage.staging import NewFolder
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import EMPTY, Json
-from registry_tool.workflows.opening import find_entry, inspected, refuse_without_verdict, usable, verified
+from registry_tool.workflows.loading import find_entry, inspected, refuse_without_verdict, usable, verified
 from registry_tool.workflows.train import with_digests
 
 ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared

@@ -31,7 +31,7 @@ from registry_tool.signing.statement import FilesStatement
 from registry_tool.storage.files import Folder, write_atomic
 from registry_tool.storage.lock import locked
 from registry_tool.values import Entry, Json, Policy, Registry
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.loading import find_entry, usable, verified_entry
 from registry_tool.workflows.sign import Signer, make_bundle
 
 
@@ -74,7 +74,7 @@ def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> S
         loaded = usable(path)
         refuse_older(path, loaded.registry.schema_version)
         entry = find_entry(loaded, entry_id)
-        with opened(loaded, plugins, entry_id) as view:
+        with verified_entry(loaded, plugins, entry_id) as view:
             statement = _statement(view, loaded.folder)
             bundles, _ = read_signatures(view)
         data, made = make_bundle(statement.to_bytes(), signer)
@@ -160,7 +160,7 @@ def verify_signatures(
     """
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
-    with opened(loaded, plugins, entry_id) as view:
+    with verified_entry(loaded, plugins, entry_id) as view:
         trust = trust or trusted_by(view, loaded.registry, at)
         refuse_unpinned(view, loaded.folder)
         bundles, findings = read_signatures(view)

@@ -18,7 +18,7 @@ from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
 from registry_tool.values import ENTRY_ID, Entry, Json, Registry
 from registry_tool.workflows.initialise import prepare
-from registry_tool.workflows.opening import inspected, refuse_duplicate, save_sound, usable
+from registry_tool.workflows.loading import inspected, refuse_duplicate, save_sound, usable
 
 
 @dataclass(frozen=True, slots=True)

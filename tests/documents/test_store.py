@@ -17,7 +17,7 @@ from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, WorldError
 from registry_tool.storage.files import FILE_UNREADABLE, FileProblem, Folder
 from registry_tool.values import Entry, Policy, Registry
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows.loading import usable
 
 ENTRY: dict[str, Any] = {"id": "a", "kind": "fr", "onnx": "a.onnx", "sha256": "0" * 64, "smoke": True}
 V2: dict[str, Any] = {"schema_version": 2, "policies": {}, "models": [ENTRY]}

@@ -118,7 +118,7 @@ class Injector:
 
     def probing(self) -> ExitStack:
         stack = ExitStack()
-        for room in ("checks.registry", "workflows.migrate", "workflows.opening"):
+        for room in ("checks.registry", "workflows.migrate", "workflows.loading"):
             stack.enter_context(patch(f"registry_tool.{room}.Prober", lambda: nullcontext(self.prober)))
         return stack
 

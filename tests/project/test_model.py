@@ -10,7 +10,7 @@ from places import ROOT
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Registry
 from registry_tool.workflows.gate import gate
-from registry_tool.workflows.opening import opened, usable
+from registry_tool.workflows.loading import usable, verified_entry
 from registry_tool.workflows.validate import validate
 
 REGISTRY = ROOT / "model" / "registry.json"
@@ -50,7 +50,7 @@ def test_production_was_trained_on_the_shipped_corpus(plugins: Plugins, registry
 
     (entry,) = (entry for entry in registry.entries if entry.is_production)
     corpus = read_corpus(SHIPPED, ColumnSpec())
-    with opened(usable(REGISTRY), plugins, entry.id) as view:
+    with verified_entry(usable(REGISTRY), plugins, entry.id) as view:
         assert view.manifest is not None
         assert view.manifest["corpus"]["sha256"] == corpus.sha256
         assert view.manifest["corpus"]["rows_sha256"] == corpus.rows_sha256

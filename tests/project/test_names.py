@@ -1,4 +1,4 @@
-"""Tests of the names: a variable of the core is a noun, and a class has one meaning."""
+"""Tests of the names: a variable is a noun, a figure is a `Figure`, and a class or a constant has one meaning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import ROOT
+from sources import PACKAGES, tree_of
 
-CORE = Path(__file__).parents[2] / "registry_tool"
 # Adverbs, pronouns and verbs, which say nothing of what a variable holds; and words of an older dialect.
 REFUSED = frozenset(
     [
@@ -31,34 +32,81 @@ REFUSED = frozenset(
         "holes",
         "mended",
         "dossier",
+        "most",
+        "least",
+        "opened",
+        "everything",
+        "loose",
+        "workshop",
     ]
 )
-PUBLIC = "api.py"  # what programs use; its `Registry` and `Model` are the domain's own words
-MODULES = sorted(path for path in CORE.rglob("*.py") if "template" not in path.parts)
+FILES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py") if "template" not in path.parts)
+PATHS = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in FILES]
+PUBLIC = PACKAGES["registry_tool"] / "api.py"  # what programs use, in the domain's own words
 
 
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of all that a module names itself: variables, arguments, fields, functions, classes."""
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
-                yield node.lineno, name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.alias(asname=str(name)):
+                yield getattr(node, "lineno", 0), name
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield node.lineno, name
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(CORE))) for path in MODULES])
+def refused(tree: ast.AST) -> Iterator[str]:
+    yield from (f"line {line}: {name}" for line, name in names(tree) if name.strip("_").casefold() in REFUSED)
+
+
+def figures_that_are_none(tree: ast.AST) -> Iterator[str]:
+    """What is called figures and has no type with `Figure` in it, nor is the flag that asks for them."""
+    declared = [node.target for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    for node in ast.walk(tree):
+        match node:
+            case ast.arg(arg="figures", annotation=kind) | ast.FunctionDef(name="figures", returns=kind):
+                pass
+            case ast.AnnAssign(target=ast.Name(id="figures"), annotation=kind):
+                pass
+            case ast.Name(id="figures", ctx=ast.Store()) if node not in declared:
+                kind = None
+            case _:
+                continue
+        if kind is None or not ("Figure" in (words := ast.unparse(kind)) or words in ("bool", "Sequence[Shown]")):
+            yield f"line {node.lineno}: figures"
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_name_is_no_adverb_and_no_pronoun(path: Path) -> None:
-    """A reader of one line learns what the variable holds."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert [(line, name) for line, name in names(tree) if name.strip("_").casefold() in REFUSED] == []
+    """A reader of one line learns what the variable holds, and `figures` are figures."""
+    assert list(refused(tree_of(path))) == []
+    assert list(figures_that_are_none(tree_of(path))) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "source", "found"),
+    [
+        (refused, "def f(what): pass", ["line 1: what"]),
+        (refused, "import a as here", ["line 1: here"]),
+        (refused, "class _Hole: pass\nsaid: int = 3", ["line 2: said", "line 1: _Hole"]),
+        (refused, "for most in x: print(where)", ["line 1: most"]),
+        (figures_that_are_none, "figures = [1.0]", ["line 1: figures"]),
+        (figures_that_are_none, "def f(figures: Mapping[str, float]): pass", ["line 1: figures"]),
+        (figures_that_are_none, "def figures(x) -> list[Figure]: pass", []),
+        (figures_that_are_none, "figures: Sequence[Figure] = ()", []),
+        (figures_that_are_none, "x = [figures for figures in y]", ["line 1: figures"]),
+    ],
+)
+def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # both of them
+    """Each on a text made for it."""
+    assert sorted(check(ast.parse(source))) == sorted(found)
 
 
 def test_a_public_class_has_its_name_alone() -> None:
-    """No two rooms of the core give one name to different classes."""
+    """No two modules of the project give one name to different classes."""
     places = defaultdict(set)
-    for path in (path for path in MODULES if path.name != PUBLIC):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for path in (path for path in FILES if path != PUBLIC):
+        for node in tree_of(path).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(str(path.relative_to(CORE)))
+                places[node.name].add(str(path.relative_to(ROOT)))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}

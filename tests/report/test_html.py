@@ -24,7 +24,7 @@ from registry_tool.report.html import render_overview
 from registry_tool.values import Evidence
 from registry_tool.workflows import overview
 from registry_tool.workflows.gate import gate
-from registry_tool.workflows.opening import find_entry, opened, usable
+from registry_tool.workflows.loading import find_entry, usable, verified_entry
 
 MODEL = ROOT / "model" / "registry.json"
 VALID = ROOT / "tests" / "examples" / "valid"
@@ -142,7 +142,7 @@ def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
         assert f"{rule.metric} {verdict.metrics[rule.metric]:.6f} {rule.op} {rule.bound:g} {met}" in text
     for reason in verdict.reasons:
         assert reason in text
-    with opened(loaded, load(), entry_id) as view:
+    with verified_entry(loaded, load(), entry_id) as view:
         files = {name: (artifact.sha256, len(view.read(name))) for name, artifact in view.artifacts.items()}
         corpus = (view.manifest or {})["corpus"]
     for name, (digest, size) in files.items():

@@ -20,7 +20,7 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.testing.bench import Bench
-from registry_tool.workflows.opening import usable, verified
+from registry_tool.workflows.loading import usable, verified
 
 pytestmark = pytest.mark.slow
 

@@ -16,14 +16,13 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
-from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
+from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
 from fr_ensemble.corpus.vocabulary import vocabulary
 from registry_tool.strictjson import dump
 
-KIND = "fr_ensemble"
 SCHEMA_VERSION = 2
 SETTINGS = (
     "engine",

@@ -1,7 +1,8 @@
-"""paths.py: where the files of an entry are, relative to its manifest. Opens none."""
+"""paths.py: what entries of this kind are called, and where their files are, relative to the manifest. Opens none."""
 
 from __future__ import annotations
 
+KIND = "fr_ensemble"  # of its entries
 OOF_PATH = "evidence/oof.npz"
 INPUTS_PATH = "evidence/inputs.npz"
 FINGERPRINTS_PATH = "evidence/fingerprints.npz"

@@ -38,9 +38,9 @@ class Recipe:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected at least two different ones")
         if any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < 2**32 for s in self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected integers from 0 to 2**32 - 1")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("hidden", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: found {getattr(self, name)}, expected {least} or more")
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("hidden", 1)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected {minimum} or more")
         if self.early_stopping < 0:
             raise ValueError(f"early_stopping: found {self.early_stopping}, expected 0 or more epochs")
         for name in ("weight_decay", "input_noise"):

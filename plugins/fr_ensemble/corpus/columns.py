@@ -27,7 +27,7 @@ NO_FEATURES = (MODEL_COLUMN, "vmaf_binary_version")  # names like a score's, whi
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ColumnRequest:
     """What is asked of a file. values: further columns as they are, None for all. scored: rows with a target.
 
     Scored rows must name their sources, and those of failed encodes are left out; of others each is wanted.
@@ -72,8 +72,8 @@ class Layout:
         """The rows under the names that are asked for, those of failed encodes left out."""
         if self.partial:
             numbers = {name: _numbers(found, column) for name, column in self.numbers.items()}
-            whole = np.all([np.isfinite(column) for column in numbers.values()], axis=0)
-            found = _taken(found, np.flatnonzero(whole) if self.leaves_out else np.arange(found.n), numbers)
+            is_complete = np.all([np.isfinite(column) for column in numbers.values()], axis=0)
+            found = _taken(found, np.flatnonzero(is_complete) if self.leaves_out else np.arange(found.n), numbers)
             for name, column in self.numbers.items():
                 self.columns.checked(found.numbers[name], column, found.place)
         else:
@@ -85,7 +85,7 @@ class Layout:
         return replace(found, numbers={name: numbers[name] for name in self.asked}, texts=texts, values=values)
 
 
-def layout_of(path: Path | str, found: Sequence[str], wanted: Wanted) -> Layout:
+def layout_of(path: Path | str, found: Sequence[str], wanted: ColumnRequest) -> Layout:
     """The layout of a file with these columns. Raises InputError for a column that is not there."""
     encoder = wanted.encoder or ("codec" if "codec" in found and "encoder" not in found else "encoder")
     source = wanted.source or "src"

@@ -297,6 +297,6 @@ def _shares(group: Int64, values: Float64) -> Float64:
     several = np.diff(np.r_[starts, len(group)]) > 1
     if not several.any():
         return np.full(values.shape[1], np.nan)
-    least, most = (ufunc.reduceat(values[order], starts, axis=0) for ufunc in (np.minimum, np.maximum))
-    share: Float64 = (least == most)[several].mean(axis=0)
+    lowest, highest = (ufunc.reduceat(values[order], starts, axis=0) for ufunc in (np.minimum, np.maximum))
+    share: Float64 = (lowest == highest)[several].mean(axis=0)
     return share

@@ -20,8 +20,8 @@ def giveaways(names: Sequence[str], inputs: Float64, target: Float64, source: In
             continue
         each = [abs(_correlation(column[rows], target[rows])) for rows in map(source.__eq__, np.unique(source))]
         if (mean := float(np.mean(each))) > GIVEAWAY:
-            what = f"|r| with the target is {mean:.3f}, mean over sources"
-            found.append(f"input column {name}: its {what}: is it made from the target?")
+            correlation = f"|r| with the target is {mean:.3f}, mean over sources"
+            found.append(f"input column {name}: its {correlation}: is it made from the target?")
     return found
 
 

@@ -23,7 +23,7 @@ class Growing:
         self._values[self._n : end] = rows
         self._n = end
 
-    def whole(self) -> Any:
+    def trimmed(self) -> Any:
         self._resize(self._n)
         return self._values
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float32, Float64
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.columns import Layout, Wanted, column_of, layout_of
+from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
@@ -99,7 +99,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
         features.extend(features_of(definition.model) if definition is not None else features_among(found))
         numeric.extend(name for name in (*features, target) if column_of(name, found) is not None)
         taken = {column_of(name, found) for name in numeric}
-        layout = layout_of(path, found, Wanted(numeric, texts=[name for name in found if name not in taken]))
+        layout = layout_of(path, found, ColumnRequest(numeric, texts=[name for name in found if name not in taken]))
         return layout.columns
 
     seen, n_failed = _Seen(target), 0
@@ -271,8 +271,8 @@ class _Scored:
         order = np.argsort(hashes)
         hashes, scores = hashes[order], scores[order]
         starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
-        apart = np.maximum.reduceat(scores, starts) - np.minimum.reduceat(scores, starts) > SAME_SCORE
-        return int(np.diff(np.r_[starts, len(hashes)])[apart].sum())
+        differ = np.maximum.reduceat(scores, starts) - np.minimum.reduceat(scores, starts) > SAME_SCORE
+        return int(np.diff(np.r_[starts, len(hashes)])[differ].sum())
 
 
 def _overlap(pairs: SourcePairs) -> dict[str, Any]:
@@ -411,10 +411,10 @@ def _overlap_line(found: Mapping[str, Any] | None) -> list[str]:
     """The greatest overlap, and how many pairs it is of."""
     if found is None:
         return []
-    most = max((pair["overlap"] for pair in found["pairs"]), default=0.0)
+    largest = max((pair["overlap"] for pair in found["pairs"]), default=0.0)
     pairs = found["n_judged"] + found["n_not_judged"]
     columns = ", ".join(found["columns"])
-    return [f"{columns}: at most {most:.0%} in common, {found['n_judged']} of {pairs} pairs of sources judged", ""]
+    return [f"{columns}: at most {largest:.0%} in common, {found['n_judged']} of {pairs} pairs of sources judged", ""]
 
 
 def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:

@@ -18,7 +18,7 @@ from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import LARGEST as LARGEST
 from fr_ensemble.corpus.columns import QUALITY_COLUMNS as QUALITY_COLUMNS
-from fr_ensemble.corpus.columns import Layout, Wanted, layout_of
+from fr_ensemble.corpus.columns import ColumnRequest, Layout, layout_of
 from fr_ensemble.corpus.growing import Growing
 from fr_ensemble.corpus.record import Definition, read_definition, read_record
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
@@ -195,10 +195,10 @@ class RowsDigest:
     def hexdigest(self) -> str:
         columns = []
         for name, digest in self._hashes.items():
-            whole = digest.copy()
+            of_column = digest.copy()
             if name in self._texts:
-                whole.update(json.dumps(list(self._texts[name]), separators=(",", ":")).encode())
-            columns.append([name, whole.hexdigest()])
+                of_column.update(json.dumps(list(self._texts[name]), separators=(",", ":")).encode())
+            columns.append([name, of_column.hexdigest()])
         return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -279,14 +279,14 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
     return _gather([_rows(RowBatch(rows, lambda index: f"random row {index + 1}", numbers, texts), spec, 0)], spec)
 
 
-def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> Wanted:
+def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> ColumnRequest:
     numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
-    return Wanted(numbers, keep, spec.target is not None, spec.source_column, spec.encoder_column)
+    return ColumnRequest(numbers, keep, spec.target is not None, spec.source_column, spec.encoder_column)
 
 
-def columns_of(spec: ColumnSpec, found: Sequence[str], where: str) -> Columns:
-    """The columns to read of those found; raises InputError, naming where, for one that is missing."""
-    return layout_of(where, found, _wanted(spec, ())).columns
+def columns_of(spec: ColumnSpec, found: Sequence[str], place: str) -> Columns:
+    """The columns to read of those found; raises InputError, naming the place, for one that is missing."""
+    return layout_of(place, found, _wanted(spec, ())).columns
 
 
 def check_rows(batch: RowBatch, spec: ColumnSpec) -> Rows:
@@ -397,8 +397,8 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
         for name, text in texts.items():
             if text is not None:
                 arrays.setdefault(name, Growing()).add(_codes(text, names.setdefault(name, {})).astype(np.int32))
-    whole = {name: arrays.pop(name).whole() for name in list(arrays)}
-    groups = {name: Text(whole.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
+    gathered = {name: arrays.pop(name).trimmed() for name in list(arrays)}
+    groups = {name: Text(gathered.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
     source, clip = groups.pop("\0src"), groups.pop("\0clip", None)
     sources, source_index = _sorted(source)
     clip_index, clips, clip_names = (None, None, None) if clip is None else clips_of(source_index, sources, clip)
@@ -415,7 +415,7 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
         record=None,
         rows_sha256=digest.hexdigest(),
         n_failed=n_failed,
-        **whole,
+        **gathered,
     )
 
 

@@ -126,25 +126,25 @@ def _member(filename: str) -> zipfile.ZipInfo:
 
 def _read_array(archive_format: ArchiveFormat, archive: bytes, member: zipfile.ZipInfo) -> Any:
     name = member.filename[:-4]
-    where, declared = f"{archive_format.file} {name}", archive_format.arrays[name]
+    place, declared = f"{archive_format.file} {name}", archive_format.arrays[name]
     kind, dimensions = declared.kind, len(declared.axes)
     start = member.header_offset + 30 + len(member.filename)
     stored = zlib.decompressobj(-zlib.MAX_WBITS)
     data = stored.decompress(archive[start : start + member.compress_size], member.file_size + 1)
     if not stored.eof or stored.unused_data or len(data) != member.file_size or zlib.crc32(data) != member.CRC:
-        raise EvidenceProblem(f"{where}: found other bytes than its header says, expected one whole array")
+        raise EvidenceProblem(f"{place}: found other bytes than its header says, expected one whole array")
     stream = io.BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise EvidenceProblem(f"{where}: found another version of .npy, expected 1.0")
+        raise EvidenceProblem(f"{place}: found another version of .npy, expected 1.0")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     good = dtype.str.startswith("<U") if kind == "U" else dtype.str == "<" + kind
     if not good or fortran or len(shape) != dimensions:
         found = f"{dtype.str} of shape {shape}"
-        raise EvidenceProblem(f"{where}: found {found}, expected <{kind} with {dimensions} dimensions, C order")
+        raise EvidenceProblem(f"{place}: found {found}, expected <{kind} with {dimensions} dimensions, C order")
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-        raise EvidenceProblem(f"{where}: found {len(data) - stream.tell()} bytes of data, expected {shape}")
+        raise EvidenceProblem(f"{place}: found {len(data) - stream.tell()} bytes of data, expected {shape}")
     if not _is_plain_header(data[: stream.tell()], dtype.str, shape):
-        raise EvidenceProblem(f"{where}: found another .npy header, expected the one that numpy writes")
+        raise EvidenceProblem(f"{place}: found another .npy header, expected the one that numpy writes")
     if dtype.itemsize == 0:  # texts that are all empty
         return np.zeros(shape, "<U1")
     array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)

@@ -93,7 +93,7 @@ def _solve(z: Float64, y: Float64, point: Float64) -> tuple[float, Float64, Floa
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ErrorComparison:
     """Errors of an entry's mean and of a baseline's on the same rows, source by source; RMSE in target units."""
 
     sources: tuple[str, ...]
@@ -102,7 +102,7 @@ class Comparison:
     baseline_plcc: Float64  # (K,), NaN for a constant
 
     @classmethod
-    def of(cls, sources: tuple[str, ...], source: Any, y: Float64, mu: Float64, baseline: Float64) -> Comparison:
+    def of(cls, sources: tuple[str, ...], source: Any, y: Float64, mu: Float64, baseline: Float64) -> ErrorComparison:
         rows = [source == g for g in range(len(sources))]
         scores = ((rmse, mu), (rmse, baseline), (plcc, baseline))
         return cls(sources, *(np.array([score(values[r], y[r]) for r in rows]) for score, values in scores))
@@ -138,7 +138,7 @@ class Comparison:
 
 
 @remembered
-def compare_with_vmaf(oof: Oof) -> Comparison | None:
+def compare_with_vmaf(oof: Oof) -> ErrorComparison | None:
     """With plain VMAF: each source by the curve fitted on the others; None where the evidence has no such column."""
     if oof.vmaf is None or len(oof.sources) < 2:
         return None
@@ -146,17 +146,17 @@ def compare_with_vmaf(oof: Oof) -> Comparison | None:
     for g in range(len(oof.sources)):
         held = oof.source == g
         predicted[held] = Curve.fit(oof.vmaf[~held], oof.target[~held])(oof.vmaf[held])
-    return Comparison.of(oof.sources, oof.source, oof.target, oof.mu, predicted)
+    return ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, predicted)
 
 
-def compare_with_entry(oof: Oof, other: Oof) -> Comparison:
+def compare_with_entry(oof: Oof, other: Oof) -> ErrorComparison:
     """With another entry's out-of-fold means. Raises EvidenceProblem unless both are of one corpus and one target."""
     if oof.corpus_sha256 is None or oof.corpus_sha256 != other.corpus_sha256:
         raise EvidenceProblem(f"found evidence of the corpus {other.corpus_sha256}, expected {oof.corpus_sha256}")
     for name, values, expected in (("target", other.target, oof.target), ("source", other.source, oof.source)):
         if not np.array_equal(values, expected) or oof.sources != other.sources:
             raise EvidenceProblem(f"found another {name} in the rows of one corpus, expected the same")
-    return Comparison.of(oof.sources, oof.source, oof.target, oof.mu, other.mu)
+    return ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, other.mu)
 
 
 def vmaf_column(path: Path, target: str | None) -> Float64 | None:

@@ -55,6 +55,6 @@ def read_fingerprints(data: bytes) -> Fingerprints:
     for row in values:
         for part in row:
             if len(part) > MAX_VALUES or not (np.isfinite(part).all() and (np.diff(part) > 0).all() and part.all()):
-                what = f"at most {MAX_VALUES} finite values of a source, ascending, none of them 0"
-                raise EvidenceProblem(f"fingerprints.npz: expected {what}")
+                expected = f"at most {MAX_VALUES} finite values of a source, ascending, none of them 0"
+                raise EvidenceProblem(f"fingerprints.npz: expected {expected}")
     return Fingerprints(columns, sources, values[:-1], values[-1])

@@ -102,8 +102,8 @@ class FoldScores:
         if len(self.folds) < 2:
             problems.append(f"folds: found {len(self.folds)}, expected at least 2 sources")
         for i, k in np.argwhere(~(np.abs(self.plcc) <= 1.0)):
-            where = f"seed {self.seeds[i]}, fold {self.folds[k]}"
-            problems.append(f"{where}: found the PLCC {self.plcc[i, k]}, expected a number from -1 to 1")
+            place = f"seed {self.seeds[i]}, fold {self.folds[k]}"
+            problems.append(f"{place}: found the PLCC {self.plcc[i, k]}, expected a number from -1 to 1")
         return problems
 
 

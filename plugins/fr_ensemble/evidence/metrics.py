@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.comparisons import Comparison
+from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate, percent
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
@@ -45,7 +45,7 @@ class MetricInputs:
     scores: FoldScores
     oof: Oof | None = None
     calibration: Calibration | None = None
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    comparisons: Mapping[str, ErrorComparison] = field(default_factory=dict)
     shipped: ShippedScores | None = None
 
     @cached_property

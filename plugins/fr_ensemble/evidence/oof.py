@@ -53,13 +53,13 @@ MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 100_000_000, 5_000_0
 
 def check_size(rows: int, sources: int, seeds: int) -> None:
     """Raises EvidenceProblem for more folds, rows times sources, or predictions than are measured."""
-    for name, found, most in (
+    for name, found, limit in (
         ("folds (sources times seeds)", sources * seeds, MAX_FOLDS),
         ("rows times sources", rows * sources, MAX_ROWS_TIMES_SOURCES),
         ("predictions (rows times seeds)", rows * seeds, MAX_PREDICTIONS),
     ):
-        if found > most:
-            raise EvidenceProblem(f"{name}: found {found}, expected at most {most}: join sources, or take fewer rows")
+        if found > limit:
+            raise EvidenceProblem(f"{name}: found {found}, expected at most {limit}: join sources, or take fewer rows")
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -97,8 +97,8 @@ class Oof:
             raise EvidenceProblem(f"vmaf: found the shape {self.vmaf.shape}, expected one number a row, {n}")
         for name, values in (("target", self.target), ("predictions", self.predictions), ("vmaf", self.vmaf)):
             if values is not None and not np.isfinite(values).all():
-                where = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
-                raise EvidenceProblem(f"{name}{where}: found {values[tuple(where)]}, expected finite numbers")
+                place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
+                raise EvidenceProblem(f"{name}{place}: found {values[tuple(place)]}, expected finite numbers")
         _check_index("source", self.source, self.sources, n)
         if (self.clips is None) != (self.clip is None):
             raise EvidenceProblem("clip: found one of clips and clip index, expected both or neither")
@@ -117,9 +117,9 @@ class Oof:
         vmaf: Float64 | None = None,
     ) -> Oof:
         """The out-of-fold predictions (S, n) of a corpus."""
-        where = (corpus.sources, corpus.source, corpus.clips, corpus.clip)
+        rows = (corpus.sources, corpus.source, corpus.clips, corpus.clip)
         digests = (corpus.rows_sha256, recipe_sha256, corpus.sha256)
-        return cls(tuple(seeds), *where, corpus.target, predictions, *digests, vmaf)
+        return cls(tuple(seeds), *rows, corpus.target, predictions, *digests, vmaf)
 
     @property
     def mu(self) -> Float64:

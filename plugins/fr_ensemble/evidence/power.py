@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
-from fr_ensemble.evidence.comparisons import Comparison
+from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
 from registry_tool.values import Rule
 
 DRAWS, SEED = 1000, 0
-SEEN = 0.8  # of draws held: what counts as seen
+DETECTION_SHARE = 0.8  # of draws held: what counts as seen
 MAX_NOISE, STEPS = 2.0, 20  # of the targets' deviation, and halvings of it
 
 
@@ -43,7 +43,7 @@ class Draws:
         return cls(sources, np.random.RandomState(SEED + 1).standard_normal((DRAWS, k)))
 
     @classmethod
-    def whole(cls, k: int) -> Draws:
+    def every_source(cls, k: int) -> Draws:
         """Every source once, without luck."""
         return cls(np.arange(k)[None], np.zeros((1, k)))
 
@@ -55,8 +55,9 @@ Values = Callable[[float, Draws], Float64]  # noise (target units), draws -> a m
 class Power:
     """held: the share of draws that the rules hold, of a model exactly as good as the evidence.
 
-    rise: the smallest rise in RMSE (target units, mean over sources) for which SEEN of the draws are held; None where
-    no noise does it. rmse: of the evidence's mu, mean over sources. fixed: metrics of rules that draws do not move.
+    rise: the smallest rise in RMSE (target units, mean over sources) that is held in DETECTION_SHARE of the draws; None
+    where no noise does it. rmse: of the evidence's mu, mean over sources. fixed: metrics of rules that draws do not
+    move.
     """
 
     held: float
@@ -69,7 +70,7 @@ class Power:
             "draws": DRAWS,
             "seed": SEED,
             "held": self.held,
-            "seen": SEEN,
+            "seen": DETECTION_SHARE,
             "rise": self.rise,
             "rmse": self.rmse,
             "fixed": list(self.fixed),
@@ -77,15 +78,15 @@ class Power:
 
     def lines(self, n_sources: int, unit: str) -> list[str]:
         """For people."""
-        said = [f"a model exactly this good is held {self.held:.0%} of the time at {n_sources} other sources"]
+        lines = [f"a model exactly this good is held {self.held:.0%} of the time at {n_sources} other sources"]
         if self.rise is None:
-            said.append("the rules hold no model for more noise in its predictions")
-        elif self.held >= SEEN:
-            said.append("that is more than four times in five already")
+            lines.append("the rules hold no model for more noise in its predictions")
+        elif self.held >= DETECTION_SHARE:
+            lines.append("that is more than four times in five already")
         else:
             share = f"{self.rise:.3g} {unit} of {self.rmse:.3g}, {self.rise / self.rmse:.0%}"
-            said.append(f"the smallest rise in RMSE that is held four times in five: {share}")
-        return said
+            lines.append(f"the smallest rise in RMSE that is held four times in five: {share}")
+        return lines
 
 
 def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, float]) -> Power | None:
@@ -95,16 +96,16 @@ def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, flo
         return None
     moving = _moving(inputs, oof)
     fixed = tuple(rule.metric for rule in rules if rule.metric not in moving)
-    draws, whole = Draws.of(k), Draws.whole(k)
+    draws, every_source = Draws.of(k), Draws.every_source(k)
 
-    wider = math.sqrt(k / (k - 1)) * student_t_quantile(SEEN, k - 1) / normal_quantile(SEEN)
+    wider = math.sqrt(k / (k - 1)) * student_t_quantile(DETECTION_SHARE, k - 1) / normal_quantile(DETECTION_SHARE)
 
     def held(noise: float) -> float:
         passes = np.ones(DRAWS, bool)
         for rule in rules:
             values = np.array([metrics[rule.metric]])
             if rule.metric in moving:
-                own = moving[rule.metric](noise, whole)
+                own = moving[rule.metric](noise, every_source)
                 values = own + wider * (moving[rule.metric](noise, draws) - own)
             passes &= np.array([rule.holds(float(value)) for value in values])
         return 1.0 - float(passes.mean())
@@ -115,14 +116,14 @@ def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, flo
     return Power(held(0.0), rise, float(rmse.mean()), fixed)
 
 
-def _smallest(held: Callable[[float], float], most: float) -> float | None:
-    """The least noise up to `most` for which SEEN of the draws are held; None where that much is not enough."""
-    low, high = 0.0, most
-    if held(high) < SEEN:
+def _smallest(held: Callable[[float], float], largest: float) -> float | None:
+    """The least noise up to `largest` with DETECTION_SHARE of the draws held; None where that much is not enough."""
+    low, high = 0.0, largest
+    if held(high) < DETECTION_SHARE:
         return None
     for _ in range(STEPS):
         middle = (low + high) / 2.0
-        low, high = (low, middle) if held(middle) >= SEEN else (middle, high)
+        low, high = (low, middle) if held(middle) >= DETECTION_SHARE else (middle, high)
     return high
 
 
@@ -177,7 +178,7 @@ def _upper(shares: Float64) -> Float64:
     return upper
 
 
-def _difference(comparison: Comparison, t: float, noise: float, draws: Draws) -> Float64:
+def _difference(comparison: ErrorComparison, t: float, noise: float, draws: Draws) -> Float64:
     """Mean difference over the drawn sources, and t standard errors more."""
     each = (np.hypot(comparison.entry_rmse, noise) - comparison.baseline_rmse)[draws.sources]
     found: Float64 = each.mean(axis=1) + t * each.std(axis=1, ddof=1) / math.sqrt(draws.sources.shape[1])

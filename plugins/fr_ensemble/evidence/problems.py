@@ -32,16 +32,16 @@ def target_problems(target: Float64, source: Int64, sources: Sequence[str], boun
     problems = []
     if outside.any():
         first = int(np.argmax(outside))
-        what = f"found {int(outside.sum())} targets outside, the first {target[first]:g} of {sources[source[first]]}"
-        problems.append(f"target range {low:g}..{high:g}: {what}, expected none")
+        found = f"found {int(outside.sum())} targets outside, the first {target[first]:g} of {sources[source[first]]}"
+        problems.append(f"target range {low:g}..{high:g}: {found}, expected none")
     for name, values in zip(sources, _by_source(target, source, len(sources)), strict=True):
         span = float(np.ptp(values))
         if span < MIN_VARIATION * (high - low):
-            least = f"at least {MIN_VARIATION:.0%} of the range {low:g}..{high:g}"
-            problems.append(f"source {name}: found targets that span {span:.3g}, expected {least}: it is no fold")
+            expected = f"at least {MIN_VARIATION:.0%} of the range {low:g}..{high:g}"
+            problems.append(f"source {name}: found targets that span {span:.3g}, expected {expected}: it is no fold")
     for one, two in _equal(target[None], source, len(sources)):
-        what = f"found the same {int((source == one).sum())} targets in both"
-        problems.append(f"sources {sources[one]} and {sources[two]}: {what}, expected different sources")
+        found = f"found the same {int((source == one).sum())} targets in both"
+        problems.append(f"sources {sources[one]} and {sources[two]}: {found}, expected different sources")
     return problems
 
 
@@ -49,8 +49,8 @@ def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
     """Predictions that two sources share or that leave the target's range, and members that agree. None: no range."""
     problems = _agreement_problems(oof)
     for one, two in _equal(oof.predictions, oof.source, len(oof.sources)):
-        what = "found the same predictions in both, expected different sources"
-        problems.append(f"sources {oof.sources[one]} and {oof.sources[two]}: {what}")
+        found = "found the same predictions in both, expected different sources"
+        problems.append(f"sources {oof.sources[one]} and {oof.sources[two]}: {found}")
     if bounds is None:
         return problems
     low, high = bounds
@@ -58,8 +58,8 @@ def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
     for seed, predictions in zip(oof.seeds, oof.predictions, strict=True):
         share = float(np.mean((predictions < low - reach) | (predictions > high + reach)))
         if share > OVERSHOOT_SHARE:
-            what = f"found {share:.0%} of the predictions farther than {reach:g} outside of {low:g}..{high:g}"
-            problems.append(f"seed {seed}: {what}, expected at most {OVERSHOOT_SHARE:.0%}")
+            found = f"found {share:.0%} of the predictions farther than {reach:g} outside of {low:g}..{high:g}"
+            problems.append(f"seed {seed}: {found}, expected at most {OVERSHOOT_SHARE:.0%}")
     return problems
 
 
@@ -80,9 +80,9 @@ def _agreement_problems(oof: Oof) -> list[str]:
             fold = oof.sources[int(np.argmax(equal & (n > 1)))]
             problems.append(f"{pair}, fold {fold}: found the same predictions, expected two models: one was copied")
         elif difference < MIN_MEMBER_DIFFERENCE * error:
-            what = f"found predictions that differ by {difference:.3g} (RMS)"
-            least = f"at least {MIN_MEMBER_DIFFERENCE:.0%} of the RMSE, {error:.3g}"
-            problems.append(f"{pair}: {what}, expected {least}: one is a copy of the other, or training collapsed")
+            found = f"found predictions that differ by {difference:.3g} (RMS)"
+            expected = f"at least {MIN_MEMBER_DIFFERENCE:.0%} of the RMSE, {error:.3g}"
+            problems.append(f"{pair}: {found}, expected {expected}: one is a copy of the other, or training collapsed")
     if len(oof.seeds) > 1 and np.median(oof.sigma) < COLLAPSED_SIGMA * spread:
         problems.append(f"members: found a median sigma of {np.median(oof.sigma):.3g}, expected members that disagree")
     return problems

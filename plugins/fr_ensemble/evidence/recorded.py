@@ -21,7 +21,7 @@ from registry_tool.hookspec import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EvidenceContents:
     """What evidence is to hold beside predictions. input_rows: None is all rows of a corpus that is not too large.
 
     inputs, fingerprints: False for evidence as older releases wrote it, without a word of them.
@@ -32,13 +32,13 @@ class Wanted:
     fingerprints: bool = True
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Wanted:
+    def of(cls, manifest: Mapping[str, Any]) -> EvidenceContents:
         """What the evidence of this manifest holds."""
         recorded = manifest.get("evidence_inputs")
         return cls(recorded["n_rows"] if recorded else None, recorded is not None, "fingerprints" in manifest)
 
 
-EVERYTHING = Wanted()
+ALL_EVIDENCE = EvidenceContents()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Recorded:
     warnings: tuple[str, ...] = ()
 
 
-def record(corpus: Corpus, path: Path | None, recipe: Recipe, wanted: Wanted, progress: Progress = silent) -> Recorded:
+def record(
+    corpus: Corpus, path: Path | None, recipe: Recipe, contents: EvidenceContents, progress: Progress = silent
+) -> Recorded:
     """The files of a corpus's inputs and fingerprints. path: of its file, None for random rows.
 
     Raises InputError for sources that are one source: no gate could judge an ensemble that was trained on them.
@@ -59,7 +61,7 @@ def record(corpus: Corpus, path: Path | None, recipe: Recipe, wanted: Wanted, pr
     inputs = np.column_stack([corpus.features, corpus.raw_conditioning])
     names = [*spec.features, *(condition.column for condition in spec.conditioning)]
     warnings = giveaways(names, inputs, corpus.target, corpus.source)
-    if wanted.fingerprints:
+    if contents.fingerprints:
         reference = reference_fingerprints(path, names, progress) if path is not None else None
         fingerprints = (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
         pairs = fingerprints.compared()
@@ -68,9 +70,9 @@ def record(corpus: Corpus, path: Path | None, recipe: Recipe, wanted: Wanted, pr
         warnings += pairs.shifts()
         files[FINGERPRINTS_PATH] = write_fingerprints(fingerprints)
         fields["fingerprints"] = {"columns": list(fingerprints.columns)}
-    if wanted.inputs:
+    if contents.inputs:
         products = len(recipe.seeds) * recipe.hidden * (recipe.hidden + len(names) + spec.n_slots)
-        asked = default_rows(corpus.n_rows, products) if wanted.input_rows is None else wanted.input_rows
+        asked = default_rows(corpus.n_rows, products) if contents.input_rows is None else contents.input_rows
         rows = chosen_rows(corpus.n_rows, asked)
         if len(rows):
             files[INPUTS_PATH] = write_inputs(Inputs.of(corpus, rows))

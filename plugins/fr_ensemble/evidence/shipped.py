@@ -85,9 +85,9 @@ def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: 
         yield f"inputs.npz: found {len(inputs.row)} rows, the manifest says {claimed}"
     low, high = (ends(inputs.transformed(spec), axis=0).tolist() for ends in (np.min, np.max))
     for place, known in enumerate(manifest["intervals"]["input_ranges"][: len(low)]):
-        (least, most), found = known["range"], [low[place], high[place]]
-        if found != [least, most] if inputs.is_complete else not (least <= found[0] and found[1] <= most):
-            yield f"input_ranges {known['name']}: found {found} in inputs.npz, the manifest says {[least, most]}"
+        expected, found = known["range"], [low[place], high[place]]
+        if found != expected if inputs.is_complete else not (expected[0] <= found[0] and found[1] <= expected[1]):
+            yield f"input_ranges {known['name']}: found {found} in inputs.npz, the manifest says {expected}"
     if not inputs.is_complete:
         return
     if (digest := inputs.rows_sha256(oof, spec)) != oof.rows_sha256:
@@ -107,10 +107,10 @@ def figure_problems(manifest: Mapping[str, Any], shipped: ShippedScores, oof: Oo
         "in_sample_rmse": (rmse(shipped.mu, target), tolerance),
         "mean_sigma_train": (float(shipped.sigma.mean()), tolerance),
     }
-    for name, (value, most) in found.items() if shipped.is_complete else ():
+    for name, (value, allowed) in found.items() if shipped.is_complete else ():
         stored = manifest["eval"][name]
         both = stored is not None and math.isfinite(value)
-        if not (abs(stored - value) <= most if both else stored is None and not math.isfinite(value)):
+        if not (abs(stored - value) <= allowed if both else stored is None and not math.isfinite(value)):
             yield f"{name}: found {stored}, the shipped models give {value:.6g}"
 
 
@@ -119,9 +119,9 @@ def ratio_problems(shipped: ShippedScores, oof: Oof) -> list[str]:
     ratio = shipped.in_sample_ratio(oof)
     if ratio <= MAX_IN_SAMPLE_RATIO or shipped.rmse(oof) < MIN_RATIO_RMSE * float(np.ptp(oof.target)):
         return []
-    what = f"found {ratio:.3g}, expected at most {MAX_IN_SAMPLE_RATIO:g}"
+    problem = f"found {ratio:.3g}, expected at most {MAX_IN_SAMPLE_RATIO:g}"
     why = "on rows that they were trained on, the shipped models do worse than models that never saw them"
-    return [f"in_sample_ratio: {what}: {why}: other weights, or too little training"]
+    return [f"in_sample_ratio: {problem}: {why}: other weights, or too little training"]
 
 
 def fingerprint_problems(

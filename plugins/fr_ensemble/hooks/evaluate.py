@@ -14,31 +14,31 @@ from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence import statistics
-from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Comparison, Curve, vmaf_column
+from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
-from fr_ensemble.hooks.opening import intervals_of, open_ensemble
+from fr_ensemble.hooks.loaded import intervals_of, load_ensemble
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
 
-FIGURES = ("plcc", "srocc", "rmse", "crps")
+MEASURES = ("plcc", "srocc", "rmse", "crps")
 OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table
 
 
 def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
-    manifest, ensemble = open_ensemble(view)
+    manifest, ensemble = load_ensemble(view)
     spec = spec_of(manifest, target=True)
-    told: list[str] = []
+    target_warnings: list[str] = []
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
-        told = check_target(view.entry.id, manifest, request.corpus)
+        target_warnings = check_target(view.entry.id, manifest, request.corpus)
         corpus = read_corpus(request.corpus, spec, request.by, min_sources=1, progress=request.progress)
         name = request.corpus.name
     else:
@@ -53,12 +53,12 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         "corpus": name,
         "n_rows": corpus.n_rows,
         "target": {"name": spec.target, **(corpus.definition.to_dict() if corpus.definition else {})},
-        **_figures(corpus.target, mu, sigma, stored.calibration(), request.levels),
+        **_measured(corpus.target, mu, sigma, stored.calibration(), request.levels),
         "over_sources": _over_sources(corpus, mu, sigma, stored.calibration(), request.levels),
         "clips": _clips(view, corpus, block, stored, request.levels),
         "by": {
             column: {
-                label: _figures(corpus.target[rows], mu[rows], sigma[rows], stored.calibration(), request.levels)
+                label: _measured(corpus.target[rows], mu[rows], sigma[rows], stored.calibration(), request.levels)
                 | {"n_rows": int(rows.sum())}
                 for label, rows in labelled.items()
             }
@@ -69,29 +69,31 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             for name, other in methods.items()
         },
     }
-    if against := _against(view, request, corpus, mu):
-        document["against"] = against
+    if compared := _compared(view, request, corpus, mu):
+        document["against"] = compared
     version = spec.vocabulary_version
     warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
-    warnings += [*corpus.failed_encodes(), *told]
+    warnings += [*corpus.failed_encodes(), *target_warnings]
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
     for unit in ("row", "clip") if document["clips"] else ("row",):
         warnings += stored.calibration(unit).unbounded(request.levels)
-    shown: Sequence[Figure] = ()
-    if request.figures:
-        grid = sorted({*request.levels, *RELIABILITY_LEVELS})
-        drawn = {
-            f"stored: {stored.calibration().method}": intervals_of(view, grid).calibration(),
-            **_methods(view, stored.calibration(), grid),
-        }
-        shown = charts(Predicted(corpus, mu, sigma, drawn), request.levels)
-    return Evaluation(document, _table(document, stored.calibration().method, request.levels), warnings, shown)
+    table = _table(document, stored.calibration().method, request.levels)
+    drawn = _figures(view, request.levels, corpus, mu, sigma) if request.figures else ()
+    return Evaluation(document, table, warnings, drawn)
 
 
-def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
+def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float64, sigma: Float64) -> Sequence[Figure]:
+    """Charts of the stored intervals and of those of other methods."""
+    grid = sorted({*levels, *RELIABILITY_LEVELS})
+    stored = intervals_of(view, grid).calibration()
+    calibrations = {f"stored: {stored.method}": stored, **_methods(view, stored, grid)}
+    return charts(Predicted(corpus, mu, sigma, calibrations), levels)
+
+
+def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
     """Errors beside plain VMAF's, by a curve fitted on the evidence's rows, and beside another entry's."""
     found: dict[str, Any] = {}
     if request.corpus is None:
@@ -102,14 +104,14 @@ def _against(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Floa
         return found
 
     def compare(other: Float64) -> dict[str, Any]:
-        return Comparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
+        return ErrorComparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
 
     seen = read_oof(view.read(OOF_PATH))
     column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
     if seen.vmaf is not None and column is not None:
         found[VMAF_COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
     if request.incumbent is not None:
-        manifest, ensemble = open_ensemble(request.incumbent)
+        manifest, ensemble = load_ensemble(request.incumbent)
         spec = spec_of(manifest, target=True)
         try:
             check_same_target(view.entry.id, view.manifest or {}, request.incumbent.entry.id, manifest)
@@ -133,21 +135,21 @@ def _over_sources(
 ) -> dict[str, Any]:
     """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has."""
     rows = [corpus.source == g for g in range(len(corpus.sources))]
-    each = [_figures(corpus.target[r], mu[r], sigma[r], stored, levels) for r in rows]
+    each = [_measured(corpus.target[r], mu[r], sigma[r], stored, levels) for r in rows]
     of_levels = []
     for place, level in enumerate(levels):
-        at = [figures["levels"][place] for figures in each]
+        at = [measured["levels"][place] for measured in each]
         worst = min(range(len(at)), key=lambda g: at[g]["coverage"])
         named = {"worst_source": corpus.sources[worst], "worst_coverage": at[worst]["coverage"]}
         of_levels.append({"level": level, **_means(at, OF_LEVEL), **named})
-    return {"n_sources": len(rows), **_means(each, FIGURES), "levels": of_levels}
+    return {"n_sources": len(rows), **_means(each, MEASURES), "levels": of_levels}
 
 
 def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
     """NAME and NAME_se: mean and standard error over sources; None where a source lacks the figure."""
     found: dict[str, float | None] = {}
     for name in names:
-        values = np.array([figures[name] for figures in each], np.float64)
+        values = np.array([measured[name] for measured in each], np.float64)
         found |= {name: _finite(float(values.mean())), f"{name}_se": _finite(statistics.standard_error(values))}
     return found
 
@@ -163,7 +165,7 @@ def _clips(
     scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
     means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
     y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
-    return {"n_clips": n, **_figures(y, mu, sigma, stored.calibration("clip"), levels)}
+    return {"n_clips": n, **_measured(y, mu, sigma, stored.calibration("clip"), levels)}
 
 
 def _finite(value: float) -> float | None:
@@ -179,7 +181,7 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
     return {label: text.codes == code for code, label in enumerate(text.names)}
 
 
-def _figures(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
+def _measured(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
     return {
         "plcc": _finite(statistics.plcc(mu, y)),
         "srocc": _finite(statistics.srocc(mu, y)),
@@ -199,7 +201,7 @@ def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[
 
 
 def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) -> list[list[str]]:
-    header = ["rows", "n", *FIGURES]
+    header = ["rows", "n", *MEASURES]
     header += [f"{text} {percent(level)}%" for level in levels for text in OF_LEVEL.values()]
     rows = [header, _row(f"all, {method} (stored)", document, document["n_rows"])]
     for name, levels_ in document["baselines"].items():
@@ -210,22 +212,22 @@ def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) ->
     rows.append(_row("sources, mean", over, over["n_sources"]))
     rows.append(_row("sources, standard error", over, over["n_sources"], "_se"))
     worst = [[f"{item['worst_coverage']:.3f} {item['worst_source']}", "", ""] for item in over["levels"]]
-    rows.append(["sources, worst", str(over["n_sources"]), *[""] * len(FIGURES), *chain.from_iterable(worst)])
+    rows.append(["sources, worst", str(over["n_sources"]), *[""] * len(MEASURES), *chain.from_iterable(worst)])
     for name, compared in document.get("against", {}).items():
         by = "difference" if compared["difference_t_low"] is None else "difference_t"
         for label, key in (("", "difference"), (", 95 % low", f"{by}_low"), (", 95 % high", f"{by}_high")):
-            what = f"rmse less {compared.get('entry', name)}'s, over sources{label}"
-            figures_ = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in FIGURES]
-            row = [what, str(over["n_sources"]), *figures_]
+            difference = f"rmse less {compared.get('entry', name)}'s, over sources{label}"
+            cells = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in MEASURES]
+            row = [difference, str(over["n_sources"]), *cells]
             rows.append(row + [""] * (len(header) - len(row)))
     for column, groups in document["by"].items():
-        rows += [_row(f"{column}={label}", figures, figures["n_rows"]) for label, figures in groups.items()]
+        rows += [_row(f"{column}={label}", measured, measured["n_rows"]) for label, measured in groups.items()]
     return rows
 
 
-def _row(label: str, figures: Mapping[str, Any], n: int, end: str = "") -> list[str]:
-    intervals = [_cell(item[name + end], 3) for item in figures["levels"] for name in OF_LEVEL]
-    return [label, str(n), *(_cell(figures[name + end], 4) for name in FIGURES), *intervals]
+def _row(label: str, measured: Mapping[str, Any], n: int, end: str = "") -> list[str]:
+    intervals = [_cell(item[name + end], 3) for item in measured["levels"] for name in OF_LEVEL]
+    return [label, str(n), *(_cell(measured[name + end], 4) for name in MEASURES), *intervals]
 
 
 def _cell(value: float | None, digits: int) -> str:

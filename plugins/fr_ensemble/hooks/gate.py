@@ -12,7 +12,7 @@ from fr_ensemble.artifacts.manifest import is_current, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
 from fr_ensemble.evidence.archive import EvidenceProblem
-from fr_ensemble.evidence.comparisons import Comparison, compare_with_entry, compare_with_vmaf
+from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
@@ -73,7 +73,7 @@ def evidence_sha256(view: EntryView) -> str:
 
 def _comparisons(
     view: EntryView, oof: Oof, incumbent: EntryView | None
-) -> tuple[dict[str, Comparison], tuple[str, ...]]:
+) -> tuple[dict[str, ErrorComparison], tuple[str, ...]]:
     """With plain VMAF and with an incumbent's own evidence; what keeps the latter from being compared is a problem."""
     plain = compare_with_vmaf(oof)
     compared = {} if plain is None else {"vmaf": plain}
@@ -84,9 +84,9 @@ def _comparisons(
     except InputError as error:
         return compared, (f"incumbent {error}",)
     try:
-        theirs = checked_evidence(incumbent)
-        problems = theirs.problems
-        compared["incumbent"] = compare_with_entry(oof, theirs.oof)
+        of_incumbent = checked_evidence(incumbent)
+        problems = of_incumbent.problems
+        compared["incumbent"] = compare_with_entry(oof, of_incumbent.oof)
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)
     return compared, tuple(f"incumbent {incumbent.entry.id}: {problem}" for problem in problems)

@@ -15,27 +15,27 @@ from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals, percent
 from fr_ensemble.evidence.oof import read_oof
-from fr_ensemble.hooks.opening import open_ensemble, stored_intervals
+from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
 from registry_tool.toolkit import Columns, RowBatch
 
-OUTSIDE = "out_of_distribution"
+OUT_OF_DISTRIBUTION = "out_of_distribution"
 
 
 class EnsemblePredictor:
     """A loaded ensemble: mu, sigma, intervals, and whether training saw the like; see `hookspec.Predictor`."""
 
     def __init__(self, view: EntryView) -> None:
-        self._manifest, self._ensemble = open_ensemble(view)
+        self._manifest, self._ensemble = load_ensemble(view)
         self._id = view.entry.id
         self._spec = spec_of(self._manifest, target=False)
         self._stored = stored_intervals(view)
         self._oof = view.read(OOF_PATH)
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
 
-    def columns(self, found: Sequence[str], where: str) -> Columns:
-        return columns_of(self._spec, found, where)
+    def columns(self, found: Sequence[str], place: str) -> Columns:
+        return columns_of(self._spec, found, place)
 
     def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
         spec, intervals = self._spec, self._intervals(tuple(levels))
@@ -45,8 +45,8 @@ class EnsemblePredictor:
             unknown_encoder(name, spec.vocabulary_version): count for name, count in checked.unknown_encoders.items()
         }
         warnings |= dict.fromkeys(intervals.calibration().unbounded(levels), len(checked))
-        if outside := int(columns[OUTSIDE].sum()):
-            warnings[f"an input is outside what training saw (column {OUTSIDE})"] = outside
+        if outside := int(columns[OUT_OF_DISTRIBUTION].sum()):
+            warnings[f"an input is outside what training saw (column {OUT_OF_DISTRIBUTION})"] = outside
         return Batch(columns, warnings)
 
     def check_file(self, path: Path) -> None:
@@ -72,7 +72,7 @@ def _columns(
     mu, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
     columns: dict[str, Any] = {} if rows.source is None else {"src": rows.source}
     outside = intervals.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
-    columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUTSIDE: outside}
+    columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUT_OF_DISTRIBUTION: outside}
     for level in levels:
         lower, upper = intervals.interval(mu, sigma, level)
         columns |= {f"lower_{percent(level)}": lower, f"upper_{percent(level)}": upper}

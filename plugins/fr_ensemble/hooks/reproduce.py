@@ -20,8 +20,8 @@ from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import EvidenceProblem, same_content
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
-from fr_ensemble.evidence.recorded import Wanted
-from fr_ensemble.hooks.opening import open_ensemble
+from fr_ensemble.evidence.recorded import EvidenceContents
+from fr_ensemble.hooks.loaded import load_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
@@ -30,12 +30,12 @@ from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Repro
 # Share of the RMS sigma that predictions may move (RMS). Measured, docs/how-to/audit.md: torch's plainest kernels in
 # place of AVX-512 move them by 1e-5 of it, one target of 300 that is one point lower by 2e-2, one epoch less by 0.6.
 TOLERANCE = 1e-3
-FOLLOWS = ("/probe", "/intervals/calibrations", "/confidence/conformal_q_residual", "/eval")
-ADDS = "the order in which training adds numbers"
-TRAINING = {
-    "trainer": ADDS,
-    "multiply-add": ADDS,
-    "machine": ADDS,
+FOLLOWS_FROM_WEIGHTS = ("/probe", "/intervals/calibrations", "/confidence/conformal_q_residual", "/eval")
+ORDER_OF_ADDITION = "the order in which training adds numbers"
+CAUSES_IN_TRAINING = {
+    "trainer": ORDER_OF_ADDITION,
+    "multiply-add": ORDER_OF_ADDITION,
+    "machine": ORDER_OF_ADDITION,
     "numba": "how the trainer is compiled",
     "llvmlite": "how the trainer is compiled",
     "numpy": "random streams and sums",
@@ -43,25 +43,27 @@ TRAINING = {
     "registry-tool": "the trainer",
     **dict.fromkeys(("torch", "cpu", "cpu_capability", "device"), "the order in which the reference trainer adds"),
 }
-WRITING = {"onnx": "how graphs are written"}
+CAUSES_IN_WRITING = {"onnx": "how graphs are written"}
 
 
 def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     """Raises InputError for an entry that nothing can be trained from and, before training, for another corpus."""
-    manifest, ensemble = open_ensemble(view)
+    manifest, ensemble = load_ensemble(view)
     if manifest["random_rows"]:
         raise InputError(f"{view.entry.id}: trained on random rows, expected a corpus: there is nothing to reproduce")
     job = _job(view.entry.id, manifest, request)
     corpus = read(job, request.progress)
     found, expected = corpus.rows_sha256, manifest["corpus"]["rows_sha256"]
     if found != expected:
-        where, name = job.corpus or SHIPPED, manifest["corpus"]["name"]
-        what = f"found rows of sha256 {found}, expected {expected} ({name}, {manifest['corpus']['n_rows']} rows)"
-        raise InputError(f"{where}: {what}: name the corpus that {view.entry.id} learned from: --corpus FILE")
+        corpus_path, name = job.corpus or SHIPPED, manifest["corpus"]["name"]
+        difference = f"found rows of sha256 {found}, expected {expected} ({name}, {manifest['corpus']['n_rows']} rows)"
+        raise InputError(
+            f"{corpus_path}: {difference}: name the corpus that {view.entry.id} learned from: --corpus FILE"
+        )
     warnings, file_sha256 = [], manifest["corpus"]["sha256"]
     if corpus.sha256 != file_sha256:
-        what = f"found another file with the same rows, sha256 {corpus.sha256}, the manifest says {file_sha256}"
-        warnings.append(f"{job.corpus or SHIPPED}: {what}: what it says of the file itself was not checked")
+        difference = f"found another file with the same rows, sha256 {corpus.sha256}, the manifest says {file_sha256}"
+        warnings.append(f"{job.corpus or SHIPPED}: {difference}: what it says of the file itself was not checked")
         corpus = replace(corpus, sha256=file_sha256)
     trained = make(job, corpus, request.progress)
     if warnings:
@@ -73,7 +75,13 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     trained, recompressed = _as_compressed(view, trained)
     warnings += [f"{path}: the same content, compressed by another zlib" for path in recompressed]
     moved = any(agreement.largest != 0.0 for agreement in agreements)
-    return Reproduction(trained, agreements, TRAINING if moved else TRAINING | WRITING, FOLLOWS, warnings)
+    return Reproduction(
+        trained,
+        agreements,
+        CAUSES_IN_TRAINING if moved else CAUSES_IN_TRAINING | CAUSES_IN_WRITING,
+        FOLLOWS_FROM_WEIGHTS,
+        warnings,
+    )
 
 
 def _as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]]:
@@ -95,10 +103,10 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     except (ValueError, TypeError) as error:
         raise InputError(f"{entry_id}: {error}: reproduce it with the version that trained it") from error
     if recipe.trainer_version != TRAINER_VERSION:
-        what = f"found trainer_version {recipe.trainer_version}, this program is version {TRAINER_VERSION}"
+        difference = f"found trainer_version {recipe.trainer_version}, this program is version {TRAINER_VERSION}"
         release = RELEASES.get(recipe.trainer_version)
         which = f"release {release} of registry-tool" if release else "the version that trained it"
-        raise InputError(f"{entry_id}, recipe: {what}: reproduce it with {which}")
+        raise InputError(f"{entry_id}, recipe: {difference}: reproduce it with {which}")
     if (method := manifest["intervals"].get("method")) not in INTERVAL_METHODS:
         raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
     name, path = manifest["corpus"]["name"], request.corpus
@@ -108,8 +116,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
     spec = spec_of(manifest, target=True)
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
-    wanted = Wanted.of(manifest)
-    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name, wanted=wanted)
+    contents = EvidenceContents.of(manifest)
+    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name, contents=contents)
 
 
 def trainer_of(manifest: Mapping[str, Any], device: str) -> str:
@@ -138,16 +146,16 @@ def _agreements(
     unit = manifest["target"]["name"]
     block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
     (mu, sigma), (old_mu, old_sigma) = new.predict(corpus.features, block), old.predict(corpus.features, block)
-    most = TOLERANCE * _rms(sigma)
-    yield agreement_of("mu", old_mu, mu, most, unit)
-    yield agreement_of("sigma", old_sigma, sigma, most, unit)
+    tolerance = TOLERANCE * _rms(sigma)
+    yield agreement_of("mu", old_mu, mu, tolerance, unit)
+    yield agreement_of("sigma", old_sigma, sigma, tolerance, unit)
     before, after = read_oof(view.read(OOF_PATH)), read_oof(trained.files[OOF_PATH])
     rows = ("seeds", "sources", "source", "clips", "clip", "target")
     if different := [name for name in rows if not np.array_equal(getattr(before, name), getattr(after, name))]:
         raise EvidenceProblem(f"{OOF_PATH}: found other {different[0]} than those of the corpus")
-    most = TOLERANCE * _rms(after.sigma)
-    yield agreement_of("mu of held-out sources", before.mu, after.mu, most, unit)
-    yield agreement_of("sigma of held-out sources", before.sigma, after.sigma, most, unit)
+    tolerance = TOLERANCE * _rms(after.sigma)
+    yield agreement_of("mu of held-out sources", before.mu, after.mu, tolerance, unit)
+    yield agreement_of("sigma of held-out sources", before.sigma, after.sigma, tolerance, unit)
 
 
 def agreement_of(name: str, old: Float64, new: Float64, tolerance: float, unit: str) -> Agreement:

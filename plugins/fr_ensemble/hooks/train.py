@@ -23,7 +23,7 @@ from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
 from fr_ensemble.evidence.problems import target_problems
-from fr_ensemble.evidence.recorded import EVERYTHING, Wanted, record
+from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, record
 from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
 from fr_ensemble.evidence.summaries import read_summaries
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
@@ -49,7 +49,7 @@ class Job:
     interval: str = DEFAULT_METHOD
     execution: Execution = DEFAULT_EXECUTION
     corpus_name: str | None = None  # in the documents; None is the file's own
-    wanted: Wanted = EVERYTHING
+    contents: EvidenceContents = ALL_EVIDENCE
 
     @property
     def name(self) -> str:
@@ -73,7 +73,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     path = None if job.random else job.corpus or SHIPPED
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
-        recorded = record(corpus, path, job.recipe, job.wanted, progress)
+        recorded = record(corpus, path, job.recipe, job.contents, progress)
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now

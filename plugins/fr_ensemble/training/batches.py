@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float32, Int64
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import draws
-from fr_ensemble.training.model import Model, drop_threshold
-from fr_ensemble.training.table import ModelKey, Table
+from fr_ensemble.training.model import ModelState, drop_threshold
+from fr_ensemble.training.table import ModelKey, TrainingTable
 from fr_ensemble.training.tile import ROWS
 
 Order = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Minibatch:
     """One step. Places that no row fills, in a short last batch and of a model without further ones, weigh 0."""
 
     index: Int64  # (M, B), rows of the table
@@ -31,14 +31,16 @@ class Batch:
     noise: Float32  # (M, B, D), added to the inputs
 
 
-def shuffled(rows: Order, model: Model) -> Order:
+def shuffled(rows: Order, model: ModelState) -> Order:
     """A model's rows in the order of its next epoch."""
     order = rows.copy()
     draws.shuffle(model.streams[0], order, np.empty(draws.SHUFFLE_WORDS, np.uint64))
     return order
 
 
-def draw(table: Table, recipe: Recipe, models: Sequence[Model], orders: Sequence[Order], first: int) -> Batch:
+def draw(
+    table: TrainingTable, recipe: Recipe, models: Sequence[ModelState], orders: Sequence[Order], first: int
+) -> Minibatch:
     """The step of each model that begins at the row `first` of its order."""
     n, size, hidden = len(models), recipe.batch_size, recipe.hidden
     index, weight = np.zeros((n, size), np.int64), np.zeros((n, size), np.float32)
@@ -59,16 +61,16 @@ def draw(table: Table, recipe: Recipe, models: Sequence[Model], orders: Sequence
             draws.words(model.streams[1], bits)
             alive = bits.view(np.uint16).reshape(2, padded, h)[:, :size, :hidden] >= threshold
             keep[j] = alive / np.float32(1.0 - threshold / draws.RESOLUTION)
-    return Batch(index, weight, keep, noise)
+    return Minibatch(index, weight, keep, noise)
 
 
-def numeric_columns(table: Table) -> Int64:
+def numeric_columns(table: TrainingTable) -> Int64:
     """Where the numeric columns are among the inputs: features, then slots, then conditioning."""
     place = np.arange(table.n_numeric)
     return place + table.n_slots * (place >= table.n_features)
 
 
-def raw_rows(table: Table) -> Float32:
+def raw_rows(table: TrainingTable) -> Float32:
     """Raw inputs and target of all rows, (n, D + 1)."""
     raw = np.zeros((len(table.rows), table.inputs + 1), np.float32)
     raw[:, numeric_columns(table)], raw[:, -1] = table.rows[:, : table.n_numeric], table.rows[:, table.n_numeric + 1]
@@ -76,7 +78,7 @@ def raw_rows(table: Table) -> Float32:
     return raw
 
 
-def scales(table: Table, keys: Sequence[ModelKey]) -> tuple[Float32, Float32]:
+def scales(table: TrainingTable, keys: Sequence[ModelKey]) -> tuple[Float32, Float32]:
     """Each model's means and deviations of those columns, (M, 1, D + 1); 0 and 1 of slots."""
     columns = np.append(numeric_columns(table), table.inputs)
     shape = (len(keys), 1, table.inputs + 1)

@@ -17,8 +17,8 @@ import numpy as np
 
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
-from fr_ensemble.training.model import Model
-from fr_ensemble.training.table import FINAL, Table
+from fr_ensemble.training.model import ModelState
+from fr_ensemble.training.table import FINAL, TrainingTable
 from registry_tool.errors import InputError, WorldError
 from registry_tool.toolkit import clean_staging, write_atomic
 
@@ -26,7 +26,7 @@ ARRAYS = ("p", "m", "v", "powers", "streams", "best")  # of a model, copied in p
 NUMBERS = ("epoch", "best_loss", "best_epoch")
 
 
-def run_digest(table: Table, recipe: Recipe) -> str:
+def run_digest(table: TrainingTable, recipe: Recipe) -> str:
     """What a run computes: its data, its recipe, and how this machine multiplies and adds."""
     sha = hashlib.sha256(f"{recipe.sha256} {has_fma()} {table.n_features} {table.n_slots}".encode())
     scaler = table.scales[FINAL].scaler
@@ -66,18 +66,18 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: found no description of a run, expected one: remove the folder") from error
 
-    def path(self, model: Model) -> Path:
+    def path(self, model: ModelState) -> Path:
         fold = "final" if model.key.fold == FINAL else f"fold{model.key.fold}"
         return self.folder / f"{fold}-seed{model.key.seed}.npz"
 
-    def save(self, model: Model) -> None:
+    def save(self, model: ModelState) -> None:
         """Write a model's state. Raises WorldError for a bad disk."""
         arrays: dict[str, Any] = {name: getattr(model, name) for name in (*ARRAYS, *NUMBERS)}
         stream = io.BytesIO()
         np.savez(stream, **arrays)
         write_atomic(self.path(model), stream.getvalue())
 
-    def load(self, model: Model) -> None:
+    def load(self, model: ModelState) -> None:
         """Bring a fresh model to its saved state, where there is one. Raises InputError for a file that is not one."""
         path = self.path(model)
         if not path.exists():

@@ -19,7 +19,7 @@ from typing import Any
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.checkpoints import Checkpoint
 from fr_ensemble.training.model import Result, train_model
-from fr_ensemble.training.table import ModelKey, Table
+from fr_ensemble.training.table import ModelKey, TrainingTable
 from registry_tool.errors import InputError, WorldError
 
 ENGINES = ("local", "ray")
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.2  # between two reports of progress
 class Work:
     """What a run has to train."""
 
-    table: Table
+    table: TrainingTable
     recipe: Recipe
     keys: Sequence[ModelKey]
     checkpoint: Checkpoint | None = None
@@ -106,7 +106,7 @@ def pinning(workers: int) -> tuple[()] | tuple[Callable[[], None]]:
     return (pin,)
 
 
-def train_keys(table: Table, recipe: Recipe, keys: Sequence[ModelKey], checkpoint: Any, tick: Any) -> list[Any]:
+def train_keys(table: TrainingTable, recipe: Recipe, keys: Sequence[ModelKey], checkpoint: Any, tick: Any) -> list[Any]:
     """A Ray task: some models, one after another."""
     return [train_model(table, recipe, key, checkpoint, tick) for key in keys]
 

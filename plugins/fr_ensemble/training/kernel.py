@@ -40,10 +40,10 @@ E1, E2, E3, E4, E5 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3),
 A0, A1, A2, A3, A4, A5 = F(0.3275911), F(1.061405429), F(-1.453152027), F(1.421413741), F(-0.284496736), F(0.254829592)
 
 
-class Rows(NamedTuple):
+class TableRows(NamedTuple):
     """The table's rows, and the scale of one fold."""
 
-    rows: Float32  # (n, C): numeric columns, slot, target; see Table
+    rows: Float32  # (n, C): numeric columns, slot, target; see TrainingTable
     scale: Float32  # (2, F + K + 1), means and deviations of the numeric columns and the target
     n_features: int  # F
     n_slots: int  # V
@@ -72,7 +72,7 @@ class State(NamedTuple):
     streams: UInt64  # (3, 4 * LANES), of order, dropout, noise
 
 
-class Work(NamedTuple):
+class Scratch(NamedTuple):
     """Room for one step."""
 
     order: NDArray[np.int32]  # (rows that the model fits,)

@@ -18,7 +18,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws, kernel
 from fr_ensemble.training.compiling import aligned, forget, is_compiled
-from fr_ensemble.training.table import ModelKey, Role, Table
+from fr_ensemble.training.table import ModelKey, Role, TrainingTable
 from fr_ensemble.training.tile import COLUMNS, ROWS
 from registry_tool.errors import InputError
 
@@ -43,13 +43,13 @@ class Keeper(Protocol):
     @property
     def seconds(self) -> float: ...
 
-    def save(self, model: Model) -> None: ...
+    def save(self, model: ModelState) -> None: ...
 
-    def load(self, model: Model) -> None: ...
+    def load(self, model: ModelState) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class NetworkLayout:
     """Where a model's weights stand in one flat array: w1 with b1 below it (K, H), w2 (H, H), b2 (H), w3 (H), b3.
 
     D inputs; K and H are padded to what the tile takes. All that is padding is zero and stays zero.
@@ -92,11 +92,11 @@ def _arrays(weights: Weights) -> Iterator[Float32]:
 
 
 @dataclass(slots=True)
-class Model:
+class ModelState:
     """A model between two epochs: everything that a checkpoint holds."""
 
     key: ModelKey
-    layout: Layout
+    layout: NetworkLayout
     epoch: int  # epochs done
     p: Float32  # weights
     m: Float32  # Adam's moments
@@ -108,9 +108,9 @@ class Model:
     best_epoch: int = 0
 
     @classmethod
-    def begin(cls, table: Table, recipe: Recipe, key: ModelKey) -> Model:
+    def begin(cls, table: TrainingTable, recipe: Recipe, key: ModelKey) -> ModelState:
         """Before the first epoch."""
-        layout = Layout(table.inputs, recipe.hidden)
+        layout = NetworkLayout(table.inputs, recipe.hidden)
         p = layout.pack(initial_weights(key.generator(Role.INIT), table.inputs, recipe.hidden))
         streams = np.stack([draws.stream(key.entropy(role)).reshape(-1) for role in DRAWN])
         return cls(key, layout, 0, p, aligned(layout.size), aligned(layout.size), np.ones(2), streams, p.copy())
@@ -146,7 +146,7 @@ def drop_threshold(dropout: float) -> int:
 class Steps:
     """What the kernel needs to go on with one model: the rows, the recipe, and room to work in."""
 
-    def __init__(self, table: Table, recipe: Recipe, model: Model) -> None:
+    def __init__(self, table: TrainingTable, recipe: Recipe, model: ModelState) -> None:
         key, layout = model.key, model.layout
         self.model, self.rows = model, rows_of(table, key)
         self.stops = table.stops(key, recipe.stopping_share)
@@ -164,11 +164,11 @@ class Steps:
         self.model.epoch += epochs
 
 
-def rows_of(table: Table, key: ModelKey) -> kernel.Rows:
-    return kernel.Rows(table.rows, table.scales[key.fold].columns, table.n_features, table.n_slots)
+def rows_of(table: TrainingTable, key: ModelKey) -> kernel.TableRows:
+    return kernel.TableRows(table.rows, table.scales[key.fold].columns, table.n_features, table.n_slots)
 
 
-def settings_of(recipe: Recipe, layout: Layout) -> kernel.Settings:
+def settings_of(recipe: Recipe, layout: NetworkLayout) -> kernel.Settings:
     decay, decoupled = (0.0, recipe.weight_decay) if recipe.decoupled_weight_decay else (recipe.weight_decay, 0.0)
     return kernel.Settings(
         batch=recipe.batch_size,
@@ -182,11 +182,11 @@ def settings_of(recipe: Recipe, layout: Layout) -> kernel.Settings:
     )
 
 
-def work_of(settings: kernel.Settings, layout: Layout, n_numeric: int, n_fitted: int) -> kernel.Work:
+def work_of(settings: kernel.Settings, layout: NetworkLayout, n_numeric: int, n_fitted: int) -> kernel.Scratch:
     """Room for a step; what the tile reads begins on a cache line."""
     units, h, jitter = settings.B * layout.h, layout.h, settings.batch * n_numeric
     z, h1, s1, h2, s2 = (aligned(units) for _ in range(5))
-    return kernel.Work(
+    return kernel.Scratch(
         order=np.empty(n_fitted, np.int32),
         g=aligned(layout.size),
         x=aligned(settings.B * layout.k),
@@ -205,7 +205,7 @@ def work_of(settings: kernel.Settings, layout: Layout, n_numeric: int, n_fitted:
     )
 
 
-def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64) -> None:
+def note_best(table: TrainingTable, model: ModelState, stops: NDArray[np.int32], group: Int64) -> None:
     """After an epoch: keep the weights if the model was never better on its stopping rows.
 
     The loss is a mean over sources, each weighing alike. group: of each row, its source among those.
@@ -220,14 +220,16 @@ def note_best(table: Table, model: Model, stops: NDArray[np.int32], group: Int64
         model.best[...] = model.p
 
 
-def scores_of(table: Table, key: ModelKey, layout: Layout, p: Float32, chosen: NDArray[np.int32]) -> Float32:
+def scores_of(
+    table: TrainingTable, key: ModelKey, layout: NetworkLayout, p: Float32, chosen: NDArray[np.int32]
+) -> Float32:
     """Scores of rows of the table, float32 (rows,), in the units that the weights p give."""
     out = np.empty(len(chosen), np.float32)
     kernel.scores(rows_of(table, key), chosen, p, layout.h, out)
     return out
 
 
-def in_target_units(table: Table, recipe: Recipe, key: ModelKey, standard: Weights) -> Weights:
+def in_target_units(table: TrainingTable, recipe: Recipe, key: ModelKey, standard: Weights) -> Weights:
     """A model that gives a standardised target, as one that gives the target. Raises InputError where it diverged."""
     fit = table.scales[key.fold]
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is seen below
@@ -248,12 +250,12 @@ def diverged(recipe: Recipe, key: ModelKey) -> InputError:
     )
 
 
-def warm_up(table: Table, recipe: Recipe, key: ModelKey) -> None:
+def warm_up(table: TrainingTable, recipe: Recipe, key: ModelKey) -> None:
     """Have the kernel compiled, or read from the cache, before workers ask for it. Trains nothing.
 
     Code that cannot be read, as a full disk may leave it, is compiled again.
     """
-    model = Model.begin(table, recipe, key)
+    model = ModelState.begin(table, recipe, key)
     steps = Steps(table, recipe, model)
     for again in (False, True):
         try:
@@ -267,7 +269,7 @@ def warm_up(table: Table, recipe: Recipe, key: ModelKey) -> None:
 
 
 def train_model(
-    table: Table,
+    table: TrainingTable,
     recipe: Recipe,
     key: ModelKey,
     keeper: Keeper | None = None,
@@ -278,7 +280,7 @@ def train_model(
 
     tick(key, epochs done): after each call of the kernel.
     """
-    model = Model.begin(table, recipe, key)
+    model = ModelState.begin(table, recipe, key)
     if keeper:
         keeper.load(model)
     steps, saved = Steps(table, recipe, model), time.monotonic()

@@ -56,13 +56,13 @@ def check_export(sample: ParitySample, members: Sequence[bytes], fused: bytes) -
     by, predict = network()
     expected = predict(sample.members, np.concatenate(inputs, axis=1))
     worst = 0.0
-    for what, one, other in (
+    for part, one, other in (
         (f"members in {by}", scores, expected),
         ("members in the trainer", scores, sample.fitted),
         ("fused mu", mu, scores.mean(axis=0)),
         ("fused sigma", sigma, scores.std(axis=0, ddof=1)),
     ):
-        worst = max(worst, _difference(one, other, what, spec.bounds))
+        worst = max(worst, _difference(one, other, part, spec.bounds))
     lacking = " (torch is not installed)" if by == "numpy" else ""
     return f"{by}{lacking} and onnxruntime differ by at most {worst:.1e} {spec.target} on {len(mu)} rows"
 
@@ -102,11 +102,11 @@ def predict_in_numpy(members: Sequence[Weights], x: Float32) -> Float64:
     return np.stack([score(member) for member in members])
 
 
-def _difference(one: NDArray[Any], other: NDArray[Any], what: str, bounds: tuple[float, float]) -> float:
+def _difference(one: NDArray[Any], other: NDArray[Any], part: str, bounds: tuple[float, float]) -> float:
     tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
     worst = float(np.abs(one - other).max())
     if not worst <= tolerance:
         raise WorldError(
-            f"export of {what}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it"
+            f"export of {part}: onnxruntime differs by {worst:g}, expected at most {tolerance:g}: report it"
         )
     return worst

@@ -19,19 +19,19 @@ from fr_ensemble.arrays import Float32, Int64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import batches
-from fr_ensemble.training.model import Model, Result, diverged, in_target_units
+from fr_ensemble.training.model import ModelState, Result, diverged, in_target_units
 from fr_ensemble.training.network import FRRegressor, Stacked, parameters, predict, weights_of
-from fr_ensemble.training.table import ModelKey, Table
+from fr_ensemble.training.table import ModelKey, TrainingTable
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 
 
 def train_models(
-    table: Table, recipe: Recipe, keys: Sequence[ModelKey], device: str, progress: Callable[[int], None]
+    table: TrainingTable, recipe: Recipe, keys: Sequence[ModelKey], device: str, progress: Callable[[int], None]
 ) -> list[Result]:
     """Train all models in one loop. M models, B rows a batch, D inputs, H hidden units."""
     network = FRRegressor(table.inputs, recipe.hidden).to(device)
-    models = [Model.begin(table, recipe, key) for key in keys]  # their weights, streams and best epochs
+    models = [ModelState.begin(table, recipe, key) for key in keys]  # their weights, streams and best epochs
     starts = [parameters(model.layout.unpack(model.p)) for model in models]
     p = {name: torch.stack([start[name] for start in starts]).to(device) for name in starts[0]}
     adam = Adam(recipe, p)
@@ -89,14 +89,14 @@ class Adam:
                 values[name] = torch.where(mask, moved, values[name])
 
 
-def scores_of(table: Table, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float32, Float32]:
+def scores_of(table: TrainingTable, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float32, Float32]:
     """Scores of rows of the table in the units of the weights, and their standardised targets, float32 (rows,)."""
     mean, std = batches.scales(table, [key])
     rows = (batches.raw_rows(table)[chosen] - mean[0]) / std[0]
     return predict(weights, rows[:, :-1]), rows[:, -1]
 
 
-def note_best(table: Table, model: Model, weights: Weights, stops: Int64) -> None:
+def note_best(table: TrainingTable, model: ModelState, weights: Weights, stops: Int64) -> None:
     """Keep the weights where the model was never better on its stopping rows, a mean over sources."""
     scores, target = scores_of(table, model.key, weights, stops)
     _, group = np.unique(table.source[stops], return_inverse=True)
@@ -105,7 +105,7 @@ def note_best(table: Table, model: Model, weights: Weights, stops: Int64) -> Non
         model.best_loss, model.best_epoch, model.best = loss, model.epoch, model.layout.pack(weights)
 
 
-def finish(table: Table, recipe: Recipe, model: Model, last: Weights) -> Result:
+def finish(table: TrainingTable, recipe: Recipe, model: ModelState, last: Weights) -> Result:
     """A trained model in target units, with its scores of the rows that it held out."""
     if recipe.early_stopping and not np.isfinite(model.best_loss):
         raise diverged(recipe, model.key)

@@ -59,7 +59,7 @@ class FoldScale:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TrainingTable:
     """The corpus as batches are cut from it, once for all models; its arrays cannot be written to.
 
     n rows; F features and K conditioning columns, the numeric ones; V one-hot slots; D = F + V + K inputs.
@@ -97,7 +97,7 @@ class Table:
         return chosen.astype(np.int32)
 
 
-def prepare(data: TrainingData) -> Table:
+def prepare(data: TrainingData) -> TrainingTable:
     """The table of a corpus and every fold's scale. Raises InputError for a corpus that cannot be trained on."""
     n = len(data.target)
     held = np.bincount(data.source, minlength=data.n_sources)
@@ -114,7 +114,7 @@ def prepare(data: TrainingData) -> Table:
     source = data.source.astype(np.int32)
     rows.flags.writeable = source.flags.writeable = False
     scales = fit_scales(columns, source, held)
-    return Table(rows, source, data.features.shape[1], data.n_slots, n_numeric, scales)
+    return TrainingTable(rows, source, data.features.shape[1], data.n_slots, n_numeric, scales)
 
 
 def fit_scales(columns: Sequence[Float64], source: NDArray[np.int32], counts: Int64) -> dict[int, FoldScale]:

@@ -103,18 +103,18 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
             sums = [[b.phi(kind) for _ in range(vectors)] for _ in range(rows)]
             line = b.mul(i, width)
             right = [b.load(_vector(b, w, b.add(line, I64(j * lanes)), kind), align=4) for j in range(vectors)]
-            for r, mine in enumerate(sums):
+            for r, row_sums in enumerate(sums):
                 left = _spread(b, b.load(b.gep(a, [b.add(b.mul(i, step), b.mul(row, I64(r)))])), kind)
-                for j, total in enumerate(mine):
+                for j, total in enumerate(row_sums):
                     total.add_incoming(kind([0.0] * lanes), before)
-                    mine[j] = _fused(b, left, right[j], total)
-                    total.add_incoming(mine[j], loop)
+                    row_sums[j] = _fused(b, left, right[j], total)
+                    total.add_incoming(row_sums[j], loop)
             following = b.add(i, I64(1))
             i.add_incoming(following, loop)
             b.cbranch(b.icmp_signed("<", following, k), loop, after)
             b.position_at_end(after)
-            for r, mine in enumerate(sums):
-                for j, total in enumerate(mine):
+            for r, row_sums in enumerate(sums):
+                for j, total in enumerate(row_sums):
                     b.store(total, _vector(b, c, b.add(b.mul(width, I64(r)), I64(j * lanes)), kind), align=4)
             return cx.get_dummy_value()
 

@@ -19,7 +19,7 @@ from fr_ensemble.training.checkpoints import Checkpoint, run_digest
 from fr_ensemble.training.engines import Work, start_engine
 from fr_ensemble.training.execution import COMPILED, DEFAULT_EXECUTION, REFERENCE, TRAINERS, Execution
 from fr_ensemble.training.model import Result, warm_up
-from fr_ensemble.training.table import FINAL, ModelKey, Table, prepare
+from fr_ensemble.training.table import FINAL, ModelKey, TrainingTable, prepare
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 
@@ -54,14 +54,14 @@ def train(
     return collected(table, recipe, results)
 
 
-def model_keys(table: Table, recipe: Recipe) -> list[ModelKey]:
+def model_keys(table: TrainingTable, recipe: Recipe) -> list[ModelKey]:
     """All models of a run, those with the most rows first."""
     held_out = dict(enumerate(np.bincount(table.source).tolist())) | {FINAL: 0}
     folds = sorted(held_out, key=lambda fold: (held_out[fold], fold))
     return [ModelKey(fold, seed) for fold in folds for seed in recipe.seeds]
 
 
-def compile_once(table: Table, recipe: Recipe, key: ModelKey, progress: Progress) -> None:
+def compile_once(table: TrainingTable, recipe: Recipe, key: ModelKey, progress: Progress) -> None:
     compiled = compiling.is_compiled()
     if not compiled:
         progress("compiling the trainer once", 0, 1)
@@ -70,7 +70,7 @@ def compile_once(table: Table, recipe: Recipe, key: ModelKey, progress: Progress
         progress("compiling the trainer once", 1, 1)
 
 
-def checkpoint_of(execution: Execution, table: Table, recipe: Recipe) -> Checkpoint | None:
+def checkpoint_of(execution: Execution, table: TrainingTable, recipe: Recipe) -> Checkpoint | None:
     if execution.checkpoint is None:
         return None
     checkpoint = Checkpoint(execution.checkpoint.absolute(), execution.checkpoint_seconds)
@@ -78,7 +78,7 @@ def checkpoint_of(execution: Execution, table: Table, recipe: Recipe) -> Checkpo
     return checkpoint
 
 
-def collected(table: Table, recipe: Recipe, results: Sequence[Result]) -> TrainedModels:
+def collected(table: TrainingTable, recipe: Recipe, results: Sequence[Result]) -> TrainedModels:
     members = {result.key.seed: result.weights for result in results if result.key.fold == FINAL}
     oof = np.full((len(recipe.seeds), len(table.source)), np.nan, np.float32)
     fitted = np.full_like(oof, np.nan)

@@ -16,8 +16,8 @@ from command_line import Program
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.comparisons import (
     CURVE_BOUNDS,
-    Comparison,
     Curve,
+    ErrorComparison,
     compare_with_entry,
     compare_with_vmaf,
     vmaf_column,
@@ -34,7 +34,7 @@ from registry_tool.checks.promotion import find_incumbent
 from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.values import Registry
-from registry_tool.workflows.opening import inspected, usable
+from registry_tool.workflows.loading import inspected, usable
 
 pytestmark = pytest.mark.slow
 
@@ -333,7 +333,7 @@ def test_intervals_by_t_need_six_sources() -> None:
     rng = np.random.default_rng(5)
     for k in (2, 5, 6, 9, 30):
         one, two = rng.uniform(1, 2, k), rng.uniform(1, 2, k)
-        compared = Comparison(tuple(map(str, range(k))), one, two, np.zeros(k))
+        compared = ErrorComparison(tuple(map(str, range(k))), one, two, np.zeros(k))
         if k < 6:
             assert not np.isfinite(compared.t_bounds).any()
             assert compared.to_dict()["difference_t_high"] is None

@@ -26,8 +26,8 @@ from sandbox import Sandbox
 from registry_tool.errors import InputError
 from registry_tool.hookspec import GateRequest
 from registry_tool.plugins.manager import load
-from registry_tool.workflows import opening as opening_workflow
-from registry_tool.workflows.opening import usable
+from registry_tool.workflows import loading as loading_workflow
+from registry_tool.workflows.loading import usable
 from registry_tool.workflows.overview import gather
 from registry_tool.workflows.promote import flip
 from registry_tool.workflows.validate import validate
@@ -39,8 +39,8 @@ TOLERANCE = 1e-9  # another summation order
 def view(smoke: Sandbox) -> Iterator[Any]:
     """The trained entry as a hook sees it."""
     loaded = usable(smoke.path)
-    with opening_workflow.opened(loaded, load(), "tiny") as opened:
-        yield opened
+    with loading_workflow.verified_entry(loaded, load(), "tiny") as verified:
+        yield verified
 
 
 def plccs(view: Any) -> np.ndarray[Any, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from command_line import Program
-from fr_ensemble.evidence.comparisons import Comparison
+from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
@@ -34,7 +34,7 @@ def make(error: float = 4.0, spread: float = 0.4, seed: int = 0) -> Oof:
 
 def inputs_of(oof: Oof) -> MetricInputs:
     baseline = oof.target + np.random.default_rng(9).normal(0.0, 6.0, len(oof.target))
-    compared = Comparison.of(oof.sources, oof.source, oof.target, oof.mu, baseline)
+    compared = ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, baseline)
     return MetricInputs(FoldScores.of(oof), oof, calibrate(oof, target_range=(0.0, 100.0)), {"vmaf": compared})
 
 

@@ -22,7 +22,7 @@ from sandbox import Sandbox, tree
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
 from registry_tool.plugins.manager import load
-from registry_tool.workflows.opening import opened, usable
+from registry_tool.workflows.loading import usable, verified_entry
 
 
 def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_recipe_of_another_program_is_refused(
     from registry_tool.hookspec import ReproduceRequest
 
     loaded = usable(smoke.path)
-    with opened(loaded, load(), "tiny") as view:
+    with verified_entry(loaded, load(), "tiny") as view:
         assert view.manifest is not None
         view = dataclasses.replace(view, manifest={**view.manifest, "recipe": {**view.manifest["recipe"], **change}})
         with pytest.raises(InputError, match=words):

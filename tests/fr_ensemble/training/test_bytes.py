@@ -20,7 +20,7 @@ from corpora import RECIPES, SMALL, UNEVEN, digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
 from fr_ensemble.training.execution import Execution
-from fr_ensemble.training.model import Model, Steps, drop_threshold
+from fr_ensemble.training.model import ModelState, Steps, drop_threshold
 from fr_ensemble.training.table import ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from places import TESTS
@@ -133,7 +133,7 @@ def test_no_denormals() -> None:
     """Weights of slots that no row uses, and their moments, end in zero, not in denormal numbers, which cost time."""
     recipe = replace(SMALL, epochs=2000, weight_decay=0.1, learning_rate=5e-3)
     table = prepare(make_corpus([20, 20]))
-    model = Model.begin(table, recipe, ModelKey(0, 0))
+    model = ModelState.begin(table, recipe, ModelKey(0, 0))
     steps = Steps(table, recipe, model)
     while not model.is_done(recipe):
         steps.take(recipe.epochs)
@@ -146,7 +146,7 @@ def test_padding_stays_zero(hidden: int, batch: int) -> None:
     """Units and inputs that only fill up a tile never learn."""
     recipe = replace(SMALL, hidden=hidden, batch_size=batch, epochs=20, learning_rate=0.01)
     table = prepare(make_corpus(UNEVEN))
-    model = Model.begin(table, recipe, ModelKey(1, 0))
+    model = ModelState.begin(table, recipe, ModelKey(1, 0))
     Steps(table, recipe, model).take(20)
     for array in (model.p, model.m, model.v):
         used = model.layout.pack(model.layout.unpack(array))

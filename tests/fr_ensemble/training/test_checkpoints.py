@@ -19,7 +19,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import model
 from fr_ensemble.training.checkpoints import Checkpoint
 from fr_ensemble.training.execution import Execution
-from fr_ensemble.training.model import Model, train_model
+from fr_ensemble.training.model import ModelState, train_model
 from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from places import TESTS
@@ -145,9 +145,9 @@ def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str) -> No
 def test_a_state_of_another_shape_is_named(tmp_path: Path) -> None:
     """As of a file that was exchanged for another model's."""
     table, keeper, key = prepare(DATA), Checkpoint(tmp_path, 0.0), ModelKey(0, 0)
-    keeper.save(Model.begin(table, replace(RECIPE, hidden=40), key))
+    keeper.save(ModelState.begin(table, replace(RECIPE, hidden=40), key))
     with pytest.raises(InputError, match="no state of this model"):
-        keeper.load(Model.begin(table, RECIPE, key))
+        keeper.load(ModelState.begin(table, RECIPE, key))
 
 
 def test_checkpoint_folder_that_cannot_be_made(tmp_path: Path) -> None:

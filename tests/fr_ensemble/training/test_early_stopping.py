@@ -15,7 +15,7 @@ from command_line import Program
 from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import Execution
-from fr_ensemble.training.model import Model, Steps, note_best, scores_of
+from fr_ensemble.training.model import ModelState, Steps, note_best, scores_of
 from fr_ensemble.training.table import FINAL, ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from registries import TRAINING, Made
@@ -49,7 +49,7 @@ def test_whole_sources_decide_and_never_the_held_out_one() -> None:
 def test_the_best_epoch_is_kept_until_patience_runs_out(key: ModelKey) -> None:
     """Held against every epoch's weights and a plain reading of the rule."""
     table = prepare(DATA)
-    model = Model.begin(table, RECIPE, key)
+    model = ModelState.begin(table, RECIPE, key)
     steps = Steps(table, RECIPE, model)
     stops = np.flatnonzero(steps.stops).astype(np.int32)
     mean, std = table.scales[key.fold].columns[:, -1]

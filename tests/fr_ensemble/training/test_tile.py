@@ -137,7 +137,7 @@ import numpy as np
 from fr_ensemble.training import kernel
 from corpora import make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.training.model import Model, Steps, train_model
+from fr_ensemble.training.model import ModelState, Steps, train_model
 from fr_ensemble.training.table import ModelKey, prepare
 train_model(prepare(make_corpus([5, 5])), Recipe(epochs=1, hidden=8), ModelKey(0, 0))
 for function in (kernel.train_epochs, kernel.scores):

@@ -288,11 +288,11 @@ def _score_names(plan: Plan) -> tuple[str, ...]:
 
 
 def _parquet(record: Mapping[str, Any], plan: Plan) -> Parquet:
-    whole = all(quality == int(quality) for numbers in plan.qualities.values() for quality in numbers)
+    integers = all(quality == int(quality) for numbers in plan.qualities.values() for quality in numbers)
     types = {
         "src": "string",
         "encoder": "string",
-        "quality": "int32" if whole else "double",
+        "quality": "int32" if integers else "double",
         "clip": "string",
         "frame_index": "int32",
         "fps": "double",

@@ -89,8 +89,8 @@ def frames_filter(rate: Fraction, pixels: str) -> str:
     return f"{even},format=yuv420p,format={pixels},settb={rate.denominator}/{rate.numerator},setpts=N"
 
 
-def opened(file: Path, raw: Sequence[str]) -> tuple[str, ...]:
-    """ffmpeg's arguments that open a source."""
+def input_arguments(file: Path, raw: Sequence[str]) -> tuple[str, ...]:
+    """ffmpeg's arguments for a source."""
     return (*raw, "-i", f"file:{file}")
 
 
@@ -213,7 +213,7 @@ class EncodeCache:
 
     def _facts(self, file: Path, raw: Sequence[str], folder: Path) -> dict[str, Any]:
         """Rate, size, number of frames and what is doubtful, by decoding once; then the self-check."""
-        reference = opened(file, raw)
+        reference = input_arguments(file, raw)
         frames = (*reference, "-map", "0:v:0", "-fps_mode", "passthrough")
         words = self.run.run(*frames, *_COUNT_FRAMES, "f.txt", folder=folder)
         header, times = _read_frames(folder / "f.txt")
@@ -251,7 +251,7 @@ class EncodeCache:
         folder: Path,
         encoder: Encoder | None = None,
     ) -> None:
-        """Writes encode.mkv into `folder`. reference: see `opened`."""
+        """Writes encode.mkv into `folder`. reference: see `input_arguments`."""
         pixels, upload, device = (encoder.pixels, encoder.upload, encoder.device) if encoder else ("yuv420p", "", ())
         graph = ("-vf", frames_filter(rate, pixels) + upload, "-fps_mode", "passthrough", "-abort_on", "empty_output")
         self.run.run(*device, *reference, "-map", "0:v:0", *graph, *options, "encode.mkv", folder=folder)
@@ -284,7 +284,7 @@ class EncodeCache:
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
             options = encode.encoder.options(encode.quality, encode.preset)
-            reference = opened(source.file, source.raw)
+            reference = input_arguments(source.file, source.raw)
             self._encode(reference, source.rate, options, folder, encode.encoder)
             self._score(reference, source.rate, encode.encoder.pixels, source.frames, folder)
             with open(folder / "packets.txt") as packets:

@@ -18,7 +18,7 @@ from registry_tool.toolkit import BATCH_ROWS, Columns, read_rows
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
 LOG_SUFFIXES = (".json", ".xml", ".csv")
-TAKEN = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # what the logs themselves give
+LOG_COLUMNS = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # which the logs give
 MAX_SPLITS = 1000  # ways to read a name that are looked at
 
 Row = dict[str, Any]
@@ -66,7 +66,7 @@ def constants(texts: Sequence[str]) -> Row:
     fields: Row = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        if not separator or not value or not name.isidentifier() or name in TAKEN or name in fields:
+        if not separator or not value or not name.isidentifier() or name in LOG_COLUMNS or name in fields:
             raise InputError(f"--set: found {text!r}, expected NAME=VALUE, each name once, as in encoder=libx264")
         fields[name] = value
         if name not in TEXTS:
@@ -88,14 +88,18 @@ def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
     """
     parts = re.split(r"\{([^{}]*)\}", pattern)
     names = parts[1::2]
-    if not names or len({*names}) != len(names) or not all(name.isidentifier() and name not in TAKEN for name in names):
+    if (
+        not names
+        or len({*names}) != len(names)
+        or not all(name.isidentifier() and name not in LOG_COLUMNS for name in names)
+    ):
         raise InputError(
             f"--pattern: found {pattern!r}, expected different fields, as in {{src}}_{{encoder}}_{{crf}}.json"
         )
     depth, found = pattern.count("/") + 1, Fields({})
     for log in logs:
-        whole = "/".join(log.parts[-depth:])
-        ways = _ways(parts, whole) or _ways(parts, whole.removesuffix(log.name) + log_name(log))
+        tail = "/".join(log.parts[-depth:])
+        ways = _ways(parts, tail) or _ways(parts, tail.removesuffix(log.name) + log_name(log))
         if len(ways) == 1:
             found.rows[log] = {name: _plain(text) if name in NUMBERS else text for name, text in ways[0].items()}
         elif ways:
@@ -180,7 +184,7 @@ def _rows_by_log(table: Path, renamed: Mapping[str, str]) -> dict[str, Row]:
             name = batch.texts["log"].names[code]
             if name in rows:
                 raise InputError(f"{batch.place(index)}, column log: found {name!r} again, expected each log once")
-            rows[name] = {here: batch.values[column][index] for column, here in names.items()}
+            rows[name] = {field: batch.values[column][index] for column, field in names.items()}
     for column in names.values():
         _convert(rows, column, _text if column in TEXTS else _plain)
     return {name: {column: value for column, value in row.items() if value is not None} for name, row in rows.items()}
@@ -193,7 +197,7 @@ def _table_columns(table: Path, found: Sequence[str], renamed: Mapping[str, str]
     if missing := [name for name in renamed if name not in found]:
         raise InputError(f"{table}: no column {missing[0]!r}: found {listed}, expected it as --source-column says")
     names = {name: renamed.get(name, name) for name in found if name != "log" and name not in renamed.values()}
-    if taken := [name for name, here in names.items() if here in TAKEN]:
+    if taken := [name for name, field in names.items() if field in LOG_COLUMNS]:
         raise InputError(f"{table}: found the column {taken[0]!r}, which the logs give: drop it")
     return names
 

@@ -40,7 +40,7 @@ DEFAULTS = [m.name for m in VMAF_MODELS.values() if m.feature_set == "canonical-
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogChoice:
     """What the caller says of every log: the score to take, and the model where a log names none; "" for nothing."""
 
     score: str = ""
@@ -57,7 +57,7 @@ class Identity:
     candidates: tuple[str, ...] = ()
 
 
-def identify(log: Frames, wanted: Wanted) -> Identity:
+def identify(log: Frames, wanted: LogChoice) -> Identity:
     """Raises InputError, without the log's path, for a log that lacks what is wanted or may be by different models."""
     names = _names(log.metrics)
     found, present = _features(names)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.encoders import ENCODERS, QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name
-from fr_ensemble.corpus.imports.identity import Identity, Wanted, identify
+from fr_ensemble.corpus.imports.identity import Identity, LogChoice, identify
 from fr_ensemble.corpus.imports.reading import Frames, load, parse, read_frames
 from fr_ensemble.corpus.record import MODEL_COLUMN, RECORD_KEY
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE
@@ -49,12 +49,12 @@ class Log:
     sha256: str  # of the file
 
 
-def read_log(path: Path, wanted: Wanted = Wanted()) -> Log:  # noqa: B008 (a frozen value)
+def read_log(path: Path, wanted: LogChoice = LogChoice()) -> Log:  # noqa: B008 (a frozen value)
     """One log, whichever its format. Raises InputError for a file that is no log or is not what is wanted."""
     return log_of(path, read_frames(path), wanted)
 
 
-def log_of(path: Path, frames: Frames, wanted: Wanted) -> Log:
+def log_of(path: Path, frames: Frames, wanted: LogChoice) -> Log:
     """What is wanted of the frames of one log."""
     try:
         identity = identify(frames, wanted)
@@ -63,7 +63,7 @@ def log_of(path: Path, frames: Frames, wanted: Wanted) -> Log:
     names = [*identity.columns.values(), identity.score]
     table = _table(path, frames, names)
     missing = table == -np.inf  # see _table
-    whole = ~missing.any(axis=1)
+    is_complete = ~missing.any(axis=1)
     finite = np.isfinite(table).all(axis=1)
     if not finite.any():
         raise InputError(f"{path}: found no frame with all of {', '.join(names)} as numbers: score it again")
@@ -72,8 +72,8 @@ def log_of(path: Path, frames: Frames, wanted: Wanted) -> Log:
         np.array(frames.numbers, np.int64)[finite],
         table[finite, :-1],
         table[finite, -1],
-        int((~whole).sum()),
-        int((whole & ~finite).sum()),
+        int((~is_complete).sum()),
+        int((is_complete & ~finite).sum()),
         frames.version,
         frames.sha256,
     )
@@ -100,8 +100,8 @@ def _number(path: Path, frames: Frames, place: int, name: str, value: Any) -> fl
     try:
         number = float("x" if isinstance(value, bool) else value)
     except (ValueError, TypeError):
-        where = f"{path} ({frames.tool}), frame {frames.numbers[place]}, {name}"
-        raise InputError(f"{where}: found {value!r:.80}, expected a number: score it again") from None
+        place_text = f"{path} ({frames.tool}), frame {frames.numbers[place]}, {name}"
+        raise InputError(f"{place_text}: found {value!r:.80}, expected a number: score it again") from None
     except OverflowError:
         return np.nan
     return number if np.isfinite(number) else np.nan
@@ -136,7 +136,7 @@ class Imported:
         return self.sources.total()
 
 
-def import_logs(fields: Fields, output: Path, wanted: Wanted, progress: Progress = silent) -> Imported:
+def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progress = silent) -> Imported:
     """Writes one row a frame: src, encoder, the other fields, clip, frame_index, the model's features, vmaf.
 
     A log that cannot be used is left out and named; where none can, InputError. So is a second model: one corpus has
@@ -191,7 +191,7 @@ class _Reading:
     record: by clip. seen: the scores of a log -> the log. probes: features of a frame -> its score and log.
     """
 
-    wanted: Wanted
+    wanted: LogChoice
     done: Imported
     record: dict[str, dict[str, str]] = field(default_factory=dict)
     seen: dict[bytes, str] = field(default_factory=dict)
@@ -227,11 +227,11 @@ class _Reading:
                 "corpus: import them apart, or say which with --vmaf-model NAME"
             )
         for features, score in zip(np.round(log.features[:PROBED_FRAMES], 5), log.score, strict=False):
-            known, where = self.probes.setdefault(features.tobytes(), (float(score), path))
+            known, known_in = self.probes.setdefault(features.tobytes(), (float(score), path))
             if abs(known - score) > SAME_SCORE:
                 raise InputError(
                     f"{path}: found {identity.score} {score:g} for a frame with the features of one that has {known:g} "
-                    f"in {where}, expected one model in a corpus: import them apart, each with its --vmaf-model NAME"
+                    f"in {known_in}, expected one model in a corpus: import them apart, each with its --vmaf-model NAME"
                 )
 
     def metadata(self) -> Mapping[str, str]:
@@ -282,8 +282,8 @@ class _Reading:
 
 def _columns(parts: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str], lists: bool) -> Mapping[str, Any]:
     """The parts one below the other; as lists where text is written, which has no numbers of numpy's."""
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return {name: column.tolist() for name, column in whole.items()} if lists else whole
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: column.tolist() for name, column in columns.items()} if lists else columns
 
 
 def _all_norms(rows: Mapping[Path, Row], done: Imported) -> dict[Path, dict[str, float]]:
@@ -320,8 +320,8 @@ def _clip_names(rows: Mapping[Path, Row]) -> dict[Path, str]:
     """What the table says, else of the file's stem, name and path the first that is no other log's."""
     spellings = {log: (Path(log_name(log)).stem, log.name, log.as_posix()) for log in rows}
     often = [Counter(names) for names in zip(*spellings.values(), strict=True)]
-    alone = {
+    unique = {
         log: next((name for name, counts in zip(names, often, strict=True) if counts[name] == 1), names[-1])
         for log, names in spellings.items()
     }
-    return {log: str(row.get("clip") or alone[log]) for log, row in rows.items()}
+    return {log: str(row.get("clip") or unique[log]) for log, row in rows.items()}

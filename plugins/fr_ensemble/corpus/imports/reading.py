@@ -126,7 +126,7 @@ def _json(text: str) -> Frames:
     if not {*map(type, metrics)} <= {dict}:
         place = next(place for place, found in enumerate(metrics) if not isinstance(found, dict))
         raise NotALog(f"{LIBVMAF}: frame {place} has no metrics")
-    return Frames(LIBVMAF, str(document.get("version", "")), model, _whole(numbers), metrics)
+    return Frames(LIBVMAF, str(document.get("version", "")), model, _integers(numbers), metrics)
 
 
 def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str = "") -> Frames:
@@ -134,11 +134,11 @@ def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str
     for place, frame in enumerate(frames):
         if not isinstance(frame, dict):
             raise NotALog(f"{tool}: frame {place} is a {type(frame).__name__}")
-    numbers = _whole([frame.get(key, place + first) for place, frame in enumerate(frames)])
+    numbers = _integers([frame.get(key, place + first) for place, frame in enumerate(frames)])
     return Frames(tool, "", model, [number - first for number in numbers], frames)
 
 
-def _whole(values: Sequence[Any]) -> Sequence[int]:
+def _integers(values: Sequence[Any]) -> Sequence[int]:
     """Frame numbers as whole numbers, from texts too."""
     if {*map(type, values)} <= {int}:
         return values
@@ -195,9 +195,9 @@ def _xml(text: str) -> Frames:
     parser.StartElementHandler = element
     parser.Parse(text, True)
     if "result" in about:
-        return Frames(RUN_VMAF, "", _of_executor(about["result"].get("executorId", "")), _whole(numbers), metrics)
+        return Frames(RUN_VMAF, "", _of_executor(about["result"].get("executorId", "")), _integers(numbers), metrics)
     version, model = about["VMAF"].get("version", ""), _of_params(about.get("params", {}))
-    return Frames(LIBVMAF, version, model, _whole(numbers), metrics)
+    return Frames(LIBVMAF, version, model, _integers(numbers), metrics)
 
 
 # ---- CSV --------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def _csv(text: str) -> Frames:
         numbers.append(row[at])
         metrics.append(dict(zip(header, row, strict=True)))
         del metrics[-1][header[at]]
-    return Frames(tool, "", "", [number - first for number in _whole(numbers)], metrics)
+    return Frames(tool, "", "", [number - first for number in _integers(numbers)], metrics)
 
 
 def _whole_rows(reader: Any, width: int, tool: str) -> Iterable[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import logs
 import pytest
 from command_line import Program
-from fr_ensemble.corpus.imports.identity import DEFAULTS, Wanted, identify
+from fr_ensemble.corpus.imports.identity import DEFAULTS, LogChoice, identify
 from fr_ensemble.corpus.imports.logs import read_log
 from fr_ensemble.corpus.imports.reading import read_frames
 from fr_ensemble.corpus.record import Definition, read_definition
@@ -40,7 +40,7 @@ def one_log(tmp_path: Path, model: str, **more: Any) -> Path:
 
 def found(path: Path, score: str = "", model: str = "") -> tuple[str, tuple[str, ...]]:
     """Definition and features of a log."""
-    identity = read_log(path, Wanted(score, model)).identity
+    identity = read_log(path, LogChoice(score, model)).identity
     return identity.definition, tuple(identity.columns)
 
 
@@ -62,7 +62,7 @@ def test_what_is_told_about_the_encode_is_no_other_model(model: str, tmp_path: P
 def test_a_log_that_leaves_its_model_open_names_what_it_may_be(model: str, tmp_path: Path) -> None:
     """Models of VMAF v0 share their features: the log is taken, its definition is not known, and can be said."""
     path = one_log(tmp_path, model)
-    identity = identify(read_frames(path), Wanted())
+    identity = identify(read_frames(path), LogChoice())
     assert (identity.definition, identity.candidates) == ("", tuple(DEFAULTS))
     assert found(path, model=f"{model}.json")[0] == model
 
@@ -116,7 +116,7 @@ def test_one_of_several_scores(models: dict[str, str], score: str, tmp_path: Pat
     with pytest.raises(InputError, match=r"no score vmaf: found vmaf_hd, vmaf_hd_neg, .*choose its score with --score"):
         found(path)
     assert found(path, score=score) == (models[score], features_of(models[score]))
-    frame, log = json.loads(path.read_text())["frames"][1]["metrics"], read_log(path, Wanted(score))
+    frame, log = json.loads(path.read_text())["frames"][1]["metrics"], read_log(path, LogChoice(score))
     assert log.score[1] == frame[score]
     assert log.features[1].tolist() == [frame[name] for name in log.identity.columns.values()]
 
@@ -267,7 +267,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("model", [name for name in VMAF_MODELS if name != "vmaf_b_v0.6.3"])
 def test_a_real_log_of_each_model(model: str, real: Path) -> None:
     """The names that libvmaf itself writes are the table's: each model's log is its own or asks."""
-    log = read_log(real / f"{model}.json", Wanted(model=model))
+    log = read_log(real / f"{model}.json", LogChoice(model=model))
     assert log.identity.definition == model
     assert len(log.score) == 4
     assert 0.0 <= log.score.min() <= log.score.max() <= high_of(model)
@@ -280,8 +280,8 @@ def test_a_real_log_of_several_models(real: Path) -> None:
     """Each score of a log of three models is what the model's own log has."""
     for score in ("vmaf_hd", "vmaf_hd_neg", "vmaf_v1_hd"):
         model = EASYVMAF[score]
-        one = read_log(real / "several.json", Wanted(score))
-        alone = read_log(real / f"{model}.json", Wanted(model=model))
+        one = read_log(real / "several.json", LogChoice(score))
+        alone = read_log(real / f"{model}.json", LogChoice(model=model))
         assert one.identity.definition == model
         assert one.score.tolist() == alone.score.tolist()
         assert one.features.tolist() == alone.features.tolist()

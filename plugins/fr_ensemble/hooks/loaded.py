@@ -1,4 +1,4 @@
-"""opening.py: an open entry as the runtime and the intervals that hooks use. Reads pinned bytes only."""
+"""loaded.py: the runtime and the intervals of an entry, as hooks use them. Reads pinned bytes only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 
 
-def open_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+def load_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
     """The manifest and the fused graph, loaded. Raises InputError for a version-1 manifest, which has none."""
     manifest = view.manifest
     if manifest is None or not is_current(manifest):

@@ -1,4 +1,4 @@
-"""opening.py: opens a registry and one of its entries for a workflow, and saves it only when it validates. No click."""
+"""loading.py: a registry and one of its entries for a workflow, saved only when it validates. No click."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def verified(inspection: Inspection, entry_id: str) -> VerifiedEntry:
 
 
 @contextmanager
-def opened(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[VerifiedEntry]:
+def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[VerifiedEntry]:
     """One verified entry, for those who need nothing else of its registry."""
     find_entry(loaded, entry_id)
     with inspected(loaded, plugins) as inspection:

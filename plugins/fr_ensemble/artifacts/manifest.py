@@ -37,6 +37,8 @@ SETTINGS = (
 )  # of a record
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
+# What the inputs of a probe are: as a corpus has them, or as the fused graph takes them. Nothing is standardised.
+PROBE_STAGES = {"features": "raw", "encoder": "raw", "conditioning": "raw", "codec_block": "transformed"}
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
 
 

@@ -11,7 +11,7 @@ from fr_ensemble.arrays import Weights
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
 from fr_ensemble.artifacts.manifest import scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.checks.manifest import MEMBER_TWICE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
+from fr_ensemble.checks.manifest import MEMBER_TWICE, PROBE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
 from fr_ensemble.evidence.entry import evidence_of
 from fr_ensemble.evidence.shipped import score_tolerance
 from registry_tool.findings import Finding, FindingRule
@@ -33,14 +33,6 @@ FUSED = FindingRule(
     expected="the members' weights in the members' order",
     hint=TRAIN_AGAIN,
     example="a fused graph of an older run",
-)
-PROBE = FindingRule(
-    "ensemble-probe",
-    "graph no longer gives the probe's mu or sigma",
-    why="The graph, or the runtime, computes something else than at training.",
-    message="{fault}",
-    hint=TRAIN_AGAIN,
-    example="sigma halved",
 )
 
 

@@ -11,11 +11,13 @@ from fr_ensemble.artifacts.manifest import CONFIDENCE, is_current
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import definition_in
-from fr_ensemble.corpus.vocabulary import VOCABULARIES
+from fr_ensemble.corpus.rows import TRANSFORMS
+from fr_ensemble.corpus.vocabulary import UNKNOWN, VOCABULARIES, slot_of
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
 
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
+LIBC_ROUNDING = 1e-12  # relative; a logarithm's last bits follow the C library
 TRAIN_AGAIN = "train again, or restore the files"
 
 SIZE = FindingRule(
@@ -90,6 +92,14 @@ SEEDS = FindingRule(
     hint=TRAIN_AGAIN,
     example="seed 7 among 0 to 4",
 )
+PROBE = FindingRule(
+    "ensemble-probe",
+    "probe's rows disagree, or the graph no longer gives their mu or sigma",
+    why="The graph, or the runtime, computes something else than at training; or readers would learn other inputs.",
+    message="{fault}",
+    hint=TRAIN_AGAIN,
+    example="sigma halved",
+)
 EVIDENCE_FILES = FindingRule(
     "evidence-files",
     "evidence files and seeds do not match",
@@ -128,6 +138,7 @@ def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
     if is_current(manifest):
         yield from _check_recipe(view, manifest)
         yield from _check_constants(view, manifest)
+        yield from _check_probe(view, manifest)
 
 
 def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -192,6 +203,40 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     for path in sorted(named ^ wanted):
         fault = "is not pinned" if path in wanted else "belongs to no seed"
         yield EVIDENCE_FILES.at(view, "/evidence", file=path, fault=fault)
+
+
+def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """The probe's rows as a corpus has them give its codec block; a probe of an older release has the block alone."""
+    probe, columns, version = manifest["probe"], manifest["codec_block"], manifest["codec_vocab_version"]
+    block: list[list[float]] = probe["codec_block"]
+    for name in ("encoder", "conditioning"):
+        if len(probe.get(name, block)) != len(block):
+            fault = f"its {name} has another number of rows than its codec block"
+            yield PROBE.at(view, f"/probe/{name}", found=len(probe[name]), expected=len(block), fault=fault)
+            return
+    if version not in VOCABULARIES or any(len(row) != len(columns) for row in block):
+        return  # a finding of its own
+    n_slots = len(manifest["codec_vocab"])
+    for index, name in enumerate(probe.get("encoder", ())):
+        slots = {slot_of(name, version), slot_of(UNKNOWN, version)}  # the release that trained it may have known less
+        if block[index][:n_slots] not in [[float(k == slot) for k in range(n_slots)] for slot in slots]:
+            fault = f"its encoder {name!r} does not give its codec block"
+            yield PROBE.at(view, f"/probe/encoder/{index}", fault=fault)
+    conditions = columns[n_slots:]
+    for index, values in enumerate(probe.get("conditioning", ())):
+        if not _transformed(values, conditions, block[index][n_slots:]):
+            fault = "its conditions, transformed, do not give its codec block"
+            expected = ", ".join(f"{column['name']} ({column['transform']})" for column in conditions)
+            yield PROBE.at(view, f"/probe/conditioning/{index}", found=values, expected=expected, fault=fault)
+
+
+def _transformed(values: list[float], columns: list[dict[str, Any]], given: list[float]) -> bool:
+    """Whether conditions as a corpus has them become what the codec block has."""
+    try:
+        made = [TRANSFORMS[column["transform"]](value) for value, column in zip(values, columns, strict=True)]
+    except ValueError:  # another number of conditions, or no logarithm
+        return False
+    return all(math.isclose(one, other, rel_tol=LIBC_ROUNDING) for one, other in zip(made, given, strict=True))
 
 
 def check_equal(view: EntryView, rule: FindingRule, pointer: str, found: object, expected: object) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,8 @@ from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, read_rows
 
 KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
+# Of a condition. By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
+TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType({"none": float, "log2": math.log2})
 SMOKE_ROWS = 100  # random rows that show that a command runs
 
 
@@ -41,7 +43,7 @@ class Condition:
     def parse(cls, text: str) -> Condition:
         """`cq` or `log2:bitrate_kbps`. Raises InputError for another transform or no column."""
         transform, separator, column = text.rpartition(":")
-        if (separator and transform not in ("none", "log2")) or not column:
+        if (separator and transform not in TRANSFORMS) or not column:
             raise InputError(f"condition {text!r}: expected COLUMN or log2:COLUMN: correct the option")
         return cls(column, transform or "none")
 
@@ -49,8 +51,7 @@ class Condition:
         """The column as models take it. Raises ValueError for a logarithm of what is not positive."""
         if self.transform == "none":
             return values
-        # By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
-        return np.fromiter(map(math.log2, values.tolist()), np.float64, len(values))
+        return np.fromiter(map(TRANSFORMS[self.transform], values.tolist()), np.float64, len(values))
 
     def __str__(self) -> str:
         return self.column if self.transform == "none" else f"{self.transform}:{self.column}"

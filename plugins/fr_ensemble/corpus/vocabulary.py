@@ -83,17 +83,20 @@ def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64,
     """
     import numpy as np
 
-    slots = {name: slot for slot, name in enumerate(_ffmpeg_names(version))}
+    slots = _slots(version)
     missing: Counter[str] = Counter()
 
-    def slot_of(name: str) -> int:
-        slot = slots.get(SPELLINGS.get(normal(name), ""))
-        if slot is None:
+    def counted(name: str) -> int:
+        if SPELLINGS.get(normal(name)) not in slots:
             missing[name] += 1
-            return slots.get(UNKNOWN, 0)
-        return slot
+        return _slot(name, slots)
 
-    return np.fromiter((slot_of(name) for name in names), np.int64), missing
+    return np.fromiter((counted(name) for name in names), np.int64), missing
+
+
+def slot_of(name: str, version: int) -> int:
+    """The slot of one encoder's name, as `encode` gives it."""
+    return _slot(name, _slots(version))
 
 
 def is_libvmaf_feature(column: str) -> bool:
@@ -101,9 +104,13 @@ def is_libvmaf_feature(column: str) -> bool:
     return re.sub(r"^(integer|float)_", "", column.casefold()) in LIBVMAF_FEATURES
 
 
-def _ffmpeg_names(version: int) -> list[str]:
+def _slots(version: int) -> Mapping[str, int]:
     """The slots of a version by ffmpeg's names; version 1 calls some by others."""
-    return [SPELLINGS[normal(name)] for name in vocabulary(version)]
+    return {SPELLINGS[normal(name)]: slot for slot, name in enumerate(vocabulary(version))}
+
+
+def _slot(name: str, slots: Mapping[str, int]) -> int:
+    return slots.get(SPELLINGS.get(normal(name), ""), slots.get(UNKNOWN, 0))
 
 
 def stand_in(version: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, TrainedModels
 from fr_ensemble.artifacts.graphs import fused_model, member_model
-from fr_ensemble.artifacts.manifest import ManifestParts, codec_block
+from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.vocabulary import stand_in
@@ -122,10 +122,16 @@ def _probe(corpus: Corpus, trained: TrainedModels) -> dict[str, Any]:
     """Some rows and what the trainer gives for them: not onnxruntime, whose last bits follow the processor."""
     rows = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
-    fitted = trained.fitted[:, rows]
-    mu, sigma = mean_of(fitted), deviation_of(fitted)
-    inputs = {"features": corpus.features[rows].tolist(), "codec_block": block.tolist()}
-    return {**inputs, "mu": mu.tolist(), "sigma": sigma.tolist()}
+    encoder, fitted = corpus.groups["encoder"], trained.fitted[:, rows]
+    conditions = {"conditioning": corpus.raw_conditioning[rows].tolist()} if corpus.spec.conditioning else {}
+    inputs = {
+        "features": corpus.features[rows].tolist(),
+        "encoder": [encoder.names[code] for code in encoder.codes[rows]],
+        **conditions,
+        "codec_block": block.tolist(),
+    }
+    stages = {name: PROBE_STAGES[name] for name in inputs}
+    return {**inputs, "stages": stages, "mu": mean_of(fitted).tolist(), "sigma": deviation_of(fitted).tolist()}
 
 
 def _in_sample(corpus: Corpus, trained: TrainedModels) -> dict[str, float | None]:

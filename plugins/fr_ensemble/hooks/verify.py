@@ -12,7 +12,7 @@ from registry_tool.hookspec import EntryView, Level
 def verify(view: EntryView, level: Level) -> Iterator[Finding]:
     """The manifest first; at Level.FULL the graphs, the probe and the evidence, each only where the checks before pass.
 
-    A quick check loads neither onnx nor numpy.
+    A quick check loads no onnx.
     """
     from fr_ensemble.checks.manifest import check_manifest
 

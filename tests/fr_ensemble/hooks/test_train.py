@@ -120,6 +120,9 @@ def test_the_probe_is_rows_of_the_corpus(trained: Trained, corpus: Path) -> None
     rows = [read.features.tolist().index(row) for row in probe["features"]]
     assert len(rows) == len(set(rows)) == 4
     assert [row.index(1.0) for row in probe["codec_block"]] == read.codec[rows].tolist()
+    names = read.groups["encoder"]
+    assert probe["encoder"] == [names.names[code] for code in names.codes[rows]]
+    assert probe["stages"] == {"features": "raw", "encoder": "raw", "codec_block": "transformed"}
     features, block = (np.array(probe[key]) for key in ("features", "codec_block"))
     mu, sigma = Ensemble(trained.files["mine.onnx"]).predict(features, block)
     assert probe["mu"] == pytest.approx(mu.tolist(), abs=parity.EXPORT_TOLERANCE)
@@ -205,6 +208,8 @@ def test_the_fused_graph_takes_raw_conditions(conditioned: tuple[Path, Trained])
     features, block = (np.array(probe[key]) for key in ("features", "codec_block"))
     assert set(block[:, 6]) <= {20.0, 21.0, 22.0, 23.0, 24.0}
     assert set(block[:, 7]) <= {8.0, 9.0, 10.0, 11.0}
+    assert probe["conditioning"] == np.column_stack([block[:, 6], 2 ** block[:, 7]]).tolist()
+    assert probe["stages"]["conditioning"] == "raw"
     graph = Ensemble(trained.files["mine.onnx"])
     assert graph.predict(features, block)[0].tolist() == pytest.approx(probe["mu"], abs=parity.EXPORT_TOLERANCE)
     block[:, 6] += 5

@@ -153,6 +153,16 @@ DOCUMENTS: list[tuple[str, Change, str, str]] = [  # found in documents alone, s
     ("no floor", drop(*CALIBRATION, "floor"), "schema-required", "/intervals/calibrations/0"),
     ("n as text", put(*CALIBRATION, "n", value="9"), "schema-type", "/intervals/calibrations/0/n"),
     ("no probe", drop("probe"), "schema-required", ""),
+    ("the probe's encoder", put("probe", "encoder", 0, value="libvvenc"), "ensemble-probe", "/probe/encoder/0"),
+    ("an encoder of the probe missing", put("probe", "encoder", value=[]), "schema-value", "/probe/encoder"),
+    ("fewer encoders than rows", put("probe", "encoder", value=lambda v: v[1:]), "ensemble-probe", "/probe/encoder"),
+    ("conditions of none", put("probe", "conditioning", value=[[1.0]] * 4), "ensemble-probe", "/probe/conditioning/0"),
+    (
+        "a probe of scaled rows",
+        put("probe", "stages", "features", value="scaled"),
+        "schema-value",
+        "/probe/stages/features",
+    ),
     ("random rows as text", put("random_rows", value="false"), "schema-type", "/random_rows"),
 ]
 COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and figures are computed again
@@ -254,6 +264,26 @@ def test_a_claim_that_can_be_checked_is_checked(smoke: Sandbox, what: str, chang
 def test_no_false_alarm(smoke: Sandbox, change: Change) -> None:
     """What is recorded and not compared, unknown fields and rounding of another machine: no finding."""
     assert smoke.forged(change) == []
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "found"),
+    [([1024.0], []), ([1025.0], ["/0"]), ([10.0], ["/0"]), ([0.0], ["/0"]), ([1024.0, 1.0], ["/0"])],
+    ids=["transformed", "another", "of a value already transformed", "without a logarithm", "one too many"],
+)
+def test_conditions_of_the_probe_are_transformed_as_the_manifest_says(
+    smoke: Sandbox, conditioning: list[float], found: list[str]
+) -> None:
+    """A row's conditions, transformed, are the end of its codec block."""
+
+    def condition(manifest: Manifest) -> None:
+        manifest["codec_block"].append({"name": "kbps", "transform": "log2", "mean": 9.0, "std": 1.0})
+        probe = manifest["probe"]
+        probe["codec_block"] = [[*row, 10.0] for row in probe["codec_block"]]
+        probe["conditioning"] = [conditioning, *[[1024.0]] * (len(probe["codec_block"]) - 1)]
+
+    pointers = [place for code, place in smoke.forged(condition) if code == "ensemble-probe"]
+    assert pointers == [f"/probe/conditioning{row}" for row in found]
 
 
 # ---- version 1 --------------------------------------------------------------------------------------------------

@@ -35,7 +35,10 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Scaler:
-    """Mean and standard deviation (ddof 0; 1.0 for a constant column) of the numeric columns: float64 (F + K,)."""
+    """Mean and standard deviation (ddof 0; 1.0 for a constant column) of the numeric columns: float64 (F + K,).
+
+    A column that members take as it is has mean 0 and deviation 1.
+    """
 
     mean: Float64
     std: Float64
@@ -45,7 +48,7 @@ class Scaler:
 class Weights:
     """One FRRegressor: score = gelu(gelu(x W1 + b1) W2 + b2) W3 + b3, exact (erf) GELU.
 
-    x is [standardised features (F), one-hot slots (V), standardised conditioning (K)], D = F + V + K.
+    x is [standardised features (F), one-hot slots (V), conditioning (K), standardised or raw], D = F + V + K.
     The target's mean and standard deviation are already folded into W3 and b3: score is in raw target units.
     """
 

@@ -29,6 +29,7 @@ RECIPE_OPTIONS = (
     "input_noise",
     "early_stopping",
     "hidden",
+    "member_conditions",
 )
 EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
@@ -49,6 +50,13 @@ OPTIONS = (
         multiple=True,
         metavar="[log2:]COLUMN",
         help="A numeric column beside the encoder; again for more.",
+    ),
+    click.Option(
+        ["--member-conditions"],
+        type=click.Choice(["standardised", "raw"]),
+        default="standardised",
+        show_default=True,
+        help="How members take conditions: raw, as they are, from 0 to 1, as the public layout has them.",
     ),
     click.Option(
         ["--vocabulary"],
@@ -131,7 +139,7 @@ def described(trained: Trained, fields: Mapping[str, str]) -> Trained:
 
 def job_of(request: TrainRequest) -> Job:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
-    from fr_ensemble.artifacts.recipe import Recipe
+    from fr_ensemble.artifacts.recipe import RAW, Recipe
     from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
@@ -156,7 +164,12 @@ def job_of(request: TrainRequest) -> Job:
         target_range=(bounds[0], bounds[1]) if bounds else None,
         source_column=options["source_column"],
         encoder_column=options["encoder_column"],
+        raw_conditions=options["member_conditions"] == RAW,
     )
+    if spec.raw_conditions and not spec.conditioning:
+        raise InputError(
+            "--member-conditions raw: found no condition, expected one or more: name it: --condition COLUMN"
+        )
     try:
         recipe = Recipe(
             seeds=_numbers("--seeds", options["seeds"], int),

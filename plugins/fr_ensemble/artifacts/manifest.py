@@ -17,10 +17,10 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
 from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
-from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
-from fr_ensemble.corpus.vocabulary import vocabulary
+from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump
 
 SCHEMA_VERSION = 2
@@ -35,6 +35,7 @@ SETTINGS = (
     "every",
     "encoders",
 )  # of a record
+COLUMN_NAMES = ("source_column", "encoder_column")  # of a spec, recorded where they are not the usual ones
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 # What the inputs of a probe are: as a corpus has them, or as the fused graph takes them. Nothing is standardised.
@@ -135,6 +136,8 @@ class ManifestParts:
             "feature_std": scaler.std[:n_features].tolist(),
             "codec_vocab": list(vocabulary(spec.vocabulary_version)),
             "codec_vocab_version": spec.vocabulary_version,
+            "codec_spellings": spellings(spec.vocabulary_version),
+            "codec_stand_in": stand_in(spec.vocabulary_version),
             "codec_block": codec_columns(spec, scaler),
             "target": {
                 "name": spec.target,
@@ -153,6 +156,7 @@ class ManifestParts:
                 "rows_sha256": corpus.rows_sha256,
                 "n_rows": corpus.n_rows,
                 "sources": list(corpus.sources),
+                **{name: column for name in COLUMN_NAMES if (column := getattr(spec, name))},
                 "record": record_of(corpus),
             },
             "environment": environment(self.arithmetic),
@@ -175,7 +179,7 @@ def is_current(manifest: Mapping[str, Any]) -> bool:
 
 
 def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
-    """The columns that the ensemble reads; target=False for rows to predict."""
+    """The columns that the ensemble reads; target=False for rows to predict. InputError for what no run writes."""
     conditions = [Condition(c["name"], c["transform"]) for c in manifest["codec_block"] if c["transform"] != "onehot"]
     low, high = manifest["target"]["range"]
     return ColumnSpec(
@@ -184,6 +188,7 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
         conditioning=tuple(conditions),
         vocabulary_version=manifest["codec_vocab_version"],
         target_range=(float(low), float(high)),
+        raw_conditions=manifest["recipe"].get("member_conditions") == RAW,
     )
 
 

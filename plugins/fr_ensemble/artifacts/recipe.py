@@ -9,6 +9,7 @@ from typing import Any
 
 STOPPING_SHARE = 0.2  # of a fold's training sources, which early stopping takes to look at
 TRAINER_VERSION = 2  # raised whenever the same recipe gives other numbers
+STANDARDISED, RAW = "standardised", "raw"  # how members take conditions: RAW as they are, numbers from 0 to 1
 RELEASES = {1: "0.1.0"}  # the last release with an older trainer, which can train its entries again
 
 
@@ -31,6 +32,7 @@ class Recipe:
     trainer_version: int = TRAINER_VERSION
     # Epochs without gain on sources of its own training rows after which a model stops, at its best; 0: every epoch.
     early_stopping: int = 0
+    member_conditions: str = STANDARDISED
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -38,11 +40,11 @@ class Recipe:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected at least two different ones")
         if any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s < 2**32 for s in self.seeds):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected integers from 0 to 2**32 - 1")
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("hidden", 1)):
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("hidden", 1), ("early_stopping", 0)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected {minimum} or more")
-        if self.early_stopping < 0:
-            raise ValueError(f"early_stopping: found {self.early_stopping}, expected 0 or more epochs")
+        if self.member_conditions not in (STANDARDISED, RAW):
+            raise ValueError(f"member_conditions: found {self.member_conditions!r}, expected {STANDARDISED} or {RAW}")
         for name in ("weight_decay", "input_noise"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a finite number >= 0")
@@ -50,6 +52,11 @@ class Recipe:
             raise ValueError(f"learning_rate: found {self.learning_rate}, expected a finite number > 0")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
+
+    @property
+    def raw_conditions(self) -> bool:
+        """Whether members take conditions as they are, as the public layout of a codec block does."""
+        return self.member_conditions == RAW
 
     @property
     def stopping_share(self) -> float:
@@ -61,6 +68,8 @@ class Recipe:
         document = asdict(self) | {"seeds": list(self.seeds)}
         if not self.early_stopping:
             del document["early_stopping"]
+        if not self.raw_conditions:
+            del document["member_conditions"]
         return document
 
     @classmethod

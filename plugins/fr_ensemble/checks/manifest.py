@@ -9,10 +9,10 @@ from typing import Any
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import CONFIDENCE, is_current
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
-from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import definition_in
 from fr_ensemble.corpus.rows import TRANSFORMS
-from fr_ensemble.corpus.vocabulary import UNKNOWN, VOCABULARIES, slot_of
+from fr_ensemble.corpus.vocabulary import UNKNOWN, VOCABULARIES, slot_of, spellings, stand_in
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
 
@@ -149,6 +149,10 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[
         yield from check_equal(view, VOCABULARY, "/codec_vocab_version", version, expected)
     elif list(known) != vocab:
         yield from check_equal(view, VOCABULARY, "/codec_vocab", ", ".join(vocab), ", ".join(known))
+    else:
+        carried = {"codec_spellings": spellings(version), "codec_stand_in": stand_in(version)}
+        for name in (name for name in carried if name in manifest):
+            yield from check_equal(view, VOCABULARY, f"/{name}", manifest[name], carried[name])
     if is_current(manifest):
         slots = [column["name"] for column in manifest["codec_block"] if column["transform"] == "onehot"]
         if slots != vocab or slots != [column["name"] for column in manifest["codec_block"][: len(slots)]]:
@@ -173,6 +177,9 @@ def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[F
     for index, column in enumerate(manifest["codec_block"]):
         if column["transform"] == "onehot":
             written[f"/codec_block/{index}"] = ([column["mean"], column["std"]], [0.0, 1.0])
+        elif manifest["recipe"].get("member_conditions") == RAW:
+            found = [column["transform"], column["mean"], column["std"]]
+            written[f"/codec_block/{index}"] = (found, ["none", 0.0, 1.0])
     for name in ("method", "nominal_coverage", "gaussian_z"):
         written[f"/confidence/{name}"] = (manifest["confidence"][name], CONFIDENCE[name])
     for pointer, (found, expected) in written.items():

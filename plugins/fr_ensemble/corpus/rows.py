@@ -71,6 +71,7 @@ class ColumnSpec:
     target_range: tuple[float, float] | None = None
     source_column: str = ""  # that names the sources, where it is not `src`
     encoder_column: str = ""  # that names the encoders, where it is not `encoder`
+    raw_conditions: bool = False  # whether members take conditions as they are, which 0 to 1 bounds then
 
     def __post_init__(self) -> None:
         vocabulary.vocabulary(self.vocabulary_version)
@@ -81,6 +82,8 @@ class ColumnSpec:
             raise InputError(f"column {twice[0]!r}: found twice among features and conditions, expected once: drop one")
         if self.target in numeric:
             raise InputError(f"column {self.target!r}: found as the target and as an input: drop it from the inputs")
+        if self.raw_conditions and (log := [c.column for c in self.conditioning if c.transform != "none"]):
+            raise InputError(f"condition {log[0]!r}: found a transform, expected none of a raw condition: drop it")
         if self.target is None:
             return
         if self.target_range is None:
@@ -270,7 +273,8 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
     names = vocabulary.vocabulary(spec.vocabulary_version)
     numbers: dict[str, Float64] = {name: rng.random(rows) for name in spec.features}
     signal = np.mean([numbers[name] for name in spec.features], axis=0)
-    numbers |= {condition.column: rng.uniform(1.0, 64.0, rows) for condition in spec.conditioning}
+    minimum, maximum = (0.0, 1.0) if spec.raw_conditions else (1.0, 64.0)
+    numbers |= {condition.column: rng.uniform(minimum, maximum, rows) for condition in spec.conditioning}
     numbers[spec.target] = low + (high - low) * np.clip(0.8 * signal + 0.2 * rng.random(rows), 0.0, 1.0)
     texts = {
         "src": Text.of([f"random{i % n_sources}" for i in range(rows)]),
@@ -305,7 +309,7 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> R
     encoder = texts["encoder"]
     slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
-    conditions = [_transform(numbers[c.column], c, batch.place) for c in spec.conditioning]
+    conditions = [_transform(numbers[c.column], c, spec.raw_conditions, batch.place) for c in spec.conditioning]
     target = None if spec.target is None else _in_range(numbers[spec.target], spec, batch.place)
     named = {"src": source, "encoder": encoder, "clip": texts.get("clip")}
     return Rows(
@@ -336,7 +340,17 @@ def require_names(text: Text, column: str, place: Place) -> None:
         raise bad_cell(place(index), column, f"{name!r:.80}" if name else "nothing", "a name in visible characters")
 
 
-def _transform(values: Float64, condition: Condition, place: Place) -> Float64:
+def _transform(values: Float64, condition: Condition, raw: bool, place: Place) -> Float64:
+    inside = (values >= 0) & (values <= 1)
+    if raw and not inside.all():
+        index = int(np.argmin(inside))
+        raise bad_cell(
+            place(index),
+            condition.column,
+            f"{values[index]:g}",
+            "0..1, since members take it raw",
+            "correct the row, or train on standardised conditions",
+        )
     if condition.transform == "log2" and not (values > 0).all():
         index = int(np.argmin(values > 0))
         found = f"{values[index]:g}"

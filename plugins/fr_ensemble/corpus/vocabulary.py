@@ -45,7 +45,8 @@ VOCABULARIES: Mapping[int, tuple[str, ...]] = MappingProxyType(
 )
 
 # As people write them, without case and separators -> ffmpeg's name of the encoder. A codec's name means its usual
-# software encoder; an encoder that has no slot is known all the same, so that no other takes its place.
+# software encoder; an encoder that has no slot is known all the same, so that no other takes its place. Manifests carry
+# those that have one: another spelling of it is another version of the vocabulary.
 SPELLINGS: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("libx264", "x264", "h264", "avc", "avc1", "mpeg4avc"), "libx264"),
@@ -87,7 +88,7 @@ def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64,
     missing: Counter[str] = Counter()
 
     def counted(name: str) -> int:
-        if SPELLINGS.get(normal(name)) not in slots:
+        if normal(name) not in slots:
             missing[name] += 1
         return _slot(name, slots)
 
@@ -104,13 +105,21 @@ def is_libvmaf_feature(column: str) -> bool:
     return re.sub(r"^(integer|float)_", "", column.casefold()) in LIBVMAF_FEATURES
 
 
+def spellings(version: int) -> dict[str, list[str]]:
+    """Each slot of a version, in column order -> the spellings that it takes, in the form of `normal`."""
+    return {
+        slot: sorted(spelling for spelling, name in SPELLINGS.items() if name == SPELLINGS[normal(slot)])
+        for slot in vocabulary(version)
+    }
+
+
 def _slots(version: int) -> Mapping[str, int]:
-    """The slots of a version by ffmpeg's names; version 1 calls some by others."""
-    return {SPELLINGS[normal(name)]: slot for slot, name in enumerate(vocabulary(version))}
+    """The slots of a version by the spellings that they take."""
+    return {spelling: slot for slot, taken in enumerate(spellings(version).values()) for spelling in taken}
 
 
 def _slot(name: str, slots: Mapping[str, int]) -> int:
-    return slots.get(SPELLINGS.get(normal(name), ""), slots.get(UNKNOWN, 0))
+    return slots.get(normal(name), slots.get(UNKNOWN, 0))
 
 
 def stand_in(version: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import codec_block, spec_of
+from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, spec_of
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
@@ -114,7 +114,7 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         path = None
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
-    spec = spec_of(manifest, target=True)
+    spec = replace(spec_of(manifest, target=True), **{name: manifest["corpus"].get(name, "") for name in COLUMN_NAMES})
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
     contents = EvidenceContents.of(manifest)
     return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name, contents=contents)

@@ -97,8 +97,11 @@ class TrainingTable:
         return chosen.astype(np.int32)
 
 
-def prepare(data: TrainingData) -> TrainingTable:
-    """The table of a corpus and every fold's scale. Raises InputError for a corpus that cannot be trained on."""
+def prepare(data: TrainingData, *, raw_conditions: bool = False) -> TrainingTable:
+    """The table of a corpus and every fold's scale. Raises InputError for a corpus that cannot be trained on.
+
+    raw_conditions: conditions have mean 0 and deviation 1, whatever the rows say.
+    """
     n = len(data.target)
     held = np.bincount(data.source, minlength=data.n_sources)
     if data.n_sources < 2 or len(held) != data.n_sources or not held.all():
@@ -114,6 +117,9 @@ def prepare(data: TrainingData) -> TrainingTable:
     source = data.source.astype(np.int32)
     rows.flags.writeable = source.flags.writeable = False
     scales = fit_scales(columns, source, held)
+    if raw_conditions:
+        for scale in scales.values():
+            scale.scaler.mean[data.features.shape[1] :], scale.scaler.std[data.features.shape[1] :] = 0.0, 1.0
     return TrainingTable(rows, source, data.features.shape[1], data.n_slots, n_numeric, scales)
 
 

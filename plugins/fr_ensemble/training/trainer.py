@@ -34,7 +34,7 @@ def train(
 
     Raises InputError for data or a checkpoint that cannot be used, and for a trainer or engine that is not there.
     """
-    table = prepare(data)
+    table = prepare(data, raw_conditions=recipe.raw_conditions)
     check_execution(execution)
     keys = model_keys(table, recipe)
     total = len(keys) * recipe.epochs

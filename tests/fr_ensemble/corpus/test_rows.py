@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import sys
@@ -10,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
-from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, stand_in, vocabulary
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, spellings, stand_in, vocabulary
 from places import shared_data
 
 from registry_tool.errors import InputError, WorldError
@@ -82,6 +83,26 @@ def test_every_slot_finds_itself_and_unknown_names_are_counted():
     assert encode(["h264_nvenc"], 1)[1] == {"h264_nvenc": 1}
     with pytest.raises(InputError, match="version 4"):
         vocabulary(4)
+
+
+@pytest.mark.parametrize("version", VOCABULARIES)
+def test_spellings_are_data_for_other_languages(version):
+    """A reader that knows a manifest's table alone finds the slot that this program finds, for any name."""
+    table, otherwise = spellings(version), stand_in(version)
+    assert list(table) == list(vocabulary(version))
+    slots = {spelling: slot for slot, names in table.items() for spelling in names}
+    for name in ("H.264", "AVC", "x264", "HEVC", "SVT-AV1", "nvenc_hevc", "av1", "rav1e", "VP9", "unknown", "foo", ""):
+        short = name.lower().translate(dict.fromkeys(map(ord, "-_. ")))
+        index = encode([name], version)[0][0]
+        assert vocabulary(version)[index] == slots.get(short, otherwise)
+
+
+def test_spellings_of_a_version_never_change():
+    """Manifests carry them: another spelling is another version of the vocabulary."""
+    digests = {
+        version: hashlib.sha256(json.dumps(spellings(version)).encode()).hexdigest()[:16] for version in VOCABULARIES
+    }
+    assert digests == {1: "46897c7a3c379426", 2: "9d6c44ee2efca365", 3: "eda1861e6ea6b926"}
 
 
 def test_the_vocabulary_of_the_public_trainer():

@@ -85,12 +85,19 @@ def six_slots(manifest: Manifest) -> None:
     """The defect of the public tree: a vocabulary of 6 over members 12 wide."""
     vocabulary = ["x264", "x265", "libsvtav1", "libvvenc", "libvpx-vp9", "unknown"]
     manifest.update(codec_vocab=vocabulary, codec_vocab_version=1)
+    del manifest["codec_spellings"], manifest["codec_stand_in"]
 
 
 def another_model(manifest: Manifest) -> None:
     """A 4K model's scores, by the target; the usual model's, by the record of the corpus."""
     manifest["target"]["definition"] = "vmaf_4k_v0.6.1"
     manifest["corpus"]["record"] = {"sha256": "0" * 64, "settings": {"model": "vmaf_v0.6.1"}}
+
+
+def raw_conditions(manifest: Manifest) -> None:
+    """A recipe whose members take conditions as they are, beside one that is scaled."""
+    manifest["codec_block"].append({"name": "crf_norm", "transform": "none", "mean": 0.4, "std": 0.2})
+    recipe(member_conditions="raw")(manifest)
 
 
 def six_columns(manifest: Manifest) -> None:
@@ -126,6 +133,9 @@ DOCUMENTS: list[tuple[str, Change, str, str]] = [  # found in documents alone, s
     ("vocabulary's version", put("codec_vocab_version", value=1), "ensemble-vocabulary", "/codec_vocab"),
     ("unknown vocabulary", put("codec_vocab_version", value=4), "ensemble-vocabulary", "/codec_vocab_version"),
     ("the public trainer's vocabulary", put("codec_vocab_version", value=3), "ensemble-vocabulary", "/codec_vocab"),
+    ("a spelling moved", put("codec_spellings", "unknown", value=["x264"]), "ensemble-vocabulary", "/codec_spellings"),
+    ("another stand-in", put("codec_stand_in", value="libx264"), "ensemble-vocabulary", "/codec_stand_in"),
+    ("raw conditions, scaled", raw_conditions, "ensemble-constant", "/codec_block/12"),
     ("another model than recorded", another_model, "ensemble-definition", "/target/definition"),
     ("vocabulary of 6, input of 12", six_slots, "ensemble-width", "/codec_block"),
     ("slot missing", shorten("codec_block"), "ensemble-width", "/codec_block"),

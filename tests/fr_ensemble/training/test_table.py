@@ -45,6 +45,16 @@ def test_a_constant_column_has_deviation_one(only: int | None) -> None:
     assert (scales[0].scaler.std[-1] == 1.0) == (only is None)
 
 
+def test_raw_conditions_are_not_scaled() -> None:
+    """Mean 0 and deviation 1 in every fold, for conditions alone; features and target have the scales that they had."""
+    data = make_corpus([30, 20, 25], conditioning=2)
+    raw, scaled = prepare(data, raw_conditions=True).scales, prepare(data).scales
+    for fold in scaled:
+        assert raw[fold].scaler.mean.tolist() == [*scaled[fold].scaler.mean[:6], 0.0, 0.0]
+        assert raw[fold].scaler.std.tolist() == [*scaled[fold].scaler.std[:6], 1.0, 1.0]
+        assert (raw[fold].target_mean, raw[fold].target_std) == (scaled[fold].target_mean, scaled[fold].target_std)
+
+
 def test_sources_may_stand_in_any_order() -> None:
     """Shuffled rows have the same scales, to rounding."""
     data = make_corpus([30, 20, 25])

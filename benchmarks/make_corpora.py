@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
-from fr_ensemble.corpus.build.patterns import FRAMES, OUTLIER, PATTERNS
+from fr_ensemble.corpus.build.patterns import FRAME_COUNT, OUTLIER, PATTERNS
 from fr_ensemble.corpus.record import RECORD_KEY
 
 DATA = Path(__file__).parents[1] / "plugins" / "fr_ensemble" / "data"
@@ -37,7 +37,7 @@ def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None
         if step.message or step.done % 30 == 0:
             print(f"{step.done}/{step.total} {step.name} {step.state} {step.message}", file=sys.stderr)
 
-    sources = tuple(Source(pattern, graph=graph, frames=FRAMES) for pattern, graph in patterns.items())
+    sources = tuple(Source(pattern, graph=graph, frames=FRAME_COUNT) for pattern, graph in patterns.items())
     plan = Plan(sources, QUALITIES, every=EVERY, jobs=jobs, normalised=False)
     built = build(plan, find_ffmpeg(), DATA / f"{name}.parquet", cache, tell)
     if built.failed or built.skipped:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LEVELS = (0.95,)
+DEFAULT_LEVELS = (0.95,)
 
 
 def open(path: str | os.PathLike[str] | None = None) -> Registry:
@@ -120,15 +120,15 @@ class Model:
         return f"Model({self.entry.id!r}, {self.entry.kind})"
 
     @overload
-    def predict(self, rows: Mapping[str, Any], levels: Sequence[float] = LEVELS) -> Prediction: ...
+    def predict(self, rows: Mapping[str, Any], levels: Sequence[float] = DEFAULT_LEVELS) -> Prediction: ...
 
     @overload
-    def predict(self, rows: Iterator[Any], levels: Sequence[float] = LEVELS) -> Iterator[Prediction]: ...
+    def predict(self, rows: Iterator[Any], levels: Sequence[float] = DEFAULT_LEVELS) -> Iterator[Prediction]: ...
 
     @overload
-    def predict(self, rows: Any, levels: Sequence[float] = LEVELS) -> Any: ...
+    def predict(self, rows: Any, levels: Sequence[float] = DEFAULT_LEVELS) -> Any: ...
 
-    def predict(self, rows: Any, levels: Sequence[float] = LEVELS) -> Prediction | Iterator[Prediction]:
+    def predict(self, rows: Any, levels: Sequence[float] = DEFAULT_LEVELS) -> Prediction | Iterator[Prediction]:
         """The numbers of `registry predict` for rows that a program has.
 
         rows: columns by name, n values each: a mapping, a numpy structured array, a pandas or polars data frame, an

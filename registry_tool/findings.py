@@ -113,7 +113,7 @@ class Finding:
         return f"{place}: {self.words}"
 
 
-class Place(Protocol):
+class FindingPlace(Protocol):
     """What makes a finding on itself: a `hookspec.EntryView`, `InFile`, and the core's places in registry.json."""
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
@@ -168,7 +168,7 @@ class FindingRule:
 
     def at(
         self,
-        place: Place | str | None,
+        place: FindingPlace | str | None,
         pointer: str | None = None,
         *,
         found: object = None,

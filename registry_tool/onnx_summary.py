@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+INTEGER_TYPES = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))  # of tensors
+
 
 class OnnxError(ValueError):
     """A file that cannot be used as an ONNX model; one line that says why. code: that of the finding."""

@@ -17,6 +17,7 @@ from registry_tool.figures import Table
 Json = Annotated[Any, "JSON"]
 ENTRY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")  # of an entry that this release writes
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
+MAX_NAMES_SHOWN = 3  # of a list, in a message
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 

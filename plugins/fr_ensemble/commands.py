@@ -249,7 +249,7 @@ def build_(
       registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 30 -o patterns.parquet
     """
     from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
-    from fr_ensemble.corpus.build.patterns import FRAMES, PATTERNS
+    from fr_ensemble.corpus.build.patterns import FRAME_COUNT, PATTERNS
 
     names = list(dict.fromkeys(name.strip() for name in encoders.split(",") if name.strip()))
     if output.suffix.lower() != ".parquet":
@@ -259,7 +259,7 @@ def build_(
     raw = _raw_input(references, size, pix_fmt, rate)
     sources = [Source(path.stem, path=path, raw=raw if path.suffix.lower() in RAW else ()) for path in references]
     if test_patterns:
-        sources += [Source(name, graph=graph, frames=FRAMES) for name, graph in PATTERNS.items()]
+        sources += [Source(name, graph=graph, frames=FRAME_COUNT) for name, graph in PATTERNS.items()]
     if not sources:
         raise InputError("found no sources, expected videos, or --test-patterns: name them")
     plan = Plan(

@@ -28,7 +28,7 @@ from registry_tool.toolkit import missing_column, text_table
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
-MAX_CHART_SOURCES = 12
+MAX_CHARTS = 12
 
 
 @dataclass(slots=True)
@@ -242,13 +242,13 @@ def _plain(value: Any) -> str:
 
 def figures(document: Mapping[str, Any]) -> list[Figure]:
     """A chart a source: for each encoder mu against the cost, down to its lower bound, and what is recommended."""
-    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_CHART_SOURCES]
+    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_CHARTS]
     return [_figure(document, src, [group for group in document["groups"] if group["src"] == src]) for src in sources]
 
 
 def title(document: Mapping[str, Any]) -> str:
     """Of its picture."""
-    more = len({group["src"] for group in document["groups"]}) - MAX_CHART_SOURCES
+    more = len({group["src"] for group in document["groups"]}) - MAX_CHARTS
     shading = f"mu down to the {document['confidence'] * 100:g} % lower bound"
     left_out = f"; {more} more sources are not shown" if more > 0 else ""
     return f"{document['entry']} on {document['corpus']}: {shading}{left_out}"

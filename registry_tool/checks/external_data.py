@@ -14,9 +14,7 @@ from registry_tool.legacy.manifests import MIGRATE_HINT
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
 from registry_tool.sandbox.probed import EXPORT_AGAIN_HINT
 from registry_tool.storage.files import FileProblem, check_path
-from registry_tool.values import Artifact, one_line
-
-MAX_NAMES_SHOWN = 3  # names in a message
+from registry_tool.values import MAX_NAMES_SHOWN, Artifact, one_line
 
 EXTERNAL_ESCAPES = FindingRule(
     "onnx-external-escapes",

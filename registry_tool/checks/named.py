@@ -16,7 +16,7 @@ from registry_tool.values import EMPTY, Json
 
 FILE_NAME = re.compile(r"[^\s:*?\"<>|\\]{1,252}\.[A-Za-z0-9_]{0,15}[A-Za-z][A-Za-z0-9_]{0,15}\Z")
 PINNING_FIELDS = ("onnx", "manifest", "external_data", "promotion", "signatures", "sigstore_bundle")  # of an entry
-MAX_NAMES = 1_000  # of one entry: more say nothing new
+MAX_NAMED_FILES = 1_000  # of one entry: more say nothing new
 
 NAMED_UNPINNED = FindingRule(
     "file-named-unpinned",
@@ -53,7 +53,7 @@ def named_files(view: VerifiedEntry) -> Iterator[NamedFile]:
         (InFile(view.document_file, view.entry.id), manifest, dirname(view.document_file)),
     ):
         for at, text in _texts(value, ""):
-            if at != SCHEMA and FILE_NAME.match(text) and len(found) < MAX_NAMES:
+            if at != SCHEMA and FILE_NAME.match(text) and len(found) < MAX_NAMED_FILES:
                 paths = dict.fromkeys(normpath(path) for path in (join(folder, text), text))
                 found.append(NamedFile(place, at, text, tuple(paths)))
     yield from found

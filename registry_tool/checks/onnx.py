@@ -11,23 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from registry_tool.checks.external_data import MAX_NAMES_SHOWN, check_external, name_list
+from registry_tool.checks.external_data import check_external, name_list
 from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
 from registry_tool.legacy.members import OPSET_DISAGREES
-from registry_tool.onnx_summary import NonFinite, OnnxError, OnnxSummary, Port
+from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, OnnxSummary, Port
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
 from registry_tool.sandbox.probed import ALLOCATION, EXPORT_AGAIN_HINT, LOOP, NEWER, PROBED_RULES
 from registry_tool.sandbox.prober import Found, Prober
-from registry_tool.values import Policy, Registry, one_line
+from registry_tool.values import MAX_NAMES_SHOWN, Policy, Registry, one_line
 
 OLDEST_OPSET = 7
 OLDEST_IR_OF_DEFAULTS = 4  # before it, an input with an initializer is a constant
 MAX_INPUT = 2**26  # elements: two 8K RGB frames
-INTEGER_TYPES = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 PORT_TYPES = ("bool", "float16", "float32", "float64", *INTEGER_TYPES)
 # Exporters note a stack trace of a few KiB on every node; a picture, a program or a second model is larger.
 MAX_METADATA_BYTES = 2**16
@@ -66,7 +65,7 @@ TENSOR = FindingRule(
     hint=EXPORT_AGAIN_HINT,
     example="24 bytes for float32 [7]",
 )
-NOT_FINITE = FindingRule(
+NON_FINITE_WEIGHTS = FindingRule(
     "onnx-not-finite",
     "NaN or infinity in the weights",
     why="Scores become NaN, for all inputs or for some. Infinities that only mask, pad or bound values are fine.",
@@ -285,7 +284,7 @@ def _check_summary(
 
 def _not_finite(values: Sequence[NonFinite], place: InFile) -> Finding:
     seen = ", ".join(f"{show(one.name)} ({_kind_of(one)})" for one in values[:MAX_NAMES_SHOWN])
-    return NOT_FINITE.at(
+    return NON_FINITE_WEIGHTS.at(
         place, found=seen + (f" and {len(values) - MAX_NAMES_SHOWN} more" if len(values) > MAX_NAMES_SHOWN else "")
     )
 

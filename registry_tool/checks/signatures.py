@@ -37,7 +37,7 @@ KEY_SUFFIXES = (".pem", ".key", ".p8", ".pk8")
 RESTORE_HINT = "restore the file, or review the new one and pin it"
 PRIVATE_KEY_MARK = b"PRIVATE KEY"  # in every PEM form of one
 
-INVALID = FindingRule(
+SIGNATURE_INVALID = FindingRule(
     "signature-invalid",
     "signature that does not hold",
     why="It does not cover these files, or nothing shows who made it: a reader who looks for a signature is misled.",
@@ -56,7 +56,7 @@ UNVERIFIED = FindingRule(
     severity=Severity.NOTE,
     since="0.2.0",
 )
-MISSING = FindingRule(
+SIGNATURE_MISSING = FindingRule(
     "signature-missing",
     "production entry without a signature of a trusted signer",
     why="You named whom to trust, and none of them signed it.",
@@ -147,13 +147,13 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
     for bundle in bundles:
         field = f"/signatures/{bundle.number}"
         if error := by_policy.refused.get(bundle.number) or by_caller.refused.get(bundle.number):
-            yield INVALID.at(row, field, path=bundle.path, problem=error, id=entry.id)
+            yield SIGNATURE_INVALID.at(row, field, path=bundle.path, problem=error, id=entry.id)
         elif reason := unverified(bundle.number, by_caller, by_policy):
             yield UNVERIFIED.at(row, field, path=bundle.path, reason=reason)
     if entry.smoke:
         return
     if trust is not None and not by_caller.signers:
-        yield MISSING.at(row, "/smoke", found="none", expected="at least one", id=entry.id)
+        yield SIGNATURE_MISSING.at(row, "/smoke", found="none", expected="at least one", id=entry.id)
     if lacking := signatures_missing(policy, by_policy.signers):
         yield UNSIGNED.at(
             row, "/smoke", reason="; ".join([*lacking, *by_policy.problems]), kind=entry.kind, id=entry.id
@@ -182,7 +182,7 @@ def read_signatures(view: VerifiedEntry) -> tuple[list[PinnedBundle], list[Findi
             bundles.append(PinnedBundle(number, pin["bundle"], data))
         except SignatureError as error:
             field, name = f"/signatures/{number}", pin["bundle"]
-            findings.append(INVALID.at(view.row, field, path=name, problem=error, id=view.entry.id))
+            findings.append(SIGNATURE_INVALID.at(view.row, field, path=name, problem=error, id=view.entry.id))
     return bundles, findings
 
 

@@ -18,8 +18,8 @@ MAX_PROCESSES = 8  # each may hold a file, and a child with its libraries
 SLICES_PER_PROCESS = 32  # for each process, so that none waits long for the last of another
 MAX_SLICE = 64  # items; progress is told slice by slice
 
-Answer = TypeVar("Answer")
-Work = Callable[[range], Answer]
+WorkerResult = TypeVar("WorkerResult")
+SliceWork = Callable[[range], WorkerResult]
 work_here: Callable[[range], Any] | None = None  # in a worker process: what it does
 
 
@@ -41,8 +41,8 @@ def slices_of(items: int, processes: int) -> list[range]:
 
 @contextmanager
 def answers(
-    begin: Callable[[], AbstractContextManager[Work[Answer]]], slices: list[range], processes: int
-) -> Iterator[Iterator[Answer]]:
+    begin: Callable[[], AbstractContextManager[SliceWork[WorkerResult]]], slices: list[range], processes: int
+) -> Iterator[Iterator[WorkerResult]]:
     """The answers to slices, in order, while their work goes on elsewhere: in forked processes, or here for one.
 
     begin: a context in which a process does all of its work. What a worker raises is raised here. A worker that ends
@@ -66,7 +66,7 @@ def answers(
 
 
 @contextmanager
-def _pool(begin: Callable[[], AbstractContextManager[Work[Any]]], processes: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(begin: Callable[[], AbstractContextManager[SliceWork[Any]]], processes: int) -> Iterator[ProcessPoolExecutor]:
     """No work is left when it is left, and no process: not one of those before a fork that failed either."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
@@ -88,7 +88,7 @@ def _pool(begin: Callable[[], AbstractContextManager[Work[Any]]], processes: int
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(begin: Callable[[], AbstractContextManager[Work[Any]]]) -> None:
+def _begin(begin: Callable[[], AbstractContextManager[SliceWork[Any]]]) -> None:
     """What a worker does first. An interrupt ends it without a word, and so does the end of its parent."""
     import signal
     from multiprocessing.util import Finalize

@@ -26,7 +26,7 @@ from registry_tool.commands.shared import (
 )
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column
-from registry_tool.rows.cells import Table
+from registry_tool.rows.cells import ColumnTable
 from registry_tool.toolkit import FORMATS, Text, note, plot_option
 from registry_tool.values import Json, visible
 
@@ -223,7 +223,7 @@ def predict(
 
     form = form or format_of(output) or FORMATS[0]
 
-    def columns() -> Iterator[Table]:
+    def columns() -> Iterator[ColumnTable]:
         for batch in batches:
             if output == "-" and streams.reader_left():
                 return
@@ -235,7 +235,7 @@ def predict(
         click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)
 
 
-def inert(columns: Mapping[str, Sequence[Json] | Column]) -> Table:
+def inert(columns: Mapping[str, Sequence[Json] | Column]) -> ColumnTable:
     """A text that a spreadsheet would run as a formula is quoted in CSV, as spreadsheets themselves do."""
 
     def cell(value: Json) -> Json:

@@ -59,7 +59,7 @@ PIN_CONFLICT = FindingRule(
     hint="train again",
     example="seed0.onnx with two digests",
 )
-TOO_LARGE = FindingRule(
+PINNED_TOO_LARGE = FindingRule(
     "entry-too-large",
     "files of one entry too large together",
     why="They are held in memory while the entry is checked; the limit is four times that of one file.",
@@ -204,7 +204,7 @@ class PinnedFiles:
         except FileProblem as problem:
             if problem.code == "file-too-large" and room < limit:
                 expected = f"at most {MAX_FILES_HELD * self._max_bytes} bytes"
-                return TOO_LARGE.at(InFile(document, self._entry_id), pointer, expected=expected, file=path)
+                return PINNED_TOO_LARGE.at(InFile(document, self._entry_id), pointer, expected=expected, file=path)
             return problem.at(document, self._entry_id, pointer)
         self._room -= contents.size
         return contents

@@ -19,7 +19,7 @@ from registry_tool.git.repository import FETCH_HINT, Blob, blobs, git, is_shallo
 from registry_tool.values import EMPTY, Json
 
 LOG_FORMAT = "--format=%x01%H%x00%P%x00%cI%x00%an <%ae>%x00%cn <%ce>%x00%G?%x00%GS%x00%s"
-Row = Mapping[str, Json]
+EntryRow = Mapping[str, Json]
 
 
 COMMIT_SIGNATURES = {  # as git's `%G?` has them
@@ -53,7 +53,7 @@ class Who:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryCommit:
+class Revision:
     """One commit that changed the registry: `old` and `new` are the file's blobs, all zeros where there is none."""
 
     commit: str
@@ -100,7 +100,7 @@ class AsOf:
 
     moment: datetime
     commit: str | None
-    rows: tuple[Row, ...]
+    rows: tuple[EntryRow, ...]
     shallow: bool
 
 
@@ -148,7 +148,7 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _steps(path: Path) -> list[RegistryCommit]:
+def _steps(path: Path) -> list[Revision]:
     """The commits of HEAD's first-parent line that changed the file, oldest first; renames of the file are followed."""
     folder = path.resolve().parent
     if not folder.is_dir():
@@ -164,7 +164,7 @@ def _steps(path: Path) -> list[RegistryCommit]:
     return _log(folder, "--first-parent", "-m", "--follow", "HEAD", "--", f":(top,literal){name}")
 
 
-def _log(folder: Path, *arguments: str) -> list[RegistryCommit]:
+def _log(folder: Path, *arguments: str) -> list[Revision]:
     log = git(folder, "-c", "core.quotePath=off", "log", "--raw", "--no-abbrev", "-M", LOG_FORMAT, *arguments)
     if log.returncode != 0:
         raise InputError(f"git log: {' '.join(log.stderr.decode(errors='replace').split())[:300]}: check the clone")
@@ -178,9 +178,7 @@ def _log(folder: Path, *arguments: str) -> list[RegistryCommit]:
                 old, new = fields.split(" ")[2:4]
                 committed = datetime.fromisoformat(date)
                 who = Who(author, committer, status, signer or None)
-                steps.append(
-                    RegistryCommit(commit, tuple(parents.split()), committed, who, subject, old, new, tuple(paths))
-                )
+                steps.append(Revision(commit, tuple(parents.split()), committed, who, subject, old, new, tuple(paths)))
     return steps[::-1]
 
 
@@ -188,9 +186,9 @@ class _Rows:
     """The entries of a registry by id, for each of its blobs: read leniently, since old commits may hold anything."""
 
     def __init__(self, blob: Blob) -> None:
-        self.blob, self._known = blob, dict[str, dict[str, Row]]()
+        self.blob, self._known = blob, dict[str, dict[str, EntryRow]]()
 
-    def of(self, name: str) -> dict[str, Row]:
+    def of(self, name: str) -> dict[str, EntryRow]:
         if name not in self._known:
             data = None if set(name) == {"0"} else self.blob(name)
             try:
@@ -203,7 +201,9 @@ class _Rows:
         return self._known[name]
 
 
-def _event(step: RegistryCommit, old: Row | None, new: Row | None, entry_id: str, folder: Path, rows: _Rows) -> Event:
+def _event(
+    step: Revision, old: EntryRow | None, new: EntryRow | None, entry_id: str, folder: Path, rows: _Rows
+) -> Event:
     source = step
     if len(step.parents) > 1:  # the commit that the merge brought in; the newest that made the entry what it is
         inside = f"{step.parents[0]}..{step.commit}"
@@ -215,7 +215,7 @@ def _event(step: RegistryCommit, old: Row | None, new: Row | None, entry_id: str
     return Event(_action(old, new), source.commit, step.date, source.who, source.subject, merge, details, added)
 
 
-def _action(old: Row | None, new: Row | None) -> str:
+def _action(old: EntryRow | None, new: EntryRow | None) -> str:
     if new is None:
         return "removed from production" if old and not old.get("smoke", False) else "removed"
     smoke, was_smoke = new.get("smoke", False), old.get("smoke", False) if old else True
@@ -232,25 +232,25 @@ def _action(old: Row | None, new: Row | None) -> str:
     return "edited"
 
 
-def _object(row: Row | None, key: str) -> Mapping[str, Json]:
+def _object(row: EntryRow | None, key: str) -> Mapping[str, Json]:
     value = row.get(key) if row else None
     return value if isinstance(value, dict) else EMPTY
 
 
-def _pins(row: Row | None, other: Row | None) -> set[tuple[str, str, str]]:
+def _pins(row: EntryRow | None, other: EntryRow | None) -> set[tuple[str, str, str]]:
     """(list, path, sha256) of what an entry pins of signatures, attestations and results of training again.
 
     Empty where anything else differs from the other row: then the change is another one.
     """
 
-    def rest(some: Row | None) -> Json:
+    def rest(some: EntryRow | None) -> Json:
         promotion = {k: v for k, v in _object(some, "promotion").items() if k not in ("attestations", "reproductions")}
         return {**{k: v for k, v in (some or EMPTY).items() if k != "signatures"}, "promotion": promotion}
 
     return set(_pinned(row)) if rest(row) == rest(other) else set()
 
 
-def _pinned(row: Row | None) -> Iterator[tuple[str, str, str]]:
+def _pinned(row: EntryRow | None) -> Iterator[tuple[str, str, str]]:
     promotion = _object(row, "promotion")
     for name, pins in (
         ("signatures", (row or EMPTY).get("signatures")),
@@ -262,7 +262,9 @@ def _pinned(row: Row | None) -> Iterator[tuple[str, str, str]]:
                 yield name, str(pin.get("bundle", pin.get("path"))), str(pin.get("sha256"))
 
 
-def _added(step: RegistryCommit, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, bytes | None]]:
+def _added(
+    step: Revision, old: EntryRow | None, new: EntryRow | None, blob: Blob
+) -> Iterator[tuple[str, bytes | None]]:
     """The signatures and attestations that the entry pins since this commit, with their bytes there."""
     known = set(_pinned(old))
     for name, path, digest in _pinned(new):
@@ -271,7 +273,7 @@ def _added(step: RegistryCommit, old: Row | None, new: Row | None, blob: Blob) -
             yield path, data if data is not None and sha256_of(data) == digest else None
 
 
-def _details(step: RegistryCommit, old: Row | None, new: Row | None, blob: Blob) -> Iterator[tuple[str, Json]]:
+def _details(step: Revision, old: EntryRow | None, new: EntryRow | None, blob: Blob) -> Iterator[tuple[str, Json]]:
     yield "sha256", (new or old or EMPTY).get("sha256")
     if old and new:
         yield "fields", sorted(key for key in {*old, *new} if old.get(key) != new.get(key))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Table = Mapping[str, Sequence[Json] | Column]  # consecutive rows: column name -> values, all of one length
+ColumnTable = Mapping[str, Sequence[Json] | Column]  # consecutive rows: column name -> values, all of one length
 PIECE_ROWS = 8192  # put together at once
 PIECE_BYTES = 1 << 30  # of the longest cells these may have; Arrow's strings end at twice that
 NUMBER_BYTES = 32  # of no number's text are there more
@@ -91,7 +91,7 @@ class JsonForm(Form):
 FORMS: Mapping[str, type[Form]] = {"csv": CsvForm, "jsonl": JsonForm}
 
 
-def lines(batches: Iterator[Table], name: str) -> Iterator[str]:
+def lines(batches: Iterator[ColumnTable], name: str) -> Iterator[str]:
     """The text of a file, in pieces of some thousand lines."""
     form, first = FORMS[name](), True
     for table in batches:
@@ -106,7 +106,7 @@ def values_of(column: Sequence[Json] | Column) -> Sequence[Json]:
     return column.tolist() if isinstance(column, Column) else column
 
 
-def _pieces(table: Table, form: Form) -> Iterator[str]:
+def _pieces(table: ColumnTable, form: Form) -> Iterator[str]:
     from pyarrow import compute
 
     columns = [_column(values, form) for values in table.values()]

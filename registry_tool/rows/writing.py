@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from registry_tool.errors import InputError
 from registry_tool.rows import cells
-from registry_tool.rows.cells import Table
+from registry_tool.rows.cells import ColumnTable
 from registry_tool.storage.files import atomic_file, writing
 from registry_tool.tables import Text
 from registry_tool.values import EMPTY, Json
@@ -79,7 +79,7 @@ def format_of(output: Path | str) -> str | None:
 
 
 def write_rows(
-    batches: Iterable[Table], output: Path | str, form: str | None = None, parquet: Parquet | None = None
+    batches: Iterable[ColumnTable], output: Path | str, form: str | None = None, parquet: Parquet | None = None
 ) -> int:
     """Write one of FORMATS (by default as `output` ends) to a file, or to standard output (`-`): the number of rows.
 
@@ -96,7 +96,7 @@ def write_rows(
         raise InputError("--format parquet: writing it needs pyarrow: pip install pyarrow")
     iterator, rows = iter(batches), 0
 
-    def counted(first: Table) -> Iterator[Table]:
+    def counted(first: ColumnTable) -> Iterator[ColumnTable]:
         nonlocal rows
         for batch in itertools.chain([first], iterator):
             rows += len(next(iter(batch.values()), ()))
@@ -114,7 +114,7 @@ def write_rows(
     return rows
 
 
-def _lines(text: IO[str], batches: Iterator[Table], form: str) -> None:
+def _lines(text: IO[str], batches: Iterator[ColumnTable], form: str) -> None:
     if find_spec("pyarrow") is not None:
         text.writelines(cells.lines(batches, form))
     else:
@@ -135,7 +135,7 @@ def _jsonl(text: IO[str], batches: Iterator[Mapping[str, Sequence[Json]]]) -> No
             text.write(json.dumps(dict(zip(batch, row, strict=True)), ensure_ascii=False) + "\n")
 
 
-def _parquet(stream: IO[bytes], batches: Iterator[Table], settings: Parquet) -> None:
+def _parquet(stream: IO[bytes], batches: Iterator[ColumnTable], settings: Parquet) -> None:
     """One row group a batch."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -155,7 +155,7 @@ def _parquet(stream: IO[bytes], batches: Iterator[Table], settings: Parquet) -> 
             file.add_key_value_metadata(metadata)
 
 
-def _arrow(batch: Table) -> dict[str, Any]:
+def _arrow(batch: ColumnTable) -> dict[str, Any]:
     import pyarrow as pa
 
     return {

@@ -22,8 +22,6 @@ from typing import Any
 MODEL_BYTES, N_COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
 MAX_FINDINGS = 10  # of one answer
 
-Answer = dict[str, Any]
-
 
 class Limits:
     """What this process may take: `memory` beyond what the libraries use, `cpu` seconds a request."""
@@ -78,7 +76,7 @@ def main() -> None:
         _send(answers, {**answer, "last": limits.is_spent()})
 
 
-def _send(answers: int, answer: Answer) -> None:
+def _send(answers: int, answer: dict[str, Any]) -> None:
     data = json.dumps(answer, allow_nan=False).encode()
     rest = memoryview(struct.pack("<I", len(data)) + data)
     while rest:
@@ -92,7 +90,7 @@ def _plain(text: str) -> str:
     return one_line(text)
 
 
-def read(model: bytes, others: Mapping[str, bytes]) -> Answer:
+def read(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     from registry_tool.onnx_summary import OnnxError
     from registry_tool.sandbox.reader import read_model
 
@@ -104,7 +102,7 @@ def read(model: bytes, others: Mapping[str, bytes]) -> Answer:
         return {"found": [("onnx-probe-memory", _plain(str(error)))]}
 
 
-def check(model: bytes, others: Mapping[str, bytes]) -> Answer:
+def check(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     """onnx's own rules, then shapes and what they add up to; a hostile model has no file to make the library open."""
     import onnx
 
@@ -127,7 +125,7 @@ def check(model: bytes, others: Mapping[str, bytes]) -> Answer:
     return {"found": [(code, _plain(text)) for code, text in found]}
 
 
-def run(model: bytes, others: Mapping[str, bytes]) -> Answer:
+def run(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     from registry_tool.sandbox.probing import probe
 
     try:
@@ -137,7 +135,7 @@ def run(model: bytes, others: Mapping[str, bytes]) -> Answer:
     return {"found": [(code, _plain(text)) for code, text in found]}
 
 
-def infer(model: bytes, others: Mapping[str, bytes]) -> Answer:
+def infer(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     """What the model gives for rows; `others` are its inputs."""
     from registry_tool.sandbox.inference import infer as outputs_of
 

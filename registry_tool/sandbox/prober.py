@@ -37,7 +37,7 @@ CHILD_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("child.py"))
 CURE_HINT = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
-Answer = dict[str, Any]
+ChildAnswer = dict[str, Any]
 
 
 class _Ended(Exception):
@@ -55,7 +55,7 @@ class Found(NamedTuple):
     text: str
 
 
-def _found(answer: Answer) -> tuple[Found, ...]:
+def _found(answer: ChildAnswer) -> tuple[Found, ...]:
     try:
         found = tuple(Found(code, text) for code, text in answer.get("found", ()))
         if all(one.code in PROBED_RULES and one.text.isprintable() and one.text.isascii() for one in found):
@@ -65,7 +65,7 @@ def _found(answer: Answer) -> tuple[Found, ...]:
     return (Found(CRASHED.code, "its answer is none"),)
 
 
-def _summary(answer: Answer) -> OnnxSummary | OnnxError:
+def _summary(answer: ChildAnswer) -> OnnxSummary | OnnxError:
     if found := _found(answer):
         return OnnxError(found[0].text, found[0].code)
     try:
@@ -82,7 +82,7 @@ def _npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
-def _outputs(answer: Answer) -> dict[str, Any]:
+def _outputs(answer: ChildAnswer) -> dict[str, Any]:
     """The arrays of an answer. Raises OnnxError for one without them: its writer is not trusted."""
     import numpy as np
 
@@ -180,7 +180,7 @@ class Prober(AbstractContextManager["Prober"]):
             ) from error
         self._is_ready = False
 
-    def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> Answer:
+    def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> ChildAnswer:
         self.start()
         self._is_asked = True
         try:
@@ -228,7 +228,7 @@ class Prober(AbstractContextManager["Prober"]):
             except BrokenPipeError:
                 raise self._ended() from None
 
-    def _receive(self, deadline: float) -> Answer:
+    def _receive(self, deadline: float) -> ChildAnswer:
         """The next JSON object from the child. Raises _Ended where it ends, says something else, or takes too long."""
         size = struct.unpack("<I", self._read_exactly(4, deadline))[0]
         if size > MAX_ANSWER:

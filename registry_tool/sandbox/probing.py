@@ -19,10 +19,12 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
+from registry_tool.onnx_summary import INTEGER_TYPES
 from registry_tool.sandbox.growth import bodies
+from registry_tool.values import MAX_NAMES_SHOWN
 
 # Sizes tried, one after the other, for axes that the model leaves open: of a first axis, and of any other.
-GUESSES = (
+SIZES_TRIED = (
     (2, 64),
     (1, 64),
     (2, 1),
@@ -40,7 +42,6 @@ GUESSES = (
 MAX_INPUT_ELEMENTS = 2**26  # elements of an input that is fed: two 8K RGB frames
 RUN_SECONDS = 4.0  # of processor time, loading included, beyond which no further rows run
 ROW_SEED = 0
-MAX_NAMES_SHOWN = 3  # names in a message
 ROW_SCALES = (  # of the rows of each run: (name of the distribution, its size)
     ("uniform", 1.0),
     ("normal", 1.0),
@@ -51,18 +52,18 @@ ROW_SCALES = (  # of the rows of each run: (name of the distribution, its size)
 )
 INTEGER_VALUES = (0, 1, 64, 2, 64, 3)  # of each run: indices, counts, lengths of an axis that was left open
 FLOAT_TYPES = {"float": "f4", "float16": "f2", "double": "f8"}
-INTEGER_TYPES = {name: name for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")}
-NUMPY_TYPES = {**FLOAT_TYPES, **INTEGER_TYPES, "bool": "?"}
-NEWER = (
+
+NUMPY_TYPES = {**FLOAT_TYPES, **{name: name for name in INTEGER_TYPES}, "bool": "?"}
+NEWER_SCHEMA_MESSAGES = (
     "max supported ir version",
     "is under development and support for this is limited",
     "official released onnx opset",
 )
 
-Found = tuple[str, str]  # a finding's code, and what was seen
+ProbeResult = tuple[str, str]  # a finding's code, and what was seen
 
 
-def probe(model: bytes) -> Iterator[Found]:
+def probe(model: bytes) -> Iterator[ProbeResult]:
     """What is wrong with a model that passed every other check."""
     clock = _Clock()
     try:
@@ -122,9 +123,9 @@ def open_session(model: bytes, *, profile: str | None = None) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _refusal(error: Exception) -> Found:
+def _refusal(error: Exception) -> ProbeResult:
     text = str(error).lower()
-    if any(words in text for words in NEWER):
+    if any(words in text for words in NEWER_SCHEMA_MESSAGES):
         return "onnx-newer", f"onnxruntime {onnxruntime.__version__}: {error}"
     if isinstance(error, MemoryError) or "alloc" in text:
         return "onnx-probe-memory", str(error)
@@ -148,12 +149,12 @@ def _kind(port: Any) -> str | None:
     )
 
 
-def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[dict[str, Any] | None, Found]:
+def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[dict[str, Any] | None, ProbeResult]:
     """The first rows that the model takes; None, and what was said of the first try, where it takes none."""
     ports, problem = session.get_inputs(), ("", "")
     too_large = ("onnx-probe-unrun", f"its inputs have more than {MAX_INPUT_ELEMENTS} elements")
     integers = dict.fromkeys(INTEGER_VALUES if any(_kind(port) not in FLOAT_TYPES.values() for port in ports) else (0,))
-    sizes = dict.fromkeys(tuple(_shape(port, first, side) for port in ports) for first, side in GUESSES)
+    sizes = dict.fromkeys(tuple(_shape(port, first, side) for port in ports) for first, side in SIZES_TRIED)
     for shapes, integer in product(sizes, integers):
         if any(np.prod(shape, dtype=float) > MAX_INPUT_ELEMENTS for shape in shapes):
             continue
@@ -214,7 +215,7 @@ def _note(outputs: list[_Output], values: Sequence[Any], feeds: dict[str, Any], 
         output.varies |= not bool((value == output.first).all())
 
 
-def _odd_outputs(outputs: list[_Output], *, fed_floats: bool) -> Iterator[Found]:
+def _odd_outputs(outputs: list[_Output], *, fed_floats: bool) -> Iterator[ProbeResult]:
     """Which integers mean something to a model is not ours to know: with them a constant proves little."""
     seen = [output for output in outputs if output.first is not None]
     for output in seen:
@@ -229,7 +230,7 @@ def _odd_outputs(outputs: list[_Output], *, fed_floats: bool) -> Iterator[Found]
 # ---- branches ------------------------------------------------------------------------------------------------
 
 
-def _branches(model: bytes, feeds: Sequence[dict[str, Any]], clock: _Clock) -> Iterator[Found]:
+def _branches(model: bytes, feeds: Sequence[dict[str, Any]], clock: _Clock) -> Iterator[ProbeResult]:
     """Branches and loop bodies that none of the rows entered."""
     named = ModelProto.FromString(model)
     branches = [_Branch("the graph", None)]

@@ -17,7 +17,7 @@ from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.values import Json
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+SIGNATURE_PREDICATE = "https://model_signing/signature/v1.0"
 STATEMENT_MAX_BYTES = 64 * 2**20
 # Of file digests.
 DIGEST_ALGORITHMS: Mapping[str, Callable[[], Any]] = {
@@ -54,7 +54,7 @@ class FilesStatement:
         document = {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": self.name, "digest": {"sha256": self.digest}}],
-            "predicateType": PREDICATE_TYPE,
+            "predicateType": SIGNATURE_PREDICATE,
             "predicate": {"serialization": serialization, "resources": resources},
         }
         return json.dumps(document, indent=2).encode()
@@ -62,7 +62,7 @@ class FilesStatement:
     @classmethod
     def from_bytes(cls, payload: bytes) -> FilesStatement:
         """Raises SignatureError, naming the field, for anything else than such a statement."""
-        document = read_statement(payload, PREDICATE_TYPE)
+        document = read_statement(payload, SIGNATURE_PREDICATE)
         predicate = mapping(document.get("predicate"), "predicate")
         serialization = mapping(predicate.get("serialization"), "predicate.serialization")
         if (method := serialization.get("method")) != "files":

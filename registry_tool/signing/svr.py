@@ -16,7 +16,7 @@ from registry_tool.signing.dsse import SignatureError, mapping, text
 from registry_tool.signing.statement import STATEMENT_TYPE, read_statement, read_subject
 from registry_tool.values import SHA256_PATTERN, Json
 
-PREDICATE_TYPE = "https://in-toto.io/attestation/svr/v0.1"
+SVR_PREDICATE = "https://in-toto.io/attestation/svr/v0.1"
 VERIFIER_ID = "urn:registry-tool:gate:1"  # its number changes with what it verifies
 PROMOTED, REPRODUCED = "REGISTRY_PROMOTED", "REGISTRY_REPRODUCED"
 PROPERTIES = {
@@ -50,7 +50,7 @@ class VerificationResult:
         document = {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": self.subject, "digest": {"sha256": self.sha256}}],
-            "predicateType": PREDICATE_TYPE,
+            "predicateType": SVR_PREDICATE,
             "predicate": {
                 "verifier": verifier,
                 "timeCreated": self.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -62,7 +62,7 @@ class VerificationResult:
     @classmethod
     def from_bytes(cls, payload: bytes) -> VerificationResult:
         """Raises SignatureError, naming the field, for anything else than such a statement."""
-        document = read_statement(payload, PREDICATE_TYPE)
+        document = read_statement(payload, SVR_PREDICATE)
         name, digest = read_subject(document)
         predicate = mapping(document.get("predicate"), "predicate")
         verifier = mapping(predicate.get("verifier"), "predicate.verifier")

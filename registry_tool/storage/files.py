@@ -238,7 +238,7 @@ class Contents:
 
 
 # A file in one state: its path, and what fstat said when it was opened: device, inode, size, mtime and ctime in ns.
-State = tuple[str, int, int, int, int, int]
+FileState = tuple[str, int, int, int, int, int]
 
 
 class Folder(AbstractContextManager["Folder"]):
@@ -247,7 +247,7 @@ class Folder(AbstractContextManager["Folder"]):
     Not detected: hard links and bind mounts (a file is what it holds), and a change while reading that keeps size and
     modification time; the digest is of the bytes handed out in any case, never of a second reading.
 
-    A large file that many entries name is read and hashed once, as long as its State stays and is older than SETTLED:
+    A large file that many entries name is read and hashed once, while its FileState stays and is older than SETTLED:
     its digest is remembered, and the last such files are held, so that who wants bytes gets those that were hashed.
     """
 
@@ -255,8 +255,8 @@ class Folder(AbstractContextManager["Folder"]):
         """The path itself may be a link: the caller chose it."""
         with _reading(str(path)):
             self._folder = os.open(path, _FOLDER)
-        self._digests: dict[State, str] = {}
-        self._held: dict[State, Contents] = {}  # the one used last is the last
+        self._digests: dict[FileState, str] = {}
+        self._held: dict[FileState, Contents] = {}  # the one used last is the last
 
     def __exit__(self, *_: object) -> None:
         os.close(self._folder)
@@ -301,7 +301,7 @@ class Folder(AbstractContextManager["Folder"]):
             self._remember(state, contents, hashed)
         return contents
 
-    def _known(self, state: State, hashed: bool) -> Contents | None:
+    def _known(self, state: FileState, hashed: bool) -> Contents | None:
         """What is known of a large file in this state."""
         if hashed and state in self._digests:
             return Contents(b"", state[3], self._digests[state])
@@ -309,7 +309,7 @@ class Folder(AbstractContextManager["Folder"]):
             self._held[state] = held
         return held
 
-    def _remember(self, state: State, contents: Contents, hashed: bool) -> None:
+    def _remember(self, state: FileState, contents: Contents, hashed: bool) -> None:
         if hashed:
             self._digests[state] = contents.sha256
             return

@@ -28,7 +28,7 @@ from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
 PLUGIN_NAME = "tested"  # of the plugin under test
-Change = Callable[[dict[str, Any]], object]  # edits a document in place
+Edit = Callable[[dict[str, Any]], object]  # edits a document in place
 
 
 def plugin_of(plugin: object) -> object:
@@ -147,7 +147,7 @@ class Bench:
 
     # ---- broken -------------------------------------------------------------------------------------------------
 
-    def edit(self, change: Change) -> None:
+    def edit(self, change: Edit) -> None:
         """Change registry.json, as by hand."""
         document = self.registry
         change(document)
@@ -165,7 +165,7 @@ class Bench:
 
         self.edit(change)
 
-    def forge(self, document: Change | Mapping[str, Json] | None = None, files: Mapping[str, bytes] = {}) -> None:
+    def forge(self, document: Edit | Mapping[str, Json] | None = None, files: Mapping[str, bytes] = {}) -> None:
         """Put other artifacts and another manifest (or sidecar) in place, and make every pin up to the registry fit.
 
         document: the other manifest, or a function that changes the one there is. files: bytes by path in `artifacts`.

@@ -18,7 +18,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.strictjson import pointer
 from registry_tool.testing.base import undisturbed
 from registry_tool.testing.bench import PLUGIN_NAME, Bench, plugin_of
-from registry_tool.testing.changes import Place, few_changes
+from registry_tool.testing.changes import DocumentPath, few_changes
 from registry_tool.testing.using import ROW_HOOKS, VIEW_HOOKS, Using
 from registry_tool.values import Entry, Json
 from registry_tool.workflows.explain import declared
@@ -137,7 +137,7 @@ class Breaking(Using):
             "ask for the field and its type, or name it in `optional`"
         )
 
-    def _may_pass(self, change: str, place: Place) -> bool:
+    def _may_pass(self, change: str, place: DocumentPath) -> bool:
         """A change within the type, an item of a list less, or a field that the author calls optional."""
         word = change.rpartition(" ")[2]
         kept = not (word == "dropped" or " made " in change) or change.endswith((" made huge", " made long"))

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-Place = tuple[str | int, ...]
+DocumentPath = tuple[str | int, ...]
 
 
-def places(value: Any, base: Place = (), *, ends: bool = False) -> Iterator[Place]:
+def places(value: Any, base: DocumentPath = (), *, ends: bool = False) -> Iterator[DocumentPath]:
     """Every value in a document, the outermost left out; ends: of a list the first and the last item alone."""
     items: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):
@@ -22,7 +22,7 @@ def places(value: Any, base: Place = (), *, ends: bool = False) -> Iterator[Plac
         yield from places(item, (*base, key), ends=ends)
 
 
-def look(document: Any, place: Place) -> Any:
+def look(document: Any, place: DocumentPath) -> Any:
     for key in place:
         document = document[key]
     return document
@@ -60,21 +60,21 @@ def other_types(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"made {word}", item
 
 
-def replaced(document: Any, place: Place, item: Any) -> Any:
+def replaced(document: Any, place: DocumentPath, item: Any) -> Any:
     """The document with another value at a place."""
     changed = copy.deepcopy(document)
     look(changed, place[:-1])[place[-1]] = item
     return changed
 
 
-def dropped(document: Any, place: Place) -> Any:
+def dropped(document: Any, place: DocumentPath) -> Any:
     """The document without the value at a place."""
     changed = copy.deepcopy(document)
     del look(changed, place[:-1])[place[-1]]
     return changed
 
 
-def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, Place, Any]]:
+def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, DocumentPath, Any]]:
     """(what was done, where, the changed document) for every value: other values, and the value dropped."""
     for place in places(document, ends=ends):
         name = "/" + "/".join(map(str, place))
@@ -83,7 +83,7 @@ def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str
         yield f"{name} dropped", place, dropped(document, place)
 
 
-def few_changes(document: Any) -> Iterator[tuple[str, Place, Any]]:
+def few_changes(document: Any) -> Iterator[tuple[str, DocumentPath, Any]]:
     """As `document_changes`, three a value: dropped, changed within its type, of another type, each kind in turn."""
     for number, place in enumerate(places(document, ends=True)):
         value, name = look(document, place), "/" + "/".join(map(str, place))

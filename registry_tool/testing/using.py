@@ -41,7 +41,7 @@ def _takes_rows(hint: object) -> bool:
 
 VIEW_HOOKS = tuple(hook for hook in HOOKS if "view" in inspect.signature(getattr(Hooks, hook)).parameters)
 ROW_HOOKS = ("registry_load", *(hook for hook in VIEW_HOOKS if any(map(_takes_rows, _hints(hook).values()))))
-LEVELS = (0.8, 0.95)  # what a loaded entry is asked for
+ASKED_LEVELS = (0.8, 0.95)  # what a loaded entry is asked for
 BAD_ROWS = ("no such file", "a folder", "an empty file", "bytes of no format", "text without rows")
 
 
@@ -190,13 +190,13 @@ class Using(SuiteSetup):
         try:
             predictor = bench.plugins.load(view)
             if predictor is None:
-                return list(bench.plugins.predict(view, PredictRequest(rows, LEVELS)) or ())
+                return list(bench.plugins.predict(view, PredictRequest(rows, ASKED_LEVELS)) or ())
             assert rows is not None
-            batches, model = list(predict_file(predictor, rows, LEVELS)), Model(view.entry, predictor)
+            batches, model = list(predict_file(predictor, rows, ASKED_LEVELS)), Model(view.entry, predictor)
             parts = read_rows(rows, lambda found: predictor.columns(found, "rows"))
             for batch, read in zip(batches, parts, strict=True):
                 texts = {name: text.tolist() for name, text in read.texts.items()}
-                held = model.predict({**read.numbers, **texts, **read.values}, LEVELS)
+                held = model.predict({**read.numbers, **texts, **read.values}, ASKED_LEVELS)
                 for name, values in held.columns.items():
                     assert list(values) == _listed(batch.columns[name]), f"{name} differs between a file and a program"
         except PluginError as error:

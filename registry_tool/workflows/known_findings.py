@@ -30,7 +30,7 @@ MAKE_HINT = "make it with `registry known-findings write`"
 IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 NEVER_LISTED = frozenset(f"{FAMILIES['Promotion']} {FAMILIES['Changes']}".split())  # first words of codes
 
-Identity = tuple[str | None, ...]  # the values of FIELDS
+FindingKey = tuple[str | None, ...]  # the values of FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class KnownFindings:
     """The list. source: the file, and the revision it was read from. listed: how often each finding is in it."""
 
     source: str
-    listed: Mapping[Identity, int]
+    listed: Mapping[FindingKey, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,12 @@ def _path(item: Finding, place: RepositoryPath) -> str:
     return os.path.normpath(name.lstrip("/"))
 
 
-def _identity(item: Finding, result: Validation) -> Identity:
+def _identity(item: Finding, result: Validation) -> FindingKey:
     file = result.loaded.name if item.file in (None, ".") else item.file
     return (item.code, item.entry, file, stable_pointer(item, result.loaded), item.found)
 
 
-def _parsed(source: str, data: bytes) -> Counter[Identity]:
+def _parsed(source: str, data: bytes) -> Counter[FindingKey]:
     try:
         value = parse(data).value
     except JsonProblem as problem:

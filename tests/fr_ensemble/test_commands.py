@@ -183,7 +183,7 @@ def test_test_patterns_are_the_shipped_sources(
     """--test-patterns adds the generators of the shipped corpus."""
     graphs = {"moving": "testsrc2=s=128x96:r=12", "zoom": "mandelbrot=s=128x96:r=12:end_pts=40"}
     monkeypatch.setattr("fr_ensemble.corpus.build.patterns.PATTERNS", graphs)  # the real ones are large
-    monkeypatch.setattr("fr_ensemble.corpus.build.patterns.FRAMES", FRAMES)
+    monkeypatch.setattr("fr_ensemble.corpus.build.patterns.FRAME_COUNT", FRAMES)
     where = ["--encoders", "libx264", "--crf", "30", "--every", "2", "-o", tmp_path / "c.parquet"]
     assert registry(*BUILD, "--test-patterns", *where).code == 0
     rows = pq.read_table(tmp_path / "c.parquet").to_pylist()

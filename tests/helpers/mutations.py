@@ -26,7 +26,7 @@ from registry_tool.documents.entries import pins_of
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Level
 from registry_tool.plugins.manager import Plugins
-from registry_tool.testing.changes import Place, document_changes
+from registry_tool.testing.changes import DocumentPath, document_changes
 from registry_tool.workflows.validate import validate
 
 # Fields of registry.json that nothing else speaks of: words for people, and bars that `gate --base` guards.
@@ -143,7 +143,7 @@ def pinners(folder: Path, path: str) -> frozenset[str]:
 # ---- documents --------------------------------------------------------------------------------------------------
 
 
-def registry_changes(folder: Path, harmless: Callable[[str, Place], bool]) -> Iterator[Mutation]:
+def registry_changes(folder: Path, harmless: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
     """Every field of registry.json changed, dropped or of another type."""
     document = json.loads((folder / "registry.json").read_bytes())
     for what, at, changed in document_changes(document):
@@ -238,7 +238,7 @@ class Forger:
         entry["promotion"] = {"verdict": where, "sha256": sha256(data)}
         return {where: data}
 
-    def manifests(self, unproven: Callable[[str, Place], bool]) -> Iterator[Mutation]:
+    def manifests(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
         """Every field of the manifest, with pins that fit."""
         for what, at, changed in document_changes(self.box.manifest):
             if unproven(what, at):
@@ -250,7 +250,7 @@ class Forger:
 
             yield self.forged(f"forged manifest: {what}", change, {})
 
-    def summaries(self, unproven: Callable[[str, Place], bool]) -> Iterator[Mutation]:
+    def summaries(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
         """Every field of every LOSO summary, with pins that fit."""
         for path, data in self.files.items():
             name = path.removeprefix(f"{self.run}/")
@@ -259,7 +259,7 @@ class Forger:
                     if not unproven(what, at):
                         yield self.forged(f"forged {name}: {what}", lambda manifest: None, {name: to_json(changed)})
 
-    def verdicts(self, unproven: Callable[[str, Place], bool]) -> Iterator[Mutation]:
+    def verdicts(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
         """Every field of the verdict, pinned again."""
         for what, at, changed in document_changes(self.box.verdict):
             if not unproven(what, at):
@@ -375,7 +375,7 @@ def singles(folder: Path, version: int) -> Path:
     return folder
 
 
-def harmless(what: str, at: Place) -> bool:
+def harmless(what: str, at: DocumentPath) -> bool:
     """Whether a change to registry.json leaves a registry that is valid by itself."""
     if at == ("models",) and what.endswith(("emptied", "reversed")):
         return True  # entries less are a diff, and their order says nothing
@@ -390,12 +390,12 @@ def harmless(what: str, at: Place) -> bool:
     return at[0] == "policies"
 
 
-def harmless_in_version_1(what: str, at: Place) -> bool:
+def harmless_in_version_1(what: str, at: DocumentPath) -> bool:
     """Version 1 knows no promotion, and its public form pins no sidecar."""
     return harmless(what, at) or at[-1] == "smoke" or (at[-1] == "sidecar_sha256" and what.endswith("dropped"))
 
 
-def unproven(what: str, at: Place) -> bool:
+def unproven(what: str, at: DocumentPath) -> bool:
     """What a manifest claims and nothing in the registry can prove: docs/security.md names each."""
     in_sample = at[:1] == ("eval",) and not str(at[-1]).startswith("loso_")
     named = {
@@ -410,7 +410,7 @@ def unproven(what: str, at: Place) -> bool:
     return in_sample or at[:1] == ("environment",) or at[:2] in named or ranges
 
 
-def unproven_words(what: str, at: Place) -> bool:
+def unproven_words(what: str, at: DocumentPath) -> bool:
     """A summary's name for its corpus; a verdict's list of plugins, and a stricter policy than the registry's.
 
     A verdict's metrics_version too, which says what may not be missing: its metrics are all recomputed.

@@ -102,11 +102,21 @@ def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # typ
     assert sorted(check(ast.parse(source))) == sorted(found)
 
 
-def test_a_public_class_has_its_name_alone() -> None:
-    """No two modules of the project give one name to different classes."""
+def named_at_the_top(tree: ast.Module) -> Iterator[str]:
+    """Public classes and constants of a module; the one letter of a type variable is none."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_a_class_and_a_constant_have_their_names_alone() -> None:
+    """No two modules of the project give one name to two things."""
     places = defaultdict(set)
     for path in (path for path in FILES if path != PUBLIC):
-        for node in tree_of(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(str(path.relative_to(ROOT)))
-    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+        for name in named_at_the_top(tree_of(path)):
+            places[name].add(str(path.relative_to(ROOT)))
+    public = {name: found for name, found in places.items() if len(name) > 1 and not name.startswith("_")}
+    assert {name: found for name, found in public.items() if len(found) > 1} == {}

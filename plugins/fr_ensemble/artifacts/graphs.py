@@ -21,7 +21,7 @@ from fr_ensemble.arrays import Float32, Scaler, Weights
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-OPSET = 17
+OPSET_VERSION = 17
 IR_VERSION = 8  # the IR of opset 17 (onnx 1.12); newer runtimes read it
 PRODUCER = "registry-tool"
 FEATURES, CODEC, SCORE, MU, SIGMA = "features", "codec_onehot", "score", "mu", "sigma"
@@ -215,7 +215,7 @@ def _model(name: str, nodes: list[NodeProto], arrays: Arrays, inputs: dict[str, 
     for key, array in (arrays | GELU).items():
         kind, little = (TensorProto.FLOAT, "<f4") if array.dtype == np.float32 else (TensorProto.INT64, "<i8")
         graph.initializer.add(name=key, data_type=kind, dims=array.shape, raw_data=array.astype(little).tobytes())
-    opset = [OperatorSetIdProto(domain="", version=OPSET)]
+    opset = [OperatorSetIdProto(domain="", version=OPSET_VERSION)]
     model = ModelProto(ir_version=IR_VERSION, producer_name=PRODUCER, graph=graph, opset_import=opset)
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Scaler
-from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET, SCORE, SIGMA
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET_VERSION, SCORE, SIGMA
 from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
@@ -146,7 +146,7 @@ class ManifestParts:
             },
             "inputs": [FEATURES, CODEC],
             "outputs": [SCORE],
-            "opset": OPSET,
+            "opset": OPSET_VERSION,
             "fused": {"onnx": f"{entry_id}.onnx", "inputs": [FEATURES, CODEC], "outputs": [MU, SIGMA]},
             "recipe": recipe.to_dict(),
             "recipe_sha256": recipe.sha256,

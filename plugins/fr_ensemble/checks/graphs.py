@@ -11,7 +11,7 @@ from fr_ensemble.arrays import Weights
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
 from fr_ensemble.artifacts.manifest import scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.checks.manifest import MEMBER_TWICE, PROBE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
+from fr_ensemble.checks.manifest import MEMBER_COPIED, PROBE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
 from fr_ensemble.evidence.entry import evidence_of
 from fr_ensemble.evidence.shipped import score_tolerance
 from registry_tool.findings import Finding, FindingRule
@@ -64,7 +64,7 @@ def _check_members(view: EntryView, manifest: Mapping[str, Any], members: Sequen
         yield from check_equal(view, WIDTH, pointer, f"{inputs} inputs", f"{width} inputs")
         for first in range(index):
             if same_units(weights, members[first]):
-                yield MEMBER_TWICE.at(view, pointer, found="a copy", first=first, second=index, field="weights")
+                yield MEMBER_COPIED.at(view, pointer, found="a copy", first=first, second=index, field="weights")
         if hidden != recipe_hidden:
             fault = f"has hidden: {recipe_hidden}, member {index} has {hidden} hidden units"
             yield RECIPE.at(view, "/recipe/hidden", fault=fault)

@@ -27,7 +27,7 @@ SIZE = FindingRule(
     hint=TRAIN_AGAIN,
     example="5 for 4 members",
 )
-MEMBER_TWICE = FindingRule(
+MEMBER_COPIED = FindingRule(
     "ensemble-member-twice",
     "duplicate member",
     why="An ensemble of copies has no spread: sigma means nothing.",
@@ -121,7 +121,7 @@ def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
         for index, member in enumerate(members):
             if member[key] in seen:
                 place, first = f"/members/{index}/{key}", seen[member[key]]
-                yield MEMBER_TWICE.at(view, place, found=member[key], first=first, second=index, field=key)
+                yield MEMBER_COPIED.at(view, place, found=member[key], first=first, second=index, field=key)
             seen.setdefault(member[key], index)
     width = len(manifest["feature_order"])
     for key in ("feature_mean", "feature_std"):

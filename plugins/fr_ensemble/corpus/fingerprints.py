@@ -21,8 +21,8 @@ from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, RowBatch, Text, read_rows
 
 FRAME = "frame_index"
-DECIMALS = 6  # to which logs print
-MAX_VALUES = 256  # stored of a source and column
+LOG_DECIMALS = 6  # to which logs print
+MAX_SET_VALUES = 256  # stored of a source and column
 MIN_VALUES = 5  # on both sides; below them nothing is said of two sources
 MAX_OVERLAP = 0.5  # above it two sources are one
 MIN_SHIFT_VALUES, MAX_SHIFT_DISTANCE = 40, 0.12  # on both sides; Kolmogorov-Smirnov, two parts of one video are below
@@ -69,11 +69,11 @@ class Fingerprints:
 
     @classmethod
     def of(cls, columns: Sequence[str], sources: Sequence[str], source: Int64, values: Float64) -> Fingerprints:
-        """From all rows: values (n, C) of the columns, of which each source keeps at most MAX_VALUES.
+        """From all rows: values (n, C) of the columns, of which each source keeps at most MAX_SET_VALUES.
 
         Kept are those whose hashes are least (Broder 1997), so that two sources with equal values keep equal ones.
         """
-        rounded = np.round(values, DECIMALS) + 0.0
+        rounded = np.round(values, LOG_DECIMALS) + 0.0
         kept = (_sketches(column, source, len(sources)) for column in rounded.T)
         return cls(tuple(columns), tuple(sources), tuple(kept))
 
@@ -162,9 +162,9 @@ def _sketches(values: Float64, source: Int64, k: int) -> tuple[Float64, ...]:
 def overlap(a: Float64, b: Float64) -> float | None:
     """The share of the smaller set of values that the larger one has too; None below MIN_VALUES on a side.
 
-    Of a set that was cut to MAX_VALUES only the hashes below its greatest are known: both sets are compared there.
+    Of a set that was cut to MAX_SET_VALUES only the hashes below its greatest are known: both sets are compared there.
     """
-    bounds = [_order(values).max() for values in (a, b) if len(values) == MAX_VALUES]
+    bounds = [_order(values).max() for values in (a, b) if len(values) == MAX_SET_VALUES]
     if bounds:
         a, b = (values[_order(values) <= min(bounds)] for values in (a, b))
     if min(len(a), len(b)) < MIN_VALUES:
@@ -182,11 +182,11 @@ def distance(a: Float64, b: Float64) -> float:
 
 
 def sketch(values: Float64) -> Float64:
-    """At most MAX_VALUES of the distinct values, zero left out, ascending: those with the least hashes."""
+    """At most MAX_SET_VALUES of the distinct values, zero left out, ascending: those with the least hashes."""
     distinct = np.unique(values)
     distinct = distinct[distinct != 0.0]
-    if len(distinct) > MAX_VALUES:
-        distinct = np.sort(distinct[np.argsort(_order(distinct), kind="stable")[:MAX_VALUES]])
+    if len(distinct) > MAX_SET_VALUES:
+        distinct = np.sort(distinct[np.argsort(_order(distinct), kind="stable")[:MAX_SET_VALUES]])
     return distinct
 
 
@@ -236,7 +236,7 @@ class ReferenceColumns:
         if not self._names:
             return
         columns = np.stack([numbers[name] for name in self._names], axis=1).astype(np.float64)
-        values: Float64 = np.round(columns, DECIMALS)
+        values: Float64 = np.round(columns, LOG_DECIMALS)
         codes = [_codes(text, known) for text, known in ((source, self._sources), (frame, self._frames))]
         if not self._parts:  # most columns differ between encodes at once: they are not kept
             shares = _shares(codes[0] * (len(self._frames) + 1) + codes[1], values)

@@ -25,9 +25,9 @@ from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows, text_table
 
-DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
+SAME_DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
-ENGINES = ("nvenc", "qsv", "amf", "vaapi", "videotoolbox")  # words of encoders' names that are none alone
+HARDWARE_ENGINES = ("nvenc", "qsv", "amf", "vaapi", "videotoolbox")  # words of encoders' names that are none alone
 SUMMARY_NAMES = ("min", "mean", "max")
 MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
 MAX_BARS = 64  # of the target's histogram
@@ -82,7 +82,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
     target: its column, described where it is there. Rows of a source are duplicates where encoder, features and
-    target agree to DECIMALS. Two sources may be one video, which would be in two folds, by columns that describe the
+    target agree to SAME_DECIMALS. Two sources may be one video, which would be in two folds, by columns of the
     reference alone; where these cannot say, by rows with one encoder and equal features, exactly. Equal targets alone
     are neither.
     """
@@ -175,7 +175,7 @@ class _Seen:
         if inputs:
             source, encoder = batch.texts["src"], batch.texts["encoder"]
             self._reference(batch, inputs)
-            self.hashes.append(_hashes([batch.numbers[name] for name in numeric], DECIMALS, encoder))
+            self.hashes.append(_hashes([batch.numbers[name] for name in numeric], SAME_DECIMALS, encoder))
             self.inputs.append(_hashes([batch.numbers[name] for name in inputs], None, encoder))
             owners = [self.sources.get(name, -1) for name in source.names]
             self.owners.append(np.array(owners, np.int32)[source.codes])
@@ -354,7 +354,7 @@ def _without_encoder(name: str) -> str:
     left, at = [], 0
     while at < len(words):
         lengths = (n for n in (3, 2, 1) if vocabulary.ffmpeg_name("".join(words[at : at + n])) is not None)
-        n = next(lengths, int(words[at] in ENGINES))
+        n = next(lengths, int(words[at] in HARDWARE_ENGINES))
         left += words[at : at + 1] if n == 0 else []
         at += max(n, 1)
     return "".join(left or words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fr_ensemble.corpus.fingerprints import MAX_VALUES, Fingerprints
+from fr_ensemble.corpus.fingerprints import MAX_SET_VALUES, Fingerprints
 from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
 FINGERPRINTS_VERSION = 1
@@ -54,7 +54,7 @@ def read_fingerprints(data: bytes) -> Fingerprints:
     values = tuple(tuple(value[(column == c) & (source == g)] for g in range(len(sources))) for c in range(width))
     for row in values:
         for part in row:
-            if len(part) > MAX_VALUES or not (np.isfinite(part).all() and (np.diff(part) > 0).all() and part.all()):
-                expected = f"at most {MAX_VALUES} finite values of a source, ascending, none of them 0"
+            if len(part) > MAX_SET_VALUES or not (np.isfinite(part).all() and (np.diff(part) > 0).all() and part.all()):
+                expected = f"at most {MAX_SET_VALUES} finite values of a source, ascending, none of them 0"
                 raise EvidenceProblem(f"fingerprints.npz: expected {expected}")
     return Fingerprints(columns, sources, values[:-1], values[-1])

@@ -22,8 +22,8 @@ from fr_ensemble.training.table import FINAL, TrainingTable
 from registry_tool.errors import InputError, WorldError
 from registry_tool.toolkit import clean_staging, write_atomic
 
-ARRAYS = ("p", "m", "v", "powers", "streams", "best")  # of a model, copied in place
-NUMBERS = ("epoch", "best_loss", "best_epoch")
+STATE_ARRAYS = ("p", "m", "v", "powers", "streams", "best")  # of a model, copied in place
+STATE_NUMBERS = ("epoch", "best_loss", "best_epoch")
 
 
 def run_digest(table: TrainingTable, recipe: Recipe) -> str:
@@ -72,7 +72,7 @@ class Checkpoint:
 
     def save(self, model: ModelState) -> None:
         """Write a model's state. Raises WorldError for a bad disk."""
-        arrays: dict[str, Any] = {name: getattr(model, name) for name in (*ARRAYS, *NUMBERS)}
+        arrays: dict[str, Any] = {name: getattr(model, name) for name in (*STATE_ARRAYS, *STATE_NUMBERS)}
         stream = io.BytesIO()
         np.savez(stream, **arrays)
         write_atomic(self.path(model), stream.getvalue())
@@ -84,12 +84,12 @@ class Checkpoint:
             return
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                for name in ARRAYS:
+                for name in STATE_ARRAYS:
                     target, source = getattr(model, name), arrays[name]
                     if source.shape != target.shape or source.dtype != target.dtype:
                         raise ValueError(f"{name}: another shape")
                     target[...] = source
-                for name in NUMBERS:
+                for name in STATE_NUMBERS:
                     setattr(model, name, arrays[name].item())
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: found no state of this model, expected one: remove the file") from error

@@ -24,7 +24,7 @@ from registry_tool.errors import WorldError
 Function = Callable[..., Any]
 
 SOURCES = ("compiling.py", "tile.py", "draws.py", "kernel.py")
-PROBE = """
+VECTOR_PROBE = """
 define <16 x float> @f(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
   %d = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
   ret <16 x float> %d
@@ -58,7 +58,7 @@ def _assembly() -> str:
     """What the target makes of a fused multiply-add of 16 floats: asked of the compiler, which knows every name."""
     name, features = target()
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=2)
-    return str(machine.emit_assembly(llvm.parse_assembly(PROBE)))
+    return str(machine.emit_assembly(llvm.parse_assembly(VECTOR_PROBE)))
 
 
 def has_fma() -> bool:

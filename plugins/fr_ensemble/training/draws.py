@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.training.compiling import compiled, intrinsic
 
-LANES = 8
+STREAM_LANES = 8
 WARM_UP = 12  # words that numpy's SFC64 leaves out after seeding
 RESOLUTION = 2**16  # of a rate: what 16 bits tell apart
 SHUFFLE_WORDS = 512  # words that a shuffle draws at a time
@@ -35,10 +35,10 @@ LN2 = 0.6931471805599453
 
 
 def stream(entropy: np.random.SeedSequence) -> UInt64:
-    """A stream's first state, uint64 (4, LANES)."""
-    state = np.ones((4, LANES), np.uint64)
-    state[:3] = entropy.generate_state(3 * LANES, np.uint64).reshape(LANES, 3).T
-    words(state.reshape(-1), np.empty(WARM_UP * LANES, np.uint64))
+    """A stream's first state, uint64 (4, STREAM_LANES)."""
+    state = np.ones((4, STREAM_LANES), np.uint64)
+    state[:3] = entropy.generate_state(3 * STREAM_LANES, np.uint64).reshape(STREAM_LANES, 3).T
+    words(state.reshape(-1), np.empty(WARM_UP * STREAM_LANES, np.uint64))
     return state
 
 
@@ -52,20 +52,20 @@ def _pointer(ctx: Any, array: Any) -> Any:
 
 @intrinsic
 def _sfc64(ctx: Any, state: Any, out: Any, n: Any) -> Any:
-    """Fill out, n words, from a state of four rows of LANES words."""
+    """Fill out, n words, from a state of four rows of STREAM_LANES words."""
 
     def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
         state, out, n = args
         i64 = ir.IntType(64)
-        kind = ir.VectorType(i64, LANES)
+        kind = ir.VectorType(i64, STREAM_LANES)
 
         def address(base: Any, offset: Any) -> Any:
             return b.bitcast(b.gep(base, [offset]), kind.as_pointer())
 
         def constant(value: int) -> Any:
-            return kind([value] * LANES)
+            return kind([value] * STREAM_LANES)
 
-        first = [b.load(address(state, i64(LANES * row)), align=8) for row in range(4)]
+        first = [b.load(address(state, i64(STREAM_LANES * row)), align=8) for row in range(4)]
         before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
         b.branch(loop)
         b.position_at_end(loop)
@@ -80,14 +80,14 @@ def _sfc64(ctx: Any, state: Any, out: Any, n: Any) -> Any:
             b.add(count, constant(1)),
         ]
         b.store(word, address(out, i), align=8)
-        following = b.add(i, i64(LANES))
+        following = b.add(i, i64(STREAM_LANES))
         for phi, start, end in zip((i, a, c, d, count), (i64(0), *first), (following, *new), strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(end, loop)
         b.cbranch(b.icmp_signed("<", following, n), loop, after)
         b.position_at_end(after)
         for row, value in enumerate(new):
-            b.store(value, address(state, i64(LANES * row)), align=8)
+            b.store(value, address(state, i64(STREAM_LANES * row)), align=8)
         return cx.get_dummy_value()
 
     return types.void(WORDS, WORDS, types.intp), generate
@@ -95,7 +95,7 @@ def _sfc64(ctx: Any, state: Any, out: Any, n: Any) -> Any:
 
 @compiled
 def words(state, out):  # type: ignore[no-untyped-def]  # numba infers them
-    """Fill out with a stream's next words; its length is a multiple of LANES, at least one."""
+    """Fill out with a stream's next words; its length is a multiple of STREAM_LANES, at least one."""
     _sfc64(_pointer(state), _pointer(out), len(out))
 
 
@@ -155,7 +155,7 @@ def normal_quantile(p):  # type: ignore[no-untyped-def]  # numba infers them
 
 @compiled
 def gaussians(state, out, room):  # type: ignore[no-untyped-def]  # numba infers them
-    """Fill out, float32, with standard normal numbers. room: as many words, rounded up to a multiple of LANES."""
+    """Fill out, float32, with standard normal numbers. room: as many words, up to a multiple of STREAM_LANES."""
     words(state, room)
     for i in range(len(out)):
         out[i] = normal_quantile((np.float64(room[i] >> np.uint64(12)) + 0.5) * 2.0**-52)

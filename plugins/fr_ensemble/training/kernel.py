@@ -69,7 +69,7 @@ class State(NamedTuple):
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t, beta2^t after t steps
-    streams: UInt64  # (3, 4 * LANES), of order, dropout, noise
+    streams: UInt64  # (3, 4 * STREAM_LANES), of order, dropout, noise
 
 
 class Scratch(NamedTuple):

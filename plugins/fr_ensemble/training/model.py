@@ -102,7 +102,7 @@ class ModelState:
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t and beta2^t after t steps
-    streams: draws.UInt64  # (3, 4 * LANES), of DRAWN
+    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN
     best: Float32  # with early stopping: the weights of the best epoch, its loss and number
     best_loss: float = np.inf
     best_epoch: int = 0
@@ -200,7 +200,7 @@ def work_of(settings: kernel.Settings, layout: NetworkLayout, n_numeric: int, n_
         no_bias=aligned(h),
         dropout_words=np.zeros(units // 2, np.uint64),
         jitter=np.zeros(jitter, np.float32),
-        jitter_words=np.zeros(-(-jitter // draws.LANES) * draws.LANES, np.uint64),
+        jitter_words=np.zeros(-(-jitter // draws.STREAM_LANES) * draws.STREAM_LANES, np.uint64),
         shuffle_words=np.zeros(draws.SHUFFLE_WORDS, np.uint64),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fr_ensemble.corpus.fingerprints import (
-    MAX_VALUES,
+    MAX_SET_VALUES,
     MIN_VALUES,
     Fingerprints,
     distance,
@@ -137,11 +137,11 @@ def test_the_distance_is_scipys() -> None:
 
 
 def test_a_sketch_keeps_what_equal_sources_keep() -> None:
-    """At most MAX_VALUES of the distinct values; of a set and a part of it, the overlap is that of the sets."""
+    """At most MAX_SET_VALUES of the distinct values; of a set and a part of it, the overlap is that of the sets."""
     rng = np.random.default_rng(6)
     values = np.round(rng.random(5000), 6)
     whole = sketch(np.r_[values, values, 0.0])
-    assert (len(whole), bool((np.diff(whole) > 0).all()), 0.0 in whole) == (MAX_VALUES, True, False)
+    assert (len(whole), bool((np.diff(whole) > 0).all()), 0.0 in whole) == (MAX_SET_VALUES, True, False)
     assert np.array_equal(sketch(rng.permutation(values)), whole)
     assert overlap(whole, sketch(values[:2500])) == 1.0
     for share in (0.3, 0.7):

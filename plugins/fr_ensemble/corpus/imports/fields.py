@@ -16,7 +16,17 @@ from registry_tool.errors import InputError
 from registry_tool.toolkit import BATCH_ROWS, Columns, read_rows
 
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
-NUMBERS = ("quality", "crf", "cq", "qp", "bitrate", "bitrate_kbps", "height", "width", "fps")  # digits in a pattern
+DIGIT_COLUMNS = (
+    "quality",
+    "crf",
+    "cq",
+    "qp",
+    "bitrate",
+    "bitrate_kbps",
+    "height",
+    "width",
+    "fps",
+)  # digits in a pattern
 LOG_SUFFIXES = (".json", ".xml", ".csv")
 LOG_COLUMNS = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # which the logs give
 MAX_SPLITS = 1000  # ways to read a name that are looked at
@@ -73,7 +83,7 @@ def constants(texts: Sequence[str]) -> Row:
             try:
                 fields[name] = _plain(value)
             except ValueError:
-                if name in NUMBERS:
+                if name in DIGIT_COLUMNS:
                     raise InputError(f"--set: found {text!r}, expected a number for {name}") from None
     return fields
 
@@ -82,7 +92,7 @@ def constants(texts: Sequence[str]) -> Row:
 
 
 def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
-    """The fields in each file's name: numbers for NUMBERS, text for others, for `{encoder}` a known one if there is.
+    """The fields in each file's name: numbers for DIGIT_COLUMNS, text for others, for `{encoder}` a known one.
 
     A name that can be read in two ways is not known: which of them is meant only its author knows.
     """
@@ -101,7 +111,7 @@ def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
         tail = "/".join(log.parts[-depth:])
         ways = _ways(parts, tail) or _ways(parts, tail.removesuffix(log.name) + log_name(log))
         if len(ways) == 1:
-            found.rows[log] = {name: _plain(text) if name in NUMBERS else text for name, text in ways[0].items()}
+            found.rows[log] = {name: _plain(text) if name in DIGIT_COLUMNS else text for name, text in ways[0].items()}
         elif ways:
             read = " or as ".join(", ".join(f"{name} {text!r}" for name, text in way.items()) for way in ways[:2])
             found.unknown[log] = f"{log}: its name can be read as {read}: rename it, or use --meta or --set"
@@ -140,7 +150,7 @@ def _splits(parts: Sequence[str], text: str, at: int) -> Iterator[dict[str, str]
 
 def _ends(name: str, text: str, at: int) -> Iterator[int]:
     """Where a field that begins at `at` may end; a number takes all of its digits."""
-    if name not in NUMBERS:
+    if name not in DIGIT_COLUMNS:
         slash = text.find("/", at)
         yield from range(at + 1, (len(text) if slash < 0 else slash) + 1)
     elif not text[at - 1 : at].isdigit() and (match := re.compile(r"\d+(?P<part>\.\d+)?").match(text, at)):

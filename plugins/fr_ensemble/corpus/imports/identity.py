@@ -35,7 +35,7 @@ _NO_SCORE = re.compile(r"feature_|(^|_)(bagging|stddev|ci\d+_(low|high)|ci_p\d+_
 _METRIC = re.compile(
     r"(VMAF_)?(integer_|float_)?(feature_)?(adm|aim|vif|motion|speed|cambi|a?psnr|(ms_)?ssim|ciede|mse)", re.I
 )
-MAX_NAMES = 300  # characters of a list of names in a message
+MAX_LIST_LENGTH = 300  # characters of a list of names in a message
 DEFAULTS = [m.name for m in VMAF_MODELS.values() if m.feature_set == "canonical-6" and not m.parameters]
 
 
@@ -164,4 +164,4 @@ def _any_of(names: Sequence[str]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     text = ", ".join(names) or "none"
-    return text if len(text) <= MAX_NAMES else f"{text[:MAX_NAMES]}..."
+    return text if len(text) <= MAX_LIST_LENGTH else f"{text[:MAX_LIST_LENGTH]}..."

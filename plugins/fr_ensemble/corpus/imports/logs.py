@@ -116,7 +116,7 @@ class Imported:
 
     failed: why a log was left out. incomplete, not_finite: frames left out. twins: pairs of logs with the same scores.
     definition: the model of the score; "" where neither log nor caller names it, then it may be one of candidates.
-    without: a column of NORMS that one log lacks -> that log, and why.
+    without: a column of NORMS_OF_LOG that one log lacks -> that log, and why.
     """
 
     rows: int = 0
@@ -287,9 +287,9 @@ def _columns(parts: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str], 
 
 
 def _all_norms(rows: Mapping[Path, Row], done: Imported) -> dict[Path, dict[str, float]]:
-    """NORMS by log, each where every log has it; `without` says which log lacks one that others have."""
+    """NORMS_OF_LOG by log, each where every log has it; `without` says which log lacks one that others have."""
     found: dict[Path, dict[str, float]] = {log: {} for log in rows}
-    for norm, norm_of in NORMS.items():
+    for norm, norm_of in NORMS_OF_LOG.items():
         values = {log: norm_of(row) for log, row in rows.items()}
         lacking = next((log for log, value in values.items() if isinstance(value, str)), None)
         if lacking is None:
@@ -313,7 +313,7 @@ def _crf_norm(row: Row) -> float | str:
 
 
 # Columns that an import adds where it can for every log.
-NORMS = {"preset_norm": _preset_norm, "crf_norm": _crf_norm}
+NORMS_OF_LOG = {"preset_norm": _preset_norm, "crf_norm": _crf_norm}
 
 
 def _clip_names(rows: Mapping[Path, Row]) -> dict[Path, str]:

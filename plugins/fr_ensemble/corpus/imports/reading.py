@@ -25,7 +25,7 @@ LIBVMAF, RUN_VMAF, QUALITY_METRICS = "libvmaf", "run_vmaf", "ffmpeg-quality-metr
 MAX_LOG_BYTES = 1 << 30  # of a log out of its gzip; an hour at 60 frames per second has 200 MB
 FRAME_COLUMNS = {"frame": (LIBVMAF, 0), "framenum": (LIBVMAF, 0), "n": (QUALITY_METRICS, 1)}  # -> tool, first number
 # What C's printf makes of a number that JSON has no word for; json reads NaN, Infinity and -Infinity by itself.
-NOT_FINITE = re.compile(
+UNQUOTED_NAN = re.compile(
     r"(?<=[:\[,])(\s*)[-+]?(?:inf(?:inity)?|nan(?:\(\w*\))?|1\.#\w+)(?=\s*[,}\]])", flags=re.IGNORECASE
 )
 
@@ -102,7 +102,7 @@ def _json(text: str) -> Frames:
     try:
         document = json.loads(text)
     except ValueError:
-        repaired, count = NOT_FINITE.subn(r"\1NaN", text)
+        repaired, count = UNQUOTED_NAN.subn(r"\1NaN", text)
         if not count:
             raise
         document = json.loads(repaired)

@@ -14,6 +14,7 @@ import pytest
 import tiny_models
 from command_line import Program, run
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from places import NOT_THERE, shared_data
 from policies import rules
 from public_shape import write_extract
@@ -23,6 +24,9 @@ from sandbox import Sandbox, to_json
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.children import kept_children
 
+# Beside other work a machine may take a second over what takes a millisecond: no fault of what is tested.
+settings.register_profile("loaded machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded machine")
 ALL_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
 
 

@@ -10,13 +10,12 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from registry_tool import strictjson
 from registry_tool.strictjson import MAX_DEPTH, JsonProblem, dump, parse, pointer
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 REFUSED = [  # bytes, code, line, column
     (b"", "json-syntax", 1, 1),
     (b" ", "json-syntax", 1, 2),
@@ -138,7 +137,6 @@ def depth(value: Any) -> int:
     return 0 if items is None else 1 + max(map(depth, items), default=0)
 
 
-@CALM
 @given(st.text(st.sampled_from('[]{}",:\\\x7f\x0b 01aeE.-n\n'), max_size=30).map(str.encode))
 @example(b'["[",' + b"[" * 40 + b'"]"' + b"]" * 40)
 @example(b'["]["' + b',["]"' * 40 + b"]" * 41)
@@ -202,7 +200,6 @@ def test_memory_stays_bounded(bomb: str) -> None:
     assert run.stdout.strip() in ("json-too-large", "json-too-deep", "json-syntax")
 
 
-@CALM
 @given(VALUES)
 def test_round_trip(value: Any) -> None:
     """What dump writes, parse reads back as the same value; writing that again gives the same bytes."""
@@ -224,7 +221,6 @@ def test_dump_is_canonical() -> None:
     assert dump({"b": [1], "a": "é"}) == '{\n  "a": "é",\n  "b": [\n    1\n  ]\n}\n'.encode()
 
 
-@CALM
 @given(
     st.binary(max_size=60) | st.text('[]{}",:\\udb019.eE+-NaInfty \n\t\x00\u202e\u00e9', max_size=40).map(str.encode)
 )
@@ -278,7 +274,6 @@ def places(text: str) -> dict[str, tuple[int, int]]:
     return {where: (text[:at].count("\n") + 1, at - text.rfind("\n", 0, at)) for where, at in found.items()}
 
 
-@CALM
 @given(VALUES, st.sampled_from([None, 0, 1, 3]), st.booleans(), st.sampled_from([(",", ":"), (" ,\n\t", "\n : ")]))
 def test_positions_agree_with_a_plain_descent(
     value: Any, indent: int | None, ascii: bool, marks: tuple[str, str]

@@ -265,7 +265,7 @@ def batched(rows: list[tuple[Any, ...]], size: int) -> Iterator[dict[str, list[A
         yield dict(zip(TYPES, map(list, zip(*rows[start : start + size], strict=True)), strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS, st.integers(1, 3), st.sampled_from(toolkit.FORMATS))
 def test_rows_come_back(tmp_path_factory: pytest.TempPathFactory, rows: Any, size: int, form: str) -> None:
     """What is written in any format, in batches of any size, is read again as it was."""

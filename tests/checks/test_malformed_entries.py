@@ -32,7 +32,6 @@ MALFORMED: tuple[Any, ...] = (
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([None, *range(len(MALFORMED))]), max_size=12))
 def test_each_malformed_entry_stops_itself_alone(plan: list[int | None]) -> None:
     """Sound entries among malformed ones are read with their place in the document, however many there are."""
@@ -105,7 +104,7 @@ def test_nothing_works_on_a_registry_with_a_malformed_entry(
     assert two.tree() == before
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(60, 120))
 def test_many_violations_in_one_entry_hide_no_other(count: int) -> None:
     """An entry with more violations than are told leaves those of the next to be found."""

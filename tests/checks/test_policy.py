@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_tool.checks.policy import disagreements, judge, required
@@ -111,7 +111,6 @@ NAMES = [f"m{number}" for number in range(6)]
 SINCE = st.dictionaries(st.sampled_from(NAMES), st.integers(1, 4), min_size=1)
 
 
-@settings(deadline=None)
 @given(SINCE, st.integers(1, 4), st.integers(0, 4))
 def test_a_verdict_of_any_release_stays_valid(since: dict[str, int], then: int, later: int) -> None:
     """Metrics that a later release brings are missing from no older verdict; those of its own may not be left out."""
@@ -125,7 +124,6 @@ def test_a_verdict_of_any_release_stays_valid(since: dict[str, int], then: int, 
         assert len(disagreements(forged.metrics, now.metrics, required(forged, policy, now))) == 1
 
 
-@settings(deadline=None)
 @given(SINCE)
 def test_a_verdict_without_a_version_is_of_the_first(since: dict[str, int]) -> None:
     """Verdicts that were written before versions were have what version 1 measured."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_tool import schemas
@@ -198,7 +198,6 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 )
 
 
-@settings(deadline=None)
 @given(st.sets(NAMES, min_size=1, max_size=6), st.data())
 def test_missing_fields_are_named_whatever_they_are_called(names: set[str], data: st.DataObject) -> None:
     """Each field that is missing has one violation, with quotes, slashes and line ends in its name."""
@@ -209,7 +208,6 @@ def test_missing_fields_are_named_whatever_they_are_called(names: set[str], data
     assert not any("\n" in violation.message for violation in found)
 
 
-@settings(deadline=None)
 @given(st.sets(NAMES, min_size=1, max_size=6), st.data())
 def test_unknown_fields_are_named_whatever_they_are_called(names: set[str], data: st.DataObject) -> None:
     """Each field that the schema does not know has one violation, at its place; those that fit a pattern have none."""

@@ -68,7 +68,7 @@ def changed(at: tuple[Any, ...], action: str, odd: Any) -> Any:
     return document
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(places(REGISTRY)), st.sampled_from(["set", "drop", "add"]), st.sampled_from(ODD))
 def test_both_validators_agree(at: tuple[Any, ...], action: str, odd: Any) -> None:
     """A changed registry has a violation exactly when the reference implementation of JSON Schema refuses it."""

@@ -57,7 +57,7 @@ def written(tables: list[Any], path: Path, form: str, piece: int) -> bytes:
     return path.read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(TABLES, st.sampled_from(("csv", "jsonl")), st.sampled_from((1, 2, 8192)), st.integers(1, 2))
 @example({"": [""] * ROWS}, "csv", 8192, 1)
 @example({"a": [None] * ROWS}, "csv", 2, 1)
@@ -83,7 +83,7 @@ def test_long_cells_are_put_together_in_small_pieces(tmp_path: Path, monkeypatch
     assert io.StringIO("".join(pieces)).readlines() == ["n,x\n", *(f"{n},{'y' * 100}\n" for n in range(9))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=100, max_size=100))
 def test_floats_have_the_shortest_digits(tmp_path_factory: pytest.TempPathFactory, bits: list[int]) -> None:
     """Any bits of a float64 become what `repr` gives."""

@@ -103,7 +103,7 @@ def both(path: Path, columns: Columns, batch_rows: int, block: int = 1 << 20) ->
         return ours, outcome(path, columns, batch_rows)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(FILES, FILES, NOISE), st.sampled_from(COLUMNS), st.integers(1, 6), st.sampled_from((1, 7, 24, 1 << 20))
 )
@@ -199,7 +199,7 @@ JSON_COLUMNS = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(JSON_FILES, st.sampled_from(JSON_COLUMNS), st.integers(1, 6), st.sampled_from((1, 30, 90, 1 << 20)))
 @example('{"a": 1, "b": "x", "c": 20}\n{"a": -0, "b": "y", "c": 21}\n', JSON_COLUMNS[1], 1, 30)
 @example('{"a": 1}\n{"a": 2}\n', Columns(), 1, 30)
@@ -252,7 +252,7 @@ def test_files_of_other_forms_are_taken_alike(tmp_path: Path, data: bytes) -> No
         assert ours == theirs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1), st.sampled_from(("r", "g", "e")))
 def test_numbers_are_read_to_the_last_bit(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], how: str

@@ -147,7 +147,7 @@ RICH = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_changed_models_never_break_the_reader(data: st.DataObject) -> None:
     """Any change to a model gives OnnxError or facts; what reads also parses, and no operator is missed."""
@@ -161,7 +161,7 @@ def test_changed_models_never_break_the_reader(data: st.DataObject) -> None:
     check_against_protobuf(bytes(changed))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.binary(max_size=300))
 def test_random_bytes_never_break_the_reader(data: bytes) -> None:
     """Random bytes, alone and as a graph, give OnnxError or facts."""

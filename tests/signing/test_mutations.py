@@ -98,7 +98,7 @@ def test_every_field_counts(made: Made, form: str) -> None:
     assert len(tried) > 30
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), form=st.sampled_from(sorted(FORMS)))
 def test_no_changed_byte_is_accepted(made: Made, data: st.DataObject, form: str) -> None:
     """Any byte of the file: refused, or nothing of what was signed is another."""
@@ -109,7 +109,7 @@ def test_no_changed_byte_is_accepted(made: Made, data: st.DataObject, form: str)
     assert outcome(good[:position] + bytes([value]) + good[position + 1 :], trust) in (None, PAYLOAD)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(data=st.data(), form=st.sampled_from(["certificate", "keyless"]))
 def test_a_changed_certificate_is_no_crash(made: Made, data: st.DataObject, form: str) -> None:
     """Bytes of a certificate itself: another signer, a broken one, or a reason."""
@@ -126,7 +126,7 @@ def test_a_changed_certificate_is_no_crash(made: Made, data: st.DataObject, form
     assert outcome(to_json(broken), trust) in (None, PAYLOAD)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_changed_root_is_bad_input(made: Made, data: st.DataObject) -> None:
     """A PEM file with another byte is read as certificates, or one line says that it holds none."""

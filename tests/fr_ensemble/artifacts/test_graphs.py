@@ -272,7 +272,7 @@ def test_bytes_that_are_no_member_are_refused(model: bytes) -> None:
         read_weights(model)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(place=st.integers(0, len(MEMBER) - 1), flip=st.integers(1, 255))
 def test_no_changed_byte_goes_unseen(place: int, flip: int) -> None:
     """A member with one byte changed is refused or reads as other weights."""

@@ -68,7 +68,7 @@ for _command in (
     *(inspect.init, inspect.validate, inspect.list_, inspect.show_, inspect.card, inspect.report),
     *(inspect.rule, inspect.plugins, inspect.schema, inspect.prune),
     *(models.train, models.evaluate, models.predict),
-    *(gate.gate, gate.flip, ci.ci, ci.known_findings),
+    *(gate.gate, gate.flip, gate.repromote, ci.ci, ci.known_findings),
     *(audit.migrate, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),
 ):

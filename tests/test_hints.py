@@ -67,6 +67,10 @@ def bound(value: float) -> Callable[[Place], None]:
     return lambda place: place.edit(set_bound("mean_plcc", value))
 
 
+def flipped(place: Place) -> None:
+    assert place.type("flip demoted").code == 0
+
+
 def each(*changes: Callable[[Place], object]) -> Callable[[Place], None]:
     def change(place: Place) -> None:
         for one in changes:
@@ -199,7 +203,7 @@ FINDINGS = [
     Given(
         "base-demotion-unexplained", since_start(fields("promoted", smoke=True, promotion=None)), BASE, Place.restore
     ),
-    Given("base-policy-loosened", since_start(bound(0.5)), BASE),
+    Given("base-policy-loosened", since_start(each(bound(0.5), flipped)), BASE),
     Given("signature-unverified", each(keys, signed_entries), again=TRUSTING),
     Given("signature-missing", keys, TRUSTING),
     Given("signature-invalid", foreign_signature),
@@ -495,6 +499,8 @@ SOURCES = [path for folder in ("registry_tool", "plugins/fr_ensemble") for path 
 NAMES_A_COMMAND = re.compile(rf"`registry [^`]+`|{OPTION.pattern}")
 # What is not typed above: words of the text, and the test that types it, or why none does.
 ELSEWHERE = {
+    "or make a clone without --filter": "it needs a remote that is gone; tests/git/test_history.py",
+    "found no condition, expected one or more": "tests/fr_ensemble/hooks/test_raw_conditions.py",
     "name what to": "typed above, as `sign`",
     "promote it in a registry of version 2": "FINDINGS",
     "run `registry flip {} --reason ...`": "FINDINGS",

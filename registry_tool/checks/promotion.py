@@ -82,7 +82,7 @@ POLICY_LOOSER = FindingRule(
     "policy loosened after the verdict",
     why="The next entry would pass a lower bar unseen.",
     message="the policy of kind {kind!r} is looser than the one {id} was judged by",
-    hint="restore the policy, or " + DEMOTE_HINT,
+    hint="restore the policy, or run `registry repromote {id}`",
     example=">= 0.95 made >= 0.5",
 )
 NOT_MET = FindingRule(

@@ -1,4 +1,4 @@
-"""gate.py: promotion on evidence: gate, flip."""
+"""gate.py: promotion on evidence: gate, flip, repromote."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from registry_tool.toolkit import note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.gate import Judgement
+    from registry_tool.workflows.promote import Flip
 
 
 @click.command()
@@ -174,7 +175,7 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
       registry flip my_model
       registry flip my_model --demote --reason "drifts on screen content"
     """
-    from registry_tool.report import machine, text
+    from registry_tool.report import machine
     from registry_tool.workflows import promote as promote_workflow
 
     path = find(registry)
@@ -184,7 +185,36 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
         entry = promote_workflow.demote(path, entry_id, reason)
         emit(form, lambda: machine.flip(entry, None), lambda: f"{entry_id}: demoted to smoke: {reason}")
         return
-    done = promote_workflow.flip(path, plugins_of(ctx), entry_id, reason)
+    _tell(ctx, promote_workflow.flip(path, plugins_of(ctx), entry_id, reason), reason, form)
+
+
+@click.command()
+@entry_argument()
+@click.option("--reason", metavar="TEXT", help="The reason, under a manual policy; it is stored in the entry.")
+@registry_option
+@format_option()
+@click.pass_context
+def repromote(ctx: click.Context, entry_id: str, reason: str | None, registry: str | None, form: str) -> None:
+    """Judge a production entry again, and keep the new verdict.
+
+    By the policy as it is now: after a policy changed, the verdicts of production entries are those of the old one. An
+    entry that is held keeps what it has (exit 1): demote it, or restore the policy. Attestations of the old verdict,
+    and results of training again, are dropped with it.
+
+    \b
+    Examples:
+      registry repromote my_model
+      registry repromote my_model --reason "reviewed under the new rules"     (manual policy)
+    """
+    from registry_tool.workflows import promote as promote_workflow
+
+    _tell(ctx, promote_workflow.repromote(find(registry), plugins_of(ctx), entry_id, reason), reason, form)
+
+
+def _tell(ctx: click.Context, done: Flip, reason: str | None, form: str) -> None:
+    """Print what became of a promotion; exit 1 where the verdict is HOLD."""
+    from registry_tool.report import machine, text
+
     judged = done.judgement
     emit(
         form,
@@ -192,7 +222,7 @@ def flip(ctx: click.Context, entry_id: str, demote: bool, reason: str | None, re
         lambda: text.judgement(judged, details=False) if judged is not None else (),
     )
     if not done.done:
-        click.echo(f"{entry_id}: not flipped", err=True)
+        click.echo(f"{done.entry.id}: not promoted", err=True)
         ctx.exit(ExitCode.REJECTED)
     ending = f", verdict in {done.verdict_path}" if done.verdict_path else f": {reason}"
-    note(f"{entry_id}: production{ending}")
+    note(f"{done.entry.id}: production{ending}")

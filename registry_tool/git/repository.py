@@ -209,7 +209,7 @@ class Blob:
         if not header or (header[-1] == b"missing" and OBJECT_PATTERN.fullmatch(name)):
             raise WorldError(
                 f"git: this clone lacks the object {visible(name)}, and its remote does not give it: "
-                "connect it and fetch again, or make a clone without --filter"
+                "fetch again, or make a clone without --filter"
             )
         if len(header) != 3 or header[1] not in (b"blob", b"tree", b"commit", b"tag"):
             return None  # missing, ambiguous

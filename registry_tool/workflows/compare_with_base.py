@@ -57,7 +57,8 @@ UNEXPLAINED = FindingRule(
 LOOSENED = FindingRule(
     "base-policy-loosened",
     "policy loosened together with what it judges",
-    why="A bar that is lowered and cleared in one change shows nothing.",
+    why="A bar that is lowered and cleared in one change shows nothing. An entry that was production before, and meets "
+    "the older policy still, is not held.",
     message="the policy of kind {kind!r} was loosened in the same change",
     hint="run `registry flip {id} --demote --reason ...` and flip it in a later change, or restore the policy",
     example=">= 0.95 made >= 0.5, with a promotion",
@@ -301,7 +302,8 @@ class _Comparer:
         entry = view.entry
         errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
         policy = self.inspection.policy(entry.kind)
-        if self.after.schema_version == store.VERSION and self._is_loosened(entry, old):
+        loosened = self.after.schema_version == store.VERSION and self._is_loosened(entry, old)
+        if loosened and not self._meets_older_policy(view, old):
             errors.append(LOOSENED.at(view.row, "/kind", kind=entry.kind, id=entry.id))
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
@@ -325,6 +327,18 @@ class _Comparer:
         if self.after.schema_version < store.VERSION:
             hint = SUMMARIES_HINT if self._ensembles_of(entry) else f"set smoke to true, or {VERSION_2_HINT}"
         return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
+
+    def _meets_older_policy(self, view: VerifiedEntry | BrokenEntry, old: Entry | None) -> bool:
+        """Whether the entry was production at the base, with these bytes, and meets the policy of the base still.
+
+        Then the looser policy lets nothing through that the older one held.
+        """
+        policy = self.before.policies.get(view.entry.kind)
+        if isinstance(view, BrokenEntry) or policy is None or old is None or old.smoke:
+            return False
+        if old.sha256 != view.entry.sha256 or policy.gate == "manual":
+            return False
+        return judge_entry(view, self.inspection, base=self.before, policy=policy).verdict.promotes
 
     def _judged_as_member(self, entry: Entry) -> Judgement | None:
         """A single model of version 1 by the summaries of the ensemble that lists it; None where there are none."""

@@ -23,7 +23,7 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Registry, Verdict
+from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Verdict
 from registry_tool.workflows.loading import inspected, usable, verified
 
 EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
@@ -58,13 +58,17 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
 
 
 def judge_entry(
-    view: VerifiedEntry, inspection: Inspection, incumbent: str | None = None, base: Registry | None = None
+    view: VerifiedEntry,
+    inspection: Inspection,
+    incumbent: str | None = None,
+    base: Registry | None = None,
+    policy: Policy | None = None,
 ) -> Judgement:
-    """By the registry's policy and the evidence that the entry pins.
+    """By the evidence that the entry pins and a policy, by default its registry's.
 
     base: the registry that the incumbent is taken from, so that one that is trained again is not compared with itself.
     """
-    policy, plugins = inspection.policy(view.entry.kind), inspection.plugins
+    policy, plugins = policy or inspection.policy(view.entry.kind), inspection.plugins
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
     found = find_incumbent(view.entry.kind, inspection, policy.incumbent, base)

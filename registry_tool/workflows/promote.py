@@ -1,8 +1,8 @@
-"""promote.py: the stories of flip and demote. No click, no printing."""
+"""promote.py: the stories of flip, repromote and demote. No click, no printing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
@@ -10,7 +10,7 @@ from registry_tool.checks.promotion import is_random, refuse_itself
 from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
-from registry_tool.documents.store import Loaded
+from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.plugins.inspection import Inspection
@@ -25,7 +25,7 @@ from registry_tool.workflows.loading import find_entry, inspected, save_sound, u
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """What `flip` did: the verdict (None under a manual policy) and the path of its file, relative to the registry."""
+    """What `flip` or `repromote` did: the verdict, None under a manual policy; the path of its file in the registry."""
 
     entry: Entry
     judgement: Judgement | None = None
@@ -44,47 +44,69 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
     plugins.need_all()
     usable(path)
     with locked(path.parent):
-        loaded, registry, entry = _writable(path, entry_id)
+        loaded, _, entry = _writable(path, entry_id)
         if entry.is_production:
             raise RejectedError(
-                f"{entry_id}: it is production already, expected a smoke entry: `registry gate {entry_id}` judges it"
+                f"{entry_id}: it is production already, expected a smoke entry: `registry gate {entry_id}` judges it, "
+                f"`registry repromote {entry_id}` keeps a new verdict"
             )
-        with inspected(loaded, plugins) as inspection:
-            view = verified(inspection, entry_id)
-            findings = check_entry(view, inspection)
-            if errors := [f for f in findings if f.severity is Severity.ERROR]:
-                raise RejectedError(f"{entry_id}: it does not validate, so it is not flipped: {errors[0]}")
-            if is_random(view):
-                raise RejectedError(
-                    f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it"
-                )
-            if inspection.policy(entry.kind).gate == "manual":
-                return _flip_by_hand(view, inspection, reason)
-            if reason:
-                raise InputError(
-                    f"--reason: the policy of kind {entry.kind!r} promotes on evidence: leave --reason out"
-                )
-            refuse_itself(entry_id, inspection.policy(entry.kind).incumbent)
-            judgement = judge_entry(view, inspection)
-            if not judgement.verdict.promotes:
-                return Flip(entry, judgement)
-            if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
-                raise RejectedError(
-                    f"{entry_id}: its evidence is a summary without predictions, which flips nothing: train it"
-                )
-            data = dump({**judgement.verdict.to_dict(), **store.schema_beside(path, registry, "verdict")})
-            digest = sha256_of(data)
-            verdict_path = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
-            made = None if (path.parent / verdict_path).exists() else verdict_path
-            write_atomic(path.parent / verdict_path, data, root=path.parent)
-            flipped = entry.with_fields(
-                smoke=False, promotion={"verdict": verdict_path, "sha256": digest}, demotion=None
-            )
-            save_sound(inspection, registry.with_entry(flipped), flipped, made)
-            return Flip(flipped, judgement, verdict_path)
+        return _promote(loaded, plugins, entry_id, reason)
 
 
-def _flip_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | None) -> Flip:
+def repromote(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None) -> Flip:
+    """production -> production, judged now by the policy as it is now; else the promotion that is there stays.
+
+    What is kept with the old verdict, attestations and results of training again, goes with it.
+    Raises RejectedError as `flip`, and for an entry that is smoke.
+    """
+    plugins.need_all()
+    usable(path)
+    with locked(path.parent):
+        _, registry, entry = _writable(path, entry_id)
+        if entry.smoke:
+            raise RejectedError(f"{entry_id}: it is smoke, expected a production entry: run `registry flip {entry_id}`")
+        as_smoke = registry.with_entry(entry.with_fields(smoke=True, promotion=None))
+        read = store.read(path, dump(as_smoke.to_dict()))
+        if isinstance(read, Unreadable):
+            raise InputError(f"{read.findings[0]}: run `registry validate {path}`")
+        done = _promote(read, plugins, entry_id, reason)
+        return done if done.done else replace(done, entry=entry)
+
+
+def _promote(loaded: Loaded, plugins: Plugins, entry_id: str, reason: str | None) -> Flip:
+    """A smoke entry made production. loaded: the registry, with the entry as a smoke one."""
+    path, registry = loaded.path, loaded.registry
+    entry = find_entry(loaded, entry_id)
+    with inspected(loaded, plugins) as inspection:
+        view = verified(inspection, entry_id)
+        findings = check_entry(view, inspection)
+        if errors := [f for f in findings if f.severity is Severity.ERROR]:
+            raise RejectedError(f"{entry_id}: it does not validate, so it is not promoted: {errors[0]}")
+        if is_random(view):
+            raise RejectedError(f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it")
+        if inspection.policy(entry.kind).gate == "manual":
+            return _promote_by_hand(view, inspection, reason)
+        if reason:
+            raise InputError(f"--reason: the policy of kind {entry.kind!r} promotes on evidence: leave --reason out")
+        refuse_itself(entry_id, inspection.policy(entry.kind).incumbent)
+        judgement = judge_entry(view, inspection)
+        if not judgement.verdict.promotes:
+            return Flip(entry, judgement)
+        if judgement.verdict.summary_only or judgement.verdict.evidence_sha256 is None:
+            raise RejectedError(
+                f"{entry_id}: its evidence is a summary without predictions, which promotes nothing: train it"
+            )
+        data = dump({**judgement.verdict.to_dict(), **store.schema_beside(path, registry, "verdict")})
+        digest = sha256_of(data)
+        verdict_path = f"{entry_id}/verdicts/PROMOTE-{digest[:12]}.json"
+        made = None if (path.parent / verdict_path).exists() else verdict_path
+        write_atomic(path.parent / verdict_path, data, root=path.parent)
+        promoted = entry.with_fields(smoke=False, promotion={"verdict": verdict_path, "sha256": digest}, demotion=None)
+        save_sound(inspection, registry.with_entry(promoted), promoted, made)
+        return Flip(promoted, judgement, verdict_path)
+
+
+def _promote_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | None) -> Flip:
     """On a person's decision, with a reason; the policy may ask for signatures all the same."""
     entry, policy = view.entry, inspection.policy(view.entry.kind)
     if not reason:

@@ -23,7 +23,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.storage import disk
 from registry_tool.values import Evidence, Verdict
 from registry_tool.workflows.gate import gate, write_verdict
-from registry_tool.workflows.promote import demote, flip
+from registry_tool.workflows.promote import demote, flip, repromote
 
 DEFAULT = {"mean_plcc", "plcc_spread", "min_seed_plcc"}
 
@@ -136,6 +136,47 @@ def test_a_second_flip_is_refused(production: Sandbox, plugins: Plugins) -> None
     with pytest.raises(RejectedError, match="production already"):
         flip(production.path, plugins, "tiny")
     assert production.tree() == before
+
+
+def test_a_production_entry_is_judged_again_by_the_policy_of_today(production: Sandbox, plugins: Plugins) -> None:
+    """After a policy changed, the new verdict takes the place of the old one, and the registry validates."""
+    before, verdict = production.registry, production.verdict
+    production.edit(set_bound("mean_plcc", 0.5))
+    assert "policy-looser" in production.codes()
+    done = repromote(production.path, plugins, "tiny")
+    assert (done.done, done.entry.smoke, production.codes()) == (True, False, [])
+    assert production.verdict["policy"] != verdict["policy"]
+    pinned = {"verdict": done.verdict_path, "sha256": sha256((production.folder / str(done.verdict_path)).read_bytes())}
+    (old,), (new,) = before["models"], production.registry["models"]
+    assert new == {**old, "promotion": pinned}
+
+
+def test_a_hold_leaves_the_old_promotion(production: Sandbox, plugins: Plugins) -> None:
+    """An entry that does not meet the policy of today stays as it is; validate says that it does not."""
+    production.edit(set_bound("mean_plcc", 0.99999))
+    before = production.tree()
+    done = repromote(production.path, plugins, "tiny")
+    assert (done.done, done.entry.smoke, production.tree()) == (False, False, before)
+    assert production.codes() == ["policy-not-met"]
+
+
+def test_a_smoke_entry_is_not_promoted_again(smoke: Sandbox, plugins: Plugins) -> None:
+    """What is smoke is flipped; not a byte changes."""
+    before = smoke.tree()
+    with pytest.raises(RejectedError, match="registry flip tiny"):
+        repromote(smoke.path, plugins, "tiny")
+    assert smoke.tree() == before
+
+
+def test_a_manual_promotion_is_repeated_with_a_reason(thumb: Sandbox) -> None:
+    """Under a manual policy the new reason takes the place of the old one."""
+    plugins = with_plugin(Thumbs())
+    thumb.edit(set_policy("thumb", MANUAL))
+    flip(thumb.path, plugins, "t", "by eye")
+    with pytest.raises(InputError, match="--reason"):
+        repromote(thumb.path, plugins, "t")
+    repromote(thumb.path, plugins, "t", "by two pairs of eyes")
+    assert thumb.entry["promotion"] == {"manual": True, "reason": "by two pairs of eyes"}
 
 
 def test_a_hold_flips_nothing(smoke: Sandbox, plugins: Plugins) -> None:

@@ -96,6 +96,23 @@ def again(box: Sandbox) -> None:
     box.edit_entry(notes="flipped again")
 
 
+def judged_again(metric: str, bound: float) -> Callable[[Sandbox], None]:
+    """The policy changes, and the production entry is judged by it in the same change."""
+
+    def change(box: Sandbox) -> None:
+        rule(metric, bound)(box)
+        assert promote_workflow.repromote(box.path, load(), "tiny").done
+
+    return change
+
+
+def swapped_and_judged_again(box: Sandbox) -> None:
+    """Other bytes under a policy that is loosened with them."""
+    demote(box)
+    box.forge(lambda manifest: manifest.update(note="other"))
+    flip_loosened(box)
+
+
 FROM_SMOKE: list[Any] = [
     ("nothing", lambda box: None, []),
     ("a note", note, []),
@@ -112,6 +129,9 @@ FROM_PRODUCTION: list[Any] = [
     ("no promotion", lambda box: box.edit_entry(promotion=None), [("tiny", "HOLD", "changed while in production")]),
     ("renamed", rename, [("renamed", "HOLD", "renamed from tiny")]),
     ("loosened", rule("mean_plcc", 0.5), [("tiny", "HOLD", "its policy changed")]),
+    ("loosened, judged again", judged_again("mean_plcc", 0.5), [("tiny", "PROMOTE", "changed while in production")]),
+    ("raised, judged again", judged_again("mean_plcc", 0.96), [("tiny", "PROMOTE", "changed while in production")]),
+    ("loosened, other bytes", swapped_and_judged_again, [("tiny", "HOLD", "changed while in production")]),
     ("raised, still met", rule("mean_plcc", 0.96), [("tiny", "PROMOTE", "its policy changed")]),
     ("raised, not met", rule("mean_plcc", 0.99999), [("tiny", "HOLD", "its policy changed")]),
     ("policies removed", unpolicied, [("tiny", "HOLD", "its policy changed")]),

@@ -63,6 +63,8 @@ class Kind:
     (`findings.FindingRule`), or the package whose modules do, imported when a code is to be explained. No other plugin
     may have codes with that prefix.
     summary_policy: what evidence without predictions must show, in place of the default policy; None: the same.
+    recorded: pointer into the manifest -> why nothing compares the values there, and below, with what is pinned. Shown
+    by `registry plugins --check`; the conformance suite finds every other number that nothing checks. Since 0.2.0.
     """
 
     name: str
@@ -73,12 +75,19 @@ class Kind:
     allowed_ops: frozenset[str] | None = None
     findings: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     summary_policy: Policy | None = None
+    recorded: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         for prefix in self.findings:
             if not CODE_PREFIX.match(prefix):
                 raise ValueError(
                     f"findings of kind {self.name!r}: found {prefix!r}, expected a prefix such as 'thumb-'"
+                )
+        for place, reason in self.recorded.items():
+            if not place.startswith("/") or not reason.strip():
+                raise ValueError(
+                    f"recorded of kind {self.name!r}: found {place!r}: {reason!r}, expected a pointer such as '/notes' "
+                    "and a reason"
                 )
         if not KIND_NAME.match(self.name):
             raise ValueError(

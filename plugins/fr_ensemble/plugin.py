@@ -33,6 +33,12 @@ ENOUGH_EVIDENCE = (Rule("n_seeds", ">=", 5), Rule("n_folds", ">=", 8), Rule("min
 DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", ">=", 0.90)))
 # The original gate's rules, and as many seeds as it had: summaries alone show no more.
 SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
+RECORDED_FIELDS = {
+    "/environment": "what it was trained with: `registry reproduce` says which items made a difference",
+    "/corpus/record": "how the corpus was made; the digest of its rows is compared",
+    "/probe/codec_block": "inputs of the probe rows; what the graphs give for them is compared",
+    "/metrics_version": "which metrics a verdict may not lack; a later version asks for more of them",
+}
 TRAINING_LIBRARIES = ("numba", "scipy")  # of the extra `train`; without pyarrow a corpus may be CSV or JSONL
 
 
@@ -42,7 +48,14 @@ def registry_kinds() -> Iterable[Kind]:
     findings = dict.fromkeys(("ensemble-", "intervals-", "evidence-"), "fr_ensemble.checks")
     return [
         Kind(
-            KIND, summary, schemas.load(KIND), OPTIONS, DEFAULT_POLICY, findings=findings, summary_policy=SUMMARY_POLICY
+            KIND,
+            summary,
+            schemas.load(KIND),
+            OPTIONS,
+            DEFAULT_POLICY,
+            findings=findings,
+            summary_policy=SUMMARY_POLICY,
+            recorded=RECORDED_FIELDS,
         )
     ]
 

@@ -277,16 +277,22 @@ def rule(ctx: click.Context, code: str | None, form: str) -> None:
 
 
 @click.command()
+@click.option("--check", is_flag=True, help="Also load what they declare, and show the fields that nothing checks.")
 @format_option()
 @click.pass_context
-def plugins(ctx: click.Context, form: str) -> None:
+def plugins(ctx: click.Context, check: bool, form: str) -> None:
     """List plugins, their kinds and hooks.
 
+    --check loads what each plugin declares, and lists the fields of manifests that a plugin records and compares with
+    nothing, with its reason. A plugin that is broken, or whose declarations do not load, is exit code 3.
+
     \b
-    Example:
+    Examples:
       registry plugins
+      registry plugins --check
     """
     from registry_tool.toolkit import text_table
+    from registry_tool.workflows import check_plugins
 
     loaded = plugins_of(ctx)
     rows: list[tuple[str | None, ...]] = [
@@ -295,12 +301,20 @@ def plugins(ctx: click.Context, form: str) -> None:
     ]
     rows += [(p.name, p.version, "-", "-", p.why) for p in loaded.broken]
     header = ("plugin", "version", "kinds", "hooks", "error")
-    emit(
-        form,
-        lambda: [dict(zip(header, row, strict=True)) for row in rows],
-        lambda: text_table([header[:-1], *(row[:-1] for row in rows)]),
-    )
+    checked = check_plugins.check(loaded) if check else None
+
+    def lines() -> Iterable[str]:
+        yield from text_table([header[:-1], *(row[:-1] for row in rows)])
+        if checked is not None and checked.recorded:
+            yield ""
+            yield "Recorded, and compared with nothing:"
+            yield from text_table([check_plugins.RECORDED_HEADER, *checked.recorded])
+
+    listed = [dict(zip(header, row, strict=True)) for row in rows]
+    emit(form, lambda: listed if checked is None else {"plugins": listed, **checked.to_dict()}, lines)
     loaded.need_all()
+    if checked is not None:
+        checked.need_all()
 
 
 @click.command()

@@ -39,6 +39,8 @@ KINDS = {
     "nr": "no-reference quality model: one ONNX file",
     "filter": "pre- or post-processing filter: one ONNX file",
 }
+EXPORTERS = "its exporter's: no rows are pinned that would show it"
+RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_mean", "/input_std"), EXPORTERS)
 # Fields a sidecar may repeat.
 REPEATED_FIELDS = ("onnx", "sha256", "opset", "quant_mode", "int8_sha256", "external_data", "license")
 FEATURE_INPUT = "features"  # the feature input's name in every exporter of these models
@@ -105,7 +107,8 @@ SIDECAR_WIDTH = FindingRule(
 
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
-    return [Kind(name, summary, findings={"sidecar-": __name__}) for name, summary in KINDS.items()]
+    findings = {"sidecar-": __name__}
+    return [Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS) for name, summary in KINDS.items()]
 
 
 @hookimpl

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -17,10 +17,27 @@ from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.sandbox.children import kept_children
 from registry_tool.testing import child
 from registry_tool.testing.bench import Bench, plugin_of, tree
+from registry_tool.testing.evidence import EvidenceTable
+from registry_tool.values import EMPTY
+
+Test = TypeVar("Test", bound=Callable[..., object])
 
 OLDER_NAMES = {"registry_load": "registry_predict"}  # a hook -> the deprecated one that serves in its place
 HOOKS = tuple(name for name in vars(Hooks) if name.startswith("registry_") and name not in OLDER_NAMES.values())
 GOOD_ID = "good"  # id of the entry that `make_registry` trains
+
+
+def needs(*hooks: str) -> Callable[[Test], Test]:
+    """Marks a test that asks these hooks. It is none of a plugin's that offers no one of them.
+
+    A test with an argument `hook` is run with each of them that the plugin offers.
+    """
+
+    def mark(test: Test) -> Test:
+        vars(test)["hooks"] = hooks
+        return test
+
+    return mark
 
 
 class SuiteSetup:
@@ -30,11 +47,39 @@ class SuiteSetup:
     kind: ClassVar[str]
     corpus: ClassVar[Path | None] = None
     arguments: ClassVar[Sequence[str]] = ()
+    evidence: ClassVar[EvidenceTable | None] = None
+    without: ClassVar[Mapping[str, str]] = EMPTY
     optional: ClassVar[Sequence[str]] = ()
     deterministic: ClassVar[bool] = True
     promotes: ClassVar[bool] = True
     heavy: ClassVar[Sequence[str]] = ()
-    _made: ClassVar[dict[type, Path]] = {}
+    _made: ClassVar[dict[type, dict[str, Path]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Leaves out the tests of hooks that the plugin does not offer; `without` says why it does not."""
+        super().__init_subclass__()
+        offered = cls.offered() if hasattr(cls, "plugin") else HOOKS
+        for name in dir(cls):
+            hooks = getattr(getattr(cls, name), "hooks", None)
+            if name.startswith("test_") and hooks and not {*hooks} & {*offered}:
+                setattr(cls, name, None)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Each test of hooks, with the hooks that the plugin offers, or leaves out."""
+        offered = self.offered()
+        if "hook" in metafunc.fixturenames and (hooks := getattr(metafunc.function, "hooks", None)):
+            metafunc.parametrize("hook", [hook for hook in hooks if hook in offered])
+        if "missing" in metafunc.fixturenames:
+            metafunc.parametrize("missing", [hook for hook in HOOKS if hook not in offered] or ["none"])
+
+    @classmethod
+    def offered(cls) -> Sequence[str]:
+        """The hooks that the plugin has; all, where it does not load: `test_it_loads` says why."""
+        try:
+            plugin = plugin_of(cls.plugin)
+        except Exception:
+            return HOOKS
+        return [hook for hook in HOOKS if hasattr(plugin, hook) or hasattr(plugin, OLDER_NAMES.get(hook, hook))]
 
     @pytest.fixture(autouse=True)
     def one_child(self) -> Iterator[None]:
@@ -61,12 +106,27 @@ class SuiteSetup:
     @pytest.fixture
     def good_registry(self, rows: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """The folder of a registry that no test writes to; override it where a fixture makes one."""
-        if type(self) not in SuiteSetup._made:
-            folder = tmp_path_factory.mktemp("good") / "model"
+        return self._once("good", tmp_path_factory, lambda folder: self.make_registry(folder, rows))
+
+    @pytest.fixture
+    def of_random_rows(self, good: Bench, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Bench:
+        """A copy of a registry with an entry of the good one's id that was trained on random rows."""
+
+        def make(folder: Path) -> None:
+            with undisturbed(tmp_path):
+                self.bench(folder).train(good.id, None, self.arguments, smoke=True)
+
+        return self.bench(self._once("random", tmp_path_factory, make)).copy(tmp_path / "random")
+
+    def _once(self, name: str, factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
+        """A folder that is made once a class."""
+        made = SuiteSetup._made.setdefault(type(self), {})
+        if name not in made:
+            folder = factory.mktemp(name) / "model"
             folder.mkdir()
-            self.make_registry(folder, rows)
-            SuiteSetup._made[type(self)] = folder
-        return SuiteSetup._made[type(self)]
+            make(folder)
+            made[name] = folder
+        return made[name]
 
     @pytest.fixture
     def good(self, good_registry: Path, tmp_path: Path) -> Bench:
@@ -77,12 +137,6 @@ class SuiteSetup:
     def loaded(self) -> LoadedPlugin:
         """The plugin under test as the core sees it."""
         return self.bench(Path()).plugins.loaded[0]
-
-    def need(self, hook: str) -> None:
-        """Skip where the plugin does not offer a hook: it need not."""
-        plugin = plugin_of(self.plugin)
-        if not hasattr(plugin, hook) and not hasattr(plugin, OLDER_NAMES.get(hook, hook)):
-            pytest.skip(f"the plugin has no {hook}")
 
     def ask_process(self, task: str, registry: Path, seed: int = 0, **more: object) -> dict[str, Any]:
         """What a task of `child` on the plugin under test answers."""

@@ -16,7 +16,7 @@ from registry_tool import cli
 from registry_tool.commands.models import TRAIN_OPTIONS
 from registry_tool.hookspec import PROJECT, Hooks
 from registry_tool.plugins.manager import LoadedPlugin
-from registry_tool.testing.base import HOOKS, SuiteSetup
+from registry_tool.testing.base import HOOKS, SuiteSetup, needs
 from registry_tool.testing.bench import Bench, options_of, plugin_of
 from registry_tool.values import Policy
 from registry_tool.workflows.explain import declared_by
@@ -60,10 +60,16 @@ class Loading(SuiteSetup):
                 near = difflib.get_close_matches(name, HOOKS, n=1)
                 assert name in HOOKS, f"{name} is no hook" + (f": did you mean {near[0]}?" if near else "")
 
-    @pytest.mark.parametrize("hook", HOOKS)
+    def test_a_hook_that_is_left_out_is_explained(self, missing: str) -> None:
+        """The plugin need not offer every hook; `without` says why it does not. The reason is the skip's."""
+        if missing == "none":
+            return
+        assert self.without.get(missing), f"the plugin has no {missing}: say why in `without`, or implement it"
+        pytest.skip(f"the plugin has no {missing}: {self.without[missing]}")
+
+    @needs(*HOOKS)
     def test_a_hook_matches_its_specification(self, hook: str) -> None:
         """It is marked, plain, and asks for arguments that the core gives."""
-        self.need(hook)
         function: Any = getattr(plugin_of(self.plugin), hook)
         marks = getattr(function, f"{PROJECT}_impl", None)
         assert marks is not None, f"{hook} lacks @hookimpl"

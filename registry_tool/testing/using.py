@@ -19,7 +19,7 @@ from registry_tool.api import Model
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, Level, PredictRequest
-from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, undisturbed
+from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, needs, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.toolkit import read_rows
 from registry_tool.values import Evidence
@@ -69,9 +69,9 @@ class Using(SuiteSetup):
             findings = [str(f) for f in good.findings(level) if f.severity is not Severity.NOTE]
         assert findings == []
 
+    @needs("registry_train")
     def test_what_it_trains_validates(self, rows: Path | None, tmp_path: Path) -> None:
         """A trained entry has no finding, and its options were left as they were given."""
-        self.need("registry_train")
         bench = self.bench(tmp_path / "trained")
         bench.path.parent.mkdir()
         with undisturbed(tmp_path):
@@ -82,9 +82,9 @@ class Using(SuiteSetup):
         for line in done.trained.summary:
             assert [type(text) for text in line] == [str, str], f"summary: found {line!r}, expected (name, value)"
 
+    @needs("registry_train")
     def test_training_twice_gives_the_same_bytes(self, rows: Path | None, tmp_path: Path) -> None:
         """Two processes, whose sets are ordered differently, train one manifest and so one set of files."""
-        self.need("registry_train")
         if not self.deterministic:
             pytest.skip("the plugin does not claim it")
         order = {"id": GOOD_ID, "corpus": rows, "arguments": list(self.arguments)}
@@ -94,40 +94,35 @@ class Using(SuiteSetup):
             other = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
             pytest.fail(f"trained twice, {', '.join(other)} differ: fix the seeds, sort the sets, leave out the time")
 
-    def test_random_rows_train_and_never_flip(self, tmp_path: Path) -> None:
+    @needs("registry_train")
+    def test_random_rows_train_and_never_flip(self, of_random_rows: Bench) -> None:
         """`--smoke` needs no corpus, gives a valid entry that says `random_rows`, and that entry stays smoke."""
-        self.need("registry_train")
-        bench = self.bench(tmp_path / "random")
-        with undisturbed(tmp_path):
-            done = bench.train(GOOD_ID, None, self.arguments, smoke=True)
-        assert done.trained.manifest.get("random_rows") is True
-        assert bench.errors() == []
+        assert of_random_rows.manifest.get("random_rows") is True
+        assert of_random_rows.errors() == []
         with pytest.raises(RejectedError):
-            bench.flip()
+            of_random_rows.flip()
 
+    @needs("registry_train")
     @pytest.mark.parametrize("fault", BAD_ROWS)
     def test_training_names_unusable_rows(self, fault: str, tmp_path: Path) -> None:
         """Rows that cannot be used are an InputError of one line, and nothing is registered."""
-        self.need("registry_train")
         bench = self.bench(tmp_path / "model")
         with undisturbed(tmp_path), pytest.raises(InputError) as caught:
             bench.train(GOOD_ID, _bad_rows(fault, tmp_path), self.arguments)
         _assert_one_line(caught.value)
         assert not bench.path.exists(), "an entry was registered"
 
-    @pytest.mark.parametrize("hook", ROW_HOOKS)
+    @needs(*ROW_HOOKS)
     @pytest.mark.parametrize("fault", BAD_ROWS)
     def test_a_hook_names_unusable_rows(self, good: Bench, hook: str, fault: str, tmp_path: Path) -> None:
         """Rows that cannot be used are an InputError of one line."""
-        self.need(hook)
         with undisturbed(tmp_path, good.path.parent), pytest.raises(InputError) as caught:
             self.ask_hook(good, hook, _bad_rows(fault, tmp_path))
         _assert_one_line(caught.value)
 
-    @pytest.mark.parametrize("hook", VIEW_HOOKS)
+    @needs(*VIEW_HOOKS)
     def test_a_hook_keeps_its_contract(self, good: Bench, hook: str, rows: Path | None, tmp_path: Path) -> None:
         """It answers in the form of its specification, the same each time, and changes nothing."""
-        self.need(hook)
         if rows is None and hook in ROW_HOOKS:
             pytest.skip("the suite was given no rows")
         with undisturbed(tmp_path, good.path.parent):
@@ -139,9 +134,9 @@ class Using(SuiteSetup):
             names = {tuple(batch.columns) for batch in one}
             assert len(names) == 1, f"batches have different columns: {sorted(names)}"
 
+    @needs("registry_gate")
     def test_the_gate_measures_what_the_policy_asks(self, good: Bench) -> None:
         """Every rule of the default policy has its metric, and the evidence has a digest and no problem."""
-        self.need("registry_gate")
         evidence = self.ask_hook(good, "registry_gate", None)
         if evidence is None:
             pytest.skip("this kind has no gate")
@@ -152,9 +147,9 @@ class Using(SuiteSetup):
         assert evidence.problems == ()
         assert evidence.sha256 is not None, "without the evidence's sha256 nothing is ever flipped"
 
+    @needs("registry_gate")
     def test_a_good_entry_is_promoted(self, good: Bench) -> None:
         """gate, flip and validate agree on the good entry."""
-        self.need("registry_gate")
         if not self.promotes:
             pytest.skip("the suite was told that the good entry does not clear its gate")
         verdict = good.gate()

@@ -6,7 +6,7 @@ import sys
 
 from places import ROOT
 
-from registry_tool.testing import PluginSuite
+from registry_tool.testing import EvidenceTable, PluginSuite
 
 EXAMPLE = ROOT / "registry_tool" / "plugins" / "template"
 sys.path.append(str(EXAMPLE / "src"))  # the suite's own processes get this path too
@@ -19,3 +19,4 @@ class TestExample(PluginSuite):
     kind = "ruler"
     corpus = EXAMPLE / "rows.csv"
     arguments = ("--license", "MIT")
+    evidence = EvidenceTable("oof.csv", source="src")

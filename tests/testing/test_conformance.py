@@ -10,7 +10,18 @@ from policies import MANUAL
 from registries import TRAINING, Made
 from sandbox import to_json
 
-from registry_tool.testing import PluginSuite
+from registry_tool.testing import EvidenceTable, PluginSuite
+from registry_tool.testing.evidence import Arrays
+
+
+class OofNpz(EvidenceTable):
+    """The archive is read back only as training writes it."""
+
+    def write(self, columns: Arrays) -> bytes:
+        from fr_ensemble.evidence.archive import write_arrays
+        from fr_ensemble.evidence.oof import OOF_FORMAT
+
+        return write_arrays(OOF_FORMAT, columns)
 
 
 @pytest.mark.slow
@@ -20,6 +31,7 @@ class TestFrEnsemble(PluginSuite):
     plugin = "fr_ensemble.plugin"
     kind = "fr_ensemble"
     arguments = TRAINING
+    evidence = OofNpz("evidence/oof.npz", prediction="predictions")
     # Recorded and never compared; null where constant predictions have no correlation; and a manifest without
     # schema_version is the public form, which has no evidence and so is never promoted. metrics_version is 1 if absent.
     optional = ("/environment", "/corpus/record", "/eval/in_sample_plcc", "/schema_version", "/metrics_version")
@@ -37,6 +49,10 @@ class OnnxKinds(PluginSuite):
     """The built-in kinds train nothing: a model with a sidecar, and its int8 variant, stands in."""
 
     plugin = "registry_tool.plugins.single_models"
+    without = dict.fromkeys(
+        ("registry_train", "registry_gate", "registry_evaluate", "registry_reproduce", "registry_load"),
+        "its models are trained elsewhere, and it knows no rows",
+    ) | {"registry_commands": "the core's commands are enough"}
     # A sidecar says what its exporter knew: every field may be missing.
     optional = tuple(f"/{name}" for name in (*tiny_models.sidecar({"id": "", "kind": "", "onnx": "", "sha256": ""}),))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import random
 import subprocess
@@ -10,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from template import EXAMPLE, TestExample
 
@@ -21,12 +23,12 @@ from registry_tool.errors import InputError
 from registry_tool.findings import Finding
 from registry_tool.hookspec import Batch, Evaluation, Level, Trained, hookimpl, hookspec
 from registry_tool.hookspec import Hooks as Specification
-from registry_tool.testing import Bench, PluginSuite
+from registry_tool.testing import Bench, EvidenceTable, PluginSuite
 from registry_tool.testing import base as rooms
 from registry_tool.testing.loading import HEAVY_LIBRARIES
 from registry_tool.values import Evidence
 
-from registry_ruler import plugin as sound  # isort: skip  (on the path by test_conformance)
+from registry_ruler import model, plugin as sound  # isort: skip  (on the path by test_conformance)
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +116,38 @@ def gate_of_the_clock(view: Any, request: Any) -> Evidence:
 @hookimpl
 def gate_believes(view: Any, request: Any) -> Evidence:
     return Evidence({"oof_plcc": 0.99}, sha256="0" * 64)
+
+
+def folds_of(view: Any, request: Any) -> list[tuple[str, float, float]]:
+    return model.read_predictions("oof.csv", request.evidence["oof.csv"] if request.evidence else view.read("oof.csv"))
+
+
+@hookimpl
+def gate_of_constants(view: Any, request: Any) -> Evidence:
+    """What it says is right for the good entry, whatever the evidence."""
+    folds_of(view, request)
+    return Evidence({"oof_plcc": 0.99, "oof_srocc": 0.95}, sha256="0" * 64)
+
+
+@hookimpl
+def gate_without_targets(view: Any, request: Any) -> Evidence:
+    """The predictions agree with themselves; it notices another order."""
+    evidence = sound.registry_gate(view, request)
+    order = math.fsum(i * p for i, (_, _, p) in enumerate(folds_of(view, request)))
+    return replace(evidence, metrics={"oof_plcc": 0.95 + 0.05 * math.sin(order), "plcc": evidence.metrics["oof_plcc"]})
+
+
+@hookimpl
+def gate_without_counts(view: Any, request: Any) -> Evidence:
+    return replace(sound.registry_gate(view, request), problems=())
+
+
+@hookimpl
+def gate_of_constants_is_perfect(view: Any, request: Any) -> Evidence:
+    """A correlation that does not exist is taken for a perfect one."""
+    evidence = sound.registry_gate(view, request)
+    plcc = evidence.metrics["oof_plcc"]
+    return replace(evidence, metrics={"oof_plcc": 1.0 if math.isnan(plcc) else plcc})
 
 
 @hookimpl
@@ -220,11 +254,38 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
     ),
     "an edited manifest": (broken(registry_verify=verify_edits), "keeps_its_contract", "it is read-only"),
     "a moving figure": (broken(registry_gate=gate_of_the_clock), "keeps_its_contract", "answers differently"),
-    "a metric that is never measured": (broken(registry_gate=gate_without_metric), "gate_measures", "oof_plcc"),
+    "a metric that is never measured": (broken(registry_gate=gate_without_metric), "gate_measures_what", "oof_plcc"),
     "a good entry that is held": (broken(registry_gate=gate_of_the_clock), "is_promoted", "HOLD: oof_plcc >= 0.9"),
     "belief": (broken(registry_gate=gate_believes), "replaced_with_its_pins", "oof.csv"),
     "a verify that raises": (broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),
     "a gate that raises": (broken(registry_gate=gate_raises), "replaced_with_its_pins", "registry_gate failed"),
+    "a gate of constants": (broken(registry_gate=gate_of_constants), "gate_measures_the_evidence", "no metric changed"),
+    "a gate that sees no target": (
+        broken(registry_gate=gate_without_targets),
+        "gate_measures_the_evidence",
+        "the predictions permuted: the gate promotes it all the same",
+    ),
+    "a gate that counts nothing": (
+        broken(registry_gate=gate_without_counts),
+        "gate_measures_the_evidence",
+        "two groups merged: no metric changed",
+    ),
+    "a gate that promotes constants": (
+        broken(registry_gate=gate_of_constants_is_perfect),
+        "gate_measures_the_evidence",
+        "the predictions made constant: the gate promotes it all the same",
+    ),
+    "a verify that checks nothing": (
+        broken(registry_verify=None),
+        "every_number",
+        "fields whose value nothing checks: /intercept, /slope",
+    ),
+    "numbers that are counted by nobody": (
+        broken(registry_gate=gate_without_counts),
+        "every_number",
+        "/n_rows, /n_sources",
+    ),
+    "weights that nothing binds": (broken(registry_verify=None), "swapped_weights", "another model's, and nothing"),
     "a lax schema": (
         broken(registry_kinds=kinds(schema={"type": "object"}), registry_verify=None),
         "every_field",
@@ -247,6 +308,7 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
 
 def suite_of(plugin: object, **settings: Any) -> PluginSuite:
     fields = {"plugin": plugin, "kind": "ruler", "corpus": EXAMPLE / "rows.csv", "arguments": ("--license", "MIT")}
+    fields |= {"evidence": EvidenceTable("oof.csv", source="src")}
     return type("Suite", (PluginSuite,), fields | settings)()
 
 
@@ -259,11 +321,20 @@ def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def random_rows(suite: PluginSuite, folder: Path) -> Bench:
+    bench = suite.bench(folder / "random")
+    with rooms.undisturbed(folder):
+        bench.train("good", None, suite.arguments, smoke=True)
+    return bench
+
+
 def ask(suite: PluginSuite, test: str, good_folder: Path, tmp_path: Path) -> Iterable[Callable[[], None]]:
     """Every call of the one test whose name has these words, with the arguments that pytest would give it."""
     (name,) = [n for n in dir(suite) if n.startswith("test_") and test in n]
     function = getattr(suite, name)
     marks = [mark.args for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
+    if "hook" in inspect.signature(function).parameters:
+        marks += [("hook", [hook for hook in function.hooks if hook in suite.offered()])]
     sets: list[dict[str, Any]] = [{}]
     for argument, values in marks:
         sets = [{**one, argument: value} for one in sets for value in values]
@@ -274,6 +345,8 @@ def ask(suite: PluginSuite, test: str, good_folder: Path, tmp_path: Path) -> Ite
             "tmp_path": lambda folder=folder: folder,
             "good": lambda folder=folder: suite.bench(good_folder).copy(folder / "model"),
             "rows": lambda: EXAMPLE / "rows.csv",
+            "of_random_rows": lambda folder=folder: random_rows(suite, folder),
+            "request": lambda folder=folder: SimpleNamespace(getfixturevalue=lambda name: random_rows(suite, folder)),
             "loaded": lambda: suite.bench(Path()).plugins.loaded[0],
         }
         wanted = [n for n in inspect.signature(function).parameters if n not in one]
@@ -307,6 +380,7 @@ def test_a_heavy_plugin_fails(level: str, word: str, good_folder: Path, tmp_path
         f"@hookimpl\ndef registry_verify(view, level):\n{at_quick}    return []\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))  # the suite loads the plugin here too
     suite, good = suite_of("heavy_plugin"), Bench(good_folder / "registry.json", sound, "ruler")
     tests = {
         "load": lambda: suite.test_loading_it_is_light(tmp_path, lambda name, value: None),
@@ -397,11 +471,54 @@ def test_forging_fits_every_pin(good_folder: Path, tmp_path: Path) -> None:
     assert rooms.tree(good_folder) == before
 
 
-def test_a_hook_that_is_not_there_is_skipped(good_folder: Path, tmp_path: Path) -> None:
-    """A plugin need not offer every hook."""
-    suite = suite_of(broken(registry_load=None))
-    with pytest.raises(pytest.skip.Exception, match="no registry_load"):
-        suite.test_a_hook_keeps_its_contract(suite.bench(good_folder), "registry_load", None, tmp_path)
+def test_a_hook_that_is_left_out_needs_a_reason() -> None:
+    """Its tests are left out, and one skip says why; without a reason that one fails."""
+    plugin = broken(registry_figures=None, registry_train=None)
+    suite = suite_of(plugin, without={"registry_train": "trained by another program"})
+    assert suite.test_what_it_trains_validates is None
+    assert "registry_figures" not in suite.offered()
+    with pytest.raises(pytest.skip.Exception, match="no registry_train: trained by another program"):
+        suite.test_a_hook_that_is_left_out_is_explained("registry_train")
+    with pytest.raises(FAILURE, match="no registry_figures: say why in `without`"):
+        suite.test_a_hook_that_is_left_out_is_explained("registry_figures")
+
+
+def test_a_gate_needs_its_evidence_named(good_folder: Path, tmp_path: Path) -> None:
+    """A kind with a gate, and a suite that cannot spoil what it measures, fail."""
+    suite = suite_of(sound, evidence=None)
+    good = suite.bench(good_folder).copy(tmp_path / "model")
+    with pytest.raises(FAILURE, match="name its out-of-fold predictions in `evidence`"):
+        suite.test_the_gate_measures_the_evidence(good, tmp_path)
+
+
+def test_a_recorded_field_is_left_alone(good_folder: Path, tmp_path: Path) -> None:
+    """What a kind declares as recorded, with a reason, need not be checked; a reason that is empty is refused."""
+    plugin = broken(registry_verify=None, registry_kinds=kinds(recorded={"/slope": "x", "/intercept": "y"}))
+    suite = suite_of(plugin)
+    suite.test_every_number_is_checked(suite.bench(good_folder).copy(tmp_path / "model"), tmp_path)
+    with pytest.raises(ValueError, match="expected a pointer such as '/notes' and a reason"):
+        kinds(recorded={"/slope": " "})()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "npz"])
+def test_evidence_is_read_back_as_it_was_written(ending: str) -> None:
+    """Whatever the format, columns survive; predictions of several models keep those of a row together."""
+    table = EvidenceTable(f"oof.{ending}", source="src")
+    columns: dict[str, Any] = {"src": np.array(["a", "b", "b"]), "target": np.array([1.0, 2.0, 4.0])}
+    columns["prediction"] = np.array([1.5, 2.5, 3.5])
+    if ending == "npz":
+        columns["prediction"] = np.array([[1.5, 2.5, 3.5], [10.0, 20.0, 30.0]])
+    read = table.read(table.write(columns))
+    assert {name: [*map(str, values.ravel())] for name, values in read.items()} == {
+        name: [*map(str, values.ravel())] for name, values in columns.items()
+    }
+    spoilt = dict(table.spoilt(read))
+    assert spoilt["a fold dropped"]["src"].tolist() == ["a"]
+    assert spoilt["two groups merged"]["src"].tolist() == ["a", "a", "a"]
+    assert len({*spoilt["the predictions made constant"]["prediction"].ravel().tolist()}) == columns["prediction"].ndim
+    if ending == "npz":
+        pairs = {*zip(*spoilt["the predictions permuted"]["prediction"].tolist(), strict=True)}
+        assert pairs == {(1.5, 10.0), (2.5, 20.0), (3.5, 30.0)}
 
 
 def test_bad_rows_are_an_input_error(good_folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from registry_tool.testing import PluginSuite
+from registry_tool.testing import EvidenceTable, PluginSuite
 
 
 class TestConformance(PluginSuite):
@@ -14,3 +14,4 @@ class TestConformance(PluginSuite):
     kind = "ruler"
     corpus = Path(__file__).parents[1] / "rows.csv"
     arguments = ("--license", "MIT")
+    evidence = EvidenceTable("oof.csv", source="src")

@@ -44,7 +44,10 @@ SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "urn:registry-ruler:ruler:1",
     "type": "object",
-    "required": ["id", "kind", "feature", "target", "slope", "intercept", "n_rows", "random_rows", "model", "evidence"],
+    "required": [
+        *("id", "kind", "feature", "target", "slope", "intercept", "n_rows", "n_sources", "random_rows"),
+        *("model", "evidence"),
+    ],
     "properties": {
         "id": {"type": "string"},
         "kind": {"const": KIND},
@@ -53,6 +56,7 @@ SCHEMA = {
         "slope": NUMBER,
         "intercept": NUMBER,
         "n_rows": {"type": "integer", "minimum": 1},
+        "n_sources": {"type": "integer", "minimum": MIN_SOURCES},
         "random_rows": {"type": "boolean"},
         "model": {"type": "object", "required": ["onnx", "sha256"], "properties": {"onnx": {"const": MODEL}}},
         "evidence": {"type": "object", "required": ["path", "sha256"], "properties": {"path": {"const": EVIDENCE}}},
@@ -105,6 +109,7 @@ def registry_train(request: TrainRequest) -> Trained:
             "slope": line.slope,
             "intercept": line.intercept,
             "n_rows": len(rows),
+            "n_sources": len(sources),
             "random_rows": request.smoke,
             "model": {"onnx": MODEL},  # a pin: the core writes its sha256
             "evidence": {"path": EVIDENCE},  # a pin too
@@ -129,11 +134,13 @@ def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
         raise InputError(f"evidence: found {', '.join(request.evidence)}, expected {EVIDENCE}: name another folder")
     data = view.read(EVIDENCE) if request.evidence is None else request.evidence[EVIDENCE]
     folds = model.read_predictions(EVIDENCE, data)
+    counts = {"n_rows": len(folds), "n_sources": len({source for source, _, _ in folds})}
     problems = []
-    if len({source for source, _, _ in folds}) < MIN_SOURCES:
+    if counts["n_sources"] < MIN_SOURCES:
         problems.append(f"{EVIDENCE}: fewer than {MIN_SOURCES} sources were held out")
-    if request.evidence is None and view.manifest is not None and len(folds) != view.manifest["n_rows"]:
-        problems.append(f"{EVIDENCE}: found {len(folds)} rows, the manifest says {view.manifest['n_rows']}")
+    for name, count in counts.items() if request.evidence is None and view.manifest is not None else ():
+        if count != view.manifest[name]:
+            problems.append(f"{EVIDENCE}: found {name} = {count}, the manifest says {view.manifest[name]}")
     plcc = _plcc([y for _, y, _ in folds], [prediction for _, _, prediction in folds])
     return Evidence({"oof_plcc": plcc}, tuple(problems), sha256=hashlib.sha256(data).hexdigest())
 

@@ -1,0 +1,46 @@
+"""check_plugins.py: the story of `registry plugins --check`: what plugins declare. Opens no entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from registry_tool.errors import PluginError
+from registry_tool.plugins.manager import Plugins
+from registry_tool.values import Json
+from registry_tool.workflows.explain import declared_by
+
+RECORDED_HEADER = ("kind", "field", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPlugins:
+    """What plugins declare.
+
+    recorded: (kind, pointer into its manifest, why nothing compares it). problems: one line each, naming a plugin.
+    """
+
+    recorded: tuple[tuple[str, str, str], ...]
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Json]:
+        recorded = [dict(zip(RECORDED_HEADER, row, strict=True)) for row in self.recorded]
+        return {"recorded": recorded, "problems": list(self.problems)}
+
+    def need_all(self) -> None:
+        """Raise PluginError where a declaration does not load."""
+        if self.problems:
+            raise PluginError("; ".join(self.problems))
+
+
+def check(plugins: Plugins) -> CheckedPlugins:
+    """Load what each plugin declares, and gather what it says of its own fields."""
+    recorded = [
+        (kind.name, *item) for plugin in plugins.loaded for kind in plugin.kinds for item in kind.recorded.items()
+    ]
+    problems = []
+    for plugin in plugins.loaded:
+        try:
+            declared_by(plugin)
+        except PluginError as error:
+            problems.append(str(error))
+    return CheckedPlugins(tuple(recorded), tuple(problems))

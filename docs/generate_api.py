@@ -86,9 +86,5 @@ def _text(item: Any) -> str:
     return inspect.getdoc(item) or ""
 
 
-def main() -> None:
-    publish(PAGE, render)
-
-
 if __name__ == "__main__":
-    main()
+    publish(PAGE, render)

@@ -116,9 +116,5 @@ def _describe(option: click.Option) -> str:
     return " ".join(word for word in words if word)
 
 
-def main() -> None:
-    publish(PAGE, render)
-
-
 if __name__ == "__main__":
-    main()
+    publish(PAGE, render)

@@ -146,9 +146,5 @@ def archive_section(archive: ArchiveFormat) -> str:
     return f"### `evidence/{archive.file}`\n\n{archive.meaning} Axes: {axes}.\n\n{table}\n"
 
 
-def main() -> None:
-    publish(PAGE, render)
-
-
 if __name__ == "__main__":
-    main()
+    publish(PAGE, render)

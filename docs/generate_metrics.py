@@ -74,9 +74,5 @@ def _section(title: str, words: str, rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"## {title}", "", words, "", *table]) + "\n"
 
 
-def main() -> None:
-    publish(PAGE, render)
-
-
 if __name__ == "__main__":
-    main()
+    publish(PAGE, render)

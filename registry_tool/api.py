@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
@@ -21,7 +20,7 @@ from registry_tool.plugins.manager import load as load_plugins
 from registry_tool.rows import memory
 from registry_tool.storage.files import Folder
 from registry_tool.tables import BATCH_ROWS
-from registry_tool.values import Entry
+from registry_tool.values import Entry, percent
 from registry_tool.values import Verdict as Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import validate as validate_workflow
@@ -100,9 +99,6 @@ class Registry:
             found = check_entry(view, inspection)
             if wrong := [item for item in found if item.severity is Severity.ERROR]:
                 raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {self.path}`", wrong)
-            policy = inspection.policy(view.entry.kind)
-            if not view.entry.smoke and (lacking := signatures_lacking(view, policy)):
-                raise RejectedError(f"{entry_id}: {'; '.join(lacking)}: sign it with `registry sign {entry_id}`")
             predictor = self._plugins.load(view)
             if predictor is None:
                 raise cannot_predict(view)
@@ -189,7 +185,7 @@ class Prediction:
 
     def interval(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and the upper bounds, (n,) each, at one of `levels`. Raises InputError for another level."""
-        suffix = f"{level * 100:.10g}"
+        suffix = percent(level)
         if f"lower_{suffix}" not in self.columns:
             raise InputError(f"level {level}: expected one of {list(self.levels)}: ask `predict` for it with levels=")
         return self._numbers(f"lower_{suffix}"), self._numbers(f"upper_{suffix}")

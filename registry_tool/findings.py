@@ -18,6 +18,7 @@ A check declares its finding beside itself and gives it with `at`:
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -111,6 +112,12 @@ class Finding:
         if self.pointer:
             place += f" #{self.pointer}"
         return f"{place}: {self.words}"
+
+
+def path_of(file: str | None, registry: str) -> str:
+    """A finding's file as a POSIX path, given that of its registry.json; None and the folder itself mean the latter."""
+    folder = posixpath.dirname(registry)
+    return registry if file in (None, ".") else posixpath.normpath(posixpath.join(folder, str(file)))
 
 
 class FindingPlace(Protocol):

@@ -33,6 +33,11 @@ def one_line(text: str, max_characters: int = 300) -> str:
     return visible(" ".join(text.split()).encode("ascii", "backslashreplace").decode())[:max_characters]
 
 
+def percent(level: float) -> str:
+    """A level as people and columns name it: 95 or 99.9; levels that differ by 1e-10 or more differ here."""
+    return f"{level * 100:.10g}"
+
+
 def _refuse(*_: Any, **__: Any) -> Any:
     raise TypeError("it is read-only: what the core passes to a hook stays as it is; change a copy.deepcopy of it")
 

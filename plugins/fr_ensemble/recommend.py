@@ -25,6 +25,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import missing_column, text_table
+from registry_tool.values import percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
@@ -227,12 +228,12 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound"]
     bound = document["bound"]
     text = [
-        f"mean {target['name']} of a clip at least {target['at_least']:g}, at {confidence * 100:g} % "
+        f"mean {target['name']} of a clip at least {target['at_least']:g}, at {percent(confidence)} % "
         f"({bound['rule']}; guarantee: {bound['guarantee']})",
         *text_table([header, *rows]),
     ]
     if bound["q"] is None:
-        text.append(f"no bound at {confidence * 100:g} %: too few sources to calibrate on; ask for less")
+        text.append(f"no bound at {percent(confidence)} %: too few sources to calibrate on; ask for less")
     return text
 
 
@@ -249,7 +250,7 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
 def title(document: Mapping[str, Any]) -> str:
     """Of its picture."""
     more = len({group["src"] for group in document["groups"]}) - MAX_CHARTS
-    shading = f"mu down to the {document['confidence'] * 100:g} % lower bound"
+    shading = f"mu down to the {percent(document['confidence'])} % lower bound"
     left_out = f"; {more} more sources are not shown" if more > 0 else ""
     return f"{document['entry']} on {document['corpus']}: {shading}{left_out}"
 

@@ -41,18 +41,19 @@ class Base:
 
     name: as it was typed. commit: where HEAD left that revision; None where an older file was named.
     path: of the registry there, from the top of the repository, or of the file; None where there was no registry yet.
-    path_now: of the registry that is held against it.
+    place: of the registry that is compared with it; None where an older file was named.
     """
 
     name: str
     registry: Loaded | Unreadable | None
     commit: str | None = None
     path: str | None = None
-    path_now: str | None = None
+    place: RepositoryPath | None = None
 
     @property
-    def was_moved(self) -> bool:
-        return self.commit is not None and self.path is not None and self.path != self.path_now
+    def moved_to(self) -> str | None:
+        """The path of the registry now, where it was another one at the base."""
+        return self.place.path if self.place is not None and self.path not in (None, self.place.path) else None
 
     def __str__(self) -> str:
         commit = f" ({self.commit[:12]})" if self.commit else ""
@@ -69,29 +70,24 @@ def load_base(name: str, registry: Path, searched_from: Path | None = None, opti
     Raises InputError for a name that means nothing or two things, WorldError where git does not run.
     """
     place = locate(registry, option)
-    revision = fork_point(place, name)
+    revision = _fork_point(place, name, _commit(place, name))
     path = _path_at(place, name, revision, searched_from)
     item = find_in_tree(place, revision, path) if path is not None else None
     if item is None:
-        return Base(name, None, revision, None, place.path)
+        return Base(name, None, revision, None, place)
     with blobs(place.top) as blob:
         data = blob(item.oid)
     if data is None:
         raise InputError(f"{option} {name}: {revision[:12]}:{visible(item.path)} cannot be read: check the clone")
-    return Base(name, read(registry, data), revision, item.path, place.path)
+    return Base(name, read(registry, data), revision, item.path, place)
 
 
-def fork_point(place: RepositoryPath, name: str) -> str:
-    """The commit where HEAD left the revision of this name. Raises InputError for a name that means none or two."""
-    return _fork_point(place, name, _commit(place, name))
-
-
-def files_beside(registry: Path, base: Base) -> frozenset[str]:
+def files_beside(base: Base) -> frozenset[str]:
     """The files that the base had in its registry's folder, by their paths from there; no registry there, no files."""
-    if base.commit is None or base.path is None:
+    if base.place is None or base.commit is None or base.path is None:
         return frozenset()
     folder = f"{base.path.rpartition('/')[0]}/".lstrip("/")
-    paths = (item.path for item in list_tree(locate(registry), base.commit))
+    paths = (item.path for item in list_tree(base.place, base.commit))
     return frozenset(path.removeprefix(folder) for path in paths if path.startswith(folder))
 
 

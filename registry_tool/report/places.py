@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from registry_tool.documents.store import Loaded, Unreadable
+from registry_tool.findings import path_of
 
 
 def from_root(registry: Path, file: str | None) -> str:
@@ -18,8 +19,7 @@ def from_root(registry: Path, file: str | None) -> str:
     root = next((folder for folder in path.parents if os.path.lexists(folder / ".git")), None)
     if root is None:
         root = current if current in path.parents else path.parent
-    target = path if file in (None, ".") else path.parent / str(file)
-    return Path(os.path.normpath(target)).relative_to(root).as_posix()
+    return Path(path_of(file, path.as_posix())).relative_to(root).as_posix()
 
 
 def of_entry(loaded: Loaded | Unreadable, entry_id: str | None) -> tuple[int, int] | None:

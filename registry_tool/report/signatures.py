@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,52 +29,58 @@ def path_document(path: Path, verified: Verified) -> dict[str, Json]:
 
 def entry_lines(found: EntrySignatures) -> Iterator[str]:
     """A line for each bundle of an entry, and what is wrong with those that cover nothing."""
-    for row in _rows(found):
-        signer, problem = row["signer"], row["problem"]
-        words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
-        yield visible(f"{found.entry.id}: {words} ({row['bundle']})")
-        yield from (f"not checked: {item}" for item in row["unchecked"])
-    yield from (text.finding(finding) for finding in found.findings)
-    if not found.bundles and not found.findings:
-        yield f"{found.entry.id}: it is not signed: `registry sign {found.entry.id} --key PEM` does that"
+    rows = ((row["bundle"], "", row) for row in _signature_rows(found))
+    return _lines(found, rows, "it is not signed", "sign")
 
 
 def entry_document(found: EntrySignatures) -> dict[str, Json]:
     """The JSON of `verify-signature ID --format json`; its schema is schemas/signatures.schema.json."""
-    return {
-        "entry": found.entry.id,
-        "holds": found.holds,
-        "signatures": list(_rows(found)),
-        "findings": [finding.to_dict() for finding in found.findings],
-    }
-
-
-def _rows(found: EntrySignatures) -> Iterator[dict[str, Json]]:
-    for bundle in found.bundles:
-        yield {"bundle": bundle.path, **_verification(bundle, found.signatures)}
+    return _document(found, "signatures", _signature_rows(found))
 
 
 def attestation_lines(found: Attestations) -> Iterator[str]:
     """A line for each attestation of an entry's verdict, and what is wrong with the others."""
-    for row in _attestation_rows(found):
-        signer, problem = row["signer"], row["problem"]
-        item = f"{', '.join(row['properties']) or 'nothing'} at {row['time']} by {row['verifier']}"
-        words = f"signed by {signer}" if problem is None else f"NOT verified: {problem}"
-        yield visible(f"{found.entry.id}: {item}, {words} ({row['path']})")
-        yield from (f"not checked: {item}" for item in row["unchecked"])
-    yield from (text.finding(finding) for finding in found.findings)
-    if not found.attestations and not found.findings:
-        yield f"{found.entry.id}: nothing attests its verdict: `registry attest {found.entry.id} --key PEM` does that"
+
+    def claim(row: Mapping[str, Json]) -> str:
+        return f"{', '.join(row['properties']) or 'nothing'} at {row['time']} by {row['verifier']}, "
+
+    rows = ((row["path"], claim(row), row) for row in _attestation_rows(found))
+    return _lines(found, rows, "nothing attests its verdict", "attest")
 
 
 def attestations_document(found: Attestations) -> dict[str, Json]:
     """The JSON of `verify-attestation ID --format json`; its schema is schemas/attestations.schema.json."""
+    return _document(found, "attestations", _attestation_rows(found))
+
+
+def _lines(
+    found: EntrySignatures | Attestations, rows: Iterable[tuple[str, str, Mapping[str, Json]]], none: str, command: str
+) -> Iterator[str]:
+    """rows: file, what it claims, how it was verified. none: what an entry without any is; command: what makes one."""
+    name, n_rows = found.entry.id, 0
+    for path, claim, row in rows:
+        n_rows += 1
+        problem = row["problem"]
+        words = f"signed by {row['signer']}" if problem is None else f"NOT verified: {problem}"
+        yield visible(f"{name}: {claim}{words} ({path})")
+        yield from (f"not checked: {item}" for item in row["unchecked"])
+    yield from (text.finding(finding) for finding in found.findings)
+    if not n_rows and not found.findings:
+        yield f"{name}: {none}: `registry {command} {name} --key PEM` does that"
+
+
+def _document(found: EntrySignatures | Attestations, name: str, rows: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
     return {
         "entry": found.entry.id,
         "holds": found.holds,
-        "attestations": list(_attestation_rows(found)),
+        name: list(rows),
         "findings": [finding.to_dict() for finding in found.findings],
     }
+
+
+def _signature_rows(found: EntrySignatures) -> Iterator[dict[str, Json]]:
+    for bundle in found.bundles:
+        yield {"bundle": bundle.path, **_verification(bundle, found.signatures)}
 
 
 def _attestation_rows(found: Attestations) -> Iterator[dict[str, Json]]:

@@ -15,8 +15,7 @@ from registry_tool.documents import store
 from registry_tool.errors import ExitCode, InputError, RegistryError, environment_error
 from registry_tool.findings import Severity
 from registry_tool.git.pull_request import Target, target
-from registry_tool.git.repository import locate
-from registry_tool.git.revisions import fork_point
+from registry_tool.git.revisions import Base, load_base
 from registry_tool.hookspec import Level, Progress
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows import known_findings
@@ -130,14 +129,16 @@ def _judge(
     if found is not None and plugins.broken:
         steps.run("validate", plugins.need_all)
     run = replace(run, validation=found)
-    revision = run.base.revision if run.base is not None else None
-    if found is not None and (file := request.known) is not None:
-        known = steps.run("known-findings", lambda: _triage(found, file, revision))
+    target = run.base
+    base = steps.run("gate", lambda: load_base(target.revision, path, searched_from)) if target is not None else None
+    file = request.known if target is None or base is not None else None  # of a base that cannot be read there is none
+    if found is not None and file is not None:
+        known = steps.run("known-findings", lambda: _triage(found, file, base))
         if known is not None:
             run = replace(run, validation=replace(found, findings=known.counted), known=known)
-    if revision is None:
+    if base is None:
         return run
-    judged = steps.run("gate", lambda: gate_base(path, plugins, revision, searched_from, request.evidence))
+    judged = steps.run("gate", lambda: gate_base(path, plugins, base, evidence=request.evidence))
     return replace(run, comparison=judged)
 
 
@@ -152,8 +153,7 @@ def _searched_from(request: CiRequest, environment: Mapping[str, str], folder: P
     return None if request.registry is not None or environment.get("REGISTRY_JSON") else folder
 
 
-def _triage(found: Validation, file: Path, base: str | None) -> Triage:
-    """The findings held against a list, as it was where HEAD left the base; without a base, as it is."""
-    place = locate(found.loaded.path) if base is not None else None
-    revision = fork_point(place, base) if place is not None and base is not None else None
+def _triage(found: Validation, file: Path, base: Base | None) -> Triage:
+    """The findings compared with a list, as it was where HEAD left the base; without a base, as it is."""
+    place, revision = (base.place, base.commit) if base is not None else (None, None)
     return known_findings.triage(found, known_findings.read(file, place, revision), place, revision)

@@ -99,22 +99,27 @@ class Comparison:
 
 
 def gate_base(
-    path: Path, plugins: Plugins, base: str | Path, searched_from: Path | None = None, evidence: Path | None = None
+    path: Path,
+    plugins: Plugins,
+    base: str | Path | Base,
+    searched_from: Path | None = None,
+    evidence: Path | None = None,
 ) -> Comparison:
     """Judge what a change does to production since `base`, and list what else it does.
 
     Judged is every entry that turned production, changed there (its document, its files, its policy) or was renamed;
     refused are an entry that was deleted from production and a demotion without a reason.
-    base: a revision's name, or the Path of an older registry. searched_from: the folder from which the registry was
-    looked for, None where it was named. evidence: a folder with the summaries of an ensemble of version 1.
+    base: a revision's name, the Path of an older registry, or what was loaded of either. searched_from: the folder
+    from which the registry was looked for, None where it was named. evidence: a folder with the summaries of an
+    ensemble of version 1.
     Raises RejectedError for a lowered schema_version.
     """
     plugins.need_all()
-    before = load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
+    before = base if isinstance(base, Base) else _load(base, path, searched_from)
     old = before.registry
     if old is not None and (isinstance(old, store.Unreadable) or old.findings):
-        option = "--base-file" if isinstance(base, Path) else "--base"
-        raise InputError(f"{option} {base}: the registry there cannot be read: {old.findings[0]}")
+        option = "--base-file" if before.place is None else "--base"
+        raise InputError(f"{option} {before.name}: the registry there cannot be read: {old.findings[0]}")
     loaded = usable(path)
     was = old.registry if isinstance(old, store.Loaded) else store.empty()
     if old is not None and loaded.registry.schema_version < was.schema_version:
@@ -133,16 +138,20 @@ def gate_base(
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
         changes = [*comparer.changes(), *policy_changes(was, loaded.registry, plugins.kinds, kinds)]
-    added = tuple(_unregistered(loaded, plugins, before, path))
+    added = tuple(_unregistered(loaded, plugins, before))
     return Comparison(before, str(path), tuple(judgements), tuple(changes), added)
 
 
-def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base, path: Path) -> Iterator[Finding]:
+def _load(base: str | Path, path: Path, searched_from: Path | None) -> Base:
+    return load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
+
+
+def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterator[Finding]:
     """An error for each file that no entry pins and that the base's folder did not have."""
     if base.commit is None:
         return  # an older file says nothing of its folder
     found = [f for f in check(loaded, plugins, Level.QUICK) if f.code == "file-unregistered" and f.file is not None]
-    before = files_beside(path, base) if found else frozenset()
+    before = files_beside(base) if found else frozenset()
     for finding in found:
         if finding.file not in before:
             yield replace(finding, severity=Severity.ERROR)
@@ -200,8 +209,8 @@ class _Comparer:
 
     def changes(self) -> Iterator[Change]:
         """What the change does to the registry and its entries beside promotions."""
-        if self.base.was_moved:
-            yield Change("moved", str(self.base.path), f"moved to {self.base.path_now}")
+        if moved_to := self.base.moved_to:
+            yield Change("moved", str(self.base.path), f"moved to {moved_to}")
         if self.base.registry is not None and self.after.schema_version != self.before.schema_version:
             words = f"schema_version {self.before.schema_version} became {self.after.schema_version}"
             yield Change("schema_version", self.inspection.loaded.name, words)

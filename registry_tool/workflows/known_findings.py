@@ -17,7 +17,7 @@ from registry_tool import schemas
 from registry_tool.checks.identity import stable_pointer
 from registry_tool.documents import schema, store
 from registry_tool.errors import InputError
-from registry_tool.findings import FAMILIES, Finding
+from registry_tool.findings import FAMILIES, Finding, path_of
 from registry_tool.git import repository
 from registry_tool.git.repository import RepositoryPath
 from registry_tool.strictjson import JsonProblem, parse
@@ -117,19 +117,12 @@ def triage(result: Validation, known: KnownFindings, place: RepositoryPath | Non
         if left[key] > 0:
             left[key] -= 1
         if is_known and place is not None and revision is not None:
-            path = _path(item, place)
+            path = path_of(item.file, place.path)
             if path not in lines:
                 lines[path] = repository.changed_lines(place, revision, path)
             is_known = not lines[path].touch(item.line)
         (listed if is_known else counted).append(item)
     return Triage(tuple(counted), tuple(listed), left.total(), known.source)
-
-
-def _path(item: Finding, place: RepositoryPath) -> str:
-    """The finding's file from the top of the repository."""
-    folder = place.path.rpartition("/")[0]
-    name = place.path if item.file in (None, ".") else f"{folder}/{item.file}"
-    return os.path.normpath(name.lstrip("/"))
 
 
 def _identity(item: Finding, result: Validation) -> FindingKey:

@@ -249,6 +249,13 @@ def test_a_pull_request_cannot_add_to_the_list(adopted: Sandbox, ci: Runner, reg
     assert codes(document, "known") == []
 
 
+def test_a_base_that_means_nothing_is_named_once(adopted: Sandbox, ci: Runner) -> None:
+    """The list of that base cannot be read either: every finding counts, and one line names the base."""
+    _, document = ci(adopted, 2, "--known-findings", adopted.folder / "known.json", "--base", "nowhere", "--strict")
+    assert [(item["step"], "nowhere" in item["message"]) for item in document["not_judged"]] == [("gate", True)]
+    assert "license-missing" in codes(document)
+
+
 def test_a_finding_on_changed_lines_counts(adopted: Sandbox, ci: Runner) -> None:
     """A line that the change touches, a file that it changes; other lines of the file do not count."""
     adopted.edit(lambda document: document.update(note="at the end"))

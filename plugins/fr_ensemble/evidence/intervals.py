@@ -25,6 +25,7 @@ from fr_ensemble.evidence.methods import (
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
+from registry_tool.values import percent
 
 NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 CALIBRATED_UNITS = (
@@ -273,11 +274,6 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     others = (rule.without(ranked.scores, g) for g in range(len(oof.sources)))
     q = np.array([rule.quantile(scores, level, TWO_SIDED).q for scores in others])
     return np.asarray(q[ranked.source] * scale)
-
-
-def percent(level: float) -> str:
-    """A level as people write it: 95 or 99.9; levels that differ by 1e-10 or more differ here."""
-    return f"{level * 100:.10g}"
 
 
 @remembered

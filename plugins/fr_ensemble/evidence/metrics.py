@@ -16,11 +16,12 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate, percent
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error, t_interval
+from registry_tool.values import percent
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration

@@ -22,7 +22,7 @@ from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
-from registry_tool.values import Rule
+from registry_tool.values import Rule, percent
 
 DRAWS, SEED = 1000, 0
 DETECTION_SHARE = 0.8  # of draws held: what counts as seen
@@ -142,7 +142,7 @@ def _moving(inputs: MetricInputs, oof: Oof) -> dict[str, Values]:
     )
     found["pooled_plcc"] = partial(_pooled, moments)
     for level, shares in inputs.coverage.items():
-        name = f"coverage_{level * 100:g}"
+        name = f"coverage_{percent(level)}"
         found[name] = lambda noise, draws, shares=shares: shares[draws.sources].mean(axis=1)  # type: ignore[misc]  # a default
         found[f"{name}_worst"] = lambda noise, draws, shares=shares: shares[draws.sources].min(axis=1)  # type: ignore[misc]
         found[f"{name}_upper"] = lambda noise, draws, shares=shares: _upper(shares[draws.sources])  # type: ignore[misc]

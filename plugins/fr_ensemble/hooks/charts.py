@@ -13,6 +13,7 @@ from fr_ensemble.evidence.intervals import Calibration
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
+from registry_tool.values import percent
 
 LADDER_SOURCES = 40  # the ones covered worst
 STRENGTHS = (0.8, 0.25)  # of the narrowest and of the widest interval of the ladder
@@ -86,10 +87,10 @@ def _ladder(predicted: Predicted, levels: Sequence[float]) -> Figure:
         lower, upper = predicted.stored.interval(predicted.mu, predicted.sigma, level)
         low, high = (group_means(end - middle, corpus.source, k)[order].tolist() for end in (lower, upper))
         bounds += [*low, *high]
-        name = f"mean {level * 100:g} % interval"
+        name = f"mean {percent(level)} % interval"
         series.append(Series(name, low, rungs, "spans", ends=high, thick=0.78, tone="first", strength=strength))
     return Figure(
-        "Interval ladder (covered at " + ", ".join(f"{level * 100:g}" for level in levels) + " %)",
+        "Interval ladder (covered at " + ", ".join(f"{percent(level)}" for level in levels) + " %)",
         "Each source's mean interval around mu, and where its errors are; the worst covered is on top.",
         Chart(_around(f"{corpus.spec.target} less mu", [*bounds, *p5, *p95]), Axis.of_names("", names), series),
     )
@@ -115,10 +116,10 @@ def _errors(predicted: Predicted, levels: Sequence[float]) -> Figure:
         for name, mask, tone in (("outside", missed, "alarm"), ("inside", ~missed, "first"))
         for at in (rows[mask[rows]],)
     ]
-    line = Series(f"{level * 100:g} % of the errors are below", *binned(reach, error, level), "line", tone="ink")
+    line = Series(f"{percent(level)} % of the errors are below", *binned(reach, error, level), "line", tone="ink")
     low, high = float(reach.min()), float(reach.max())
     pad = 0.05 * (high - low) or 0.05 * (high or 1.0)
-    across = Axis(f"reach of the {level * 100:g} % interval", low - pad, high + pad)
+    across = Axis(f"reach of the {percent(level)} % interval", low - pad, high + pad)
     top = 1.1 * float(error.max()) or 1.0
     ends = (max(low - pad, 0.0), max(min(high + pad, top), 0.0))
     guide = Series("error = reach", ends, ends, "guide")

@@ -15,7 +15,7 @@ from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
-from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate, percent
+from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
@@ -25,6 +25,7 @@ from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
+from registry_tool.values import percent
 
 MEASURES = ("plcc", "srocc", "rmse", "crps")
 OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table

@@ -16,6 +16,7 @@ from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
+from registry_tool.values import percent
 
 RELIABILITY_LEVELS = (
     0.1,
@@ -64,7 +65,7 @@ def _held_out(found: EntryEvidence, method: str) -> Iterator[Figure]:
     order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MAX_SOURCES]
     covered = _covered(oof, method)
     header = ["held out", "rows", *(f"seed {seed}" for seed in table.seeds), "mean PLCC", "mean SROCC", "mean RMSE"]
-    rows, shades = [[*header, *(f"in {level * 100:g} %" for level in covered)]], {}
+    rows, shades = [[*header, *(f"in {percent(level)} %" for level in covered)]], {}
     for number, k in enumerate(order.tolist(), start=1):
         for column, value in enumerate([*table.plcc[:, k], mean[k]], start=2):
             shades[number, column] = shade(1.0 - value)
@@ -129,7 +130,7 @@ def _reliability(oof: Oof, method: str) -> Figure:
         name: np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, RELIABILITY_LEVELS).levels])
         for name in names
     }
-    rows = [["nominal"], *([f"{level * 100:g} %"] for level in RELIABILITY_LEVELS)]
+    rows = [["nominal"], *([f"{percent(level)} %"] for level in RELIABILITY_LEVELS)]
     for name, inside in shares.items():  # (levels, K)
         rows[0] += [name, "± SE"]
         for row, of_sources in zip(rows[1:], inside, strict=True):
@@ -164,17 +165,17 @@ def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
         return
     error = np.abs(oof.target - oof.mu)
     missed = error > reach
-    across = Axis(f"half-width of the {level * 100:g} % interval", *_decades(reach), log=True)
+    across = Axis(f"half-width of the {percent(level)} % interval", *_decades(reach), log=True)
     up = Axis(f"|{target} - mu|", *_decades(error), log=True)
     rows = drawn_rows(len(error))
     dots = [
         Series(f"{name}: {mask.mean() * 100:.1f} %", *_xy(reach, error, rows[mask[rows]]), tone=tone)
         for name, mask, tone in (("outside", missed, "own"), ("inside", ~missed, "muted"))
     ]
-    line = Series(f"{level * 100:g} % of the errors are below", *binned(reach, error, level), "line")
+    line = Series(f"{percent(level)} % of the errors are below", *binned(reach, error, level), "line")
     yield Figure(
         "Interval width against error",
-        f"Each row's error |{target} - mu| against the half-width of its {level * 100:g} % interval, calibrated "
+        f"Each row's error |{target} - mu| against the half-width of its {percent(level)} % interval, calibrated "
         f"without its source; on the dotted line they are equal. Where intervals know what they do not know, the line "
         f"of the errors climbs with them.{left_out(len(error), rows)}",
         Chart(across, up, [line, _diagonal("error = half-width", across, up), *dots]),

@@ -13,12 +13,13 @@ from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
-from fr_ensemble.evidence.intervals import Intervals, percent
+from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
 from registry_tool.toolkit import Columns, RowBatch
+from registry_tool.values import percent
 
 OUT_OF_DISTRIBUTION = "out_of_distribution"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import tiny_models
@@ -11,7 +12,9 @@ from registries import TRAINING, Made
 from sandbox import to_json
 
 from registry_tool.testing import EvidenceTable, PluginSuite
-from registry_tool.testing.evidence import Arrays
+
+if TYPE_CHECKING:
+    from registry_tool.testing.evidence import Arrays
 
 
 class OofNpz(EvidenceTable):

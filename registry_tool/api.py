@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from registry_tool.checks.entry import check_entry
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded
-from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Severity
+from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, Level, Predictor
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
@@ -24,7 +22,7 @@ from registry_tool.values import Entry, percent
 from registry_tool.values import Verdict as Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import validate as validate_workflow
-from registry_tool.workflows.loading import usable, verified
+from registry_tool.workflows.loading import entry_for_use, usable
 from registry_tool.workflows.predict import cannot_predict
 from registry_tool.workflows.validate import Validation as Validation
 
@@ -90,15 +88,7 @@ class Registry:
         """
         with Folder(self._loaded.folder) as folder:
             inspection = Inspection(self._loaded, self._plugins, folder)
-            view = verified(inspection, entry_id)
-            if view.entry.smoke and not allow_smoke:
-                raise RejectedError(
-                    f"{entry_id}: it is a smoke entry, expected production: `registry flip {entry_id}` promotes it on "
-                    "its evidence; to try it, load it with allow_smoke=True"
-                )
-            found = check_entry(view, inspection)
-            if wrong := [item for item in found if item.severity is Severity.ERROR]:
-                raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {self.path}`", wrong)
+            view = entry_for_use(inspection, entry_id, "load it with allow_smoke=True", allow_smoke=allow_smoke)
             predictor = self._plugins.load(view)
             if predictor is None:
                 raise cannot_predict(view)

@@ -108,7 +108,7 @@ def bad_cell(place: str, column: str, found: str, expected: str, hint: str = "co
     return InputError(f"{place}, column {column}: found {found}, expected {expected}: {hint}")
 
 
-def require_unique(path: Path, names: Sequence[str]) -> None:
+def require_unique(path: Path | str, names: Sequence[str]) -> None:
     """Raises InputError for a name that two columns have."""
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise InputError(f"{path}: found the column {twice[0]!r} twice, expected each column once: rename one")

@@ -243,6 +243,15 @@ def show(at: Scene) -> None:
 
 
 @scene
+def paths(at: Scene) -> None:
+    for example in (*VALID, *SOME_INVALID):
+        at.run("paths", "m", "--registry", example)
+        at.run("paths", "m", "--allow-smoke", "--registry", example, "--format", "json")
+    at.run("paths", "promoted", "--registry", "frozen/model")
+    at.run("paths", "held", "--registry", "frozen/model")
+
+
+@scene
 def card(at: Scene) -> None:
     for example in (*VALID, *SOME_INVALID):
         at.run("card", "m", "--registry", example)

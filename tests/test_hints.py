@@ -523,6 +523,7 @@ ELSEWHERE = {
     "name the base with --base REF": "tests/workflows/test_ci.py",
     "sign it with `registry sign": "tests/signing/test_entries.py",
     "promotes it on its evidence; to try it": "tests/test_api.py",
+    "say --corpus - without -o": "tests/fr_ensemble/hooks/test_predict.py",
     "expected both of a raw source": "tests/fr_ensemble/corpus/build/test_models.py",
     "write the list anew with": "tests/workflows/test_ci.py; the command is typed above",
     "say --license SPDX": "a warning; tests/helpers/registries.py",

@@ -39,6 +39,7 @@ COMMANDS = (
     Command(("validate", "{}", "--level", "quick"), "findings"),
     Command(("list", "--registry", "{}"), "entries"),
     Command(("show", "ID", "--registry", "{}"), "entry"),
+    Command(("paths", "ID", "--allow-smoke", "--registry", "{}"), "paths"),
     Command(("gate", "ID", "--registry", "{}"), "verdict"),
     Command(("gate", "--base-file", "{}", "--registry", "{}"), "comparison"),
     Command(("flip", "ID", "--registry", "{}"), "flip"),

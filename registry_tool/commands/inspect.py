@@ -176,6 +176,31 @@ def list_(registry: str | None, form: str) -> None:
     emit(form, lambda: [entry.to_dict() for entry in entries], lambda: text_table([header, *rows]))
 
 
+@click.command()
+@entry_argument()
+@click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
+@registry_option
+@format_option()
+@click.pass_context
+def paths(ctx: click.Context, entry_id: str, allow_smoke: bool, registry: str | None, form: str) -> None:
+    """Print the files of an entry, for a program that reads them itself.
+
+    One absolute path a line, the manifest first, where the entry may be used: production, digests and promotion hold,
+    and it has the signatures that the policy asks for. JSON has the digests, which a program compares with what it
+    read where someone else may write these files meanwhile.
+
+    \b
+    Examples:
+      registry paths my_model
+      registry paths my_model --format json | jq -r '.files[] | .sha256 + "  " + .path' | sha256sum --check
+    """
+    from registry_tool.workflows import paths as paths_workflow
+    from registry_tool.workflows.loading import usable
+
+    found = paths_workflow.paths(usable(find(registry)), plugins_of(ctx), entry_id, allow_smoke=allow_smoke)
+    emit(form, found.to_dict, lambda: [str(file.path) for file in found.files])
+
+
 @click.command("show")
 @entry_argument()
 @registry_option

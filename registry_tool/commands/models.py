@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -192,17 +193,30 @@ def _levels(text: str) -> Sequence[float]:
 @click.command()
 @entry_argument()
 @click.option(
-    "--corpus", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Rows; a target is not needed."
+    "--corpus",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Rows; a target is not needed. `-` is standard input: CSV or JSON lines.",
 )
 @click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: as FILE ends, else csv]"
 )
+@click.option("--flush", is_flag=True, help="With --corpus -: predict and print each row as soon as it has arrived.")
 @registry_option
 @click.pass_context
 def predict(
-    ctx: click.Context, entry_id: str, corpus: Path, levels: str, output: str, form: str | None, registry: str | None
+    ctx: click.Context,
+    /,
+    entry_id: str,
+    corpus: Path,
+    levels: str,
+    output: str,
+    form: str | None,
+    flush: bool,
+    registry: str | None,
 ) -> None:
     """Predict rows: mu, sigma, lower, upper.
 
@@ -213,12 +227,16 @@ def predict(
       registry predict my_model --corpus rows.csv
       registry predict my_model --corpus rows.csv --levels 0.8,0.95 --format jsonl
       registry predict my_model --corpus rows.parquet -o scores.parquet
+      tail -f rows.jsonl | registry predict my_model --corpus - --format jsonl --flush
     """
     from registry_tool.storage import streams
     from registry_tool.toolkit import format_of, write_rows
     from registry_tool.workflows import predict as predict_workflow
 
-    batches = predict_workflow.predict(find(registry), plugins_of(ctx), entry_id, corpus, _levels(levels))
+    if flush and (str(corpus), output) != ("-", "-"):
+        raise click.UsageError("--flush is for rows from standard input to standard output: say --corpus - without -o")
+    rows = predict_workflow.IncomingRows(_standard_input(), flush) if str(corpus) == "-" else corpus
+    batches = predict_workflow.predict(find(registry), plugins_of(ctx), entry_id, rows, _levels(levels))
     warnings = Counter[str]()
 
     form = form or format_of(output) or FORMATS[0]
@@ -229,10 +247,18 @@ def predict(
                 return
             warnings.update(batch.warnings)
             yield inert(batch.columns) if form == "csv" else batch.columns
+            if flush:
+                sys.stdout.flush()  # the next batch is asked for when this one's lines are written
 
     write_rows(columns(), output, form)
     for warning, count in sorted(warnings.items()):
         click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)
+
+
+def _standard_input() -> IO[bytes]:
+    if sys.stdin is None:
+        raise InputError("standard input: it is closed, expected rows: name a file, or pipe rows to it")
+    return sys.stdin.buffer
 
 
 def inert(columns: Mapping[str, Sequence[Json] | Column]) -> ColumnTable:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
-from registry_tool.tables import Columns, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,17 @@ class Position:
 def read_header(path: Path) -> tuple[list[str], int]:
     """A CSV's column names, none for an empty file or line, and how many lines they take."""
     with _open(path, Position(0, 0)) as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-        except csv.Error as error:
-            raise _not_csv(path, reader.line_num, error) from None
-    require_unique(path, header)
-    return header, reader.line_num
+        return _header(path, file)
 
 
 def csv_batches(
     path: Path, columns: Columns, header: list[str], start: Position, batch_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     """The rows from a position on."""
-    indexes = {name: header.index(name) for name in columns.names}
     with _open(path, start) as file:
         rows = islice(_csv_rows(path, file, len(header), start), start.skip, None)
-        while chunk := list(islice(rows, batch_rows)):
-            table = {name: [row[i] for _, row in chunk] for name, i in indexes.items()}
-            yield _batch(path, columns, [line for line, _ in chunk], table, _is_number_text)
+        for batch in _csv_parts(path, columns, header, rows, batch_rows):
+            yield batch
             progress("reading", _bytes_read(file), path.stat().st_size)
 
 
@@ -72,7 +64,28 @@ def _bytes_read(file: TextIO) -> int:
     return file.buffer.tell()
 
 
-def _csv_rows(path: Path, file: TextIO, n_columns: int, start: Position) -> Iterator[tuple[int, list[str]]]:
+def _header(path: Path | str, lines: Iterable[str]) -> tuple[list[str], int]:
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise _not_csv(path, reader.line_num, error) from None
+    require_unique(path, header)
+    return header, reader.line_num
+
+
+def _csv_parts(
+    path: Path | str, columns: Columns, header: list[str], rows: Iterator[tuple[int, list[str]]], size: int
+) -> Iterator[RowBatch]:
+    indexes = {name: header.index(name) for name in columns.names}
+    while part := list(islice(rows, size)):
+        table = {name: [row[i] for _, row in part] for name, i in indexes.items()}
+        yield _batch(path, columns, [line for line, _ in part], table, _is_number_text)
+
+
+def _csv_rows(
+    path: Path | str, file: Iterable[str], n_columns: int, start: Position
+) -> Iterator[tuple[int, list[str]]]:
     """(line on which it ends, fields) of every row but blank ones."""
     reader = csv.reader(file, strict=True)
     try:
@@ -87,7 +100,7 @@ def _csv_rows(path: Path, file: TextIO, n_columns: int, start: Position) -> Iter
         raise _not_csv(path, start.lines + reader.line_num, error) from None
 
 
-def _not_csv(path: Path, line: int, error: csv.Error) -> InputError:
+def _not_csv(path: Path | str, line: int, error: csv.Error) -> InputError:
     return InputError(f"{path}:{line}: not CSV ({error}): correct the line")
 
 
@@ -104,9 +117,8 @@ def jsonl_batches(
     """The rows from a position on."""
     with _open(path, start, newline=None) as file:
         rows = islice(_jsonl_rows(path, file, start), start.skip, None)
-        while chunk := list(islice(rows, batch_rows)):
-            table = {name: [row.get(name) for _, row in chunk] for name in columns.names}
-            yield _batch(path, columns, [line for line, _ in chunk], table, _is_number)
+        for batch in _jsonl_parts(path, columns, rows, batch_rows):
+            yield batch
             progress("reading", _bytes_read(file), path.stat().st_size)
 
 
@@ -120,7 +132,15 @@ def jsonl_place(path: Path, start: Position) -> Place:
     return place
 
 
-def _jsonl_rows(path: Path, file: TextIO, start: Position) -> Iterator[tuple[int, dict[str, Any]]]:
+def _jsonl_parts(
+    path: Path | str, columns: Columns, rows: Iterator[tuple[int, dict[str, Any]]], size: int
+) -> Iterator[RowBatch]:
+    while part := list(islice(rows, size)):
+        table = {name: [row.get(name) for _, row in part] for name in columns.names}
+        yield _batch(path, columns, [line for line, _ in part], table, _is_number)
+
+
+def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, start.lines + 1):
         if line.isspace():
             continue
@@ -133,8 +153,26 @@ def _jsonl_rows(path: Path, file: TextIO, start: Position) -> Iterator[tuple[int
         yield number, row
 
 
+def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> Iterator[RowBatch]:
+    """The rows of a stream, read no further than they are asked for.
+
+    They are JSON lines where the first line begins with a brace, else CSV. name: what messages call the stream.
+    """
+    first, start = stream.readline(), Position(0, 0)
+    lines = chain([first], stream) if first else iter(())
+    if first.lstrip().startswith("{"):
+        objects = _jsonl_rows(name, lines, start)
+        for line, row in objects:
+            yield from _jsonl_parts(name, pick(list(row)), chain([(line, row)], objects), batch_rows)
+        return
+    header, taken = _header(name, lines)
+    if header:
+        rows = _csv_rows(name, lines, len(header), Position(0, taken))
+        yield from _csv_parts(name, pick(header), header, rows, batch_rows)
+
+
 def _batch(
-    path: Path, columns: Columns, lines: list[int], table: dict[str, list[Any]], is_number: Callable[[Any], bool]
+    path: Path | str, columns: Columns, lines: list[int], table: dict[str, list[Any]], is_number: Callable[[Any], bool]
 ) -> RowBatch:
     import numpy as np
 

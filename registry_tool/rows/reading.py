@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import IO
 
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.rows import columnar, exact
 from registry_tool.tables import BATCH_ROWS, Pick, RowBatch
+
+STREAM_NAME = "standard input"  # what messages call it
 
 
 def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Progress = silent) -> Iterator[RowBatch]:
@@ -25,12 +29,7 @@ def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Pr
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
     try:
         path.open("rb").close()
-        batches = reader(path, pick, batch_rows, progress)
-        first = next(batches, None)
-        if first is None:
-            raise InputError(f"{path}: found no rows, expected at least one: is it the right file?")
-        yield first
-        yield from batches
+        yield from _with_rows(reader(path, pick, batch_rows, progress), path)
     except FileNotFoundError:
         raise InputError(f"{path}: file not found: check the path") from None
     except IsADirectoryError:
@@ -40,6 +39,28 @@ def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Pr
         raise InputError(f"{message}: save it as UTF-8 or give its right extension") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror or error}): check the file and its disk") from error
+
+
+def read_stream(stream: IO[bytes], pick: Pick, batch_rows: int = BATCH_ROWS) -> Iterator[RowBatch]:
+    """The same of standard input, CSV or JSON lines, read no further than a batch needs."""
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    try:
+        yield from _with_rows(exact.stream_batches(text, STREAM_NAME, pick, batch_rows), STREAM_NAME)
+    except UnicodeDecodeError as error:
+        message = f"{STREAM_NAME}: found a byte that is not UTF-8 ({error.reason}), expected CSV or JSON lines"
+        raise InputError(f"{message}: a parquet is read as a file alone: name the file") from None
+    except OSError as error:
+        raise WorldError(f"{STREAM_NAME}: cannot be read ({error.strerror or error})") from error
+    finally:
+        text.detach()  # the stream is not ours to close
+
+
+def _with_rows(batches: Iterator[RowBatch], place: Path | str) -> Iterator[RowBatch]:
+    first = next(batches, None)
+    if first is None:
+        raise InputError(f"{place}: found no rows, expected at least one: is it the right file?")
+    yield first
+    yield from batches
 
 
 def read_metadata(path: Path, key: str) -> str | None:

@@ -23,7 +23,7 @@ from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, needs, undist
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.toolkit import read_rows
 from registry_tool.values import Evidence
-from registry_tool.workflows.predict import predict_file
+from registry_tool.workflows.predict import predict_rows
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
 
@@ -187,7 +187,7 @@ class Using(SuiteSetup):
             if predictor is None:
                 return list(bench.plugins.predict(view, PredictRequest(rows, ASKED_LEVELS)) or ())
             assert rows is not None
-            batches, model = list(predict_file(predictor, rows, ASKED_LEVELS)), Model(view.entry, predictor)
+            batches, model = list(predict_rows(predictor, rows, ASKED_LEVELS)), Model(view.entry, predictor)
             parts = read_rows(rows, lambda found: predictor.columns(found, "rows"))
             for batch, read in zip(batches, parts, strict=True):
                 texts = {name: text.tolist() for name, text in read.texts.items()}

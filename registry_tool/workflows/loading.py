@@ -71,6 +71,24 @@ def verified(inspection: Inspection, entry_id: str) -> VerifiedEntry:
     return found
 
 
+def entry_for_use(inspection: Inspection, entry_id: str, hint: str, *, allow_smoke: bool) -> VerifiedEntry:
+    """The entry of this id, where a runtime may use it: production, and without an error at the inspection's level.
+
+    hint: how a smoke entry is used all the same. Raises InputError as
+    `find_entry`, RejectedError, with findings, for an entry that may not be used.
+    """
+    view = verified(inspection, entry_id)
+    if view.entry.smoke and not allow_smoke:
+        raise RejectedError(
+            f"{entry_id}: it is a smoke entry, expected production: `registry flip {entry_id}` promotes it on its "
+            f"evidence; to try it, {hint}"
+        )
+    found = check_entry(view, inspection)
+    if wrong := [item for item in found if item.severity is Severity.ERROR]:
+        raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {inspection.loaded.path}`", wrong)
+    return view
+
+
 @contextmanager
 def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[VerifiedEntry]:
     """One verified entry, for those who need nothing else of its registry."""

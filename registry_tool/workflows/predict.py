@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, EntryView, Predictor, PredictRequest
 from registry_tool.plugins.manager import Plugins
-from registry_tool.rows.reading import read_rows
-from registry_tool.tables import BATCH_ROWS
+from registry_tool.rows.reading import STREAM_NAME, read_rows, read_stream
+from registry_tool.tables import BATCH_ROWS, RowBatch
 from registry_tool.workflows.loading import inspected, usable, verified
 
 
-def predict(path: Path, plugins: Plugins, entry_id: str, corpus: Path, levels: Sequence[float]) -> Iterator[Batch]:
-    """Predict the rows of a file, batch by batch, with the number of each row."""
+@dataclass(frozen=True, slots=True)
+class IncomingRows:
+    """Rows that arrive at standard input. one_by_one: predict each as it comes."""
+
+    stream: IO[bytes]
+    one_by_one: bool = False
+
+
+def predict(
+    path: Path, plugins: Plugins, entry_id: str, rows: Path | IncomingRows, levels: Sequence[float]
+) -> Iterator[Batch]:
+    """Predict the rows of a file or a stream, batch by batch, with the number of each row."""
     with inspected(usable(path), plugins) as inspection:
         view = verified(inspection, entry_id)
         predictor = plugins.load(view)
         if predictor is not None:
-            yield from predict_file(predictor, corpus, levels)
+            yield from predict_rows(predictor, rows, levels)
             return
-        batches = plugins.predict(view, PredictRequest(corpus, levels))
+        if isinstance(rows, IncomingRows):
+            raise InputError(f"{entry_id}: the kind {view.entry.kind!r} reads rows from files alone: name a file")
+        batches = plugins.predict(view, PredictRequest(rows, levels))
         if batches is None:
             raise cannot_predict(view)
         yield from batches
 
 
-def predict_file(predictor: Predictor, corpus: Path, levels: Sequence[float]) -> Iterator[Batch]:
-    """The rows of a file, batch by batch; the first column is the number of the row, from 0."""
+def predict_rows(predictor: Predictor, rows: Path | IncomingRows, levels: Sequence[float]) -> Iterator[Batch]:
+    """Batch by batch; the first column is the number of the row, from 0."""
     import numpy as np
 
-    predictor.check_file(corpus)
     first = 0
-    for rows in read_rows(corpus, lambda found: predictor.columns(found, str(corpus)), BATCH_ROWS):
-        batch = predictor.predict(rows, levels)
-        yield Batch({"row": np.arange(first, first + rows.n), **batch.columns}, batch.warnings)
-        first += rows.n
+    for part in _parts(predictor, rows):
+        batch = predictor.predict(part, levels)
+        yield Batch({"row": np.arange(first, first + part.n), **batch.columns}, batch.warnings)
+        first += part.n
+
+
+def _parts(predictor: Predictor, rows: Path | IncomingRows) -> Iterator[RowBatch]:
+    if isinstance(rows, IncomingRows):
+        size = 1 if rows.one_by_one else BATCH_ROWS
+        return read_stream(rows.stream, lambda found: predictor.columns(found, STREAM_NAME), size)
+    predictor.check_file(rows)
+    return read_rows(rows, lambda found: predictor.columns(found, str(rows)), BATCH_ROWS)
 
 
 def cannot_predict(view: EntryView) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,112 @@ def test_unknown_encoders_are_counted_over_all_batches(
         "warning: encoder 'h267' is unknown: 3 rows",
     ]
     assert len(table(ran.out)) == 5
+
+
+def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("form", ["csv", "csv with a mark", "jsonl"])
+@pytest.mark.parametrize("flush", [(), ("--flush",)])
+def test_rows_come_from_standard_input(
+    smoke: Sandbox,
+    registry: Program,
+    heldout: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    flush: tuple[str, ...],
+) -> None:
+    """CSV or JSON lines, told by the first line; the rows of a file, to rounding where each runs alone."""
+    objects = [{k: v if k in ("src", "encoder", "clip") else float(v) for k, v in row.items()} for row in heldout]
+    path = write(smoke.folder.parent / "r.csv", heldout)
+    lines = "".join(f"{json.dumps(row)}\n" for row in objects).encode()
+    data = {"csv": path.read_bytes(), "csv with a mark": b"\xef\xbb\xbf" + path.read_bytes(), "jsonl": lines}[form]
+    stdin_of(monkeypatch, data)
+    ran = registry("predict", "tiny", "--corpus", "-", *flush, "--registry", smoke.path)
+    expected = registry("predict", "tiny", "--corpus", path, "--registry", smoke.path)
+    assert ran.code == 0
+    if flush:
+        given, wanted = (
+            [[float(row[name]) for name in ("row", "mu")] for row in table(r.out)] for r in (ran, expected)
+        )
+        assert np.abs(np.array(given) - np.array(wanted)).max() < 1e-4
+    else:
+        assert (ran.out, ran.err) == (expected.out, expected.err)
+
+
+def test_each_row_is_printed_before_the_next_arrives(
+    smoke: Sandbox, heldout: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """With --flush a program at the other end can wait for the answer to a row before it sends another."""
+    lines = write(tmp_path / "r.csv", heldout).read_text().splitlines(keepends=True)
+    command = [
+        sys.executable,
+        "-m",
+        "registry_tool",
+        "predict",
+        "tiny",
+        "--corpus",
+        "-",
+        "--flush",
+        "--registry",
+        str(smoke.path),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(lines[0])
+        for number, line in enumerate(lines[1:4]):
+            process.stdin.write(line)
+            if not number:
+                assert process.stdout.readline().startswith("row,")
+            assert process.stdout.readline().startswith(f"{number},")
+        process.stdin.close()
+        assert (process.stdout.read(), process.wait()) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "standard input: found no rows"),
+        (b"adm2\n", "standard input: no column"),
+        (b"PAR1\xff\xfe", "not UTF-8"),
+        (b'{"adm2": 1}\n{', "standard input: no column"),
+        (b"{\n", "standard input:1: not JSON"),
+        (b'a,"b', "standard input:1: not CSV"),
+    ],
+)
+def test_what_is_no_row_on_standard_input_is_one_line(
+    smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str
+) -> None:
+    """Exit 2 with the line; nothing was predicted."""
+    stdin_of(monkeypatch, data)
+    ran = registry("predict", "tiny", "--corpus", "-", "--registry", smoke.path)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert words in ran.err
+
+
+def test_a_bad_row_ends_a_stream_behind_the_rows_before_it(
+    smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --flush they were printed; the message names the line."""
+    stdin_of(monkeypatch, write(tmp_path / "r.csv", [*heldout[:2], heldout[2] | {"adm2": "x"}]).read_bytes())
+    ran = registry("predict", "tiny", "--corpus", "-", "--flush", "--registry", smoke.path)
+    assert (ran.code, len(table(ran.out))) == (2, 2)
+    assert "standard input:4, column adm2: found 'x', expected a number" in ran.err
+
+
+def test_flush_is_for_streams_alone(smoke: Sandbox, registry: Program, made: Made) -> None:
+    for words in (("--corpus", made.heldout), ("--corpus", "-", "-o", "x.csv")):
+        assert registry("predict", "tiny", *words, "--flush", "--registry", smoke.path).code == 2
+
+
+def test_a_closed_standard_input_is_one_line(
+    smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    ran = registry("predict", "tiny", "--corpus", "-", "--registry", smoke.path)
+    assert (ran.code, ran.err.count("\n"), "it is closed" in ran.err) == (2, 1, True)
 
 
 def test_parquet_holds_the_same_rows(

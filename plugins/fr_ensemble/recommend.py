@@ -51,7 +51,7 @@ class Clip:
     def finish(self, calibration: Calibration, confidence: float) -> None:
         means = self.members / self.n_rows
         self.cost /= self.n_rows
-        self.mu, self.sigma = float(means.mean()), float(means.std(ddof=1))
+        self.mu, self.sigma = float(np.clip(means.mean(), *calibration.range)), float(means.std(ddof=1))
         bound, _ = calibration.interval(np.array([self.mu]), np.array([self.sigma]), confidence)
         self.lower = float(bound[0])
 

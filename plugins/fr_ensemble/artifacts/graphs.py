@@ -1,15 +1,16 @@
 """graphs.py: weights <-> ONNX bytes, both ways bit for bit. Trains nothing, runs nothing, imports no torch.
 
 Two graphs, one per use: `member_model` is one seed's network behind standardised inputs; `fused_model` is the whole
-ensemble behind raw inputs and gives mu and sigma. Bytes depend on the weights and the shapes only: no time, no path, no
-library version goes in. So `read_weights` rebuilds a member's file from the tensors it found and refuses one that
+ensemble behind raw inputs and gives mu and sigma. Bytes depend on the arguments only: no time, no path, no library
+version goes in. So `read_weights` rebuilds a member's file from the tensors it found and refuses one that
 differs in any byte, and whether a fused graph is made of given members is seen by writing it again: what passes is what
 this file writes, and nothing can hide in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,23 @@ LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 CARRIER = 8.0  # GELU(8) is 8 to the last bit, and a product with a power of two is exact
 GELU = {"sqrt2": np.float32(np.sqrt(2.0)), "one": np.float32(1.0), "half": np.float32(0.5)}
 Arrays = dict[str, NDArray[Any]]
+GRAPH_VERSION = 2  # of the fused graphs that are written today
+
+
+@dataclass(frozen=True, slots=True)
+class FusedFormat:
+    """What a fused graph is beside its members and their scaler, by the version of its writer.
+
+    Version 1: mu is the members' mean, and the file says nothing of itself. Version 2: mu is cut to the target's range,
+    sigma and the members' scores are not; `metadata` is in metadata_props, sorted by key.
+    """
+
+    version: int = 1
+    mu_range: tuple[float, float] | None = None  # target units
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+FIRST_FORMAT = FusedFormat()
 
 
 def member_model(weights: Weights, n_features: int) -> bytes:
@@ -51,7 +69,13 @@ def member_model(weights: Weights, n_features: int) -> bytes:
     return _model("fr_member", nodes, arrays, {FEATURES: n_features, CODEC: width - n_features}, [SCORE])
 
 
-def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_slots: int) -> bytes:
+def fused_model(
+    members: Sequence[Weights],
+    scaler: Scaler,
+    n_features: int,
+    n_slots: int,
+    fused_format: FusedFormat = FIRST_FORMAT,
+) -> bytes:
     """All M members and their scaler as one ONNX file; the same arguments give the same bytes.
 
     Inputs `features` float32 [N, F] and `codec_onehot` float32 [N, V + K], both raw: V one-hot slots, then K
@@ -71,6 +95,8 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
       taken twice: mean0, the deviations from it (exact where scores lie within a factor of two, Sterbenz 1974), and
       mu = mean0 + mean(deviations), which is off by no more than the half step of mu itself (4e-6 from 64 to 128).
     - sigma is two-pass, from those deviations: sum(s^2) - M mu^2 would keep no digit of a sigma of 0.01 at VMAF 90.
+    - Where mu is cut to a range, the ends are float32 numbers inside it. The members' scores are not cut: sigma would
+      be 0 where all of them are outside.
 
     Raises ValueError for fewer than two members, for members of different shapes and for numbers that are not usable.
     """
@@ -115,7 +141,7 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
         _node("ReduceMean", "mean0", "scores", axes=[0], keepdims=0),  # (N,)
         _node("Sub", "deviations", "scores", "mean0"),  # (M, N)
         _node("ReduceMean", "correction", "deviations", axes=[0], keepdims=0),
-        _node("Add", MU, "mean0", "correction"),
+        *_mean(arrays, fused_format.mu_range),
         _node("Mul", "squares", "deviations", "deviations"),
         _node("ReduceSum", "sum_of_squares", "squares", "member_axis", keepdims=0),
         _node("Div", "variance", "sum_of_squares", "ddof"),
@@ -124,7 +150,8 @@ def fused_model(members: Sequence[Weights], scaler: Scaler, n_features: int, n_s
     arrays["members"] = np.asarray([0, len(members), members[0].w1.shape[1] + 1], dtype=np.int64)
     arrays |= {"unit_axis": np.asarray([2], dtype=np.int64), "member_axis": np.asarray([0], dtype=np.int64)}
     arrays["ddof"] = np.asarray(len(members) - 1, dtype=np.float32)
-    return _model("fr_ensemble", nodes, arrays, {FEATURES: n_features, CODEC: width - n_features}, [MU, SIGMA])
+    shapes = {FEATURES: n_features, CODEC: width - n_features}
+    return _model("fr_ensemble", nodes, arrays, shapes, [MU, SIGMA], fused_format.metadata)
 
 
 def read_weights(model: bytes) -> Weights:
@@ -176,6 +203,16 @@ def _side_by_side(members: Sequence[Weights]) -> Arrays:
     }
 
 
+def _mean(arrays: Arrays, mu_range: tuple[float, float] | None) -> list[NodeProto]:
+    """The nodes from mean0 and its correction to mu; adds the ends of a range to the arrays."""
+    if mu_range is None:
+        return [_node("Add", MU, "mean0", "correction")]
+    low, high = map(np.float32, mu_range)  # compared as float64: numpy would round the ends of the range first
+    arrays["mu_low"] = np.asarray(np.nextafter(low, np.float32(np.inf)) if float(low) < mu_range[0] else low)
+    arrays["mu_high"] = np.asarray(np.nextafter(high, np.float32(-np.inf)) if float(high) > mu_range[1] else high)
+    return [_node("Add", "uncut", "mean0", "correction"), _node("Clip", MU, "uncut", "mu_low", "mu_high")]
+
+
 def _network() -> list[NodeProto]:
     """x -> z3 through two hidden layers."""
     nodes, x = [], "x"
@@ -205,7 +242,14 @@ def _node(op: str, output: str, *inputs: str, **attributes: Any) -> NodeProto:
     return helper.make_node(op, inputs, [output], name=output, **attributes)
 
 
-def _model(name: str, nodes: list[NodeProto], arrays: Arrays, inputs: dict[str, int], outputs: list[str]) -> bytes:
+def _model(
+    name: str,
+    nodes: list[NodeProto],
+    arrays: Arrays,
+    inputs: dict[str, int],
+    outputs: list[str],
+    metadata: Mapping[str, str] = FIRST_FORMAT.metadata,
+) -> bytes:
     """Serialised with little-endian raw tensors; protobuf writes fields in the order of their numbers."""
     from onnx import GraphProto, ModelProto, OperatorSetIdProto, TensorProto, helper
 
@@ -217,6 +261,8 @@ def _model(name: str, nodes: list[NodeProto], arrays: Arrays, inputs: dict[str, 
         graph.initializer.add(name=key, data_type=kind, dims=array.shape, raw_data=array.astype(little).tobytes())
     opset = [OperatorSetIdProto(domain="", version=OPSET_VERSION)]
     model = ModelProto(ir_version=IR_VERSION, producer_name=PRODUCER, graph=graph, opset_import=opset)
+    for key, text in sorted(metadata.items()):
+        model.metadata_props.add(key=key, value=text)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Scaler
-from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, OPSET_VERSION, SCORE, SIGMA
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, OPSET_VERSION, SCORE, SIGMA, FusedFormat
 from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
@@ -37,7 +37,8 @@ SETTINGS = (
 )  # of a record
 COLUMN_NAMES = ("source_column", "encoder_column")  # of a spec, recorded where they are not the usual ones
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
-CONFIDENCE = {"method": "ensemble", "nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
+CONFIDENCE = {"nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
+GAUSSIAN, CONFORMAL = "ensemble", "ensemble+conformal"  # how a public reader makes an interval of mu and sigma
 # What the inputs of a probe are: as a corpus has them, or as the fused graph takes them. Nothing is standardised.
 PROBE_STAGES = {"features": "raw", "encoder": "raw", "conditioning": "raw", "codec_block": "transformed"}
 RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
@@ -117,11 +118,14 @@ class ManifestParts:
     metrics_version: int
     arithmetic: Mapping[str, str]
     random_rows: bool
+    graph_version: int = GRAPH_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest without digests of files: the core adds those."""
         entry_id, corpus, recipe, scaler = self.entry_id, self.corpus, self.recipe, self.scaler
         spec, n_features, residual = corpus.spec, len(corpus.spec.features), self.conformal_q_residual
+        residual = residual if residual is not None and math.isfinite(residual) else None
+        graph_version = {} if self.graph_version == 1 else {"graph_version": self.graph_version}
         return {
             "schema_version": SCHEMA_VERSION,
             "id": entry_id,
@@ -147,7 +151,12 @@ class ManifestParts:
             "inputs": [FEATURES, CODEC],
             "outputs": [SCORE],
             "opset": OPSET_VERSION,
-            "fused": {"onnx": f"{entry_id}.onnx", "inputs": [FEATURES, CODEC], "outputs": [MU, SIGMA]},
+            "fused": {
+                "onnx": f"{entry_id}.onnx",
+                "inputs": [FEATURES, CODEC],
+                "outputs": [MU, SIGMA],
+                **graph_version,
+            },
             "recipe": recipe.to_dict(),
             "recipe_sha256": recipe.sha256,
             "corpus": {
@@ -163,14 +172,47 @@ class ManifestParts:
             "probe": dict(self.probe),
             "intervals": dict(self.intervals),
             "confidence": {
+                "method": confidence_method(self.graph_version, residual),
                 **CONFIDENCE,
-                "conformal_q_residual": residual if residual is not None and math.isfinite(residual) else None,
+                "conformal_q_residual": residual,
             },
             "metrics_version": self.metrics_version,
             "eval": dict(self.eval),
             "evidence": [{"path": OOF_PATH}, *({"path": summary_path(seed)} for seed in recipe.seeds)],
             "random_rows": self.random_rows,
         }
+
+
+def confidence_method(graph_version: int, residual: float | None) -> str:
+    """What `confidence.method` says to public readers: conformal where q is there. Version 1 always said the same."""
+    return CONFORMAL if graph_version > 1 and residual is not None else GAUSSIAN
+
+
+def graph_version_of(manifest: Mapping[str, Any]) -> int:
+    """Of the writer of the fused graph; manifests of the first one do not say it."""
+    return int(manifest["fused"].get("graph_version", 1))
+
+
+def mu_range_of(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What mu is cut to in the fused graph and in the evidence; None where mu is the members' mean, uncut."""
+    low, high = manifest["target"]["range"]
+    return (float(low), float(high)) if graph_version_of(manifest) > 1 else None
+
+
+def fused_format_of(manifest: Mapping[str, Any]) -> FusedFormat:
+    """How the fused graph of this manifest is written. What the file says of itself is what does not change later."""
+    version = graph_version_of(manifest)
+    if version == 1:
+        return FusedFormat()
+    metadata = {
+        "kind": manifest["kind"],
+        "target": manifest["target"]["name"],
+        "recipe_sha256": manifest["recipe_sha256"],
+        "corpus_rows_sha256": manifest["corpus"]["rows_sha256"],
+    }
+    if definition := manifest["target"].get("definition"):
+        metadata["target_definition"] = definition
+    return FusedFormat(version, mu_range_of(manifest), metadata)
 
 
 def is_current(manifest: Mapping[str, Any]) -> bool:

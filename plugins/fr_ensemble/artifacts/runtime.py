@@ -25,8 +25,12 @@ class Ensemble:
     Raises ValueError, in one line, for bytes that onnxruntime does not load or that are not a fused graph.
     """
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
-        """`threads`: onnxruntime's intra-op threads; one is fastest below some hundred rows, two on long batches."""
+    def __init__(self, model: bytes, threads: int = 1, mu_range: tuple[float, float] | None = None) -> None:
+        """`threads`: onnxruntime's intra-op threads; one is fastest below some hundred rows, two on long batches.
+
+        mu_range: the target's, which mu is cut to; graphs before version 2 do not do it. None: as the graph gives it.
+        """
+        self._range = mu_range
         self._session = _session(model, threads, [MU, SIGMA])
         self.n_features, self.n_codec = _widths(self._session)
         self._kept = threading.local()
@@ -41,12 +45,13 @@ class Ensemble:
         n = _rows(features, codec_block, self.n_features, self.n_codec)
         if 0 < n <= CHUNK:  # one run, nothing to put together
             mu, sigma = self._run(features, codec_block)
-            return mu.astype(np.float64), sigma.astype(np.float64)
-        mu, sigma = np.empty(n), np.empty(n)
-        for start in range(0, n, CHUNK):
-            rows = slice(start, start + CHUNK)
-            mu[rows], sigma[rows] = self._run(features[rows], codec_block[rows])
-        return mu, sigma
+            mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+        else:
+            mu, sigma = np.empty(n), np.empty(n)
+            for start in range(0, n, CHUNK):
+                rows = slice(start, start + CHUNK)
+                mu[rows], sigma[rows] = self._run(features[rows], codec_block[rows])
+        return mu if self._range is None else np.clip(mu, *self._range), sigma
 
     def _run(self, features: Numbers, codec_block: Numbers) -> Any:
         """One run. From the second in a row with as many rows on, through buffers bound once, which is faster."""

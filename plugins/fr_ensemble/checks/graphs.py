@@ -9,7 +9,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Weights
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
-from fr_ensemble.artifacts.manifest import scaler_of
+from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.checks.manifest import MEMBER_COPIED, PROBE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
 from fr_ensemble.evidence.entry import evidence_of
@@ -27,10 +27,10 @@ GRAPH = FindingRule(
 )
 FUSED = FindingRule(
     "ensemble-fused",
-    "fused graph does not match the members and the scaler",
+    "fused graph does not match the members, the scaler and the manifest",
     why="The runtime would run another ensemble than the one judged.",
-    message="the fused graph does not match the members and the scaler",
-    expected="the members' weights in the members' order",
+    message="the fused graph does not match the members, the scaler and the manifest",
+    expected="the members' weights in the members' order, and what the manifest says of target, recipe and corpus",
     hint=TRAIN_AGAIN,
     example="a fused graph of an older run",
 )
@@ -73,7 +73,7 @@ def _check_members(view: EntryView, manifest: Mapping[str, Any], members: Sequen
 def _check_fused(view: EntryView, manifest: Mapping[str, Any], members: Sequence[Weights]) -> Iterator[Finding]:
     n_features, n_slots = len(manifest["feature_order"]), len(manifest["codec_vocab"])
     try:
-        expected = fused_model(members, scaler_of(manifest), n_features, n_slots)
+        expected = fused_model(members, scaler_of(manifest), n_features, n_slots, fused_format_of(manifest))
     except ValueError as error:
         yield SCALE.at(view, "/feature_std", found=f"a scaler that makes no graph ({error})")
         return

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
-from fr_ensemble.artifacts.manifest import CONFIDENCE, is_current
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, SCORE, SIGMA
+from fr_ensemble.artifacts.manifest import CONFIDENCE, confidence_method, graph_version_of, is_current
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import definition_in
@@ -180,8 +180,11 @@ def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[F
         elif manifest["recipe"].get("member_conditions") == RAW:
             found = [column["transform"], column["mean"], column["std"]]
             written[f"/codec_block/{index}"] = (found, ["none", 0.0, 1.0])
-    for name in ("method", "nominal_coverage", "gaussian_z"):
-        written[f"/confidence/{name}"] = (manifest["confidence"][name], CONFIDENCE[name])
+    confidence, version = manifest["confidence"], graph_version_of(manifest)
+    known = confidence_method(version, confidence["conformal_q_residual"])
+    for name, value in {"method": known, **CONFIDENCE}.items():
+        written[f"/confidence/{name}"] = (confidence[name], value)
+    written["/fused/graph_version"] = (version, min(version, GRAPH_VERSION))
     for pointer, (found, expected) in written.items():
         yield from check_equal(view, CONSTANT, pointer, found, expected)
 

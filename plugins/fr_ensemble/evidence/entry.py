@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
-from fr_ensemble.artifacts.manifest import is_current, spec_of
+from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.fingerprints import read_fingerprints
@@ -127,6 +127,7 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
         ("number of rows", len(oof.target), corpus["n_rows"]),
         ("set of sources", list(oof.sources), corpus["sources"]),
         ("corpus file", bool(oof.corpus_sha256), bool(corpus["sha256"])),  # two digests that differ are found above
+        ("range of mu", oof.mu_range, mu_range_of(manifest)),
         ("corpus", {summary.get("corpus") for summary in summaries.values()}, {corpus["name"]}),
     ):
         if value != claimed:

@@ -21,8 +21,9 @@ from fr_ensemble.evidence.methods import (
     RANK_TOLERANCE,
     TWO_SIDED,
     ConformityScores,
+    LosoHcpT,
 )
-from fr_ensemble.evidence.oof import Oof, remembered
+from fr_ensemble.evidence.oof import Oof, cut, remembered
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.errors import InputError
 from registry_tool.values import percent
@@ -88,12 +89,13 @@ class Calibration:
         raise InputError(f"level: found {level:g}, expected one of {known}")
 
     def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
-        """Lower and upper bounds (n,), inside the target's range.
+        """Lower and upper bounds (n,): low <= lower <= mu <= upper <= high, mu being cut to the target's range.
 
-        mu, sigma (ddof 1 over members) of single rows, or of clips: of the members' clip means. NaN stays NaN.
+        mu, sigma (ddof 1 over members) of single rows, or of clips: of the members' clip means. NaN stays NaN. A q
+        below 0, of sources whose targets are above mu, is a lower bound of mu itself: no guarantee is lost by it.
         """
         low, high = self.range
-        q = self.quantile(level).q
+        q, mu = max(self.quantile(level).q, 0.0), np.clip(mu, low, high)
         if math.isinf(q):
             return np.where(np.isnan(mu), mu, low), np.where(np.isnan(mu), mu, high)
         half = q * INTERVAL_METHODS[self.method].scale(sigma, self.floor)
@@ -278,9 +280,9 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
 
 @remembered
 def residual_quantile(oof: Oof, level: float = 0.95) -> float:
-    """q for readers who compute mu -+ q sigma: the default rule on |y - mu| / sigma, no floor; may be infinite."""
+    """q for readers who compute mu -+ q sigma: loso-hcp-t's rule on |y - mu| / sigma, no floor; may be infinite."""
     y, mu, sigma, source = _units(oof, "row")
-    rule = INTERVAL_METHODS[DEFAULT_METHOD]
+    rule = INTERVAL_METHODS[LosoHcpT.name]
     return rule.quantile(rule.scores(_misses(y, mu, sigma, TWO_SIDED), source), level, TWO_SIDED).q
 
 
@@ -297,7 +299,8 @@ def _units(oof: Oof, unit: str) -> tuple[Float64, Float64, Float64, Int64]:
     members = np.stack([group_means(member, oof.clip, n) for member in oof.predictions])
     source = np.zeros(n, np.int64)
     source[oof.clip] = oof.source
-    return group_means(oof.target, oof.clip, n), members.mean(axis=0), members.std(axis=0, ddof=1), source
+    mu = cut(members.mean(axis=0), oof.mu_range)
+    return group_means(oof.target, oof.clip, n), mu, members.std(axis=0, ddof=1), source
 
 
 def _misses(y: Float64, mu: Float64, scale: Float64, side: str) -> Float64:

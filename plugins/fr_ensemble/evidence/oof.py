@@ -39,6 +39,12 @@ OOF_FORMAT = ArchiveFormat(
         "target": Array("f8", ("rows",), "Target, in its units."),
         "predictions": Array("f4", ("seeds", "rows"), "Predictions, in units of the target."),
         "vmaf": Array("f8", ("rows",), "The corpus's plain VMAF, where the target is another.", optional=True),
+        "mu_range": Array(
+            "f8",
+            ("2",),
+            "What mu, the members' mean, is cut to; without it mu is uncut. Predictions and sigma never are.",
+            optional=True,
+        ),
     },
 )
 CONTROL_CHARACTERS = re.compile(
@@ -81,6 +87,7 @@ class Oof:
     recipe_sha256: str
     corpus_sha256: str | None
     vmaf: Float64 | None = None  # (n,), the corpus's plain VMAF where the target is another, to be compared with
+    mu_range: tuple[float, float] | None = None  # what mu is cut to, as in fused graphs since version 2
 
     def __post_init__(self) -> None:
         n = len(self.target)
@@ -99,6 +106,8 @@ class Oof:
             if values is not None and not np.isfinite(values).all():
                 place = [int(i) for i in np.argwhere(~np.isfinite(values))[0]]
                 raise EvidenceProblem(f"{name}{place}: found {values[tuple(place)]}, expected finite numbers")
+        if self.mu_range is not None and not -np.inf < self.mu_range[0] < self.mu_range[1] < np.inf:
+            raise EvidenceProblem(f"mu_range: found {self.mu_range}, expected two finite numbers, the lower one first")
         _check_index("source", self.source, self.sources, n)
         if (self.clips is None) != (self.clip is None):
             raise EvidenceProblem("clip: found one of clips and clip index, expected both or neither")
@@ -115,16 +124,17 @@ class Oof:
         predictions: NDArray[Any],
         recipe_sha256: str,
         vmaf: Float64 | None = None,
+        mu_range: tuple[float, float] | None = None,
     ) -> Oof:
         """The out-of-fold predictions (S, n) of a corpus."""
         rows = (corpus.sources, corpus.source, corpus.clips, corpus.clip)
         digests = (corpus.rows_sha256, recipe_sha256, corpus.sha256)
-        return cls(tuple(seeds), *rows, corpus.target, predictions, *digests, vmaf)
+        return cls(tuple(seeds), *rows, corpus.target, predictions, *digests, vmaf, mu_range)
 
     @property
     def mu(self) -> Float64:
-        """Mean over members, (n,)."""
-        return mean_of(self.predictions)
+        """Mean over members, (n,), inside `mu_range`."""
+        return cut(mean_of(self.predictions), self.mu_range)
 
     @property
     def sigma(self) -> Float64:
@@ -153,6 +163,11 @@ def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatena
         return known[key]
 
     return remembering
+
+
+def cut(mu: Float64, mu_range: tuple[float, float] | None) -> Float64:
+    """mu inside its range; None is no range."""
+    return mu if mu_range is None else np.clip(mu, *mu_range)
 
 
 def mean_of(predictions: NDArray[Any]) -> Float64:
@@ -188,6 +203,8 @@ def write_oof(oof: Oof) -> bytes:
     }
     if oof.vmaf is not None:
         values = {**values, "vmaf": oof.vmaf}
+    if oof.mu_range is not None:
+        values = {**values, "mu_range": oof.mu_range}
     return write_arrays(OOF_FORMAT, values)
 
 
@@ -215,7 +232,14 @@ def read_oof(data: bytes) -> Oof:
         recipe_sha256=recipe,
         corpus_sha256=corpus or None,
         vmaf=arrays["vmaf"].astype(np.float64) if "vmaf" in arrays else None,
+        mu_range=_ends(arrays["mu_range"]) if "mu_range" in arrays else None,
     )
+
+
+def _ends(array: NDArray[Any]) -> tuple[float, float]:
+    if array.shape != (2,):
+        raise EvidenceProblem(f"mu_range: found the shape {array.shape}, expected two numbers")
+    return float(array[0]), float(array[1])
 
 
 def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> None:

@@ -25,18 +25,13 @@ class Predicted:
     """n rows of a corpus, predicted; methods: by name, the stored one first, all at RELIABILITY_LEVELS too."""
 
     corpus: Corpus
-    mu: Float64  # (n,)
+    mu: Float64  # (n,), inside the target's range
     sigma: Float64  # (n,)
     methods: Mapping[str, Calibration]
 
     @property
     def stored(self) -> Calibration:
         return next(iter(self.methods.values()))
-
-    @property
-    def clipped(self) -> Float64:
-        """mu as bounds are: inside the target's range."""
-        return np.clip(self.mu, *self.corpus.spec.bounds)
 
     def inside(self, calibration: Calibration, level: float) -> Float64:
         """Share of each source's rows inside their interval, (K,)."""
@@ -67,7 +62,7 @@ def _reliability(predicted: Predicted) -> Figure:
 
 def _ladder(predicted: Predicted, levels: Sequence[float]) -> Figure:
     """A source a rung, the worst covered on top: its mean interval at each level, and where its errors really are."""
-    corpus, middle = predicted.corpus, predicted.clipped
+    corpus, middle = predicted.corpus, predicted.mu
     k, residual = len(corpus.sources), corpus.target - middle
     inside = {level: predicted.inside(predicted.stored, level) for level in levels}
     order = np.argsort(inside[levels[-1]] + 1e-6 * inside[levels[0]], kind="stable")[:LADDER_SOURCES]
@@ -107,8 +102,8 @@ def _errors(predicted: Predicted, levels: Sequence[float]) -> Figure:
     """Each row's error against what its interval allows on that side, at the middle level: above the line it misses."""
     corpus, level = predicted.corpus, levels[len(levels) // 2]
     lower, upper = predicted.stored.interval(predicted.mu, predicted.sigma, level)
-    error, over = np.abs(corpus.target - predicted.clipped), corpus.target > predicted.clipped
-    reach = np.where(over, upper - predicted.clipped, predicted.clipped - lower)
+    error, over = np.abs(corpus.target - predicted.mu), corpus.target > predicted.mu
+    reach = np.where(over, upper - predicted.mu, predicted.mu - lower)
     missed = (corpus.target < lower) | (corpus.target > upper)
     rows = drawn_rows(corpus.n_rows)
     dots = [

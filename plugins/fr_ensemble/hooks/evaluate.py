@@ -16,7 +16,7 @@ from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corp
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
-from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.evidence.oof import cut, read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.loaded import intervals_of, load_ensemble
@@ -166,7 +166,7 @@ def _clips(
     scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
     means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
     y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
-    return {"n_clips": n, **_measured(y, mu, sigma, stored.calibration("clip"), levels)}
+    return {"n_clips": n, **_measured(y, cut(mu, corpus.spec.bounds), sigma, stored.calibration("clip"), levels)}
 
 
 def _finite(value: float) -> float | None:

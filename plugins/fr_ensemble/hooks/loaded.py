@@ -20,9 +20,15 @@ def load_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
     if manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: its manifest has no fused graph, expected schema_version 2: train it again")
     try:
-        return manifest, Ensemble(view.read(manifest["fused"]["onnx"]))
+        return manifest, ensemble_of(manifest, view.read(manifest["fused"]["onnx"]))
     except ValueError as error:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+
+
+def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
+    """A fused graph whose mu is inside the target's range, whatever its version. Raises what Ensemble raises."""
+    low, high = manifest["target"]["range"]
+    return Ensemble(model, mu_range=(low, high))
 
 
 def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, spec_of
+from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, graph_version_of, spec_of
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
@@ -21,7 +21,7 @@ from fr_ensemble.evidence.archive import EvidenceProblem, same_content
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
-from fr_ensemble.hooks.loaded import load_ensemble
+from fr_ensemble.hooks.loaded import ensemble_of, load_ensemble
 from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
@@ -116,8 +116,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
     spec = replace(spec_of(manifest, target=True), **{name: manifest["corpus"].get(name, "") for name in COLUMN_NAMES})
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
-    contents = EvidenceContents.of(manifest)
-    return Job(entry_id, path, spec, recipe, False, method, execution, corpus_name=name, contents=contents)
+    contents, version = EvidenceContents.of(manifest), graph_version_of(manifest)
+    return Job(entry_id, path, spec, recipe, False, method, execution, name, contents, version)
 
 
 def trainer_of(manifest: Mapping[str, Any], device: str) -> str:
@@ -142,7 +142,7 @@ def _agreements(
 
     The scale is the new model's sigma, which no one could have written larger.
     """
-    new = Ensemble(trained.files[trained.manifest["fused"]["onnx"]])
+    new = ensemble_of(trained.manifest, trained.files[trained.manifest["fused"]["onnx"]])
     unit = manifest["target"]["name"]
     block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
     (mu, sigma), (old_mu, old_sigma) = new.predict(corpus.features, block), old.predict(corpus.features, block)

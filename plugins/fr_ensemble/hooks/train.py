@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, TrainedModels
-from fr_ensemble.artifacts.graphs import fused_model, member_model
-from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block
+from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_model
+from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.vocabulary import stand_in
@@ -21,7 +21,7 @@ from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
-from fr_ensemble.evidence.oof import Oof, check_size, deviation_of, mean_of
+from fr_ensemble.evidence.oof import Oof, check_size, cut, deviation_of, mean_of
 from fr_ensemble.evidence.problems import target_problems
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, record
 from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
@@ -35,6 +35,7 @@ SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
 SMOKE_SEED = 0
 PROBE_ROWS = 4
+Range = tuple[float, float] | None  # of mu
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,17 @@ class Job:
     execution: Execution = DEFAULT_EXECUTION
     corpus_name: str | None = None  # in the documents; None is the file's own
     contents: EvidenceContents = ALL_EVIDENCE
+    graph_version: int = GRAPH_VERSION
 
     @property
     def name(self) -> str:
         own = "random rows" if self.random else SHIPPED_NAME if self.corpus is None else self.corpus.name
         return self.corpus_name or own
+
+    @property
+    def mu_range(self) -> tuple[float, float] | None:
+        """What mu is cut to, in the fused graph and in evidence."""
+        return self.spec.bounds if self.graph_version > 1 else None
 
 
 def run(job: Job, progress: Progress) -> Trained:
@@ -75,7 +82,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
         recorded = record(corpus, path, job.recipe, job.contents, progress)
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)
-        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf)
+        oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf, job.mu_range)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
@@ -91,13 +98,15 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         job.name,
         job.recipe,
         trained.scaler,
-        probe=_probe(corpus, trained),
+        probe=_probe(corpus, trained, job.mu_range),
         intervals=calibrate_all(oof, corpus, job.interval).to_dict(),
         conformal_q_residual=residual_quantile(oof, 0.95),
-        eval=_in_sample(corpus, trained) | {f"{STORED_PREFIX}{key}": metrics[key] for key in sorted(metrics)},
+        eval=_in_sample(corpus, trained, job.mu_range)
+        | {f"{STORED_PREFIX}{key}": metrics[key] for key in sorted(metrics)},
         metrics_version=METRICS_VERSION,
         arithmetic=arithmetic(job.execution),
         random_rows=job.random,
+        graph_version=job.graph_version,
     ).to_dict()
     document |= recorded.fields
     document["evidence"] += [{"path": path} for path in recorded.files]
@@ -105,10 +114,10 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     summary = _summary(corpus, job.name, metrics)
     warnings = [*_warnings(corpus), *no_vmaf, *odd, *_of_method(job.interval)]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
-    fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots)
+    fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots, fused_format_of(document))
     sample = ParitySample.of(corpus, trained)
     del corpus, oof, trained, vmaf
-    summary.append(("export", check_export(sample, members, fused)))
+    summary.append(("export", check_export(sample, members, fused, job.mu_range)))
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     return Trained(
         {**files, document["fused"]["onnx"]: fused, **evidence, **recorded.files},
@@ -118,7 +127,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     )
 
 
-def _probe(corpus: Corpus, trained: TrainedModels) -> dict[str, Any]:
+def _probe(corpus: Corpus, trained: TrainedModels, mu_range: Range) -> dict[str, Any]:
     """Some rows and what the trainer gives for them: not onnxruntime, whose last bits follow the processor."""
     rows = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)
@@ -131,11 +140,12 @@ def _probe(corpus: Corpus, trained: TrainedModels) -> dict[str, Any]:
         "codec_block": block.tolist(),
     }
     stages = {name: PROBE_STAGES[name] for name in inputs}
-    return {**inputs, "stages": stages, "mu": mean_of(fitted).tolist(), "sigma": deviation_of(fitted).tolist()}
+    mu, sigma = cut(mean_of(fitted), mu_range), deviation_of(fitted)
+    return {**inputs, "stages": stages, "mu": mu.tolist(), "sigma": sigma.tolist()}
 
 
-def _in_sample(corpus: Corpus, trained: TrainedModels) -> dict[str, float | None]:
-    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
+def _in_sample(corpus: Corpus, trained: TrainedModels, mu_range: Range) -> dict[str, float | None]:
+    mu, sigma = cut(mean_of(trained.fitted), mu_range), deviation_of(trained.fitted)
     plcc = statistics.plcc(mu, corpus.target)
     return {
         "in_sample_plcc": plcc if math.isfinite(plcc) else None,
@@ -146,7 +156,7 @@ def _in_sample(corpus: Corpus, trained: TrainedModels) -> dict[str, float | None
 
 def _worse_on_seen_rows(corpus: Corpus, trained: TrainedModels, oof: Oof) -> list[str]:
     """What the gate will hold the entry for, said when it is trained."""
-    mu, sigma = mean_of(trained.fitted), deviation_of(trained.fitted)
+    mu, sigma = cut(mean_of(trained.fitted), oof.mu_range), deviation_of(trained.fitted)
     return ratio_problems(ShippedScores(np.arange(corpus.n_rows), mu, sigma, True), oof)
 
 

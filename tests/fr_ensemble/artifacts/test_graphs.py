@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
-from fr_ensemble.artifacts.graphs import LAYERS, fused_model, member_model, read_weights, same_units
+from fr_ensemble.artifacts.graphs import LAYERS, FusedFormat, fused_model, member_model, read_weights, same_units
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,15 +57,18 @@ def rows_of(n: int, n_conditioning: int = 0) -> tuple[Float64, Float32]:
     return MEAN + STD * random.normal(size=(n, N_FEATURES)), np.hstack([slots, conditioning]).astype(np.float32)
 
 
-# sha256 of the member and of the fused graph that one test below writes
+# sha256 of the member and of the fused graphs, by version, that one test below writes
 GOLDEN = [
     "4a31ea983813723764c7472df91eff3b5d788e11bae6273c794aa37e78f11d8d",
     "f5a04b2629eeef5cfaf5014dce0404b0b4b936d02bf9899d919d6f1a7693ba66",
+    "e1748e050164b5ad3580d3bb9f57270815021c671f70ae5aeff39f84a26ddd92",
 ]
 
 MEMBERS, SCALER = members_of(), scaler_of()
 MEMBER, FUSED = member_model(MEMBERS[0], N_FEATURES), fused_model(MEMBERS, SCALER, N_FEATURES, N_SLOTS)
 CONDITIONED = fused_model(members_of(3, 2), scaler_of(2), N_FEATURES, N_SLOTS)
+SECOND = FusedFormat(2, (60.0, 85.3), {"target": "vmaf", "kind": "fr_ensemble"})
+CUT = fused_model(MEMBERS, SCALER, N_FEATURES, N_SLOTS, SECOND)
 
 
 def same_weights(one: Weights, other: Weights) -> bool:
@@ -134,7 +137,29 @@ def test_members_that_agree_have_no_deviation() -> None:
     assert np.abs(mu - scores).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("model", [MEMBER, FUSED, CONDITIONED], ids=["member", "fused", "conditioned"])
+@pytest.mark.parametrize("n", [1, 2, 7, 32, 513])
+def test_mu_is_cut_and_sigma_is_not(n: int) -> None:
+    """Version 2 gives the mean of version 1 inside the range, the same sigma, and NaN where that is NaN."""
+    features, codec = rows_of(n)
+    features[-1, 0] = np.nan if n > 1 else features[-1, 0]
+    (mean, sigma), (mu, same) = Ensemble(FUSED).predict(features, codec), Ensemble(CUT).predict(features, codec)
+    assert np.array_equal(mu, np.clip(mean, 60.0, np.nextafter(np.float32(85.3), np.float32(0))), equal_nan=True)
+    assert np.nanmax(mu) <= 85.3
+    assert np.array_equal(sigma, same, equal_nan=True)
+    assert np.isnan(mu[-1]) == (n > 1)
+    if n > 7:
+        assert np.nanmin(mean) < 60.0 < 85.3 < np.nanmax(mean)
+
+
+def test_an_ensemble_cuts_what_its_graph_does_not() -> None:
+    """The range of a version-1 entry is applied after the graph, to the same numbers."""
+    features, codec = rows_of(700)
+    after = Ensemble(FUSED, mu_range=(60.0, 85.3)).predict(features, codec)
+    assert np.abs(after[0] - Ensemble(CUT).predict(features, codec)[0]).max() <= 2 * HALF_STEP
+    assert (after[0].min(), after[0].max()) == (60.0, 85.3)
+
+
+@pytest.mark.parametrize("model", [MEMBER, FUSED, CONDITIONED, CUT], ids=["member", "fused", "conditioned", "cut"])
 def test_the_contract_holds(model: bytes) -> None:
     """onnx's checker and strict shape inference pass; names, types, dynamic batch, opset 17, weights inline."""
     proto = onnx.load_model_from_string(model)
@@ -150,7 +175,8 @@ def test_the_contract_holds(model: bytes) -> None:
         assert kind.elem_type == onnx.TensorProto.FLOAT
         assert kind.shape.dim[0].dim_param == "N"
     assert all(t.data_location == onnx.TensorProto.DEFAULT and t.raw_data for t in proto.graph.initializer)
-    assert not proto.metadata_props
+    said = [(prop.key, prop.value) for prop in proto.metadata_props]
+    assert said == ([("kind", "fr_ensemble"), ("target", "vmaf")] if model == CUT else [])
     assert not proto.doc_string + proto.graph.doc_string + "".join(node.doc_string for node in proto.graph.node)
 
 
@@ -160,9 +186,11 @@ def test_only_plain_operators_are_used() -> None:
     allowed |= {"Reshape", "Transpose"}
     for model in (MEMBER, FUSED, CONDITIONED):
         assert {node.op_type for node in onnx.load_model_from_string(model).graph.node} <= allowed
+    plain, cut = ([node.op_type for node in onnx.load_model_from_string(model).graph.node] for model in (FUSED, CUT))
+    assert sorted(cut) == sorted([*plain, "Clip"])
 
 
-@pytest.mark.parametrize("model", [MEMBER, FUSED], ids=["member", "fused"])
+@pytest.mark.parametrize("model", [MEMBER, FUSED, CUT], ids=["member", "fused", "cut"])
 def test_onnxruntime_fuses_both_gelus(model: bytes, tmp_path: Path) -> None:
     """The Div-Erf-Add-Mul-Mul chains become Gelu nodes, and no Erf is left."""
     options = onnxruntime.SessionOptions()
@@ -184,7 +212,9 @@ def test_the_same_units_give_the_same_bytes_in_every_process() -> None:
         "def member(m): return Weights(**{k: (np.arange(np.prod(s)).reshape(s) % (97 + m) / 97 - 0.5)"
         ".astype(np.float32) for k, s in shapes.items()})\n"
         "scaler = Scaler(np.arange(6) / 7, 1 + np.arange(6) / 7)\n"
-        "files = member_model(member(0), 6), fused_model([member(m) for m in range(5)], scaler, 6, 12)\n"
+        "members, second = [member(m) for m in range(5)], FusedFormat(2, (0, 100), {'b': '2', 'a': '1'})\n"
+        "files = [member_model(members[0], 6), fused_model(members, scaler, 6, 12)]\n"
+        "files += [fused_model(members, scaler, 6, 12, second)]\n"
         "print(*(hashlib.sha256(f).hexdigest() for f in files), 'torch' in sys.modules, 'onnxruntime' in sys.modules)"
     )
     paths = os.pathsep.join(p for p in sys.path if p)

@@ -15,7 +15,7 @@ import pytest
 from command_line import Program
 from fr_ensemble.arrays import Weights
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
-from fr_ensemble.artifacts.manifest import scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.fingerprints import read_fingerprints, write_fingerprints
@@ -47,7 +47,7 @@ def with_weights(box: Sandbox, change: Callable[[np.ndarray], np.ndarray]) -> tu
     layers = ("w1", "b1", "w2", "b2", "w3", "b3")
     members = [Weights(**{name: change(getattr(one, name)).astype(np.float32) for name in layers}) for one in members]
     n_features, n_slots = len(manifest["feature_order"]), len(manifest["codec_vocab"])
-    fused = fused_model(members, scaler_of(manifest), n_features, n_slots)
+    fused = fused_model(members, scaler_of(manifest), n_features, n_slots, fused_format_of(manifest))
     files = {pin["onnx"]: member_model(one, n_features) for pin, one in zip(manifest["members"], members, strict=True)}
     files[manifest["fused"]["onnx"]] = fused
     oof, spec = read_oof((folder / OOF_PATH).read_bytes()), spec_of(manifest, target=True)
@@ -259,7 +259,12 @@ def test_the_probes_tolerance_is_not_the_manifests_own(smoke: Sandbox) -> None:
             calibration["range"] = [-5e5, 5e5]
         document["probe"]["mu"] = [value + 1.0 for value in document["probe"]["mu"]]
 
-    smoke.forge(forge)
+    manifest = smoke.manifest
+    forge(manifest)
+    members = [read_weights((smoke.artifacts / member["onnx"]).read_bytes()) for member in manifest["members"]]
+    n_features, n_slots = len(manifest["feature_order"]), len(manifest["codec_vocab"])
+    fused = fused_model(members, scaler_of(manifest), n_features, n_slots, fused_format_of(manifest))
+    smoke.forge(forge, {manifest["fused"]["onnx"]: fused})
     assert "ensemble-probe" in smoke.codes()
 
 

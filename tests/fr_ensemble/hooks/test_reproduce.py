@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, program
+from fr_ensemble.artifacts.graphs import fused_model, read_weights
+from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence import loso
 from fr_ensemble.evidence.oof import read_oof
@@ -137,7 +139,12 @@ def test_a_manifest_that_tells_another_training_is_refused(smoke: Sandbox, made:
     recipe = Recipe.from_dict(smoke.manifest["recipe"] | {"epochs": 1})
     oof = read_oof((smoke.artifacts / "evidence/oof.npz").read_bytes())
     object.__setattr__(oof, "recipe_sha256", recipe.sha256)
-    assert smoke.forged(forge, loso.to_files(oof, smoke.manifest["corpus"]["name"])) == []
+    forge(manifest := smoke.manifest)
+    members = [read_weights((smoke.artifacts / member["onnx"]).read_bytes()) for member in manifest["members"]]
+    widths = (len(manifest["feature_order"]), len(manifest["codec_vocab"]))
+    fused = fused_model(members, scaler_of(manifest), *widths, fused_format_of(manifest))
+    files = {manifest["fused"]["onnx"]: fused, **loso.to_files(oof, manifest["corpus"]["name"])}
+    assert smoke.forged(forge, files) == []
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
     assert (ran.code, "NOT reproduced: predictions differ beyond tolerance" in ran.out) == (1, True)
     assert "numba: then 0.1, now " in ran.out

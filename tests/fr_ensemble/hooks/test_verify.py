@@ -181,6 +181,8 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
     ("another deviation", put("feature_std", 5, value=lambda x: x * 1.001), "ensemble-fused", "/fused/onnx"),
     ("an infinitesimal deviation", put("feature_std", 0, value=1e-300), "ensemble-scale", "/feature_std"),
     ("6 slots and 6 columns", six_columns, "ensemble-width", "/members/0/onnx"),
+    ("another definition", put("target", "definition", value="vmaf_b"), "ensemble-fused", "/fused/onnx"),
+    ("another target", put("target", "name", value="mos"), "ensemble-fused", "/fused/onnx"),
     ("probe's mu", put("probe", "mu", 0, value=lambda x: x + 0.1), "ensemble-probe", "/probe/mu"),
     ("probe's sigma", put("probe", "sigma", 0, value=lambda x: x + 0.1), "ensemble-probe", "/probe/sigma"),
     ("probe's rows", put("probe", "features", 0, 0, value=lambda x: x + 1), "ensemble-probe", "/probe/mu"),
@@ -203,6 +205,9 @@ COMPUTED: list[tuple[str, Change, str, str]] = [  # found where graphs run and f
 CLAIMS: list[tuple[str, Change]] = [  # claims that pinned bytes can bear out or not
     ("public q", put("confidence", "conformal_q_residual", value=lambda q: q / 2)),
     ("public q of null", put("confidence", "conformal_q_residual", value=None)),
+    ("a graph of version 1", drop("fused", "graph_version")),
+    ("public method", put("confidence", "method", value="ensemble")),
+    ("a graph of a version to come", put("fused", "graph_version", value=3)),
     ("z", put("confidence", "gaussian_z", value=1.0)),
     ("nominal coverage", put("confidence", "nominal_coverage", value=0.99)),
     ("input renamed", put("inputs", 0, value="rows")),
@@ -250,6 +255,14 @@ def test_what_does_not_compute_is_found(smoke: Sandbox, what: str, change: Chang
 def test_a_claim_that_can_be_checked_is_checked(smoke: Sandbox, what: str, change: Change) -> None:
     """Names of inputs, ranges, public quantiles: an error where the pinned bytes say otherwise."""
     assert smoke.forged(change) != []
+
+
+def test_a_public_reader_is_told_how_to_read_sigma(smoke: Sandbox) -> None:
+    """By mu -+ q sigma where q is known, else by mu -+ z sigma."""
+    confidence = smoke.manifest["confidence"]
+    assert (confidence["method"], confidence["conformal_q_residual"] > 0) == ("ensemble+conformal", True)
+    found = smoke.forged(lambda manifest: manifest["confidence"].update(method="ensemble"))
+    assert found == [("ensemble-constant", "/confidence/method")]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_models
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
-from fr_ensemble.artifacts.manifest import scaler_of
+from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
 from fr_ensemble.evidence import loso
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from registries import FEATURES, Made
@@ -29,7 +29,8 @@ def member(box: Sandbox, seed: int) -> bytes:
 def fused_of(box: Sandbox, members: list[bytes]) -> bytes:
     weights = [read_weights(data) for data in members]
     manifest = box.manifest
-    return bytes(fused_model(weights, scaler_of(manifest), len(FEATURES), len(manifest["codec_vocab"])))
+    n_slots, fused_format = len(manifest["codec_vocab"]), fused_format_of(manifest)
+    return bytes(fused_model(weights, scaler_of(manifest), len(FEATURES), n_slots, fused_format))
 
 
 def nudged(data: bytes, change: Callable[[Any], Any]) -> bytes:

@@ -67,11 +67,17 @@ class ReadOnlyList(list[Any]):
         return deepcopy(list(self), memo)
 
 
+SCALARS = frozenset((str, int, float, bool, type(None)))  # of JSON: most values, and nothing in them changes
+
+
 def read_only(value: Json) -> Json:
     """A JSON value in which nothing can be changed, at any depth."""
     if isinstance(value, dict):
-        return ReadOnlyDict((name, item if type(item) is str else read_only(item)) for name, item in value.items())
-    return ReadOnlyList(map(read_only, value)) if isinstance(value, list) else value
+        items = value.items()
+        return ReadOnlyDict([(name, item if type(item) in SCALARS else read_only(item)) for name, item in items])
+    if isinstance(value, list):
+        return ReadOnlyList([item if type(item) in SCALARS else read_only(item) for item in value])
+    return value
 
 
 def checked_text(name: str, text: str, max_characters: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,17 +77,24 @@ PLUGIN_FAILED = FindingRule(
 )
 
 
-def pins_of(manifest: Json, base: str = "") -> Iterator[tuple[str, Mapping[str, Json], str]]:
+def pins_of(manifest: Json) -> Iterator[tuple[str, Mapping[str, Json], str]]:
     """Every pin of a manifest: (key that names the file, the pinning object, its pointer), in document order."""
-    if isinstance(manifest, Mapping):
-        for key in PIN_KEYS:
-            if isinstance(manifest.get(key), str):
-                yield key, manifest, base
-        for name, value in manifest.items():
-            yield from pins_of(value, base + pointer(name))
-    elif isinstance(manifest, list | tuple):
-        for index, value in enumerate(manifest):
-            yield from pins_of(value, base + pointer(index))
+    found: list[tuple[str, Mapping[str, Json], str]] = []
+    _add_pins(manifest, (), found)
+    return iter(found)
+
+
+def _add_pins(value: Json, path: tuple[str | int, ...], found: list[tuple[str, Mapping[str, Json], str]]) -> None:
+    if isinstance(value, Mapping):
+        found += [(key, value, pointer(*path)) for key in PIN_KEYS if isinstance(value.get(key), str)]
+        items: Iterable[tuple[str | int, Json]] = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return
+    for key, item in items:
+        if not isinstance(item, str | float | int):  # most are, and pin nothing
+            _add_pins(item, (*path, key), found)
 
 
 def stem(onnx: str) -> str:

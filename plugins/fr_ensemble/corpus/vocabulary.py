@@ -107,9 +107,10 @@ def is_libvmaf_feature(column: str) -> bool:
 
 def spellings(version: int) -> dict[str, list[str]]:
     """Each slot of a version, in column order -> the spellings that it takes, in the form of `normal`."""
+    names = {slot: SPELLINGS[normal(slot)] for slot in vocabulary(version)}
     return {
-        slot: sorted(spelling for spelling, name in SPELLINGS.items() if name == SPELLINGS[normal(slot)])
-        for slot in vocabulary(version)
+        slot: sorted(spelling for spelling, encoder in SPELLINGS.items() if encoder == name)
+        for slot, name in names.items()
     }
 
 

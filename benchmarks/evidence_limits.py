@@ -17,54 +17,75 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from fr_ensemble.artifacts.paths import OOF_PATH
+from fr_ensemble.evidence.comparisons import MAX_COMPARED
 from fr_ensemble.evidence.loso import to_files
-from fr_ensemble.evidence.oof import MAX_FOLDS, MAX_PREDICTIONS, MAX_ROWS_TIMES_SOURCES, Oof
+from fr_ensemble.evidence.oof import MAX_FOLDS, MAX_PREDICTIONS, MAX_ROWS_TIMES_SOURCES, MAX_SEEDS, MAX_SOURCES, Oof
 
 from registry_tool.plugins.manager import load
 from registry_tool.testing.bench import Bench
 
-SEEDS, PERIOD = 5, 1021
+PERIOD = 1021
 CHILD = """
 import resource, subprocess, sys
 ran = subprocess.run(sys.argv[1:], capture_output=True, text=True)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime, ran.returncode, (ran.stdout + ran.stderr)[:160], sep="\\n")
 """
-SIZES = {  # rows, sources
-    "folds and rows times sources": (MAX_ROWS_TIMES_SOURCES // (MAX_FOLDS // SEEDS), MAX_FOLDS // SEEDS),
-    "predictions": (MAX_PREDICTIONS // SEEDS, 2),
-    "predictions and rows times sources": (
-        MAX_PREDICTIONS // SEEDS,
-        MAX_ROWS_TIMES_SOURCES // (MAX_PREDICTIONS // SEEDS),
-    ),
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much there is of what evidence holds. vmaf: whether it has a column of plain VMAF to be compared with."""
+
+    rows: int
+    sources: int
+    seeds: int = 5
+    clips: int = 0  # four of each source where 0
+    vmaf: bool = False
+
+
+MOST_ROWS = MAX_PREDICTIONS // 5
+BOTH = Size(MOST_ROWS, MAX_ROWS_TIMES_SOURCES // MOST_ROWS)
+SIZES = {
+    "folds and sources": Size(MAX_ROWS_TIMES_SOURCES // MAX_SOURCES, MAX_SOURCES),
+    "rows": Size(MOST_ROWS, 2),
+    "predictions and rows times sources": BOTH,
+    "two seeds": Size(MAX_PREDICTIONS // 2, MAX_ROWS_TIMES_SOURCES // (MAX_PREDICTIONS // 2), 2),
+    "many seeds": Size(MAX_PREDICTIONS // MAX_SEEDS, MAX_FOLDS // MAX_SEEDS, MAX_SEEDS),
+    "a clip a row": replace(BOTH, clips=MOST_ROWS),
+    "plain VMAF": Size(MOST_ROWS, MAX_COMPARED // MOST_ROWS, vmaf=True),
 }
 
 
-def invented(rows: int, sources: int) -> Oof:
+def invented(size: Size) -> Oof:
     """Predictions that repeat, so that they pack into a file within the limit of a file."""
-    rng = np.random.default_rng(0)
+    rng, rows, sources = np.random.default_rng(0), size.rows, size.sources
     source = np.arange(rows) * sources // rows
     target = np.resize(rng.uniform(0, 100, PERIOD), rows)
-    predictions = np.stack([np.clip(target + np.resize(rng.normal(0, 2, PERIOD), rows), 0, 100) for _ in range(SEEDS)])
-    clip = np.arange(rows) * (sources * 4) // rows
+    errors = (np.resize(rng.normal(0, 2, PERIOD), rows) for _ in range(size.seeds))
+    predictions = np.stack([np.clip(target + error, 0, 100) for error in errors])
+    n_clips = size.clips or sources * 4
+    clip = np.arange(rows) * n_clips // rows
+    vmaf = np.clip(target + np.resize(rng.normal(0, 5, PERIOD), rows), 0, 100) if size.vmaf else None
     names = tuple(f"source{k:05d}" for k in range(sources))
-    clips = tuple(f"clip{k:05d}" for k in range(sources * 4))
+    clips = tuple(f"clip{k:05d}" for k in range(n_clips))
     digests = ("0" * 64, "0" * 64, None)
-    return Oof(tuple(range(SEEDS)), names, source, clips, clip, target, predictions, *digests)
+    return Oof(tuple(range(size.seeds)), names, source, clips, clip, target, predictions, *digests, vmaf)
 
 
-def forged(folder: Path, rows: int, sources: int) -> Path:
+def forged(folder: Path, size: Size) -> Path:
     """The shipped registry with such evidence in the place of its first entry's."""
     shutil.copytree(Path(__file__).parents[1] / "model", folder)
     bench = Bench(folder / "registry.json", load(), "fr_ensemble")
     bench.edit_entry(smoke=True, promotion=None)
-    files = to_files(invented(rows, sources), "corpus.parquet")
+    files = to_files(invented(size), "corpus.parquet")
     bench.forge(lambda manifest: None, files)
-    print(f"  {rows} rows, {sources} sources: oof.npz of {len(files[OOF_PATH]) / 2**20:.1f} MiB", flush=True)
+    print(f"  {size}: oof.npz of {len(files[OOF_PATH]) / 2**20:.1f} MiB", flush=True)
     return bench.path
 
 
@@ -84,7 +105,7 @@ def main() -> None:
     for name in options.only:
         print(f"{name}:", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
-            path = forged(Path(scratch) / "model", *SIZES[name])
+            path = forged(Path(scratch) / "model", SIZES[name])
             entry = next(row["id"] for row in json.loads(path.read_bytes())["models"])
             print("  gate    ", measured("gate", entry, "--registry", path), flush=True)
             print("  validate", measured("validate", path), flush=True)

@@ -1,6 +1,6 @@
 """gate_power.py: whether what the gate says that its rules can see is so, by simulation.
 
-    python benchmarks/gate_power.py [--bodies N] [--rulings N]
+    python benchmarks/gate_power.py [--bodies N] [--rulings N] [--sources K ...] [--errors E ...]
 
 A world is a model and as many sources as one asks for: each source has a difficulty of its own, log-normal over
 sources, so that its correlation and error differ. Evidence of K sources from it is judged by the default policy. The
@@ -77,11 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bodies", type=int, default=120, help="of evidence, of each world")
     parser.add_argument("--rulings", type=int, default=300, help="from which the truth is counted")
+    parser.add_argument("--sources", type=int, nargs="+", default=[9, 20])
+    parser.add_argument("--errors", type=float, nargs="+", default=[0.2, 0.23, 0.26], help="median error of a world")
     options = parser.parse_args()
     print("| sources | median error | held, truth | gate, exactly as good | gate, all | caught at the rise it names |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    for k in (9, 20):
-        for error in (0.2, 0.23, 0.26):
+    for k in options.sources:
+        for error in options.errors:
             world = World(error)
             truth = held(world, k, options.rulings, 0)
             said, near = estimates(world, k, options.bodies, 1)

@@ -34,6 +34,7 @@ from registry_tool.tables import Text as Text
 from registry_tool.tables import bad_cell as bad_cell
 from registry_tool.tables import missing_column as missing_column
 from registry_tool.values import Json
+from registry_tool.values import first_names as first_names
 from registry_tool.values import one_line as one_line
 from registry_tool.values import visible as visible
 

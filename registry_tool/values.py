@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -36,6 +37,12 @@ def one_line(text: str, max_characters: int = 300) -> str:
 def percent(level: float) -> str:
     """A level as people and columns name it: 95 or 99.9; levels that differ by 1e-10 or more differ here."""
     return f"{level * 100:.10g}"
+
+
+def first_names(names: Collection[str], shown: int = MAX_NAMES_SHOWN) -> str:
+    """`a, b, c and 197 more`: names in a message, of which there may be many."""
+    text = ", ".join(islice(names, shown))
+    return f"{text} and {len(names) - shown} more" if len(names) > shown else text
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

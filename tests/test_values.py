@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_tool.findings import Finding, Severity
-from registry_tool.values import Entry, Evidence, Policy, Registry, Rule, Verdict
+from registry_tool.values import Entry, Evidence, Policy, Registry, Rule, Verdict, first_names
 
 SHA = "0" * 64
 BOUNDS = st.floats(min_value=-2, max_value=2, allow_nan=False).map(lambda value: round(value, 1))
@@ -227,6 +227,15 @@ def test_what_passes_a_policy_that_is_not_looser_passes_the_other(
 
     if not Policy(tuple(mine)).is_looser_than(Policy(tuple(other))) and passes(mine):
         assert passes(other)
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, ""), (1, "a"), (3, "a, b, c"), (4, "a, b, c and 1 more"), (200, "a, b, c and 197 more")]
+)
+def test_many_names_are_shortened(n: int, text: str) -> None:
+    """A line of a message holds three names and how many more there are."""
+    names = [*"abc", *map(str, range(200))][:n]
+    assert first_names(names) == first_names(dict.fromkeys(names)) == text
 
 
 def test_evidence_needs_nothing_but_metrics() -> None:

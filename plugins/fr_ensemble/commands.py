@@ -15,7 +15,7 @@ import click
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
-from registry_tool.toolkit import plot_option, progress_bar, visible
+from registry_tool.toolkit import first_names, plot_option, progress_bar, visible
 
 if TYPE_CHECKING:
     from fr_ensemble.corpus.imports.logs import Imported
@@ -168,8 +168,7 @@ def _tell_import(done: Imported, output: Path) -> None:
     click.echo(f"target: vmaf by {done.definition or 'a model that is not named'}")
     for name, counts in (("sources", done.sources), ("encoders", done.encoders)):
         listed = [f"{label} ({count} log{'s' * (count != 1)})" for label, count in sorted(counts.items())]
-        more = f", and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-        click.echo(f"{name}: {visible(', '.join(listed[:MAX_LISTED]))}{more}")
+        click.echo(f"{name}: {visible(first_names(listed, MAX_LISTED))}")
     if done.failed:
         logs = done.logs + len(done.failed)
         raise RejectedError(f"{len(done.failed)} of {logs} logs could not be used; {output} has the others")
@@ -365,14 +364,15 @@ def split_(
     if sources is not None:
         chosen = frozenset(name.strip() for name in sources.split(","))
         if unknown := sorted(chosen - {*found}):
-            raise InputError(f"--sources: found {unknown[0]!r}, expected some of {', '.join(found)}")
+            raise InputError(f"--sources: found {unknown[0]!r}, expected some of {first_names(found, MAX_LISTED)}")
         if chosen == {*found}:
             raise InputError("--sources: found every source, expected some: nothing would be left to train on")
     if train.resolve() == aside.resolve() or file.resolve() in (train.resolve(), aside.resolve()):
         raise InputError("--train and --aside: found one file twice, expected two, and neither of them the corpus")
     counts = split(file, source_column, chosen, {False: train, True: aside})
     click.echo(f"{train}: {counts[False]} rows of {len(found) - len(chosen)} sources")
-    click.echo(f"{aside}: {counts[True]} rows of {len(chosen)} sources: {visible(', '.join(sorted(chosen)))}")
+    listed = visible(first_names(sorted(chosen), MAX_LISTED))
+    click.echo(f"{aside}: {counts[True]} rows of {len(chosen)} sources: {listed}")
 
 
 @corpus.command("info")

@@ -14,7 +14,7 @@ from registry_tool.legacy.manifests import MIGRATE_HINT
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
 from registry_tool.sandbox.probed import EXPORT_AGAIN_HINT
 from registry_tool.storage.files import FileProblem, check_path
-from registry_tool.values import MAX_NAMES_SHOWN, Artifact, one_line
+from registry_tool.values import Artifact, first_names, one_line
 
 EXTERNAL_ESCAPES = FindingRule(
     "onnx-external-escapes",
@@ -138,5 +138,4 @@ def _read_weakly_pinned(
 
 def name_list(names: Collection[str]) -> str:
     """The first names, quoted, and how many more there are."""
-    text = ", ".join(show(name) for name in list(names)[:MAX_NAMES_SHOWN])
-    return text if len(names) <= MAX_NAMES_SHOWN else f"{text} and {len(names) - MAX_NAMES_SHOWN} more"
+    return first_names([show(name) for name in names])

@@ -53,7 +53,7 @@ def named_files(view: VerifiedEntry) -> Iterator[NamedFile]:
         (InFile(view.document_file, view.entry.id), manifest, dirname(view.document_file)),
     ):
         for at, text in _texts(value, ""):
-            if at != SCHEMA and FILE_NAME.match(text) and len(found) < MAX_NAMED_FILES:
+            if at != SCHEMA and text not in view.artifacts and FILE_NAME.match(text) and len(found) < MAX_NAMED_FILES:
                 paths = dict.fromkeys(normpath(path) for path in (join(folder, text), text))
                 found.append(NamedFile(place, at, text, tuple(paths)))
     yield from found

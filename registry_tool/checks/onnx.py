@@ -22,7 +22,7 @@ from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, Onnx
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
 from registry_tool.sandbox.probed import ALLOCATION, EXPORT_AGAIN_HINT, LOOP, NEWER, PROBED_RULES
 from registry_tool.sandbox.prober import Found, Prober
-from registry_tool.values import MAX_NAMES_SHOWN, Policy, Registry, one_line
+from registry_tool.values import MAX_NAMES_SHOWN, Policy, Registry, first_names, one_line
 
 OLDEST_OPSET = 7
 OLDEST_IR_OF_DEFAULTS = 4  # before it, an input with an initializer is a constant
@@ -283,10 +283,7 @@ def _check_summary(
 
 
 def _not_finite(values: Sequence[NonFinite], place: InFile) -> Finding:
-    seen = ", ".join(f"{show(one.name)} ({_kind_of(one)})" for one in values[:MAX_NAMES_SHOWN])
-    return NON_FINITE_WEIGHTS.at(
-        place, found=seen + (f" and {len(values) - MAX_NAMES_SHOWN} more" if len(values) > MAX_NAMES_SHOWN else "")
-    )
+    return NON_FINITE_WEIGHTS.at(place, found=first_names([f"{show(one.name)} ({_kind_of(one)})" for one in values]))
 
 
 def _kind_of(value: NonFinite) -> str:

@@ -119,9 +119,10 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
             if progress:
                 progress("entries", numbers.stop, count)
     if registry.schema_version < 2 and not loaded.findings:
-        unpinned, paths = check_unpinned_manifests(inspection)
+        unpinned, paths, manifests = check_unpinned_manifests(inspection)
         findings += unpinned
         seen.paths |= paths
+        seen.named += [named for manifest in manifests for named in named_files(manifest)]
     findings += declared
     if isinstance(items, Finding):
         findings.append(items)

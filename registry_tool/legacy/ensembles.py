@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry, pins_of, verify_entry
 from registry_tool.findings import InFile
 from registry_tool.legacy.manifests import entry_of, json_files
+from registry_tool.legacy.members import read_members
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.storage.files import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse
-from registry_tool.values import Entry
+from registry_tool.values import Entry, Json
 
 
 def read_ensembles(inspection: Inspection) -> Iterator[VerifiedEntry | BrokenEntry]:
@@ -34,3 +35,13 @@ def lists(ensemble: ReadEntry, member: Entry) -> bool:
     pins = (pin for key, pin, _ in pins_of(ensemble.manifest or {}) if key == "onnx")
     artifacts = [(pin, ensemble.artifacts[pin["onnx"]]) for pin in pins if pin["onnx"] in ensemble.artifacts]
     return any(made.path == member.onnx and pin["sha256"] == member.sha256 for pin, made in artifacts)
+
+
+def corpora(ensemble: ReadEntry, inspection: Inspection) -> dict[str, Mapping[str, Json]]:
+    """What the sidecars of a version-1 ensemble's members say of their corpus, by member; of version 2 none does."""
+    manifest = ensemble.manifest or {}
+    if "schema_version" in manifest:
+        return {}
+    pins = [(pin, place) for key, pin, place in pins_of(manifest) if key == "onnx"]
+    found = {member.id: member.sidecar.get("corpus") for member in read_members(ensemble, pins, inspection.quick())}
+    return {name: corpus for name, corpus in found.items() if isinstance(corpus, Mapping)}

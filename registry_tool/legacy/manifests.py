@@ -58,17 +58,18 @@ VERDICT_UNPINNED = FindingRule(
 )
 
 
-def check_unpinned_manifests(inspection: Inspection) -> tuple[list[Finding], set[str]]:
+def check_unpinned_manifests(inspection: Inspection) -> tuple[list[Finding], set[str], list[VerifiedEntry]]:
     """(findings, the files they account for) on manifests and verdicts that lie beside the models of a registry.
 
-    A manifest is a JSON object of a kind that has a schema, or with `members` that name ONNX files. It is verified like
-    an entry's manifest (schema, pins, plugins) and then compared with the registry's entries.
+    And the manifests that could be read, as entries. A manifest is a JSON object of a kind that has a schema, or with
+    `members` that name ONNX files. It is verified like an entry's manifest (schema, pins, plugins) and then compared
+    with the registry's entries.
     """
     documents = _UnpinnedDocuments(inspection)
     for path in json_files(inspection.folder, inspection.loaded):
         documents.read(path)
     judged = contradictions(inspection.registry, documents.verdicts, documents.sidecars, documents.members)
-    return [*documents.findings, *documents.unlisted(), *judged], documents.paths
+    return [*documents.findings, *documents.unlisted(), *judged], documents.paths, documents.manifests
 
 
 class _UnpinnedDocuments:
@@ -80,6 +81,7 @@ class _UnpinnedDocuments:
         self._rows = {f"{stem(entry.onnx)}.json": entry for entry in entries if entry.onnx}  # by sidecar
         self.findings: list[Finding] = []
         self.paths: set[str] = set()
+        self.manifests: list[VerifiedEntry] = []
         self.members: dict[str, set[str]] = {}  # the ids of manifests -> their members' ids and files
         self.sidecars: dict[str, Document] = {}  # which may hold a gate's figures
         self.verdicts: dict[str, Document] = {}
@@ -127,6 +129,8 @@ class _UnpinnedDocuments:
         entry = entry_of(path, data, value, kind)
         read = verify_entry(replace(self._inspection.reader, keep=True), entry, InFile(path, entry.id))
         found = _check_manifest(read, self._inspection)
+        if isinstance(read, VerifiedEntry):
+            self.manifests.append(read)
         if entry.id in self.members:
             found.append(ID_DUPLICATE.at(path, "/id", id=entry.id, hint="remove one of the two manifests"))
         return found

@@ -21,7 +21,7 @@ from onnx import ModelProto
 
 from registry_tool.onnx_summary import INTEGER_TYPES
 from registry_tool.sandbox.growth import bodies
-from registry_tool.values import MAX_NAMES_SHOWN
+from registry_tool.values import first_names
 
 # Sizes tried, one after the other, for axes that the model leaves open: of a first axis, and of any other.
 SIZES_TRIED = (
@@ -255,8 +255,7 @@ def _branches(model: bytes, feeds: Sequence[dict[str, Any]], clock: _Clock) -> I
         b.place for b in branches if b.parent and id(b) not in ran and (id(b.parent) in ran or not b.parent.parent)
     ]
     if missed:
-        more = f" and {len(missed) - MAX_NAMES_SHOWN} more" if len(missed) > MAX_NAMES_SHOWN else ""
-        yield "onnx-branch-unprobed", ", ".join(missed[:MAX_NAMES_SHOWN]) + more
+        yield "onnx-branch-unprobed", first_names(missed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -354,7 +354,7 @@ class _Comparer:
         if self.evidence is None:
             return None
         for ensemble in self._ensembles_of(entry):
-            found, _ = check_unpinned_manifests(self.inspection)
+            found, _, _ = check_unpinned_manifests(self.inspection)
             errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
             if errors or isinstance(ensemble, BrokenEntry):
                 return self._hold(entry, "", errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,16 +15,17 @@ from registry_tool.checks.policy import judge, summary_policy
 from registry_tool.checks.promotion import find_incumbent, is_random, measure, refuse_itself
 from registry_tool.checks.signatures import policy_signers
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
+from registry_tool.documents.schema import show
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, InFile, Severity
 from registry_tool.hookspec import EntryView, GateRequest
-from registry_tool.legacy.ensembles import read_ensembles
+from registry_tool.legacy.ensembles import corpora, read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Evidence, Policy, Registry, Verdict
+from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy, Registry, Verdict, first_names
 from registry_tool.workflows.loading import inspected, usable, verified
 
 EVIDENCE_MAX_BYTES = 64 * 2**20  # of all files together
@@ -103,7 +105,25 @@ def gate_foreign(path: Path, plugins: Plugins, entry_id: str, foreign: Foreign) 
     """
     request = foreign.request()
     with inspected(usable(path), plugins) as inspection:
-        return judge_foreign(_entry_or_ensemble(inspection, entry_id), inspection.registry, plugins, request)
+        view = _entry_or_ensemble(inspection, entry_id)
+        judgement = judge_foreign(view, inspection.registry, plugins, request)
+        if foreign.corpus is None:
+            return judgement
+        reasons = _other_corpora(foreign.corpus, corpora(view, inspection))
+        decision = "HOLD" if reasons else judgement.verdict.decision
+        reasons = (*judgement.verdict.reasons, *reasons)
+        return replace(judgement, verdict=replace(judgement.verdict, decision=decision, reasons=reasons))
+
+
+def _other_corpora(path: Path, named: Mapping[str, Mapping[str, Json]]) -> tuple[str, ...]:
+    """A line for the members whose sidecars name another corpus file than this one."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    others = {name: corpus["sha256"] for name, corpus in named.items() if corpus.get("sha256") not in (None, digest)}
+    if not others:
+        return ()
+    found = f"corpus.sha256 {show(next(iter(others.values())))}"
+    return (f"the sidecars of {first_names(others)} name another corpus: found {found}, the file's is {digest}",)
 
 
 def gate_foreign_kind(path: Path | None, plugins: Plugins, kind: str | None, foreign: Foreign) -> Judgement:

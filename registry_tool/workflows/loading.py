@@ -19,7 +19,7 @@ from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Registry
+from registry_tool.values import EMPTY, Entry, Registry, first_names
 
 
 def usable(path: Path) -> Loaded:
@@ -35,7 +35,7 @@ def find_entry(loaded: Loaded, entry_id: str) -> Entry:
     refuse_duplicate(loaded.path, loaded.registry, entry_id)
     entry = loaded.registry.entry(entry_id)
     if entry is None:
-        known = ", ".join(e.id for e in loaded.registry.entries)
+        known = first_names([e.id for e in loaded.registry.entries], 20)
         raise InputError(f"{loaded.path}: no entry {entry_id!r}, expected one of: {known or '(none)'}: `registry list`")
     return entry
 

@@ -148,6 +148,16 @@ def test_a_document_that_cannot_be_read_is_not_skipped(tmp_path: Path) -> None:
     assert found == {"twice.json": "json-duplicate-key", "link.json": "file-is-symlink"}
 
 
+@pytest.mark.parametrize("level", Level)
+def test_files_that_a_manifest_names_and_nothing_pins_are_found(tmp_path: Path, level: Level) -> None:
+    """A scaler, and weights that are not even there: as in a manifest that an entry pins. Its members are pinned."""
+    rows = Rows(tmp_path)
+    write(tmp_path, "scaler.pkl", b"x")
+    rows.manifest |= {"scaler": "scaler.pkl", "notes": {"weights": ["gone.pt"], "seen": "e_seed0.json"}}
+    found = [f for f in rows.findings(level) if f.code == "file-named-unpinned"]
+    assert [(f.file, f.pointer) for f in found] == [("e.json", "/notes/weights/0"), ("e.json", "/scaler")]
+
+
 def test_other_documents_are_left_alone(tmp_path: Path) -> None:
     """Notes, lists and JSON in folders without models are nobody's business."""
     rows = Rows(tmp_path)

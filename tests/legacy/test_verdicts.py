@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ def test_an_ensemble_is_judged_by_its_summaries(tmp_path: Path, size: int, plcc:
     held = run(tmp_path, *compared)
     assert held.code == 1
     assert "base-promotion-unjudged" in held.out
+
+
+@pytest.mark.parametrize("others", [0, 1, 5], ids=["the same corpus", "one sidecar of another", "all of another"])
+def test_the_corpus_at_hand_is_the_one_that_the_sidecars_name(tmp_path: Path, others: int) -> None:
+    """Version 1 keeps the corpus's digest in the members' sidecars: summaries of another corpus judge other members."""
+    path = ensemble(tmp_path / "model", 5)
+    evidence, corpus = write_summaries(tmp_path / "loso"), tmp_path / "corpus.csv"
+    corpus.write_text("".join(["src\n", *(f"{name}\n" * 100 for name in SOURCES)]))
+    digests = ["0" * 64] * others + [hashlib.sha256(corpus.read_bytes()).hexdigest()] * (5 - others)
+    for seed, digest in enumerate(digests):
+        sidecar = path.parent / "sub" / f"s{seed}.json"
+        sidecar.write_bytes(to_json(json.loads(sidecar.read_bytes()) | {"corpus": {"sha256": digest}}))
+    ran = run(tmp_path, "gate", "e", "--evidence", evidence, "--corpus", corpus, "--registry", path)
+    assert ran.code == bool(others)
+    named = "s0" if others == 1 else "s0, s1, s2 and 2 more"
+    assert (f"the sidecars of {named} name another corpus" in ran.out) is bool(others)
+    assert run(tmp_path, "gate", "e", "--evidence", evidence, "--registry", path).code == 0
 
 
 def test_a_member_without_its_summary_is_bad_input(tmp_path: Path) -> None:

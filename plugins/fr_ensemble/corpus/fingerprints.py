@@ -27,6 +27,9 @@ MIN_VALUES = 5  # on both sides; below them nothing is said of two sources
 MAX_OVERLAP = 0.5  # above it two sources are one
 MIN_SHIFT_VALUES, MAX_SHIFT_DISTANCE = 40, 0.12  # on both sides; Kolmogorov-Smirnov, two parts of one video are below
 MAX_SHIFT_SOURCES = 200  # of which all pairs are looked at for a shift, in about a second
+# Pairs of sources with a value in common that are compared, and how often such pairs are met; different sources share
+# next to none, and what is more is no evidence of different sources.
+MAX_SHARING_PAIRS, MAX_SHARED_VALUES = 100_000, 2_000_000
 MIN_SHARE = 0.5  # of groups of rows that must hold one value
 ROW_BITS = 53  # of a row's hash: what float64 holds exactly
 
@@ -84,12 +87,14 @@ class Fingerprints:
     def compared(self) -> SourcePairs:
         """Each pair of sources, by the column in which they have most in common, and by rows."""
         sharing = [_sharing(of_column) for of_column in (*self.values, self.rows)]
+        if any(sharers is None for sharers in sharing):
+            return SourcePairs(self.columns, (), too_many=True)
         pairs = []
         for one, two in combinations(range(len(self.sources)), 2):
             shares = []
             for of_column, sharers in zip((*self.values, self.rows), sharing, strict=True):
                 pair = (of_column[one], of_column[two]) if of_column else (NO_VALUES, NO_VALUES)
-                shares.append(overlap(*pair) if (one, two) in sharers else _nothing_in_common(*pair))
+                shares.append(overlap(*pair) if (one, two) in (sharers or ()) else _nothing_in_common(*pair))
             by_column, judged = shares[:-1], [share for share in shares if share is not None]
             names = (self.sources[one], self.sources[two])
             near = self._distance(one, two) if len(self.sources) <= MAX_SHIFT_SOURCES else None
@@ -103,13 +108,19 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class SourcePairs:
-    """All pairs of a corpus's sources, compared. columns: those that describe the reference alone."""
+    """All pairs of a corpus's sources, compared. columns: those that describe the reference alone.
+
+    too_many: so many sources have values in common that they were not compared; there are no pairs then.
+    """
 
     columns: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    too_many: bool = False
 
     def problems(self) -> list[str]:
         """Sources that are one source."""
+        if self.too_many:
+            return [f"sources: found equal values in more than {MAX_SHARING_PAIRS} pairs, expected different sources"]
         by = " or ".join([f"values of {', '.join(self.columns)}"] * bool(self.columns) + ["rows of inputs"])
         return [
             f"sources {' and '.join(pair.sources)}: found {pair.overlap:.0%} of the {by} in common, "
@@ -138,17 +149,20 @@ class SourcePairs:
 NO_VALUES: Float64 = np.empty(0)
 
 
-def _sharing(of_column: Sequence[Float64]) -> set[tuple[int, int]]:
-    """The pairs of sources with a value in common."""
+def _sharing(of_column: Sequence[Float64]) -> set[tuple[int, int]] | None:
+    """The pairs of sources with a value in common; None where they are too many to compare."""
     if not of_column:
         return set()
     values, owner = np.concatenate(of_column), np.repeat(np.arange(len(of_column)), [len(v) for v in of_column])
     order = np.lexsort((owner, values))
     values, owner = values[order], owner[order]
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.empty(0, np.int64)
-    several = starts[np.diff(np.r_[starts, len(values)]) > 1]
-    ends = np.r_[starts[1:], len(values)][np.diff(np.r_[starts, len(values)]) > 1]
-    return {pair for a, b in zip(several, ends, strict=True) for pair in combinations(owner[a:b].tolist(), 2)}
+    owners = np.diff(np.r_[starts, len(values)])
+    if np.sum(owners * (owners - 1) // 2) > MAX_SHARED_VALUES:
+        return None
+    several = zip(starts[owners > 1], owners[owners > 1], strict=True)
+    pairs = {pair for a, n in several for pair in combinations(owner[a : a + n].tolist(), 2)}
+    return pairs if len(pairs) <= MAX_SHARING_PAIRS else None
 
 
 def _nothing_in_common(a: Float64, b: Float64) -> float | None:

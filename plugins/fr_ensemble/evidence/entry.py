@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -30,6 +30,7 @@ from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump
+from registry_tool.toolkit import first_names
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -125,7 +126,7 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
     oof = found.oof
     for name, value, claimed in (
         ("number of rows", len(oof.target), corpus["n_rows"]),
-        ("set of sources", list(oof.sources), corpus["sources"]),
+        ("set of sources", *_where_they_differ(oof.sources, corpus["sources"])),
         ("corpus file", bool(oof.corpus_sha256), bool(corpus["sha256"])),  # two digests that differ are found above
         ("range of mu", oof.mu_range, mu_range_of(manifest)),
         ("corpus", {summary.get("corpus") for summary in summaries.values()}, {corpus["name"]}),
@@ -135,6 +136,18 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
     shipped, more, warnings = _bound(view, manifest, oof)
     unfit = ratio_problems(shipped, oof) if shipped is not None else []
     return CheckedEvidence(oof, found.scores, (*problems, *more), tuple(unfit), tuple(warnings), shipped)
+
+
+def _where_they_differ(found: Sequence[str], claimed: Sequence[str]) -> tuple[str, str]:
+    """Two lists of sources in words, shortened to where they differ; equal words for equal lists."""
+    if list(found) == list(claimed):
+        return "", ""
+    if {*found} == {*claimed}:
+        return "them in another order", "its own"
+    both = {*found} & {*claimed}
+    others = ([name for name in names if name not in both] for names in (found, claimed))
+    one, two = (first_names(names) or "no others" for names in others)
+    return one, two
 
 
 def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[ShippedScores | None, list[str], list[str]]:

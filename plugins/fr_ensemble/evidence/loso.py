@@ -12,7 +12,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.corpus.sources import SourceRows
-from fr_ensemble.evidence.oof import Oof, write_oof
+from fr_ensemble.evidence.oof import MAX_SEEDS, Oof, write_oof
 from fr_ensemble.evidence.problems import prediction_problems, target_problems
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from fr_ensemble.evidence.summaries import (
@@ -171,6 +171,8 @@ def read_foreign(files: Mapping[str, bytes], expected: Expected = NOTHING_EXPECT
     documents, misnamed = read_summaries(files)
     if not documents:
         raise InputError(f"evidence: found {sorted(files)[:5]}, expected loso_seed{{N}}.json files: check the folder")
+    if len(documents) > MAX_SEEDS:
+        raise InputError(f"evidence: found the summaries of {len(documents)} seeds, expected at most {MAX_SEEDS}")
     corpus = expected.corpus
     problems = [*misnamed, *_seed_problems(tuple(documents), documents, expected.seeds)]
     for seed, document in documents.items():

@@ -41,7 +41,11 @@ class ConformityScores:
     z: Float64  # (n,), ascending
     source: Int64  # (n,)
     reach: Float64  # (n,), mass of this score and all below
-    n_sources: int
+    mean_squares: Float64  # (K,), of each source's scores, in the order of their numbers
+
+    @property
+    def n_sources(self) -> int:
+        return len(self.mean_squares)
 
     def conformal(self, level: float) -> float:
         """The smallest score at or below which the masses reach the level; infinite where they do not."""
@@ -86,8 +90,11 @@ class IntervalMethod(ABC):
     def _ranked(self, z: Float64, source: Int64) -> ConformityScores:
         import numpy as np
 
+        from fr_ensemble.evidence.statistics import group_means
+
         counts = np.bincount(source)
-        return ConformityScores(z, source, np.cumsum(self.masses(counts)[source]), int(np.count_nonzero(counts)))
+        mean_squares = group_means(np.square(z), source, len(counts))[counts > 0]
+        return ConformityScores(z, source, np.cumsum(self.masses(counts)[source]), mean_squares)
 
     def masses(self, counts: Int64) -> Float64:
         """Of a row of each source, given their numbers of rows: rows share a source's mass, and a new one has one."""
@@ -121,7 +128,7 @@ class LosoHcpT(IntervalMethod):
     def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
         import numpy as np
 
-        from fr_ensemble.evidence.statistics import group_means, student_t_quantile
+        from fr_ensemble.evidence.statistics import student_t_quantile
 
         k, alpha = scores.n_sources, 1.0 - level
         if (k + 1) * alpha >= MIN_SOURCE_MISSES - RANK_TOLERANCE:
@@ -129,8 +136,7 @@ class LosoHcpT(IntervalMethod):
         # At least the last level that the sources reach, so that q grows with the level.
         reached = scores.conformal(1.0 - MIN_SOURCE_MISSES / (k + 1))
         t = student_t_quantile(level if side == LOWER_SIDE else 1.0 - alpha / 2.0, k - 1)
-        mean_square = float(np.mean(group_means(scores.z**2, np.unique(scores.source, return_inverse=True)[1], k)))
-        q = max(reached, t * math.sqrt((1.0 + 1.0 / k) * mean_square))
+        q = max(reached, t * math.sqrt((1.0 + 1.0 / k) * float(np.mean(scores.mean_squares))))
         return ScoreQuantile(q, "parametric-t", "none: assumes that sources differ normally")
 
 

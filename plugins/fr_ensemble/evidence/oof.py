@@ -52,14 +52,17 @@ CONTROL_CHARACTERS = re.compile(
 )  # begins a line where it is printed, or is not seen
 
 
-# Measuring takes time by folds (one source held out, one seed) and by rows times sources, and memory by predictions:
-# within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
+# Measuring takes time by folds (one source held out, one seed), by rows times sources and by pairs of seeds, and memory
+# by predictions: within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
 MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 100_000_000, 5_000_000
+MAX_SOURCES, MAX_SEEDS = 1_000, 64  # pairs of sources are compared; a manifest may name as many members
 
 
 def check_size(rows: int, sources: int, seeds: int) -> None:
-    """Raises EvidenceProblem for more folds, rows times sources, or predictions than are measured."""
+    """Raises EvidenceProblem for more sources, seeds, folds, rows times sources, or predictions than are measured."""
     for name, found, limit in (
+        ("sources", sources, MAX_SOURCES),
+        ("seeds", seeds, MAX_SEEDS),
         ("folds (sources times seeds)", sources * seeds, MAX_FOLDS),
         ("rows times sources", rows * sources, MAX_ROWS_TIMES_SOURCES),
         ("predictions (rows times seeds)", rows * seeds, MAX_PREDICTIONS),

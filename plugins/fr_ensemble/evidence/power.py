@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, stud
 from registry_tool.values import Rule, percent
 
 DRAWS, SEED = 1000, 0
+# Of many sources fewer are drawn: draws times sources at most, and draws at least.
+MAX_DRAWN, MIN_DRAWS = 250_000, 200
 DETECTION_SHARE = 0.8  # of draws held: what counts as seen
 MAX_NOISE, STEPS = 2.0, 20  # of the targets' deviation, and halvings of it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Draws:
     """B draws of K sources, and in how many standard deviations the rows' own noise moves each, (B, K) both."""
 
@@ -39,8 +41,9 @@ class Draws:
     @classmethod
     def of(cls, k: int) -> Draws:
         """Random ones, by frozen streams (NEP 19): the same evidence has the same power everywhere."""
-        sources = np.random.RandomState(SEED).randint(k, size=(DRAWS, k), dtype=np.int64)
-        return cls(sources, np.random.RandomState(SEED + 1).standard_normal((DRAWS, k)))
+        size = (max(MIN_DRAWS, min(DRAWS, MAX_DRAWN // k)), k)
+        sources = np.random.RandomState(SEED).randint(k, size=size, dtype=np.int64)
+        return cls(sources, np.random.RandomState(SEED + 1).standard_normal(size))
 
     @classmethod
     def every_source(cls, k: int) -> Draws:
@@ -64,10 +67,11 @@ class Power:
     rise: float | None
     rmse: float
     fixed: tuple[str, ...]
+    draws: int
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "draws": DRAWS,
+            "draws": self.draws,
             "seed": SEED,
             "held": self.held,
             "seen": DETECTION_SHARE,
@@ -101,7 +105,7 @@ def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, flo
     wider = math.sqrt(k / (k - 1)) * student_t_quantile(DETECTION_SHARE, k - 1) / normal_quantile(DETECTION_SHARE)
 
     def held(noise: float) -> float:
-        passes = np.ones(DRAWS, bool)
+        passes = np.ones(len(draws.sources), bool)
         for rule in rules:
             values = np.array([metrics[rule.metric]])
             if rule.metric in moving:
@@ -113,7 +117,7 @@ def power(inputs: MetricInputs, rules: Sequence[Rule], metrics: Mapping[str, flo
     rmse = _mu_rmse(oof)
     noise = _smallest(held, MAX_NOISE * float(np.std(oof.target)))
     rise = None if noise is None else float(np.mean(np.hypot(rmse, noise) - rmse))
-    return Power(held(0.0), rise, float(rmse.mean()), fixed)
+    return Power(held(0.0), rise, float(rmse.mean()), fixed, len(draws.sources))
 
 
 def _smallest(held: Callable[[float], float], largest: float) -> float | None:
@@ -131,7 +135,9 @@ def _moving(inputs: MetricInputs, oof: Oof) -> dict[str, Values]:
     """The metrics that other sources, or noise, would move."""
     found: dict[str, Values] = {}
     moments = _Moments.of(oof)
-    plcc, srocc = (partial(_worsened, moments, scores) for scores in (inputs.scores.plcc, inputs.scores.srocc))
+    # The last two are kept, of the draws and of every source once: several metrics ask for the same.
+    scores = (inputs.scores.plcc, inputs.scores.srocc)
+    plcc, srocc = (lru_cache(2)(partial(_worsened, moments, of_fold)) for of_fold in scores)
     found["mean_plcc"] = lambda noise, draws: plcc(noise, draws).mean(axis=(0, 2))
     found["worst_fold_plcc"] = lambda noise, draws: plcc(noise, draws).mean(axis=0).min(axis=1)
     found["mean_srocc"] = lambda noise, draws: srocc(noise, draws).mean(axis=(0, 2))

@@ -14,7 +14,7 @@ import numpy as np
 from registry_tool import toolkit
 from registry_tool.errors import InputError
 from registry_tool.strictjson import JsonProblem, parse
-from registry_tool.toolkit import MISSING, OTHER_PROGRAM
+from registry_tool.toolkit import MISSING, OTHER_PROGRAM, first_names
 
 SUMMARY_NAME = re.compile(r"(?:.*/)?loso_seed(\d{1,10})\.json\Z")
 SCORE_RANGES = {"plcc": (-1.0, 1.0), "srocc": (-1.0, 1.0), "rmse": (0.0, math.inf)}  # of a fold
@@ -113,8 +113,8 @@ def corpus_problems(seed: int, document: Mapping[str, Any], known: Mapping[str, 
     """Where a summary cannot come from a corpus whose sources have so many rows."""
     name, folds = f"loso_seed{seed}.json", folds_of(document)
     missing, foreign = sorted(known.keys() - folds.keys()), sorted(folds.keys() - known.keys())
-    problems = [f"{name} folds: found no fold for the source {source}" for source in missing]
-    problems += [f"{name} fold {source}: no source of the corpus" for source in foreign]
+    problems = [f"{name} folds: found no fold for the sources {first_names(missing)}"] if missing else []
+    problems += [f"{name} folds: found {first_names(foreign)}, no sources of the corpus"] if foreign else []
     for source in sorted(known.keys() & folds.keys()):
         if folds[source].get("n_val") != known[source]:
             found = short(folds[source].get("n_val"))
@@ -136,7 +136,7 @@ def lacking(documents: Mapping[int, Mapping[str, Any]], digests: Mapping[str, st
     lines = []
     for name, words in digests.items():
         if seeds := [str(seed) for seed, document in documents.items() if document.get(name) is None]:
-            lines.append(f"seeds {', '.join(seeds)}: the summaries have no {name}: {words} cannot be told")
+            lines.append(f"seeds {first_names(seeds, 5)}: the summaries have no {name}: {words} cannot be told")
     return tuple(lines)
 
 

@@ -24,6 +24,7 @@ from fr_ensemble.evidence.summaries import lacking, read_summaries
 from fr_ensemble.hooks.targets import check_same_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
+from registry_tool.toolkit import first_names
 from registry_tool.values import Evidence
 
 
@@ -109,10 +110,9 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
     manifest = view.manifest if view.manifest is not None and is_current(view.manifest) else None
     members = view.manifest["members"] if view.manifest is not None else []
     seeds = request.seeds or tuple(member["seed"] for member in members) or None
-    if missing := sorted(
-        {f"loso_seed{seed}.json" for seed in seeds or ()} - {PurePosixPath(name).name for name in files}
-    ):
-        raise InputError(f"evidence: found no {', '.join(missing)}, expected a file for each of the seeds {seeds}")
+    wanted = {f"loso_seed{seed}.json" for seed in seeds or ()}
+    if missing := sorted(wanted - {PurePosixPath(name).name for name in files}):
+        raise InputError(f"evidence: found no {first_names(missing)}, expected a file for each of {len(wanted)} seeds")
     expected = Expected(
         seeds=seeds,
         recipe_sha256=manifest["recipe_sha256"] if manifest else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_different_videos_have_nothing_in_common(tmp_path: Path) -> None:
     assert pairs_of(found) == dict.fromkeys([("a", "b"), ("a", "c"), ("b", "c")], 0.0)
     pairs = found.compared()
     assert pairs.problems() == pairs.shifts() == pairs.not_judged() == []
+
+
+@pytest.mark.parametrize(("k", "values"), [(460, 1), (400, 30)], ids=["pairs", "values"])
+def test_sources_that_share_too_much_to_be_compared_are_a_problem(k: int, values: int) -> None:
+    """A hundred thousand pairs with a value in common take no minutes, and are never taken for different sources."""
+    shared = tuple(np.arange(1.0, values + 1.0) for _ in range(k))
+    found = Fingerprints(("motion2",), tuple(f"s{place}" for place in range(k)), (shared,))
+    started = time.process_time()
+    (problem,) = found.compared().problems()
+    assert problem.startswith("sources: found equal values in more than 100000 pairs")
+    assert time.process_time() - started < 5.0
 
 
 def test_a_video_split_by_encoder_is_one_source(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -109,6 +110,22 @@ def test_at_a_bound_the_curve_is_still_the_best_one_inside() -> None:
         basis = np.stack([np.ones_like(z), 1.0 / (1.0 + np.exp(-(z - CURVE_BOUNDS[0, 1]) / width))], axis=1)
         costs.append(np.square(y - basis @ np.linalg.lstsq(basis, y, rcond=None)[0]).sum())
     assert np.square(curve(x) - y).sum() <= min(costs)
+
+
+def test_of_many_rows_a_part_chooses_where_to_start() -> None:
+    """The curve is the same as that of every row, since the rest of the search takes them all."""
+    x, y = points(n=45_000)
+    few = Curve.fit(x, y)
+    with patch("fr_ensemble.evidence.comparisons.START_ROWS", len(x) + 1):
+        np.testing.assert_allclose(few(x), Curve.fit(x, y)(x), rtol=1e-10)
+
+
+def test_rows_that_are_too_many_are_not_compared() -> None:
+    """A curve for each source takes seconds at the bound; above it there is no comparison, and no metric of it."""
+    oof = make_oof(0.1)
+    with patch("fr_ensemble.evidence.comparisons.MAX_COMPARED", len(oof.target) * K - 1):
+        assert compare_with_vmaf(oof) is None
+    assert compare_with_vmaf(oof) is not None
 
 
 def test_a_source_is_predicted_by_the_others_curve() -> None:

@@ -152,6 +152,23 @@ def test_evidence_of_another_run_has_a_problem(view: Any, section: str, field: s
     assert problem in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("claimed", "found", "expected"),
+    [
+        (lambda names: names[1:], "s10", "no others"),
+        (lambda names: [*names, "x"], "no others", "x"),
+        (lambda names: [f"x{place}" for place in range(200)], "s10, s11, s12 and 2 more", "x0, x1, x2 and 197 more"),
+        (lambda names: names[::-1], "them in another order", "its own"),
+    ],
+)
+def test_other_sources_are_named_where_they_differ(view: Any, claimed: Any, found: str, expected: str) -> None:
+    """The line is short, however many sources there are."""
+    manifest = json.loads(view.read("manifest.json"))
+    manifest["corpus"]["sources"] = claimed(manifest["corpus"]["sources"])
+    (problem,) = gate(Other(view, manifest), GateRequest()).problems
+    assert problem == f"evidence of another set of sources: found {found}, the manifest says {expected}"
+
+
 def test_foreign_files_leave_the_pinned_ones_alone(view: Any, made: Made, tmp_path: Path) -> None:
     """A request with files is judged on these alone, and has a digest of its own."""
     files = {f"loso_seed{seed}.json": view.read(f"evidence/loso_seed{seed}.json") for seed in range(3)}

@@ -63,6 +63,9 @@ def test_a_name_with_a_control_character_is_refused(sign):
     [
         (1_000_000, 100, 5, True),
         (100_000, 1_000, 5, True),
+        (1_001, 1_001, 2, False),
+        (78_125, 78, 64, True),
+        (78_125, 2, 65, False),
         (40_000, 40_000, 2, False),
         (5_000, 1_001, 5, False),
         (1_000_000, 101, 5, False),
@@ -85,7 +88,7 @@ def test_too_many_sources_are_refused_before_anything_is_measured():
     n = 40_000
     names = tuple(f"s{k}" for k in range(n))
     started = time.process_time()
-    with pytest.raises(EvidenceProblem, match="folds"):
+    with pytest.raises(EvidenceProblem, match="sources: found 40000"):
         replace(
             OOF,
             sources=names,

@@ -48,7 +48,7 @@ def test_public_summaries_are_measured():
         (set_fold(1, n_val=True), "expected two counts"),
         (set_fold(1, held_out="random0"), "held out 2 times"),
         (set_fold(1, held_out=7), "expected the name"),
-        (lambda d: d["folds"].pop(), "no fold for the source random3"),
+        (lambda d: d["folds"].pop(), "no fold for the sources random3"),
         (lambda d: d.update(folds=[]), "expected a list of folds"),
         (lambda d: d.update(folds=[1]), "expected a list of folds"),
         (lambda d: d.update(mean_plcc=0.999), "expected the mean of its folds"),

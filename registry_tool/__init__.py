@@ -36,6 +36,9 @@ def __getattr__(name: str) -> Any:
     """The names above, imported when they are used: `import registry_tool` alone loads nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from registry_tool.errors import need_linux
+
+    need_linux()
     from registry_tool import api
 
     return getattr(api, name)

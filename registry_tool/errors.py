@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -46,6 +47,12 @@ class WorldError(RegistryError):
     """Environment error: a full or read-only disk, a lock that is never released, an engine that died."""
 
     exit_code = ExitCode.BROKEN
+
+
+def need_linux() -> None:
+    """Raises WorldError elsewhere: files are opened, locked and limited by what Linux has."""
+    if sys.platform != "linux":
+        raise WorldError(f"found the platform {sys.platform}, expected linux: run it in a container, or in WSL")
 
 
 def environment_error(error: OSError) -> WorldError:

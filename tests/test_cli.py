@@ -7,6 +7,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -355,3 +357,23 @@ def test_the_registry_is_found_from_below_and_by_name(production: Sandbox, monke
         (("list", "--registry", "model"), production.folder.parent, {}, "tiny"),
     ):
         assert words in program(*arguments, cwd=folder, env={**os.environ, **environment}).stdout
+
+
+def test_another_platform_is_refused_in_one_line() -> None:
+    """Elsewhere than on Linux, also where modules of Linux are missing: one line and exit code 3, for programs too."""
+    script = """
+import sys
+sys.platform = "darwin"
+sys.modules |= dict.fromkeys(("fcntl", "resource"))
+import registry_tool
+from registry_tool.errors import WorldError
+try:
+    registry_tool.open
+except WorldError as error:
+    print(error)
+from registry_tool.__main__ import start
+start()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    line = "found the platform darwin, expected linux: run it in a container, or in WSL\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, line, f"registry: {line}")

@@ -15,6 +15,7 @@ import resource
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class Limits:
     """What this process may take: `memory` beyond what the libraries use, `cpu` seconds a request."""
 
     def __init__(self, cpu: int, memory: int) -> None:
-        with open("/proc/self/statm") as file:
+        self._used = 0  # where /proc is not mounted the libraries have to fit in what is allowed beside them
+        with suppress(OSError), open("/proc/self/statm") as file:
             self._used = int(file.read().split()[0]) * resource.getpagesize()
         self._cpu, self._memory = cpu, memory
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

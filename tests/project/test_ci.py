@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+from packaging.requirements import Requirement
+from packaging.version import Version
 from places import ROOT
 from registries import Made
 from sandbox import Sandbox
@@ -116,7 +119,9 @@ def project(base: Path) -> Path:
         ROOT,
         base / "registry-tool",
         ignore=lambda folder, names: [
-            name for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names) if name != ".pre-commit-hooks.yaml"
+            name
+            for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+            if name not in (".pre-commit-hooks.yaml", ".ci")
         ],
     )
 
@@ -189,7 +194,7 @@ def test_the_action_gates_by_its_inputs(checkout: Checkout) -> None:
 
 
 def test_the_action_installs_itself(checkout: Checkout) -> None:
-    """Into an environment of its own, which it puts on the path of the next step."""
+    """By the lock file, into an environment of its own, which it puts on the path of the next step."""
     path, temporary = checkout.base / "path", checkout.base / "runner"
     path.write_text("")
     temporary.mkdir()
@@ -198,13 +203,21 @@ def test_the_action_installs_itself(checkout: Checkout) -> None:
         "RUNNER_TEMP": str(temporary),
         "GITHUB_PATH": str(path),
     }
-    checkout.shell(INSTALL["run"], **offline(checkout.base), **action)
+    checkout.shell(INSTALL["run"], **action)
     assert path.read_text().strip() == str(temporary / "registry-tool" / "bin")
-    packages = str(checkout.base / "packages")
-    said = checkout.shell(
-        f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick", PYTHONPATH=packages
-    )
+    said = checkout.shell(f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick")
     assert "1 entry: valid" in said
+
+
+def test_the_lock_file_pins_what_the_project_needs() -> None:
+    """Each dependency, and what builds the project, at one version or one for each Python, with hashes."""
+    lines = (ROOT / ".ci" / "judge.txt").read_text().replace("\\\n", " ").splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert all("--hash=sha256:" in line for line in pinned)
+    versions = {line.split("==")[0]: Version(re.split(r"[ ;]", line.split("==")[1])[0]) for line in pinned}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for wanted in map(Requirement, [*project["project"]["dependencies"], *project["build-system"]["requires"]]):
+        assert versions[wanted.name] in wanted.specifier
 
 
 # ---- .pre-commit-hooks.yaml -------------------------------------------------------------------------------------
@@ -272,14 +285,17 @@ def test_the_workflow_uses_the_action() -> None:
 def test_the_gitlab_job(checkout: Checkout) -> None:
     """Its commands after the install run in bash, and leave the reports that it names, for a flip and for a forgery."""
     job = example(".gitlab-ci.yml")["registry"]
-    install, *script = job["script"]
-    assert install == "pip install ./registry-tool"
+    *install, judge = job["script"]
+    assert install == [
+        "pip install --require-hashes -r registry-tool/.ci/judge.txt",  # as the action does
+        "pip install --no-deps --no-build-isolation ./registry-tool",
+    ]
     base = checkout.git("rev-parse", "HEAD")
     checkout.flip()
-    checkout.shell("\n".join(script), CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+    checkout.shell(judge, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
     assert 'name="tiny"' in (checkout.top / "registry.xml").read_text()
     checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
-    checkout.shell("\n".join(script), 1, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
+    checkout.shell(judge, 1, CI_MERGE_REQUEST_DIFF_BASE_SHA=base)
     assert "<failure" in (checkout.top / job["artifacts"]["reports"]["junit"]).read_text()
 
 

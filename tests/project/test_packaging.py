@@ -141,7 +141,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert light == {"click", "filelock", "jinja2", "jsonschema", "numpy", "onnx", "onnxruntime", "pluggy"}
     for extra, names in (("train", set(HEAVY)), ("torch", {"torch"})):
         assert {name for name, rest in required if re.search(rf"extra == [\"']{extra}[\"']", rest)} == names
-    assert "registry = registry_tool.cli:start" in entry_points
+    assert "registry = registry_tool.__main__:start" in entry_points
     assert "fr_ensemble = fr_ensemble.plugin" in entry_points
 
 
@@ -209,3 +209,14 @@ def test_editable_install(source: Path, tmp_path: Path) -> None:
     )
     done = subprocess.run([python, "-c", check], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.split() == [str(source / p) for p in ("registry_tool", "schemas", "plugins/fr_ensemble")]
+
+
+@pytest.mark.parametrize(("version", "versions"), [("3.11", "lowest"), ("3.12", "newest"), ("3.13", "newest")])
+def test_from_scratch_on_each_python(version: str, versions: str) -> None:
+    """Wheel and source distribution install and run on each Python, at the newest dependencies and at their floors."""
+    command = [sys.executable, ROOT / ".ci" / "matrix.py", version, "--versions", versions]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if f"not here: {version}" in done.stdout:
+        pytest.skip(f"Python {version} is not installed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed: none; not here: none" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
 BATCH_ROWS = 65_536  # read, or written, at once
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Columns:
             index = int(good.argmin())
             finite = math.isfinite(values[index])
             expected = f"at most {self.largest:g} in size" if finite else "a finite number"
-            raise bad_cell(place(index), column, str(values[index]), expected)
+            raise UnusableNumberError(place(index), column, str(values[index]), expected)
         return values
 
 
@@ -101,6 +103,16 @@ def missing_column(path: Path | str, column: str, found: Sequence[str]) -> Input
     return InputError(
         f"{path}: no column {column!r}: found {', '.join(found) or 'no columns'}, expected {column}: {hint}"
     )
+
+
+class UnusableNumberError(InputError):
+    """A cell that is no number that may be read; the message names the first one, and `read_rows` counts the rows."""
+
+    def __init__(self, place: str, column: str, found: str, expected: str = "a number") -> None:
+        hint = "correct or drop the row"
+        if match := DECIMAL_COMMA.fullmatch(found.strip("'\"")):
+            hint = f"it has a decimal comma: write {match[0].strip().replace(',', '.')}"
+        super().__init__(str(bad_cell(place, column, found, expected, hint)))
 
 
 def bad_cell(place: str, column: str, found: str, expected: str, hint: str = "correct or drop the row") -> InputError:

@@ -68,7 +68,7 @@ def _warn(message: str) -> None:
     "--meta",
     type=click.Path(path_type=Path),
     metavar="TABLE",
-    help="CSV, JSONL or parquet with a column `log` (the file's name) and src, encoder, crf, bitrate_kbps, ...",
+    help="A table with a column `log` (the file's name) and src, encoder, crf, bitrate_kbps, ...",
 )
 @click.option(
     "--pattern", metavar="TEXT", help="What a log's name says, such as {src}_{bitrate}kbps_{height}p_{encoder}.json."

@@ -70,7 +70,7 @@ TRAIN_OPTIONS = [
         ["--corpus"],
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Rows to train on: parquet, JSONL or CSV. Default: the corpus that ships with the plugin.",
+        help="Rows to train on: parquet, feather, CSV or JSON. Default: the corpus that ships with the plugin.",
     ),
     click.Option(["--smoke"], is_flag=True, help="A quick run on random rows; it can never be flipped."),
     click.Option(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from registry_tool.hookspec import Progress
-from registry_tool.rows.exact import Position
+from registry_tool.rows.exact import Position, bytes_read, open_bytes
 from registry_tool.tables import Columns, Place, RowBatch, Text
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def batches(
     """Batches as exact.py gives them, and at the end the position from which that one must go on."""
     import pyarrow as pa
 
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         file.seek(start.offset)
         parts: list[BlockPart] = []
         waiting = 0
@@ -89,7 +89,7 @@ def batches(
                     return taken[0].position
                 waiting -= batch.n
                 yield batch
-                progress("reading", file.tell(), path.stat().st_size)
+                progress("reading", bytes_read(file), path.stat().st_size)
             if block is None:
                 return None
 

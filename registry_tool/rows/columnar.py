@@ -1,8 +1,8 @@
-"""columnar.py: parquet, CSV and JSON lines by pyarrow: as fast as the file can be read. Names no line of a text."""
+"""columnar.py: parquet, Arrow, CSV and JSON lines by pyarrow: as fast as can be. Names no line of a text."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
 from registry_tool.rows.blocks import NEWLINE, Block, batches, is_text, numbers_of, text_of
-from registry_tool.rows.exact import Position, csv_place, jsonl_place
-from registry_tool.tables import Columns, Pick, Place, RowBatch, bad_cell, require_unique
+from registry_tool.rows.exact import Header, Position, csv_place, jsonl_place, open_bytes
+from registry_tool.tables import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, ho
 INTEGER_LIMIT = 2.0**1023  # of JSON's: exact.py refuses larger ones
 LINE_LIMIT = 4096  # bytes of JSON: below the digits that the standard library takes
 FIELD_LIMIT = 131_072  # csv.field_size_limit(): the standard library refuses longer fields
-COMMA, QUOTE, RETURN = b',"\r'
+QUOTE, RETURN = b'"\r'
 
 
 # ---- parquet ----------------------------------------------------------------------------------------------------
@@ -38,25 +38,61 @@ def read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) ->
         file = parquet.ParquetFile(path, buffer_size=READ_BUFFER)
         require_unique(path, file.schema_arrow.names)
         columns = pick(file.schema_arrow.names)
-        first = 1
-        for batch in file.iter_batches(batch_rows, columns=columns.names):
-
-            def place(index: int, first: int = first) -> str:
-                return f"{path}, row {first + index}"
-
-            yield RowBatch(
-                batch.num_rows,
-                place,
-                {n: columns.checked(_numbers(batch.column(n), n, place), n, place) for n in columns.numbers},
-                {name: text_of(batch.column(name)) for name in columns.texts},
-                {name: batch.column(name).to_pylist() for name in columns.values},
-            )
-            first += batch.num_rows
-            progress("reading", first - 1, file.metadata.num_rows)
+        yield from _arrow_batches(
+            path, columns, file.iter_batches(batch_rows, columns=columns.names), file.metadata.num_rows, progress
+        )
         pa.default_memory_pool().release_unused()  # it would keep 90 MB of a million rows
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: not a readable parquet file ({reason}): write it again") from None
+
+
+def read_arrow(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
+    """The rows of a feather or Arrow file, which is mapped into memory."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise InputError(f"{path}: reading {path.suffix[1:].lower()} needs pyarrow: pip install pyarrow") from None
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = _arrow_table(source)
+            require_unique(path, table.schema.names)
+            columns = pick(table.schema.names)
+            yield from _arrow_batches(path, columns, table.to_batches(batch_rows), table.num_rows, progress)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{path}: not a readable feather or Arrow file ({reason}): write it again") from None
+
+
+def _arrow_table(source: Any) -> Any:
+    """What is not compressed stays in the file."""
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    with suppress(pa.ArrowInvalid):
+        return ipc.open_file(source).read_all()
+    source.seek(0)
+    return ipc.open_stream(source).read_all()
+
+
+def _arrow_batches(
+    path: Path, columns: Columns, batches: Iterable[Any], n_rows: int, progress: Progress
+) -> Iterator[RowBatch]:
+    first = 1
+    for batch in batches:
+
+        def place(index: int, first: int = first) -> str:
+            return f"{path}, row {first + index}"
+
+        yield RowBatch(
+            batch.num_rows,
+            place,
+            {n: columns.checked(_numbers(batch.column(n), n, place), n, place) for n in columns.numbers},
+            {name: text_of(batch.column(name)) for name in columns.texts},
+            {name: batch.column(name).to_pylist() for name in columns.values},
+        )
+        first += batch.num_rows
+        progress("reading", first - 1, n_rows)
 
 
 def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
@@ -69,7 +105,7 @@ def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
     values: NDArray[np.float64] = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if array.null_count:
         index = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-        raise bad_cell(place(index), column, "nothing", "a number")
+        raise UnusableNumberError(place(index), column, "nothing")
     return values
 
 
@@ -77,31 +113,31 @@ def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
 
 
 def csv_batches(
-    path: Path, columns: Columns, header: list[str], header_lines: int, batch_rows: int, progress: Progress
+    path: Path, columns: Columns, header: Header, batch_rows: int, progress: Progress
 ) -> Generator[RowBatch, None, Position | None]:
     """The rows of a CSV; see `blocks.batches`."""
-    with path.open("rb") as file:
-        start = b"".join(file.readline() for _ in range(header_lines))
+    with open_bytes(path) as file:
+        start = b"".join(file.readline() for _ in range(header.lines))
     if start.count(b"\r") != start.count(b"\r\n"):
         return Position(0, 0, 1)  # the whole file may be one line of `readline`
     reader = _CsvReader(path, columns, header)
-    return (yield from batches(path, Position(len(start), header_lines), reader, batch_rows, progress))
+    return (yield from batches(path, Position(len(start), header.lines), reader, batch_rows, progress))
 
 
 class _CsvReader:
     """Columns are named by their number in Arrow: names may hold anything."""
 
-    def __init__(self, path: Path, columns: Columns, header: list[str]) -> None:
+    def __init__(self, path: Path, columns: Columns, header: Header) -> None:
         import pyarrow as pa
         from pyarrow import csv
 
         text = pa.dictionary(pa.int32(), pa.string())
-        self.path, self.columns, self.n_columns = path, columns, len(header)
-        self._at = {name: str(header.index(name)) for name in columns.names}
+        self.path, self.columns, self.header = path, columns, header
+        self._at = {name: str(header.names.index(name)) for name in columns.names}
         types = {self._at[name]: pa.float64() for name in columns.numbers}
         types |= {self._at[name]: text for name in columns.texts}
         types |= {self._at[name]: pa.string() for name in columns.values}  # which the others are made of, too
-        self._parse = csv.ParseOptions(newlines_in_values=False)
+        self._parse = csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=False)
         self._convert = csv.ConvertOptions(
             column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False, check_utf8=False
         )
@@ -110,9 +146,9 @@ class _CsvReader:
         import pyarrow as pa
         from pyarrow import csv
 
-        if not _is_plain(block):
+        if not _is_plain(block, self.header.delimiter):
             return None
-        names = [str(number) for number in range(self.n_columns)]
+        names = [str(number) for number in range(len(self.header.names))]
         read = csv.ReadOptions(column_names=names, block_size=len(block.data) + 1, use_threads=False)
         with suppress(pa.ArrowInvalid):
             return csv.read_csv(pa.BufferReader(block.data), read, self._parse, self._convert)
@@ -130,10 +166,10 @@ class _CsvReader:
         return RowBatch(len(table), place, numbers, texts, values)
 
     def place(self, start: Position) -> Place:
-        return csv_place(self.path, self.n_columns, start)
+        return csv_place(self.path, self.header, start)
 
 
-def _is_plain(block: Block) -> bool:
+def _is_plain(block: Block, delimiter: str) -> bool:
     """Whether pyarrow and the standard library take the lines and fields of a block alike.
 
     They do where no field is longer than the standard library takes, and quotes open where a field begins and close
@@ -146,10 +182,10 @@ def _is_plain(block: Block) -> bool:
         return False
     if np.diff(block.ends, prepend=-1, append=len(data)).max() > FIELD_LIMIT:
         return False  # a long line need not hold a long field, and costs nothing but time
-    return b'"' not in data or _quotes_are_plain(np.frombuffer(data, np.uint8), block.ends)
+    return b'"' not in data or _quotes_are_plain(np.frombuffer(data, np.uint8), block.ends, ord(delimiter))
 
 
-def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64]) -> bool:
+def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64], delimiter: int) -> bool:
     import numpy as np
 
     quotes = np.flatnonzero(data == QUOTE)
@@ -159,7 +195,7 @@ def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64]) -> bool
     if (np.searchsorted(lines, opening) != np.searchsorted(lines, closing)).any():
         return False
     padded = np.concatenate([[NEWLINE], data, [NEWLINE]]).astype(np.uint8)
-    begins, ends = (np.isin(padded[position], (COMMA, NEWLINE, RETURN)) for position in (opening, closing + 2))
+    begins, ends = (np.isin(padded[position], (delimiter, NEWLINE, RETURN)) for position in (opening, closing + 2))
     doubled = opening[1:] == closing[:-1] + 1  # "" inside a field
     begins[1:] |= doubled
     ends[:-1] |= doubled

@@ -1,19 +1,24 @@
-"""exact.py: CSV and JSON lines by the standard library, line by line: it knows the line of every row and cell."""
+"""exact.py: CSV and JSON by the standard library, line by line: it knows the line of every row and cell."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress
-from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, bad_cell, require_unique
+from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, UnusableNumberError, require_unique
+
+DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
+QUOTED = re.compile(r'"[^"]*("|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,76 +30,94 @@ class Position:
     skip: int = 0
 
 
-def read_header(path: Path) -> tuple[list[str], int]:
-    """A CSV's column names, none for an empty file or line, and how many lines they take."""
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a CSV. names: of its columns, none for an empty file or line. lines: that it takes."""
+
+    names: list[str]
+    lines: int
+    delimiter: str
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The bytes of a text, of a gzipped one those that it was made from."""
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def bytes_read(file: IO[bytes]) -> int:
+    """How far a file of `open_bytes` is read, in bytes of the disk."""
+    position: int = getattr(file, "fileobj", file).tell()
+    return position
+
+
+def read_header(path: Path) -> Header:
+    """Raises InputError for a line that is none, or names a column twice."""
     with _open(path, Position(0, 0)) as file:
-        return _header(path, file)
+        return _header(path, file.readline(), file)
 
 
 def csv_batches(
-    path: Path, columns: Columns, header: list[str], start: Position, batch_rows: int, progress: Progress
+    path: Path, columns: Columns, header: Header, start: Position, batch_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     """The rows from a position on."""
     with _open(path, start) as file:
-        rows = islice(_csv_rows(path, file, len(header), start), start.skip, None)
+        rows = islice(_csv_rows(path, file, header, start), start.skip, None)
         for batch in _csv_parts(path, columns, header, rows, batch_rows):
             yield batch
-            progress("reading", _bytes_read(file), path.stat().st_size)
+            progress("reading", bytes_read(file.buffer), path.stat().st_size)
 
 
-def csv_place(path: Path, n_columns: int, start: Position) -> Place:
+def csv_place(path: Path, header: Header, start: Position) -> Place:
     """`file:line` of the rows from a position on, found by reading the file again."""
 
     def place(index: int) -> str:
         with _open(path, start) as file:
-            rows = _csv_rows(path, file, n_columns, start)
+            rows = _csv_rows(path, file, header, start)
             return f"{path}:{next(islice((line for line, _ in rows), start.skip + index, None))}"
 
     return place
 
 
 def _open(path: Path, start: Position, newline: str | None = "") -> TextIO:
-    binary = path.open("rb")
+    binary = open_bytes(path)
     binary.seek(start.offset)
     return io.TextIOWrapper(binary, "utf-8" if start.offset else "utf-8-sig", newline=newline)
 
 
-def _bytes_read(file: TextIO) -> int:
-    """Its own `tell` is slow, or not there while it is iterated over."""
-    return file.buffer.tell()
-
-
-def _header(path: Path | str, lines: Iterable[str]) -> tuple[list[str], int]:
-    reader = csv.reader(lines, strict=True)
+def _header(path: Path | str, first: str, others: Iterable[str]) -> Header:
+    delimiter = max(DELIMITERS, key=QUOTED.sub("", first).count)
+    reader = csv.reader(chain([first] if first else [], others), strict=True, delimiter=delimiter)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        names = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise _not_csv(path, reader.line_num, error) from None
-    require_unique(path, header)
-    return header, reader.line_num
+    require_unique(path, names)
+    return Header(names, reader.line_num, delimiter)
 
 
 def _csv_parts(
-    path: Path | str, columns: Columns, header: list[str], rows: Iterator[tuple[int, list[str]]], size: int
+    path: Path | str, columns: Columns, header: Header, rows: Iterator[tuple[int, list[str]]], size: int
 ) -> Iterator[RowBatch]:
-    indexes = {name: header.index(name) for name in columns.names}
+    indexes = {name: header.names.index(name) for name in columns.names}
     while part := list(islice(rows, size)):
         table = {name: [row[i] for _, row in part] for name, i in indexes.items()}
-        yield _batch(path, columns, [line for line, _ in part], table, _is_number_text)
+        yield _batch(_lines(path, part), columns, len(part), table, is_number_text)
 
 
 def _csv_rows(
-    path: Path | str, file: Iterable[str], n_columns: int, start: Position
+    path: Path | str, file: Iterable[str], header: Header, start: Position
 ) -> Iterator[tuple[int, list[str]]]:
     """(line on which it ends, fields) of every row but blank ones."""
-    reader = csv.reader(file, strict=True)
+    reader, n_columns = csv.reader(file, strict=True, delimiter=header.delimiter), len(header.names)
     try:
         for row in reader:
             if len(row) != n_columns:
                 if not row:
                     continue  # a blank line
                 line, expected = start.lines + reader.line_num, f"{n_columns} as in the header"
-                raise InputError(f"{path}:{line}: found {len(row)} fields, expected {expected}: correct the line")
+                split = "; a number with a decimal comma is two fields: write a point"
+                hint = "correct the line" + split * (header.delimiter == "," and len(row) > n_columns)
+                raise InputError(f"{path}:{line}: found {len(row)} fields, expected {expected}: {hint}")
             yield start.lines + reader.line_num, row
     except csv.Error as error:
         raise _not_csv(path, start.lines + reader.line_num, error) from None
@@ -119,7 +142,7 @@ def jsonl_batches(
         rows = islice(_jsonl_rows(path, file, start), start.skip, None)
         for batch in _jsonl_parts(path, columns, rows, batch_rows):
             yield batch
-            progress("reading", _bytes_read(file), path.stat().st_size)
+            progress("reading", bytes_read(file.buffer), path.stat().st_size)
 
 
 def jsonl_place(path: Path, start: Position) -> Place:
@@ -137,7 +160,7 @@ def _jsonl_parts(
 ) -> Iterator[RowBatch]:
     while part := list(islice(rows, size)):
         table = {name: [row.get(name) for _, row in part] for name in columns.names}
-        yield _batch(path, columns, [line for line, _ in part], table, _is_number)
+        yield _batch(_lines(path, part), columns, len(part), table, is_number)
 
 
 def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -158,44 +181,107 @@ def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> It
 
     They are JSON lines where the first line begins with a brace, else CSV. name: what messages call the stream.
     """
-    first, start = stream.readline(), Position(0, 0)
-    lines = chain([first], stream) if first else iter(())
+    first = stream.readline()
     if first.lstrip().startswith("{"):
-        objects = _jsonl_rows(name, lines, start)
+        objects = _jsonl_rows(name, chain([first], stream), Position(0, 0))
         for line, row in objects:
             yield from _jsonl_parts(name, pick(list(row)), chain([(line, row)], objects), batch_rows)
         return
-    header, taken = _header(name, lines)
-    if header:
-        rows = _csv_rows(name, lines, len(header), Position(0, taken))
-        yield from _csv_parts(name, pick(header), header, rows, batch_rows)
+    header = _header(name, first, stream)
+    if header.names:
+        rows = _csv_rows(name, stream, header, Position(0, header.lines))
+        yield from _csv_parts(name, pick(header.names), header, rows, batch_rows)
+
+
+def read_json(path: Path) -> Mapping[str, list[Any]] | None:
+    """The columns of a JSON document: a list of objects, or columns as pandas writes them; None for JSON lines.
+
+    The whole file is in memory. Raises InputError for any other document.
+    """
+    with _open(path, Position(0, 0), newline=None) as file:
+        text = file.read()
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Extra data"):
+            return None
+        raise InputError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}), expected a list of rows: correct it"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}), expected a list of rows: correct it") from None
+    columns = _json_columns(document)
+    if columns is None or len({len(column) for column in columns.values()}) > 1:
+        found = ", ".join(map(str, document)) if isinstance(document, dict) else type(document).__name__
+        expected = "a list with an object a row, or columns of one length"
+        raise InputError(f"{path}: found {found or 'no columns':.80}, expected {expected}: is it a table?")
+    return columns
+
+
+def _json_columns(document: Any) -> dict[str, list[Any]] | None:
+    """Of any of the forms in which pandas writes a frame; None for another document."""
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        names = document.get("columns")
+        document = document["data"]
+        if isinstance(names, list) and all(isinstance(row, list) and len(row) == len(names) for row in document):
+            document = [dict(zip(map(str, names), row, strict=True)) for row in document]
+    if isinstance(document, list):
+        if not all(isinstance(row, dict) for row in document):
+            return None
+        return {name: [row.get(name) for row in document] for name in dict.fromkeys(k for row in document for k in row)}
+    if not isinstance(document, dict):
+        return None
+    columns = {}
+    for name, column in document.items():
+        if not isinstance(column, list | dict):
+            return None
+        columns[name] = list(column.values()) if isinstance(column, dict) else column
+    return columns
+
+
+def json_batches(
+    path: Path, columns: Columns, table: Mapping[str, list[Any]], batch_rows: int, progress: Progress
+) -> Iterator[RowBatch]:
+    """The rows of `read_json`; they are numbered from 1."""
+    n_rows = len(next(iter(table.values()), ()))
+    for first in range(0, n_rows, batch_rows):
+        part = {name: table[name][first : first + batch_rows] for name in columns.names}
+        n = min(batch_rows, n_rows - first)
+
+        def place(index: int, first: int = first) -> str:
+            return f"{path}, row {first + index + 1}"
+
+        yield _batch(place, columns, n, part, is_number)
+        progress("reading", first + n, n_rows)
+
+
+def _lines(path: Path | str, part: list[tuple[int, Any]]) -> Place:
+    lines = [line for line, _ in part]
+    return lambda index: f"{path}:{lines[index]}"
 
 
 def _batch(
-    path: Path | str, columns: Columns, lines: list[int], table: dict[str, list[Any]], is_number: Callable[[Any], bool]
+    place: Place, columns: Columns, n: int, table: Mapping[str, list[Any]], is_number: Callable[[Any], bool]
 ) -> RowBatch:
     import numpy as np
-
-    def place(index: int) -> str:
-        return f"{path}:{lines[index]}"
 
     def numbers(name: str) -> Any:
         for index, value in enumerate(table[name]):
             if not is_number(value):
                 found = "nothing" if value in (None, "") else f"{value!r:.80}"
-                raise bad_cell(place(index), name, found, "a number")
+                raise UnusableNumberError(place(index), name, found)
         return columns.checked(np.array(table[name], dtype=np.float64), name, place)
 
     texts = {name: Text.of(table[name]) for name in columns.texts}
     values = {name: table[name] for name in columns.values}
-    return RowBatch(len(lines), place, {name: numbers(name) for name in columns.numbers}, texts, values)
+    return RowBatch(n, place, {name: numbers(name) for name in columns.numbers}, texts, values)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 1 << 1023)  # a larger int is no float64
 
 
-def _is_number_text(value: str) -> bool:
+def is_number_text(value: str) -> bool:
     try:
         float(value)
     except ValueError:

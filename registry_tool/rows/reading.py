@@ -1,17 +1,21 @@
-"""reading.py: parquet, JSON lines and CSV as batches of columns. Knows formats and places, not what a column means."""
+"""reading.py: tables in files as batches of columns. Knows formats and places, not what a column means."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from gzip import BadGzipFile
 from importlib import import_module
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.rows import columnar, exact
-from registry_tool.tables import BATCH_ROWS, Pick, RowBatch
+from registry_tool.tables import BATCH_ROWS, Columns, Pick, RowBatch, UnusableNumberError
 
 STREAM_NAME = "standard input"  # what messages call it
 
@@ -19,24 +23,34 @@ STREAM_NAME = "standard input"  # what messages call it
 def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Progress = silent) -> Iterator[RowBatch]:
     """Batches of at most `batch_rows` rows, one in memory at a time.
 
-    progress: `reading`, after each batch, in rows of a parquet or bytes of text. Raises InputError with one line for a
+    progress: `reading`, after each batch, in rows of a table or bytes of text. Raises InputError with one line for a
     file without rows and for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
-    readers = {".parquet": columnar.read_parquet, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv}
-    reader = readers.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if reader is None:
-        known = ", ".join(readers)
+        known = f"{', '.join(READERS)}, or {GZIPPED[0]}.gz"
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
+    picked = Columns()
+
+    def keep(found: Any) -> Columns:
+        nonlocal picked
+        picked = pick(found)
+        return picked
+
     try:
         path.open("rb").close()
-        yield from _with_rows(reader(path, pick, batch_rows, progress), path)
+        yield from _with_rows(reader(path, keep, batch_rows, progress), path)
+    except UnusableNumberError as error:
+        raise _counted(error, path, reader, picked) from None
     except FileNotFoundError:
         raise InputError(f"{path}: file not found: check the path") from None
     except IsADirectoryError:
         raise InputError(f"{path}: found a folder, expected a file of rows: name the file in it") from None
     except UnicodeDecodeError as error:
-        message = f"{path}: found a byte that is not UTF-8 ({error.reason}), expected {path.suffix[1:].upper()} text"
+        message = f"{path}: found a byte that is not UTF-8 ({error.reason}), expected {ending(path)[1:].upper()} text"
         raise InputError(f"{message}: save it as UTF-8 or give its right extension") from None
+    except (BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a readable gzip file ({error}): write it again") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror or error}): check the file and its disk") from error
 
@@ -63,6 +77,13 @@ def _with_rows(batches: Iterator[RowBatch], place: Path | str) -> Iterator[RowBa
     yield from batches
 
 
+def ending(path: Path) -> str:
+    """What the name of a table says of its format, in lower case: `.csv`, of a gzipped text too."""
+    suffix = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower()
+    return inner if suffix == ".gz" and inner in GZIPPED else suffix
+
+
 def read_metadata(path: Path, key: str) -> str | None:
     """What a parquet's metadata says at a key; None where it says nothing, and for other files."""
     if path.suffix.lower() != ".parquet":
@@ -73,15 +94,36 @@ def read_metadata(path: Path, key: str) -> str | None:
     return None if found is None else found.decode("utf-8", "replace")
 
 
+def _counted(error: InputError, path: Path, reader: Reader, picked: Columns) -> InputError:
+    """The error for the first row without a number that may be read, with how many rows are so."""
+    import numpy as np
+
+    is_number = exact.is_number_text if reader is _read_csv else _is_any_number
+    n_rows = n_bad = 0
+    with suppress(InputError):  # a later line that is none ends the count
+        for batch in reader(path, lambda _: Columns((), (), picked.numbers), BATCH_ROWS, silent):
+            numbers = np.array(
+                [[float(v) if is_number(v) else np.nan for v in values] for values in batch.values.values()]
+            )
+            n_rows += batch.n
+            n_bad += int((~picked.usable(numbers)).any(axis=0).sum())
+    return InputError(f"{error}; {n_bad} of {n_rows} rows are like it") if n_bad > 1 else error
+
+
+def _is_any_number(value: Any) -> bool:
+    """Of JSON, and of Arrow, which has decimals too."""
+    return exact.is_number(value) or type(value).__name__ == "Decimal"
+
+
 def _read_csv(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     """Columnar as far as that goes, line by line from there on."""
-    header, lines = exact.read_header(path)
-    if not header:
+    header = exact.read_header(path)
+    if not header.names:
         return
-    columns = pick(header)
+    columns = pick(header.names)
     position: exact.Position | None = exact.Position(0, 0, 1)
     if columns.names and _has_pyarrow():
-        position = yield from columnar.csv_batches(path, columns, header, lines, batch_rows, progress)
+        position = yield from columnar.csv_batches(path, columns, header, batch_rows, progress)
     if position is not None:
         yield from exact.csv_batches(path, columns, header, position, batch_rows, progress)
 
@@ -98,9 +140,30 @@ def _read_jsonl(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> 
         yield from exact.jsonl_batches(path, columns, position, batch_rows, progress)
 
 
+def _read_json(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
+    table = exact.read_json(path)
+    if table is None:
+        yield from _read_jsonl(path, pick, batch_rows, progress)
+    else:
+        yield from exact.json_batches(path, pick(list(table)), table, batch_rows, progress)
+
+
 def _has_pyarrow() -> bool:
     try:
         import_module("pyarrow")
     except ImportError:
         return False
     return True
+
+
+Reader = Callable[[Path, Pick, int, Progress], Iterator[RowBatch]]
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {
+        ".parquet": columnar.read_parquet,
+        **dict.fromkeys((".feather", ".arrow"), columnar.read_arrow),
+        **dict.fromkeys((".jsonl", ".ndjson"), _read_jsonl),
+        ".json": _read_json,
+        **dict.fromkeys((".csv", ".tsv"), _read_csv),
+    }
+)
+GZIPPED = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")  # formats that may be gzipped: `.csv.gz`

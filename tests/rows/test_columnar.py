@@ -268,6 +268,8 @@ def test_numbers_are_read_to_the_last_bit(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("plain.csv", "a;b;c\n1;x;20\n2.5;y;\n"),
+        ("plain.tsv", "a\tb\tc\r\n1\tx\t20\r\n2.5\t\t\r\n"),
         ("plain.csv", 'a,b,c\n1,x,20\n\n2.5,"y, ""z""",\n'),
         ("plain.csv", "\ufeffa,b,c\r\n1,é,20\r\n 2.5 ,,\r\n"),
         ("plain.jsonl", '{"a": 1, "b": "é", "c": 20}\n\n{"a": 2.5, "b": null, "d": "x"}'),
@@ -298,6 +300,18 @@ def test_an_odd_spelling_does_not_end_the_reading(tmp_path: Path) -> None:
     path.write_text(text.getvalue().replace("2999,x", "2999;,x"))
     with pytest.raises(InputError, match=r"odd\.csv:3001, column a: found '2999;', expected a number"):
         list(read_rows(path, lambda names: COLUMNS[0]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(FILES, st.sampled_from(COLUMNS), st.integers(1, 6), st.sampled_from((7, 1 << 20)), st.sampled_from(";\t"))
+def test_other_separators_are_read_alike(
+    tmp_path_factory: pytest.TempPathFactory, text: str, columns: Columns, batch_rows: int, block: int, sign: str
+) -> None:
+    """By both readers, with the same errors in the same words."""
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    path.write_text(text.replace(",", sign), encoding="utf-8", newline="")
+    ours, theirs = both(path, columns, batch_rows, block)
+    assert ours == theirs
 
 
 def both_numbers(path: Path, block: int) -> list[float]:

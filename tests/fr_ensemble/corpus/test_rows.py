@@ -270,7 +270,7 @@ def test_a_missing_column_names_its_nearest_match(tmp_path, name):
     ("name", "data", "words"),
     [
         ("none.csv", None, "file not found"),
-        ("rows.xlsx", b"x", "found the extension '.xlsx', expected one of .parquet, .jsonl, .ndjson, .csv"),
+        ("rows.xlsx", b"x", "found the extension '.xlsx', expected one of .parquet, .feather, .arrow, .jsonl"),
         ("rows.parquet", b"not parquet", "not a readable parquet file"),
         ("rows.parquet", b"PAR1" + b"\0" * 40 + b"PAR1", "not a readable parquet file"),
         ("rows.jsonl", b'{"src": 1\n', "rows.jsonl:1: not JSON"),

@@ -203,6 +203,7 @@ class GateRequest:
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
     seeds: of which foreign evidence there must be, as a person named them; None where none were named.
     rules: what the metrics will be judged by, so that a plugin can say what such rules see; none where nobody asks.
+    column_names: a column of a corpus -> what this file calls it, where a person said so (`src`, `encoder`).
     """
 
     evidence: Mapping[str, bytes] | None = None
@@ -210,6 +211,7 @@ class GateRequest:
     incumbent: EntryView | None = None
     seeds: tuple[int, ...] | None = None
     rules: tuple[Rule, ...] = ()
+    column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         if self.evidence is not None:
@@ -226,7 +228,7 @@ class EvaluateRequest:
     """An entry on new data. smoke: on fresh random rows. levels: nominal coverages in (0, 1). by: grouping columns.
 
     figures: whether figures are asked for. incumbent: another entry of the kind, to be compared on the same rows; the
-    document then says how they compare at `against`, `incumbent`.
+    document then says how they compare at `against`, `incumbent`. column_names: as of `GateRequest`.
     """
 
     corpus: Path | None
@@ -236,6 +238,7 @@ class EvaluateRequest:
     progress: Progress = silent
     figures: bool = False
     incumbent: EntryView | None = None
+    column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
@@ -315,10 +318,14 @@ class Reproduction:
 
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
-    """corpus: rows without a target are fine. levels: nominal coverages of the intervals, in (0, 1)."""
+    """corpus: rows without a target are fine. levels: nominal coverages of the intervals, in (0, 1).
+
+    column_names: as of `GateRequest`.
+    """
 
     corpus: Path | None
     levels: Sequence[float] = (0.95,)
+    column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))

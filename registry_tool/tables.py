@@ -60,6 +60,13 @@ class Columns:
     def names(self) -> list[str]:
         return list(dict.fromkeys((*self.numbers, *self.texts, *self.values)))
 
+    def called(self, names: Mapping[str, str]) -> Columns:
+        """The same with these names in the place of those that they are for."""
+        numbers, texts, values = (
+            tuple(names.get(name, name) for name in part) for part in (self.numbers, self.texts, self.values)
+        )
+        return Columns(numbers, texts, values, self.largest)
+
     def usable(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of these numbers may be read, (n,)."""
         import numpy as np

@@ -113,6 +113,30 @@ def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help=help, callback=check)
 
 
+def column_name_parameters(of: str = "Column") -> list[click.Option]:
+    """`--source-column` and `--encoder-column`, which say what a table calls two columns; see `column_names`."""
+    return [
+        click.Option(["--source-column"], default="", metavar="NAME", help=f"{of} of sources.  [default: src]"),
+        click.Option(["--encoder-column"], default="", metavar="NAME", help=f"{of} of encoders.  [default: encoder]"),
+    ]
+
+
+def column_name_options(of: str = "Column") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same for a command's function, which takes `source_column` and `encoder_column`."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for parameter in reversed(column_name_parameters(of)):
+            function = click.option(*parameter.opts, default="", metavar="NAME", help=parameter.help)(function)
+        return function
+
+    return decorate
+
+
+def column_names(source: str, encoder: str) -> dict[str, str]:
+    """`names` of `read_rows` by the two options."""
+    return {name: column for name, column in (("src", source), ("encoder", encoder)) if column}
+
+
 # ---- tables and text --------------------------------------------------------------------------------------------
 
 NUMBER_PATTERN = re.compile(r"([-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%)?|[-+]?inf|nan|absent|-|)", re.IGNORECASE)

@@ -516,7 +516,6 @@ ELSEWHERE = {
     "other devices need --trainer": "it needs such a device; tests/fr_ensemble/hooks/test_train.py",
     "add --resume or remove it": "tests/fr_ensemble/training/test_checkpoints.py",
     "found no --meta, expected a table with such columns": "tests/fr_ensemble/corpus/imports/test_logs.py",
-    "expected it as --source-column says": "tests/fr_ensemble/corpus/imports/test_logs.py",
     "choose its score with --score NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "give another --score": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "--vmaf-model NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",

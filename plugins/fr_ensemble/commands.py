@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL
+from fr_ensemble.options import column_options, features_named
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
-from registry_tool.toolkit import first_names, plot_option, progress_bar, visible
+from registry_tool.toolkit import column_name_options, column_names, first_names, plot_option, progress_bar, visible
 
 if TYPE_CHECKING:
     from fr_ensemble.corpus.imports.logs import Imported
@@ -74,8 +75,7 @@ def _warn(message: str) -> None:
     "--pattern", metavar="TEXT", help="What a log's name says, such as {src}_{bitrate}kbps_{height}p_{encoder}.json."
 )
 @click.option("--set", "constants", multiple=True, metavar="NAME=VALUE", help="A field of every log; again for more.")
-@click.option("--source-column", metavar="NAME", help="The table's column of sources.  [default: src]")
-@click.option("--encoder-column", metavar="NAME", help="The table's column of encoders.  [default: encoder]")
+@column_name_options("The table's column")
 @click.option("--score", default="", metavar="NAME", help="The score to take, where a log has several.")
 @click.option(
     "--vmaf-model",
@@ -97,8 +97,8 @@ def import_(
     meta: Path | None,
     pattern: str | None,
     constants: Sequence[str],
-    source_column: str | None,
-    encoder_column: str | None,
+    source_column: str,
+    encoder_column: str,
     score: str,
     model: str,
     output: Path,
@@ -127,8 +127,8 @@ def import_(
 
     if meta is None and pattern is None and len({"src", "encoder"} & {text.split("=")[0] for text in constants}) < 2:
         raise InputError("source and encoder of the logs are not known: give --pattern, --meta or --set")
-    renamed = {name: field for name, field in ((source_column, "src"), (encoder_column, "encoder")) if name is not None}
-    if renamed and meta is None:
+    names = column_names(source_column, encoder_column)
+    if names and meta is None:
         raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
     if not found:
@@ -138,7 +138,7 @@ def import_(
     if pattern is not None:
         fields = fields.merged(fields_of_pattern(found, pattern))
     if meta is not None:
-        of_table, unused = fields_of_table(found, meta, renamed)
+        of_table, unused = fields_of_table(found, meta, names)
         fields = fields.merged(of_table)
         if unused:
             _warn(f"{meta}: {unused} rows name no log that was given")
@@ -375,13 +375,14 @@ def split_(
     click.echo(f"{aside}: {counts[True]} rows of {len(chosen)} sources: {listed}")
 
 
-@corpus.command("info")
+@corpus.command(
+    "info", params=column_options("target", "features", "source_column", "encoder_column", "conditions", "vocabulary")
+)
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--target", default="vmaf", show_default=True, help="Column to predict.")
 @plot_option("Draw it too.")
 @_format_option
 @click.pass_context
-def info_(ctx: click.Context, file: Path, target: str, plot: Path | None, form: str) -> None:
+def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **columns: Any) -> None:
     """Say what a corpus holds: rows, sources, encoders, ranges; duplicates, constant columns, hints of leakage.
 
     Leakage is one video under two source names: it would be trained on and held out at once.
@@ -392,10 +393,18 @@ def info_(ctx: click.Context, file: Path, target: str, plot: Path | None, form: 
       registry fr-ensemble corpus info clips.csv --target mos --format json
       registry fr-ensemble corpus info corpus.parquet --plot corpus.png
     """
-    from fr_ensemble.corpus.info import describe, figures, lines
+    from fr_ensemble.corpus.info import Asked, describe, figures, lines
+    from fr_ensemble.corpus.rows import Condition
 
+    asked = Asked(
+        columns["target"],
+        features_named(columns["features"]),
+        tuple(Condition.parse(text).column for text in columns["conditions"]),
+        column_names(columns["source_column"], columns["encoder_column"]),
+        columns["vocabulary"],
+    )
     with progress_bar() as progress:
-        document = describe(file, target, progress)
+        document = describe(file, asked, progress)
     _say(document, lines, form)
     if plot is not None:
         host: Host = ctx.obj
@@ -427,6 +436,7 @@ def info_(ctx: click.Context, file: Path, target: str, plot: Path | None, form: 
     metavar="COLUMN",
     help="What an encode costs.  [default: bitrate_kbps or bitrate; else the highest quality, crf, cq or qp]",
 )
+@column_name_options()
 @plot_option("Draw quality against cost too.")
 @click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
 @_format_option
@@ -439,6 +449,8 @@ def recommend_(
     confidence: float,
     by: str,
     cost: str | None,
+    source_column: str,
+    encoder_column: str,
     plot: Path | None,
     registry: str | None,
     form: str,
@@ -458,7 +470,8 @@ def recommend_(
 
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:
-        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost), progress)
+        names = column_names(source_column, encoder_column)
+        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost, names), progress)
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
     _say(document, lines, form)

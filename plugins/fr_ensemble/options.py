@@ -11,6 +11,7 @@ import click
 
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from registry_tool.errors import InputError
+from registry_tool.toolkit import column_name_parameters
 from registry_tool.values import checked_text
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ OPTIONS = (
         metavar="A,B,...",
         help="Feature columns, or the sets canonical-6 and vmaf-v1.  [default: those of the target's model]",
     ),
-    click.Option(["--source-column"], default="", metavar="NAME", help="Column of sources.  [default: src]"),
-    click.Option(["--encoder-column"], default="", metavar="NAME", help="Column of encoders.  [default: encoder]"),
+    *column_name_parameters(),
     click.Option(
         ["--condition", "conditions"],
         multiple=True,
@@ -157,7 +157,7 @@ def job_of(request: TrainRequest) -> Job:
     if bounds is None and options["target"] in DEFINED_TARGETS:
         bounds = (0.0, high_of(model))
     spec = ColumnSpec(
-        features=_features(options["features"]) or features_of(model),
+        features=features_named(options["features"]) or features_of(model),
         target=options["target"],
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],
@@ -187,7 +187,12 @@ def job_of(request: TrainRequest) -> Job:
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
 
 
-def _features(text: str | None) -> tuple[str, ...]:
+def column_options(*names: str) -> list[click.Parameter]:
+    """Those of OPTIONS, for other commands that read the same tables."""
+    return [option for option in OPTIONS if option.name in names]
+
+
+def features_named(text: str | None) -> tuple[str, ...]:
     """Columns, where a set's name stands for its columns."""
     from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
 

@@ -25,7 +25,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import missing_column, text_table
-from registry_tool.values import percent
+from registry_tool.values import EMPTY, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
@@ -63,7 +63,7 @@ class Clip:
 class Question:
     """What a person asks. by_encoder: an answer for each source and encoder, or for each source over its encoders.
 
-    cost: a column of the rows; None takes the first of COSTS that is there.
+    cost: a column of the rows; None takes the first of COSTS that is there. column_names: as of `read_rows`' names.
     """
 
     corpus: Path
@@ -71,6 +71,7 @@ class Question:
     confidence: float = 0.95
     by_encoder: bool = True
     cost: str | None = None
+    column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 def recommend(
@@ -83,7 +84,7 @@ def recommend(
     manifest = view.manifest
     if view.entry.kind != "fr_ensemble" or manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: expected an ensemble (fr_ensemble, schema_version 2): train one")
-    spec = spec_of(manifest, target=False)
+    spec = spec_of(manifest, target=False, names=question.column_names)
     low, high = spec.bounds
     if not (low <= question.target <= high and 0.0 < question.confidence < 1.0):
         found = f"--target {question.target:g} --confidence {question.confidence:g}"

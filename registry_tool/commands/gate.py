@@ -26,7 +26,7 @@ from registry_tool.commands.shared import (
 )
 from registry_tool.errors import ExitCode
 from registry_tool.report import reporters
-from registry_tool.toolkit import note
+from registry_tool.toolkit import column_name_options, column_names, note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.gate import Judgement
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     help="Judge loso_seed*.json files in a folder instead.",
 )
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Compare --evidence with this corpus.")
+@column_name_options("The corpus's column")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.", shell_complete=complete_kinds)
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
@@ -62,6 +63,8 @@ def gate(
     base_file: Path | None,
     evidence: Path | None,
     corpus: Path | None,
+    source_column: str,
+    encoder_column: str,
     seeds: str | None,
     kind: str | None,
     incumbent: str | None,
@@ -92,7 +95,10 @@ def gate(
         raise click.UsageError("--base names a revision, --base-file an older registry: name one of them")
     since = base if base is not None else base_file
     subject = _Subject(entry_id, since, evidence, incumbent_of(incumbent, against))
-    subject.check(any((corpus, seeds, kind)), output is not None)
+    names = column_names(source_column, encoder_column)
+    subject.check(any((corpus, seeds, kind, names)), output is not None)
+    if names and corpus is None:
+        raise click.UsageError("--source-column and --encoder-column go with --corpus: name the file too")
     if entry_id is not None and kind is not None:
         raise click.UsageError("--kind is for evidence without an ID: the registry has the entry's kind")
     named = registry is not None or bool(os.environ.get("REGISTRY_JSON"))
@@ -103,7 +109,7 @@ def gate(
         comparison = gate_base(path := find(registry), plugins, since, None if named else Path.cwd(), evidence)
         judgements = comparison.judgements
     elif evidence is not None:
-        foreign = Foreign(evidence, corpus, _seeds(seeds))
+        foreign = Foreign(evidence, corpus, _seeds(seeds), names)
         if entry_id is not None:
             judgements = [gate_foreign(path := find(registry), plugins, entry_id, foreign)]
         else:

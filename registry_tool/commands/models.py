@@ -28,7 +28,7 @@ from registry_tool.commands.shared import (
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column
 from registry_tool.rows.cells import ColumnTable
-from registry_tool.toolkit import FORMATS, Text, note, plot_option
+from registry_tool.toolkit import FORMATS, Text, column_name_options, column_names, note, plot_option
 from registry_tool.values import Json, visible
 
 FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
@@ -129,6 +129,7 @@ def _train(
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
 @plot_option("Draw coverage, widths and errors too.")
+@column_name_options()
 @incumbent_options("Another entry, to compare the errors with on the same rows.")
 @registry_option
 @format_option()
@@ -141,6 +142,8 @@ def evaluate(
     levels: str,
     by: str,
     plot: Path | None,
+    source_column: str,
+    encoder_column: str,
     incumbent: str | None,
     against: str | None,
     registry: str | None,
@@ -167,7 +170,10 @@ def evaluate(
         raise click.UsageError("name the rows: --corpus FILE, or --smoke for random ones")
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
     with toolkit.progress_bar() as progress:
-        request = EvaluateRequest(corpus, smoke, _levels(levels), columns, progress, plot is not None)
+        names = column_names(source_column, encoder_column)
+        request = EvaluateRequest(
+            corpus, smoke, _levels(levels), columns, progress, plot is not None, column_names=names
+        )
         result = evaluate_workflow.evaluate(
             find(registry), plugins_of(ctx), entry_id, request, incumbent_of(incumbent, against)
         )
@@ -205,6 +211,7 @@ def _levels(text: str) -> Sequence[float]:
     "--format", "form", type=click.Choice(FORMATS), help="How to write it.  [default: as FILE ends, else csv]"
 )
 @click.option("--flush", is_flag=True, help="With --corpus -: predict and print each row as soon as it has arrived.")
+@column_name_options()
 @registry_option
 @click.pass_context
 def predict(
@@ -216,6 +223,8 @@ def predict(
     output: str,
     form: str | None,
     flush: bool,
+    source_column: str,
+    encoder_column: str,
     registry: str | None,
 ) -> None:
     """Predict rows: mu, sigma, lower, upper.
@@ -236,7 +245,8 @@ def predict(
     if flush and (str(corpus), output) != ("-", "-"):
         raise click.UsageError("--flush is for rows from standard input to standard output: say --corpus - without -o")
     rows = predict_workflow.IncomingRows(_standard_input(), flush) if str(corpus) == "-" else corpus
-    batches = predict_workflow.predict(find(registry), plugins_of(ctx), entry_id, rows, _levels(levels))
+    names = column_names(source_column, encoder_column)
+    batches = predict_workflow.predict(find(registry), plugins_of(ctx), entry_id, rows, _levels(levels), names)
     warnings = Counter[str]()
 
     form = form or format_of(output) or FORMATS[0]

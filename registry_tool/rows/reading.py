@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from gzip import BadGzipFile
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
@@ -15,14 +16,22 @@ from typing import IO, Any
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.rows import columnar, exact
-from registry_tool.tables import BATCH_ROWS, Columns, Pick, RowBatch, UnusableNumberError
+from registry_tool.tables import BATCH_ROWS, Columns, Pick, RowBatch, UnusableNumberError, missing_column
+from registry_tool.values import EMPTY
 
 STREAM_NAME = "standard input"  # what messages call it
 
 
-def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Progress = silent) -> Iterator[RowBatch]:
+def read_rows(
+    path: Path,
+    pick: Pick,
+    batch_rows: int = BATCH_ROWS,
+    progress: Progress = silent,
+    names: Mapping[str, str] = EMPTY,
+) -> Iterator[RowBatch]:
     """Batches of at most `batch_rows` rows, one in memory at a time.
 
+    names: what to call a column -> what the file calls it; the file's own column of that name is not there then.
     progress: `reading`, after each batch, in rows of a table or bytes of text. Raises InputError with one line for a
     file without rows and for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
@@ -30,18 +39,20 @@ def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Pr
     if reader is None:
         known = f"{', '.join(READERS)}, or {GZIPPED[0]}.gz"
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
-    picked = Columns()
-
-    def keep(found: Any) -> Columns:
-        nonlocal picked
-        picked = pick(found)
-        return picked
-
-    try:
+    naming = _Naming(path, pick, names)
+    with _one_line(path):
         path.open("rb").close()
-        yield from _with_rows(reader(path, keep, batch_rows, progress), path)
-    except UnusableNumberError as error:
-        raise _counted(error, path, reader, picked) from None
+        try:
+            yield from naming.rows(reader(path, naming.pick, batch_rows, progress))
+        except UnusableNumberError as error:
+            raise _counted(error, path, reader, naming.picked) from None
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """What a file can do to its reader, as the one line that a user gets."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: file not found: check the path") from None
     except IsADirectoryError:
@@ -55,11 +66,14 @@ def read_rows(path: Path, pick: Pick, batch_rows: int = BATCH_ROWS, progress: Pr
         raise WorldError(f"{path}: cannot be read ({error.strerror or error}): check the file and its disk") from error
 
 
-def read_stream(stream: IO[bytes], pick: Pick, batch_rows: int = BATCH_ROWS) -> Iterator[RowBatch]:
+def read_stream(
+    stream: IO[bytes], pick: Pick, batch_rows: int = BATCH_ROWS, names: Mapping[str, str] = EMPTY
+) -> Iterator[RowBatch]:
     """The same of standard input, CSV or JSON lines, read no further than a batch needs."""
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    naming = _Naming(STREAM_NAME, pick, names)
     try:
-        yield from _with_rows(exact.stream_batches(text, STREAM_NAME, pick, batch_rows), STREAM_NAME)
+        yield from naming.rows(exact.stream_batches(text, STREAM_NAME, naming.pick, batch_rows))
     except UnicodeDecodeError as error:
         message = f"{STREAM_NAME}: found a byte that is not UTF-8 ({error.reason}), expected CSV or JSON lines"
         raise InputError(f"{message}: a parquet is read as a file alone: name the file") from None
@@ -69,12 +83,41 @@ def read_stream(stream: IO[bytes], pick: Pick, batch_rows: int = BATCH_ROWS) -> 
         text.detach()  # the stream is not ours to close
 
 
-def _with_rows(batches: Iterator[RowBatch], place: Path | str) -> Iterator[RowBatch]:
-    first = next(batches, None)
-    if first is None:
-        raise InputError(f"{place}: found no rows, expected at least one: is it the right file?")
-    yield first
-    yield from batches
+class _Naming:
+    """The columns of one table by the names that are asked for; see `read_rows`. picked: what is read."""
+
+    def __init__(self, place: Path | str, pick: Pick, names: Mapping[str, str]) -> None:
+        self._place, self._pick, self._names = place, pick, names
+        self.picked = self._asked = Columns()
+
+    def pick(self, found: Sequence[str]) -> Columns:
+        """Raises InputError for a column that is not there."""
+        names = self._names
+        for name in names.values():
+            if name not in found:
+                raise missing_column(self._place, name, found)
+        called = [*names, *(name for name in found if name not in names and name not in names.values())]
+        self._asked = self._pick(called if names else found)
+        self.picked = self._asked.called(names)
+        return self.picked
+
+    def rows(self, batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
+        """Raises InputError where there are none."""
+        first = next(batches, None)
+        if first is None:
+            raise InputError(f"{self._place}: found no rows, expected at least one: is it the right file?")
+        for batch in chain([first], batches):
+            yield self._as_asked(batch) if self._names else batch
+
+    def _as_asked(self, batch: RowBatch) -> RowBatch:
+        names, asked = self._names, self._asked
+        return RowBatch(
+            batch.n,
+            batch.place,
+            {name: batch.numbers[names.get(name, name)] for name in asked.numbers},
+            {name: batch.texts[names.get(name, name)] for name in asked.texts},
+            {name: batch.values[names.get(name, name)] for name in asked.values},
+        )
 
 
 def ending(path: Path) -> str:
@@ -94,7 +137,7 @@ def read_metadata(path: Path, key: str) -> str | None:
     return None if found is None else found.decode("utf-8", "replace")
 
 
-def _counted(error: InputError, path: Path, reader: Reader, picked: Columns) -> InputError:
+def _counted(error: InputError, path: Path, reader: TableReader, picked: Columns) -> InputError:
     """The error for the first row without a number that may be read, with how many rows are so."""
     import numpy as np
 
@@ -156,8 +199,8 @@ def _has_pyarrow() -> bool:
     return True
 
 
-Reader = Callable[[Path, Pick, int, Progress], Iterator[RowBatch]]
-READERS: Mapping[str, Reader] = MappingProxyType(
+TableReader = Callable[[Path, Pick, int, Progress], Iterator[RowBatch]]
+READERS: Mapping[str, TableReader] = MappingProxyType(
     {
         ".parquet": columnar.read_parquet,
         **dict.fromkeys((".feather", ".arrow"), columnar.read_arrow),

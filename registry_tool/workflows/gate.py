@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -87,15 +87,18 @@ def judge_entry(
 class Foreign:
     """Evidence that lies in a folder. corpus: a corpus file that it must fit. seeds: of which there must be evidence.
 
+    column_names: of the corpus, as of `GateRequest`.
     Without seeds, and without an entry to judge, there must be as many as the policy's `n_seeds` asks for.
     """
 
     folder: Path
     corpus: Path | None = None
     seeds: tuple[int, ...] | None = None
+    column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
     def request(self) -> GateRequest:
-        return GateRequest(read_evidence(self.folder), self.corpus, seeds=self.seeds)
+        evidence = read_evidence(self.folder)
+        return GateRequest(evidence, self.corpus, seeds=self.seeds, column_names=self.column_names)
 
 
 def gate_foreign(path: Path, plugins: Plugins, entry_id: str, foreign: Foreign) -> Judgement:

@@ -22,6 +22,7 @@ from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
 from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump
+from registry_tool.values import EMPTY
 
 SCHEMA_VERSION = 2
 SETTINGS = (
@@ -220,8 +221,11 @@ def is_current(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("schema_version") == SCHEMA_VERSION
 
 
-def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
-    """The columns that the ensemble reads; target=False for rows to predict. InputError for what no run writes."""
+def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, str] = EMPTY) -> ColumnSpec:
+    """The columns that the ensemble reads; target=False for rows to predict. names: as of a request's `column_names`.
+
+    Raises InputError for what no run writes.
+    """
     conditions = [Condition(c["name"], c["transform"]) for c in manifest["codec_block"] if c["transform"] != "onehot"]
     low, high = manifest["target"]["range"]
     return ColumnSpec(
@@ -230,6 +234,8 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool) -> ColumnSpec:
         conditioning=tuple(conditions),
         vocabulary_version=manifest["codec_vocab_version"],
         target_range=(float(low), float(high)),
+        source_column=names.get("src", ""),
+        encoder_column=names.get("encoder", ""),
         raw_conditions=manifest["recipe"].get("member_conditions") == RAW,
     )
 

@@ -31,15 +31,12 @@ class ColumnRequest:
     """What is asked of a file. values: further columns as they are, None for all. scored: rows with a target.
 
     Scored rows must name their sources, and those of failed encodes are left out; of others each is wanted.
-    source, encoder: the columns that name them, where they are called otherwise; "" for the usual names. texts: further
-    columns of text.
+    texts: further columns of text.
     """
 
     numbers: Sequence[str]
     values: Sequence[str] | None = ()
     scored: bool = True
-    source: str = ""
-    encoder: str = ""
     texts: Sequence[str] = ()
 
 
@@ -87,9 +84,8 @@ class Layout:
 
 def layout_of(path: Path | str, found: Sequence[str], wanted: ColumnRequest) -> Layout:
     """The layout of a file with these columns. Raises InputError for a column that is not there."""
-    encoder = wanted.encoder or ("codec" if "codec" in found and "encoder" not in found else "encoder")
-    source = wanted.source or "src"
-    needed = [source] if wanted.scored or wanted.source else []
+    encoder = "codec" if "codec" in found and "encoder" not in found else "encoder"
+    needed = ["src"] if wanted.scored else []
     values = tuple(found if wanted.values is None else wanted.values)
     for name in (*needed, encoder, *values):
         if name not in found:
@@ -103,7 +99,7 @@ def layout_of(path: Path | str, found: Sequence[str], wanted: ColumnRequest) -> 
             derived[name] = of
         else:
             raise missing_column(path, name, [column for column in found if column not in NO_FEATURES])
-    texts = {"encoder": encoder} | ({"src": source} if source in found else {})
+    texts = {"encoder": encoder} | ({"src": "src"} if "src" in found else {})
     clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and "src" in texts)
     spelled_otherwise = any(name != column for name, column in numbers.items())
     texts |= {name: name for name in (*clip, *wanted.texts) if name not in texts}

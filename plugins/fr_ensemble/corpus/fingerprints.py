@@ -19,6 +19,7 @@ from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, RowBatch, Text, read_rows
+from registry_tool.values import EMPTY
 
 FRAME = "frame_index"
 LOG_DECIMALS = 6  # to which logs print
@@ -273,22 +274,24 @@ class ReferenceColumns:
         return found if any(len(part) >= MIN_VALUES for row in found.values for part in row) else None
 
 
-def reference_fingerprints(path: Path, inputs: Sequence[str], progress: Progress = silent) -> Fingerprints | None:
-    """Of a corpus by its columns that describe the reference alone; None where it has none.
+def reference_fingerprints(
+    path: Path, inputs: Sequence[str], progress: Progress = silent, names: Mapping[str, str] = EMPTY
+) -> Fingerprints | None:
+    """Of a corpus by its columns that describe the reference alone; None where it has none. names: as of `read_rows`.
 
     Raises InputError for a file that cannot be used.
     """
-    names: list[str] = []
+    taken: list[str] = []
 
     def columns(found: Sequence[str]) -> Columns:
-        names.extend(ReferenceColumns.pick(found, inputs))
-        return Columns(tuple(names), ("src", FRAME) if names else ("src",), largest=LARGEST)
+        taken.extend(ReferenceColumns.pick(found, inputs))
+        return Columns(tuple(taken), ("src", FRAME) if taken else ("src",), largest=LARGEST)
 
     reference: ReferenceColumns | None = None
-    for batch in read_rows(path, columns, progress=progress):
-        if not names:
+    for batch in read_rows(path, columns, progress=progress, names=names):
+        if not taken:
             return None
-        reference = reference or ReferenceColumns(names)
+        reference = reference or ReferenceColumns(taken)
         _add(reference, batch)
     return reference.fingerprints() if reference else None
 

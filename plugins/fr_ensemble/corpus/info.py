@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_rec
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows, text_table
+from registry_tool.values import EMPTY
 
 SAME_DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
@@ -78,32 +80,48 @@ class Histogram:
         return {"from": first * self.width, "width": self.width, "counts": counts}
 
 
-def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which columns of a file mean what. features: those of the target's model where none are given.
+
+    target, conditions: described where they are there. names: as of `read_rows`. vocabulary: of the encoders' slots.
+    """
+
+    target: str = "vmaf"
+    features: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    vocabulary: int = vocabulary.DEFAULT_VERSION
+
+
+def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) -> dict[str, Any]:
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
-    target: its column, described where it is there. Rows of a source are duplicates where encoder, features and
+    Rows of a source are duplicates where encoder, features and
     target agree to SAME_DECIMALS. Two sources may be one video, which would be in two folds, by columns of the
     reference alone; where these cannot say, by rows with one encoder and equal features, exactly. Equal targets alone
     are neither.
     """
     names: list[str] = []
     numeric: list[str] = []
-    features: list[str] = []
-    definition = read_definition(path, target)
+    features: list[str] = [*asked.features]
+    target, definition = asked.target, read_definition(path, asked.target)
 
     layout: Layout | None = None
 
     def pick(found: Sequence[str]) -> Columns:
         nonlocal layout
         names.extend(found)
-        features.extend(features_of(definition.model) if definition is not None else features_among(found))
-        numeric.extend(name for name in (*features, target) if column_of(name, found) is not None)
+        if not features:
+            features.extend(features_of(definition.model) if definition is not None else features_among(found))
+        wanted = dict.fromkeys((*features, *asked.conditions, target))
+        numeric.extend(name for name in wanted if column_of(name, found) is not None)
         taken = {column_of(name, found) for name in numeric}
         layout = layout_of(path, found, ColumnRequest(numeric, texts=[name for name in found if name not in taken]))
         return layout.columns
 
     seen, n_failed = _Seen(target), 0
-    for found in read_rows(path, pick, BATCH_ROWS, progress):
+    for found in read_rows(path, pick, BATCH_ROWS, progress, asked.names):
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)
         n_failed += found.n - batch.n
@@ -113,7 +131,7 @@ def describe(path: Path, target: str = "vmaf", progress: Progress = silent) -> d
     pairs = seen.pairs()
     different = {pair.sources for pair in pairs.pairs if pair.by_reference and not pair.is_one} if pairs else set()
     shared = [pair for pair in seen.shared() if tuple(pair["sources"]) not in different]
-    _, unknown = vocabulary.encode(seen.encoders)
+    _, unknown = vocabulary.encode(seen.encoders, asked.vocabulary)
     columns, numbers = layout.numbers if layout is not None else {}, seen.numbers
     constant = [columns[name] for name, values in numbers.items() if values.low == values.high]
     constant += [name for name in seen.first_texts if name not in seen.varied]

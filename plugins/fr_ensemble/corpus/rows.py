@@ -97,6 +97,13 @@ class ColumnSpec:
             raise InputError(f"target range: found {low:g}..{high:g}, expected two finite numbers, the lower one first")
 
     @property
+    def names(self) -> Mapping[str, str]:
+        """What rows call a column -> what the file does, where it is another name."""
+        return {
+            name: column for name, column in (("src", self.source_column), ("encoder", self.encoder_column)) if column
+        }
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The target's range; (-inf, inf) without a target."""
         return self.target_range or (-math.inf, math.inf)
@@ -226,7 +233,7 @@ def read_batches(
         layout = layout_of(path, found, _wanted(spec, keep))
         return layout.columns
 
-    for found in read_rows(path, pick, batch_rows, progress):
+    for found in read_rows(path, pick, batch_rows, progress, spec.names):
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)
         if batch.n:
@@ -286,7 +293,7 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
 
 def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> ColumnRequest:
     numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
-    return ColumnRequest(numbers, keep, spec.target is not None, spec.source_column, spec.encoder_column)
+    return ColumnRequest(numbers, keep, spec.target is not None)
 
 
 def columns_of(spec: ColumnSpec, found: Sequence[str], place: str) -> Columns:

@@ -28,8 +28,8 @@ class SourceRows:
         return cls(dict(zip(corpus.sources, n, strict=True)), corpus.sha256, corpus.rows_sha256)
 
 
-def read_sources(path: Path) -> SourceRows:
-    """From the column `src` alone. Raises InputError for a file that cannot be used."""
+def read_sources(path: Path, names: Mapping[str, str]) -> SourceRows:
+    """From the column `src` alone; names: as of `read_rows`. Raises InputError for a file that cannot be used."""
 
     def columns(found: Sequence[str]) -> Columns:
         if "src" not in found:
@@ -37,7 +37,7 @@ def read_sources(path: Path) -> SourceRows:
         return Columns(texts=("src",))
 
     n: Counter[str] = Counter()
-    for batch in read_rows(path, columns):
+    for batch in read_rows(path, columns, names=names):
         text = batch.texts["src"]
         require_names(text, "src", batch.place)
         counts = np.bincount(text.codes, minlength=len(text.names)).tolist()

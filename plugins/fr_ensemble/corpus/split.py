@@ -23,10 +23,11 @@ def choose(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
 def split(path: Path, column: str, aside: frozenset[str], outputs: Mapping[bool, Path]) -> dict[bool, int]:
     """Writes the rows of the sources set aside to outputs[True], the others' to outputs[False]: how many each has.
 
-    Both have the file's own format, columns and, of a parquet, types and metadata. Raises InputError for another one.
+    Both have the file's columns and its format, where it is one of FORMATS; of a parquet, types and metadata too.
+    Raises InputError for another format.
     """
     for output in outputs.values():
-        if format_of(output) != format_of(path):
+        if format_of(path) is not None and format_of(output) != format_of(path):
             raise InputError(f"{output}: found another extension than that of {path}, expected {path.suffix}")
     if format_of(path) == "parquet":
         return _split_parquet(path, column, aside, outputs)

@@ -62,7 +62,7 @@ def record(
     names = [*spec.features, *(condition.column for condition in spec.conditioning)]
     warnings = giveaways(names, inputs, corpus.target, corpus.source)
     if contents.fingerprints:
-        reference = reference_fingerprints(path, names, progress) if path is not None else None
+        reference = reference_fingerprints(path, names, progress, spec.names) if path is not None else None
         fingerprints = (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
         pairs = fingerprints.compared()
         if problems := pairs.problems():

@@ -34,7 +34,7 @@ OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  #
 def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
     manifest, ensemble = load_ensemble(view)
-    spec = spec_of(manifest, target=True)
+    spec = spec_of(manifest, target=True, names=request.column_names)
     target_warnings: list[str] = []
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
@@ -113,7 +113,7 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
         found[VMAF_COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
     if request.incumbent is not None:
         manifest, ensemble = load_ensemble(request.incumbent)
-        spec = spec_of(manifest, target=True)
+        spec = spec_of(manifest, target=True, names=request.column_names)
         try:
             check_same_target(view.entry.id, view.manifest or {}, request.incumbent.entry.id, manifest)
         except InputError as error:

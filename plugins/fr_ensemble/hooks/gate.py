@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from fr_ensemble.artifacts.manifest import is_current, spec_of
@@ -117,7 +117,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
         seeds=seeds,
         recipe_sha256=manifest["recipe_sha256"] if manifest else None,
         corpus_sha256=manifest["corpus"]["sha256"] if manifest else None,
-        corpus=_source_rows(request.corpus, manifest),
+        corpus=_source_rows(request, manifest),
         onnx_sha256={member["seed"]: member["sha256"] for member in members},
     )
     scores, problems = read_foreign(files, expected)
@@ -138,13 +138,13 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
     )
 
 
-def _source_rows(corpus: Path | None, manifest: Mapping[str, Any] | None) -> SourceRows | None:
+def _source_rows(request: GateRequest, manifest: Mapping[str, Any] | None) -> SourceRows | None:
     """Of the file at hand. Which columns the rows' digest is of is known for an entry of version 2 alone."""
-    if corpus is None:
+    if request.corpus is None:
         return None
     if manifest is None:
-        return read_sources(corpus)
-    return SourceRows.of(read_corpus(corpus, spec_of(manifest, target=True)))
+        return read_sources(request.corpus, request.column_names)
+    return SourceRows.of(read_corpus(request.corpus, spec_of(manifest, target=True, names=request.column_names)))
 
 
 def _digests_wanted(view: EntryView, manifest: Mapping[str, Any] | None) -> dict[str, str]:

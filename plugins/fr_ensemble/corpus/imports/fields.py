@@ -162,12 +162,12 @@ def _ends(name: str, text: str, at: int) -> Iterator[int]:
 # ---- tables -----------------------------------------------------------------------------------------------------
 
 
-def fields_of_table(logs: Sequence[Path], table: Path, renamed: Mapping[str, str]) -> tuple[Fields, int]:
+def fields_of_table(logs: Sequence[Path], table: Path, names: Mapping[str, str]) -> tuple[Fields, int]:
     """The row of each log, found by the column `log` (a file's name, or its path's end); and how many have no log.
 
-    renamed: a column of the table -> what it is here.
+    names: as of `read_rows`.
     """
-    rows = _rows_by_log(table, renamed)
+    rows = _rows_by_log(table, names)
     found, used = Fields({}), set()
     for log in logs:
         ends = ["/".join(log.parts[-depth:]) for depth in range(1, len(log.parts) + 1)]
@@ -180,36 +180,34 @@ def fields_of_table(logs: Sequence[Path], table: Path, renamed: Mapping[str, str
     return found, len(rows) - len(used)
 
 
-def _rows_by_log(table: Path, renamed: Mapping[str, str]) -> dict[str, Row]:
+def _rows_by_log(table: Path, names: Mapping[str, str]) -> dict[str, Row]:
     """The rows of a table by its column `log`, numbers as numbers, an empty cell left out."""
     rows: dict[str, Row] = {}
-    names: dict[str, str] = {}
+    columns: list[str] = []
 
     def pick(found: Sequence[str]) -> Columns:
-        names.update(_table_columns(table, found, renamed))
-        return Columns((), ("log",), tuple(names))
+        columns.extend(_table_columns(table, found))
+        return Columns((), ("log",), tuple(columns))
 
-    for batch in read_rows(table, pick, BATCH_ROWS):
+    for batch in read_rows(table, pick, BATCH_ROWS, names=names):
         for index, code in enumerate(batch.texts["log"].codes):
             name = batch.texts["log"].names[code]
             if name in rows:
                 raise InputError(f"{batch.place(index)}, column log: found {name!r} again, expected each log once")
-            rows[name] = {field: batch.values[column][index] for column, field in names.items()}
-    for column in names.values():
+            rows[name] = {column: batch.values[column][index] for column in columns}
+    for column in columns:
         _convert(rows, column, _text if column in TEXTS else _plain)
     return {name: {column: value for column, value in row.items() if value is not None} for name, row in rows.items()}
 
 
-def _table_columns(table: Path, found: Sequence[str], renamed: Mapping[str, str]) -> dict[str, str]:
-    listed = ", ".join(found)
+def _table_columns(table: Path, found: Sequence[str]) -> list[str]:
+    """The columns of fields."""
     if "log" not in found:
+        listed = ", ".join(found)
         raise InputError(f"{table}: no column 'log': found {listed}, expected the files' names in it: add it")
-    if missing := [name for name in renamed if name not in found]:
-        raise InputError(f"{table}: no column {missing[0]!r}: found {listed}, expected it as --source-column says")
-    names = {name: renamed.get(name, name) for name in found if name != "log" and name not in renamed.values()}
-    if taken := [name for name, field in names.items() if field in LOG_COLUMNS]:
+    if taken := [name for name in found if name in LOG_COLUMNS]:
         raise InputError(f"{table}: found the column {taken[0]!r}, which the logs give: drop it")
-    return names
+    return [name for name in found if name != "log"]
 
 
 def _convert(rows: Mapping[str, Row], column: str, kind: Callable[[Any], Any]) -> None:

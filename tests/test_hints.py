@@ -349,7 +349,7 @@ def without_cost(place: Place) -> None:
     rows.write_text(rows.read_text().replace("bitrate_kbps", "bytes", 1).replace("crf", "other", 1))
 
 
-IMPORT = "fr-ensemble corpus import ../a_libx264.json -o ../made.csv"
+IMPORT = "fr-ensemble corpus import ../a_libx264.json --vmaf-model vmaf_v0.6.1 -o ../made.csv"
 PATTERN, META = f"{IMPORT} --pattern {{src}}_{{encoder}}.json", f"{IMPORT} --meta ../logs.csv"
 SET = f"{IMPORT} --set src=a --set encoder=libx264"
 RECOMMEND = "fr-ensemble recommend promoted --corpus ../rows.csv --target 50 --confidence 0.5"

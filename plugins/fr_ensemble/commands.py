@@ -109,14 +109,14 @@ def import_(
     Source, encoder and quality come from the files' names (--pattern), from a table (--meta), from --set, or from
     several of them: the table wins over the name, and the name over --set.
 
-    All logs are by one model of VMAF. It is read from the logs where they name it or their features show it; a log
-    that does neither is taken as it is, and --vmaf-model records its model. Two models are refused.
+    All logs are by one model of VMAF. It is read from the logs where they name it or their features show it; where a
+    log does neither, --vmaf-model says it. Two models are refused.
 
     \b
     Examples:
       registry fr-ensemble corpus import logs/ -o corpus.parquet
           --pattern "{src}_{bitrate}kbps_{height}p_{fps}fps_{encoder}_vmaf.json" --vmaf-model vmaf_v0.6.1
-      registry fr-ensemble corpus import a.xml b.csv.gz --meta table.csv -o corpus.csv
+      registry fr-ensemble corpus import a.xml b.csv.gz --meta table.csv --vmaf-model vmaf_v0.6.1 -o corpus.csv
       registry fr-ensemble corpus import easyvmaf/ --pattern "{src}_{crf}_vmaf.json" --set encoder=libx265
           --score vmaf_hd -o corpus.parquet
     """
@@ -159,13 +159,10 @@ def _tell_import(done: Imported, output: Path) -> None:
         _warn(f"{log}: a mean vmaf of {mean:.1f}: are its frames those of its reference, in step and of one size?")
     for column, why in done.without.items():
         _warn(f"no column {column}: {why}")
-    if not done.definition:
-        models = ", ".join(done.candidates)
-        _warn(f"the logs do not name their model, it may be {models}: give --vmaf-model NAME to record it")
     for why in done.failed.values():
         click.echo(f"left out: {why}", err=True)
     click.echo(f"{output}: {done.rows} rows of {done.logs} logs")
-    click.echo(f"target: vmaf by {done.definition or 'a model that is not named'}")
+    click.echo(f"target: vmaf by {done.definition}")
     for name, counts in (("sources", done.sources), ("encoders", done.encoders)):
         listed = [f"{label} ({count} log{'s' * (count != 1)})" for label, count in sorted(counts.items())]
         click.echo(f"{name}: {visible(first_names(listed, MAX_LISTED))}")

@@ -58,7 +58,7 @@ class Identity:
 
 
 def identify(log: Frames, wanted: LogChoice) -> Identity:
-    """Raises InputError, without the log's path, for a log that lacks what is wanted or may be by different models."""
+    """Raises InputError, without the log's path, for a log that lacks what is wanted."""
     names = _names(log.metrics)
     found, present = _features(names)
     others = [name for name in names if not _METRIC.match(name) and not _NO_SCORE.search(name)]
@@ -72,9 +72,7 @@ def identify(log: Frames, wanted: LogChoice) -> Identity:
         return Identity(score, _columns(definition, found), definition)
     if len(candidates) == 1:
         return Identity(score, _columns(candidates[0], found), candidates[0])
-    if not set(candidates) <= {*DEFAULTS}:
-        raise InputError(f"its {score} may be by {_any_of(candidates)}: say by which: --vmaf-model NAME")
-    return Identity(score, _columns(DEFAULTS[0], found), "", candidates)
+    return Identity(score, _columns((candidates or DEFAULTS)[0], found), "", candidates)
 
 
 def _names(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

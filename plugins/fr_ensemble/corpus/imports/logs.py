@@ -115,7 +115,7 @@ class Imported:
     """What an import wrote. Where a field maps logs, the log's path is its key.
 
     failed: why a log was left out. incomplete, not_finite: frames left out. twins: pairs of logs with the same scores.
-    definition: the model of the score; "" where neither log nor caller names it, then it may be one of candidates.
+    definition: the model of the score.
     without: a column of NORMS_OF_LOG that one log lacks -> that log, and why.
     """
 
@@ -129,7 +129,6 @@ class Imported:
     encoders: Counter[str] = field(default_factory=Counter)
     without: dict[str, str] = field(default_factory=dict)
     definition: str = ""
-    candidates: tuple[str, ...] = ()
 
     @property
     def logs(self) -> int:
@@ -165,7 +164,7 @@ def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progr
     features = list(first[1].identity.columns)
     types = _types(given, features)
     form = format_of(output)
-    if form != "parquet" and done.definition:
+    if form != "parquet":
         types[MODEL_COLUMN] = "string"  # where a file has no metadata, a column says it
     texts = [name for name, kind in types.items() if kind == "string"]
     parquet = Parquet(types, reading.metadata, {"compression": "zstd", "use_dictionary": texts})
@@ -216,15 +215,20 @@ class _Reading:
                 yield path, log
 
     def _require_one_model(self, path: str, log: Log) -> None:
-        """Raises InputError for a log by another model than the first one's."""
+        """Raises InputError for a log by another model than the first one's, or that does not say by which it is."""
         done, identity = self.done, log.identity
-        if not self.first:
-            self.first, done.definition, done.candidates = path, identity.definition, identity.candidates
-        elif identity.definition != done.definition:
-            one, other = (name or "a model that it does not name" for name in (done.definition, identity.definition))
+        if not identity.definition:
+            models = " or ".join(identity.candidates)
             raise InputError(
-                f"{path}: its {identity.score} is by {other}, that of {self.first} by {one}, expected one model in a "
-                "corpus: import them apart, or say which with --vmaf-model NAME"
+                f"{path}: its {identity.score} may be by {models}, and the log does not say which, expected one model "
+                "in a corpus: name that of all logs: --vmaf-model NAME"
+            )
+        if not self.first:
+            self.first, done.definition = path, identity.definition
+        elif identity.definition != done.definition:
+            raise InputError(
+                f"{path}: its {identity.score} is by {identity.definition}, that of {self.first} by {done.definition}, "
+                "expected one model in a corpus: import them apart"
             )
         for features, score in zip(np.round(log.features[:PROBED_FRAMES], 5), log.score, strict=False):
             known, known_in = self.probes.setdefault(features.tobytes(), (float(score), path))
@@ -236,9 +240,7 @@ class _Reading:
 
     def metadata(self) -> Mapping[str, str]:
         versions = sorted({about["libvmaf"] for about in self.record.values()} - {""})
-        record: dict[str, Any] = {"logs": self.record, "libvmaf": versions}
-        if self.done.definition:
-            record["model"] = self.done.definition
+        record = {"logs": self.record, "libvmaf": versions, "model": self.done.definition}
         return {RECORD_KEY: json.dumps(record, sort_keys=True)}
 
     def tables(

@@ -28,8 +28,7 @@ Schema, draft 2020-12, and `registry validate` checks documents by it. A field t
 through every write and never read. What holds between documents (digests, order, agreement) is in
 [findings.md](findings.md).
 
-Defined for documents to come, kept, and not read by this release: `requires` of a registry; `baselines`,
-`calibrated_from` and `calibration`.
+Defined for documents to come, kept, and not read by this release: `baselines`, `calibrated_from` and `calibration`.
 
 `a.b` is a field in a field, `a[]` an item of a list, `a.*` a value of any name. Names in **bold** are required.
 """

@@ -86,6 +86,7 @@ class Registry:
         allow_smoke: take an entry that was not promoted, too. Raises InputError for an id that is not there or a kind
         that cannot predict, RejectedError, with `findings`, for an entry that may not be used.
         """
+        self._plugins.need(self._loaded.registry.requires)
         with Folder(self._loaded.folder) as folder:
             inspection = Inspection(self._loaded, self._plugins, folder)
             view = entry_for_use(inspection, entry_id, "load it with allow_smoke=True", allow_smoke=allow_smoke)

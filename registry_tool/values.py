@@ -278,6 +278,43 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """A plugin without which a registry is not judged. version: a specifier of PEP 440, such as `>=1.2`; None: any."""
+
+    plugin: str
+    version: str | None = None
+
+    def accepts(self, version: str) -> bool:
+        """Whether a version is within the specifier. Raises ValueError for a specifier or a version that is none."""
+        from packaging.specifiers import SpecifierSet
+
+        return SpecifierSet(self.version or "").contains(version, prereleases=True)
+
+    def is_at_least_as_strict_as(self, other: Requirement) -> bool:
+        """Whether no version gets through that `other` refuses, as far as the specifiers show it."""
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+        from packaging.version import Version
+
+        try:
+            own, others = SpecifierSet(self.version or ""), SpecifierSet(other.version or "")
+            floors = [Version(one.version) for one in own if one.operator in (">=", "==", "~=") and "*" not in str(one)]
+            return all(
+                spec in set(own) or (spec.operator == ">=" and any(floor >= Version(spec.version) for floor in floors))
+                for spec in others
+            )
+        except InvalidSpecifier:
+            return self.version == other.version
+
+    def __str__(self) -> str:
+        return f"{self.plugin} {self.version}" if self.version else self.plugin
+
+
+def plain_name(name: str) -> str:
+    """The name of a plugin or a distribution as it is compared: `House_Rules` and `house-rules` are one (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """A registry as a value: entries sorted by id, policies by kind, and whatever else its document holds."""
 
@@ -285,6 +322,11 @@ class Registry:
     entries: tuple[Entry, ...]
     policies: Mapping[str, Policy] = field(default_factory=lambda: EMPTY)
     extra: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def requires(self) -> tuple[Requirement, ...]:
+        """The plugins that must be there to judge it."""
+        return tuple(Requirement(item["plugin"], item.get("version")) for item in self.extra.get("requires", ()))
 
     def entry(self, entry_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.id == entry_id), None)

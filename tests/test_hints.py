@@ -241,6 +241,7 @@ def test_the_commands_of_a_finding_mend_it(given: Given, tmp_path: Path) -> None
 # The findings whose hints are typed by other tests.
 OTHERS = {
     "plugin-not-loaded": "tests/plugins/test_manager.py",
+    "plugin-required": "tests/plugins/test_required.py",
     "bundle-unverified": "tests/signing/test_blobs.py",
     "attestation-invalid": "tests/signing/test_attestations.py",
     "attestation-unverified": "tests/signing/test_attestations.py",
@@ -499,6 +500,7 @@ SOURCES = [path for folder in ("registry_tool", "plugins/fr_ensemble") for path 
 NAMES_A_COMMAND = re.compile(rf"`registry [^`]+`|{OPTION.pattern}")
 # What is not typed above: words of the text, and the test that types it, or why none does.
 ELSEWHERE = {
+    "install it, `registry plugins` lists them": "tests/plugins/test_required.py",
     "or make a clone without --filter": "it needs a remote that is gone; tests/git/test_history.py",
     "found no condition, expected one or more": "tests/fr_ensemble/hooks/test_raw_conditions.py",
     "name what to": "typed above, as `sign`",

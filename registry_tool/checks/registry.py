@@ -49,6 +49,18 @@ PLUGIN_NOT_LOADED = FindingRule(
     hint="update or uninstall the plugin, then validate again; `registry plugins` lists it",
     example="sys.exit(0) in its module",
 )
+PLUGIN_REQUIRED = FindingRule(
+    "plugin-required",
+    "required plugin missing or of another version",
+    why="What it would have found is unknown, so nothing is judged; the exit code is 3.",
+    message="the registry requires plugin {plugin}",
+    hint="install it, then validate again; `registry plugins` lists what is installed",
+    example='"requires": [{"plugin": "house-rules", "version": ">=1.2"}], with 1.1 installed',
+    since="0.2.0",
+)
+PLUGIN_CODES = frozenset(
+    {PLUGIN_NOT_LOADED.code, PLUGIN_REQUIRED.code}
+)  # an environment to repair, whatever else is found
 
 
 def check(
@@ -70,6 +82,7 @@ def check(
     findings = [*loaded.findings, *check_plugins(plugins, loaded.name)]
     if isinstance(loaded, Unreadable):
         return sort(findings)
+    findings += check_requirements(plugins, loaded)
     with Folder(loaded.folder) as folder, Prober() as prober:
         inspection = Inspection(loaded, plugins, folder, prober if level is Level.FULL else None)
         findings += _check_all(inspection, _Task(trust, frozenset(unchanged)), progress)
@@ -230,6 +243,16 @@ def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:
     """A finding on each installed plugin that does not load: what it would have found is unknown."""
     for plugin in plugins.broken:
         yield PLUGIN_NOT_LOADED.at(file, error=plugin.why)
+
+
+def check_requirements(plugins: Plugins, loaded: Loaded) -> Iterator[Finding]:
+    """A finding on each plugin that the registry requires and that is not there as required."""
+    for index, required in enumerate(loaded.registry.requires):
+        if (found := plugins.unmet(required)) is not None:
+            expected = required.version or "any version"
+            yield PLUGIN_REQUIRED.at(
+                loaded.name, f"/requires/{index}", found=found, expected=expected, plugin=required.plugin
+            )
 
 
 def _check_ids(loaded: Loaded) -> Iterator[tuple[int, Finding]]:

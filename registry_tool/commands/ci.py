@@ -144,6 +144,7 @@ def write(ctx: click.Context, output: Path, level: str, registry: str | None) ->
       registry known-findings write -o ci/known.json --registry model
     """
     from registry_tool import toolkit
+    from registry_tool.documents.store import Loaded
     from registry_tool.hookspec import Level
     from registry_tool.workflows import known_findings as known_workflow
     from registry_tool.workflows.validate import validate
@@ -152,6 +153,8 @@ def write(ctx: click.Context, output: Path, level: str, registry: str | None) ->
     plugins.need_all()
     with toolkit.progress_bar() as progress:
         found = validate(find(registry), plugins, Level(level), progress)
+    if found.lacks_plugins and isinstance(found.loaded, Loaded):
+        plugins.need(found.loaded.registry.requires)
     count = known_workflow.write(output, found)
     note(f"{output}: {count} known findings")
     refused = [item for item in found.findings if not known_workflow.listable(item)]

@@ -107,7 +107,7 @@ def validate(
             for path in paths
         ]
     _deliver(results, form, output, strict=strict)
-    if plugins_of(ctx).broken:
+    if any(result.lacks_plugins for result in results) or plugins_of(ctx).broken:
         ctx.exit(ExitCode.BROKEN)
     failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
     ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)

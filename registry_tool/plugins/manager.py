@@ -34,7 +34,7 @@ from registry_tool.hookspec import (
 )
 from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
 from registry_tool.tables import Columns, RowBatch
-from registry_tool.values import Evidence
+from registry_tool.values import Evidence, Requirement, plain_name
 from registry_tool.version import __version__
 
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
@@ -52,13 +52,17 @@ KIND_UNKNOWN = FindingRule(
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlugin:
-    """A plugin that loaded. version: of the distribution it came from. hooks: what it implements, by name."""
+    """A plugin that loaded. version: of the distribution it came from. hooks: what it implements, by name.
+
+    distribution: its name; empty where the plugin came from none.
+    """
 
     name: str
     version: str
     module: object
     hooks: Mapping[str, pluggy.HookImpl]
     kinds: tuple[Kind, ...] = ()
+    distribution: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,13 @@ class Plugins:
 
     # ---- loading --------------------------------------------------------------------------------------------------
 
-    def add(self, module: object, name: str, version: str = "0") -> None:
+    def add(self, module: object, name: str, version: str = "0", distribution: str = "") -> None:
         """Register a plugin. Raises PluginError, naming it, for a misspelt hook, a wrong argument or a taken kind."""
         try:
             with Guard(name, "registration", (PluginError,)):
                 self.manager.register(module, name=name)
                 self.manager.check_pending()
-                plugin = LoadedPlugin(name, version, module, self._hooks(module, name))
+                plugin = LoadedPlugin(name, version, module, self._hooks(module, name), (), distribution)
             plugin = replace(plugin, kinds=self._kinds(plugin))
         except PluginError:
             if self.manager.get_plugin(name) is module and name not in self.versions:
@@ -160,10 +164,31 @@ class Plugins:
             f"unknown kind {kind!r}: no installed plugin provides it, expected one of {known}: install its plugin"
         )
 
-    def need_all(self) -> None:
-        """Raise PluginError where an installed plugin did not load: what it would have said is unknown."""
+    def need_all(self, required: Iterable[Requirement] = ()) -> None:
+        """Raise PluginError where an installed plugin did not load, or one that a registry requires is not there."""
         if self.broken:
             raise PluginError("; ".join(plugin.why for plugin in self.broken))
+        self.need(required)
+
+    def need(self, required: Iterable[Requirement]) -> None:
+        """Raise PluginError where a required plugin is missing or of another version: what it would say is unknown."""
+        if lacking := [
+            f"required plugin {one.plugin}: found {found}, expected {one}: install it, `registry plugins` lists them"
+            for one in required
+            if (found := self.unmet(one)) is not None
+        ]:
+            raise PluginError("; ".join(lacking))
+
+    def unmet(self, required: Requirement) -> str | None:
+        """What is there in the place of a required plugin; None where it is as required."""
+        name = plain_name(required.plugin)
+        for plugin in self.loaded:
+            if name in (plain_name(plugin.name), plain_name(plugin.distribution)):
+                try:
+                    return None if required.accepts(plugin.version) else f"version {plugin.version}"
+                except ValueError as error:
+                    return f"version {plugin.version} ({error})"
+        return "one that does not load" if any(plain_name(p.name) == name for p in self.broken) else "none installed"
 
     # ---- asked ----------------------------------------------------------------------------------------------------
 
@@ -293,11 +318,11 @@ def load() -> Plugins:
     plugins = Plugins()
     plugins.add(single_models, "onnx_kinds", __version__)
     for entry_point in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
-        version = entry_point.dist.version if entry_point.dist else "0"
+        version, distribution = (entry_point.dist.version, entry_point.dist.name) if entry_point.dist else ("0", "")
         try:
             with Guard(entry_point.name, f"import of {entry_point.value}"):
                 module = entry_point.load()
-            plugins.add(module, entry_point.name, version)
+            plugins.add(module, entry_point.name, version, distribution)
         except PluginError as error:
             plugins.broken.append(BrokenPlugin(entry_point.name, version, str(error)))
     return plugins

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Kind
-from registry_tool.values import EMPTY, Entry, Json, Policy, Registry
+from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Requirement, plain_name
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that a change does. action: demoted, deleted, renamed, imported, policy, schema_version or moved.
+    """One thing that a change does.
+
+    action: demoted, deleted, renamed, imported, policy, requires, schema_version or moved.
 
     subject: an entry's id, a kind, or a path. severity: warning where it deserves a look, whatever was promoted.
     """
@@ -63,6 +65,23 @@ def policy_changes(before: Registry, after: Registry, kinds: Mapping[str, Kind],
         if new is not None and counts and new.is_looser_than(default):
             words = f"weaker than the default of its kind, which is: {describe(default)}"
             yield Change("policy", name, words, Severity.WARNING)
+
+
+def requirement_changes(before: Registry, after: Registry) -> Iterator[Change]:
+    """How the plugins that a registry requires changed; a warning where one that the base asked for may be missing."""
+    old, new = (_by_plugin(registry) for registry in (before, after))
+    for name in sorted({*old, *new}):
+        was, becomes = old.get(name), new.get(name)
+        if was == becomes:
+            continue
+        texts = [f"requires {one}" if one is not None else "not required" for one in (was, becomes)]
+        looser = was is not None and (becomes is None or not becomes.is_at_least_as_strict_as(was))
+        words = f"{'loosened: ' if looser else ''}{' became '.join(texts)}"
+        yield Change("requires", name, words, Severity.WARNING if looser else Severity.NOTE)
+
+
+def _by_plugin(registry: Registry) -> dict[str, Requirement]:
+    return {plain_name(required.plugin): required for required in registry.requires}
 
 
 def _differences(old: Policy | None, new: Policy | None) -> Iterator[str]:

@@ -126,8 +126,9 @@ def _judge(
 ) -> CiRun:
     request = run.request
     found = steps.run("validate", lambda: validate(path, plugins, request.level, progress))
-    if found is not None and plugins.broken:
-        steps.run("validate", plugins.need_all)
+    if found is not None and found.lacks_plugins:
+        required = found.loaded.registry.requires if isinstance(found.loaded, store.Loaded) else ()
+        steps.run("validate", lambda: plugins.need_all(required))
     run = replace(run, validation=found)
     target = run.base
     base = steps.run("gate", lambda: load_base(target.revision, path, searched_from)) if target is not None else None

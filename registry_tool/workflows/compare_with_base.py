@@ -21,7 +21,7 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.strictjson import pointer
 from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
-from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes
+from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes, requirement_changes
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.loading import inspected, usable
 
@@ -62,6 +62,15 @@ LOOSENED = FindingRule(
     message="the policy of kind {kind!r} was loosened in the same change",
     hint="run `registry flip {id} --demote --reason ...` and flip it in a later change, or restore the policy",
     example=">= 0.95 made >= 0.5, with a promotion",
+)
+REQUIREMENT_LOOSENED = FindingRule(
+    "base-requirement-loosened",
+    "required plugin loosened together with what it judges",
+    why="A plugin that a change leaves out judges nothing in it.",
+    message="the registry's requires was loosened in the same change: {words}",
+    hint="restore `requires`, and loosen it in a change of its own",
+    example="house-rules removed from requires, with a promotion",
+    since="0.2.0",
 )
 IMPORT_UNKNOWN = FindingRule(
     "base-import-unknown",
@@ -127,6 +136,7 @@ def gate_base(
             f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
             f"expected {was.schema_version}: restore it"
         )
+    plugins.need((*was.requires, *loaded.registry.requires))
     files = read_evidence(evidence) if evidence is not None else None
     if files is not None and loaded.registry.schema_version == store.VERSION:
         raise InputError(
@@ -137,7 +147,11 @@ def gate_base(
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
-        changes = [*comparer.changes(), *policy_changes(was, loaded.registry, plugins.kinds, kinds)]
+        changes = [
+            *comparer.changes(),
+            *requirement_changes(was, loaded.registry),
+            *policy_changes(was, loaded.registry, plugins.kinds, kinds),
+        ]
     added = tuple(_unregistered(loaded, plugins, before))
     return Comparison(before, str(path), tuple(judgements), tuple(changes), added)
 
@@ -314,6 +328,9 @@ class _Comparer:
         loosened = self.after.schema_version == store.VERSION and self._is_loosened(entry, old)
         if loosened and not self._meets_older_policy(view, old):
             errors.append(LOOSENED.at(view.row, "/kind", kind=entry.kind, id=entry.id))
+        for change in requirement_changes(self.before, self.after):
+            if change.severity is Severity.WARNING:
+                errors.append(REQUIREMENT_LOOSENED.at(self._place(entry), "/requires", words=str(change)))
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
             was = old is not None and old.is_production and old.sha256 == entry.sha256

@@ -136,6 +136,7 @@ def gate_foreign_kind(path: Path | None, plugins: Plugins, kind: str | None, for
     """
     request = foreign.request()
     registry = usable(path).registry if path is not None else None
+    plugins.need(registry.requires if registry is not None else ())
     view = NoEntry(Entry("evidence", kind or _only_gated_kind(plugins), True, "0" * 64))
     judgement = judge_foreign(view, registry, plugins, request)
     asked = [rule.bound for rule in judgement.verdict.policy.rules if (rule.metric, rule.op) == ("n_seeds", ">=")]

@@ -28,7 +28,8 @@ from registry_tool.workflows.validate import Validation
 FORMAT_VERSION = 1
 MAKE_HINT = "make it with `registry known-findings write`"
 IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
-NEVER_LISTED = frozenset(f"{FAMILIES['Promotion']} {FAMILIES['Changes']}".split())  # first words of codes
+UNLISTED_FAMILIES = ("Promotion", "Changes", "Plugins")
+NEVER_LISTED = frozenset(" ".join(FAMILIES[name] for name in UNLISTED_FAMILIES).split())  # first words of codes
 
 FindingKey = tuple[str | None, ...]  # the values of FIELDS
 

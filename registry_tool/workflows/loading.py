@@ -57,7 +57,8 @@ def refuse_without_verdict(entry: Entry) -> None:
 
 @contextmanager
 def inspected(loaded: Loaded, plugins: Plugins) -> Iterator[Inspection]:
-    """The registry with its folder open, at Level.FULL."""
+    """The registry with its folder open, at Level.FULL. Raises PluginError where a required plugin is missing."""
+    plugins.need(loaded.registry.requires)
     with Folder(loaded.folder) as folder, Prober() as prober:
         yield Inspection(loaded, plugins, folder, prober)
 
@@ -93,8 +94,8 @@ def entry_for_use(inspection: Inspection, entry_id: str, hint: str, *, allow_smo
 def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[VerifiedEntry]:
     """One verified entry, for those who need nothing else of its registry."""
     find_entry(loaded, entry_id)
-    with inspected(loaded, plugins) as inspection:
-        yield verified(inspection, entry_id)
+    with Folder(loaded.folder) as folder, Prober() as prober:
+        yield verified(Inspection(loaded, plugins, folder, prober), entry_id)
 
 
 def save_sound(inspection: Inspection, registry: Registry, entry: Entry, made: str | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry_tool.checks.registry import check
+from registry_tool.checks.registry import PLUGIN_CODES, check
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import Finding, Severity
@@ -45,6 +45,11 @@ class Validation:
     def level_of(self, number: int) -> Level:
         """At which level an entry was checked, by its number."""
         return Level.QUICK if self.since is not None and number in self.since.unchanged else self.level
+
+    @property
+    def lacks_plugins(self) -> bool:
+        """Whether a plugin does not load, or one that the registry requires is not there: the findings are not all."""
+        return any(finding.code in PLUGIN_CODES for finding in self.findings)
 
     def count(self, severity: Severity) -> int:
         return sum(f.severity is severity for f in self.findings)

@@ -141,6 +141,7 @@ def test_a_plugin_without_kinds_is_welcome() -> None:
 
 class _Distribution:
     version = "3.1"
+    name = "registry-thumbs"
 
 
 class _EntryPoint:

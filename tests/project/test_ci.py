@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
-INSTALL, JUDGE = ACTION["runs"]["steps"]
+INSTALL, PLUGINS, JUDGE = ACTION["runs"]["steps"]
 LEFT_OUT = (".*", "__pycache__", "*.egg-info", "model", "tests", "benchmarks")
 
 
@@ -154,7 +154,7 @@ def test_the_action_is_an_action() -> None:
     for step in ACTION["runs"]["steps"]:
         assert "${{" not in step["run"]
         assert step["shell"] == "bash"
-    inputs = {f"${{{{ inputs.{name} }}}}" for name in ACTION["inputs"] if name != "install"}
+    inputs = {f"${{{{ inputs.{name} }}}}" for name in ACTION["inputs"] if name not in ("install", "plugins")}
     assert set(JUDGE["env"].values()) == inputs
 
 
@@ -193,8 +193,27 @@ def test_the_action_gates_by_its_inputs(checkout: Checkout) -> None:
     act(checkout, 2, base="no-such-revision", base_ref="")
 
 
+RULES = """
+from registry_tool.hookspec import hookimpl
+
+@hookimpl
+def registry_verify(view, level):
+    return []
+"""
+RULES_PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "house-rules"
+version = "1.3"
+[project.entry-points.registry_tool]
+rules = "house_rules"
+"""
+
+
 def test_the_action_installs_itself(checkout: Checkout) -> None:
-    """By the lock file, into an environment of its own, which it puts on the path of the next step."""
+    """By the lock file, into an environment on the next step's path; and the plugins that the registry requires."""
     path, temporary = checkout.base / "path", checkout.base / "runner"
     path.write_text("")
     temporary.mkdir()
@@ -207,6 +226,15 @@ def test_the_action_installs_itself(checkout: Checkout) -> None:
     assert path.read_text().strip() == str(temporary / "registry-tool" / "bin")
     said = checkout.shell(f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick")
     assert "1 entry: valid" in said
+    checkout.box.edit(lambda document: document.update(requires=[{"plugin": "house-rules", "version": ">=1.2"}]))
+    judge = f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick"
+    assert "error[plugin-required]" in checkout.shell(judge, 3)
+    (checkout.top / "rules").mkdir()
+    (checkout.top / "rules" / "pyproject.toml").write_text(RULES_PROJECT)
+    (checkout.top / "rules" / "house_rules.py").write_text(RULES)
+    install = f"PATH={path.read_text().strip()}:$PATH\n{PLUGINS['run']}"
+    checkout.shell(install, **action, PLUGINS="./rules\n")
+    assert "1 entry: valid" in checkout.shell(judge)
 
 
 def test_the_lock_file_pins_what_the_project_needs() -> None:

@@ -157,6 +157,8 @@ def _tell_import(done: Imported, output: Path) -> None:
         _warn(f"{second}: the same scores as {first}: is it one encode twice?")
     for log, mean in done.doubtful.items():
         _warn(f"{log}: a mean vmaf of {mean:.1f}: are its frames those of its reference, in step and of one size?")
+    for log, frames in done.ended.items():
+        _warn(f"{log}: its last {frames} frames meet a still picture and score far less: is its reference shorter?")
     for column, why in done.without.items():
         _warn(f"no column {column}: {why}")
     for why in done.failed.values():

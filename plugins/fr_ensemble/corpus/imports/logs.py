@@ -29,6 +29,10 @@ from registry_tool.toolkit import BATCH_ROWS, Parquet, format_of, write_rows
 
 TARGET = "vmaf"  # the column of the score, whichever it was in the logs
 MISALIGNED_MEAN = 12.0  # points: frames that do not belong together score about 10 on average, and often 0
+# A reference that ends before its encode is repeated, still, to the encode's end: from there its motion is 0 and scores
+# fall. A scene that stands still scores no worse than the others.
+MIN_STILL_FRAMES = 3
+MIN_FALL = 10.0  # points
 PROBED_FRAMES = 8  # of a log, its first: where all of its features are another log's, its score must be too
 
 
@@ -47,6 +51,17 @@ class Log:
     not_finite: int
     version: str  # of libvmaf; "" where the log does not say
     sha256: str  # of the file
+
+    @property
+    def ended_frames(self) -> int:
+        """How many frames at the end meet one still picture, and score far below those before; 0 for none."""
+        motion = next(k for k, name in enumerate(self.identity.columns) if name.startswith("motion"))
+        moving = np.flatnonzero(self.features[:, motion] != 0)
+        first = int(moving[-1]) + 1 if len(moving) else len(self.score)
+        if len(self.score) - first < MIN_STILL_FRAMES:
+            return 0
+        falls = self.score[:first].mean() - self.score[first:].mean() > MIN_FALL
+        return len(self.score) - first if falls else 0
 
 
 def read_log(path: Path, wanted: LogChoice = LogChoice()) -> Log:  # noqa: B008 (a frozen value)
@@ -125,6 +140,7 @@ class Imported:
     not_finite: dict[str, int] = field(default_factory=dict)
     twins: list[tuple[str, str]] = field(default_factory=list)
     doubtful: dict[str, float] = field(default_factory=dict)  # mean score of frames that may not belong together
+    ended: dict[str, int] = field(default_factory=dict)  # frames behind the end of a reference that is too short
     sources: Counter[str] = field(default_factory=Counter)  # logs of each
     encoders: Counter[str] = field(default_factory=Counter)
     without: dict[str, str] = field(default_factory=dict)
@@ -277,6 +293,8 @@ class _Reading:
             done.not_finite[str(path)] = log.not_finite
         if (mean := float(log.score.mean())) < MISALIGNED_MEAN:
             done.doubtful[str(path)] = mean
+        if ended := log.ended_frames:
+            done.ended[str(path)] = ended
         twin = self.seen.setdefault(log.features.tobytes() + log.score.tobytes(), str(path))
         if twin != str(path):
             done.twins.append((twin, str(path)))

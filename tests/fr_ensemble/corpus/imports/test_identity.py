@@ -285,6 +285,23 @@ def test_a_real_log_of_each_model(model: str, real: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["vmaf_v0.6.1", "vmaf_v1.0.16_3d0h"])
+def test_a_real_reference_that_ends_first(model: str, real: Path, tmp_path: Path) -> None:
+    """ffmpeg repeats its last picture to the end of the encode: those frames are counted; none are of a whole one."""
+    import imageio_ffmpeg
+
+    source, encode = ["-f", "lavfi", "-i", "testsrc2=s=320x192:r=12:d=1"], tmp_path / "d.mkv"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
+    subprocess.run(
+        [*ffmpeg, *source[:3], "testsrc2=s=320x192:r=12:d=2", "-c:v", "libx264", "-qp", "36", encode], check=True
+    )
+    graph = f"[0:v][1:v]libvmaf=model=version={model}:log_fmt=json:log_path=a.json"
+    subprocess.run([*ffmpeg, "-i", encode, *source, "-lavfi", graph, "-f", "null", "-"], cwd=tmp_path, check=True)
+    assert 12 <= read_log(tmp_path / "a.json", LogChoice(model=model)).ended_frames <= 16  # mkv rounds times
+    assert read_log(real / f"{model}.json", LogChoice(model=model)).ended_frames == 0
+
+
+@pytest.mark.slow
 def test_a_real_log_of_several_models(real: Path) -> None:
     """Each score of a log of three models is what the model's own log has."""
     for score in ("vmaf_hd", "vmaf_hd_neg", "vmaf_v1_hd"):

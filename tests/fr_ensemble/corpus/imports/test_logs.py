@@ -331,6 +331,29 @@ def test_a_column_left_out_because_of_one_log_is_named(registry: Program, tmp_pa
 MEANS = [((0.0, 0.0, 0.0), True), ((4.0, 20.0, 9.0), True), ((9.0, 80.0, 9.0), False)]
 
 
+@pytest.mark.parametrize(
+    ("motion", "scores", "count"),
+    [
+        ([0.0, 2.0, 1.0, 0.0, 0.0, 0.0], [90.0, 91.0, 92.0, 40.0, 30.0, 20.0], 3),
+        ([0.0, 2.0, 1.0, 0.0, 0.0, 0.0], [90.0, 91.0, 92.0, 99.0, 99.0, 99.0], 0),  # a scene that stands still
+        ([0.0, 2.0, 1.0, 2.0, 0.0, 0.0], [90.0, 91.0, 92.0, 93.0, 20.0, 20.0], 0),
+        ([0.0, 2.0, 0.0, 0.0, 0.0, 3.0], [90.0, 91.0, 20.0, 20.0, 20.0, 90.0], 0),
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], [90.0, 91.0, 92.0, 20.0, 20.0, 20.0], 0),  # nothing moves at all
+    ],
+)
+def test_a_reference_that_ends_first_is_said(
+    motion: list[float], scores: list[float], count: int, registry: Program, tmp_path: Path
+) -> None:
+    """From there the encode is scored against one still picture: how many frames are is said, and they are kept."""
+    pairs = enumerate(zip(motion, scores, strict=True))
+    frames = [FRAMES[0] | {"adm2": 0.5 + place / 10, "motion2": m, "vmaf": v} for place, (m, v) in pairs]
+    as_json(tmp_path / "a_libx264.json", frames)
+    ran = registry(*IMPORT, tmp_path, "--pattern", "{src}_{encoder}.json", "-o", tmp_path / "c.csv")
+    assert (ran.code, ran.out.splitlines()[0].split(": ")[1]) == (0, "6 rows of 1 logs")
+    assert ("its last 3 frames meet a still picture" in ran.err) == (count == 3)
+    assert ("meet a still picture" in ran.err) == bool(count)
+
+
 @pytest.mark.parametrize(("scores", "named"), MEANS)
 def test_frames_that_do_not_belong_together_are_named(
     scores: tuple[float, ...], named: bool, registry: Program, tmp_path: Path

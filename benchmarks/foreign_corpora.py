@@ -1,8 +1,9 @@
 """foreign_corpora.py: the gate on somebody else's data: AVT-VQDB-UHD-1, frames -> VMAF and clips -> MOS.
 
-Trains each in a scratch registry with `registry train`, gates it, and prints the verdict and the fold table; for MOS
-beside plain VMAF through a logistic curve, and the recipe that clears the gate beside canonical-6. The data is not part
-of the project: give its folder (clips.parquet, frames.parquet). Nothing made from it is kept.
+Trains each in a scratch registry with `registry train`, gates it, and prints the verdict and the fold table, beside
+standard models on the same folds; for MOS beside plain VMAF through a logistic curve too, and the recipe that clears
+the gate beside canonical-6. The data is not part of the project: give its folder (clips.parquet, frames.parquet).
+Nothing made from it is kept.
 
     python benchmarks/foreign_corpora.py ../shared/data/avt-vqdb-uhd-1 [--runs frames,mos-canonical,...]
 """
@@ -77,8 +78,8 @@ def main() -> None:
             for key in ("mean_plcc", "plcc_spread", "min_seed_plcc", "worst_fold_plcc", "mean_srocc", "mean_rmse"):
                 print(f"  {key:<16} {metrics[key]:.4f}")
             for baseline, compared in verdict["details"]["against"].items():
-                named = compared.get("entry", "plain VMAF through a logistic curve")
-                low, high = (metrics[f"rmse_vs_{baseline}_{end}"] for end in ("low", "high"))
+                named = compared.get("entry", "plain VMAF through a logistic curve" if baseline == "vmaf" else baseline)
+                low, high = (metrics[f"rmse_vs_{baseline}_t_{end}"] for end in ("low", "high"))
                 print(f"  beside {named}: mean PLCC {compared['baseline_plcc']:.4f}")
                 print(f"    RMSE {compared['rmse']:.4f} against {compared['baseline_rmse']:.4f}, difference", end="")
                 print(f" {compared['difference']:+.4f} (95 % over sources {low:+.4f}..{high:+.4f})")

@@ -94,7 +94,7 @@ def main() -> None:
         registry = Path(scratch, "model", "registry.json")
         if options.train:
             file = write(Path(scratch, f"rows.{options.format}"), options.rows, 3)
-            quick = ("--epochs", "1", "--license", "MIT", "--registry", registry)
+            quick = ("--epochs", "1", "--license", "MIT", "--no-baselines", "--registry", registry)
             seconds, peak = measured((*program, "train", "fr_ensemble", "--id", "big", "--corpus", file, *quick))
             print(
                 json.dumps(
@@ -103,7 +103,7 @@ def main() -> None:
             )
             return
         small = write(Path(scratch, "train.parquet"), 6000, 20)
-        quick = ("--epochs", "5", "--license", "MIT", "--registry", registry)
+        quick = ("--epochs", "5", "--license", "MIT", "--no-baselines", "--registry", registry)
         subprocess.run(
             [*map(str, (*program, "train", "fr_ensemble", "--id", "big", "--corpus", small, *quick))],
             check=True,

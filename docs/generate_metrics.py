@@ -13,6 +13,7 @@ from fr_ensemble.evidence.metrics import (
     COMPARISON_NAMES,
     METRICS,
     METRICS_VERSION,
+    NEEDS_BASELINES,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -34,6 +35,11 @@ NEEDS = {
         name: (f"Against {words.split(' through')[0]}", f"Errors beside those of {words}, on the same rows.")
         for name, words in COMPARISON_NAMES.items()
     },
+    NEEDS_BASELINES: (
+        "Against baselines",
+        "Errors beside those of standard models that `train` fits on the same folds. Absent where the evidence has "
+        "none; a Gaussian process is fitted up to 1,000 rows.",
+    ),
 }
 INTRO = f"""\
 # Metrics and interval methods

@@ -177,7 +177,7 @@ class Trained:
     manifest: a JSON document. Every object in it with a string at `onnx` or `path` is a pin; the core writes `sha256`
     beside it. A file that no pin names, or a pin without its file, is a PluginError.
     entry: further fields for the registry entry (license, description); one that its schema does not know is kept,
-    with a warning. summary: lines for the person, (name, value).
+    with a warning. summary: lines for the person, (name, value). table: shown below them, header row first.
     """
 
     files: Mapping[str, bytes]
@@ -185,11 +185,14 @@ class Trained:
     entry: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
     summary: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
+    table: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         for name, data in self.files.items():
             if not isinstance(name, str) or not isinstance(data, bytes):
                 raise TypeError(f"file {name!r}: found {type(data).__name__}, expected bytes by path")
+        if self.table:
+            Table(self.table)  # raises ValueError for rows of different lengths
         if not isinstance(self.manifest, Mapping):
             raise TypeError(f"manifest: found {type(self.manifest).__name__}, expected a mapping")
 

@@ -117,6 +117,11 @@ OPTIONS = (
         help="Rows whose inputs go into the evidence, so that the gate can run what ships; 0: none.  "
         "[default: all up to 50,000, else 512]",
     ),
+    click.Option(
+        ["--baselines/--no-baselines"],
+        default=True,
+        help="Train standard models on the same folds, and show the ensemble beside them.  [default: baselines]",
+    ),
     click.Option(["--license"], metavar="SPDX", help="Licence of the model; it follows from the corpus."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
 )
@@ -182,7 +187,7 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
-    contents = EvidenceContents(options["evidence_inputs"])
+    contents = EvidenceContents(options["evidence_inputs"], baselines=options["baselines"])
     settings = {"interval": options["interval"], "execution": execution, "contents": contents}
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
 

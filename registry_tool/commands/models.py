@@ -119,6 +119,7 @@ def _train(
         ("artefacts", done.folder),
     ):
         show(f"{name}: {value}")
+    show(toolkit.text_table(done.trained.table))
     note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
 
 

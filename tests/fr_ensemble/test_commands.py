@@ -102,7 +102,7 @@ def test_how_a_corpus_was_made_reaches_the_manifest(registry: Program, videos: P
     where = ["--encoders", "libx264,libx265", "--crf", "20,40", "-o", corpus]
     assert registry(*BUILD, *files, *where).code == 0
     record = json.loads(pq.read_schema(corpus).metadata[RECORD_KEY.encode()])
-    quick = ["--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT"]
+    quick = ["--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT", "--no-baselines"]
     conditions = ["--condition", "preset_norm", "--condition", "crf_norm"]
     entry = ["--id", "mine", "--corpus", corpus, "--registry", tmp_path / "model" / "registry.json"]
     ran = registry("train", "fr_ensemble", *entry, *quick, *conditions)

@@ -16,7 +16,7 @@ from fr_ensemble.corpus.vmaf_models import VMAF_MODELS, features_of, same_featur
 pytestmark = pytest.mark.slow
 
 IMPORT = ("fr-ensemble", "corpus", "import")
-TRAIN = ("--epochs", "1", "--seeds", "0,1", "--hidden", "4", "--license", "MIT")
+TRAIN = ("--epochs", "1", "--seeds", "0,1", "--hidden", "4", "--license", "MIT", "--no-baselines")
 FAMILIES = {
     "v0": "vmaf_v0.6.1",
     "v0-4k": "vmaf_4k_v0.6.1",

@@ -14,7 +14,12 @@ from sandbox import Sandbox
 
 FEATURES = ("adm2", "vif_scale0", "vif_scale1", "vif_scale2", "vif_scale3", "motion2")
 ENCODERS = ("libx264", "libx265", "libsvtav1")
-TRAINING = ("--seeds", "0,1,2", "--epochs", "30", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT")
+TRAINING = (
+    *("--seeds", "0,1,2", "--epochs", "30", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT"),
+    "--no-baselines",
+)
+
+QUICK = ("--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT", "--no-baselines")
 
 
 def write_corpus(path: Path, sources: int, rows: int, seed: int) -> Path:

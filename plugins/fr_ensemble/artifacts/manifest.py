@@ -79,8 +79,13 @@ def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
     found["libc"] = " ".join(platform.libc_ver()).strip() or "unknown"
     for name in RECORDED:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            found[name] = version_of(name)
     return [{"name": name, "version": version} for name, version in found.items()]
+
+
+def version_of(package: str) -> str:
+    """Of an installed package. Raises PackageNotFoundError."""
+    return metadata.version(package)
 
 
 def record_of(corpus: Corpus) -> dict[str, Any] | None:

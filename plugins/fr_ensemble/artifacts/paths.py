@@ -5,6 +5,7 @@ from __future__ import annotations
 KIND = "fr_ensemble"  # of its entries
 OOF_PATH = "evidence/oof.npz"
 INPUTS_PATH = "evidence/inputs.npz"
+BASELINES_PATH = "evidence/baselines.npz"
 FINGERPRINTS_PATH = "evidence/fingerprints.npz"
 
 

@@ -154,7 +154,11 @@ class ErrorComparison:
     @property
     def t_bounds(self) -> tuple[float, float]:
         """The same by Student's t, which holds its level at few sources; NaN below six."""
-        return t_interval(self.entry_rmse - self.baseline_rmse)
+        return self.t_bounds_at(0.95)
+
+    def t_bounds_at(self, level: float) -> tuple[float, float]:
+        """The same at another level."""
+        return t_interval(self.entry_rmse - self.baseline_rmse, level)
 
     def to_dict(self) -> dict[str, Any]:
         """As in `evaluate --format json`; null for what one source cannot show."""

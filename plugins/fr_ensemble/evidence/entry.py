@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 
 from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of
-from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
+from fr_ensemble.artifacts.paths import BASELINES_PATH, FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
 from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.baselines import Baselines, baseline_problems, read_baselines
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
@@ -71,6 +72,7 @@ class CheckedEvidence:
 
     unfit: what is no contradiction, so that a smoke entry may have it, and promotes nothing whatever the policy.
     warnings: what was not judged and what looks odd. shipped: None where the evidence has no inputs to run models on.
+    baselines: None where it has none.
     """
 
     oof: Oof
@@ -79,6 +81,7 @@ class CheckedEvidence:
     unfit: tuple[str, ...]
     warnings: tuple[str, ...]
     shipped: ShippedScores | None
+    baselines: Baselines | None
 
 
 _checked: WeakKeyDictionary[EntryEvidence, dict[bytes, CheckedEvidence]] = WeakKeyDictionary()
@@ -134,8 +137,21 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
         if value != claimed:
             problems.append(f"evidence of another {name}: found {value}, the manifest says {claimed}")
     shipped, more, warnings = _bound(view, manifest, oof)
+    baselines = baselines_of(view, manifest)
+    if baselines is not None:
+        more += baseline_problems(manifest, baselines, oof)
     unfit = ratio_problems(shipped, oof) if shipped is not None else []
-    return CheckedEvidence(oof, found.scores, (*problems, *more), tuple(unfit), tuple(warnings), shipped)
+    return CheckedEvidence(oof, found.scores, (*problems, *more), tuple(unfit), tuple(warnings), shipped, baselines)
+
+
+def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | None:
+    """The standard models beside the entry; None where it has none. Raises InputError for a file of another form."""
+    if "baselines" not in manifest:
+        return None
+    try:
+        return read_baselines(view.read(BASELINES_PATH))
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
 
 
 def _where_they_differ(found: Sequence[str], claimed: Sequence[str]) -> tuple[str, str]:

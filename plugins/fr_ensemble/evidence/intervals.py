@@ -275,7 +275,9 @@ def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
     scale = rule.scale(oof.sigma, ranked.floor)
     others = (rule.without(ranked.scores, g) for g in range(len(oof.sources)))
     q = np.array([rule.quantile(scores, level, TWO_SIDED).q for scores in others])
-    return np.asarray(q[ranked.source] * scale)
+    with np.errstate(invalid="ignore"):  # an infinite q of a scale of 0
+        reach = q[ranked.source] * scale
+    return np.where(np.isinf(q)[ranked.source], math.inf, reach)
 
 
 @remembered

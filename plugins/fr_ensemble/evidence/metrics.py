@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fr_ensemble.arrays import Float64
+from fr_ensemble.evidence.baselines import BASELINE_PREFIX, BASELINES
 from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate
 from fr_ensemble.evidence.loso import FoldScores
@@ -27,7 +28,7 @@ ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate 
 MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
 TARGET_UNITS = "target units"
 HIGHER, LOWER = "higher", "lower"
-NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS = "folds", "predictions", "inputs"
+NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES = "folds", "predictions", "inputs", "baselines"
 COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
@@ -40,7 +41,8 @@ STORED_PREFIX = "loso_"  # of a metric's name in a manifest's `eval`
 class MetricInputs:
     """What metrics are computed from. Summaries alone give scores and nothing else.
 
-    comparisons: by name, as in COMPARISON_NAMES. Arrays are computed once, when a metric first asks for them.
+    comparisons: by name, as in COMPARISON_NAMES or of a baseline. Arrays are computed once, when
+    a metric first asks for them.
     """
 
     scores: FoldScores
@@ -63,6 +65,11 @@ class MetricInputs:
     def plcc_t_bounds(self) -> tuple[float, float]:
         return t_interval(self.scores.plcc.mean(axis=0)) if self.oof is not None else (math.nan, math.nan)
 
+    @property
+    def baselines(self) -> list[ErrorComparison]:
+        """With each baseline."""
+        return [one for name, one in self.comparisons.items() if name.startswith(BASELINE_PREFIX)]
+
     @cached_property
     def coverage(self) -> Mapping[float, Float64]:
         """By level, each source's share of rows inside where the other sources calibrate, (K,)."""
@@ -77,7 +84,7 @@ class MetricInputs:
 class Metric:
     """A number with a name. compute: its value for some evidence; NaN where the evidence cannot show it.
 
-    needs: the evidence that it takes: NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS or a name of COMPARISON_NAMES.
+    needs: the evidence that it takes: one of the NEEDS_, or a name of COMPARISON_NAMES.
     since: the metrics_version that brought it.
     in_manifest: whether training stores it, at `eval`, under STORED_PREFIX and its name; it then needs folds alone.
     """
@@ -178,6 +185,40 @@ def _comparison_metrics() -> Iterator[Metric]:
             yield Metric(f"{name}_t_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 4, of)
 
 
+def _baseline_metrics() -> Iterator[Metric]:
+    """Errors beside those of standard models on the same folds; ends by Student's t alone, which hold their level."""
+    of_baseline = partial(Metric, unit=TARGET_UNITS, direction=LOWER, needs=NEEDS_BASELINES, since=5)
+    for baseline, model in BASELINES.items():
+        other = f"{BASELINE_PREFIX}{baseline}"
+        name = f"rmse_vs_{other}"
+        meaning = f"RMSE of mu less that of {model.meaning}, mean over sources: below 0 the entry is better"
+        yield of_baseline(name, meaning=meaning, compute=partial(_difference, other))
+        for place, end in enumerate(("lower", "upper")):
+            meaning = f"{end} end of the 95 % interval over sources of {name} by Student's t; none below six sources"
+            of = partial(_difference_t_bound, other, place)
+            yield of_baseline(f"{name}_t_{INTERVAL_ENDS[place]}", meaning=meaning, compute=of)
+    name = f"rmse_vs_{BASELINE_PREFIX}best"
+    meaning = "the largest of these differences, which is that from the best baseline: below 0 the entry beats them all"
+    yield of_baseline(name, meaning=meaning, compute=_difference_from_best)
+    meaning = "the largest lower end, each at 95 % for all baselines together (Bonferroni): above 0 one is better"
+    yield of_baseline(f"{name}_t_low", meaning=meaning, compute=_best_t_low)
+    meaning = "the largest upper end, each at 95 %: below 0 the entry beats every baseline (Berger 1982)"
+    yield of_baseline(f"{name}_t_high", meaning=meaning, compute=_best_t_high)
+
+
+def _difference_from_best(inputs: MetricInputs) -> float:
+    return max((comparison.difference for comparison in inputs.baselines), default=math.nan)
+
+
+def _best_t_low(inputs: MetricInputs) -> float:
+    level = 1.0 - 0.05 / max(len(inputs.baselines), 1)
+    return max((comparison.t_bounds_at(level)[0] for comparison in inputs.baselines), default=math.nan)
+
+
+def _best_t_high(inputs: MetricInputs) -> float:
+    return max((comparison.t_bounds[1] for comparison in inputs.baselines), default=math.nan)
+
+
 def _in_sample_ratio(is_complete: bool, inputs: MetricInputs) -> float:
     shipped, oof = inputs.shipped, inputs.oof
     if shipped is None or oof is None or shipped.is_complete is not is_complete:
@@ -236,7 +277,7 @@ def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
     return math.nan if comparison is None else comparison.t_bounds[place]
 
 
-_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics)
+_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics, _baseline_metrics)
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
 METRICS_VERSION = max(metric.since for metric in METRICS.values())
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.evidence.baselines import BASELINE_PREFIX
 from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
@@ -158,6 +159,12 @@ def _moving(inputs: MetricInputs, oof: Oof) -> dict[str, Values]:
             t = student_t_quantile(0.975, len(comparison.sources) - 1)
             found[f"rmse_vs_{name}_t_high"] = partial(_difference, comparison, t)
             found[f"rmse_vs_{name}_t_low"] = partial(_difference, comparison, -t)
+    if others := inputs.baselines:
+        found[f"rmse_vs_{BASELINE_PREFIX}best"] = partial(_largest_difference, others, 0.0)
+        if (k := len(others[0].sources)) >= MIN_T_SOURCES:
+            high, low = (student_t_quantile(p, k - 1) for p in (0.975, 0.025 / len(others)))
+            found[f"rmse_vs_{BASELINE_PREFIX}best_t_high"] = partial(_largest_difference, others, high)
+            found[f"rmse_vs_{BASELINE_PREFIX}best_t_low"] = partial(_largest_difference, others, low)
     return found
 
 
@@ -188,6 +195,11 @@ def _difference(comparison: ErrorComparison, t: float, noise: float, draws: Draw
     """Mean difference over the drawn sources, and t standard errors more."""
     each = (np.hypot(comparison.entry_rmse, noise) - comparison.baseline_rmse)[draws.sources]
     found: Float64 = each.mean(axis=1) + t * each.std(axis=1, ddof=1) / math.sqrt(draws.sources.shape[1])
+    return found
+
+
+def _largest_difference(comparisons: Sequence[ErrorComparison], t: float, noise: float, draws: Draws) -> Float64:
+    found: Float64 = np.max([_difference(comparison, t, noise, draws) for comparison in comparisons], axis=0)
     return found
 
 

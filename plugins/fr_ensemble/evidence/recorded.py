@@ -24,18 +24,20 @@ from registry_tool.hookspec import Progress, silent
 class EvidenceContents:
     """What evidence is to hold beside predictions. input_rows: None is all rows of a corpus that is not too large.
 
-    inputs, fingerprints: False for evidence as older releases wrote it, without a word of them.
+    inputs, fingerprints: False for evidence as older releases wrote it, without a word of them. baselines: whether
+    standard models are trained beside the ensemble.
     """
 
     input_rows: int | None = None
     inputs: bool = True
     fingerprints: bool = True
+    baselines: bool = True
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> EvidenceContents:
-        """What the evidence of this manifest holds."""
+        """What the evidence of this manifest holds but for baselines, which are compared on their own."""
         recorded = manifest.get("evidence_inputs")
-        return cls(recorded["n_rows"] if recorded else None, recorded is not None, "fingerprints" in manifest)
+        return cls(recorded["n_rows"] if recorded else None, recorded is not None, "fingerprints" in manifest, False)
 
 
 ALL_EVIDENCE = EvidenceContents()

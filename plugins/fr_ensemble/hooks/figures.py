@@ -10,7 +10,8 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
-from fr_ensemble.evidence.entry import EntryEvidence, evidence_of
+from fr_ensemble.evidence.baselines import standings, standings_table
+from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
 from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
@@ -52,7 +53,8 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
     oof = found.oof
-    return [*_held_out(found, method), *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
+    beside = _beside_baselines(view, oof, method)
+    return [*_held_out(found, method), *beside, *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
 
 
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
@@ -86,6 +88,22 @@ def _held_out(found: EntryEvidence, method: str) -> Iterator[Figure]:
         f"mean PLCC of {mean[first]:.4f}.{left_out} The stronger the colour, the "
         f"further from 1, on a logarithmic scale.{right if covered else ''}",
         table=Table(rows, shades, [(f"PLCC {1 - loss:g}", shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),
+    )
+
+
+def _beside_baselines(view: EntryView, oof: Oof, method: str) -> Iterator[Figure]:
+    """The ensemble and standard models on the same folds; nothing where the evidence has none."""
+    manifest: Mapping[str, Any] = view.manifest or {}
+    baselines = baselines_of(view, manifest)
+    if baselines is None:
+        return
+    low, high = manifest["target"]["range"]
+    yield Figure(
+        "Beside standard models",
+        "Each source predicted by models that never saw it: means over sources. Intervals are by one method, each "
+        f"source's calibrated on the others; the score is their width and what they miss by, lower is better. Scores "
+        f"and errors are in units of {manifest['target']['name']}.",
+        table=Table(standings_table(standings(oof, baselines, method, (low, high)))),
     )
 
 

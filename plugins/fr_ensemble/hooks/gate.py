@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from fr_ensemble.artifacts.manifest import is_current, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
 from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.baselines import BASELINE_PREFIX, compare_with_baselines
 from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import Intervals
@@ -39,6 +41,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(view, found.oof, request.incumbent)
+    compared |= compare_with_baselines(found.oof, found.baselines)
     inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped)
     metrics = compute_metrics(inputs)
     seen = power(inputs, request.rules, metrics)
@@ -58,8 +61,20 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
         warnings=found.warnings,
-        notes=tuple(seen.lines(len(found.oof.sources), _unit(view))) if seen is not None else (),
+        notes=(*_beside_best(inputs, _unit(view)), *(seen.lines(len(found.oof.sources), _unit(view)) if seen else ())),
     )
+
+
+def _beside_best(inputs: MetricInputs, unit: str) -> Iterator[str]:
+    """A line on the best baseline; none without baselines."""
+    if not inputs.baselines:
+        return
+    best = max(inputs.baselines, key=lambda comparison: comparison.difference)
+    name = next(name for name, one in inputs.comparisons.items() if one is best).removeprefix(BASELINE_PREFIX)
+    low, high = best.t_bounds
+    over = f" (95 % over sources {low:+.3g}..{high:+.3g})" if math.isfinite(low) else ""
+    errors = f"RMSE {best.entry_rmse.mean():.3g} {unit} against {best.baseline_rmse.mean():.3g}"
+    yield f"best baseline, {name.replace('_', ' ')}: {errors}: {best.difference:+.3g}{over}"
 
 
 def _unit(view: EntryView) -> str:

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, graph_version_of, spec_of
-from fr_ensemble.artifacts.paths import OOF_PATH
+from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, graph_version_of, spec_of, version_of
+from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.archive import EvidenceProblem, same_content
+from fr_ensemble.evidence.baselines import tolerance_of, write_baselines
+from fr_ensemble.evidence.entry import baselines_of
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.loaded import ensemble_of, load_ensemble
-from fr_ensemble.hooks.train import SHIPPED, SHIPPED_NAME, Job, make, read
+from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
@@ -72,9 +74,11 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
         agreements = tuple(_agreements(view, manifest, ensemble, trained, corpus))
     except (ValueError, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+    moved = any(agreement.largest != 0.0 for agreement in agreements)
+    trained, compared, unchecked = _with_baselines(view, manifest, job, corpus, trained)
+    agreements, warnings = (*agreements, *compared), [*warnings, *unchecked]
     trained, recompressed = _as_compressed(view, trained)
     warnings += [f"{path}: the same content, compressed by another zlib" for path in recompressed]
-    moved = any(agreement.largest != 0.0 for agreement in agreements)
     return Reproduction(
         trained,
         agreements,
@@ -82,6 +86,43 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
         FOLLOWS_FROM_WEIGHTS,
         warnings,
     )
+
+
+def _with_baselines(
+    view: EntryView, manifest: Mapping[str, Any], job: Job, corpus: Corpus, trained: Trained
+) -> tuple[Trained, list[Agreement], list[str]]:
+    """The same with the entry's own baselines, unless those that are trained now are farther from them than allowed.
+
+    How a BLAS adds, and how a release of scikit-learn grows trees, is no part of the ensemble.
+    """
+    stored = baselines_of(view, manifest)
+    if stored is None:
+        return trained, [], []
+    own = [item for item in manifest["environment"] if item["name"] == BASELINES_LIBRARY]
+    made = dict(trained.manifest) | {
+        "evidence": [*trained.manifest["evidence"], {"path": BASELINES_PATH}],
+        "environment": [*trained.manifest["environment"], *own],
+        "baselines": manifest["baselines"],
+    }
+    stored_kept = replace(trained, files={**trained.files, BASELINES_PATH: view.read(BASELINES_PATH)}, manifest=made)
+    installed = version_of(BASELINES_LIBRARY) if find_spec("sklearn") is not None else None
+    if installed is None or installed not in [item["version"] for item in own]:
+        found = f"found {installed or 'none'}, expected {', '.join(item['version'] for item in own)}"
+        return stored_kept, [], [f"{BASELINES_PATH}: not trained again, as it follows {BASELINES_LIBRARY}: {found}"]
+    from fr_ensemble.training.baselines import fit_baselines
+
+    new = fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs)
+    if new.names != stored.names:
+        raise InputError(f"{view.entry.id}: found the baselines {stored.names}, expected {new.names}: train it again")
+    unit, agreements = manifest["target"]["name"], list[Agreement]()
+    for place, name in enumerate(new.names):
+        for part in ("mean", "spread"):
+            old, new_values = (getattr(one, part)[place].astype(np.float64) for one in (stored, new))
+            tolerance = tolerance_of(name, corpus.target)
+            agreements.append(agreement_of(f"baseline {name}, {part}", old, new_values, tolerance, unit))
+    if all(agreement.holds for agreement in agreements):
+        return stored_kept, agreements, []
+    return replace(stored_kept, files={**stored_kept.files, BASELINES_PATH: write_baselines(new)}), agreements, []
 
 
 def _as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, TrainedModels
 from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_model
-from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of
+from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of, version_of
+from fr_ensemble.artifacts.paths import BASELINES_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.vocabulary import stand_in
 from fr_ensemble.evidence import loso, statistics
+from fr_ensemble.evidence.baselines import Baselines, standings, standings_table, write_baselines
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
@@ -35,6 +38,7 @@ SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
 SMOKE_SEED = 0
 PROBE_ROWS = 4
+BASELINES_LIBRARY = "scikit-learn"
 Range = tuple[float, float] | None  # of mu
 
 
@@ -81,6 +85,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     try:
         check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
         recorded = record(corpus, path, job.recipe, job.contents, progress)
+        baselines, no_baselines = _baselines(job, corpus, progress)
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf, job.mu_range)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
@@ -109,10 +114,17 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         graph_version=job.graph_version,
     ).to_dict()
     document |= recorded.fields
-    document["evidence"] += [{"path": path} for path in recorded.files]
+    extra = dict(recorded.files)
+    table: Sequence[Sequence[str]] = ()
+    if baselines is not None:
+        extra[BASELINES_PATH] = write_baselines(baselines)
+        document["baselines"] = baselines.fields(corpus.target)
+        document["environment"].append({"name": BASELINES_LIBRARY, "version": version_of(BASELINES_LIBRARY)})
+        table = standings_table(standings(oof, baselines, job.interval, spec.bounds))
+    document["evidence"] += [{"path": path} for path in extra]
     odd = [*recorded.warnings, *_worse_on_seen_rows(corpus, trained, oof)]
     summary = _summary(corpus, job.name, metrics)
-    warnings = [*_warnings(corpus), *no_vmaf, *odd, *_of_method(job.interval)]
+    warnings = [*_warnings(corpus), *no_vmaf, *no_baselines, *odd, *_of_method(job.interval)]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots, fused_format_of(document))
     sample = ParitySample.of(corpus, trained)
@@ -120,10 +132,11 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     summary.append(("export", check_export(sample, members, fused, job.mu_range)))
     files = {pin["onnx"]: data for pin, data in zip(document["members"], members, strict=True)}
     return Trained(
-        {**files, document["fused"]["onnx"]: fused, **evidence, **recorded.files},
+        {**files, document["fused"]["onnx"]: fused, **evidence, **extra},
         document,
         summary=summary,
         warnings=warnings,
+        table=table,
     )
 
 
@@ -186,6 +199,17 @@ def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
         return vmaf_column(job.corpus, job.spec.target), []
     except InputError as error:
         return None, [f"no comparison with plain VMAF: {error}"]
+
+
+def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines | None, list[str]]:
+    """Standard models on the same folds; none where nobody wants them or nothing can train them."""
+    if job.random or not job.contents.baselines:
+        return None, []
+    if find_spec("sklearn") is None:
+        return None, [f"no baselines: {BASELINES_LIBRARY} is not installed: pip install {BASELINES_LIBRARY}"]
+    from fr_ensemble.training.baselines import fit_baselines
+
+    return fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs, progress), []
 
 
 def _of_method(name: str) -> list[str]:

@@ -187,7 +187,7 @@ def test_vmaf_tune_from_the_command_line(registry: Program, tmp_path: Path) -> N
         row.update(encoder="libvpx-vp9", preset="4")
     path = written(tmp_path / "c.jsonl", rows)
     conditions = ["--condition", "preset_norm", "--condition", "crf_norm", "--vocabulary", "3"]
-    small = ["--epochs", "1", "--seeds", "0,1", "--hidden", "4", "--license", "MIT"]
+    small = ["--epochs", "1", "--seeds", "0,1", "--hidden", "4", "--license", "MIT", "--no-baselines"]
     where = ["--corpus", path, "--registry", tmp_path / "m" / "registry.json"]
     ran = registry("train", "fr_ensemble", "--id", "t", *where, *conditions, *small)
     assert ran.code == 0

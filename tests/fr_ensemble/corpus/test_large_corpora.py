@@ -12,8 +12,10 @@ from command_line import Program, program
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus import info
 from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
+from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.training.execution import Execution
 from places import ROOT
+from registries import QUICK
 
 from registry_tool.rows import blocks
 
@@ -89,11 +91,11 @@ def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monke
     monkeypatch.setattr("fr_ensemble.corpus.rows.read_batches.__defaults__", (BATCH, ()))
     monkeypatch.setattr("fr_ensemble.training.parity.PARITY_ROWS", 64)
     monkeypatch.setattr("fr_ensemble.evidence.oof.BLOCK_ROWS", BATCH)
-    recipe = Recipe(epochs=1, hidden=4, batch_size=512)
+    recipe, contents = Recipe(epochs=1, hidden=4, batch_size=512), EvidenceContents(baselines=False)
 
     def work(file: Path) -> None:
         train.run(
-            train.Job("big", file, ColumnSpec(), recipe, False, execution=Execution(jobs=1)),
+            train.Job("big", file, ColumnSpec(), recipe, False, execution=Execution(jobs=1), contents=contents),
             lambda what, done, total: None,
         )
 
@@ -106,8 +108,9 @@ def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monke
 def clipped(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with an ensemble that knows clips."""
     registry = tmp_path_factory.mktemp("model") / "registry.json"
-    quick = ("--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--batch-size", "512", "--license", "MIT")
-    program("train", "fr_ensemble", "--id", "big", "--corpus", files[0], *quick, "--registry", registry)
+    program(
+        "train", "fr_ensemble", "--id", "big", "--corpus", files[0], *QUICK, "--batch-size", 512, "--registry", registry
+    )
     return registry
 
 

@@ -40,7 +40,10 @@ from registry_tool.workflows.loading import inspected, usable
 pytestmark = pytest.mark.slow
 
 K, ROWS = 6, 30
-TRAINING = ("--target", "mos", "--seeds", "0,1", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT")
+TRAINING = (
+    *("--target", "mos", "--seeds", "0,1", "--hidden", "16", "--learning-rate", "0.01", "--license", "MIT"),
+    "--no-baselines",
+)
 
 
 def logistic(x: Any, low: float, span: float, middle: float, width: float) -> Any:

@@ -17,6 +17,7 @@ from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import (
     METRICS,
     METRICS_VERSION,
+    NEEDS_BASELINES,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -28,6 +29,7 @@ from predictions import CORPUS, make_oof
 from sandbox import Sandbox
 
 NEXT = METRICS_VERSION + 1
+NEEDS = (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES)
 
 
 def test_each_metric_says_what_it_is() -> None:
@@ -39,7 +41,7 @@ def test_each_metric_says_what_it_is() -> None:
         assert re.match(pattern["pattern"], name)
         assert metric.meaning
         assert metric.direction in ("higher", "lower")
-        assert metric.needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, *metrics.COMPARISON_NAMES)
+        assert metric.needs in (*NEEDS, *metrics.COMPARISON_NAMES)
         assert 1 <= metric.since <= METRICS_VERSION
         if metric.in_manifest:
             assert metric.needs == NEEDS_FOLDS
@@ -80,7 +82,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Metric]:
             lambda m: 0.25,
             in_manifest=needs == NEEDS_FOLDS,
         )
-        for needs in (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, *metrics.COMPARISON_NAMES)
+        for needs in (*NEEDS, *metrics.COMPARISON_NAMES)
     ]
     more = MappingProxyType({**METRICS, **{metric.name: metric for metric in new}})
     monkeypatch.setattr(metrics, "METRICS", more)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, program
-from registries import Made
+from registries import QUICK, Made
 from sandbox import Sandbox
 
 from registry_tool import schemas
@@ -304,7 +304,7 @@ def test_the_table_holds_the_figures(smoke: Sandbox, registry: Program, made: Ma
 def test_an_interval_without_a_finite_quantile_says_so(registry: Program, made: Made, tmp_path: Path) -> None:
     """The whole range is no statement about a row: evaluate and predict name the level, and no other."""
     path = tmp_path / "registry.json"
-    options = ("--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT", "--interval", "source-split")
+    options = (*QUICK, "--interval", "source-split")
     where = ("--corpus", made.corpus, "--registry", path)
     assert registry("train", "fr_ensemble", "--id", "tiny", *where, *options).code == 0
     said = "warning: the 95 % interval of a row is the target's whole range: no q is finite (source-split-conformal)"
@@ -341,7 +341,7 @@ def test_clip_means_have_their_own_figures(registry: Program, made: Made, tmp_pa
         rows = [row | {"clip": f"{row['src']}c{i % 6}"} for i, row in enumerate(csv.DictReader(file))]
     corpus = write(tmp_path / "clips.csv", rows)
     box = Sandbox(tmp_path / "registry.json")
-    options = ("--seeds", "0,1", "--epochs", "3", "--hidden", "8", "--license", "MIT", "--registry", box.path)
+    options = (*QUICK, "--epochs", "3", "--hidden", "8", "--registry", box.path)
     assert registry("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *options).code == 0
     document = evaluated(registry, box, "--corpus", corpus)
     clips = document["clips"]

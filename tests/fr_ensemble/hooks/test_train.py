@@ -23,6 +23,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
 from fr_ensemble.evidence.oof import Oof, read_oof
+from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks import train as room
 from fr_ensemble.hooks.train import Job, run
 from fr_ensemble.training import parity
@@ -37,7 +38,8 @@ QUICK = Recipe(seeds=(0, 7), epochs=2, hidden=4, batch_size=8)
 
 
 def job(corpus: Path | None, **changed: Any) -> Job:
-    return replace(Job("mine", corpus, ColumnSpec(), QUICK, False, execution=Execution(jobs=1)), **changed)
+    plain = {"execution": Execution(jobs=1), "contents": EvidenceContents(baselines=False)}
+    return replace(Job("mine", corpus, ColumnSpec(), QUICK, False, **plain), **changed)
 
 
 def quiet(what: str, done: int, total: int) -> None:

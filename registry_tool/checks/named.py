@@ -52,22 +52,23 @@ def named_files(view: VerifiedEntry) -> Iterator[NamedFile]:
         (view.row, document, ""),
         (InFile(view.document_file, view.entry.id), manifest, dirname(view.document_file)),
     ):
-        for at, text in _texts(value, ""):
+        for at, text in texts(value, ""):
             if at != SCHEMA and text not in view.artifacts and FILE_NAME.match(text) and len(found) < MAX_NAMED_FILES:
                 paths = dict.fromkeys(normpath(path) for path in (join(folder, text), text))
                 found.append(NamedFile(place, at, text, tuple(paths)))
     yield from found
 
 
-def _texts(value: Json, at: str) -> Iterator[tuple[str, str]]:
+def texts(value: Json, at: str = "") -> Iterator[tuple[str, str]]:
+    """The texts of a document at any depth, each with its JSON pointer."""
     if isinstance(value, str):
         yield at, value
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _texts(item, at + pointer(name))
+            yield from texts(item, at + pointer(name))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _texts(item, at + pointer(index))
+            yield from texts(item, at + pointer(index))
 
 
 def check_named(named: Iterable[NamedFile], pinned: Set[str], files: Set[str]) -> Iterator[Finding]:

@@ -155,6 +155,18 @@ def read_at(place: RepositoryPath, revision: str, path: str) -> bytes | None:
         return blob(item.oid)
 
 
+def changed_files(place: RepositoryPath, revision: str) -> frozenset[str]:
+    """The files of a registry's folder that a revision has otherwise, has alone, or lacks; ignored ones too."""
+    folder = os.path.dirname(place.path) or "."
+    options = ("--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
+    changed = git(place.top, "--literal-pathspecs", "diff", *options, revision, "--", folder)
+    new = git(place.top, "--literal-pathspecs", "ls-files", "--others", "-z", "--", folder)
+    for answer in (changed, new):
+        if answer.returncode != 0:
+            raise InputError(f"{place.option} {revision[:12]}: git says {words(answer.stderr)!r}: check the clone")
+    return frozenset(filter(None, os.fsdecode(changed.stdout + new.stdout).split("\0")))
+
+
 def changed_lines(place: RepositoryPath, revision: str, path: str) -> Lines:
     """Which lines of a file of the working tree are not those of a revision."""
     is_there, was_there = os.path.lexists(place.top / path), bool(list_tree(place, revision, path))

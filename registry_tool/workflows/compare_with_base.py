@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
+from registry_tool.checks.named import texts
 from registry_tool.checks.promotion import promoting_again
 from registry_tool.checks.registry import check
 from registry_tool.documents import store
-from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of, stem
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding, FindingRule, InFile, Severity
+from registry_tool.findings import Finding, FindingRule, InFile, Severity, path_of
+from registry_tool.git.repository import changed_files
 from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, read_ensembles
@@ -143,7 +146,7 @@ def gate_base(
             "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
         )
     with inspected(loaded, plugins) as inspection:
-        comparer = _Comparer(inspection, before, was, files)
+        comparer = _Comparer(inspection, before, was, files, _changed_files(before))
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
@@ -160,6 +163,12 @@ def _load(base: str | Path, path: Path, searched_from: Path | None) -> Base:
     return load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
 
 
+def _changed_files(base: Base) -> frozenset[str] | None:
+    if base.place is None or base.commit is None or base.moved_to is not None:
+        return None
+    return changed_files(base.place, base.commit)
+
+
 def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterator[Finding]:
     """An error for each file that no entry pins and that the base's folder did not have."""
     if base.commit is None:
@@ -173,12 +182,16 @@ def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class _Comparer:
-    """A registry as it is and as it was; `before` is an empty one where there was none."""
+    """A registry as it is and as it was; `before` is an empty one where there was none.
+
+    changed: the files of its folder that are not those of the base, from the top of the repository; None: not known.
+    """
 
     inspection: Inspection
     base: Base
     before: Registry
     evidence: Mapping[str, bytes] | None
+    changed: frozenset[str] | None
 
     @property
     def after(self) -> Registry:
@@ -269,9 +282,14 @@ class _Comparer:
         return all(old.document.get(field) == entry.document.get(field) for field in fields)
 
     def _check_kept(self, index: int, old: Entry) -> Judgement | None:
-        """An entry that needs no judgement is held where its files are not those that were promoted."""
+        """An entry that needs no judgement is held where its files are not those that were promoted.
+
+        What was broken at the base already, by no file that changed since, is for `validate` to find.
+        """
         entry = self.after.entries[index]
         if entry.document == old.document:
+            if not self._files_changed(entry):
+                return None
             quick = self.inspection.quick()
             found = check_entry(quick.verify(index), quick)
             broken = [f for f in found if f.code in PIN_CODES or f.code.startswith("file-")]
@@ -279,6 +297,16 @@ class _Comparer:
             found = check_entry(self.inspection.verify(index), self.inspection)
             broken = [f for f in found if f.severity is Severity.ERROR]
         return self._hold(entry, "its files changed", broken) if broken else None
+
+    def _files_changed(self, entry: Entry) -> bool:
+        """Whether a file changed that may be the entry's: one that it names, or that has its folder or its stem."""
+        place = self.base.place
+        if self.changed is None or place is None:
+            return True
+        mine = posixpath.dirname(entry.manifest) if entry.manifest is not None else stem(entry.path)
+        prefix = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), mine)).removeprefix(".")
+        named = {path_of(text, place.path) for _, text in texts(entry.document)}
+        return any(path in named or path.startswith(prefix) for path in self.changed)
 
     def _was(self, entry: Entry) -> Entry | None:
         """The same entry before, under another id where its bytes are the same and neither id is on both sides."""

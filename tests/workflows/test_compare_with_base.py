@@ -87,6 +87,30 @@ def test_a_changed_file_of_production_is_judged(production: Sandbox) -> None:
     assert judged(production, base) == NOTHING
 
 
+def test_what_was_broken_at_the_base_is_not_of_the_change(tmp_path: Path) -> None:
+    """A production model whose file was missing before is held by a change of its files, and by no other change."""
+    folder = tmp_path / "model"
+    rows = [tiny_models.entry(folder, tiny_models.model(seed=n), name, smoke=False) for n, name in enumerate("ab")]
+    for row in rows:
+        tiny_models.write(folder, f"{row['id']}.json", tiny_models.sidecar(row))
+    tiny_models.write(folder, "registry.json", {"schema_version": 1, "models": rows})
+    (folder / "a.onnx").unlink()
+    box = Sandbox(folder / "registry.json", "a")
+    base = start(folder)
+    assert judged(box, base) == NOTHING
+    (folder / "notes.txt").write_text("new")
+    assert judged(box, base) == NOTHING
+    for name in ("a.onnx", "a.json", "a.int8.onnx"):
+        good = (folder / name).read_bytes() if (folder / name).exists() else None
+        (folder / name).write_bytes(b"?")
+        assert [entry for entry, _, _ in judged(box, base)] == ["a"], name
+        (folder / name).unlink()
+        if good is not None:
+            (folder / name).write_bytes(good)
+    (folder / "b.onnx").write_bytes(b"?")
+    assert [entry for entry, _, _ in judged(box, base)] == ["b"]
+
+
 class Lines:
     """A kind that trains at once; each training gives other bytes."""
 

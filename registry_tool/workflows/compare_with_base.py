@@ -303,8 +303,8 @@ class _Comparer:
         place = self.base.place
         if self.changed is None or place is None:
             return True
-        mine = posixpath.dirname(entry.manifest) if entry.manifest is not None else stem(entry.path)
-        prefix = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), mine)).removeprefix(".")
+        own = posixpath.dirname(entry.manifest) if entry.manifest is not None else stem(entry.path)
+        prefix = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), own)).removeprefix(".")
         named = {path_of(text, place.path) for _, text in texts(entry.document)}
         return any(path in named or path.startswith(prefix) for path in self.changed)
 

@@ -2,6 +2,7 @@
 # make test   the tests
 # make test-fast   those of pure rooms and examples, in a minute
 # make golden what every command prints, written anew: tests/golden
+# make site   the documents as a site, in build/site, every link checked
 # make stress the totals of what the tests sample, as figures (some ten minutes)
 # All make their own virtual environment in .venv and install what they need.
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-fast golden stress lint clean
+.PHONY: demo test test-fast golden site stress lint clean
 
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
@@ -22,6 +23,9 @@ test-fast: .venv/dev.stamp
 
 golden: .venv/dev.stamp
 	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)
+
+site: .venv/dev.stamp
+	$(BIN)/mkdocs build --strict --quiet
 
 stress: .venv/dev.stamp
 	$(BIN)/python tests/helpers/stress.py $(ARGS)

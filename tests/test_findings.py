@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 
 import click
@@ -141,13 +142,18 @@ def test_findings_are_made_from_declarations() -> None:
                 assert not literal, f"{name}: {ast.unparse(call)}"
 
 
+@cache
+def uses_of_names() -> Counter[str]:
+    """How often each name is in the whole source."""
+    return Counter(
+        node.id for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)
+    )
+
+
 @pytest.mark.parametrize("name", DECLARED)
 def test_every_declaration_is_used(name: str) -> None:
     """What no source gives any more is removed."""
-    words = Counter(
-        node.id for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)
-    )
-    assert [constant for constant in declarations(name) if words[constant] < 2] == []
+    assert [constant for constant in declarations(name) if uses_of_names()[constant] < 2] == []
 
 
 def test_no_code_is_declared_twice() -> None:

@@ -6,6 +6,8 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from places import ROOT
@@ -66,27 +68,30 @@ SCHEMAS = {"registry_tool.schemas"}
 KNOWN = {*CORE_MODULES, *PLUGIN_MODULES, *SCHEMAS}
 
 
-def imports(tree: ast.AST, *, at_load: bool = False) -> set[str]:
+@cache
+def imports(tree: ast.AST, *, at_load: bool = False) -> frozenset[str]:
     """The modules that a tree imports; at_load: only those that importing it loads.
 
     `from package import name` is package.name where that is a module, else package; only the plugin uses relative ones.
     """
-    found: set[str] = set()
+    return frozenset(imported(tree, at_load))
+
+
+def imported(tree: ast.AST, at_load: bool) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
-        if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if isinstance(node, ast.expr) or (at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
             continue
         if at_load and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            found |= {name for child in node.orelse for name in imports(child, at_load=True)}
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            for child in node.orelse:
+                yield from imported(child, at_load=True)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             source = node.module if node.level == 0 else ".".join(filter(None, (PLUGIN.name, node.module)))
             names = {f"{source}.{alias.name}" for alias in node.names}
-            found |= {name if name in KNOWN else str(source) for name in names}
+            yield from (name if name in KNOWN else str(source) for name in names)
         else:
-            found |= imports(node, at_load=at_load)
-    return found
+            yield from imported(node, at_load)
 
 
 def room(name: str) -> str:

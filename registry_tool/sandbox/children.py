@@ -7,11 +7,14 @@ import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 Child = subprocess.Popen[bytes]
 Need = tuple[object, ...]  # what two probers must have in common for one child to serve both
 
-pool: dict[Need, Child] | None = None  # None outside of `kept_children`
+MAX_IDLE = 2  # of one need: a migration has a prober of its own while it asks the checks
+
+pool: dict[Need, list[Child]] | None = None  # None outside of `kept_children`
 
 
 @contextmanager
@@ -30,26 +33,28 @@ def kept_children() -> Iterator[None]:
         yield
     finally:
         idle, pool = pool, None
-        for child in idle.values():
+        for child in chain.from_iterable(idle.values()):
             end(child)
 
 
 def keep(command: tuple[str, ...], child: Child) -> bool:
     """Take a child that waits for its next model; False where none is kept, and it has to be ended."""
-    need = _need(command)
-    if pool is None or need in pool or child.poll() is not None:
+    idle = pool.setdefault(_need(command), []) if pool is not None else None
+    if idle is None or len(idle) >= MAX_IDLE or child.poll() is not None:
         return False
-    pool[need] = child
+    idle.append(child)
     return True
 
 
 def kept(command: tuple[str, ...]) -> Child | None:
     """A child that was kept and lives, now the caller's."""
-    child = pool.pop(_need(command), None) if pool is not None else None
-    if child is not None and child.poll() is not None:
+    idle = pool.get(_need(command), []) if pool is not None else []
+    while idle:
+        child = idle.pop()
+        if child.poll() is None:
+            return child
         end(child)
-        return None
-    return child
+    return None
 
 
 def end(child: Child, grace: float = 0.0) -> int:

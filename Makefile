@@ -15,6 +15,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
+# What Python compiles is kept in .venv: both workers, each process that a test starts, and the next run find it there.
+test test-fast golden stress: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
+test test-fast golden stress: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 

@@ -1,6 +1,6 @@
 """evidence_limits.py: `registry gate` and `validate` on evidence at each of its documented limits; time and memory.
 
-    python benchmarks/evidence_limits.py [--only NAME ...]
+    python benchmarks/evidence_limits.py [--only NAME ...] [--divide N]
 
 The evidence of the shipped entry is replaced by invented predictions at a limit, and every pin is made to fit, so that
 all of it is read and measured. What the commands say of it is no matter (it is evidence of other sources than the
@@ -48,6 +48,11 @@ class Size:
     clips: int = 0  # four of each source where 0
     vmaf: bool = False
 
+    def divided(self, n: int) -> Size:
+        """A nth of the rows, with at least four rows of each source."""
+        rows = self.rows // n
+        return replace(self, rows=rows, sources=min(self.sources, max(2, rows // 4)), clips=self.clips // n)
+
 
 MOST_ROWS = MAX_PREDICTIONS // 5
 BOTH = Size(MOST_ROWS, MAX_ROWS_TIMES_SOURCES // MOST_ROWS)
@@ -92,20 +97,23 @@ def forged(folder: Path, size: Size) -> Path:
 def measured(*arguments: object) -> dict[str, object]:
     command = [sys.executable, "-c", CHILD, sys.executable, "-m", "registry_tool", *map(str, arguments)]
     began = time.monotonic()
-    size, used, code, *said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    figures = {"wall s": round(time.monotonic() - began, 1), "processor s": round(float(used), 1), "MiB": int(size)}
-    return {**figures, "exit": int(code), "said": said[0]}
+    size, used, code, *lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    cost = {"wall s": round(time.monotonic() - began, 1), "processor s": round(float(used), 1), "MiB": int(size)}
+    return {**cost, "exit": int(code), "printed": lines[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--divide", type=int, default=1, help="take a Nth of the rows of each limit")
     options = parser.parse_args()
     print(platform.platform(), platform.python_version())
     for name in options.only:
         print(f"{name}:", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
-            path = forged(Path(scratch) / "model", SIZES[name])
+            path = forged(
+                Path(scratch) / "model", SIZES[name].divided(options.divide) if options.divide > 1 else SIZES[name]
+            )
             entry = next(row["id"] for row in json.loads(path.read_bytes())["models"])
             print("  gate    ", measured("gate", entry, "--registry", path), flush=True)
             print("  validate", measured("validate", path), flush=True)

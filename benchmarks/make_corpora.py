@@ -1,4 +1,7 @@
-"""make_corpora.py: makes the corpora that ship with the plugin: `python benchmarks/make_corpora.py CACHE [JOBS]`.
+"""make_corpora.py: makes the corpora that ship with the plugin.
+
+    python benchmarks/make_corpora.py CACHE [JOBS]
+    python benchmarks/make_corpora.py CACHE --folder DIR --sources 1 --qualities 1    the same, smaller and elsewhere
 
 It encodes the test patterns with five software encoders at six qualities, scores them, and writes into `data/`:
 corpus.parquet (sources in pairs), outlier.parquet (one source like no other) and a README.md that says how.
@@ -6,9 +9,11 @@ corpus.parquet (sources in pairs), outlier.parquet (one source like no other) an
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,18 +35,20 @@ QUALITIES = MappingProxyType(
 )
 
 
-def make(name: str, patterns: Mapping[str, str], cache: Path, jobs: int) -> None:
-    """Builds `data/NAME.parquet` and ends the program when an encode failed: the shipped corpus has no holes."""
+def make(file: Path, patterns: Mapping[str, str], options: argparse.Namespace) -> None:
+    """Builds the file and ends the program when an encode failed: the shipped corpus has no holes."""
 
     def tell(step: Step) -> None:
         if step.message or step.done % 30 == 0:
             print(f"{step.done}/{step.total} {step.name} {step.state} {step.message}", file=sys.stderr)
 
-    sources = tuple(Source(pattern, graph=graph, frames=FRAME_COUNT) for pattern, graph in patterns.items())
-    plan = Plan(sources, QUALITIES, every=EVERY, jobs=jobs, normalised=False)
-    built = build(plan, find_ffmpeg(), DATA / f"{name}.parquet", cache, tell)
+    chosen = islice(patterns.items(), options.sources)
+    sources = tuple(Source(pattern, graph=graph, frames=FRAME_COUNT) for pattern, graph in chosen)
+    qualities = {encoder: numbers[: options.qualities] for encoder, numbers in QUALITIES.items()}
+    plan = Plan(sources, qualities, every=EVERY, jobs=options.jobs, normalised=False)
+    built = build(plan, find_ffmpeg(), file, options.cache, tell)
     if built.failed or built.skipped:
-        sys.exit(f"{name}: not complete: {dict(built.failed)} {dict(built.skipped)}")
+        sys.exit(f"{file}: not complete: {dict(built.failed)} {dict(built.skipped)}")
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -119,16 +126,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in [head, ["---"] * len(head), *rows])
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Makes both files and the README; a second run with the same cache makes no encode again."""
-    cache, jobs = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
-    make("corpus", PATTERNS, cache, jobs)
-    make("outlier", OUTLIER, cache, jobs)
-    text = describe(read_record(DATA / "corpus.parquet"), read_record(DATA / "outlier.parquet"))
-    (DATA / "README.md").write_text(text)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("cache", type=Path, help="finished encodes' scores")
+    parser.add_argument("jobs", type=int, nargs="?", default=1)
+    parser.add_argument(
+        "--folder", type=Path, default=DATA, help="of both files and the README (default: the plugin's)"
+    )
+    parser.add_argument("--sources", type=int, help="of each file, the first ones (default all)")
+    parser.add_argument("--qualities", type=int, help="of each encoder, the first ones (default all)")
+    options = parser.parse_args()
+    files = [options.folder / f"{name}.parquet" for name in ("corpus", "outlier")]
+    for file, patterns in zip(files, (PATTERNS, OUTLIER), strict=True):
+        make(file, patterns, options)
+    (options.folder / "README.md").write_text(describe(*map(read_record, files)))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python benchmarks/make_corpora.py CACHE [JOBS]")
-    main(sys.argv[1:])
+    main()

@@ -1,11 +1,14 @@
 """make_model.py: trains the two entries of the project's own registry, `model/`, and writes their model cards.
 
+    python benchmarks/make_model.py [--folder model] [--cards docs/models] [-- OPTIONS OF registry train]
+
 One on the shipped corpus, which clears its gate and is flipped; one on the same corpus with a lone outlier source,
 which its gate holds and which stays smoke. Production entries never change: remove `model/` first to make them anew.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -14,7 +17,6 @@ from pathlib import Path
 
 from fr_ensemble.hooks.train import SHIPPED
 
-REGISTRY = "model/registry.json"
 PRODUCTION, HELD = "fr_vmaf_ensemble_v1", "fr_vmaf_outlier_v1"
 
 
@@ -25,20 +27,27 @@ def registry(*arguments: str, expect: int = 0) -> None:
         sys.exit(f"registry {arguments[0]} ended with exit code {done.returncode}, expected {expect}")
 
 
-def train(entry_id: str, description: str, *options: str) -> None:
-    registry("train", "fr_ensemble", "--id", entry_id, "--registry", REGISTRY, "--description", description, *options)
-
-
 def main() -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not (path := Path(REGISTRY)).exists():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("model"), help="of the registry (default model)")
+    parser.add_argument("--cards", type=Path, default=Path("docs/models"), help="their folder (default docs/models)")
+    parser.add_argument("train", nargs="*", metavar="OPTION", help="of `registry train`, after --")
+    options = parser.parse_args()
+    path = options.folder / "registry.json"
+    to = ("--registry", str(path))
+
+    def train(entry_id: str, description: str, *more: str) -> None:
+        registry("train", "fr_ensemble", "--id", entry_id, *to, "--description", description, *more, *options.train)
+
+    if not path.exists():
         path.parent.mkdir(exist_ok=True)
         empty = {"$schema": "../schemas/registry.schema.json", "schema_version": 2, "policies": {}, "models": []}
         path.write_text(json.dumps(empty))
     train(PRODUCTION, "VMAF from libvmaf's canonical six features and the encoder, with a calibrated interval.")
-    registry("flip", PRODUCTION, "--registry", REGISTRY)
+    registry("flip", PRODUCTION, *to)
     with tempfile.TemporaryDirectory() as scratch:
         tables = [
             pq.read_table(file).replace_schema_metadata() for file in (SHIPPED, SHIPPED.with_name("outlier.parquet"))
@@ -47,10 +56,10 @@ def main() -> None:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), corpus)
         text = "The same with a lone outlier source in the corpus: its gate holds it. Kept as an example of HOLD."
         train(HELD, text, "--corpus", str(corpus), "--license", "BSD-3-Clause-Plus-Patent")
-    registry("gate", HELD, "--registry", REGISTRY, expect=1)
-    registry("validate", REGISTRY)
+    registry("gate", HELD, *to, expect=1)
+    registry("validate", str(path))
     for entry_id in (PRODUCTION, HELD):
-        registry("card", entry_id, "--registry", REGISTRY, "-o", f"docs/models/{entry_id}.md")
+        registry("card", entry_id, *to, "-o", str(options.cards / f"{entry_id}.md"))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ low, high = np.array([r["range"] for r in manifest["intervals"]["input_ranges"]]
 outside = ((numbers < low) | (numbers > high)).any(axis=1)
 lower, upper = (np.clip(x, *interval["range"]) for x in (mu - half, mu + half))
 made = pandas.DataFrame({"row": np.arange(len(rows)), "src": rows["src"], "encoder": rows["encoder"], "mu": mu,
-                         "sigma": sigma, "out_of_distribution": outside, "lower": lower, "upper": upper})
+                         "sigma": sigma, "out_of_distribution": outside, "lower_95": lower, "upper_95": upper})
 made.to_csv(output, index=False) if output.endswith("csv") else made.to_parquet(output, index=False)
 """
 CHILD = """
@@ -127,9 +127,9 @@ def manifest_of(registry: Path, entry: str) -> Path:
 
 
 def largest_difference(files: Sequence[Path]) -> float:
-    """Of the numbers in mu, sigma, lower and upper between the first file and the others; texts must be equal."""
+    """Of the numbers in mu, sigma and the bounds between the first file and the others; texts must be equal."""
     frames = [pandas.read_csv(file) if file.suffix == ".csv" else pandas.read_parquet(file) for file in files]
-    names = ["mu", "sigma", "lower", "upper"]
+    names = ["mu", "sigma", "lower_95", "upper_95"]
     for frame in frames[1:]:
         assert frame.drop(columns=names).astype(str).equals(frames[0].drop(columns=names).astype(str))
     return max(float((frame[names] - frames[0][names]).abs().to_numpy().max()) for frame in frames[1:])

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache, partial
 from importlib import metadata
@@ -29,6 +30,12 @@ from registry_tool.sandbox.children import kept_children
 settings.register_profile("loaded machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loaded machine")
 ALL_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run without slow tests checks no IRI: jsonschema takes more than a second to load their grammar."""
+    if config.option.markexpr == "not slow":
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # importing it fails, as if it were absent
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

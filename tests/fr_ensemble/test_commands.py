@@ -178,15 +178,16 @@ def test_a_terminal_sees_progress(videos: Path, tmp_path: Path) -> None:
 
 
 def test_test_patterns_are_the_shipped_sources(
-    registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Program, workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--test-patterns adds the generators of the shipped corpus."""
+    """--test-patterns adds the generators of the shipped corpus; a relative output, and its cache, are here."""
     graphs = {"moving": "testsrc2=s=128x96:r=12", "zoom": "mandelbrot=s=128x96:r=12:end_pts=40"}
     monkeypatch.setattr("fr_ensemble.corpus.build.patterns.PATTERNS", graphs)  # the real ones are large
     monkeypatch.setattr("fr_ensemble.corpus.build.patterns.FRAME_COUNT", FRAMES)
-    where = ["--encoders", "libx264", "--crf", "30", "--every", "2", "-o", tmp_path / "c.parquet"]
-    assert registry(*BUILD, "--test-patterns", *where).code == 0
-    rows = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    asked = ["--encoders", "libx264", "--crf", "30", "--every", "2", "-o", "c.parquet"]
+    assert registry(*BUILD, "--test-patterns", *asked).code == 0
+    assert (workdir / "c.parquet.cache").is_dir()
+    rows = pq.read_table(workdir / "c.parquet").to_pylist()
     assert [(row["src"], row["frame_index"]) for row in rows] == [
         ("moving", 0),
         ("moving", 2),

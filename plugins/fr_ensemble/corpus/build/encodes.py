@@ -105,6 +105,7 @@ def build(plan: Plan, ffmpeg: FFmpeg, output: Path, folder: Path, listen: Listen
     """
     from filelock import FileLock, Timeout
 
+    folder = folder.absolute()  # ffmpeg runs in a folder of its own
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS):

@@ -1,0 +1,85 @@
+"""Tests of benchmarks/: each script explains itself and runs to its end, on as little as it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from places import ROOT
+from registries import write_corpus
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
+TRAINING = "--epochs 30 --hidden 16 --learning-rate 0.01"
+RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data}: two tables, {corpus}: a CSV
+    "comparison_levels": ("--draws 20", "sources"),
+    "default_rules": ("--step 240 --epochs 1", "six rows of three sources"),
+    "demo": (f"--folder demo -- --corpus {{corpus}} {TRAINING} --license MIT", "the registry is in demo/"),
+    "evidence_limits": ("--only rows --divide 2000", "validate"),
+    "foreign_corpora": ("{data} --runs mos-canonical --epochs 2", "clips -> mos"),
+    "gate_power": ("--bodies 1 --rulings 2", "held"),
+    "import_logs": ("--logs 2", " times"),
+    "inference_ratio": ("--rounds 1", "rows"),
+    "large_corpus": ("--train --rows 1000", "train"),
+    "make_corpora": ("cache --folder . --sources 1 --qualities 1", ""),
+    "make_model": ("--folder model --cards . -- --epochs 8", "2 entries: valid"),
+    "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
+    "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),
+    "signing": ("--rounds 1 --entries 2", "entries"),
+    "train_ratio": ("--rows 200 --sources 3 --seeds 2 --epochs 1 --rounds 1 --reference-steps 5", "ratio"),
+    "validate_ratio": ("--entries 20 --rounds 1 --full-rounds 1", "entries"),
+}
+
+
+def run(name: str, arguments: list[str], folder: Path) -> str:
+    ran = subprocess.run(
+        [sys.executable, SCRIPTS[name], *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Clips and frames with VMAF and opinion scores, as AVT-VQDB-UHD-1's tables have them."""
+    corpus = pyarrow.csv.read_csv(write_corpus(tmp_path / "corpus.csv", 8, 24, seed=1))
+    n, vmaf = corpus.num_rows, corpus["vmaf"].to_numpy()
+    more = {"mos": 1 + vmaf / 25, "bitrate_kbps": 100 + vmaf, "height": [360.0, 720.0] * (n // 2)}
+    for name in ("clips", "frames"):
+        table = pa.table({**{column: corpus[column] for column in corpus.column_names}, **more})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    return tmp_path
+
+
+def test_every_script_is_here() -> None:
+    """A new script has a smallest run."""
+    assert RUNS.keys() == SCRIPTS.keys()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_script_runs_to_its_end(name: str, data: Path) -> None:
+    """What the documents quote can be measured again by anyone."""
+    arguments, expected = RUNS[name]
+    words = [word.format(data=data, corpus=data / "corpus.csv") for word in arguments.split()]
+    assert expected in run(name, words, data)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_script_explains_itself(name: str, tmp_path: Path) -> None:
+    """Its help names every option of its smallest run."""
+    printed = run(name, ["--help"], tmp_path)
+    first = RUNS[name][0].partition(" -- ")[0]
+    assert [word for word in first.split() if word.startswith("--") and word not in printed] == []
+    assert "usage: " in printed

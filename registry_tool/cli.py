@@ -13,8 +13,8 @@ import click
 
 from registry_tool.commands import attest, audit, ci, gate, inspect, models, sign
 from registry_tool.commands.plugin import plugin as plugin_group
-from registry_tool.commands.shared import plugins_of, quiet_option, quietable
-from registry_tool.errors import ExitCode, PluginError, RegistryError, environment_error
+from registry_tool.commands.shared import plugins_of, quiet_option, quietable, without_plugin_option
+from registry_tool.errors import ExitCode, RegistryError, environment_error
 from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
 from registry_tool.values import visible
 from registry_tool.version import __version__
@@ -36,17 +36,13 @@ class Main(click.Group):
         return command
 
     def _of_plugins(self, ctx: click.Context) -> dict[str, click.Command]:
-        commands: dict[str, click.Command] = {}
-        for plugin, command in plugins_of(ctx).commands():
-            name = command.name or ""
-            if name in self.commands or name in commands:
-                raise PluginError(f"plugin {plugin.name}: the command {name!r} is taken: repair or uninstall it")
-            commands[name] = quietable(command)
-        return commands
+        added = plugins_of(ctx).commands(self.commands)
+        return {name: quietable(command) for name, command in added.items()}
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", package_name="registry-tool", message="%(prog)s %(version)s")
+@without_plugin_option
 def cli() -> None:
     """Govern a model registry kept in git: validate it, train, gate and flip models on evidence.
 

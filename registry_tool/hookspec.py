@@ -385,6 +385,9 @@ class Predictor(Protocol):
         """Raises InputError where a file says of itself that its rows are not what the entry learned from."""
 
 
+PREDICT_DEPRECATED = DeprecationWarning("registry_predict is deprecated since 0.2.0: implement registry_load")
+
+
 class Hooks:
     """The hook specifications. A plugin implements any of them with `@hookimpl` and the same argument names."""
 
@@ -394,6 +397,8 @@ class Hooks:
 
         Called once a run, while plugins load, by the core. None means no kind. Must not raise; two plugins naming one
         kind is an error at load. Keep it free of heavy imports: every command calls it.
+
+        Since 0.1.0.
 
         Example: `return [Kind("thumb", "thumbnail rankers", schema=SCHEMA)]`
         """
@@ -405,6 +410,8 @@ class Hooks:
         Called by `registry train KIND`, on the owner of the kind only. None means the kind cannot be trained. May raise
         InputError for a corpus that cannot be used and WorldError for a world that broke; KeyboardInterrupt passes.
         Writes no file: the core hashes, pins and writes what is returned.
+
+        Since 0.1.0.
 
         Example: `return Trained({"model.onnx": data}, {"id": request.entry_id, "kind": "thumb", "onnx": "model.onnx"})`
         """
@@ -418,6 +425,8 @@ class Hooks:
         `plugin-failed` on that entry; findings of the core cannot be removed. The entries of a large registry are
         shared out among processes: what is remembered from one entry may not be there at the next.
 
+        Since 0.1.0.
+
         Example: `return [NO_AUTHOR.at(view, "/author")]`, where NO_AUTHOR is a `findings.FindingRule`
         """
 
@@ -428,6 +437,8 @@ class Hooks:
         Called by `gate`, `flip` and `validate` of a production entry, on the owner of the kind only. None means the
         kind has no gate: it flips only under a `manual` policy. May raise InputError for evidence that cannot be read;
         evidence that can be read but not be trusted returns its problems.
+
+        Since 0.1.0.
 
         Example: `return Evidence(metrics={"mean_plcc": 0.97}, sha256=digest)`
         """
@@ -440,6 +451,8 @@ class Hooks:
         raise InputError for a corpus that cannot be used. A document without the comparison that `request.incumbent`
         asks for is refused by the core.
 
+        Since 0.1.0.
+
         Example: `return Evaluation({"entry": view.entry.id, "plcc": 0.98})`
         """
 
@@ -451,6 +464,8 @@ class Hooks:
         kind cannot be reproduced. May raise InputError for another corpus than the entry's, before training, and
         WorldError. Writes no file and compares no bytes: the core does.
 
+        Since 0.2.0.
+
         Example: `return Reproduction(again, [Agreement("score", 0.0, 0.0, 1e-6, "vmaf")], {"numpy": "sums"})`
         """
 
@@ -459,19 +474,23 @@ class Hooks:
         """Load an entry, so that rows can be predicted.
 
         Called by `registry predict ID` and `Registry.load`, on the owner of the kind only, for an entry whose bytes are
-        verified. None means the kind cannot predict. May raise InputError for an entry that cannot be loaded. Since
-        0.2.0; it takes the place of `registry_predict`.
+        verified. None means the kind cannot predict. May raise InputError for an entry that cannot be loaded. It
+        takes the place of `registry_predict`.
+
+        Since 0.2.0.
 
         Example: `return ThumbPredictor(view.read(view.manifest["onnx"]))`
         """
 
-    @hookspec(firstresult=True)
+    @hookspec(firstresult=True, warn_on_impl=PREDICT_DEPRECATED)
     def registry_predict(self, view: EntryView, request: PredictRequest) -> Iterable[Batch] | None:
         """Predict the rows of a file, batch by batch, holding no more than a batch.
 
         Deprecated since 0.2.0, since it serves no program: implement `registry_load`. Called by `registry predict ID`
         where the owner of the kind does not offer `registry_load`. None means the kind cannot predict. May raise
         InputError for rows that cannot be used, before the first batch where possible.
+
+        Since 0.1.0.
 
         Example: `yield Batch({"row": [0, 1], "mu": [71.3, 64.0]})`
         """
@@ -483,6 +502,8 @@ class Hooks:
         Called by `registry report ID`, on the owner of the kind only. None means there is nothing to show. May raise
         InputError for evidence that cannot be read. The same bytes must give the same figures.
 
+        Since 0.1.0.
+
         Example: `return [Figure("Scores", "Of each source.", table=Table([("source", "score"), ("a", "0.97")]))]`
         """
 
@@ -492,6 +513,8 @@ class Hooks:
 
         Called once a run by the command line. None means no command; a name that is taken is an error at load.
         A command that takes an entry opens it through `ctx.obj`, a `Host`.
+
+        Since 0.1.0.
 
         Example: `return [click.Command("thumb-stats", callback=stats)]`
         """

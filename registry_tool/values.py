@@ -328,6 +328,11 @@ class Registry:
         """The plugins that must be there to judge it."""
         return tuple(Requirement(item["plugin"], item.get("version")) for item in self.extra.get("requires", ()))
 
+    @property
+    def optional_plugins(self) -> tuple[str, ...]:
+        """The plugins that a change may be judged without."""
+        return tuple(self.extra.get("optional_plugins", ()))
+
     def entry(self, entry_id: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.id == entry_id), None)
 

@@ -320,7 +320,7 @@ def loading(answer: Callable[[RowBatch], Any]) -> Plugins:
 def test_a_wrong_prediction_names_its_plugin(answer: Any, thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """None, another type, too many rows, an exception, an exit: a plugin's error, for programs and for the command."""
     model = Registry(usable(thumb.path), loading(answer)).load("t", allow_smoke=True)
-    with pytest.raises(PluginError, match="plugin extra: registry_load"):
+    with pytest.raises(PluginError, match="plugin extra 7: registry_load"):
         model.predict({"x": [1.0, 2.0]})
     (tmp_path / "rows.csv").write_text("x\n1\n2\n")
     where = ("--corpus", tmp_path / "rows.csv", "--registry", thumb.path)

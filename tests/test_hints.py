@@ -242,6 +242,7 @@ def test_the_commands_of_a_finding_mend_it(given: Given, tmp_path: Path) -> None
 OTHERS = {
     "plugin-not-loaded": "tests/plugins/test_manager.py",
     "plugin-required": "tests/plugins/test_required.py",
+    "plugin-left-out": "tests/plugins/test_left_out.py",
     "bundle-unverified": "tests/signing/test_blobs.py",
     "attestation-invalid": "tests/signing/test_attestations.py",
     "attestation-unverified": "tests/signing/test_attestations.py",
@@ -500,6 +501,8 @@ SOURCES = [path for folder in ("registry_tool", "plugins/fr_ensemble") for path 
 NAMES_A_COMMAND = re.compile(rf"`registry [^`]+`|{OPTION.pattern}")
 # What is not typed above: words of the text, and the test that types it, or why none does.
 ELSEWHERE = {
+    "expected every plugin here": "tests/plugins/test_left_out.py",
+    "`registry plugins` lists them": "tests/plugins/test_left_out.py",
     "install it, `registry plugins` lists them": "tests/plugins/test_required.py",
     "or make a clone without --filter": "it needs a remote that is gone; tests/git/test_history.py",
     "found no condition, expected one or more": "tests/fr_ensemble/hooks/test_raw_conditions.py",

@@ -58,6 +58,16 @@ PLUGIN_REQUIRED = FindingRule(
     example='"requires": [{"plugin": "house-rules", "version": ">=1.2"}], with 1.1 installed',
     since="0.2.0",
 )
+PLUGIN_LEFT_OUT = FindingRule(
+    "plugin-left-out",
+    "plugin left out by a person",
+    why="What it would have found is unknown. It is for finding out which plugin is at fault; nothing is promoted so.",
+    message="plugin {plugin} was left out",
+    hint="run it without --without-plugin and REGISTRY_PLUGINS_DISABLED",
+    example="registry --without-plugin house-rules validate",
+    severity=Severity.WARNING,
+    since="0.2.0",
+)
 PLUGIN_CODES = frozenset(
     {PLUGIN_NOT_LOADED.code, PLUGIN_REQUIRED.code}
 )  # an environment to repair, whatever else is found
@@ -243,6 +253,8 @@ def check_plugins(plugins: Plugins, file: str) -> Iterator[Finding]:
     """A finding on each installed plugin that does not load: what it would have found is unknown."""
     for plugin in plugins.broken:
         yield PLUGIN_NOT_LOADED.at(file, error=plugin.why)
+    for name in plugins.disabled:
+        yield PLUGIN_LEFT_OUT.at(file, plugin=name)
 
 
 def check_requirements(plugins: Plugins, loaded: Loaded) -> Iterator[Finding]:

@@ -320,11 +320,16 @@ def plugins(ctx: click.Context, check: bool, form: str) -> None:
     from registry_tool.workflows import check_plugins
 
     loaded = plugins_of(ctx)
+    root = ctx.find_root().command
+    loaded.commands(root.commands if isinstance(root, click.Group) else ())  # whose fail makes its plugin a broken one
+    broken = {plugin.name for plugin in loaded.broken}
     rows: list[tuple[str | None, ...]] = [
         (p.name, p.version, ", ".join(k.name for k in p.kinds) or "-", ", ".join(sorted(p.hooks)), None)
         for p in loaded.loaded
+        if p.name not in broken
     ]
     rows += [(p.name, p.version, "-", "-", p.why) for p in loaded.broken]
+    rows += [(name, "-", "-", "-", "left out by a person") for name in loaded.disabled]
     header = ("plugin", "version", "kinds", "hooks", "error")
     checked = check_plugins.check(loaded) if check else None
 
@@ -334,6 +339,8 @@ def plugins(ctx: click.Context, check: bool, form: str) -> None:
             yield ""
             yield "Recorded, and compared with nothing:"
             yield from text_table([check_plugins.RECORDED_HEADER, *checked.recorded])
+        if checked is not None and checked.deprecated:
+            yield from ("", *checked.deprecated)
 
     listed = [dict(zip(header, row, strict=True)) for row in rows]
     emit(form, lambda: listed if checked is None else {"plugins": listed, **checked.to_dict()}, lines)

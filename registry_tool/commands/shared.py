@@ -25,18 +25,26 @@ if TYPE_CHECKING:
 CONTROL_PATTERN = re.compile("[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f\u2028\u2029]")
 
 
+DISABLED_VARIABLE = "REGISTRY_PLUGINS_DISABLED"  # names, joined by commas
+
+
 class Context:
     """The plugins of a run, loaded on first use."""
 
     def __init__(self, plugins: Plugins | None = None) -> None:
         self._plugins = plugins
+        self.without: tuple[str, ...] = ()  # plugins that a person left out
 
     @property
     def plugins(self) -> Plugins:
         if self._plugins is None:
+            from registry_tool.plugins.contract import limit_hooks
             from registry_tool.plugins.manager import load
 
-            self._plugins = load()
+            limit_hooks()
+            named = (*self.without, *os.environ.get(DISABLED_VARIABLE, "").split(","))
+            without = [name.strip() for name in named if name.strip()]
+            self._plugins = load(without) if without else load()
         return self._plugins
 
     @contextmanager
@@ -59,6 +67,21 @@ class Context:
 
 def plugins_of(ctx: click.Context) -> Plugins:
     return ctx.ensure_object(Context).plugins
+
+
+def _leave_out(ctx: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+    ctx.ensure_object(Context).without = names
+
+
+without_plugin_option = click.option(
+    "--without-plugin",
+    metavar="NAME",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_leave_out,
+    help="Leave an installed plugin out, to find out which one is at fault. Nothing is promoted without it.",
+)
 
 
 def draw(ctx: click.Context, path: Path, title: str, figures: Sequence[Figure]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -23,26 +25,63 @@ PLAIN_TYPES = {type(None), bool, int, float, str}  # types of JSON values that h
 MAY_RAISE = (InputError, RejectedError, WorldError)
 
 
+# Seconds of wall clock that a hook may take: of a busy machine, and of a large entry. Hooks that learn, or read rows,
+# take as long as their rows; Ctrl-C ends them.
+LOADING_SECONDS, CHECKING_SECONDS = 60.0, 900.0
+HOOK_SECONDS = {
+    **dict.fromkeys(("import", "registration", "registry_kinds", "registry_commands"), LOADING_SECONDS),
+    **dict.fromkeys(("registry_verify", "registry_gate", "registry_load", "registry_figures"), CHECKING_SECONDS),
+}
+
+
+class HookTimeoutError(BaseException):
+    """Raised inside a hook that takes too long; no `except Exception` of the plugin holds it up."""
+
+
 class Guard:
     """Around every piece of a plugin's code: what it prints goes to standard error, what it raises is a PluginError.
 
-    A SystemExit too: no plugin ends the run. Ctrl-C passes, and so does what it `may_raise`. action: the hook, or what
-    else was done, for the message.
+    A SystemExit too: no plugin ends the run. So does what takes longer than HOOK_SECONDS, after `limit_hooks`; code of
+    C is interrupted when it returns. Ctrl-C passes, and so does what it `may_raise`.
+    plugin: its name and version. action: the hook, or what else was done, for the message and the limit.
     """
 
-    __slots__ = ("_action", "_passes", "_plugin", "_stdout")
+    __slots__ = ("_action", "_limit", "_passes", "_plugin", "_stdout")
+    timed: ClassVar[Guard | None] = None  # the one whose limit runs
+    limited: ClassVar[bool] = False
 
     def __init__(self, plugin: str, action: str, may_raise: tuple[type[BaseException], ...] = ()) -> None:
         self._plugin, self._action, self._passes = plugin, action, may_raise
 
     def __enter__(self) -> None:
         self._stdout, sys.stdout = sys.stdout, sys.stderr
+        if Guard.limited and Guard.timed is None and threading.current_thread() is threading.main_thread():
+            self._limit = HOOK_SECONDS.get(self._action.partition(" ")[0])
+            if self._limit is not None:
+                Guard.timed = self
+                signal.setitimer(signal.ITIMER_REAL, self._limit)
+
+    @staticmethod
+    def interrupt(_: int, __: object) -> None:
+        """What the timer calls."""
+        if Guard.timed is not None:
+            raise HookTimeoutError(f"it took longer than {Guard.timed._limit:g} seconds")
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if Guard.timed is self:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            Guard.timed = None
         sys.stdout = self._stdout
         if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
             failure = f"plugin {self._plugin}: {self._action} failed: {error_line(error)}"
             raise PluginError(f"{failure}: report it to its author") from error
+
+
+def limit_hooks() -> None:
+    """Hold hooks to HOOK_SECONDS from now on, where the system has timers: for a program that owns its process."""
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGALRM, Guard.interrupt)
+        Guard.limited = True
 
 
 def error_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +64,11 @@ class LoadedPlugin:
     kinds: tuple[Kind, ...] = ()
     distribution: str = ""
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.name} {self.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class BrokenPlugin:
@@ -86,6 +91,7 @@ class Plugins:
     loaded: list[LoadedPlugin] = field(default_factory=list)
     broken: list[BrokenPlugin] = field(default_factory=list)
     kinds: dict[str, Kind] = field(default_factory=dict)  # every kind that a loaded plugin owns, by name
+    disabled: tuple[str, ...] = ()  # installed plugins that a person left out
 
     def __post_init__(self) -> None:
         self.manager.add_hookspecs(Hooks)
@@ -95,7 +101,7 @@ class Plugins:
     def add(self, module: object, name: str, version: str = "0", distribution: str = "") -> None:
         """Register a plugin. Raises PluginError, naming it, for a misspelt hook, a wrong argument or a taken kind."""
         try:
-            with Guard(name, "registration", (PluginError,)):
+            with Guard(f"{name} {version}", "registration", (PluginError,)):
                 self.manager.register(module, name=name)
                 self.manager.check_pending()
                 plugin = LoadedPlugin(name, version, module, self._hooks(module, name), (), distribution)
@@ -164,10 +170,22 @@ class Plugins:
             f"unknown kind {kind!r}: no installed plugin provides it, expected one of {known}: install its plugin"
         )
 
-    def need_all(self, required: Iterable[Requirement] = ()) -> None:
-        """Raise PluginError where an installed plugin did not load, or one that a registry requires is not there."""
+    def deprecation(self, hook: str) -> Warning | None:
+        """What a plugin that implements a hook is told when it loads; None for a hook that stays."""
+        spec = getattr(self.manager.hook, hook).spec
+        return None if spec is None else spec.warn_on_impl
+
+    def need_all(self, required: Iterable[Requirement] = (), optional: Iterable[str] = ()) -> None:
+        """Raise PluginError where an installed plugin did not load or was left out, or a required one is not there.
+
+        optional: names of plugins that may be left out.
+        """
         if self.broken:
             raise PluginError("; ".join(plugin.why for plugin in self.broken))
+        allowed = {plain_name(name) for name in optional}
+        if left_out := [name for name in self.disabled if plain_name(name) not in allowed]:
+            names = ", ".join(left_out)
+            raise PluginError(f"plugin {names}: it was left out, expected every plugin here: run it with {names}")
         self.need(required)
 
     def need(self, required: Iterable[Requirement]) -> None:
@@ -188,6 +206,8 @@ class Plugins:
                     return None if required.accepts(plugin.version) else f"version {plugin.version}"
                 except ValueError as error:
                     return f"version {plugin.version} ({error})"
+        if any(plain_name(disabled) == name for disabled in self.disabled):
+            return "one that was left out"
         return "one that does not load" if any(plain_name(p.name) == name for p in self.broken) else "none installed"
 
     # ---- asked ----------------------------------------------------------------------------------------------------
@@ -204,7 +224,7 @@ class Plugins:
                 continue
             found: list[Finding] = []
             try:
-                with Guard(plugin.name, hook):
+                with Guard(plugin.label, hook):
                     for finding in self._answer(hook).items(_call(plugin, hook, arguments)):
                         found.append(finding)
             except PluginError as error:
@@ -234,7 +254,7 @@ class Plugins:
     def load(self, view: EntryView) -> Predictor | None:
         """Ready to predict; each of its calls is guarded and checked as a hook's answer is."""
         predictor: Predictor | None = self.ask_owner("registry_load", view.entry.kind, view=view)
-        return None if predictor is None else GuardedPredictor(self.owner(view.entry.kind).name, predictor)
+        return None if predictor is None else GuardedPredictor(self.owner(view.entry.kind).label, predictor)
 
     def predict(self, view: EntryView, request: PredictRequest) -> Iterator[Batch] | None:
         """Batch by batch; the plugin works while they are taken."""
@@ -246,10 +266,25 @@ class Plugins:
     def figures(self, view: EntryView) -> tuple[Figure, ...]:
         return tuple(self.ask_owner("registry_figures", view.entry.kind, view=view) or ())
 
-    def commands(self) -> Iterator[tuple[LoadedPlugin, click.Command]]:
+    def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
+        """The commands that plugins add, by name. A plugin whose commands fail, or are taken, is broken from then on.
+
+        taken: the core's own names.
+        """
+        commands: dict[str, click.Command] = {}
         for plugin in self.loaded:
-            for command in self._items(plugin, "registry_commands", {}) or ():
-                yield plugin, command
+            try:
+                for command in self._items(plugin, "registry_commands", {}) or ():
+                    name = command.name or ""
+                    if name in taken or name in commands:
+                        reason = f"the command {name!r} is taken: repair or uninstall it"
+                        raise PluginError(f"plugin {plugin.label}: {reason}")
+                    commands[name] = command
+            except PluginError as error:
+                broken = BrokenPlugin(plugin.name, plugin.version, str(error))
+                if broken not in self.broken:
+                    self.broken.append(broken)
+        return commands
 
     def _answer(self, hook: str) -> AnswerType:
         return answer_of(getattr(self.manager.hook, hook).spec.function)
@@ -259,16 +294,16 @@ class Plugins:
         plugin = self.owner(kind)
         if self._answer(hook).many:
             return self._items(plugin, hook, arguments)
-        with Guard(plugin.name, hook, MAY_RAISE):
+        with Guard(plugin.label, hook, MAY_RAISE):
             return self._answer(hook).checked(_call(plugin, hook, arguments))
 
     def _items(self, plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Iterator[Any] | None:
         """The items of an answer, each made under the guard when it is taken; None for None."""
         may_raise = () if hook in ASKED_WHILE_LOADING else MAY_RAISE
-        with Guard(plugin.name, hook, may_raise):
+        with Guard(plugin.label, hook, may_raise):
             answer = _call(plugin, hook, arguments)
             items = self._answer(hook).items(answer)
-        return None if answer is None else _guarded(items, lambda: Guard(plugin.name, hook, may_raise))
+        return None if answer is None else _guarded(items, lambda: Guard(plugin.label, hook, may_raise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,17 +345,27 @@ def _guarded(items: Iterator[Any], guard: Callable[[], Guard]) -> Iterator[Any]:
         yield item
 
 
-def load() -> Plugins:
-    """The built-in plugin and every installed one; one that does not load is among the `broken`."""
+def load(without: Collection[str] = ()) -> Plugins:
+    """The built-in plugin and every installed one, by name; one that does not load is among the `broken`.
+
+    without: names of installed plugins that are not even imported. Raises InputError for a name that none has.
+    """
 
     from registry_tool.plugins import single_models
 
-    plugins = Plugins()
+    entry_points = sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name)
+    installed = {plain_name(entry_point.name): entry_point.name for entry_point in entry_points}
+    left_out = {plain_name(name): name for name in without}
+    for name in left_out.keys() - installed.keys():
+        known = ", ".join(installed.values()) or "(none)"
+        found = f"{left_out[name]}: found no such plugin, expected one of {known}"
+        raise InputError(f"{found}: `registry plugins` lists them")
+    plugins = Plugins(disabled=tuple(installed[name] for name in sorted(left_out)))
     plugins.add(single_models, "onnx_kinds", __version__)
-    for entry_point in sorted(metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+    for entry_point in (one for one in entry_points if plain_name(one.name) not in left_out):
         version, distribution = (entry_point.dist.version, entry_point.dist.name) if entry_point.dist else ("0", "")
         try:
-            with Guard(entry_point.name, f"import of {entry_point.value}"):
+            with Guard(f"{entry_point.name} {version}", f"import of {entry_point.value}"):
                 module = entry_point.load()
             plugins.add(module, entry_point.name, version, distribution)
         except PluginError as error:

@@ -78,6 +78,8 @@ def requirement_changes(before: Registry, after: Registry) -> Iterator[Change]:
         looser = was is not None and (becomes is None or not becomes.is_at_least_as_strict_as(was))
         words = f"{'loosened: ' if looser else ''}{' became '.join(texts)}"
         yield Change("requires", name, words, Severity.WARNING if looser else Severity.NOTE)
+    for name in sorted({*after.optional_plugins} - {*before.optional_plugins}):
+        yield Change("requires", name, "loosened: a change may be judged without it", Severity.WARNING)
 
 
 def _by_plugin(registry: Registry) -> dict[str, Requirement]:

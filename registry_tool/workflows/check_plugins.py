@@ -16,15 +16,17 @@ RECORDED_HEADER = ("kind", "field", "reason")
 class CheckedPlugins:
     """What plugins declare.
 
-    recorded: (kind, pointer into its manifest, why nothing compares it). problems: one line each, naming a plugin.
+    recorded: (kind, pointer into its manifest, why nothing compares it). deprecated: hooks that plugins implement and
+    that are to go, problems: what does not load; one line each, naming a plugin.
     """
 
     recorded: tuple[tuple[str, str, str], ...]
+    deprecated: tuple[str, ...]
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Json]:
         recorded = [dict(zip(RECORDED_HEADER, row, strict=True)) for row in self.recorded]
-        return {"recorded": recorded, "problems": list(self.problems)}
+        return {"recorded": recorded, "deprecated": list(self.deprecated), "problems": list(self.problems)}
 
     def need_all(self) -> None:
         """Raise PluginError where a declaration does not load."""
@@ -43,4 +45,10 @@ def check(plugins: Plugins) -> CheckedPlugins:
             declared_by(plugin)
         except PluginError as error:
             problems.append(str(error))
-    return CheckedPlugins(tuple(recorded), tuple(problems))
+    deprecated = [
+        f"plugin {plugin.label}: {warning}"
+        for plugin in plugins.loaded
+        for hook in plugin.hooks
+        if (warning := plugins.deprecation(hook)) is not None
+    ]
+    return CheckedPlugins(tuple(recorded), tuple(deprecated), tuple(problems))

@@ -126,7 +126,8 @@ def gate_base(
     ensemble of version 1.
     Raises RejectedError for a lowered schema_version.
     """
-    plugins.need_all()
+    if plugins.broken:
+        plugins.need_all()
     before = base if isinstance(base, Base) else _load(base, path, searched_from)
     old = before.registry
     if old is not None and (isinstance(old, store.Unreadable) or old.findings):
@@ -139,7 +140,7 @@ def gate_base(
             f"{path}: schema_version was lowered: found {loaded.registry.schema_version}, "
             f"expected {was.schema_version}: restore it"
         )
-    plugins.need((*was.requires, *loaded.registry.requires))
+    plugins.need_all((*was.requires, *loaded.registry.requires), was.optional_plugins)
     files = read_evidence(evidence) if evidence is not None else None
     if files is not None and loaded.registry.schema_version == store.VERSION:
         raise InputError(

@@ -117,7 +117,7 @@ def test_no_hook_ends_the_run_green(thumb: Sandbox, registry: Program, hook: str
     """Whatever a hook does against its specification: exit 3 and one line, or the finding plugin-failed."""
     plugin = plugin_with(hook, MISBEHAVIOUR[what])
     if hook == "registry_kinds":
-        with pytest.raises(PluginError, match="plugin extra: registry_kinds failed: "):
+        with pytest.raises(PluginError, match="plugin extra 7: registry_kinds failed: "):
             with_plugin(plugin)
         return
     before = thumb.tree()
@@ -125,10 +125,10 @@ def test_no_hook_ends_the_run_green(thumb: Sandbox, registry: Program, hook: str
     if hook == "registry_verify":
         assert ran.code == 1
         assert "[plugin-failed]" in ran.out
-        assert "plugin extra: registry_verify failed: " in ran.out
+        assert "plugin extra 7: registry_verify failed: " in ran.out
     else:
         assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
-        assert f"plugin extra: {hook} failed: " in ran.err
+        assert f"plugin extra 7: {hook} failed: " in ran.err
     assert thumb.tree() == before
 
 

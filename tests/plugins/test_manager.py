@@ -261,7 +261,7 @@ def test_an_exception_of_an_owner_names_the_plugin() -> None:
         def registry_gate(self, view: object, request: object) -> Evidence:
             raise ZeroDivisionError("division\nby zero")
 
-    with pytest.raises(PluginError, match="plugin extra: registry_gate failed: ZeroDivisionError: division by zero"):
+    with pytest.raises(PluginError, match="plugin extra 7: registry_gate failed: ZeroDivisionError: division by zero"):
         with_plugin(Broken()).ask_owner("registry_gate", "thumb", view=None, request=None)
 
 
@@ -302,7 +302,7 @@ def test_every_plugin_is_asked_apart() -> None:
     (one, found, error), (two, answers, none) = plugins.verify(view, Level.FULL)
     assert (one.name, two.name) == ("first", "second")
     assert [finding.code for finding in found] == ["first-finding"]
-    assert str(error) == "plugin first: registry_verify failed: RuntimeError: late: report it to its author"
+    assert str(error) == "plugin first 0: registry_verify failed: RuntimeError: late: report it to its author"
     assert ([answer.code for answer in answers], none) == (["second-finding"], None)
 
 

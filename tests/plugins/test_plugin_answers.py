@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -120,7 +121,7 @@ def test_a_plugin_that_gives_the_wrong_thing_is_named(
 
 
 def test_a_command_of_a_plugin_is_a_command(registry: Program) -> None:
-    """registry_commands adds commands to the program; one whose name is taken is refused."""
+    """registry_commands adds commands to the program; one whose name is taken makes its plugin a broken one."""
     import click
 
     def stats(self: object) -> list[click.Command]:
@@ -134,8 +135,12 @@ def test_a_command_of_a_plugin_is_a_command(registry: Program) -> None:
     assert "thumb-stats" in registry("--help", plugins=plugins).out
     plugins = with_plugin(type("Taken", (), {"registry_commands": hookimpl(taken)})())
     ran = registry("--help", plugins=plugins)
-    assert ran.code == 3
-    assert "'validate' is taken" in ran.err
+    assert (ran.code, ran.err) == (0, "")
+    assert "fr-ensemble" in ran.out
+    ran = registry("plugins", "--format", "json", plugins=plugins)
+    errors = {row["plugin"]: row["error"] for row in json.loads(ran.out)}
+    assert (ran.code, errors["fr_ensemble"]) == (3, None)
+    assert errors["extra"] == "plugin extra 7: the command 'validate' is taken: repair or uninstall it"
 
 
 def test_commands_that_raise_name_their_plugin(registry: Program) -> None:

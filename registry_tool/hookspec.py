@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PROJECT = "registry_tool"
 KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+METRICS_PLACE = re.compile(r"[\w.]+:\w+\Z")
 CODE_PREFIX = re.compile(r"([a-z][a-z0-9]*-)+\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -52,6 +53,20 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MetricDescription:
+    """A metric that a gate measures, for people who write a policy. better: `higher`, `lower`, or empty.
+
+    unit: empty for a number without one. since: the `metrics_version` of the evidence that brought it.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    better: str = ""
+    since: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of entry and what the core must know to serve it.
 
@@ -63,6 +78,8 @@ class Kind:
     (`findings.FindingRule`), or the package whose modules do, imported when a code is to be explained. No other plugin
     may have codes with that prefix.
     summary_policy: what evidence without predictions must show, in place of the default policy; None: the same.
+    metrics: where the plugin describes what its gate measures, as `module:NAME`: an iterable of `MetricDescription`,
+    loaded when a metric is to be explained. Empty for a kind without a gate. Since 0.2.0.
     recorded: pointer into the manifest -> why nothing compares the values there, and below, with what is pinned. Shown
     by `registry plugins --check`; the conformance suite finds every other number that nothing checks. Since 0.2.0.
     """
@@ -76,6 +93,7 @@ class Kind:
     findings: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     summary_policy: Policy | None = None
     recorded: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    metrics: str = ""
 
     def __post_init__(self) -> None:
         for prefix in self.findings:
@@ -83,6 +101,8 @@ class Kind:
                 raise ValueError(
                     f"findings of kind {self.name!r}: found {prefix!r}, expected a prefix such as 'thumb-'"
                 )
+        if self.metrics and not METRICS_PLACE.match(self.metrics):
+            raise ValueError(f"metrics of kind {self.name!r}: found {self.metrics!r}, expected `module:NAME`")
         for place, reason in self.recorded.items():
             if not place.startswith("/") or not reason.strip():
                 raise ValueError(

@@ -216,4 +216,6 @@ def test_odd_corpora_print_what_the_schema_says(
 def test_plugins_print_what_the_schema_says(registry: Program) -> None:
     """Those that are installed here."""
     check(registry("plugins", "--format", "json"), "plugins")
+    check(registry("plugins", "--check", "--format", "json"), "plugins")
+    check(registry("metrics", "--format", "json"), "metrics")
     check(registry("rule", "--format", "json"), "rules")

@@ -56,6 +56,7 @@ def registry_kinds() -> Iterable[Kind]:
             findings=findings,
             summary_policy=SUMMARY_POLICY,
             recorded=RECORDED_FIELDS,
+            metrics="fr_ensemble.evidence.metrics:DESCRIPTIONS",
         )
     ]
 

@@ -302,6 +302,33 @@ def rule(ctx: click.Context, code: str | None, form: str) -> None:
 
 
 @click.command()
+@click.argument("kind", required=False)
+@format_option()
+@click.pass_context
+def metrics(ctx: click.Context, kind: str | None, form: str) -> None:
+    """List the metrics that the rules of a policy may name.
+
+    By kind, as its plugin describes them: what each means, its unit, which way is better, and the metrics_version that
+    brought it. Without KIND: of all kinds that have a gate.
+
+    \b
+    Examples:
+      registry metrics
+      registry metrics fr_ensemble --format json
+    """
+    from dataclasses import asdict
+
+    from registry_tool.toolkit import text_table
+    from registry_tool.workflows import explain
+
+    loaded = plugins_of(ctx)
+    found = [(name, m) for name in ([kind] if kind else loaded.kinds) for m in explain.metrics_of(loaded, name)]
+    rows = [(name, m.name, m.better, m.unit, str(m.since), m.meaning) for name, m in found]
+    header = ("kind", "metric", "better", "unit", "since", "meaning")
+    emit(form, lambda: [{"kind": name, **asdict(m)} for name, m in found], lambda: text_table([header, *rows]))
+
+
+@click.command()
 @click.option("--check", is_flag=True, help="Also load what they declare, and show the fields that nothing checks.")
 @format_option()
 @click.pass_context

@@ -23,6 +23,7 @@ from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, needs, undist
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.toolkit import read_rows
 from registry_tool.values import Evidence
+from registry_tool.workflows.explain import metrics_of
 from registry_tool.workflows.predict import predict_rows
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
@@ -31,6 +32,13 @@ SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
 def _hints(hook: str) -> dict[str, Any]:
     """The types of a hook's arguments and, at `return`, of its answer, from the specification."""
     return typing.get_type_hints(getattr(Hooks, hook), {**vars(hookspec), "click": click})
+
+
+def _is_given(field: dataclasses.Field[Any], known: Mapping[str, object]) -> bool:
+    """Whether a request is given this field: one that it needs, or that holds what a person typed."""
+    if field.default is not dataclasses.MISSING:
+        return False
+    return field.default_factory is dataclasses.MISSING or field.name in known
 
 
 def _takes_rows(hint: object) -> bool:
@@ -144,6 +152,9 @@ class Using(SuiteSetup):
         rules = {rule.metric for rule in good.plugins.kinds[self.kind].default_policy.rules}
         missing = sorted(rules - set(evidence.metrics))
         assert not missing, f"the default policy asks for {missing}, the gate measures {sorted(evidence.metrics)}"
+        described = {metric.name for metric in metrics_of(good.plugins, self.kind)}
+        missing = sorted(set(evidence.metrics) - described)
+        assert not missing, f"{missing}: describe them where `Kind.metrics` says, as MetricDescription"
         assert evidence.problems == ()
         assert evidence.sha256 is not None, "without the evidence's sha256 nothing is ever flipped"
 
@@ -211,8 +222,7 @@ class Using(SuiteSetup):
             "options": options_of(bench.plugins, self.kind, self.arguments),
             "progress": lambda work, done, total: None,
         }
-        needed = [field.name for field in dataclasses.fields(hint) if field.default is dataclasses.MISSING]
-        return hint(**{field: known[field] for field in needed})
+        return hint(**{field.name: known[field.name] for field in dataclasses.fields(hint) if _is_given(field, known)})
 
 
 def _assert_well_formed(answer: object) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from registry_tool.errors import PluginError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Json
-from registry_tool.workflows.explain import declared_by
+from registry_tool.workflows.explain import declared_by, metrics_of
 
 RECORDED_HEADER = ("kind", "field", "reason")
 
@@ -43,6 +43,8 @@ def check(plugins: Plugins) -> CheckedPlugins:
     for plugin in plugins.loaded:
         try:
             declared_by(plugin)
+            for kind in plugin.kinds:
+                metrics_of(plugins, kind.name)
         except PluginError as error:
             problems.append(str(error))
     deprecated = [

@@ -47,3 +47,36 @@ def test_declarations_that_do_not_load_are_a_broken_plugin(registry: Program) ->
     ran = registry("plugins", "--check", plugins=with_plugin(Declares("nowhere.to_be_found")))
     assert ran.code == 3
     assert "plugin extra: its findings cannot be read: ModuleNotFoundError" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere:METRICS", "No module named"),
+        ("registry_tool.findings:NONE", "has no attribute"),
+        ("sys:path", "found"),
+    ],
+)
+def test_metrics_that_do_not_load_are_named(registry: Program, place: str, words: str) -> None:
+    """By `registry metrics`, and by the check, with the plugin and its version."""
+
+    class Describes:
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return [Kind("thumb", "thumbnails", metrics=place)]
+
+    for arguments in (("metrics", "thumb"), ("plugins", "--check")):
+        ran = registry(*arguments, plugins=with_plugin(Describes()))
+        assert ran.code == 3
+        assert f"plugin extra 7: import of {place} failed" in ran.err
+        assert words in ran.err
+
+
+def test_metrics_are_listed(registry: Program) -> None:
+    """Those of a kind; a kind without a gate has none; an unknown one is an error."""
+    named = [row["name"] for row in json.loads(registry("metrics", "fr_ensemble", "--format", "json").out)]
+    assert {"mean_plcc", "pooled_plcc", "n_seeds"} <= set(named)
+    assert json.loads(registry("metrics", "fr", "--format", "json").out) == []
+    assert registry("metrics", "nothing").code == 2
+    with pytest.raises(ValueError, match="expected `module:NAME`"):
+        Kind("thumb", "thumbnails", metrics="nowhere")

@@ -255,6 +255,11 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
     "an edited manifest": (broken(registry_verify=verify_edits), "keeps_its_contract", "it is read-only"),
     "a moving figure": (broken(registry_gate=gate_of_the_clock), "keeps_its_contract", "answers differently"),
     "a metric that is never measured": (broken(registry_gate=gate_without_metric), "gate_measures_what", "oof_plcc"),
+    "a metric that is not described": (
+        broken(registry_kinds=kinds(metrics="")),
+        "gate_measures_what",
+        "describe them where `Kind.metrics` says",
+    ),
     "a good entry that is held": (broken(registry_gate=gate_of_the_clock), "is_promoted", "HOLD: oof_plcc >= 0.9"),
     "belief": (broken(registry_gate=gate_believes), "replaced_with_its_pins", "oof.csv"),
     "a verify that raises": (broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),

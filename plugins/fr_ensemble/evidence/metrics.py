@@ -22,6 +22,7 @@ from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error, t_interval
+from registry_tool.hookspec import MetricDescription
 from registry_tool.values import percent
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
@@ -279,6 +280,7 @@ def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
 
 _GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics, _baseline_metrics)
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
+DESCRIPTIONS = tuple(MetricDescription(m.name, m.meaning, m.unit, m.direction, m.since) for m in METRICS.values())
 METRICS_VERSION = max(metric.since for metric in METRICS.values())
 
 

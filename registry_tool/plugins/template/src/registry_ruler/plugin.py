@@ -24,6 +24,7 @@ from registry_tool.hookspec import (
     GateRequest,
     Kind,
     Level,
+    MetricDescription,
     ReproduceRequest,
     Reproduction,
     Series,
@@ -70,6 +71,7 @@ GRAPH = FindingRule(
     hint="train it again",
     example="a slope edited by hand",
 )
+METRICS = [MetricDescription("oof_plcc", "Pearson's correlation over all rows, each out of fold", better="higher")]
 OPTIONS = [
     click.Option(["--feature"], default="sharpness", show_default=True, help="Column to predict from."),
     click.Option(["--target"], default="score", show_default=True, help="Column to predict."),
@@ -79,10 +81,9 @@ OPTIONS = [
 
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
-    policy = Policy((Rule("oof_plcc", ">=", 0.9),))
-    return [
-        Kind(KIND, "a score from one column by a straight line", SCHEMA, OPTIONS, policy, findings={"ruler-": __name__})
-    ]
+    policy, findings = Policy((Rule("oof_plcc", ">=", 0.9),)), {"ruler-": __name__}
+    summary, metrics = "a score from one column by a straight line", f"{__name__}:METRICS"
+    return [Kind(KIND, summary, SCHEMA, OPTIONS, policy, findings=findings, metrics=metrics)]
 
 
 @hookimpl

@@ -1,7 +1,8 @@
 """scaffold.py: a new plugin's project, made from the template that ships. Knows the template's name, and no kind.
 
-The template is a project that works: `template/`, whose kind is called `ruler`. What is made is the same text
-with another name, so that whatever holds for one holds for the other.
+A template is a project that works, whose kind is called `ruler`: `template/` is trained and gated, `template/single/`
+is one ONNX file that was trained elsewhere. What is made is the same text with another name, so that whatever holds for
+one holds for the other.
 """
 
 from __future__ import annotations
@@ -19,23 +20,29 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.staging import NewFolder
 
 TEMPLATE_NAME = "ruler"
-TEMPLATE_FILES = (
+WORKFLOW = "workflow.yml"  # packages take no folder that starts with a dot
+PLACES = {WORKFLOW: ".github/workflows/test.yml"}
+COMMON_FILES = (
     "README.md",
     "pyproject.toml",
     "rows.csv",
+    WORKFLOW,
     "src/registry_ruler/__init__.py",
-    "src/registry_ruler/model.py",
     "src/registry_ruler/plugin.py",
     "tests/test_conformance.py",
-    "tests/test_model.py",
 )
+TEMPLATE_FILES = {  # name -> (folder, its files)
+    "trained": ("template", (*COMMON_FILES, "src/registry_ruler/model.py", "tests/test_model.py")),
+    "single-onnx": ("template/single", COMMON_FILES),
+}
+TRAINED = "trained"
 
 
-def new_plugin(name: str, output: Path | None, plugins: Plugins) -> tuple[Path, bool]:
+def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = TRAINED) -> tuple[Path, bool]:
     """(the folder, whether it was made: False where it holds this very project already).
 
-    output: None is registry-NAME here. Raises InputError for a name that no kind can have or another plugin's has, and
-    for a folder that holds anything else.
+    output: None is registry-NAME here. source: a name of TEMPLATE_FILES. Raises InputError for a name that no kind can
+    have or another plugin's has, and for a folder that holds anything else.
     """
     if not KIND_NAME.match(name):
         raise InputError(f"{name!r}: no name for a kind, expected lower-case letters, digits and _, a letter first")
@@ -43,13 +50,14 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins) -> tuple[Path, 
         raise InputError(f"{name}: plugin {plugins.owner(name).name} owns this kind already: choose another name")
     if find_spec(f"registry_{name}") is not None:
         raise InputError(f"{name}: found a package registry_{name} already: choose another name")
-    template = files("registry_tool.plugins").joinpath("template")
+    place, names = TEMPLATE_FILES[source]
+    template = files("registry_tool.plugins").joinpath(*place.split("/"))
     folder = output if output is not None else Path(f"registry-{_dashed(name)}")
     with NewFolder(folder) as made:
-        for source in TEMPLATE_FILES:
-            target = made.path / named(source, name)
+        for file in names:
+            target = made.path / named(PLACES.get(file, file), name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            text = template.joinpath(*source.split("/")).read_text(encoding="utf-8")
+            text = template.joinpath(*file.split("/")).read_text(encoding="utf-8")
             target.write_text(named(text, name), encoding="utf-8")
         return folder, made.publish()
 
@@ -64,11 +72,7 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def next_steps(folder: Path, name: str) -> Sequence[str]:
+def next_steps(folder: Path, name: str, source: str = TRAINED) -> Sequence[str]:
     """What a person types next."""
-    return [
-        f"cd {shlex.quote(str(folder))}",
-        "pip install -e '.[test]'",
-        "pytest",
-        f"registry train {name} --id first --corpus rows.csv",
-    ]
+    last = f"registry train {name} --id first --corpus rows.csv" if source == TRAINED else "registry plugins"
+    return [f"cd {shlex.quote(str(folder))}", "pip install -e '.[test]'", "pytest", last]

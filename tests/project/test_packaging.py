@@ -34,7 +34,16 @@ PACKAGES = {
     "registry_tool": (Path("registry_tool"), ("py.typed",)),
     "registry_tool/schemas": (Path("schemas"), ("*.json",)),
     "registry_tool/report/templates": (Path("registry_tool/report/templates"), ("*.jinja", "*.css")),
-    "registry_tool/plugins/template": (Path("registry_tool/plugins/template"), ("*.csv", "*.md", "*.toml")),
+    "registry_tool/plugins/template": (Path("registry_tool/plugins/template"), ("*.csv", "*.md", "*.toml", "*.yml")),
+    "registry_tool/plugins/template/single": (
+        Path("registry_tool/plugins/template/single"),
+        ("*.csv", "*.md", "*.toml", "*.yml"),
+    ),
+    "registry_tool/plugins/template/single/src/registry_ruler": (
+        Path("registry_tool/plugins/template/single/src/registry_ruler"),
+        (),
+    ),
+    "registry_tool/plugins/template/single/tests": (Path("registry_tool/plugins/template/single/tests"), ()),
     "registry_tool/plugins/template/src/registry_ruler": (
         Path("registry_tool/plugins/template/src/registry_ruler"),
         (),

@@ -139,9 +139,10 @@ def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
     problems = []
     if counts["n_sources"] < MIN_SOURCES:
         problems.append(f"{EVIDENCE}: fewer than {MIN_SOURCES} sources were held out")
-    for name, count in counts.items() if request.evidence is None and view.manifest is not None else ():
-        if count != view.manifest[name]:
-            problems.append(f"{EVIDENCE}: found {name} = {count}, the manifest says {view.manifest[name]}")
+    claimed = (view.manifest or {}) if request.evidence is None else {}
+    for name, count in counts.items():
+        if count != claimed.get(name, count):
+            problems.append(f"{EVIDENCE}: found {name} = {count}, the manifest says {claimed[name]}")
     plcc = _plcc([y for _, y, _ in folds], [prediction for _, _, prediction in folds])
     return Evidence({"oof_plcc": plcc}, tuple(problems), sha256=hashlib.sha256(data).hexdigest())
 

@@ -4,14 +4,17 @@
     python benchmarks/import_logs.py --logs 50  the same logs, fewer of them
 
 Logs are written as libvmaf 3 writes them (19 numbers a frame, six decimals), into a temporary folder. Both ways run in
-this process, in turns, REPEATS times each; the least is printed, with the ratio. The files are in the page cache.
+this process, in turns, ROUNDS times each. Of every round both times are printed: the processor's, of all threads, by
+which the ratio is, since it does not follow what else the machine does; and the clock's. Files are in the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +32,7 @@ FEATURES = (
     *("integer_vif_scale2", "integer_vif_scale3", "integer_motion2", "integer_motion3", "psnr_y", "psnr_cb", "psnr_cr"),
     *("float_ssim", "vmaf"),
 )
-REPEATS = 5
+ROUNDS = 5
 
 
 def write_log(path: Path, rng: random.Random) -> None:
@@ -41,10 +44,11 @@ def write_log(path: Path, rng: random.Random) -> None:
     path.write_text('{\n  "version": "3.2.0",\n  "fps": 93.10,\n  "frames": [\n' + ",\n".join(frames) + "\n  ]\n}\n")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Of the processor, all threads together, and of the clock."""
+    start = time.process_time(), time.perf_counter()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start[0], time.perf_counter() - start[1]
 
 
 def load_all(logs: list[Path]) -> None:
@@ -65,17 +69,18 @@ def main() -> None:
         size = sum(log.stat().st_size for log in logs) / 1e6
         fields = fields_of_pattern(logs, "{src}_{encoder}_{crf}_{take}.json")
         output = folder / "corpus.parquet"
-        times = [
-            (
-                seconds(lambda: load_all(logs)),
-                seconds(lambda: import_logs(fields, output, LogChoice(model="vmaf_v0.6.1"))),
-            )
-            for _ in range(REPEATS)
-        ]
-    alone, whole = map(min, zip(*times, strict=True))
-    print(f"{count} logs, {size:.0f} MB, {count * FRAMES} frames; Python {sys.version.split()[0]}")
-    print(f"json.load alone   {alone:7.2f} s")
-    print(f"corpus import     {whole:7.2f} s   {whole / alone:.2f} times")
+        choice = LogChoice(model="vmaf_v0.6.1")
+        print(f"{count} logs, {size:.0f} MB, {count * FRAMES} frames; Python {sys.version.split()[0]}")
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; processor's seconds (the clock's)")
+        ratios = []
+        for number in range(1, ROUNDS + 1):
+            alone, whole = seconds(lambda: load_all(logs)), seconds(lambda: import_logs(fields, output, choice))
+            ratios.append(whole[0] / alone[0])
+            times = [
+                f"{name} {cpu:.2f} ({wall:.2f})" for name, (cpu, wall) in (("json.load", alone), ("import", whole))
+            ]
+            print(f"round {number}: {', '.join(times)}, {ratios[-1]:.2f} times")
+    print(f"median: {statistics.median(ratios):.2f} times")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
 BATCH_ROWS = 65_536  # read, or written, at once
+MAX_COLUMNS_SHOWN = 50  # names of a message
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
 
 
@@ -107,9 +108,9 @@ def missing_column(path: Path | str, column: str, found: Sequence[str]) -> Input
     lower = {name.lower(): name for name in found}
     near = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
     hint = f"is it {lower[near[0]]!r}? rename it" if near else "add it"
-    return InputError(
-        f"{path}: no column {column!r}: found {', '.join(found) or 'no columns'}, expected {column}: {hint}"
-    )
+    more = f" and {len(found) - MAX_COLUMNS_SHOWN} more" if len(found) > MAX_COLUMNS_SHOWN else ""
+    listed = ", ".join(found[:MAX_COLUMNS_SHOWN]) + more or "no columns"
+    return InputError(f"{path}: no column {column!r}: found {listed}, expected {column}: {hint}")
 
 
 class UnusableNumberError(InputError):

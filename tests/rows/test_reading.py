@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from registry_tool.errors import InputError
 from registry_tool.rows.reading import read_rows
-from registry_tool.tables import Columns
+from registry_tool.tables import Columns, missing_column
 
 pa = pytest.importorskip("pyarrow")
 
@@ -165,11 +165,23 @@ def test_the_header_says_what_separates_fields(header: str, names: list[str], tm
         ("t.json", b'{"a": [1], "b": [1, 2]}', "found a, b, expected .* columns of one length"),
         ("t.json", b'[{"a": 1},\n', r"t\.json:2: not JSON"),
         ("t.json", b"[]", "found no rows"),
+        ("t.json", b'{"0": {"a": 1}, "1": {"a": 2}}', "no column 'a': found 0, 1, expected a"),
+        (
+            "t.csv",
+            (",".join(map(str, range(99))) + "\n").encode(),
+            "found 0, 1, .*, 49 and 49 more, expected a: add it",
+        ),
     ],
 )
 def test_what_is_no_table_is_one_line(name: str, data: bytes, message: str, tmp_path: Path) -> None:
     """With what was found and what was expected."""
     (tmp_path / name).write_bytes(data)
+
+    def pick(found: Sequence[str]) -> Columns:
+        if "no column" in message or "more" in message:
+            raise missing_column(tmp_path / name, "a", found)
+        return Columns(tuple(found))
+
     with pytest.raises(InputError, match=message) as caught:
-        list(read_rows(tmp_path / name, lambda found: Columns(tuple(found))))
+        list(read_rows(tmp_path / name, pick))
     assert "\n" not in str(caught.value)

@@ -59,15 +59,21 @@ class Identity:
 
 def identify(log: Frames, wanted: LogChoice) -> Identity:
     """Raises InputError, without the log's path, for a log that lacks what is wanted."""
-    names = _names(log.metrics)
-    found, present = _features(names)
+    return _identity(_names(log.metrics), log.model, wanted)
+
+
+@lru_cache(maxsize=16)
+def _identity(names: tuple[str, ...], model: str, wanted: LogChoice) -> Identity:
+    """By the names in a log and the model that it names itself; the logs of a folder have the same."""
+    found = spellings(names)
+    present = tuple(m.name for m in VMAF_MODELS.values() if None not in columns_of(m, found).values())
     others = [name for name in names if not _METRIC.match(name) and not _NO_SCORE.search(name)]
     scores = [name for name in others if "vmaf" in name.lower()]
     score = _score(scores, others, wanted.score)
-    candidates = _candidates(log, score, scores if score in scores else others, present)
+    candidates = _candidates(model, score, scores if score in scores else others, present)
     if wanted.model:
         definition = canonical(wanted.model)
-        if not _may_be(definition, candidates, certain=bool(log.model or of_score(score))):
+        if not _may_be(definition, candidates, certain=bool(model or of_score(score))):
             raise InputError(f"its {score} is by {_any_of(candidates)}, --vmaf-model says {definition}: leave it out")
         return Identity(score, _columns(definition, found), definition)
     if len(candidates) == 1:
@@ -79,13 +85,6 @@ def _names(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Every name in a log; frames of one length have the same names."""
     frames = metrics[:1] if len({*map(len, metrics)}) == 1 else metrics
     return tuple(name for name in dict.fromkeys(chain.from_iterable(frames)) if name)
-
-
-@lru_cache(maxsize=16)
-def _features(names: tuple[str, ...]) -> tuple[Mapping[str, Mapping[Parameters, str]], tuple[str, ...]]:
-    """The features among names, and the models of which all are there; the logs of a folder have the same names."""
-    found = spellings(names)
-    return found, tuple(m.name for m in VMAF_MODELS.values() if None not in columns_of(m, found).values())
 
 
 def _may_be(definition: str, candidates: Sequence[str], certain: bool) -> bool:
@@ -110,14 +109,14 @@ def _score(scores: Sequence[str], others: Sequence[str], wanted: str) -> str:
     raise InputError(f"{missing}: found {_listed(scores or others)}: choose its score with --score NAME")
 
 
-def _candidates(log: Frames, score: str, scores: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
-    """The definitions that a log leaves open for a score.
+def _candidates(model: str, score: str, scores: Sequence[str], present: Sequence[str]) -> tuple[str, ...]:
+    """The definitions that a log leaves open for a score. model: what the log itself names.
 
     By the model that the log names; else by the score's own name; else by parameters in the names of features, which
     come from a model and not from a list of features, where the names of other scores do not account for them.
     """
-    if log.model:
-        return (log.model,)
+    if model:
+        return (model,)
     if named := of_score(score):
         return tuple(name for name in named if name.removesuffix(PHONE) in present) or named[:1]
     others = [of_score(name) for name in scores if name != score]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_tool.errors import InputError
-from registry_tool.toolkit import Columns, format_of, missing_column, output_file, read_rows, write_rows
+from registry_tool.toolkit import FORMATS, Columns, format_of, missing_column, output_file, read_rows, write_rows
 
 
 def choose(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
@@ -26,9 +26,11 @@ def split(path: Path, column: str, aside: frozenset[str], outputs: Mapping[bool,
     Both have the file's columns and its format, where it is one of FORMATS; of a parquet, types and metadata too.
     Raises InputError for another format.
     """
+    known = [format_of(path)] if format_of(path) is not None else list(FORMATS)
     for output in outputs.values():
-        if format_of(path) is not None and format_of(output) != format_of(path):
-            raise InputError(f"{output}: found another extension than that of {path}, expected {path.suffix}")
+        if format_of(output) not in known:
+            expected = " or ".join(f".{name}" for name in known)
+            raise InputError(f"{output}: found the extension {output.suffix!r}, expected {expected} for rows of {path}")
     if format_of(path) == "parquet":
         return _split_parquet(path, column, aside, outputs)
     return {part: write_rows(_rows(path, column, aside, part), output) for part, output in outputs.items()}

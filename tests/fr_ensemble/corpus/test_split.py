@@ -55,6 +55,19 @@ def test_whole_sources_are_set_aside(suffix: str, options: list[str], registry: 
         assert pq.read_schema(train).metadata[b"fr_ensemble.corpus"] == b'{"model": "m"}'
 
 
+def test_a_format_that_is_not_written_is_split_into_one_that_is(registry: Program, workdir: Path) -> None:
+    """Columns and rows of a JSON document, in files of any format that is written; another is refused."""
+    (workdir / "c.json").write_text(json.dumps(ROWS))
+    ran = registry(*SPLIT, "c.json", "--train", "train.csv", "--aside", "aside.jsonl", "--sources", "s1")
+    assert (ran.code, ran.err) == (0, "")
+    aside = [json.loads(line) for line in (workdir / "aside.jsonl").read_text().splitlines()]
+    assert aside == [row for row in ROWS if row["src"] == "s1"]
+    assert len((workdir / "train.csv").read_text().splitlines()) == len(ROWS) - len(aside) + 1
+    ran = registry(*SPLIT, "c.json", "--train", "other.csv", "--aside", "aside.json")
+    assert (ran.code, (workdir / "other.csv").exists()) == (2, False)
+    assert "aside.json: found the extension '.json', expected .csv or .jsonl or .parquet for rows of c.json" in ran.err
+
+
 def test_another_seed_chooses_others(registry: Program, workdir: Path) -> None:
     """Seeds give different choices, and another column may name the sources."""
     corpus = written(workdir / "c.csv", ROWS)
@@ -67,7 +80,10 @@ def test_another_seed_chooses_others(registry: Program, workdir: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train", "t.jsonl", "--aside", "a.csv"], "t.jsonl: found another extension than that of"),
+        (
+            ["--train", "t.jsonl", "--aside", "a.csv"],
+            "t.jsonl: found the extension '.jsonl', expected .csv for rows of",
+        ),
         (["--train", "t.csv", "--aside", "t.csv"], "found one file twice"),
         (["--train", "c.csv", "--aside", "a.csv"], "found one file twice"),
         (

@@ -85,6 +85,19 @@ def test_real_logs(name: str, first: tuple[float, ...]) -> None:
     assert len(rows) > 20
 
 
+def test_real_logs_become_one_corpus(registry: Program, tmp_path: Path) -> None:
+    """JSON, XML and CSV of one run are found to be twins; a log that names another model is left out, with its name."""
+    folder = shared_data("libvmaf-logs")
+    output = tmp_path / "c.parquet"
+    ran = registry(*IMPORT, folder, "--set", "src=s", "--set", "encoder=x264", "-o", output)
+    assert ran.code == 1
+    assert "v1.3.11.json: its vmaf is by vmaf_rb_v0.6.3, --vmaf-model says vmaf_v0.6.1: leave it out" in ran.err
+    assert ran.err.count("the same scores as") == 1  # the CSV has no more digits than the JSON, and the XML fewer
+    assert pq.read_metadata(output).num_rows == sum(
+        len(read_log(folder / f"current.{s}").score) for s in ("csv", "json", "xml")
+    )
+
+
 def test_a_log_that_lacks_features_says_which(tmp_path: Path) -> None:
     """The features that are missing are named, and those that are there."""
     thin = [{k: v for k, v in frame.items() if k not in ("vif_scale2", "motion2")} for frame in FRAMES]

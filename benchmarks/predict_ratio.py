@@ -65,6 +65,7 @@ for start in range(0, len(rows), CHUNK):
         scores = np.stack([session.run(None, feeds)[0] for session in sessions]).astype(np.float64)
         mu[part], sigma[part] = scores.mean(axis=0), scores.std(axis=0, ddof=1)
 interval = next(c for c in manifest["intervals"]["calibrations"] if (c["unit"], c["side"]) == ("row", "two-sided"))
+mu = np.clip(mu, *interval["range"])  # members alone go beyond it, and so do graphs of older releases
 half = interval["levels"]["0.95"]["q"] * np.sqrt(sigma**2 + interval["floor"] ** 2)
 numbers = rows[manifest["feature_order"]].to_numpy()
 low, high = np.array([r["range"] for r in manifest["intervals"]["input_ranges"]]).T

@@ -56,7 +56,7 @@ from fr_ensemble.training.trainer import train
 from torch import nn
 
 LEVELS = (0.5, 0.8, 0.95)
-METHODS = ("loso-hcp-t", "abs", "split", "gaussian")
+METHODS = ("loso-hcp-random-effects", "loso-hcp-t", "abs", "split", "gaussian")
 PUBLIC = "public recipe"
 DISTANCE = "with distance"
 STEPS = np.append(0.0, np.geomspace(0.02, 30.0, 31))  # of the distance's part and of the floor, times the median sigma

@@ -27,6 +27,8 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
         yield f"It learned from {count} sources; content unlike theirs is outside what was measured."
     for name, low, high in input_ranges(manifest):
         yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
+    if levels := unguaranteed_levels(manifest):
+        yield f"Its intervals at {', '.join(levels)} have no guarantee: the sources are too few for them."
     if judgement is not None and judgement.verdict.summary_only:
         yield "Its evidence is a summary without predictions: it cannot be computed again."
     if judgement is not None:
@@ -38,6 +40,19 @@ def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:
     record = part(part(manifest, "corpus"), "record", settings=dict)
     encoders = record.get("settings", {}).get("encoders")
     return sorted(map(str, encoders)) if isinstance(encoders, Mapping | list) else []
+
+
+def unguaranteed_levels(manifest: Mapping[str, Json]) -> list[str]:
+    """Levels of the rows' two-sided intervals that the manifest says no guarantee of, such as 95 %."""
+    calibrations = part(manifest, "intervals").get("calibrations")
+    first = calibrations[0] if isinstance(calibrations, list | tuple) and calibrations else {}
+    levels = first.get("levels") if isinstance(first, Mapping) else {}
+    found = levels.items() if isinstance(levels, Mapping) else ()
+    return [
+        f"{float(level) * 100:g} %"
+        for level, quantile in found
+        if isinstance(quantile, Mapping) and str(quantile.get("guarantee")).startswith("none") and quantile.get("q")
+    ]
 
 
 def input_ranges(manifest: Mapping[str, Json]) -> Iterator[tuple[str, Json, Json]]:

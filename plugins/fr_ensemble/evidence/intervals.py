@@ -111,6 +111,18 @@ class Calibration:
             if math.isinf(self.quantile(level).q)
         ]
 
+    def unguaranteed(self, levels: Sequence[float]) -> list[str]:
+        """One line on those of the levels whose finite q no theorem stands behind; [] where there are none."""
+        known = [self.quantile(level) for level in levels]
+        bare = [quantile for quantile in known if quantile.guarantee.startswith("none") and math.isfinite(quantile.q)]
+        if not bare:
+            return []
+        shown = ", ".join(f"{percent(quantile.level)} %" for quantile in bare)
+        return [
+            f"intervals of a {self.unit} at {shown} have no guarantee from {len(self.n_per_source)} sources "
+            f"({bare[0].rule}{bare[0].guarantee.removeprefix('none')})"
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """As in the manifest, with what the method implies written out."""
         miss = "mu - y" if self.side == LOWER_SIDE else "abs(y - mu)"
@@ -258,11 +270,12 @@ def _rank(oof: Oof, unit: str, method: str, side: str) -> _Ranked:
     rule = INTERVAL_METHODS[method]
     y, mu, sigma, source = _units(oof, unit)
     floor = _floor(np.abs(y - mu), sigma, source, len(oof.sources)) if rule.floored else 0.0
-    z = _misses(y, mu, rule.scale(sigma, floor), side)
+    scale = rule.scale(sigma, floor)
+    z, signed = _misses(y, mu, scale, side), _misses(y, mu, scale, LOWER_SIDE)
     digest = hashlib.sha256(json.dumps([method, unit, side, list(oof.sources)]).encode())
     for column in (y, mu, sigma, source):
         digest.update(np.ascontiguousarray(column, "<f8").data)
-    return _Ranked(floor, z, source, rule.scores(z, source), digest.hexdigest())
+    return _Ranked(floor, z, source, rule.scores(z, source, signed), digest.hexdigest())
 
 
 def held_out_reach(oof: Oof, method: str, level: float) -> Float64:

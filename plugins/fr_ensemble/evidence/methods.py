@@ -2,8 +2,8 @@
 
 A score says how many scales a target misses mu by. Quantiles: Lee, Barber & Willett 2023 (hierarchical conformal
 prediction); Dunn, Wasserman & Ramdas 2022 (pooled CDFs, one draw a source); Lei et al. 2018 (split). Where the sources
-are too few: Student's t, Higgins et al. 2009. Knows no predictions and no document. Help texts read the names, so numpy
-is loaded where numbers are computed.
+are too few: Student's t; `loso-hcp-random-effects` as Higgins, Thompson & Spiegelhalter 2009. Knows no predictions and
+no document. Help texts read the names, so numpy is loaded where numbers are computed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class ConformityScores:
     source: Int64  # (n,)
     reach: Float64  # (n,), mass of this score and all below
     mean_squares: Float64  # (K,), of each source's scores, in the order of their numbers
+    signed: Float64  # (n,), how many scales mu is above the target: z with its sign, where z is two-sided
+    means: Float64  # (K,), of each source's signed scores
 
     @property
     def n_sources(self) -> int:
@@ -75,26 +77,27 @@ class IntervalMethod(ABC):
         """A score in words, given those for what the target misses mu by."""
         return f"({miss}) / sqrt(sigma^2 + floor^2)"
 
-    def scores(self, z: Float64, source: Int64) -> ConformityScores:
-        """The scores that this method ranks, of n rows, with their masses."""
+    def scores(self, z: Float64, source: Int64, signed: Float64 | None = None) -> ConformityScores:
+        """The scores that this method ranks, of n rows, with their masses. signed: None where z has its sign."""
         import numpy as np
 
         order = np.argsort(z, kind="stable")
-        return self._ranked(z[order], source[order])
+        return self._ranked(z[order], source[order], (z if signed is None else signed)[order])
 
     def without(self, scores: ConformityScores, source: int) -> ConformityScores:
         """The same scores but for one source's."""
         keep = scores.source != source
-        return self._ranked(scores.z[keep], scores.source[keep])
+        return self._ranked(scores.z[keep], scores.source[keep], scores.signed[keep])
 
-    def _ranked(self, z: Float64, source: Int64) -> ConformityScores:
+    def _ranked(self, z: Float64, source: Int64, signed: Float64) -> ConformityScores:
         import numpy as np
 
         from fr_ensemble.evidence.statistics import group_means
 
         counts = np.bincount(source)
-        mean_squares = group_means(np.square(z), source, len(counts))[counts > 0]
-        return ConformityScores(z, source, np.cumsum(self.masses(counts)[source]), mean_squares)
+        present = counts > 0
+        mean_squares, means = (group_means(v, source, len(counts))[present] for v in (np.square(z), signed))
+        return ConformityScores(z, source, np.cumsum(self.masses(counts)[source]), mean_squares, signed, means)
 
     def masses(self, counts: Int64) -> Float64:
         """Of a row of each source, given their numbers of rows: rows share a source's mass, and a new one has one."""
@@ -140,6 +143,71 @@ class LosoHcpT(IntervalMethod):
         return ScoreQuantile(q, "parametric-t", "none: assumes that sources differ normally")
 
 
+class LosoHcpRandomEffects(IntervalMethod):
+    """The conformal quantile wherever it is finite; beyond it a tail that begins there and grows with the level.
+
+    The tail: a row of a new source misses by M + S T. M is the mean of the sources' means of signed scores; T is
+    Student's with K - 2 degrees of freedom; S^2 is (1 + 1/K) times the variance of those means (ddof 1), plus the mean
+    of the variances within sources. The first term is Higgins, Thompson & Spiegelhalter's prediction interval of a new
+    source's mean; the second is there since a row is predicted and not a mean.
+    """
+
+    name = "loso-hcp-random-effects"
+    meaning = (
+        "hierarchical conformal quantiles of errors over sqrt(sigma^2 + floor^2); beyond them a random-effects tail"
+    )
+    rule = "hierarchical-conformal"
+    guarantee = LosoHcpT.guarantee
+    floored = True
+
+    def quantile(self, scores: ConformityScores, level: float, side: str) -> ScoreQuantile:
+        conformal = scores.conformal(level)
+        if math.isfinite(conformal):
+            q, rule, guarantee = conformal, self.rule, self.guarantee
+        else:
+            tail, last = _RandomEffects.of(scores), 1.0 - 1.0 / (scores.n_sources + 1)
+            # From the last finite quantile on, so that q grows with the level and is never below it.
+            shift = max(0.0, scores.conformal(last) - tail.quantile(last, side))
+            q, rule = tail.quantile(level, side) + shift, "random-effects-t"
+            guarantee = "none: assumes that sources differ normally"
+        return ScoreQuantile(max(q, 0.0), rule, guarantee)  # a lower bound is never above mu
+
+
+@dataclass(frozen=True, slots=True)
+class _RandomEffects:
+    """A row of a new source misses by mean + scale T, T being Student's with df degrees of freedom."""
+
+    mean: float
+    scale: float
+    df: int
+
+    @classmethod
+    def of(cls, scores: ConformityScores) -> _RandomEffects:
+        import numpy as np
+
+        k, means = scores.n_sources, scores.means
+        within = max(float(np.mean(scores.mean_squares - np.square(means))), 0.0)
+        between = float(np.var(means, ddof=1)) if k > 1 else 0.0
+        return cls(float(means.mean()), math.sqrt((1.0 + 1.0 / k) * between + within), max(k - 2, 1))
+
+    def quantile(self, level: float, side: str) -> float:
+        """What a miss is below with this probability: itself on the lower side, else its absolute value."""
+        from fr_ensemble.evidence.statistics import student_t_cdf, student_t_quantile
+
+        if not math.isfinite(self.mean + self.scale):
+            return math.inf
+        if side == LOWER_SIDE:
+            return self.mean + self.scale * student_t_quantile(level, self.df)
+        if self.scale == 0.0:
+            return abs(self.mean)
+        low, high = 0.0, abs(self.mean) + self.scale * student_t_quantile((1.0 + level) / 2.0, self.df)
+        while low < (middle := (low + high) / 2.0) < high:
+            ends = ((end - self.mean) / self.scale for end in (middle, -middle))
+            above, below = (student_t_cdf(end, self.df) for end in ends)
+            low, high = (middle, high) if above - below < level else (low, middle)
+        return high
+
+
 class Gaussian(IntervalMethod):
     name = "gaussian"
     meaning = "mu -+ z sigma, as if members were draws of a normal distribution: nothing is calibrated"
@@ -176,12 +244,12 @@ class SourceSplit(_Conformal):
     guarantee = "as hierarchical-conformal, for one row of a new source"
     floored = True
 
-    def scores(self, z: Float64, source: Int64) -> ConformityScores:
+    def scores(self, z: Float64, source: Int64, signed: Float64 | None = None) -> ConformityScores:
         import numpy as np
 
         order = np.random.default_rng(DRAW_SEED).permutation(len(z))
-        _, first = np.unique(source[order], return_index=True)
-        return super().scores(z[order[first]], source[order[first]])
+        first = order[np.unique(source[order], return_index=True)[1]]
+        return super().scores(z[first], source[first], None if signed is None else signed[first])
 
 
 class PooledCdf(_Conformal):
@@ -212,6 +280,9 @@ class Abs(LosoHcpT):
 
 
 INTERVAL_METHODS: Mapping[str, IntervalMethod] = MappingProxyType(
-    {method.name: method for method in (LosoHcpT(), Gaussian(), Split(), SourceSplit(), PooledCdf(), Abs())}
+    {
+        method.name: method
+        for method in (LosoHcpRandomEffects(), LosoHcpT(), Gaussian(), Split(), SourceSplit(), PooledCdf(), Abs())
+    }
 )
-DEFAULT_METHOD = LosoHcpT.name
+DEFAULT_METHOD = LosoHcpRandomEffects.name

@@ -101,6 +101,11 @@ def student_t_quantile(p: float, df: int) -> float:
     return math.sqrt(df) * math.tan(low)
 
 
+def student_t_cdf(x: float, df: int) -> float:
+    """P(T <= x) for Student's t with a whole number of degrees of freedom; see `student_t_quantile`."""
+    return 0.5 + math.copysign(0.5 * _central_t(math.atan(abs(x) / math.sqrt(df)), df), x)
+
+
 def standard_error(values: Float64) -> float:
     """Standard error of the mean of independent values (one a source; rows are not independent); NaN below 2."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -80,7 +80,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
     for unit in ("row", "clip") if document["clips"] else ("row",):
-        warnings += stored.calibration(unit).unbounded(request.levels)
+        calibration = stored.calibration(unit)
+        warnings += [*calibration.unbounded(request.levels), *calibration.unguaranteed(request.levels)]
     table = _table(document, stored.calibration().method, request.levels)
     drawn = _figures(view, request.levels, corpus, mu, sigma) if request.figures else ()
     return Evaluation(document, table, warnings, drawn)

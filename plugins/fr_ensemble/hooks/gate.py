@@ -16,7 +16,7 @@ from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, compare_with_baselines
 from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence
-from fr_ensemble.evidence.intervals import Intervals
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
@@ -60,7 +60,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         together=together(metrics),
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
-        warnings=found.warnings,
+        warnings=(*found.warnings, *(calibration.unguaranteed(NOMINAL_LEVELS) if calibration else ())),
         notes=(*_beside_best(inputs, _unit(view)), *(seen.lines(len(found.oof.sources), _unit(view)) if seen else ())),
     )
 

@@ -45,7 +45,9 @@ class EnsemblePredictor:
         warnings = {
             unknown_encoder(name, spec.vocabulary_version): count for name, count in checked.unknown_encoders.items()
         }
-        warnings |= dict.fromkeys(intervals.calibration().unbounded(levels), len(checked))
+        calibration = intervals.calibration()
+        messages = [*calibration.unbounded(levels), *calibration.unguaranteed(levels)]
+        warnings |= dict.fromkeys(messages, len(checked)) if len(checked) else {}
         if outside := int(columns[OUT_OF_DISTRIBUTION].sum()):
             warnings[f"an input is outside what training saw (column {OUT_OF_DISTRIBUTION})"] = outside
         return Batch(columns, warnings)

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_uneven_sources_agree_with_exact_arithmetic(k, side):
     n = rng.integers(1, 31, k)
     source = np.repeat(np.arange(k), n)
     oof = make_oof(rng.normal(size=len(source)) * 3, 0.3, rng.uniform(0.1, 2.0, len(source)), source.tolist())
-    found = calibrate(oof, side=side)
+    found = calibrate(oof, method="loso-hcp-t", side=side)
     residual, weight = np.abs(oof.target - oof.mu), 1 / (k * n[source])
 
     def loss(floor):
@@ -322,7 +323,84 @@ def test_coverage_of_a_source_is_by_the_others():
     assert calibrate(make_oof([1.0, 2.0], 0.0, 1.0, [0, 1]), levels=[0.8]).quantile(0.8).coverage == {}
 
 
-@pytest.mark.parametrize("method", ["loso-hcp-t", "abs", "source-split"])
+def random_effects(k, rows, seed, bias=0.0):
+    """Sources whose members have a bias each and are wrong about rows besides."""
+    rng = np.random.default_rng(seed)
+    source = np.repeat(np.arange(k), rows)
+    y = rng.uniform(20.0, 80.0, len(source))
+    error = bias + rng.normal(size=k)[source] * 2.0 + rng.normal(size=len(source))
+    return make_oof(y, y + error, rng.uniform(0.5, 2.0, len(source)), source.tolist())
+
+
+@pytest.mark.parametrize("side", ["two-sided", "lower"])
+@pytest.mark.parametrize(("k", "bias"), [(2, 0.0), (3, 1.0), (5, -4.0), (9, 0.0), (9, 3.0), (20, 0.5)])
+def test_the_tail_is_that_of_a_random_effects_model(side, k, bias):
+    """Computed afresh: the last conformal quantile, and what scipy's t with K - 2 degrees adds from there on."""
+    stats, optimize = pytest.importorskip("scipy.stats"), pytest.importorskip("scipy.optimize")
+    oof, levels = random_effects(k, 12, k, bias), [0.3, 0.5, 0.8, 0.9, 0.95, 0.97, 0.99, 0.999]
+    found = calibrate(oof, method="loso-hcp-random-effects", levels=levels, side=side)
+    signed = (oof.mu - oof.target) / np.hypot(oof.sigma, found.floor)
+    z = np.abs(signed) if side == "two-sided" else signed
+    means = np.array([signed[oof.source == g].mean() for g in range(k)])
+    within = np.mean([signed[oof.source == g].var() for g in range(k)])
+    model = stats.t(max(k - 2, 1), means.mean(), np.sqrt((1 + 1 / k) * means.var(ddof=1) + within))
+
+    def tail(level):
+        if side == "lower":
+            return model.ppf(level)
+        return optimize.brentq(lambda q: model.cdf(q) - model.cdf(-q) - level, 0.0, 1e5, xtol=1e-12)
+
+    last = k / (k + 1)
+    for level, quantile in zip(levels, found.levels, strict=True):
+        if level <= last + 1e-9:
+            mass = 1.0 / ((k + 1) * 12)
+            expected = np.sort(z)[int(np.ceil(level / mass - 1e-6)) - 1]
+            assert (quantile.rule, quantile.q_conformal) == ("hierarchical-conformal", pytest.approx(expected))
+        else:
+            expected = tail(level) + max(0.0, z.max() - tail(last))
+            assert (quantile.rule, quantile.q_conformal) == ("random-effects-t", math.inf)
+        assert quantile.q == pytest.approx(max(expected, 0.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("side", ["two-sided", "lower"])
+@pytest.mark.parametrize(("k", "seed"), [(k, seed) for k in (2, 3, 5, 9, 30) for seed in range(5)])
+def test_wider_levels_are_wider(side, k, seed):
+    """q never shrinks with the level, grows past the sources' reach, and is never below a finite conformal one."""
+    levels = [0.5, 0.8, 0.85, 0.9, 0.91, 0.93, 0.935, 0.95, 0.965, 0.98, 0.99, 0.995]
+    for bias in (-6.0, 0.0, 6.0):
+        oof = random_effects(k, 7, seed, bias)
+        found = calibrate(oof, method="loso-hcp-random-effects", levels=levels, side=side).levels
+        assert all(after.q >= before.q for before, after in pairwise(found))
+        tail = [quantile.q for quantile in found if quantile.rule == "random-effects-t" and quantile.q > 0.0]
+        assert all(after > before for before, after in pairwise(tail))
+        assert all(quantile.q >= quantile.q_conformal for quantile in found if math.isfinite(quantile.q_conformal))
+
+
+def test_a_lower_bound_does_not_jump_over_sources_that_are_all_under_predicted():
+    """Nine sources whose targets are 5 above mu: the bound is mu at every level, and below it by the older method."""
+    rng = np.random.default_rng(0)
+    source = np.repeat(np.arange(9), 20)
+    oof = make_oof(50.0 + rng.normal(scale=0.5, size=180), 45.0, 1.0, source.tolist())
+    levels = [0.5, 0.8, 0.95, 0.99]
+    now = calibrate(oof, method="loso-hcp-random-effects", levels=levels, side=LOWER_SIDE)
+    before = calibrate(oof, method="loso-hcp-t", levels=levels, side=LOWER_SIDE)
+    assert [quantile.q for quantile in now.levels] == [0.0] * 4
+    assert before.quantile(0.8).q < 0.0 < before.quantile(0.95).q
+
+
+def test_levels_without_a_guarantee_are_named():
+    """Those past the sources' reach, in one line; none where all are within it, or the interval is the whole range."""
+    few, many = (calibrate(random_effects(k, 5, 1), levels=[0.5, 0.8, 0.95, 0.99]) for k in (5, 120))
+    assert few.unguaranteed([0.5, 0.8]) == many.unguaranteed([0.5, 0.95, 0.99]) == []
+    assert few.unguaranteed([0.5, 0.95, 0.99]) == [
+        "intervals of a row at 95 %, 99 % have no guarantee from 5 sources "
+        "(random-effects-t: assumes that sources differ normally)"
+    ]
+    infinite = calibrate(random_effects(5, 5, 1), method="source-split", levels=[0.99])
+    assert (infinite.unguaranteed([0.99]), len(infinite.unbounded([0.99]))) == ([], 1)
+
+
+@pytest.mark.parametrize("method", ["loso-hcp-random-effects", "loso-hcp-t", "abs", "source-split"])
 def test_exchangeable_sources_are_covered(method):
     """Rows of a new source from the same population are inside at least as often as nominal, over 400 draws."""
     levels, k, rows, draws = [0.5, 0.8, 0.95], 9, 20, 400

@@ -35,6 +35,7 @@ DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", "
 SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
 RECORDED_FIELDS = {
     "/environment": "what it was trained with: `registry reproduce` says which items made a difference",
+    "/corpus/ranges": "what the video of the corpus was; the evidence has no columns but the inputs",
     "/corpus/record": "how the corpus was made; the digest of its rows is compared",
     "/probe/codec_block": "inputs of the probe rows; what the graphs give for them is compared",
     "/metrics_version": "which metrics a verdict may not lack; a later version asks for more of them",

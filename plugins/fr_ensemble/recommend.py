@@ -18,6 +18,7 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
+from fr_ensemble.corpus.seen import SeenCorpus, unlike
 from fr_ensemble.evidence.intervals import Calibration, Intervals
 from fr_ensemble.evidence.methods import LOWER_SIDE
 from fr_ensemble.hooks.loaded import intervals_of
@@ -138,7 +139,7 @@ def _read(
     """Every encode with the sums over its rows. A clip is told apart by its source and its name."""
     manifest = view.manifest or {}
     models = [view.read(member["onnx"]) for member in manifest["members"]]
-    scaler = scaler_of(manifest)
+    scaler, seen = scaler_of(manifest), SeenCorpus.from_manifest(manifest)
     clips: dict[tuple[str, str], Clip] = {}
     warnings: Counter[str] = Counter()
     for rows in read_batches(corpus, spec, keep=None, progress=progress):
@@ -147,6 +148,8 @@ def _read(
         outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
         costs = _numbers(rows, cost, corpus)
         warnings.update({f"encoder {name!r} is unknown": count for name, count in rows.unknown_encoders.items()})
+        found = unlike(seen, rows.encoder, spec.vocabulary_version, [*rows.unknown_encoders], rows.values)
+        warnings.update(found.warnings)
         assert rows.source is not None
         assert rows.clip is not None
         pair = rows.source.codes * len(rows.clip.names) + rows.clip.codes

@@ -36,7 +36,10 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
 
 
 def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:
-    """The encoders that made the corpus, where it records them; [] where it does not."""
+    """The encoders of the corpus with their rows, else those that made it, where it records them; [] where neither."""
+    counted = part(manifest, "corpus").get("encoders")
+    if isinstance(counted, list | tuple) and counted:
+        return [f"{item['name']} ({item['n_rows']})" for item in counted if isinstance(item, Mapping)]
     record = part(part(manifest, "corpus"), "record", settings=dict)
     encoders = record.get("settings", {}).get("encoders")
     return sorted(map(str, encoders)) if isinstance(encoders, Mapping | list) else []

@@ -20,6 +20,7 @@ from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
+from fr_ensemble.corpus.seen import SeenCorpus
 from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY
@@ -173,6 +174,7 @@ class ManifestParts:
                 "sources": list(corpus.sources),
                 **{name: column for name in COLUMN_NAMES if (column := getattr(spec, name))},
                 "record": record_of(corpus),
+                **(SeenCorpus.of(corpus).to_dict() if self.graph_version > 1 else {}),
             },
             "environment": environment(self.arithmetic),
             "probe": dict(self.probe),

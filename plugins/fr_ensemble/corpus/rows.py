@@ -296,14 +296,15 @@ def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> ColumnRequest:
     return ColumnRequest(numbers, keep, spec.target is not None)
 
 
-def columns_of(spec: ColumnSpec, found: Sequence[str], place: str) -> Columns:
+def columns_of(spec: ColumnSpec, found: Sequence[str], place: str, keep: Sequence[str] = ()) -> Columns:
     """The columns to read of those found; raises InputError, naming the place, for one that is missing."""
-    return layout_of(place, found, _wanted(spec, ())).columns
+    return layout_of(place, found, _wanted(spec, keep)).columns
 
 
-def check_rows(batch: RowBatch, spec: ColumnSpec) -> Rows:
+def check_rows(batch: RowBatch, spec: ColumnSpec, keep: Sequence[str] = ()) -> Rows:
     """Rows of the columns that `columns_of` named. Raises InputError for one that cannot be used."""
-    layout = layout_of("rows", [*batch.numbers, *batch.texts, *batch.values], _wanted(spec, ()))
+    found = [*batch.numbers, *batch.texts, *batch.values]
+    layout = layout_of("rows", found, _wanted(spec, [name for name in keep if name in batch.values]))
     return _rows(layout.batch(batch), spec, 0)
 
 

@@ -14,6 +14,7 @@ from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
 from fr_ensemble.corpus.fingerprints import Fingerprints, SourcePairs
 from fr_ensemble.corpus.giveaway import giveaways
 from fr_ensemble.corpus.rows import ColumnSpec, clips_of
+from fr_ensemble.corpus.seen import SeenCorpus
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.oof import Oof
@@ -92,10 +93,17 @@ def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: 
         return
     if (digest := inputs.rows_sha256(oof, spec)) != oof.rows_sha256:
         yield f"inputs.npz: found rows of sha256 {digest}, expected {oof.rows_sha256}: inputs of other rows"
+    if (claims := SeenCorpus.from_manifest(manifest).encoders) and claims != (counts := _rows_by_name(inputs)):
+        yield f"encoders: found {counts} in inputs.npz, the manifest says {dict(claims)}"
     if inputs.clip is not None:
         index, labels, _ = clips_of(oof.source, oof.sources, Text(inputs.clip, inputs.clips))
         if labels != oof.clips or not np.array_equal(index, oof.clip if oof.clip is not None else ()):
             yield "oof.npz clips: found others than those of inputs.npz"
+
+
+def _rows_by_name(inputs: Inputs) -> dict[str, int]:
+    counts = np.bincount(inputs.encoder, minlength=len(inputs.encoders)).tolist()
+    return {name: count for name, count in zip(inputs.encoders, counts, strict=True) if count}
 
 
 def figure_problems(manifest: Mapping[str, Any], shipped: ShippedScores, oof: Oof) -> Iterator[str]:

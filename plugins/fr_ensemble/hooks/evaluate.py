@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,10 +12,13 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
+from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.seen import SeenCorpus, unlike
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
+from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut, read_oof
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
@@ -35,12 +38,13 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
     manifest, ensemble = load_ensemble(view)
     spec = spec_of(manifest, target=True, names=request.column_names)
-    target_warnings: list[str] = []
+    target_warnings, seen = list[str](), SeenCorpus.from_manifest(manifest)
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
         target_warnings = check_target(view.entry.id, manifest, request.corpus)
-        corpus = read_corpus(request.corpus, spec, request.by, min_sources=1, progress=request.progress)
+        keep = dict.fromkeys([*request.by, *seen.columns(column_names(request.corpus))])
+        corpus = read_corpus(request.corpus, spec, [*keep], min_sources=1, progress=request.progress)
         name = request.corpus.name
     else:
         raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
@@ -74,7 +78,10 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         document["against"] = compared
     version = spec.vocabulary_version
     warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
-    warnings += [*corpus.failed_encodes(), *target_warnings]
+    if not request.smoke:
+        found = unlike(seen, corpus.groups["encoder"], version, [*corpus.unknown_encoders], corpus.groups)
+        warnings += [f"{words}: {n} rows" for words, n in found.warnings.items()]
+    warnings += [*corpus.failed_encodes(), *target_warnings, *_refuted(document["over_sources"])]
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
@@ -145,6 +152,17 @@ def _over_sources(
         named = {"worst_source": corpus.sources[worst], "worst_coverage": at[worst]["coverage"]}
         of_levels.append({"level": level, **_means(at, OF_LEVEL), **named})
     return {"n_sources": len(rows), **_means(each, MEASURES), "levels": of_levels}
+
+
+def _refuted(over: Mapping[str, Any]) -> Iterator[str]:
+    """Where the coverage of new sources is below nominal by more than chance: one-sided, at 5 %."""
+    enough = over["n_sources"] >= MIN_COVERAGE_SOURCES
+    for item in over["levels"] if enough else ():
+        covered, error = item["coverage"], item["coverage_se"]
+        if covered + ONE_SIDED_Z * error < item["level"]:
+            found = f"coverage is {covered:.3f} +- {error:.3f} over {over['n_sources']} sources"
+            reason = "rows are made or scored unlike the calibration's, so that its bounds are too narrow for them"
+            yield f"{percent(item['level'])} % is refuted: {found}: {reason}"
 
 
 def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:

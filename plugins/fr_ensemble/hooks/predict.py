@@ -12,16 +12,18 @@ from fr_ensemble.artifacts.manifest import codec_block, spec_of
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
+from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, unlike
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
-from registry_tool.toolkit import Columns, RowBatch
+from registry_tool.toolkit import Columns, RowBatch, Text
 from registry_tool.values import percent
 
 OUT_OF_DISTRIBUTION = "out_of_distribution"
+FLAGS = "flags"
 
 
 class EnsemblePredictor:
@@ -32,19 +34,21 @@ class EnsemblePredictor:
         self._id = view.entry.id
         self._spec = spec_of(self._manifest, target=False)
         self._stored = stored_intervals(view)
+        self._seen = SeenCorpus.from_manifest(self._manifest)
         self._oof = view.read(OOF_PATH)
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
 
     def columns(self, found: Sequence[str], place: str) -> Columns:
-        return columns_of(self._spec, found, place)
+        return columns_of(self._spec, found, place, self._seen.columns(found))
 
     def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
         spec, intervals = self._spec, self._intervals(tuple(levels))
-        checked = check_rows(rows, spec)
+        checked, version = check_rows(rows, spec, [*self._seen.ranges]), spec.vocabulary_version
+        found = unlike(self._seen, checked.encoder, version, [*checked.unknown_encoders], checked.values)
         columns = _columns(checked, spec, self._ensemble, intervals, levels)
-        warnings = {
-            unknown_encoder(name, spec.vocabulary_version): count for name, count in checked.unknown_encoders.items()
-        }
+        columns[FLAGS] = _flags(found, columns[OUT_OF_DISTRIBUTION])
+        warnings = {unknown_encoder(name, version): count for name, count in checked.unknown_encoders.items()}
+        warnings |= found.warnings
         calibration = intervals.calibration()
         messages = [*calibration.unbounded(levels), *calibration.unguaranteed(levels)]
         warnings |= dict.fromkeys(messages, len(checked)) if len(checked) else {}
@@ -61,6 +65,11 @@ class EnsemblePredictor:
             oof = self._oof
             self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
         return self._with_levels[levels]
+
+
+def _flags(found: RowsUnlike, outside: Any) -> Text:
+    """What each row is unlike training in: its encoder, its video, an input."""
+    return RowsUnlike({INPUT_FLAG: outside, **found.masks}, {}).text
 
 
 def unknown_encoder(name: str, version: int) -> str:

@@ -16,7 +16,9 @@ from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_mode
 from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of, version_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH
 from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
 from fr_ensemble.corpus.vocabulary import stand_in
 from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.baselines import Baselines, standings, standings_table, write_baselines
@@ -178,7 +180,9 @@ def read(job: Job, progress: Progress) -> Corpus:
     if job.random:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
     path = job.corpus or SHIPPED
-    corpus = read_corpus(path, job.spec, progress=progress)
+    spec, names = job.spec, column_names(path)
+    keep = [name for name in DESCRIBING_COLUMNS if name in names]
+    corpus = read_corpus(path, spec, keep, progress=progress)
     for number, name in enumerate(corpus.sources):
         target = corpus.target[corpus.source == number]
         if math.isnan(statistics.plcc(target, target)):

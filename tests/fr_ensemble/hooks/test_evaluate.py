@@ -25,7 +25,7 @@ def predicted(registry: Program, smoke: Sandbox, corpus: Path, levels: str = "0.
     assert ran.code == 0, ran.err
     rows = list(csv.DictReader(io.StringIO(ran.out)))
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    texts = ("src", "encoder", "out_of_distribution")
+    texts = ("src", "encoder", "out_of_distribution", "flags")
     return {name: values if name in texts else np.array(values, float) for name, values in columns.items()}
 
 

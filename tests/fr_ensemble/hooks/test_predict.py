@@ -324,7 +324,7 @@ def test_levels_that_differ_have_columns_of_their_own(smoke: Sandbox, registry: 
     where = ("predict", "tiny", "--corpus", made.heldout, "--registry", smoke.path, "--levels")
     names = list(table(registry(*where, "0.95,0.9500001,0.9999999").out)[0])
     ends = ("95", "95.00001", "99.99999")
-    assert names[-6:] == [f"{side}_{end}" for end in ends for side in ("lower", "upper")]
+    assert names[-7:] == [*(f"{side}_{end}" for end in ends for side in ("lower", "upper")), "flags"]
     assert registry(*where, "0.8,0.80").out == registry(*where, "0.8").out
 
 

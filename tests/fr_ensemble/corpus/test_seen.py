@@ -1,0 +1,101 @@
+"""Tests of seen.py: encoders and video that training did not see are named, counted and flagged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_line import Program, run
+from fr_ensemble.corpus.seen import SeenCorpus, numbers_of, unlike
+from registries import TRAINING, Made
+from sandbox import Sandbox
+
+from registry_tool.toolkit import Text
+
+SEEN = SeenCorpus({"libx264": 30, "x265": 20}, {"fps": (24.0, 60.0), "height": (540.0, 1080.0)})
+
+
+def test_what_was_seen_goes_through_a_manifest() -> None:
+    """Encoders with their rows, and ranges; a manifest without them knows nothing, and flags nothing."""
+    assert SeenCorpus.from_manifest({"corpus": json.loads(json.dumps(SEEN.to_dict()))}) == SEEN
+    nothing = SeenCorpus.from_manifest({"corpus": {}})
+    found = unlike(nothing, Text.of(["av1_nvenc"]), 2, [], {"fps": [1000]})
+    assert (found.warnings, found.text.tolist()) == ({}, [""])
+
+
+def test_rows_of_another_world_are_flagged() -> None:
+    """An encoder with a slot and no row in training, one without a slot, and video outside of what was seen."""
+    names = ["libx264", "hevc_nvenc", "dirac", "libx265", "libx264", "H.264"]
+    values: dict[str, Any] = {
+        "fps": [24, 25, 120, None, 60, 23.9],
+        "height": Text.of([540, 2160, 2160, 700, "?", 1080]),
+    }
+    found = unlike(SEEN, Text.of(names), 2, ["dirac"], values)
+    assert found.text.tolist() == ["", "encoder height", "encoder fps height", "", "", "fps"]
+    assert found.warnings == {
+        "encoder 'hevc_nvenc' is unknown: it has a slot, and training had no row of it": 1,
+        "fps is outside what training saw, 24 to 60": 2,
+        "height is outside what training saw, 540 to 1080": 2,
+    }
+
+
+def test_text_that_is_no_number_is_none() -> None:
+    """It is outside of no range."""
+    assert np.array_equal(numbers_of(Text.of(["1", "", "x", "1"])), [1.0, np.nan, np.nan, 1.0], equal_nan=True)
+
+
+@pytest.mark.slow
+def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_path: Path) -> None:
+    """Encoders by rows, the range of fps; predict, evaluate and the API say what is outside of it."""
+    with made.corpus.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["fps"] = "24" if number % 2 else "60"
+    write(tmp_path / "corpus.csv", rows)
+    path = tmp_path / "model" / "registry.json"
+    what = ("--id", "tiny", "--corpus", tmp_path / "corpus.csv", "--registry", path)
+    assert run(tmp_path, "train", "fr_ensemble", *what, *TRAINING).code == 0
+    box = Sandbox(path)
+    seen = box.manifest["corpus"]
+    assert seen["ranges"] == [{"name": "fps", "range": [24.0, 60.0]}]
+    assert seen["encoders"] == [{"name": name, "n_rows": 100} for name in ("libsvtav1", "libx264", "libx265")]
+    new = [rows[0] | {"fps": "120"}, rows[1] | {"encoder": "hevc_nvenc"}, rows[2] | {"encoder": "dirac"}, rows[3]]
+    write(tmp_path / "new.csv", [row | {"src": "new"} for row in new])
+    ran = run(tmp_path, "predict", "tiny", "--corpus", "new.csv", "--registry", path)
+    flags = [row["flags"] for row in csv.DictReader(io.StringIO(ran.out))]
+    assert flags == ["fps", "encoder", "encoder", ""]
+    messages = [
+        "warning: encoder 'hevc_nvenc' is unknown: it has a slot, and training had no row of it: 1 row",
+        "warning: fps is outside what training saw, 24 to 60: 1 row",
+    ]
+    assert [line for line in ran.err.splitlines() if line in messages] == messages
+    ran = run(tmp_path, "evaluate", "tiny", "--corpus", "new.csv", "--registry", path)
+    assert [line.removesuffix("s") for line in ran.err.splitlines() if line.removesuffix("s") in messages] == messages
+    assert box.errors() == []
+    found = box.forged(lambda manifest: manifest["corpus"]["encoders"][0].update(n_rows=99))
+    assert found == [("evidence-problem", "/evidence")]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.slow
+def test_a_level_that_new_sources_refute_is_told(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """Scores that are 12 points lower: coverage with its error over sources; of those as they were, none."""
+    with made.heldout.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    write(tmp_path / "lower.csv", [row | {"vmaf": str(max(float(row["vmaf"]) - 12.0, 0.0))} for row in rows])
+    for corpus, levels in ((made.heldout, []), (tmp_path / "lower.csv", ["50", "80", "95"])):
+        where = ("--corpus", corpus, "--levels", "0.5,0.8,0.95", "--registry", smoke.path)
+        messages = [line for line in registry("evaluate", "tiny", *where).err.splitlines() if "refuted" in line]
+        assert [line.split()[1] for line in messages] == levels
+        assert all("over 3 sources" in line for line in messages)

@@ -52,6 +52,9 @@ class Level(StrEnum):
     FULL = "full"
 
 
+FURTHER_DOMAINS = frozenset({"ai.onnx.ml"})  # that ONNX defines beside its own: part of it, and of every full runtime
+
+
 @dataclass(frozen=True, slots=True)
 class MetricDescription:
     """A metric that a gate measures, for people who write a policy. better: `higher`, `lower`, or empty.
@@ -74,6 +77,7 @@ class Kind:
     options: click options that `registry train KIND` adds for this kind; their values arrive in TrainRequest.options.
     default_policy: written into `policies` of the registry when the first entry of the kind is registered.
     allowed_ops: narrows the core's list of ONNX operators for this kind; None takes the core's list.
+    domains: a further domain that ONNX defines (`ai.onnx.ml`) -> its operators that this kind allows. Since 0.2.0.
     findings: prefix of the plugin's finding codes, such as `thumb-` -> the module that declares them at its top level
     (`findings.FindingRule`), or the package whose modules do, imported when a code is to be explained. No other plugin
     may have codes with that prefix.
@@ -90,12 +94,17 @@ class Kind:
     options: Sequence[click.Option] = ()
     default_policy: Policy = field(default_factory=Policy)
     allowed_ops: frozenset[str] | None = None
+    domains: Mapping[str, frozenset[str]] = field(default_factory=lambda: EMPTY)
     findings: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     summary_policy: Policy | None = None
     recorded: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     metrics: str = ""
 
     def __post_init__(self) -> None:
+        if foreign := sorted(set(self.domains) - FURTHER_DOMAINS):
+            raise ValueError(
+                f"domains of kind {self.name!r}: found {foreign[0]!r}, expected one of {', '.join(FURTHER_DOMAINS)}"
+            )
         for prefix in self.findings:
             if not CODE_PREFIX.match(prefix):
                 raise ValueError(

@@ -308,6 +308,19 @@ TRAIN = ("train", "fr_ensemble", "--seeds", "0,1", "--epochs", "2", "--hidden", 
 
 
 @scene
+def add(at: Scene) -> None:
+    words = ("--kind", "nr", "--id", "a", "--registry", "new/registry.json")
+    model = "valid/smoke/m.onnx"
+    at.run("add", model, *words, "--license", "MIT", files=["new/registry.json", "new/.gitattributes"])
+    at.run("add", model, *words)
+    at.run("add", model, *words, "--update", "--description", "A model.", files=["new/registry.json"])
+    at.run("add", model, "--kind", "fr_ensemble", "--id", "b", "--registry", "new/registry.json")
+    at.run("add", "invalid/onnx-domain/m.onnx", "--kind", "nr", "--id", "b", "--registry", "new/registry.json")
+    at.run("add", "none.onnx", "--kind", "nr", "--id", "b", "--registry", "new/registry.json")
+    at.run("validate", "new")
+
+
+@scene
 def train(at: Scene) -> None:
     new = ("--registry", "new/registry.json")
     at.run(*TRAIN, "--id", "a", "--corpus", "frozen/clean.csv", *new, trained=True, files=["new/registry.json"])

@@ -71,13 +71,18 @@ EXTERNAL_RANGE = FindingRule(
 )
 
 
+def locations(summary: OnnxSummary) -> list[str]:
+    """The files with further weights, as the model names them."""
+    return sorted({tensor.location for tensor in summary.external})
+
+
 def check_external(
     summary: OnnxSummary, view: VerifiedEntry, model: Artifact, weak_pins: bool, stored: dict[str, bytes]
 ) -> Iterator[Finding]:
     """Weights in other files. Fills `stored`, location -> bytes, with those whose digest was compared."""
     place = InFile(model.path, view.entry.id)
     names = {artifact.path: name for name, artifact in view.artifacts.items()}
-    for location in sorted({tensor.location for tensor in summary.external}):
+    for location in locations(summary):
         tensors = [tensor for tensor in summary.external if tensor.location == location]
         try:
             path = posixpath.join(posixpath.dirname(model.path), check_path(location))

@@ -16,7 +16,7 @@ from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
-from registry_tool.hookspec import Kind
+from registry_tool.hookspec import FURTHER_DOMAINS, Kind
 from registry_tool.legacy.members import OPSET_DISAGREES
 from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, OnnxSummary, Port
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
@@ -123,7 +123,7 @@ DOMAIN = FindingRule(
     "onnx-domain",
     "operators of a custom domain",
     why="They run code that is not part of ONNX. Graphs inside If and Loop are searched too.",
-    expected="operators of the domain ai.onnx",
+    expected="operators of the domain ai.onnx, and of ai.onnx.ml where the kind allows them",
     hint="export the model with standard operators",
     example="com.example::Relu in an If",
 )
@@ -353,10 +353,14 @@ def _port_text(port: Port) -> str:
 
 def _check_operators(summary: OnnxSummary, kind: Kind, place: InFile) -> Iterator[Finding]:
     allowed = ALLOWED_OPS if kind.allowed_ops is None else ALLOWED_OPS & kind.allowed_ops
-    if foreign := sorted(f"{domain}::{op}" for domain, op in summary.ops if domain):
+    if foreign := sorted(f"{domain}::{op}" for domain, op in summary.ops if domain and domain not in FURTHER_DOMAINS):
         yield DOMAIN.at(place, found=name_list(foreign))
-    if refused := sorted(op for domain, op in summary.ops if not domain and op not in allowed):
-        yield OPERATOR.at(place, found=name_list(refused), kind=kind.name, count=len(allowed))
+    known = {"": allowed, **{domain: kind.domains.get(domain, frozenset()) for domain in FURTHER_DOMAINS}}
+    for domain, operators in known.items():
+        if refused := sorted(op for of, op in summary.ops if of == domain and op not in operators):
+            names = name_list([f"{domain}::{op}" if domain else op for op in refused])
+            expected = None if not domain else f"some of {', '.join(sorted(operators))}" if operators else "none of it"
+            yield OPERATOR.at(place, found=names, expected=expected, kind=kind.name, count=len(allowed))
     for sized in summary.sized:
         node = f"{sized.op} {show(sized.node)}"
         if sized.op == "Loop" and sized.size is None:

@@ -29,7 +29,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import Column
 from registry_tool.rows.cells import ColumnTable
 from registry_tool.toolkit import FORMATS, Text, column_name_options, column_names, note, plot_option
-from registry_tool.values import Json, visible
+from registry_tool.values import Json, checked_text, visible
 
 FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
 
@@ -121,6 +121,61 @@ def _train(
         show(f"{name}: {value}")
     show(toolkit.text_table(done.trained.table))
     note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kind", required=True, metavar="KIND", help="A kind of single models: fr, nr, filter, or a plugin's.")
+@click.option("--id", "entry_id", required=True, metavar="NAME", help="Id of the entry.")
+@click.option(
+    "--sidecar",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Its inputs, outputs and normalisation.  [default: the .json of its name beside it, if any]",
+)
+@click.option("--license", metavar="SPDX", help="Licence of the model.")
+@click.option("--description", metavar="TEXT", help="What it is, in a sentence.")
+@click.option("--update", is_flag=True, help="Give a smoke entry that is there other bytes.")
+@click.option(
+    "--registry",
+    metavar="PATH",
+    help="The registry.json; made where there is none. Default: REGISTRY_JSON, one here or above, else in model/.",
+)
+@click.pass_context
+def add(
+    ctx: click.Context,
+    /,
+    file: Path,
+    kind: str,
+    entry_id: str,
+    sidecar: Path | None,
+    license: str | None,
+    description: str | None,
+    update: bool,
+    registry: str | None,
+) -> None:
+    """Register an ONNX file, made elsewhere, with smoke: true.
+
+    The file, its sidecar and its weights in other files are copied to a folder named by the model's digest, and pinned.
+    The model is read and run as `registry validate` does; what would not validate is not registered.
+
+    \b
+    Examples:
+      registry add export/blur.onnx --kind nr --id blur --license MIT
+      registry add export/blur.onnx --kind nr --id blur --update
+    """
+    from registry_tool.documents import store
+    from registry_tool.workflows import add as add_workflow
+
+    texts = {"license": (license, 128), "description": (description, 256)}
+    fields = {name: checked_text(f"--{name}", text, limit) for name, (text, limit) in texts.items() if text is not None}
+    path = store.find_or_new(registry, os.environ, Path.cwd())
+    model = add_workflow.NewModel(entry_id, kind, file, sidecar, fields, update)
+    added = add_workflow.add(path, plugins_of(ctx), model)
+    for warning in added.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    show(f"registered: {entry_id} (smoke) in {path}")
+    show(f"artefacts: {added.folder}")
 
 
 @click.command()

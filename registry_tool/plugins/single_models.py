@@ -39,6 +39,16 @@ KINDS = {
     "nr": "no-reference quality model: one ONNX file",
     "filter": "pre- or post-processing filter: one ONNX file",
 }
+# What scikit-learn's regressors are exported with; a filter makes pictures.
+REGRESSION = {
+    "ai.onnx.ml": frozenset(
+        {
+            *("ArrayFeatureExtractor", "Binarizer", "FeatureVectorizer", "Imputer", "LinearRegressor", "Normalizer"),
+            *("Scaler", "SVMRegressor", "TreeEnsemble", "TreeEnsembleRegressor"),
+        }
+    )
+}
+DOMAINS: Mapping[str, Mapping[str, frozenset[str]]] = {"fr": REGRESSION, "nr": REGRESSION, "filter": {}}
 EXPORTERS = "its exporter's: no rows are pinned that would show it"
 RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_mean", "/input_std"), EXPORTERS)
 # Fields a sidecar may repeat.
@@ -108,7 +118,10 @@ SIDECAR_WIDTH = FindingRule(
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
     findings = {"sidecar-": __name__}
-    return [Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS) for name, summary in KINDS.items()]
+    return [
+        Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS, domains=DOMAINS[name])
+        for name, summary in KINDS.items()
+    ]
 
 
 @hookimpl

@@ -48,7 +48,7 @@ def read_model(data: bytes, external: Mapping[str, bytes] = EMPTY) -> OnnxSummar
         lacking = "IR version" if model.HasField("graph") else "graph"
         raise OnnxError(f"no {lacking} in it, expected an ONNX model: export it again")
     opsets = {_domain(item): item.version for item in model.opset_import}
-    if len(opsets) < len(model.opset_import):
+    if len(opsets) < len({(_domain(item), item.version) for item in model.opset_import}):
         raise OnnxError("two opset versions for one domain, expected one: export it again")
     nodes, tensors = tree.messages("NodeProto"), [tensor_of(part, external) for part in tree.messages("TensorProto")]
     starts = [t for t in tensors if t.starts]

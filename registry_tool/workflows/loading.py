@@ -11,15 +11,15 @@ from registry_tool.checks.entry import check_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.store import Loaded, Unreadable
-from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.findings import Severity
+from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
+from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY, Entry, Registry, first_names
+from registry_tool.values import EMPTY, ENTRY_ID, Entry, Registry, first_names
 
 
 def usable(path: Path) -> Loaded:
@@ -53,6 +53,32 @@ def refuse_without_verdict(entry: Entry) -> None:
         raise RejectedError(f"{entry.id}: it is smoke, expected a production entry: run `registry flip {entry.id}`")
     if "verdict" not in (entry.promotion or EMPTY):
         raise RejectedError(f"{entry.id}: no verdict made it production, expected one: there is nothing to keep it by")
+
+
+def registry_for_new_entry(path: Path, kind: str, entry_id: str) -> Loaded:
+    """The registry that is to take a smoke entry, an empty one where there is none yet.
+
+    Raises InputError for an id or a registry that cannot take it, RejectedError for a production id.
+    """
+    if not ENTRY_ID.match(entry_id):
+        raise InputError(
+            f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
+        )
+    if not path.exists():
+        return store.new(path)
+    loaded = usable(path)
+    if loaded.registry.schema_version != store.VERSION:
+        raise InputError(
+            f"{path}: schema_version {loaded.registry.schema_version} takes no new entries, expected 2: "
+            "name one of version 2 with --registry PATH; it is made where there is none"
+        )
+    refuse_duplicate(path, loaded.registry, entry_id)
+    old = loaded.registry.entry(entry_id)
+    if old is not None and old.is_production:
+        raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")
+    if old is not None and old.kind != kind:
+        raise InputError(f"{path}: {entry_id} is of kind {old.kind!r}, not {kind!r}: take another --id")
+    return loaded
 
 
 @contextmanager
@@ -98,11 +124,17 @@ def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[
         yield verified(Inspection(loaded, plugins, folder, prober), entry_id)
 
 
-def save_sound(inspection: Inspection, registry: Registry, entry: Entry, made: str | None) -> None:
+def save_sound(
+    inspection: Inspection,
+    registry: Registry,
+    entry: Entry,
+    made: str | None,
+    fault: type[RegistryError] = PluginError,
+) -> list[Finding]:
     """Write the registry, unless `validate` would reject the entry; then what was made for it goes too.
 
     inspection: of the registry that is replaced. made: a file or folder relative to the registry's folder, None where
-    it was there before. Raises PluginError.
+    it was there before. Gives the warnings. Raises `fault`, with the findings.
     """
     path = inspection.loaded.path
     loaded = store.read(path, dump(registry.to_dict()))
@@ -115,5 +147,6 @@ def save_sound(inspection: Inspection, registry: Registry, entry: Entry, made: s
     if errors:
         if made is not None:
             remove_whole(path.parent, made)
-        raise PluginError(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}")
+        raise fault(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}", errors)
     store.save(path, registry)
+    return findings

@@ -9,16 +9,15 @@ from pathlib import Path
 
 from registry_tool.documents import store
 from registry_tool.documents.entries import pins_of, sha256_of
-from registry_tool.documents.store import Loaded
-from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, check_path, publish_folder
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
-from registry_tool.values import ENTRY_ID, Entry, Json, Registry
+from registry_tool.values import Entry, Json, Registry
 from registry_tool.workflows.initialise import prepare
-from registry_tool.workflows.loading import inspected, refuse_duplicate, save_sound, usable
+from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
     production id.
     """
     plugins.need_all()
-    before = _target(path, request)
+    before = registry_for_new_entry(path, request.kind, request.entry_id)
     trained = plugins.train(request)
     if trained is None:
         raise InputError(
@@ -49,7 +48,7 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         created = not path.exists()
-        loaded = _target(path, request)
+        loaded = registry_for_new_entry(path, request.kind, request.entry_id)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
         if created:
@@ -85,30 +84,6 @@ def _artifacts(
         "smoke": True,
     }
     return Entry.from_dict(document), {**trained.files, "manifest.json": data}
-
-
-def _target(path: Path, request: TrainRequest) -> Loaded:
-    """The registry that is to take the entry, an empty one where there is none yet."""
-    kind, entry_id = request.kind, request.entry_id
-    if not ENTRY_ID.match(entry_id):
-        raise InputError(
-            f"--id: found {entry_id!r}, expected lower-case letters, digits, - and _, at most 64: choose another"
-        )
-    if not path.exists():
-        return store.new(path)
-    loaded = usable(path)
-    if loaded.registry.schema_version != store.VERSION:
-        raise InputError(
-            f"{path}: schema_version {loaded.registry.schema_version} takes no trained entries, expected 2: "
-            "name one of version 2 with --registry PATH; it is made where there is none"
-        )
-    refuse_duplicate(path, loaded.registry, entry_id)
-    old = loaded.registry.entry(entry_id)
-    if old is not None and old.is_production:
-        raise RejectedError(f"{path}: {entry_id} is production, and what ships does not change: take a new --id")
-    if old is not None and old.kind != kind:
-        raise InputError(f"{path}: {entry_id} is of kind {old.kind!r}, not {kind!r}: take another --id")
-    return loaded
 
 
 def with_digests(trained: Trained) -> Json:

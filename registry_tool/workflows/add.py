@@ -1,0 +1,159 @@
+"""add.py: the story of `registry add`: read a model and its files, pin them, register it as smoke. Prints nothing.
+
+The model is held to what `registry validate` finds, which reads and runs it in a child process; nothing is registered
+that would not validate.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry_tool.checks.external_data import locations
+from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of
+from registry_tool.documents.store import Loaded
+from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.findings import Finding
+from registry_tool.onnx_summary import OnnxError, OnnxSummary
+from registry_tool.plugins.manager import Plugins
+from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.files import check_path, publish_folder
+from registry_tool.storage.lock import locked
+from registry_tool.values import Entry, Json, Policy, one_line
+from registry_tool.workflows.initialise import prepare
+from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
+
+PINNING = ("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "quant_mode", "signatures")
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """A model to register. sidecar: None for the `.json` of the model's name beside it, where there is one.
+
+    fields: further fields of the entry. update: the id is there, smoke, and gets other bytes.
+    """
+
+    entry_id: str
+    kind: str
+    file: Path
+    sidecar: Path | None = None
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    update: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` wrote: the entry, the folder of its files below the registry's, and warnings on it."""
+
+    entry: Entry
+    folder: str
+    warnings: tuple[Finding, ...]
+
+
+def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
+    """Register a model as smoke, with a copy of its files in a folder of their digest.
+
+    Raises InputError for what cannot be read or an id that cannot be taken, RejectedError, with findings, for a model
+    that would not validate.
+    """
+    plugins.need_all()
+    _check_kind(plugins, model.kind)
+    before = _target(path, model)
+    files, pins = _files(model, before.registry.policies.get(model.kind, Policy()))
+    folder = posixpath.join(model.entry_id, pins["sha256"][:12])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent):
+        loaded = _target(path, model)
+        old = loaded.registry.entry(model.entry_id)
+        kept = {key: value for key, value in (old.document if old else {}).items() if key not in PINNING}
+        entry = Entry.from_dict(
+            {**kept, "id": model.entry_id, "kind": model.kind, "smoke": True, **_below(folder, pins), **model.fields}
+        )
+        made = None if (path.parent / folder).exists() else folder
+        publish_folder(path.parent, folder, files)
+        registry = loaded.registry.with_entry(entry)
+        if entry.kind not in registry.policies:
+            registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
+        try:
+            with inspected(loaded, plugins) as inspection:
+                found = save_sound(inspection, registry, entry, made, RejectedError)
+        except RejectedError:
+            with suppress(OSError):  # other models of the id are there
+                (path.parent / model.entry_id).rmdir()
+            raise
+        prepare(path.parent)
+    return Added(entry, folder, tuple(found))
+
+
+def _check_kind(plugins: Plugins, name: str) -> None:
+    kind = plugins.kinds.get(name)
+    single = sorted(kind for kind, known in plugins.kinds.items() if known.schema is None)
+    if kind is None or kind.schema is not None:
+        fault = f"unknown kind {name!r}" if kind is None else f"kind {name!r} is no single model: it is trained"
+        raise InputError(f"{fault}, expected one of {', '.join(single)}: name it with --kind")
+
+
+def _target(path: Path, model: NewModel) -> Loaded:
+    loaded = registry_for_new_entry(path, model.kind, model.entry_id)
+    old = loaded.registry.entry(model.entry_id)
+    if old is not None and not model.update:
+        raise InputError(f"{path}: {model.entry_id} is there, expected a new id: say --update to give it other bytes")
+    if old is None and model.update:
+        raise InputError(f"{path}: no entry {model.entry_id!r} to update: leave --update out")
+    return loaded
+
+
+def _files(model: NewModel, policy: Policy) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """The files of the model's folder by name, and the fields that pin them, in paths relative to it."""
+    limit: int = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES)
+    name, data = check_path(model.file.name), _read(model.file, limit)
+    if not name.endswith(".onnx"):
+        raise InputError(f"{model.file}: expected a name that ends in .onnx: rename it")
+    files, summary = {name: data}, _summary(model.file, data)
+    pins: dict[str, Json] = {"onnx": name, "sha256": sha256_of(data), "opset": summary.opsets.get("")}
+    for location in locations(summary):
+        files[check_path(location)] = _read(model.file.parent / location, limit)
+    if further := [other for other in files if other != name]:
+        pins["external_data"] = [
+            {"path": other, "sha256": sha256_of(files[other]), "bytes": len(files[other])} for other in further
+        ]
+    own = model.file.with_suffix(".json")
+    if (sidecar := model.sidecar or (own if own.exists() else None)) is not None:
+        files[own.name] = _read(sidecar, limit)
+        pins["sidecar_sha256"] = sha256_of(files[own.name])
+    return files, {key: value for key, value in pins.items() if value is not None}
+
+
+def _summary(file: Path, data: bytes) -> OnnxSummary:
+    with Prober() as prober:
+        try:
+            return prober.read(data)
+        except OnnxError as error:
+            raise InputError(f"{file}: not a model that can be read: {one_line(str(error))}") from error
+
+
+def _read(file: Path, limit: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except FileNotFoundError:
+        raise InputError(f"{file}: file not found: check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{file}: found a folder, expected a file: name the file in it") from None
+    except OSError as error:
+        raise WorldError(f"{file}: cannot be read ({error.strerror or error}): check the file and its disk") from error
+    if len(data) > limit:
+        raise InputError(
+            f"{file}: found more than {limit} bytes, expected at most that: raise `max_file_bytes` in the policy"
+        )
+    return data
+
+
+def _below(folder: str, pins: Mapping[str, Json]) -> dict[str, Json]:
+    """The same pins in paths relative to the registry's folder."""
+    external = [{**pin, "path": posixpath.join(folder, pin["path"])} for pin in pins.get("external_data", ())]
+    placed = {**pins, "onnx": posixpath.join(folder, pins["onnx"])}
+    return placed | ({"external_data": external} if external else {})

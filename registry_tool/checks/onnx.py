@@ -13,6 +13,7 @@ from math import prod
 
 from registry_tool.checks.external_data import check_external, name_list
 from registry_tool.checks.operators import ALLOWED_OPS
+from registry_tool.checks.runtimes import Runtime
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
@@ -152,6 +153,15 @@ OPSET = FindingRule(
     message="missing or unsupported {subject}",
     hint="export the model with such an {subject}",
     example="opset 6",
+)
+RUNTIME = FindingRule(
+    "onnx-runtime",
+    "model that the policy's runtime does not load",
+    why="It is valid, and fails where it is deployed.",
+    message="{runtime} does not load it",
+    hint="export the model with the operators that the runtime has, or correct `runtime` in the policy",
+    example="Where, where the policy says `runtime: libvmaf`",
+    since="0.2.0",
 )
 INITIALIZER_INPUT = FindingRule(
     "onnx-initializer-input",
@@ -377,11 +387,15 @@ def _check_age(summary: OnnxSummary, policy: Policy, place: InFile) -> Iterator[
     if version is None or version < OLDEST_OPSET:
         found = "none" if version is None else version
         yield OPSET.at(place, found=found, expected=f"{OLDEST_OPSET} or later", subject="opset")
+    runtime = Runtime.of(policy)
     numbers = (("opset", version or 0, "max_opset"), ("IR version", summary.ir_version, "max_ir_version"))
     for subject, number, field in numbers:
-        limit = policy.extra.get(field)
+        limit = getattr(runtime, field)
         if limit is not None and number > limit:
-            yield OPSET.at(place, found=number, expected=f"at most {limit} (`{field}` of the policy)", subject=subject)
+            source = f"`{field}` of the policy" if field in policy.extra else runtime.subject
+            yield OPSET.at(place, found=number, expected=f"at most {limit} ({source})", subject=subject)
+    for found, expected in runtime.refusals(summary):
+        yield RUNTIME.at(place, found=found, expected=expected, runtime=runtime.subject)
 
 
 def _check_opset(summary: OnnxSummary, view: VerifiedEntry, name: str, place: InFile) -> Iterator[Finding]:

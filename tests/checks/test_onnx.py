@@ -243,6 +243,44 @@ def test_a_policy_names_the_oldest_runtime(
     assert sorted((f.code, f.found) for f in check_again(tmp_path)) == found
 
 
+def loops(count: int) -> onnx.ModelProto:
+    """A model with so many Loop nodes of four rounds."""
+    made = constant_loop(numpy_helper.from_array(np.array(4, np.int64), "rounds"))
+    (loop,) = [item for item in made.graph.node if item.op_type == "Loop"]
+    for number in range(1, count):
+        copied = made.graph.node.add()
+        copied.CopyFrom(loop)
+        copied.name = f"loop{number}"
+        copied.output[:] = [f"{name}_{number}" for name in loop.output]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("policy", "made", "found"),
+    [
+        ({"runtime": "libvmaf"}, model(), []),
+        ({"runtime": "libvmaf"}, loops(16), []),
+        ({"runtime": "libvmaf"}, loops(17), [("onnx-runtime", "17 Loop nodes")]),
+        ({"runtime": "libvmaf", "max_loops": 17}, loops(17), []),
+        ({"runtime": "libvmaf"}, model([node("Tan", "score")]), [("onnx-runtime", "the operators Tan")]),
+        ({"runtime": "libvmaf"}, model(opset=22), [("onnx-opset", "22")]),
+        ({"runtime": "libvmaf", "max_opset": 22}, model(opset=22), []),
+        ({"operators": ["MatMul"]}, model(), [("onnx-runtime", "the operators Concat")]),
+        ({"operators": ["Concat", "MatMul"]}, model(), []),
+        ({"max_loops": 0}, loops(1), [("onnx-runtime", "1 Loop nodes")]),
+        ({}, loops(17), []),
+    ],
+)
+def test_a_policy_names_what_its_runtime_loads(
+    tmp_path: Path, policy: dict[str, Any], made: onnx.ModelProto, found: list[tuple[str, str]]
+) -> None:
+    """By a profile that ships, by limits of its own, or by both; without them everything valid is loaded."""
+    row = entry(tmp_path, made, smoke=True)
+    document = {"schema_version": 2, "policies": {"fr": {"rules": [], **policy}}, "models": [row]}
+    write(tmp_path, "registry.json", document)
+    assert sorted((f.code, f.found) for f in check_again(tmp_path) if f.severity is Severity.ERROR) == found
+
+
 @pytest.mark.parametrize("opset", [7, 13, 21, 22, NEWEST])
 def test_every_opset_that_onnx_knows_is_read(tmp_path: Path, opset: int) -> None:
     """The opset of a model, and what a registry of version 2 says of it, may be any that the installed onnx knows."""

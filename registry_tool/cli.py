@@ -65,7 +65,7 @@ for _command in (
     *(inspect.rule, inspect.metrics, inspect.plugins, inspect.schema, inspect.prune),
     *(models.add, models.train, models.evaluate, models.predict),
     *(gate.gate, gate.flip, gate.repromote, ci.ci, ci.known_findings),
-    *(audit.migrate, audit.history, audit.reproduce, plugin_group),
+    *(audit.migrate, audit.export, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),
 ):
     cli.add_command(quietable(_command))

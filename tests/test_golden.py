@@ -321,6 +321,14 @@ def add(at: Scene) -> None:
 
 
 @scene
+def export(at: Scene) -> None:
+    at.run("export", "promoted", "--registry", "frozen/model", "-o", "public", files=["public/registry.json"])
+    at.run("export", "held", "--registry", "frozen/model", "-o", "other")
+    at.run("export", "promoted", "--registry", "frozen/model", "-o", "valid")
+    at.run("validate", "public")
+
+
+@scene
 def train(at: Scene) -> None:
     new = ("--registry", "new/registry.json")
     at.run(*TRAIN, "--id", "a", "--corpus", "frozen/clean.csv", *new, trained=True, files=["new/registry.json"])

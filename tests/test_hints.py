@@ -527,6 +527,8 @@ ELSEWHERE = {
     "name the base with --base REF": "tests/workflows/test_ci.py",
     "sign it with `registry sign": "tests/signing/test_entries.py",
     "promotes it on its evidence; to try it": "tests/test_api.py",
+    "expected it pinned: `registry migrate` does that": "tests/workflows/test_export.py",
+    "train it with --member-conditions raw": "tests/project/test_integrate.py",
     "say --update to give it other bytes": "tests/workflows/test_add.py",
     "to update: leave --update out": "tests/workflows/test_add.py",
     "expected one of {}: name it with --kind": "tests/workflows/test_add.py",

@@ -1,4 +1,4 @@
-"""audit.py: where a registry comes from, what happened to it, and whether that is so: migrate, history, reproduce."""
+"""audit.py: where a registry comes from or goes, what happened to it: migrate, export, history, reproduce."""
 
 from __future__ import annotations
 
@@ -45,6 +45,41 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
     if not done.done:
         click.echo(f"{output}: nothing was written; repair the entries, or leave them out: --skip-broken", err=True)
     ctx.exit(ExitCode.OK if done.done else ExitCode.REJECTED)
+
+
+@click.command()
+@entry_argument()
+@click.option("--layout", type=click.Choice(["libvmaf"]), default="libvmaf", show_default=True, help="Whose loader.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    help="The folder to make; new or empty.",
+)
+@click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
+@registry_option
+@click.pass_context
+def export(
+    ctx: click.Context, entry_id: str, layout: str, output: Path, allow_smoke: bool, registry: str | None
+) -> None:
+    """Write an entry in the folder layout of another loader.
+
+    The layout libvmaf is a registry.json of version 1 with each model and its sidecar; an ensemble is its members
+    there, beside a manifest. What that loader does not take, operators or weights in other files, is refused.
+
+    \b
+    Example:
+      registry export my_model --layout libvmaf -o model/tiny
+    """
+    from registry_tool.workflows import export as export_workflow
+    from registry_tool.workflows.loading import usable
+
+    done = export_workflow.export(usable(find(registry)), plugins_of(ctx), entry_id, output, allow_smoke=allow_smoke)
+    for name in done.files:
+        click.echo(str(output / name))
+    note(f"models of layout {layout}: {', '.join(done.models)}")
 
 
 @click.command()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import program
+from command_line import Program, program
 from places import ROOT
 from policies import set_policy
 from registries import FEATURES, TRAINING, write_corpus
@@ -158,3 +158,11 @@ def test_the_code_of_the_page_takes_an_older_manifest(deployed: Deployed) -> Non
     assert names["slot"](deployed.box.manifest, "H.264") == ("libx264", True)
     with pytest.raises(ValueError, match="digest mismatch"):
         names["pinned"](deployed.box.path, "0" * 64)
+
+
+def test_scaled_conditions_have_no_place_in_the_layout_of_libvmaf(
+    deployed: Deployed, registry: Program, tmp_path: Path
+) -> None:
+    """`registry export` says how to train an ensemble that its loader can feed."""
+    ran = registry("export", "mine", "-o", tmp_path / "out", "--registry", deployed.box.path)
+    assert (ran.code, "--member-conditions raw" in ran.err, (tmp_path / "out").exists()) == (2, True, False)

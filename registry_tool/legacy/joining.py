@@ -9,7 +9,7 @@ from typing import Any
 
 from registry_tool.documents.entries import sha256_of
 from registry_tool.legacy.manifests import json_files
-from registry_tool.legacy.members import SHARED_FIELDS
+from registry_tool.legacy.members import SHARED_FIELDS, misstated_z
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
 from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
@@ -131,11 +131,13 @@ def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -
 
 
 def _corrections(manifest: UnpinnedManifest, members: Sequence[TakenMember]) -> Iterator[tuple[str, Json]]:
-    """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them."""
+    """Fields that the members' sidecars agree on and the manifest has otherwise, as the sidecars have them; z."""
     for key, sidecar_key in SHARED_FIELDS:
         values = [member.sidecar[sidecar_key] for member in members if member.sidecar.get(sidecar_key) is not None]
         if values and values[0] != manifest.document.get(key) and all(value == values[0] for value in values):
             yield key, values[0]
+    if (z := misstated_z(manifest.document)) is not None:
+        yield "confidence", {**manifest.document["confidence"], "gaussian_z": z}
 
 
 def _common_fields(rows: Sequence[Entry]) -> Iterator[tuple[str, Json]]:

@@ -5,11 +5,13 @@ The same for a manifest that an entry pins and for one that none does. Knows no 
 
 from __future__ import annotations
 
+import math
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, ReadEntry, VerifiedEntry, sha256_of, stem
 from registry_tool.documents.schema import show
@@ -31,6 +33,7 @@ SHARED_FIELDS = (  # what a manifest says once for all its members: its field, a
     ("codec_vocab", "encoder_vocab"),
     ("codec_vocab_version", "encoder_vocab_version"),
 )
+COVERAGE_ROUNDING = 1e-3  # 1.96 in the place of 1.959964
 DISAGREES_HINT = "correct the one that is wrong, or train the ensemble into a registry of version 2"
 
 MEMBER_DISAGREES = FindingRule(
@@ -73,6 +76,16 @@ SMOKE_MISMATCH = FindingRule(
     message="differs from smoke in the entries of {members}",
     hint="correct the manifest: the registry decides",
     example="smoke: true in the manifest, false in the entries",
+)
+MISSTATED_Z = FindingRule(
+    "loose-confidence",
+    "gaussian_z of another coverage than nominal_coverage",
+    why="A reader that believes z gives intervals of another coverage than the manifest says.",
+    message="gaussian_z is not the z of nominal_coverage",
+    hint=DISAGREES_HINT,
+    example="a nominal_coverage of 0.9 with the z of 0.95",
+    since="0.2.0",
+    severity=Severity.WARNING,
 )
 PORTS = FindingRule(
     "loose-member-ports",
@@ -255,6 +268,9 @@ def _check_shared(read: ReadEntry, members: Sequence[Member]) -> Iterator[Findin
     smoke = manifest.get("smoke")
     if names := [m.id for m in members if smoke is not None and m.row is not None and m.row.smoke is not smoke]:
         yield SMOKE_MISMATCH.at(read, "/smoke", found=show(smoke), expected=show(not smoke), members=_names(names))
+    if (z := misstated_z(manifest)) is not None:
+        found = show(manifest["confidence"]["gaussian_z"])
+        yield MISSTATED_Z.at(read, "/confidence/gaussian_z", found=found, expected=f"{z:.6f}")
     for key, sidecar_key in SHARED_FIELDS:
         value = manifest.get(key)
         if differing := [m for m in members if not _same(m.sidecar.get(sidecar_key, value), value)]:
@@ -266,6 +282,20 @@ def _check_shared(read: ReadEntry, members: Sequence[Member]) -> Iterator[Findin
             yield MANIFEST_DISAGREES.at(
                 read, pointer(key), found=found, expected=expected, field=sidecar_key, members=ids
             )
+
+
+def misstated_z(manifest: Mapping[str, Json]) -> float | None:
+    """The z of the manifest's nominal coverage, where it says another; None where it says none, or this one."""
+    confidence = manifest.get("confidence")
+    given = (
+        [confidence.get(name) for name in ("nominal_coverage", "gaussian_z")] if isinstance(confidence, Mapping) else []
+    )
+    numbers = [value for value in given if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < 2 or not 0 < numbers[0] < 1:
+        return None
+    coverage, z = numbers
+    agrees = abs(math.erf(z / math.sqrt(2.0)) - coverage) <= COVERAGE_ROUNDING
+    return None if agrees else NormalDist().inv_cdf((1 + coverage) / 2)
 
 
 def _check_widths(read: ReadEntry, members: Sequence[Member]) -> Iterator[Finding]:

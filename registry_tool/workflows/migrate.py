@@ -36,12 +36,14 @@ RESOLUTIONS = {  # code of a finding on the old registry -> what the migration d
     "onnx-external-unpinned": "its sha256 is pinned now",
     "loose-verdict": "kept beside the manifest as it was; it promotes nothing",
     "loose-smoke-mismatch": "the entry is smoke: no evidence came along",
+    "loose-confidence": "gaussian_z was computed from nominal_coverage",
     "loose-sidecar-disagrees": "what the members' sidecars say was taken",
     "loose-codec-width": "the vocabulary of the members' sidecars was taken",
     "loose-member-disagrees": "the registry's was taken; what the manifest measured, it measured on other members",
 }
 RESOLVED_BY_JOINING = (
     "loose-smoke-mismatch",
+    "loose-confidence",
     "loose-sidecar-disagrees",
     "loose-codec-width",
     "loose-member-disagrees",

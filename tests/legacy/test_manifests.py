@@ -54,6 +54,19 @@ def _line(path: Path, text: str) -> int:
     return next(n for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if text in line)
 
 
+@pytest.mark.parametrize(("coverage", "z", "expected"), [(0.95, 1.96, []), (0.9, 1.645, []), (0.9, 1.96, ["1.644854"])])
+def test_the_z_of_another_coverage_is_a_warning(tmp_path: Path, coverage: float, z: float, expected: list[str]) -> None:
+    """Rounded numbers are fine; the finding says what z would be."""
+    rows = Rows(tmp_path)
+    numbers = {"nominal_coverage": coverage, "gaussian_z": z, "conformal_q_residual": None}
+    rows.manifest["confidence"] = {"method": "ensemble", **numbers}
+    found = rows.findings(Level.QUICK)
+    assert [f.expected for f in found] == expected
+    assert {(f.code, f.pointer, f.severity) for f in found} <= {
+        ("loose-confidence", "/confidence/gaussian_z", Severity.WARNING)
+    }
+
+
 def test_members_are_held_against_files_and_entries(tmp_path: Path) -> None:
     """A pin that is neither the file's digest nor the entry's is one error, at the pin."""
     rows = Rows(tmp_path)

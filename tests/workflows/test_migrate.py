@@ -118,6 +118,20 @@ def test_the_public_ensemble_is_joined(public: Path, tmp_path: Path) -> None:
     assert [Path(pin["path"]).name for pin in kept["verdicts"]] == [f"{ENSEMBLE}_seed_flip_PROMOTE.json"]
 
 
+def test_another_nominal_coverage_is_joined_with_its_own_z(public: Path, tmp_path: Path) -> None:
+    """A manifest that gives 90 % with the z of 95 % is told of, and joined with the z of 90 %."""
+    path = public.parent / f"{ENSEMBLE}.json"
+    loose = json.loads(path.read_bytes())
+    loose["confidence"] |= {"nominal_coverage": 0.9}
+    path.write_text(json.dumps(loose))
+    done = run(public, tmp_path / "new")
+    [joined] = done.joined
+    manifest = json.loads((done.new / joined.entry.path).read_bytes())
+    assert manifest["confidence"]["gaussian_z"] == pytest.approx(1.6448536, abs=1e-7)
+    assert errors(done.new) == []
+    assert "gaussian_z was computed from nominal_coverage" in resolutions(done)["loose-confidence"]
+
+
 def test_every_finding_on_the_public_registry_is_told(public: Path, tmp_path: Path) -> None:
     """Stale pins, width, smoke, scaler, verdict, weak and missing pins are resolved; what remains is told too."""
     done = run(public, tmp_path / "new")

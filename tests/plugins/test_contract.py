@@ -441,7 +441,7 @@ def test_what_needs_every_plugin_refuses_without_one(
     environment = install(tmp_path / "site", EXITING) | {"REGISTRY_JSON": str(smoke.path)}
     ran = run(environment, *arguments)
     assert (ran.returncode, ran.stdout) == (3, "")
-    assert ran.stderr.startswith("registry: plugin loud: import of loud failed: SystemExit: 0")
+    assert ran.stderr.startswith("registry: plugin loud 0.1: import of loud failed: SystemExit: 0")
     assert ran.stderr.count("\n") == 1
     assert smoke.tree() == before
 

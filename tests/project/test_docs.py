@@ -129,9 +129,9 @@ def test_command_documented(path: str, command: click.Command) -> None:
             assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", section), f"{path}: {name}"
 
 
-@pytest.mark.parametrize("name", ["api", "cli", "formats", "metrics"])
+@pytest.mark.parametrize("name", ["api", "cli", "formats", "hooks", "metrics"])
 def test_generated_page_current(name: str) -> None:
-    """docs/cli.md, docs/formats.md, docs/metrics.md and docs/reference/api.md are what their generators write."""
+    """docs/cli.md, docs/formats.md, docs/metrics.md and docs/reference/ are what their generators write."""
     command = [sys.executable, str(DOCS / f"generate_{name}.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,13 @@ def test_generated_page_current(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("cli", "--strict"), ("formats", "schema_version"), ("metrics", "mean_plcc"), ("api", "allow_smoke")],
+    [
+        ("cli", "--strict"),
+        ("formats", "schema_version"),
+        ("metrics", "mean_plcc"),
+        ("api", "allow_smoke"),
+        ("hooks", "Since"),
+    ],
 )
 def test_generated_page_check_sees_a_change(
     name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -29,11 +29,13 @@ RECIPES = {
     "noise": Recipe(seeds=(3, 4), epochs=40, hidden=16, batch_size=7, input_noise=0.05, dropout=0.3),
     "one row a step": Recipe(seeds=(0, 1), epochs=3, hidden=70, batch_size=1),
     "one step an epoch": Recipe(seeds=(0, 1), epochs=30, hidden=5, batch_size=200, dropout=0.0, learning_rate=0.01),
+    "raw conditions": Recipe(seeds=(3, 4), epochs=40, hidden=20, batch_size=16, member_conditions="raw"),
     "early stopping": Recipe(
         seeds=(0, 1), epochs=60, hidden=16, batch_size=8, learning_rate=0.02, early_stopping=3, dropout=0.0
     ),
 }
-DATA = make_corpus([40, 33, 1, 25], conditioning=1)
+MADE = make_corpus([40, 33, 1, 25], conditioning=1)
+DATA = replace(MADE, conditioning=MADE.conditioning / 40)  # from 0 to 1, as members may take it raw
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +84,8 @@ def train_one(data: TrainingData, recipe: Recipe, key: ModelKey) -> np.ndarray:
     special = pytest.importorskip("scipy.special")
     chosen = data.source != key.fold
     mean, std = data.numeric[chosen].mean(0), data.numeric[chosen].std(0)
+    if recipe.raw_conditions:
+        mean[data.features.shape[1] :], std[data.features.shape[1] :] = 0.0, 1.0
     y_mean, y_std = data.target[chosen].mean(), data.target[chosen].std()
     z, f = (data.numeric - mean) / std, data.features.shape[1]
     x = torch.tensor(np.hstack([z[:, :f], np.eye(data.n_slots)[data.codec], z[:, f:]]), dtype=torch.float32)
@@ -178,6 +182,7 @@ def test_every_option_changes_the_result() -> None:
         {"input_noise": 0.1},
         {"hidden": 17},
         {"early_stopping": 1},
+        {"member_conditions": "raw"},
     ]
     assert (
         len({digest(train(DATA, replace(base, **change), Execution(jobs=1))) for change in [{}, *changes]})

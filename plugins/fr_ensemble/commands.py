@@ -7,12 +7,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL
+from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, model_of
 from fr_ensemble.options import column_options, features_named
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
@@ -147,8 +148,8 @@ def import_(
     _tell_import(done, output)
 
 
-def _tell_import(done: Imported, output: Path) -> None:
-    """What came of an import. Raises RejectedError where logs were left out."""
+def _warn_of_import(done: Imported) -> None:
+    """What looks odd in the logs that were taken."""
     for log, frames in done.incomplete.items():
         _warn(f"{log}: {frames} frames without every feature are left out")
     for log, frames in done.not_finite.items():
@@ -161,6 +162,14 @@ def _tell_import(done: Imported, output: Path) -> None:
         _warn(f"{log}: its last {frames} frames meet a still picture and score far less: is its reference shorter?")
     for column, why in done.without.items():
         _warn(f"no column {column}: {why}")
+    if model_of(done.definition) is None:
+        near = get_close_matches(done.definition, VMAF_MODELS, 1)
+        _warn(f"{done.definition} is no model that libvmaf has built in{f': is it {near[0]}?' if near else ''}")
+
+
+def _tell_import(done: Imported, output: Path) -> None:
+    """What came of an import. Raises RejectedError where logs were left out."""
+    _warn_of_import(done)
     for why in done.failed.values():
         click.echo(f"left out: {why}", err=True)
     click.echo(f"{output}: {done.rows} rows of {done.logs} logs")

@@ -86,6 +86,23 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert found(logs.libvmaf_json(tmp_path / "a.json", other), model="mine_v3")[1] == features_of(V1[0])
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("v0.6.1", "warning: v0.6.1 is no model that libvmaf has built in: is it vmaf_v0.6.1?"),
+        ("mine", "warning: mine is no model that libvmaf has built in\n"),
+        ("vmaf_v0.6.1", ""),
+    ],
+)
+def test_a_name_that_libvmaf_does_not_know_is_said(model: str, words: str, registry: Program, tmp_path: Path) -> None:
+    """It may be a model of one's own, or a slip, by which rows of one model would count as those of two."""
+    where = [one_log(tmp_path, "vmaf_v0.6.1"), "--set", "src=s", "--set", "encoder=x264", "-o", tmp_path / "c.csv"]
+    ran = registry(*IMPORT, *where, "--vmaf-model", model)
+    assert (ran.code, f"target: vmaf by {model}" in ran.out) == (0, True)
+    assert words in ran.err
+    assert ("no model that" in ran.err) == bool(words)
+
+
 # ---- several scores ---------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
 TRAINING = "--epochs 30 --hidden 16 --learning-rate 0.01"
 RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data}: two tables, {corpus}: a CSV
+    "baselines": ("--corpus {corpus} --epochs 1", "gaussian_process"),
     "comparison_levels": ("--draws 20", "sources"),
     "default_rules": ("--step 240 --epochs 1", "six rows of three sources"),
     "demo": (f"--folder demo -- --corpus {{corpus}} {TRAINING} --license MIT", "the registry is in demo/"),

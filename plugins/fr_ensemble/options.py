@@ -22,6 +22,7 @@ SHIPPED_LICENSE = "BSD-3-Clause-Plus-Patent"  # of the corpus that ships with th
 NO_LICENSE = "no licence is recorded: say --license SPDX; it follows from the corpus"
 ENTRY_TEXTS = {"license": 128, "description": 256}  # options that become fields of the entry -> their longest text
 RECIPE_OPTIONS = (
+    "epochs",
     "batch_size",
     "learning_rate",
     "weight_decay",
@@ -32,6 +33,11 @@ RECIPE_OPTIONS = (
     "hidden",
     "member_conditions",
 )
+RECIPES: Mapping[str, Mapping[str, Any]] = {  # what each changes of the public one; measured in docs/how-to/train.md
+    "public": {},
+    "clean": {"dropout": 0.0, "epochs": 60},
+    "noisy": {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True},
+}
 EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
 OPTIONS = (
@@ -67,18 +73,23 @@ OPTIONS = (
     ),
     click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds of the members."),
     click.Option(
-        ["--epochs"], type=click.IntRange(1), default=200, help="Passes over the rows.  [default: 200; 1 with --smoke]"
+        ["--recipe"],
+        type=click.Choice(list(RECIPES)),
+        default="public",
+        show_default=True,
+        help="Where the options below begin. clean: for a target without noise, as VMAF; noisy: for opinions.",
     ),
+    click.Option(["--epochs"], type=click.IntRange(1), help="Passes over the rows.  [default: 200; 1 with --smoke]"),
     click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Batch size, in rows."),
     click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's learning rate."),
-    click.Option(["--weight-decay"], type=float, default=1e-5, show_default=True, help="L2 term of Adam."),
-    click.Option(["--decoupled-weight-decay"], is_flag=True, help="AdamW's decay instead of the L2 term."),
+    click.Option(["--weight-decay"], type=float, help="L2 term of Adam.  [default: 1e-05]"),
     click.Option(
-        ["--dropout"], type=float, default=0.1, show_default=True, help="Dropout: share of hidden units left out."
+        ["--decoupled-weight-decay/--no-decoupled-weight-decay"],
+        default=None,
+        help="AdamW's decay instead of the L2 term.",
     ),
-    click.Option(
-        ["--input-noise"], type=float, default=0.0, show_default=True, help="Gaussian noise on standardised inputs."
-    ),
+    click.Option(["--dropout"], type=float, help="Dropout: share of hidden units left out.  [default: 0.1]"),
+    click.Option(["--input-noise"], type=float, help="Gaussian noise on standardised inputs.  [default: 0]"),
     click.Option(
         ["--early-stopping"],
         type=click.IntRange(0),
@@ -178,8 +189,7 @@ def job_of(request: TrainRequest) -> Job:
     try:
         recipe = Recipe(
             seeds=_numbers("--seeds", options["seeds"], int),
-            epochs=1 if request.smoke else options["epochs"],
-            **{name: options[name] for name in RECIPE_OPTIONS},
+            **_hyper_parameters(options) | ({"epochs": 1} if request.smoke else {}),
         )
     except ValueError as error:
         raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
@@ -203,6 +213,12 @@ def features_named(text: str | None) -> tuple[str, ...]:
 
     names = [name.strip() for name in text.split(",")] if text is not None else []
     return tuple(column for name in names for column in FEATURE_SETS.get(name, (name,)))
+
+
+def _hyper_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were typed, then the recipe's; what neither says is the public recipe's."""
+    typed = {name: options[name] for name in RECIPE_OPTIONS if options[name] is not None}
+    return {**RECIPES[options.get("recipe", "public")], **typed}
 
 
 def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:

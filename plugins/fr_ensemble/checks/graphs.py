@@ -62,9 +62,9 @@ def _check_members(view: EntryView, manifest: Mapping[str, Any], members: Sequen
     for index, weights in enumerate(members):
         pointer, (inputs, hidden) = f"/members/{index}/onnx", weights.w1.shape
         yield from check_equal(view, WIDTH, pointer, f"{inputs} inputs", f"{width} inputs")
-        for first in range(index):
-            if same_units(weights, members[first]):
-                yield MEMBER_COPIED.at(view, pointer, found="a copy", first=first, second=index, field="weights")
+        first = next((place for place in range(index) if same_units(weights, members[place])), None)
+        if first is not None:
+            yield MEMBER_COPIED.at(view, pointer, found="a copy", first=first, second=index, field="weights")
         if hidden != recipe_hidden:
             fault = f"has hidden: {recipe_hidden}, member {index} has {hidden} hidden units"
             yield RECIPE.at(view, "/recipe/hidden", fault=fault)

@@ -68,7 +68,9 @@ def check_size(rows: int, sources: int, seeds: int) -> None:
         ("predictions (rows times seeds)", rows * seeds, MAX_PREDICTIONS),
     ):
         if found > limit:
-            raise EvidenceProblem(f"{name}: found {found}, expected at most {limit}: join sources, or take fewer rows")
+            raise EvidenceProblem(
+                f"{name}: found {found}, expected at most {limit}: join sources, or take fewer rows or seeds"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

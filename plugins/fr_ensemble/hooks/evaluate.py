@@ -10,7 +10,6 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
-from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
@@ -19,10 +18,10 @@ from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
-from fr_ensemble.evidence.oof import cut, read_oof
+from fr_ensemble.evidence.oof import cut
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
-from fr_ensemble.hooks.loaded import intervals_of, load_ensemble
+from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
@@ -115,7 +114,7 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
     def compare(other: Float64) -> dict[str, Any]:
         return ErrorComparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
 
-    seen = read_oof(view.read(OOF_PATH))
+    seen = predictions_of(view)
     column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
     if seen.vmaf is not None and column is not None:
         found[VMAF_COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
@@ -134,7 +133,7 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
 
 def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
     """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim."""
-    oof = read_oof(view.read(OOF_PATH))
+    oof = predictions_of(view)
     named = (("gaussian", "gaussian"), ("row-split", "split"))
     return {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
 

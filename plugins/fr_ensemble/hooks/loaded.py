@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.intervals import Intervals
-from fr_ensemble.evidence.oof import read_oof
+from fr_ensemble.evidence.oof import Oof, read_oof
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 
@@ -33,7 +35,23 @@ def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
 
 def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
     """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
-    return stored_intervals(view).with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
+    with unusable_evidence(view.entry.id):
+        return stored_intervals(view).with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
+
+
+def predictions_of(view: EntryView) -> Oof:
+    """The out-of-fold predictions. Raises InputError for bytes that are none, or too many to be measured."""
+    with unusable_evidence(view.entry.id):
+        return read_oof(view.read(OOF_PATH))
+
+
+@contextmanager
+def unusable_evidence(entry_id: str) -> Iterator[None]:
+    """What is wrong with an entry's evidence is no fault of the plugin: InputError in the place of EvidenceProblem."""
+    try:
+        yield
+    except EvidenceProblem as error:
+        raise InputError(f"{entry_id}: {error}: train it again") from error
 
 
 def stored_intervals(view: EntryView) -> Intervals:

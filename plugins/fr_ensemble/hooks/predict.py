@@ -16,7 +16,7 @@ from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, unlike
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import read_oof
-from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
+from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
 from registry_tool.toolkit import Columns, RowBatch, Text
@@ -63,7 +63,8 @@ class EnsemblePredictor:
         """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
         if levels not in self._with_levels:
             oof = self._oof
-            self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
+            with unusable_evidence(self._id):
+                self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
         return self._with_levels[levels]
 
 

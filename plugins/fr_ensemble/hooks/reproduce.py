@@ -23,7 +23,7 @@ from fr_ensemble.evidence.entry import baselines_of
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
-from fr_ensemble.hooks.loaded import ensemble_of, load_ensemble
+from fr_ensemble.hooks.loaded import ensemble_of, load_ensemble, predictions_of
 from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
@@ -190,7 +190,7 @@ def _agreements(
     tolerance = TOLERANCE * _rms(sigma)
     yield agreement_of("mu", old_mu, mu, tolerance, unit)
     yield agreement_of("sigma", old_sigma, sigma, tolerance, unit)
-    before, after = read_oof(view.read(OOF_PATH)), read_oof(trained.files[OOF_PATH])
+    before, after = predictions_of(view), read_oof(trained.files[OOF_PATH])
     rows = ("seeds", "sources", "source", "clips", "clip", "target")
     if different := [name for name in rows if not np.array_equal(getattr(before, name), getattr(after, name))]:
         raise EvidenceProblem(f"{OOF_PATH}: found other {different[0]} than those of the corpus")

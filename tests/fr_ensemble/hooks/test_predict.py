@@ -179,6 +179,17 @@ def test_a_closed_standard_input_is_one_line(
     assert (ran.code, ran.err.count("\n"), "it is closed" in ran.err) == (2, 1, True)
 
 
+def test_evidence_that_cannot_be_measured_is_no_fault_of_the_plugin(
+    smoke: Sandbox, registry: Program, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A level that is not stored needs predictions: where they are too many, a line names the entry and the bound."""
+    monkeypatch.setattr("fr_ensemble.evidence.oof.MAX_SEEDS", 2)
+    for command in ("predict", "evaluate"):
+        ran = registry(command, "tiny", "--corpus", made.heldout, "--levels", "0.77", "--registry", smoke.path)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.splitlines()[-1].startswith("registry: tiny: seeds: found 3, expected at most 2")
+
+
 def test_parquet_holds_the_same_rows(
     smoke: Sandbox, registry: Program, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

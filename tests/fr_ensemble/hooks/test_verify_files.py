@@ -51,6 +51,20 @@ def test_a_member_in_two_places_is_found(smoke: Sandbox) -> None:
     assert ("ensemble-member-twice", "/members/1/sha256") in smoke.forged(files=files)
 
 
+def test_copies_with_permuted_units_are_found_once_each(smoke: Sandbox) -> None:
+    """One member under three seeds, hidden units in other orders, the fused graph made to fit: no file is another's."""
+    one, rng = read_weights(member(smoke, 0)), np.random.default_rng(0)
+    copies = [member(smoke, 0)]
+    for _ in range(2):
+        order = rng.permutation(len(one.b1))
+        permuted = replace(one, w1=one.w1[:, order], b1=one.b1[order], w2=one.w2[order])
+        copies.append(bytes(member_model(permuted, len(FEATURES))))
+    files = {f"tiny_seed{seed}.onnx": data for seed, data in enumerate(copies)} | {"tiny.onnx": fused_of(smoke, copies)}
+    found = smoke.forged(files=files)
+    places = [place for code, place in found if code == "ensemble-member-twice"]
+    assert sorted(places) == ["/members/1/onnx", "/members/2/onnx"]
+
+
 def test_an_entry_that_does_not_validate_is_held(smoke: Sandbox) -> None:
     """By evidence that is good: the gate says which finding is in its way."""
     assert smoke.gate().promotes

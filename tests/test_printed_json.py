@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
+from certificates import key_pair
 from command_line import Program, Ran
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from jsonschema import Draft202012Validator
 from policies import MANUAL
 from sandbox import Sandbox, to_json
@@ -22,17 +25,27 @@ from registry_tool import schemas
 EXAMPLES = sorted(path.parent for path in (Path(__file__).parent / "examples").glob("*/*/registry.json"))
 
 
+CYCLONEDX, OUT = "cyclonedx", "out.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Its words ({} is the registry, NEW a folder that is not there, ID each id) and the schema of what it prints."""
+    """Its words and the schema of what it prints, CYCLONEDX for a bill of materials.
+
+    {} is the registry, NEW a folder that is not there, ID each id, KEY a public key. OUT is a file, in which the
+    document is then, in the place of stdout.
+    """
 
     words: tuple[str, ...]
     schema: str
 
     def for_each(self, path: Path) -> list[list[str]]:
-        places = {"{}": str(path), "NEW": str(path.parent.with_name("new"))}
+        new, key, out = (str(path.parent.with_name(name)) for name in ("new", "signer.pub", OUT))
+        places = {"{}": str(path), "NEW": new, "KEY": key, "OUT": out}
         words = [places.get(word, word) for word in self.words]
         ids = ids_of(path) if "ID" in words else [""]
+        if not {"OUT", "bom"} & {*words, *self.words}:
+            words += ["--format", "json"]
         return [[name if word == "ID" else word for word in words] for name in ids]
 
 
@@ -48,6 +61,13 @@ COMMANDS = (
     Command(("flip", "ID", "--demote", "--reason", "because", "--registry", "{}"), "flip"),
     Command(("history", "ID", "--registry", "{}"), "history"),
     Command(("migrate", "{}", "-o", "NEW", "--skip-broken"), "migration"),
+    Command(("repromote", "ID", "--reason", "because", "--registry", "{}"), "flip"),
+    Command(("paths", "ID", "--allow-smoke", "--registry", "{}"), "paths"),
+    Command(("verify-signature", "ID", "--public-key", "KEY", "--registry", "{}"), "signatures"),
+    Command(("verify-attestation", "ID", "--public-key", "KEY", "--registry", "{}"), "attestations"),
+    Command(("ci", "--level", "quick", "--json", "OUT", "--registry", "{}"), "ci"),
+    Command(("known-findings", "write", "--level", "quick", "-o", "OUT", "--registry", "{}"), "known_findings"),
+    Command(("bom", "ID", "--registry", "{}"), CYCLONEDX),
 )
 
 
@@ -66,23 +86,34 @@ def validator_of(schema: str) -> Draft202012Validator:
     return Draft202012Validator(schemas.bundled(schemas.load(schema)))
 
 
-def check(ran: Ran, schema: str) -> None:
-    """One document of this schema, or, where the command could do nothing, no output and one line of why."""
+def check(ran: Ran, schema: str, file: Path | None = None) -> None:
+    """One document of this schema, or, where the command could do nothing, no output and one line of why.
+
+    file: where the document is, if it is there, in the place of stdout.
+    """
+    if file is not None and file.is_file():
+        ran = replace(ran, out=file.read_text(encoding="utf-8"))
     if not ran.out:
         assert ran.code != 0, schema
         assert len(ran.err.splitlines()) == 1, ran.err
         return
     document = json.loads(ran.out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    if schema == CYCLONEDX:
+        assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(ran.out) is None
+        return
     validator_of(schema).validate(document)
 
 
 def check_each(registry: Program, model: Path) -> None:
     """Every command on a copy of the folder, as it was."""
+    public = key_pair(model.parent, "signer").public
     for number, command in enumerate(COMMANDS):
         copy = model.with_name(f"copy{number}") / "model"
         shutil.copytree(model, copy, symlinks=True)
+        shutil.copy(public, copy.parent)
         for words in command.for_each(copy / "registry.json"):
-            check(registry(*words, "--format", "json"), command.schema)
+            check(registry(*words), command.schema, copy.parent / OUT)
+            (copy.parent / OUT).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -210,7 +241,7 @@ def test_odd_corpora_print_what_the_schema_says(
     corpus = smoke.folder.parent / "rows.csv"
     corpus.write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
     for words in command.for_each(corpus):
-        check(registry(*words, "--format", "json"), command.schema)
+        check(registry(*words), command.schema)
 
 
 def test_plugins_print_what_the_schema_says(registry: Program) -> None:

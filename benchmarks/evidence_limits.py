@@ -24,7 +24,15 @@ import numpy as np
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.evidence.comparisons import MAX_COMPARED
 from fr_ensemble.evidence.loso import to_files
-from fr_ensemble.evidence.oof import MAX_FOLDS, MAX_PREDICTIONS, MAX_ROWS_TIMES_SOURCES, MAX_SEEDS, MAX_SOURCES, Oof
+from fr_ensemble.evidence.oof import (
+    MAX_CLIPS,
+    MAX_FOLDS,
+    MAX_PREDICTIONS,
+    MAX_ROWS_TIMES_SOURCES,
+    MAX_SEEDS,
+    MAX_SOURCES,
+    Oof,
+)
 
 from registry_tool.plugins.manager import load
 from registry_tool.testing.bench import Bench
@@ -62,7 +70,7 @@ SIZES = {
     "predictions and rows times sources": BOTH,
     "two seeds": Size(MAX_PREDICTIONS // 2, MAX_ROWS_TIMES_SOURCES // (MAX_PREDICTIONS // 2), 2),
     "many seeds": Size(MAX_PREDICTIONS // MAX_SEEDS, MAX_FOLDS // MAX_SEEDS, MAX_SEEDS),
-    "a clip a row": replace(BOTH, clips=MOST_ROWS),
+    "clips": replace(BOTH, clips=MAX_CLIPS),
     "plain VMAF": Size(MOST_ROWS, MAX_COMPARED // MOST_ROWS, vmaf=True),
 }
 

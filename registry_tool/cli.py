@@ -15,7 +15,7 @@ from registry_tool.commands import attest, audit, ci, gate, inspect, models, sig
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of, quiet_option, quietable, without_plugin_option
 from registry_tool.errors import ExitCode, RegistryError, environment_error
-from registry_tool.storage.streams import drop, keep_output_apart, outlive_readers
+from registry_tool.storage.streams import drop, fill_closed, keep_output_apart, outlive_readers
 from registry_tool.values import visible
 from registry_tool.version import __version__
 
@@ -79,6 +79,7 @@ def main() -> None:
 
 def start() -> None:
     """`main` as a process of its own: it ends without freeing object by object what the system frees at once."""
+    fill_closed()
     keep_output_apart()
     try:
         main()

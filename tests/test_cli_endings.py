@@ -133,6 +133,28 @@ def test_an_output_that_is_full_is_a_broken_world(production: Sandbox) -> None:
     assert (run.returncode, run.stderr.count("\n")) == (3, 1)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(("words", "code"), [("validate", 0), ("gate held --registry", 1), ("gate", 2)])
+def test_streams_that_are_closed_before_the_start_change_nothing(closed: str, words: str, code: int) -> None:
+    """The exit code is that of the run, and what is still open shows no traceback."""
+    place = "" if words == "gate" else '"$1"'
+    command = ["bash", "-c", f'"$0" -m registry_tool {words} {place} {closed}', sys.executable, str(FROZEN)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "Traceback" in ran.stdout + ran.stderr) == (code, False)
+
+
+def test_a_closed_stream_gives_its_number_to_no_file(tmp_path: Path) -> None:
+    """What a library in C prints would go into a file that was opened under that number."""
+    script = (
+        "import os, sys\nfrom registry_tool.storage.streams import fill_closed\n"
+        "os.close(0)\nos.close(2)\nfill_closed()\n"
+        "opened = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)\nos.write(2, b'noise')\nprint(opened)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, tmp_path / "f"], capture_output=True, text=True, check=False)
+    assert int(ran.stdout) > 2
+    assert (tmp_path / "f").read_bytes() == b""
+
+
 def is_training(process: subprocess.Popen[str]) -> bool:
     """Whether the process has loaded the compiler of the trainer and started its workers."""
     maps = Path(f"/proc/{process.pid}/maps").read_text()

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-STDOUT, STDERR = 1, 2
+STDIN, STDOUT, STDERR = 0, 1, 2
 
 
 class _Pipe(io.FileIO):
@@ -24,6 +24,22 @@ class _Pipe(io.FileIO):
             self.reader_left = True
             drop(self.fileno())
             return memoryview(data).nbytes
+
+
+def fill_closed() -> None:
+    """Open standard streams that were closed before we started (`>&-`) on nothing, so that no file takes their place.
+
+    What a library prints would go into it.
+    """
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(STDOUT, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(STDERR, "w", closefd=False)
 
 
 def outlive_readers() -> None:

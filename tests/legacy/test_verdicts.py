@@ -81,6 +81,21 @@ def test_an_ensemble_is_judged_by_its_summaries(tmp_path: Path, size: int, plcc:
     assert "base-promotion-unjudged" in held.out
 
 
+def test_policies_of_a_version_1_registry_are_applied(tmp_path: Path) -> None:
+    """A rule of the registry's own is asked beside the original ones, by name and in a change that turns production."""
+    path = ensemble(tmp_path / "model", 5)
+    document = json.loads(path.read_bytes())
+    document["policies"] = {"fr_ensemble": {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.999}]}}
+    path.write_bytes(to_json(document))
+    evidence = write_summaries(tmp_path / "loso")
+    flipped(path, True)
+    base = start(tmp_path)
+    flipped(path, False)
+    for subject in (("e",), ("--base", base)):
+        ran = run(tmp_path, "gate", *subject, "--evidence", evidence, "--registry", path)
+        assert (ran.code, "mean_plcc >= 0.999: found 0.96" in ran.out) == (1, True)
+
+
 @pytest.mark.parametrize("others", [0, 1, 5], ids=["the same corpus", "one sidecar of another", "all of another"])
 def test_the_corpus_at_hand_is_the_one_that_the_sidecars_name(tmp_path: Path, others: int) -> None:
     """Version 1 keeps the corpus's digest in the members' sidecars: summaries of another corpus judge other members."""

@@ -55,14 +55,16 @@ CONTROL_CHARACTERS = re.compile(
 # Measuring takes time by folds (one source held out, one seed), by rows times sources and by pairs of seeds, and memory
 # by predictions: within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
 MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 100_000_000, 5_000_000
+MAX_CLIPS = 200_000  # they are calibrated beside the rows
 MAX_SOURCES, MAX_SEEDS = 1_000, 64  # pairs of sources are compared; a manifest may name as many members
 
 
-def check_size(rows: int, sources: int, seeds: int) -> None:
-    """Raises EvidenceProblem for more sources, seeds, folds, rows times sources, or predictions than are measured."""
+def check_size(rows: int, sources: int, seeds: int, clips: int = 0) -> None:
+    """Raises EvidenceProblem for more of anything than is measured."""
     for name, found, limit in (
         ("sources", sources, MAX_SOURCES),
         ("seeds", seeds, MAX_SEEDS),
+        ("clips", clips, MAX_CLIPS),
         ("folds (sources times seeds)", sources * seeds, MAX_FOLDS),
         ("rows times sources", rows * sources, MAX_ROWS_TIMES_SOURCES),
         ("predictions (rows times seeds)", rows * seeds, MAX_PREDICTIONS),
@@ -96,7 +98,7 @@ class Oof:
 
     def __post_init__(self) -> None:
         n = len(self.target)
-        check_size(n, len(self.sources), len(self.seeds))
+        check_size(n, len(self.sources), len(self.seeds), len(self.clips or ()))
         with np.errstate(over="ignore"):  # a float32 overflow is caught as infinite below
             rounded = np.asarray(self.predictions, np.float32).astype(np.float64)
         object.__setattr__(self, "predictions", rounded)

@@ -85,7 +85,9 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     (vmaf, no_vmaf), spec = _vmaf(job), job.spec
     path = None if job.random else job.corpus or SHIPPED
     try:
-        check_size(corpus.n_rows, len(corpus.sources), len(job.recipe.seeds))  # before hours of training
+        check_size(
+            corpus.n_rows, len(corpus.sources), len(job.recipe.seeds), len(corpus.clips or ())
+        )  # before hours of training
         recorded = record(corpus, path, job.recipe, job.contents, progress)
         baselines, no_baselines = _baselines(job, corpus, progress)
         trained = train(corpus.training_data(), job.recipe, job.execution, progress)

@@ -29,6 +29,7 @@ from fr_ensemble.evidence.metrics import compute_metrics as metrics_of
 from fr_ensemble.evidence.oof import Oof, read_oof, write_oof
 from policies import rules, set_policy
 from registries import FEATURES
+from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
 from registry_tool.checks.promotion import find_incumbent
@@ -345,6 +346,26 @@ def test_the_incumbent_is_the_bases(sandbox: Sandbox, pair: Path) -> None:
         pytest.raises(RejectedError, match=words),
     ):
         find_incumbent("fr_ensemble", inspection, "poor", before)
+
+
+@pytest.mark.usefixtures("own_git")
+def test_an_incumbent_that_is_made_worse_on_a_branch_is_the_one_on_main_there(
+    registry: Program, sandbox: Sandbox, pair: Path
+) -> None:
+    """What beats the incumbent only as that was trained again flips on the branch, and `gate --base` holds it."""
+    where = ("--registry", sandbox.path)
+    beats = {"against": "good", "rules": rules("rmse_vs_incumbent <= 0")["rules"]}
+    sandbox.edit(lambda document: document["policies"]["fr_ensemble"].update(beats))
+    start(sandbox.folder.parent)
+    git(sandbox.folder, "checkout", "--quiet", "-b", "worse")
+    sandbox.train("good", pair / "rows.csv", (*TRAINING, "--epochs", "1", "--learning-rate", "0.00001"))
+    assert registry("flip", "good", *where).code == 2
+    assert registry("flip", "poor", *where).code == 0
+    commit(sandbox.folder, "the incumbent under its own name, worse than what turns production")
+    ran = registry("gate", "--base", "main", *where, "--format", "json")
+    (judged,) = json.loads(ran.out)["judgements"]
+    assert (ran.code, judged["entry"], judged["verdict"]) == (1, "poor", "HOLD")
+    assert judged["metrics"]["rmse_vs_incumbent"] > 0.0
 
 
 def test_intervals_by_t_need_six_sources() -> None:

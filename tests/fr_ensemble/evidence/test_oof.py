@@ -83,6 +83,13 @@ def test_evidence_has_a_size_that_can_be_measured(rows, sources, seeds, good):
             oof_room.check_size(rows, sources, seeds)
 
 
+def test_too_many_clips_are_refused(monkeypatch):
+    """Clips are calibrated beside the rows: a million of them would take as long again."""
+    monkeypatch.setattr(oof_room, "MAX_CLIPS", len(OOF.clips) - 1)
+    with pytest.raises(EvidenceProblem, match=f"clips: found {len(OOF.clips)}, expected at most"):
+        replace(OOF)
+
+
 def test_too_many_sources_are_refused_before_anything_is_measured():
     """A small file of 40,000 sources took minutes and gigabytes."""
     n = 40_000

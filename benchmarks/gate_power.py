@@ -28,6 +28,7 @@ SEEDS, ROWS = 5, 60
 DIFFICULTY_SPREAD = 0.5  # log deviation of errors over sources, as over AVT's
 MEMBER_SHARE = 0.15  # of the error, in which members differ
 MANY = 1000  # sources, for a mean that is nearly the world's
+LEAST_REACH = 1e-3  # of mean PLCC, where the deviation is counted from a few bodies
 NEAR = 0.15  # standard errors of mean PLCC within which evidence counts as exactly as good as its world
 
 
@@ -83,7 +84,7 @@ def estimates(world: World, k: int, bodies: int, seed: int, means: list[float]) 
 
     means: of many bodies, which tell what the world's own is.
     """
-    rng, centre, reach = np.random.default_rng([seed, k, 1]), np.mean(means), NEAR * np.std(means)
+    rng, centre, reach = np.random.default_rng([seed, k, 1]), np.mean(means), max(NEAR * np.std(means), LEAST_REACH)
     near: list[Power] = []
     some: list[Power] = []
     while len(near) < bodies:

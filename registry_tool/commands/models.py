@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from registry_tool.commands.shared import (
+    complete_ids,
     draw,
     emit,
     entry_argument,
@@ -238,6 +239,54 @@ def evaluate(
     if plot is not None:
         draw(ctx, plot, f"{entry_id} on {corpus.name if corpus else 'random rows'}", result.figures)
     emit(form, lambda: result.document, lambda: toolkit.text_table(result.table))
+
+
+@click.command()
+@click.argument("entry_ids", metavar="ID ID...", nargs=-1, required=True, shell_complete=complete_ids)
+@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows that none of them has seen, too.")
+@click.option("--levels", default="0.8", show_default=True, help="Nominal coverages on these rows, between 0 and 1.")
+@column_name_options()
+@registry_option
+@format_option()
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    entry_ids: tuple[str, ...],
+    corpus: Path | None,
+    levels: str,
+    source_column: str,
+    encoder_column: str,
+    registry: str | None,
+    form: str,
+) -> None:
+    """Show several entries side by side.
+
+    Their verdicts and the metrics of their evidence; with --corpus their figures on its rows, too. Every entry after
+    the first is compared with the first, source by source: rmse_vs_incumbent of evidence, rmse_vs_first of rows. Exit
+    code 0 whatever the verdicts are.
+
+    \b
+    Examples:
+      registry compare plain sharp noisy
+      registry compare plain sharp --corpus aside.parquet
+    """
+    from registry_tool import toolkit
+    from registry_tool.hookspec import EvaluateRequest
+    from registry_tool.workflows import compare as compare_workflow
+
+    with toolkit.progress_bar() as progress:
+        names = column_names(source_column, encoder_column)
+        request = EvaluateRequest(corpus, levels=_levels(levels), progress=progress, column_names=names)
+        contenders = compare_workflow.compare(
+            find(registry), plugins_of(ctx), entry_ids, request if corpus is not None else None
+        )
+    for warning in (warning for one in contenders for warning in one.warnings):
+        click.echo(f"warning: {warning}", err=True)
+    emit(
+        form,
+        lambda: {"first": entry_ids[0], "entries": [one.to_dict() for one in contenders]},
+        lambda: toolkit.text_table(compare_workflow.table(contenders)),
+    )
 
 
 def _levels(text: str) -> Sequence[float]:

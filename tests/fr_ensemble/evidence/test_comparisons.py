@@ -393,3 +393,35 @@ def test_evaluate_pairs_two_entries_on_new_rows(registry: Program, sandbox: Sand
     assert "rmse less poor's, over sources" in registry(*arguments, "--incumbent", "poor").out
     assert "incumbent" not in json.loads(registry(*arguments, "--format", "json").out)["against"]
     assert registry("evaluate", "good", "--smoke", "--incumbent", "poor", "--registry", sandbox.path).code == 2
+
+
+def test_compare_shows_entries_side_by_side(registry: Program, sandbox: Sandbox, pair: Path) -> None:
+    """The numbers of gate and evaluate, a column an entry; each after the first is compared with the first."""
+    rows = ("--corpus", pair / "rows.csv", "--registry", sandbox.path)
+    document = json.loads(registry("compare", "poor", "good", *rows, "--format", "json").out)
+    assert violations(document, schemas.load("compared")) == []
+    poor, good = document["entries"]
+    assert (document["first"], poor["entry"], good["entry"]) == ("poor", "poor", "good")
+    assert good["metrics"] == gated(registry, sandbox, "good", "--incumbent", "poor")[1]["metrics"]
+    assert "rmse_vs_incumbent" not in poor["metrics"]
+    ran = registry("evaluate", "good", *rows, "--incumbent", "poor", "--levels", "0.8", "--format", "json")
+    evaluated = json.loads(ran.out)
+    assert good["rows"]["rmse"] == evaluated["rmse"]
+    assert good["rows"]["over_sources 80% coverage"] == evaluated["over_sources"]["levels"][0]["coverage"]
+    assert good["rows"]["rmse_vs_first"] == evaluated["against"]["incumbent"]["difference"] < 0.0
+    header, *lines = registry("compare", "poor", "good", *rows).out.splitlines()
+    assert header.split() == ["poor", "good"]
+    assert [line.split()[0] for line in lines[:2]] == ["verdict", "mean_plcc"]
+
+
+def test_entries_of_two_corpora_are_shown_and_not_compared(registry: Program, sandbox: Sandbox) -> None:
+    """No difference where there can be none, and no verdict changes for it; one entry, or one twice, is bad usage."""
+    ran = registry("compare", "good", "far", "--registry", sandbox.path, "--format", "json")
+    good, far = json.loads(ran.out)["entries"]
+    assert (ran.code, good["verdict"]) == (0, gated(registry, sandbox, "good")[1]["verdict"])
+    assert far["reasons"] == gated(registry, sandbox, "far")[1]["reasons"]
+    assert "rmse_vs_incumbent" not in far["metrics"]
+    assert (good["rows"], far["rows"]) == ({}, {})
+    for ids in (("good",), ("good", "good")):
+        ran = registry("compare", *ids, "--registry", sandbox.path)
+        assert (ran.code, "expected two or more different ids" in ran.err) == (2, True)

@@ -1,0 +1,102 @@
+"""compare.py: the story of `registry compare`: several entries side by side. No click, no printing; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from registry_tool.errors import InputError
+from registry_tool.hookspec import EvaluateRequest
+from registry_tool.plugins.manager import Plugins
+from registry_tool.values import Json, Verdict
+from registry_tool.workflows.evaluate import evaluate
+from registry_tool.workflows.gate import gate
+
+LEFT_OUT = ("by", "clips", "baselines", "n_rows", "against")  # parts of an evaluation that are no figure of all rows
+DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """An entry among those that are compared. rows: by name, its figures on rows of a corpus; empty without one."""
+
+    verdict: Verdict
+    rows: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Json]:
+        verdict = self.verdict
+        return {
+            "entry": verdict.entry,
+            "verdict": verdict.decision,
+            "reasons": list(verdict.reasons),
+            "metrics": dict(verdict.metrics),
+            "rows": dict(self.rows),
+        }
+
+
+def compare(
+    path: Path, plugins: Plugins, entry_ids: Sequence[str], request: EvaluateRequest | None = None
+) -> tuple[Contender, ...]:
+    """Each entry's metrics of its evidence, every one after the first with the first as its incumbent.
+
+    request: new rows to measure all on, too. Raises InputError for one entry, or the same one twice.
+    """
+    if len(entry_ids) < 2 or len(set(entry_ids)) != len(entry_ids):
+        raise InputError(f"compare: found {' '.join(entry_ids)}, expected two or more different ids")
+    first = entry_ids[0]
+    found = []
+    for entry_id in entry_ids:
+        incumbent = None if entry_id == first else first
+        verdict = gate(path, plugins, entry_id).verdict
+        if incumbent is not None:  # for its metrics alone: that two entries cannot be compared holds neither back
+            metrics = gate(path, plugins, entry_id, incumbent).verdict.metrics
+            verdict = replace(verdict, metrics={**verdict.metrics, **metrics})
+        rows, warnings = dict[str, float](), tuple[str, ...]()
+        if request is not None:
+            answer = evaluate(path, plugins, entry_id, request, incumbent)
+            warnings = tuple(f"{entry_id}: {warning}" for warning in answer.warnings)
+            rows = dict(_numbers({**answer.document, **_over_sources(answer.document)}))
+        found.append(Contender(verdict, rows, warnings))
+    return tuple(found)
+
+
+def _over_sources(document: Mapping[str, Json]) -> dict[str, Json]:
+    """How an evaluation differs from the first entry's over sources, as far as it says so."""
+    against = document.get("against")
+    incumbent = against.get("incumbent") if isinstance(against, Mapping) else None
+    if not isinstance(incumbent, Mapping):
+        return {}
+    names = ("difference", "difference_t_low", "difference_t_high")
+    return {f"rmse_vs_first{name.removeprefix('difference')}": incumbent.get(name) for name in names}
+
+
+def _numbers(document: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a document by their place in it, those of a list of levels by the level."""
+    for name, value in document.items():
+        if name in LEFT_OUT or name == "level":
+            continue
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name} ")
+        elif isinstance(value, list | tuple):
+            for item in value:
+                if isinstance(item, Mapping) and isinstance(item.get("level"), float):
+                    yield from _numbers(item, f"{prefix}{float(item['level']) * 100:g}% ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
+
+
+def table(contenders: Sequence[Contender]) -> list[list[str]]:
+    """A row a figure, a column an entry, header first: the verdicts, the metrics of evidence, the figures of rows."""
+    verdicts = [one.verdict for one in contenders]
+    rows = [["", *(one.entry for one in verdicts)], ["verdict", *(one.decision for one in verdicts)]]
+    rows += _rows("", [one.verdict.metrics for one in contenders])
+    return rows + _rows("rows: ", [one.rows for one in contenders])
+
+
+def _rows(prefix: str, found: Sequence[Mapping[str, float]]) -> list[list[str]]:
+    names = dict.fromkeys(name for numbers in found for name in numbers)
+    return [
+        [f"{prefix}{name}", *(f"{one[name]:.{DIGITS}g}" if name in one else "-" for one in found)] for name in names
+    ]

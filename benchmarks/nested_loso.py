@@ -46,6 +46,7 @@ from fr_ensemble.evidence.statistics import (
     interval_scores,
     mean_width,
     plcc,
+    ranks,
     rmse,
     standard_error,
 )
@@ -253,6 +254,34 @@ def logistic(path: Path, corpus: Corpus, held_out: int) -> Float64:
     return Curve.fit(vmaf[~rows], corpus.target[~rows])(vmaf[rows])
 
 
+def flags(corpus: Corpus, splits: list[Split], thin: int) -> None:
+    """How well two flags find errors above 5 % of the target's range, over all held-out rows: AUROC, and by the flag's
+    threshold the share flagged and the share of such errors found. Thresholds: what 95 % of the other rows are below.
+    """
+    low, high = corpus.spec.bounds
+    large: list[Float64] = []
+    found: dict[str, list[tuple[Float64, float]]] = {"sigma": [], "distance": []}
+    for held_out, split in enumerate(splits):
+        rows, data = corpus.source == held_out, without(corpus, held_out, thin)
+        large.append(np.abs(split.scores.mean(axis=0) - corpus.target[rows]) > 0.05 * (high - low))
+        sigma = np.quantile(split.oof.std(axis=0, ddof=1), 0.95)
+        found["sigma"].append((split.scores.std(axis=0, ddof=1), float(sigma)))
+        numeric = np.concatenate([corpus.features[rows], corpus.conditioning[rows]], axis=1)
+        parts = [(data.source == g) for g in range(data.n_sources)]
+        apart = [distance(data.numeric[~part], data.numeric[part]) for part in parts]
+        found["distance"].append((distance(data.numeric, numeric), float(np.quantile(np.concatenate(apart), 0.95))))
+    wrong = np.concatenate(large).astype(bool)
+    if not 0 < wrong.sum() < len(wrong):
+        return
+    for name, pairs in found.items():
+        rank = ranks(np.concatenate([values for values, _ in pairs]))
+        n, m = int(wrong.sum()), int((~wrong).sum())
+        auroc = (rank[wrong].sum() - n * (n + 1) / 2) / (n * m)
+        flagged = np.concatenate([values > limit for values, limit in pairs])
+        words = f"AUROC {auroc:.3f}; flags {flagged.mean():.3f} of the rows, {flagged[wrong].mean():.3f} of the errors"
+        print(f"flag {name}: {words} above 5 % of the range ({wrong.mean():.3f} of the rows)")
+
+
 def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) -> None:
     """The tables: correlation and error; coverage, width and interval (Winkler) score, means over sources."""
     k = len(corpus.sources)
@@ -317,10 +346,12 @@ def nested_loso(name: str, options: argparse.Namespace, file: Path) -> None:
     began = time.perf_counter()
     mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
     bounds: list[Bounds] = []
+    splits: list[Split] = []
     for held_out, source in enumerate(corpus.sources):
         key = f"{name}-{thin}-{recipe.sha256[:12]}-{held_out}.npz"
         path = options.cache and options.cache / key
         split = cached(path, partial(split_of, corpus, recipe, held_out, thin, options.jobs))
+        splits.append(split)
         mus["ensemble"].append(split.scores.mean(axis=0))
         mus[PUBLIC].append(split.public_mu)
         if spec.target == "mos":
@@ -330,6 +361,7 @@ def nested_loso(name: str, options: argparse.Namespace, file: Path) -> None:
     every = f"one in {thin} trained on" if thin > 1 else "all trained on"
     print(f"\n== {title} ({corpus.n_rows} rows, {every}, {len(corpus.sources)} sources) ==")
     report(corpus, mus, bounds)
+    flags(corpus, splits, thin)
 
 
 if __name__ == "__main__":

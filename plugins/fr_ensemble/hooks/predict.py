@@ -19,11 +19,12 @@ from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
-from registry_tool.toolkit import Columns, RowBatch, Text
+from registry_tool.toolkit import Columns, RowBatch
 from registry_tool.values import percent
 
 OUT_OF_DISTRIBUTION = "out_of_distribution"
 FLAGS = "flags"
+SIGMA_FLAG, SIGMA_SHARE = "sigma", 0.95  # a flag of what is above the sigma of that share of the held-out rows
 
 
 class EnsemblePredictor:
@@ -37,6 +38,7 @@ class EnsemblePredictor:
         self._seen = SeenCorpus.from_manifest(self._manifest)
         self._oof = view.read(OOF_PATH)
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
+        self._largest_sigma: float | None = None
 
     def columns(self, found: Sequence[str], place: str) -> Columns:
         return columns_of(self._spec, found, place, self._seen.columns(found))
@@ -46,7 +48,8 @@ class EnsemblePredictor:
         checked, version = check_rows(rows, spec, [*self._seen.ranges]), spec.vocabulary_version
         found = unlike(self._seen, checked.encoder, version, [*checked.unknown_encoders], checked.values)
         columns = _columns(checked, spec, self._ensemble, intervals, levels)
-        columns[FLAGS] = _flags(found, columns[OUT_OF_DISTRIBUTION])
+        masks = {INPUT_FLAG: columns[OUT_OF_DISTRIBUTION], SIGMA_FLAG: columns["sigma"] > self._sigma_limit()}
+        columns[FLAGS] = RowsUnlike({**masks, **found.masks}, {}).text
         warnings = {unknown_encoder(name, version): count for name, count in checked.unknown_encoders.items()}
         warnings |= found.warnings
         calibration = intervals.calibration()
@@ -59,6 +62,12 @@ class EnsemblePredictor:
     def check_file(self, path: Path) -> None:
         check_features(self._id, self._manifest, path)
 
+    def _sigma_limit(self) -> float:
+        """The sigma that SIGMA_SHARE of the held-out rows are below, target units."""
+        if self._largest_sigma is None:
+            self._largest_sigma = float(np.quantile(read_oof(self._oof).sigma, SIGMA_SHARE))
+        return self._largest_sigma
+
     def _intervals(self, levels: tuple[float, ...]) -> Intervals:
         """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
         if levels not in self._with_levels:
@@ -66,11 +75,6 @@ class EnsemblePredictor:
             with unusable_evidence(self._id):
                 self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
         return self._with_levels[levels]
-
-
-def _flags(found: RowsUnlike, outside: Any) -> Text:
-    """What each row is unlike training in: its encoder, its video, an input."""
-    return RowsUnlike({INPUT_FLAG: outside, **found.masks}, {}).text
 
 
 def unknown_encoder(name: str, version: int) -> str:

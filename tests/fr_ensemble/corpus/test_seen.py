@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from command_line import Program, run
 from fr_ensemble.corpus.seen import SeenCorpus, numbers_of, unlike
+from fr_ensemble.evidence.oof import read_oof
 from registries import TRAINING, Made
 from sandbox import Sandbox
 
@@ -67,7 +68,10 @@ def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_pat
     new = [rows[0] | {"fps": "120"}, rows[1] | {"encoder": "hevc_nvenc"}, rows[2] | {"encoder": "dirac"}, rows[3]]
     write(tmp_path / "new.csv", [row | {"src": "new"} for row in new])
     ran = run(tmp_path, "predict", "tiny", "--corpus", "new.csv", "--registry", path)
-    flags = [row["flags"] for row in csv.DictReader(io.StringIO(ran.out))]
+    rows_out = list(csv.DictReader(io.StringIO(ran.out)))
+    limit = np.quantile(read_oof((box.artifacts / "evidence" / "oof.npz").read_bytes()).sigma, 0.95)
+    assert [float(row["sigma"]) > limit for row in rows_out] == ["sigma" in row["flags"] for row in rows_out]
+    flags = [row["flags"].replace("sigma", "").strip() for row in rows_out]
     assert flags == ["fps", "encoder", "encoder", ""]
     messages = [
         "warning: encoder 'hevc_nvenc' is unknown: it has a slot, and training had no row of it: 1 row",

@@ -67,7 +67,7 @@ class Reader:
         self.by_id = {schema.get("$id"): schema for schema in self.files.values()}
 
     def resolve(self, schema: Schema, root: Schema) -> tuple[Schema, Schema]:
-        """The schema a `$ref` means, with what stands beside the `$ref` on top; and the file it stands in."""
+        """The schema a `$ref` means, with what is beside the `$ref` on top; and the file it is in."""
         beside = dict(schema)
         while "$ref" in beside:
             where, _, pointer = beside.pop("$ref").partition("#")

@@ -234,7 +234,7 @@ class GateRequest:
     with, named by the policy or by a person; one that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
     seeds: of which foreign evidence there must be, as a person named them; None where none were named.
-    rules: what the metrics will be judged by, so that a plugin can say what such rules see; none where nobody asks.
+    rules: what the metrics will be judged by, so that a plugin can say what they see; none where none are asked for.
     column_names: a column of a corpus -> what this file calls it, where a person said so (`src`, `encoder`).
     """
 

@@ -86,7 +86,7 @@ class NonFinite:
 
 @dataclass(frozen=True, slots=True)
 class OnnxSummary:
-    """Facts about one file, wherever they stand in it: the graph, bodies of If, Loop and Scan, functions.
+    """Facts about one file, wherever they are in it: the graph, bodies of If, Loop and Scan, functions.
 
     values_sha256: one digest of all stored tensor values, whatever the tensors are called and in whatever field they
     are stored; values of other files count where the summary was made with them.

@@ -307,7 +307,7 @@ def _decode(data: bytes, max_bytes: int) -> str:
 def _is_shallow(data: bytes) -> bool:
     """True only where depth and number of values are within bounds; the data has no backslash.
 
-    Without one, quotes part what is inside strings from what is not, and leaving out two that stand together changes
+    Without one, quotes part what is inside strings from what is not, and leaving out two that are side by side changes
     no side. What is left of well-nested brackets after MAX_DEPTH rounds of taking out pairs is deeper than that.
     """
     containers = data.count(b"[") + data.count(b"{")

@@ -188,6 +188,7 @@ def test_decoded_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "bomb", ['b"[" + b\'{"":0},\' * 9586980 + b"0]"', 'b"[" * (64 << 20)', "b'\"\\\\' * (4 << 20)"]
 )
+@pytest.mark.slow
 def test_memory_stays_bounded(bomb: str) -> None:
     """Megabytes that would become gigabytes of objects, or nest without end, are refused within 512 MiB."""
     code = (

@@ -345,7 +345,7 @@ def _check_ports(summary: OnnxSummary, place: InFile) -> Iterator[Finding]:
 
 
 def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place: InFile) -> Iterator[Finding]:
-    """A quantised variant stands in for its model: the same inputs and outputs; only an open axis' name may differ."""
+    """A quantised variant replaces its model: the same inputs and outputs; only an open axis' name may differ."""
     for side, ports, other_ports in (
         ("inputs", summary.inputs, other.inputs),
         ("outputs", summary.outputs, other.outputs),

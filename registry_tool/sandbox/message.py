@@ -167,7 +167,7 @@ class Tree:
         return cls(parts, by_name, text_bytes)
 
     def messages(self, name: str) -> list[Part]:
-        """The messages of one type, wherever they stand."""
+        """The messages of one type, wherever they are."""
         return self.by_name.get(name, [])
 
 

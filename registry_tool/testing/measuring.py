@@ -21,7 +21,6 @@ from registry_tool.workflows.gate import gate
 SAYS_NOTHING = ("the predictions permuted", "the targets shuffled", "the predictions made constant")
 METRIC_ROUNDING = 1e-9  # of a metric: a smaller difference may be another order of the same sums
 FORGED_SHARE = 0.25  # of a number, or of 1 where it is smaller: by how much it is forged
-SCALED_BY = 1.1  # all weights of a graph
 
 
 class Measuring(Breaking):

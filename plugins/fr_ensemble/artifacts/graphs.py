@@ -87,7 +87,7 @@ def fused_model(
       deviation of 0.05, and a product of raw columns cancels late what Sub cancels exactly.
     - With conditioning (K > 0) the codec block is scaled whole, its slots by mean 0 and deviation 1: x - 0 and x / 1
       are exact in IEEE 754, so nothing has to be sliced out.
-    - The members' first layers stand side by side in one product [N, D] @ [D, M (H + 1)], for which onnxruntime packs
+    - The members' first layers are side by side in one product [N, D] @ [D, M (H + 1)], for which onnxruntime packs
       w1 once and fuses the bias into GELU; Reshape and Transpose then give each member its own (N, H + 1).
     - Unit H + 1 has no weights and the bias 8, so its GELU is 8, and the last row of w2 holds b2 / 8: the second bias
       is the last term of the product's sums, as in the member, without a node of its own.

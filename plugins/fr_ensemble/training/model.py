@@ -50,7 +50,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NetworkLayout:
-    """Where a model's weights stand in one flat array: w1 with b1 below it (K, H), w2 (H, H), b2 (H), w3 (H), b3.
+    """Where a model's weights are in one flat array: w1 with b1 below it (K, H), w2 (H, H), b2 (H), w3 (H), b3.
 
     D inputs; K and H are padded to what the tile takes. All that is padding is zero and stays zero.
     """

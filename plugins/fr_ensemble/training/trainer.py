@@ -1,7 +1,7 @@
 """trainer.py: trains every (seed, fold) model and every final member. Reads no corpus and judges nothing.
 
 A model's bytes depend on the data, the recipe and its own (seed, fold) alone: not on the other models, their order,
-the number of workers, or the machine, as docs/explanation/kernel.md says under which conditions.
+the number of workers, or the machine, under the conditions in docs/explanation/kernel.md.
 """
 
 from __future__ import annotations

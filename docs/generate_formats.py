@@ -12,6 +12,7 @@ from typing import Any
 
 from fr_ensemble.evidence.archive import ArchiveFormat
 from fr_ensemble.evidence.baselines import BASELINES_FORMAT
+from fr_ensemble.evidence.calibration import CALIBRATION_FORMAT
 from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT
 from fr_ensemble.evidence.inputs import INPUTS_FORMAT
 from fr_ensemble.evidence.oof import OOF_FORMAT
@@ -28,9 +29,6 @@ The documents this tool reads and writes, made from `schemas/`: `python docs/gen
 Schema, draft 2020-12, and `registry validate` checks documents by it. A field that a table does not name is kept
 through every write and never read. What holds between documents (digests, order, agreement) is in
 [findings.md](findings.md).
-
-Defined for documents to come, kept, and not read by this release: `calibrated_from` and `calibration`.
-
 `a.b` is a field in a field, `a[]` an item of a list, `a.*` a value of any name. Names in **bold** are required.
 """
 ARCHIVES_INTRO = """\
@@ -41,7 +39,7 @@ exactly these arrays, in this order, little-endian and in C order, each as a `.n
 numpy writes, and nothing between them: other bytes are refused (`evidence-unusable`). How arrays are compressed does
 not matter: it follows the zlib of the writer. `<U` is Unicode text of any length. Arrays in **bold** are required.
 """
-ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT, BASELINES_FORMAT)
+ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT, BASELINES_FORMAT, CALIBRATION_FORMAT)
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",

@@ -14,6 +14,7 @@ from fr_ensemble.evidence.metrics import (
     METRICS,
     METRICS_VERSION,
     NEEDS_BASELINES,
+    NEEDS_CALIBRATION,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -30,6 +31,10 @@ NEEDS = {
     NEEDS_INPUTS: (
         "Of inputs",
         "From the shipped models, run on the inputs that the evidence holds. Absent where it holds none.",
+    ),
+    NEEDS_CALIBRATION: (
+        "Of a calibration",
+        "From the sources that `registry calibrate` made the intervals of. Absent for other entries.",
     ),
     **{
         name: (f"Against {words.split(' through')[0]}", f"Errors beside those of {words}, on the same rows.")

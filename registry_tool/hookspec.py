@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -43,6 +43,10 @@ class Progress(Protocol):
 
 def silent(work: str, done: int, total: int, /) -> None:
     """Progress that is shown nowhere."""
+
+
+def untold(line: str, /) -> None:
+    """A line that is told to no one."""
 
 
 class Level(StrEnum):
@@ -224,6 +228,27 @@ class Trained:
             Table(self.table)  # raises ValueError for rows of different lengths
         if not isinstance(self.manifest, Mapping):
             raise TypeError(f"manifest: found {type(self.manifest).__name__}, expected a mapping")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateRequest:
+    """What a person typed after `registry calibrate ID`.
+
+    entry_id: of the new entry. corpus: labelled rows of sources that nothing of the entry was trained on. offset:
+    whether one constant is added to predictions too. group: the column whose values count as sources; "" is that of
+    the sources. source_column, encoder_column: "" for the kind's usual names. method: of the intervals, None for the
+    kind's default. tell: takes a line for the person, before the work that it is about.
+    """
+
+    entry_id: str
+    corpus: Path
+    offset: bool = False
+    group: str = ""
+    source_column: str = ""
+    encoder_column: str = ""
+    method: str | None = None
+    progress: Progress = silent
+    tell: Callable[[str], None] = untold
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +468,18 @@ class Hooks:
         Since 0.1.0.
 
         Example: `return Trained({"model.onnx": data}, {"id": request.entry_id, "kind": "thumb", "onnx": "model.onnx"})`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_calibrate(self, view: EntryView, request: CalibrateRequest) -> Trained | None:
+        """Make a new entry of an old one's models, with intervals from other labelled rows.
+
+        Called by `registry calibrate ID`, on the owner of the kind only, for an entry that validates. None means the
+        kind has nothing to calibrate. May raise InputError for a corpus that cannot be used, above all for rows that
+        the models were trained on. Writes no file: the core hashes, pins and writes what is returned, as for
+        `registry_train`. Since 0.2.0.
+
+        Example: `return Trained({"model.onnx": view.read("model.onnx")}, {**view.manifest, "id": request.entry_id})`
         """
 
     @hookspec

@@ -365,6 +365,17 @@ def reproduce(at: Scene) -> None:
 
 
 @scene
+def calibrate(at: Scene) -> None:
+    into = ("--registry", "frozen/model")
+    at.run("calibrate", "promoted", "--corpus", "frozen/rows.csv", "--id", "own", "--offset", *into, trained=True)
+    at.run("gate", "own", *into, trained=True)
+    at.run("calibrate", "promoted", "--corpus", "frozen/clean.csv", "--id", "own", *into)
+    at.run("calibrate", "promoted", "--corpus", "frozen/rows.csv", "--id", "promoted", *into)
+    at.run("calibrate", "probe", "--corpus", "frozen/rows.csv", "--id", "own", *into)
+    at.run("calibrate", "single", "--corpus", "frozen/rows.csv", "--id", "own", *into)
+
+
+@scene
 def evaluate(at: Scene) -> None:
     rows = ("--corpus", "frozen/rows.csv", "--registry", "frozen/model")
     for form in ("text", "json"):

@@ -12,6 +12,7 @@ from fr_ensemble.options import OPTIONS, described, entry_fields, job_of
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding
 from registry_tool.hookspec import (
+    CalibrateRequest,
     EntryView,
     EvaluateRequest,
     Evaluation,
@@ -69,6 +70,13 @@ def registry_train(request: TrainRequest) -> Trained:
 
     job, fields = job_of(request), entry_fields(request)
     return described(run(job, request.progress), fields)
+
+
+@hookimpl
+def registry_calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
+    from fr_ensemble.hooks.calibrate import calibrate
+
+    return calibrate(view, request)
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.seen import SeenCorpus, unlike
@@ -140,11 +140,12 @@ def _read(
     manifest = view.manifest or {}
     models = [view.read(member["onnx"]) for member in manifest["members"]]
     scaler, seen = scaler_of(manifest), SeenCorpus.from_manifest(manifest)
+    offset = offset_of(manifest)
     clips: dict[tuple[str, str], Clip] = {}
     warnings: Counter[str] = Counter()
     for rows in read_batches(corpus, spec, keep=None, progress=progress):
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
-        scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots))  # (M, n)
+        scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots)) + offset  # (M, n)
         outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
         costs = _numbers(rows, cost, corpus)
         warnings.update({f"encoder {name!r} is unknown": count for name, count in rows.unknown_encoders.items()})

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -32,6 +32,10 @@ from registry_tool.rows.cells import ColumnTable
 from registry_tool.toolkit import FORMATS, Text, column_name_options, column_names, note, plot_option
 from registry_tool.values import Json, checked_text, visible
 
+if TYPE_CHECKING:
+    from registry_tool.workflows.train import Registered
+
+FIELD_LENGTHS = {"license": 128, "description": 256}  # options that become fields of an entry -> their longest text
 FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
 
 
@@ -110,6 +114,13 @@ def _train(
     with toolkit.progress_bar() as progress:
         request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
         done = train_workflow.train(path, plugins_of(ctx), request)
+    _say_registered(done, entry_id, path)
+    note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
+
+
+def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
+    from registry_tool import toolkit
+
     for warning in done.trained.warnings:
         click.echo(f"warning: {warning}", err=True)
     if done.created_registry:
@@ -121,7 +132,58 @@ def _train(
     ):
         show(f"{name}: {value}")
     show(toolkit.text_table(done.trained.table))
-    note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
+
+
+@click.command()
+@entry_argument()
+@click.option(
+    "--corpus",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Labelled rows of sources that it was not trained on.",
+)
+@click.option("--id", "new_id", required=True, metavar="NAME", help="Id of the new entry.")
+@click.option("--offset", is_flag=True, help="Add one constant to predictions too: what your scores exceed them by.")
+@click.option(
+    "--group", default="", metavar="COLUMN", help="Calibrate by session or database: its values count as sources."
+)
+@click.option("--source-column", default="", metavar="NAME", help="Column of sources.  [default: src]")
+@click.option("--encoder-column", default="", metavar="NAME", help="Column of encoders.  [default: encoder]")
+@click.option("--interval", "method", metavar="METHOD", help="How intervals are calibrated, as for `train`.")
+@click.option("--license", metavar="SPDX", help="Licence of the new entry.  [default: that of ID]")
+@click.option("--description", metavar="TEXT", help="One line for the registry.")
+@registry_option
+@click.pass_context
+def calibrate(
+    ctx: click.Context, /, entry_id: str, corpus: Path, new_id: str, registry: str | None, **options: Any
+) -> None:
+    """Calibrate an entry's intervals on your own sources; the result is a new entry with smoke: true.
+
+    The models stay byte for byte what they are. What is new are the intervals, from rows that the models never saw,
+    measured as you measure: they then cover new sources of that kind as often as they say. Which levels so many sources
+    can promise is said first. Sources that the models were trained on are refused.
+
+    \b
+    Examples:
+      registry calibrate my_model --corpus mine.csv --id my_model_here
+      registry calibrate my_model --corpus mine.csv --id my_model_here --offset
+      registry calibrate mos_model --corpus tests.parquet --id mos_lab --group session
+    """
+    from registry_tool import toolkit
+    from registry_tool.hookspec import CalibrateRequest
+    from registry_tool.values import checked_text
+    from registry_tool.workflows import calibrate as calibrate_workflow
+
+    texts = {name: options.pop(name) for name in FIELD_LENGTHS}
+    fields = {
+        name: checked_text(f"--{name}", text, FIELD_LENGTHS[name]) for name, text in texts.items() if text is not None
+    }
+    with toolkit.progress_bar() as progress:
+        request = CalibrateRequest(new_id, corpus, **options, progress=progress, tell=progress.note)
+        done = calibrate_workflow.calibrate(find(registry), plugins_of(ctx), entry_id, request, fields)
+    _say_registered(done, new_id, find(registry))
+    note(f"next: registry gate {new_id}")
 
 
 @click.command()

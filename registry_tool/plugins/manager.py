@@ -17,6 +17,7 @@ from registry_tool.findings import FAMILIES, SHARED_PREFIXES, Finding, FindingRu
 from registry_tool.hookspec import (
     PROJECT,
     Batch,
+    CalibrateRequest,
     EntryView,
     EvaluateRequest,
     Evaluation,
@@ -215,6 +216,10 @@ class Plugins:
     def train(self, request: TrainRequest) -> Trained | None:
         trained: Trained | None = self.ask_owner("registry_train", request.kind, request=request)
         return trained
+
+    def calibrate(self, view: EntryView, request: CalibrateRequest) -> Trained | None:
+        made: Trained | None = self.ask_owner("registry_calibrate", view.entry.kind, view=view, request=request)
+        return made
 
     def verify(self, view: EntryView, level: Level) -> Iterator[tuple[LoadedPlugin, list[Finding], PluginError | None]]:
         """(plugin, its findings, why it failed after them or None), of every plugin that has the hook."""

@@ -46,6 +46,7 @@ class SuiteSetup:
     plugin: ClassVar[object]
     kind: ClassVar[str]
     corpus: ClassVar[Path | None] = None
+    unseen: ClassVar[Path | None] = None
     arguments: ClassVar[Sequence[str]] = ()
     evidence: ClassVar[EvidenceTable | None] = None
     without: ClassVar[Mapping[str, str]] = EMPTY
@@ -102,6 +103,11 @@ class SuiteSetup:
     def rows(self) -> Path | None:
         """`corpus`; override it where a fixture makes the rows."""
         return self.corpus.absolute() if self.corpus else None
+
+    @pytest.fixture
+    def other_rows(self) -> Path | None:
+        """`unseen`; override it where a fixture makes the rows."""
+        return self.unseen.absolute() if self.unseen else None
 
     @pytest.fixture
     def good_registry(self, rows: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Path:

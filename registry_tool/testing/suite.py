@@ -11,6 +11,7 @@ class PluginSuite(Loading, Measuring):
 
     plugin: the module with the hooks, or what its entry point says (`package.module`, `package.module:object`).
     kind: one of its kinds. corpus: rows that it trains on, predicts and is evaluated on.
+    unseen: labelled rows that no training on `corpus` sees, to calibrate on.
     arguments: further words of `registry train KIND`, such as ("--epochs", "2").
     evidence: the file of out-of-fold predictions that the gate measures; a kind with a gate needs it.
     without: hook -> why the plugin does not offer it; a hook that is left out needs a reason.

@@ -37,18 +37,35 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
     production id.
     """
     plugins.need_all()
-    before = registry_for_new_entry(path, request.kind, request.entry_id)
+    new = NewEntry(request.kind, request.entry_id, request.smoke)
+    registry_for_new_entry(path, new.kind, new.entry_id)
     trained = plugins.train(request)
     if trained is None:
         raise InputError(
             f"kind {request.kind!r}: it cannot be trained here, expected a kind whose plugin trains: `registry plugins`"
         )
-    entry, files = _artifacts(path, plugins, request, trained, before.registry)
+    return register(path, plugins, new, trained)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry that is to be registered. random: of random rows."""
+
+    kind: str
+    entry_id: str
+    random: bool = False
+
+
+def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> Registered:
+    """Publish what a plugin made and name it in the registry as smoke. Raises what `train` raises."""
+    entry, files = _artifacts(
+        path, plugins, new, trained, registry_for_new_entry(path, new.kind, new.entry_id).registry
+    )
     folder = posixpath.dirname(entry.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         created = not path.exists()
-        loaded = registry_for_new_entry(path, request.kind, request.entry_id)
+        loaded = registry_for_new_entry(path, new.kind, new.entry_id)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
         if created:
@@ -64,22 +81,22 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
 
 
 def _artifacts(
-    path: Path, plugins: Plugins, request: TrainRequest, trained: Trained, registry: Registry
+    path: Path, plugins: Plugins, new: NewEntry, trained: Trained, registry: Registry
 ) -> tuple[Entry, dict[str, bytes]]:
     """The entry of what was trained, and the files of its artifact folder. Raises PluginError for what is none."""
-    owner = plugins.owner(request.kind).name
+    owner = plugins.owner(new.kind).name
     try:
-        data = dump({**with_digests(trained), **store.schema_beside(path, registry, request.kind)})
+        data = dump({**with_digests(trained), **store.schema_beside(path, registry, new.kind)})
     except (FileProblem, TypeError, ValueError) as error:
         raise PluginError(f"plugin {owner}: what it trained cannot be registered: {error}: report it") from error
-    if request.smoke and trained.manifest.get("random_rows") is not True:
+    if new.random and trained.manifest.get("random_rows") is not True:
         raise PluginError(f"plugin {owner}: found no `random_rows: true` in the manifest of random rows: report it")
     digest = sha256_of(data)
     document = {
         **trained.entry,
-        "id": request.entry_id,
-        "kind": request.kind,
-        "manifest": f"{request.entry_id}/{digest[:12]}/manifest.json",
+        "id": new.entry_id,
+        "kind": new.kind,
+        "manifest": f"{new.entry_id}/{digest[:12]}/manifest.json",
         "sha256": digest,
         "smoke": True,
     }

@@ -24,7 +24,13 @@ MANIFEST: dict[str, Any] = {
     "fingerprints": {"columns": ["motion2"]},
     "baselines": [{"name": "ridge", "tolerance": 1e-3}],
     "calibrated_from": {"id": "parent_v1", "manifest_sha256": DIGEST},
-    "calibration": {"corpus": CORPUS, "offset": -0.4, "group": "session"},
+    "calibration": {
+        "corpus": CORPUS,
+        "evidence_inputs": {"n_rows": 40},
+        "fingerprints": {"columns": ["motion2"]},
+        "offset": -0.4,
+        "group": "session",
+    },
 }
 REGISTRY: dict[str, Any] = {"requires": [{"plugin": "house-rules", "version": ">=1.2"}]}
 POLICY: dict[str, Any] = {

@@ -44,6 +44,7 @@ HOOKS = {name: hook for name, hook in vars(Hooks).items() if name.startswith("re
 COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of the plugin that owns `thumb`
     "registry_kinds": ("plugins",),
     "registry_train": ("train", "thumb", "--id", "new"),
+    "registry_calibrate": ("calibrate", "t", "--corpus", "c", "--id", "new"),
     "registry_verify": ("validate",),
     "registry_gate": ("gate", "t"),
     "registry_evaluate": ("evaluate", "t", "--smoke"),
@@ -195,6 +196,7 @@ FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type w
     "registry_train": lambda: Trained(
         {"a": b""}, {"id": "x", "n": [1, None, 2.5]}, {"license": "MIT"}, [("a", "b")], ["slow"]
     ),
+    "registry_calibrate": lambda: Trained({"a": b""}, {"id": "x"}, {"license": "MIT"}, [("a", "b")], ["slow"]),
     "registry_verify": lambda: Finding("a-code", "text", "note", "e", "f", "/p", 1, 2, "x", "y", "z"),  # type: ignore[arg-type]
     "registry_gate": lambda: Evidence({"m": 1.0}, ("no",), True, "0" * 64, {"a": [{"b": 1}]}),
     "registry_evaluate": lambda: Evaluation({"a": {"b": [1]}}, [["a"], ["1"]], ["slow"], [Figure("t", "c")]),

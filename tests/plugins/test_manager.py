@@ -37,6 +37,7 @@ def test_installed_plugins_own_their_kinds() -> None:
     assert set(loaded.versions) >= {"onnx_kinds", "fr_ensemble"}
     assert loaded.owner("fr_ensemble").name == "fr_ensemble"
     owned = [
+        "registry_calibrate",
         "registry_evaluate",
         "registry_figures",
         "registry_gate",
@@ -309,7 +310,7 @@ def test_every_plugin_is_asked_apart() -> None:
 def test_every_hook_says_when_and_by_whom_it_is_called() -> None:
     """Each specification has an example, and says when it is called and what None means."""
     hooks = [name for name in vars(Hooks) if name.startswith("registry_")]
-    assert len(hooks) == 10
+    assert len(hooks) == 11
     for name in hooks:
         text = " ".join((getattr(Hooks, name).__doc__ or "").split())
         for pattern in ("Called", "None (means|and)", "Example: `"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
-from registries import Made
+from registries import Made, write_corpus
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
@@ -91,6 +91,20 @@ def test_train(tmp_path: Path) -> None:
     assert "rmse_vs_incumbent_t_high" in said
     assert all(f"src={name}" in said for name in aside)
     assert (tmp_path / "sharp.html").is_file()
+
+
+def test_calibrate(smoke: Sandbox) -> None:
+    """An entry is measured on sources set aside, calibrated three ways, validated and gated, as the page says."""
+    folder = smoke.folder.parent
+    lines = write_corpus(folder / "mine.csv", 20, 20, seed=7).read_text().splitlines()
+    days = ["session", *(f"day{number // 40}" for number in range(len(lines) - 1))]
+    (folder / "mine.csv").write_text("".join(f"{line},{day}\n" for line, day in zip(lines, days, strict=True)))
+    script = "\n".join(blocks("how-to/calibrate.md")).replace("my_model", "tiny")
+    said = shell(script, folder, REGISTRY_JSON=str(smoke.path))
+    assert "12 sources: intervals of 50, 80 % are guaranteed for a new source of the same kind" in said
+    assert said.count("calibrated from: tiny") == 3
+    assert "registry.json: 2 entries: valid" in said
+    assert "tiny_here: PROMOTE" in said
 
 
 @pytest.mark.usefixtures("own_git")

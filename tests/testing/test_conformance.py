@@ -44,6 +44,10 @@ class TestFrEnsemble(PluginSuite):
         return made.corpus
 
     @pytest.fixture
+    def other_rows(self, made: Made) -> Path:
+        return made.heldout
+
+    @pytest.fixture
     def good_registry(self, made: Made) -> Path:
         return made.smoke
 
@@ -53,7 +57,7 @@ class OnnxKinds(PluginSuite):
 
     plugin = "registry_tool.plugins.single_models"
     without = dict.fromkeys(
-        ("registry_train", "registry_gate", "registry_evaluate", "registry_reproduce", "registry_load"),
+        tuple(f"registry_{name}" for name in ("train", "calibrate", "gate", "evaluate", "reproduce", "load")),
         "its models are trained elsewhere, and it knows no rows",
     ) | {"registry_commands": "the core's commands are enough"}
     # A sidecar says what its exporter knew: every field may be missing.

@@ -10,7 +10,7 @@ this file writes, and nothing can hide in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,11 @@ def read_weights(model: bytes) -> Weights:
     if member_model(weights, n_features) != model:  # nodes, constants, names, shapes, metadata, foreign fields
         raise ValueError("member: its weights read, but the graph around them is not the one that this tool writes")
     return weights
+
+
+def shifted(weights: Weights, offset: float) -> Weights:
+    """A member that scores `offset` (target units) more: the fused graph of a calibrated entry is made of such ones."""
+    return replace(weights, b3=weights.b3 + np.float32(offset)) if offset else weights
 
 
 def same_units(one: Weights, other: Weights) -> bool:

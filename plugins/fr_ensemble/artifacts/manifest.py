@@ -257,6 +257,11 @@ def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
     return definition_in((manifest["corpus"].get("record") or {}).get("settings"))
 
 
+def offset_of(manifest: Mapping[str, Any]) -> float:
+    """What calibration adds to every score, target units; see `shifted` in graphs.py."""
+    return float((manifest.get("calibration") or {}).get("offset", 0.0))
+
+
 def scaler_of(manifest: Mapping[str, Any]) -> Scaler:
     """Mean and deviation of the numeric columns, float64 (F + K,)."""
     conditions = [c for c in manifest["codec_block"] if c["transform"] != "onehot"]

@@ -7,6 +7,12 @@ OOF_PATH = "evidence/oof.npz"
 INPUTS_PATH = "evidence/inputs.npz"
 BASELINES_PATH = "evidence/baselines.npz"
 FINGERPRINTS_PATH = "evidence/fingerprints.npz"
+# Of an entry with `calibrated_from`, beside its parent's evidence.
+CALIBRATION_PATH = "evidence/calibration.npz"
+CALIBRATION_INPUTS_PATH = "evidence/calibration_inputs.npz"
+CALIBRATION_FINGERPRINTS_PATH = "evidence/calibration_fingerprints.npz"
+PARENT_PATH = "evidence/parent.json"
+CALIBRATED_PATHS = (CALIBRATION_PATH, CALIBRATION_INPUTS_PATH, CALIBRATION_FINGERPRINTS_PATH, PARENT_PATH)
 
 
 def summary_path(seed: int) -> str:

@@ -70,11 +70,12 @@ def check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
     for problem in evidence.problems:
         yield EVIDENCE_PROBLEM.at(view, "/evidence", problem=problem)
     yield from _check_stored_metrics(view, manifest, compute_metrics(MetricInputs(evidence.scores)))
-    residual, stored = residual_quantile(evidence.oof), manifest["confidence"]["conformal_q_residual"]
+    calibrated = evidence.calibrated
+    residual, stored = residual_quantile(calibrated), manifest["confidence"]["conformal_q_residual"]
     if not ROUNDING.holds(stored, residual if math.isfinite(residual) else None):
         place, expected = "/confidence/conformal_q_residual", f"{residual} recomputed"
         yield INTERVALS_DISAGREE.at(view, place, found=stored, expected=expected)
-    yield from _check_intervals(view, manifest, evidence.oof)
+    yield from _check_intervals(view, manifest, calibrated)
 
 
 def _check_intervals(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Weights
-from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units
-from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
+from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units, shifted
+from fr_ensemble.artifacts.manifest import fused_format_of, offset_of, scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.checks.manifest import MEMBER_COPIED, PROBE, RECIPE, SCALE, TRAIN_AGAIN, WIDTH, check_equal
 from fr_ensemble.evidence.entry import evidence_of
@@ -49,7 +49,7 @@ def check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
         return
     yield from _check_members(view, manifest, members)
     if all(weights.w1.shape[0] == _input_width(manifest) for weights in members):
-        yield from _check_fused(view, manifest, members)
+        yield from _check_fused(view, manifest, [shifted(weights, offset_of(manifest)) for weights in members])
 
 
 def _input_width(manifest: Mapping[str, Any]) -> int:

@@ -8,7 +8,14 @@ from typing import Any
 
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import CONFIDENCE, confidence_method, graph_version_of, is_current
-from fr_ensemble.artifacts.paths import BASELINES_PATH, FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
+from fr_ensemble.artifacts.paths import (
+    BASELINES_PATH,
+    CALIBRATED_PATHS,
+    FINGERPRINTS_PATH,
+    INPUTS_PATH,
+    OOF_PATH,
+    summary_path,
+)
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import definition_in
 from fr_ensemble.corpus.rows import TRANSFORMS
@@ -209,6 +216,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     wanted |= {INPUTS_PATH} if manifest.get("evidence_inputs", {}).get("n_rows") else set()
     wanted |= {FINGERPRINTS_PATH} if "fingerprints" in manifest else set()
     wanted |= {BASELINES_PATH} if "baselines" in manifest else set()
+    wanted |= {*CALIBRATED_PATHS} if "calibration" in manifest else set()
     if len(named) != len(manifest["evidence"]):
         yield EVIDENCE_FILES.at(view, "/evidence", file="a file", fault="is pinned twice")
     for path in sorted(named ^ wanted):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import LARGEST
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.hookspec import Progress, silent
-from registry_tool.toolkit import Columns, RowBatch, Text, read_rows
+from registry_tool.toolkit import Columns, Text, read_rows
 from registry_tool.values import EMPTY
 
 FRAME = "frame_index"
@@ -84,6 +84,22 @@ class Fingerprints:
     def with_rows(self, source: Int64, inputs: Float64) -> Fingerprints:
         """The same, with whole rows of inputs (n, C) too, compared exactly."""
         return replace(self, rows=_sketches(row_hashes(inputs), source, len(self.sources)))
+
+    def shared_with(self, others: Fingerprints) -> list[Pair]:
+        """Pairs of a source of these and one of others that are one source, by columns that both have and by rows."""
+        both = [name for name in self.columns if name in others.columns]
+        values = [(self.values[self.columns.index(c)], others.values[others.columns.index(c)]) for c in both]
+        n, overlaps = len(self.sources), dict[tuple[int, int], float]()
+        for own, other in [*values, (self.rows, others.rows)]:
+            if not own or not other:
+                continue
+            sharing = _sharing([*own, *other])
+            for one, two in product(range(n), range(n, n + len(other))) if sharing is None else sharing:
+                share = overlap(own[one], other[two - n]) if one < n <= two else None
+                if share is not None:
+                    overlaps[one, two - n] = max(share, overlaps.get((one, two - n), 0.0))
+        pairs = [Pair((self.sources[g], others.sources[h]), share, None, True) for (g, h), share in overlaps.items()]
+        return sorted((pair for pair in pairs if pair.is_one), key=lambda pair: pair.sources)
 
     def compared(self) -> SourcePairs:
         """Each pair of sources, by the column in which they have most in common, and by rows."""
@@ -292,12 +308,8 @@ def reference_fingerprints(
         if not taken:
             return None
         reference = reference or ReferenceColumns(taken)
-        _add(reference, batch)
+        reference.update(batch.texts["src"], batch.texts[FRAME], batch.numbers)
     return reference.fingerprints() if reference else None
-
-
-def _add(reference: ReferenceColumns, batch: RowBatch) -> None:
-    reference.update(batch.texts["src"], batch.texts[FRAME], batch.numbers)
 
 
 def _codes(text: Text, known: dict[str, int]) -> Int64:

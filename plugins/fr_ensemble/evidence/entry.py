@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 
+from fr_ensemble.artifacts.calibrated import parent_problems
 from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of
-from fr_ensemble.artifacts.paths import BASELINES_PATH, FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH, summary_path
+from fr_ensemble.artifacts.paths import (
+    BASELINES_PATH,
+    CALIBRATION_FINGERPRINTS_PATH,
+    CALIBRATION_INPUTS_PATH,
+    CALIBRATION_PATH,
+    FINGERPRINTS_PATH,
+    INPUTS_PATH,
+    OOF_PATH,
+    PARENT_PATH,
+    summary_path,
+)
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import Baselines, baseline_problems, read_baselines
+from fr_ensemble.evidence.calibration import (
+    as_unseen,
+    claim_problems,
+    read_calibration,
+    score_problems,
+    seen_problems,
+    seen_warnings,
+)
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
@@ -25,7 +44,10 @@ from fr_ensemble.evidence.shipped import (
     fingerprint_problems,
     input_problems,
     ratio_problems,
+    row_problems,
+    run_members,
     run_shipped,
+    score_tolerance,
 )
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.errors import InputError
@@ -58,12 +80,17 @@ def evidence_of(view: EntryView) -> EntryEvidence:
     found = _by_bytes.get(data)
     if found is None:
         found = _by_bytes[data] = EntryEvidence.of(read_oof(data))
-        for part in (found.oof, found.scores):
-            for array in (getattr(part, field.name) for field in fields(part)):
-                if isinstance(array, np.ndarray):
-                    array.setflags(write=False)
+        _share(found.oof)
+        _share(found.scores)
     _by_view[view] = found
     return found
+
+
+def _share(part: Oof | FoldScores) -> None:
+    """Make its arrays read-only."""
+    for array in (getattr(part, field.name) for field in fields(part)):
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +100,7 @@ class CheckedEvidence:
     unfit: what is no contradiction, so that a smoke entry may have it, and promotes nothing whatever the policy.
     warnings: what was not judged and what looks odd. shipped: None where the evidence has no inputs to run models on.
     baselines: None where it has none.
+    calibration: what the intervals are made of where the entry has `calibrated_from`, else None.
     """
 
     oof: Oof
@@ -82,6 +110,12 @@ class CheckedEvidence:
     warnings: tuple[str, ...]
     shipped: ShippedScores | None
     baselines: Baselines | None
+    calibration: Oof | None = None
+
+    @property
+    def calibrated(self) -> Oof:
+        """What the intervals are made of."""
+        return self.calibration or self.oof
 
 
 _checked: WeakKeyDictionary[EntryEvidence, dict[bytes, CheckedEvidence]] = WeakKeyDictionary()
@@ -140,8 +174,46 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
     baselines = baselines_of(view, manifest)
     if baselines is not None:
         more += baseline_problems(manifest, baselines, oof)
-    unfit = ratio_problems(shipped, oof) if shipped is not None else []
-    return CheckedEvidence(oof, found.scores, (*problems, *more), tuple(unfit), tuple(warnings), shipped, baselines)
+    problems += more
+    calibration = None
+    if "calibration" in manifest:
+        calibration, more, odd = _check_calibration(view, manifest, oof)
+        problems, warnings = [*problems, *(f"calibration: {problem}" for problem in more)], [*warnings, *odd]
+    unfit = tuple(ratio_problems(shipped, oof)) if shipped is not None else ()
+    answer = CheckedEvidence(oof, found.scores, tuple(problems), unfit, tuple(warnings), shipped, baselines)
+    return replace(answer, calibration=calibration)
+
+
+def _check_calibration(view: EntryView, manifest: Mapping[str, Any], trained: Oof) -> tuple[Oof, list[str], list[str]]:
+    """What the intervals are made of, with what contradicts it, and what was not judged.
+
+    The members give the pinned predictions for the pinned inputs, none of them was trained on those sources, and all
+    else is the parent's. Raises InputError as `_bound`.
+    """
+    spec, claims = spec_of(manifest, target=True), manifest["calibration"]
+    try:
+        problems = [*parent_problems(manifest, view.read(PARENT_PATH))]
+        pinned = read_calibration(view.read(CALIBRATION_PATH))
+        inputs = read_inputs(view.read(CALIBRATION_INPUTS_PATH))
+        fingerprints = read_fingerprints(view.read(CALIBRATION_FINGERPRINTS_PATH))
+        known = read_fingerprints(view.read(FINGERPRINTS_PATH)) if "fingerprints" in manifest else None
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: calibrate it again") from error
+    problems += claim_problems(manifest, pinned)
+    problems += row_problems(claims, inputs, pinned, spec)
+    problems += fingerprint_problems(claims, fingerprints, pinned, inputs if not problems else None, spec)
+    pairs = fingerprints.compared()
+    problems += [*pairs.problems(), *seen_problems(trained, known, pinned, fingerprints)]
+    if inputs.n_rows == len(pinned.target):
+        try:
+            problems += score_problems(
+                run_members(view, inputs, spec), inputs, pinned, score_tolerance(pinned, spec.bounds)
+            )
+        except EvidenceProblem as error:
+            problems.append(str(error))
+    calibrated = as_unseen(pinned, "offset" in claims)
+    _share(calibrated)
+    return calibrated, problems, seen_warnings(known, fingerprints)
 
 
 def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | None:

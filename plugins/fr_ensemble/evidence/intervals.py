@@ -212,12 +212,19 @@ class Intervals:
 
 def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:
     """For rows and, where clips are known, clip means: two-sided, and below."""
-    kinds = [kind for kind in CALIBRATED_UNITS if kind[0] == "row" or oof.clips is not None]
     names = [*corpus.spec.features, *map(str, corpus.spec.conditioning)]
     columns = [*corpus.features.T, *corpus.conditioning.T]
     ranges = [(float(column.min()), float(column.max())) for column in columns]
-    calibrations = (calibrate(oof, unit, method, NOMINAL_LEVELS, side, corpus.spec.bounds) for unit, side in kinds)
-    return Intervals(tuple(calibrations), dict(zip(names, ranges, strict=True)))
+    return calibrate_all_of(oof, dict(zip(names, ranges, strict=True)), corpus.spec.bounds, method)
+
+
+def calibrate_all_of(
+    oof: Oof, input_ranges: Mapping[str, tuple[float, float]], target_range: tuple[float, float], method: str
+) -> Intervals:
+    """The same, where the ranges of the inputs in training are known."""
+    kinds = [kind for kind in CALIBRATED_UNITS if kind[0] == "row" or oof.clips is not None]
+    calibrations = (calibrate(oof, unit, method, NOMINAL_LEVELS, side, target_range) for unit, side in kinds)
+    return Intervals(tuple(calibrations), input_ranges)
 
 
 @remembered

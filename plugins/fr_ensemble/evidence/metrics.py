@@ -30,6 +30,7 @@ MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibratio
 TARGET_UNITS = "target units"
 HIGHER, LOWER = "higher", "lower"
 NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES = "folds", "predictions", "inputs", "baselines"
+NEEDS_CALIBRATION = "calibration"
 COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
@@ -42,8 +43,8 @@ STORED_PREFIX = "loso_"  # of a metric's name in a manifest's `eval`
 class MetricInputs:
     """What metrics are computed from. Summaries alone give scores and nothing else.
 
-    comparisons: by name, as in COMPARISON_NAMES or of a baseline. Arrays are computed once, when
-    a metric first asks for them.
+    comparisons: by name, as in COMPARISON_NAMES or of a baseline. calibrated: the predictions that `registry
+    calibrate` made the intervals of, None for other entries. Arrays are computed once, when a metric first asks.
     """
 
     scores: FoldScores
@@ -51,6 +52,7 @@ class MetricInputs:
     calibration: Calibration | None = None
     comparisons: Mapping[str, ErrorComparison] = field(default_factory=dict)
     shipped: ShippedScores | None = None
+    calibrated: Oof | None = None
 
     @cached_property
     def seed_plcc(self) -> Float64:
@@ -74,7 +76,15 @@ class MetricInputs:
     @cached_property
     def coverage(self) -> Mapping[float, Float64]:
         """By level, each source's share of rows inside where the other sources calibrate, (K,)."""
-        oof, stored = self.oof, self.calibration
+        return self._coverage(self.oof)
+
+    @cached_property
+    def calibration_coverage(self) -> Mapping[float, Float64]:
+        """The same of the sources of `registry calibrate`."""
+        return self._coverage(self.calibrated)
+
+    def _coverage(self, oof: Oof | None) -> Mapping[float, Float64]:
+        stored = self.calibration
         if oof is None or stored is None or len(oof.sources) < MIN_COVERAGE_SOURCES or len(oof.seeds) < 2:
             return {}
         recalibrated = calibrate(oof, "row", stored.method, NOMINAL_LEVELS, target_range=stored.range)
@@ -143,21 +153,31 @@ def _source_metrics() -> Iterator[Metric]:
     yield Metric("sigma_ratio", "", HIGHER, meaning, NEEDS_PREDICTIONS, 2, _sigma_ratio)
     meaning = "Pearson's correlation over all held-out rows together, the lowest seed's; a source's offset lowers it"
     yield Metric("pooled_plcc", "", HIGHER, meaning, NEEDS_PREDICTIONS, 3, _pooled_plcc)
+    share = "share of a source's rows inside their {level} % interval, calibrated on the other sources"
+    yield from _coverage_metrics("coverage", share, NEEDS_PREDICTIONS, 2, lambda m: m.coverage)
+
+
+def _calibration_metrics() -> Iterator[Metric]:
+    """The sources that `registry calibrate` made the intervals of; absent for an entry that it did not make."""
+    meaning = "sources that the intervals are calibrated on, none of which was trained on"
+    yield Metric("calibration_n_sources", "sources", HIGHER, meaning, NEEDS_CALIBRATION, 5, _n_calibrated)
+    share = "of those sources, the share of one's rows inside their {level} % interval, calibrated on the others"
+    yield from _coverage_metrics("calibration_coverage", share, NEEDS_CALIBRATION, 5, lambda m: m.calibration_coverage)
+
+
+def _coverage_metrics(
+    prefix: str, share: str, needs: str, since: int, shares: Callable[[MetricInputs], Mapping[float, Float64]]
+) -> Iterator[Metric]:
+    """Of each level: the mean over sources, with a bound from above, and the worst source. shares: by level, (K,)."""
     for level in NOMINAL_LEVELS:
-        name = f"coverage_{percent(level)}"
-        share = f"share of a source's rows inside their {percent(level)} % interval, calibrated on the other sources"
+        name = f"{prefix}_{percent(level)}"
         upper = f"{name} plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim is refuted at 5 %"
-        yield Metric(name, "", HIGHER, f"{share}, mean over sources", NEEDS_PREDICTIONS, 2, partial(_covered, level))
-        yield Metric(f"{name}_upper", "", HIGHER, upper, NEEDS_PREDICTIONS, 2, partial(_covered_upper, level))
-        yield Metric(
-            f"{name}_worst",
-            "",
-            HIGHER,
-            f"{name} of the worst source",
-            NEEDS_PREDICTIONS,
-            2,
-            partial(_worst, level),
-        )
+        for end, meaning, figure in (
+            ("", f"{share.format(level=percent(level))}, mean over sources", _covered),
+            ("_upper", upper, _covered_upper),
+            ("_worst", f"{name} of the worst source", _worst),
+        ):
+            yield Metric(f"{name}{end}", "", HIGHER, meaning, needs, since, partial(_of_shares, figure, level, shares))
 
 
 def _input_metrics() -> Iterator[Metric]:
@@ -247,20 +267,31 @@ def _sigma_ratio(inputs: MetricInputs) -> float:
     return float(np.median(oof.sigma)) / spread
 
 
-def _covered(level: float, inputs: MetricInputs) -> float:
-    shares = inputs.coverage.get(level)
-    return math.nan if shares is None else float(shares.mean())
+def _n_calibrated(inputs: MetricInputs) -> float:
+    return math.nan if inputs.calibrated is None else len(inputs.calibrated.sources)
 
 
-def _covered_upper(level: float, inputs: MetricInputs) -> float:
+def _of_shares(
+    figure: Callable[[Float64], float],
+    level: float,
+    shares: Callable[[MetricInputs], Mapping[float, Float64]],
+    inputs: MetricInputs,
+) -> float:
+    of_sources = shares(inputs).get(level)
+    return math.nan if of_sources is None else figure(of_sources)
+
+
+def _covered(shares: Float64) -> float:
+    return float(shares.mean())
+
+
+def _covered_upper(shares: Float64) -> float:
     """Above 1 it stays as it is: no nominal level is above 1, so that clipping it would decide nothing."""
-    shares = inputs.coverage.get(level)
-    return math.nan if shares is None else float(shares.mean()) + ONE_SIDED_Z * standard_error(shares)
+    return float(shares.mean()) + ONE_SIDED_Z * standard_error(shares)
 
 
-def _worst(level: float, inputs: MetricInputs) -> float:
-    shares = inputs.coverage.get(level)
-    return math.nan if shares is None else float(shares.min())
+def _worst(shares: Float64) -> float:
+    return float(shares.min())
 
 
 def _difference(other: str, inputs: MetricInputs) -> float:
@@ -278,7 +309,7 @@ def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
     return math.nan if comparison is None else comparison.t_bounds[place]
 
 
-_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _comparison_metrics, _baseline_metrics)
+_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _calibration_metrics, _comparison_metrics, _baseline_metrics)
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
 DESCRIPTIONS = tuple(MetricDescription(m.name, m.meaning, m.unit, m.direction, m.since) for m in METRICS.values())
 METRICS_VERSION = max(metric.since for metric in METRICS.values())

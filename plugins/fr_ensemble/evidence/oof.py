@@ -198,7 +198,7 @@ def _blocks(predictions: NDArray[Any]) -> Iterator[slice]:
     return (slice(start, start + BLOCK_ROWS) for start in range(0, predictions.shape[1], BLOCK_ROWS))
 
 
-def write_oof(oof: Oof) -> bytes:
+def write_oof(oof: Oof, archive_format: ArchiveFormat = OOF_FORMAT) -> bytes:
     """`oof.npz`: a zip of .npy files without pickles; the same predictions give the same bytes."""
     clips, clip = (oof.clips, oof.clip) if oof.clips is not None else ((), ())
     values: Mapping[str, Any] = {
@@ -212,18 +212,18 @@ def write_oof(oof: Oof) -> bytes:
         values = {**values, "vmaf": oof.vmaf}
     if oof.mu_range is not None:
         values = {**values, "mu_range": oof.mu_range}
-    return write_arrays(OOF_FORMAT, values)
+    return write_arrays(archive_format, values)
 
 
-def read_oof(data: bytes) -> Oof:
+def read_oof(data: bytes, archive_format: ArchiveFormat = OOF_FORMAT) -> Oof:
     """The predictions in the bytes of an `oof.npz`.
 
-    Raises EvidenceProblem for anything but exactly the arrays of `OOF_FORMAT`.
+    Raises EvidenceProblem for anything but exactly the arrays of its format.
     """
-    arrays = read_arrays(OOF_FORMAT, data)
+    arrays = read_arrays(archive_format, data)
     if int(arrays["version"]) != OOF_VERSION or arrays["digests"].shape != (3,):
         raise EvidenceProblem(
-            f"oof.npz: found version {int(arrays['version'])}, expected {OOF_VERSION} and three digests"
+            f"{archive_format.file}: found version {int(arrays['version'])}, expected {OOF_VERSION} and three digests"
         )
     rows, recipe, corpus = (str(text) for text in arrays["digests"])
     clips = tuple(str(name) for name in arrays["clips"]) or None

@@ -28,21 +28,33 @@ Bounds = tuple[float, float]
 def target_problems(target: Float64, source: Int64, sources: Sequence[str], bounds: Bounds) -> list[str]:
     """Targets (n,) that are outside of their range, that hardly vary within a source, or that two sources share."""
     low, high = bounds
-    outside = (target < low) | (target > high)
-    problems = []
-    if outside.any():
-        first = int(np.argmax(outside))
-        found = f"found {int(outside.sum())} targets outside, the first {target[first]:g} of {sources[source[first]]}"
-        problems.append(f"target range {low:g}..{high:g}: {found}, expected none")
+    problems = range_problems(target, source, sources, bounds)
     for name, values in zip(sources, _by_source(target, source, len(sources)), strict=True):
         span = float(np.ptp(values))
         if span < MIN_VARIATION * (high - low):
             expected = f"at least {MIN_VARIATION:.0%} of the range {low:g}..{high:g}"
             problems.append(f"source {name}: found targets that span {span:.3g}, expected {expected}: it is no fold")
-    for one, two in _equal(target[None], source, len(sources)):
-        found = f"found the same {int((source == one).sum())} targets in both"
-        problems.append(f"sources {sources[one]} and {sources[two]}: {found}, expected different sources")
-    return problems
+    return problems + copied_targets(target, source, sources)
+
+
+def range_problems(target: Float64, source: Int64, sources: Sequence[str], bounds: Bounds) -> list[str]:
+    """Targets (n,) that are outside of their range, in a line."""
+    low, high = bounds
+    outside = (target < low) | (target > high)
+    if not outside.any():
+        return []
+    first = int(np.argmax(outside))
+    found = f"found {int(outside.sum())} targets outside, the first {target[first]:g} of {sources[source[first]]}"
+    return [f"target range {low:g}..{high:g}: {found}, expected none"]
+
+
+def copied_targets(target: Float64, source: Int64, sources: Sequence[str]) -> list[str]:
+    """Sources that have the same targets (n,), in any order."""
+    return [
+        f"sources {sources[one]} and {sources[two]}: found the same {int((source == one).sum())} targets in both, "
+        "expected different sources"
+        for one, two in _equal(target[None], source, len(sources))
+    ]
 
 
 def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.fingerprints import Fingerprints, reference_fingerprints
 from fr_ensemble.corpus.giveaway import giveaways
+from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.fingerprints import write_fingerprints
 from fr_ensemble.evidence.inputs import Inputs, chosen_rows, default_rows, write_inputs
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
+from registry_tool.values import EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +62,43 @@ def record(
 
     Raises InputError for sources that are one source: no gate could judge an ensemble that was trained on them.
     """
-    spec, files, fields = corpus.spec, dict[str, bytes](), dict[str, Any]()
-    inputs = np.column_stack([corpus.features, corpus.raw_conditioning])
-    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
+    files, fields = dict[str, bytes](), dict[str, Any]()
+    names, inputs = inputs_of(corpus)
     warnings = giveaways(names, inputs, corpus.target, corpus.source)
     if contents.fingerprints:
-        reference = reference_fingerprints(path, names, progress, spec.names) if path is not None else None
-        fingerprints = (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
+        fingerprints = fingerprints_of(corpus, path, progress)
         pairs = fingerprints.compared()
         if problems := pairs.problems():
-            raise InputError(f"{path}: {problems[0]}: give them one name in the column src")
+            column = corpus.spec.source_column or "src"
+            raise InputError(f"{path}: {problems[0]}: give them one name in the column {column}")
         warnings += pairs.shifts()
         files[FINGERPRINTS_PATH] = write_fingerprints(fingerprints)
         fields["fingerprints"] = {"columns": list(fingerprints.columns)}
     if contents.inputs:
-        products = len(recipe.seeds) * recipe.hidden * (recipe.hidden + len(names) + spec.n_slots)
+        products = len(recipe.seeds) * recipe.hidden * (recipe.hidden + len(names) + corpus.spec.n_slots)
         asked = default_rows(corpus.n_rows, products) if contents.input_rows is None else contents.input_rows
         rows = chosen_rows(corpus.n_rows, asked)
         if len(rows):
             files[INPUTS_PATH] = write_inputs(Inputs.of(corpus, rows))
         fields["evidence_inputs"] = {"n_rows": len(rows)}
     return Recorded(files, fields, tuple(warnings))
+
+
+def inputs_of(corpus: Corpus) -> tuple[list[str], Float64]:
+    """Names and values (n, F + K) of the numeric inputs as the file has them."""
+    names = [*corpus.spec.features, *(condition.column for condition in corpus.spec.conditioning)]
+    return names, np.column_stack([corpus.features, corpus.raw_conditioning])
+
+
+def fingerprints_of(corpus: Corpus, path: Path | None, progress: Progress = silent) -> Fingerprints:
+    """Of a corpus's sources, whatever column names them: which columns describe a reference is seen by `src`."""
+    names, inputs = inputs_of(corpus)
+    reference, is_grouped = None, corpus.spec.source_column not in ("", "src")
+    if path is not None:
+        is_grouped = is_grouped and "src" in column_names(path)
+        reference = reference_fingerprints(path, names, progress, EMPTY if is_grouped else corpus.spec.names)
+        if reference is not None and is_grouped:
+            known = [name for name in reference.columns if name in names]
+            values = inputs[:, [names.index(name) for name in known]]
+            reference = Fingerprints.of(known, corpus.sources, corpus.source, values)
+    return (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)

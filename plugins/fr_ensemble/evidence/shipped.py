@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
-from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
+from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
+from fr_ensemble.artifacts.manifest import mu_range_of, offset_of, scaler_of
+from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.fingerprints import Fingerprints, SourcePairs
 from fr_ensemble.corpus.giveaway import giveaways
 from fr_ensemble.corpus.rows import ColumnSpec, clips_of
 from fr_ensemble.corpus.seen import SeenCorpus
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.oof import Oof, cut, deviation_of, mean_of
 from fr_ensemble.evidence.statistics import plcc, rmse
 from registry_tool.hookspec import EntryView
 from registry_tool.onnx_summary import OnnxError
@@ -63,38 +65,64 @@ def score_tolerance(oof: Oof, target_range: tuple[float, float]) -> float:
 
 def run_shipped(view: EntryView, inputs: Inputs, spec: ColumnSpec) -> ShippedScores:
     """The fused graph on the inputs. Raises EvidenceProblem where it does not run on them, or gives no numbers."""
-    path = str((view.manifest or {})["fused"]["onnx"])
+    manifest = view.manifest or {}
+    if offset_of(manifest):  # the figures of training are those of the members without it
+        scores = run_members(view, inputs, spec)
+        mu = cut(mean_of(scores), mu_range_of(manifest))
+        return ShippedScores(inputs.row, mu, deviation_of(scores), inputs.is_complete)
     feeds = {FEATURES: inputs.features, CODEC: inputs.codec_block(spec)}
+    mu, sigma = _run(view, str(manifest["fused"]["onnx"]), feeds, (MU, SIGMA))
+    return ShippedScores(inputs.row, mu, sigma, inputs.is_complete)
+
+
+def run_members(view: EntryView, inputs: Inputs, spec: ColumnSpec) -> Float64:
+    """Each member on the inputs, (S, m), target units. Raises EvidenceProblem as `run_shipped` does."""
+    manifest = view.manifest or {}
+    arrays = standardise(inputs.features, inputs.codec_block(spec), scaler_of(manifest), spec.n_slots)
+    feeds = dict(zip((FEATURES, CODEC), arrays, strict=True))
+    return np.stack([_run(view, str(member["onnx"]), feeds, (SCORE,))[0] for member in manifest["members"]])
+
+
+def _run(view: EntryView, path: str, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Float64]:
+    """A graph on m rows, in the sandbox: its outputs, (m,) each."""
+    m = len(feeds[FEATURES])
     try:
-        outputs = view.run(path, {name: values.astype(np.float32) for name, values in feeds.items()})
+        found = view.run(path, {name: values.astype(np.float32) for name, values in feeds.items()})
     except OnnxError as error:
         raise EvidenceProblem(f"{path}: does not run on the rows of inputs.npz: {error}") from None
-    m = len(inputs.row)
-    mu, sigma = (np.asarray(outputs.get(name, ()), np.float64) for name in (MU, SIGMA))
-    if any(values.shape != (m,) or not np.isfinite(values).all() for values in (mu, sigma)):
-        raise EvidenceProblem(f"{path}: gives no finite {MU} and {SIGMA} for each of the {m} rows of inputs.npz")
-    return ShippedScores(inputs.row, mu, sigma, inputs.is_complete)
+    arrays = [np.asarray(found.get(name, ()), np.float64) for name in outputs]
+    if any(values.shape != (m,) or not np.isfinite(values).all() for values in arrays):
+        raise EvidenceProblem(f"{path}: gives no finite {' and '.join(outputs)} for each of the {m} rows of inputs.npz")
+    return arrays
 
 
 def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
     """Where the inputs are not those of the corpus that the manifest and the predictions are of."""
+    yield from row_problems(manifest, inputs, oof, spec)
     if inputs.n_rows != len(oof.target):
-        yield f"inputs.npz: found rows of a corpus of {inputs.n_rows}, expected {len(oof.target)}"
         return
-    claimed = manifest["evidence_inputs"]["n_rows"]
-    if claimed != len(inputs.row):
-        yield f"inputs.npz: found {len(inputs.row)} rows, the manifest says {claimed}"
+    claims = SeenCorpus.from_manifest(manifest).encoders if inputs.is_complete else None
+    if claims and claims != (counts := _rows_by_name(inputs)):
+        yield f"encoders: found {counts} in inputs.npz, the manifest says {dict(claims)}"
     low, high = (ends(inputs.transformed(spec), axis=0).tolist() for ends in (np.min, np.max))
     for place, known in enumerate(manifest["intervals"]["input_ranges"][: len(low)]):
         expected, found = known["range"], [low[place], high[place]]
         if found != expected if inputs.is_complete else not (expected[0] <= found[0] and found[1] <= expected[1]):
             yield f"input_ranges {known['name']}: found {found} in inputs.npz, the manifest says {expected}"
+
+
+def row_problems(recorded: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
+    """Where the inputs are not those of the rows that the predictions are of. recorded: what has `evidence_inputs`."""
+    if inputs.n_rows != len(oof.target):
+        yield f"inputs.npz: found rows of a corpus of {inputs.n_rows}, expected {len(oof.target)}"
+        return
+    claimed = recorded["evidence_inputs"]["n_rows"]
+    if claimed != len(inputs.row):
+        yield f"inputs.npz: found {len(inputs.row)} rows, the manifest says {claimed}"
     if not inputs.is_complete:
         return
     if (digest := inputs.rows_sha256(oof, spec)) != oof.rows_sha256:
         yield f"inputs.npz: found rows of sha256 {digest}, expected {oof.rows_sha256}: inputs of other rows"
-    if (claims := SeenCorpus.from_manifest(manifest).encoders) and claims != (counts := _rows_by_name(inputs)):
-        yield f"encoders: found {counts} in inputs.npz, the manifest says {dict(claims)}"
     if inputs.clip is not None:
         index, labels, _ = clips_of(oof.source, oof.sources, Text(inputs.clip, inputs.clips))
         if labels != oof.clips or not np.array_equal(index, oof.clip if oof.clip is not None else ()):

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.seen import SeenCorpus, unlike
 from fr_ensemble.evidence import statistics
+from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
-from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of
+from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of, unusable_evidence
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
@@ -133,7 +134,8 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
 
 def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
     """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim."""
-    oof = predictions_of(view)
+    with unusable_evidence(view.entry.id):
+        oof = calibrated_on(view.manifest or {}, view.read)
     named = (("gaussian", "gaussian"), ("row-split", "split"))
     return {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
 
@@ -181,7 +183,7 @@ def _clips(
         return None
     manifest, n = view.manifest or {}, len(corpus.clips)
     inputs = standardise(corpus.features, block, scaler_of(manifest), corpus.spec.n_slots)
-    scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs)
+    scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs) + offset_of(manifest)
     means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
     y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
     return {"n_clips": n, **_measured(y, cut(mu, corpus.spec.bounds), sigma, stored.calibration("clip"), levels)}

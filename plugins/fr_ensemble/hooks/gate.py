@@ -42,7 +42,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(view, found.oof, request.incumbent)
     compared |= compare_with_baselines(found.oof, found.baselines)
-    inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped)
+    inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped, found.calibration)
     metrics = compute_metrics(inputs)
     seen = power(inputs, request.rules, metrics)
     details = found.scores.details()

@@ -10,6 +10,7 @@ from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import Oof, read_oof
 from registry_tool.errors import InputError
@@ -36,7 +37,7 @@ def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
 def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
     """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
     with unusable_evidence(view.entry.id):
-        return stored_intervals(view).with_levels(levels, lambda: read_oof(view.read(OOF_PATH)))
+        return stored_intervals(view).with_levels(levels, lambda: calibrated_on(view.manifest or {}, view.read))
 
 
 def predictions_of(view: EntryView) -> Oof:

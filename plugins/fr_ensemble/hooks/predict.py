@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble.artifacts.manifest import codec_block, spec_of
-from fr_ensemble.artifacts.paths import OOF_PATH
+from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
 from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, unlike
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
+from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
-from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
@@ -36,7 +37,8 @@ class EnsemblePredictor:
         self._spec = spec_of(self._manifest, target=False)
         self._stored = stored_intervals(view)
         self._seen = SeenCorpus.from_manifest(self._manifest)
-        self._oof = view.read(OOF_PATH)
+        path = CALIBRATION_PATH if "calibration" in self._manifest else OOF_PATH
+        self._calibrated = {path: view.read(path)}
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
         self._largest_sigma: float | None = None
 
@@ -71,9 +73,9 @@ class EnsemblePredictor:
     def _intervals(self, levels: tuple[float, ...]) -> Intervals:
         """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
         if levels not in self._with_levels:
-            oof = self._oof
+            read = partial(calibrated_on, self._manifest, self._calibrated.__getitem__)
             with unusable_evidence(self._id):
-                self._with_levels[levels] = self._stored.with_levels(levels, lambda: read_oof(oof))
+                self._with_levels[levels] = self._stored.with_levels(levels, read)
         return self._with_levels[levels]
 
 

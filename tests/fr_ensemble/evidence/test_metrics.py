@@ -18,6 +18,7 @@ from fr_ensemble.evidence.metrics import (
     METRICS,
     METRICS_VERSION,
     NEEDS_BASELINES,
+    NEEDS_CALIBRATION,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -29,7 +30,7 @@ from predictions import CORPUS, make_oof
 from sandbox import Sandbox
 
 NEXT = METRICS_VERSION + 1
-NEEDS = (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES)
+NEEDS = (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES, NEEDS_CALIBRATION)
 
 
 def test_each_metric_says_what_it_is() -> None:

@@ -1,0 +1,256 @@
+"""calibrate.py: an ensemble's members with intervals of sources that none of them was trained on. Trains nothing."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.artifacts.calibrated import calibrated_manifest
+from fr_ensemble.artifacts.graphs import fused_model, read_weights, shifted
+from fr_ensemble.artifacts.manifest import (
+    confidence_method,
+    fused_format_of,
+    graph_version_of,
+    record_of,
+    scaler_of,
+    spec_of,
+)
+from fr_ensemble.artifacts.paths import (
+    CALIBRATION_FINGERPRINTS_PATH,
+    CALIBRATION_INPUTS_PATH,
+    CALIBRATION_PATH,
+    FINGERPRINTS_PATH,
+    INPUTS_PATH,
+    OOF_PATH,
+    PARENT_PATH,
+)
+from fr_ensemble.artifacts.recipe import Recipe
+from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.evidence.archive import EvidenceProblem
+from fr_ensemble.evidence.calibration import (
+    as_unseen,
+    offset_in,
+    predictions_of,
+    promise,
+    seen_problems,
+    seen_warnings,
+    write_calibration,
+)
+from fr_ensemble.evidence.fingerprints import read_fingerprints
+from fr_ensemble.evidence.inputs import Inputs
+from fr_ensemble.evidence.intervals import Intervals, calibrate_all_of, residual_quantile
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
+from fr_ensemble.evidence.oof import Oof, read_oof
+from fr_ensemble.evidence.problems import copied_targets
+from fr_ensemble.evidence.recorded import ALL_EVIDENCE, Recorded, record
+from fr_ensemble.evidence.shipped import run_members
+from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
+from fr_ensemble.hooks.predict import unknown_encoder
+from fr_ensemble.hooks.targets import check_target
+from registry_tool.errors import InputError
+from registry_tool.hookspec import CalibrateRequest, EntryView, Trained
+from registry_tool.values import percent
+
+SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The entry that is calibrated. data: the bytes of its manifest."""
+
+    view: EntryView
+    manifest: Mapping[str, Any]
+    data: bytes
+
+    @classmethod
+    def of(cls, view: EntryView) -> Parent:
+        """Raises InputError for an entry that has nothing to calibrate, or is calibrated already."""
+        manifest, _ = load_ensemble(view)
+        if manifest["random_rows"]:
+            raise InputError(
+                f"{view.entry.id}: trained on random rows, expected a corpus: there is nothing to calibrate"
+            )
+        if "calibrated_from" in manifest:
+            first = manifest["calibrated_from"]["id"]
+            raise InputError(f"{view.entry.id}: it is calibrated already, expected the entry it was made of: {first}")
+        return cls(view, manifest, view.read(posixpath.basename(str(view.entry.manifest))))
+
+
+def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
+    """Raises InputError for rows that cannot be used, above all for sources that the members were trained on."""
+    parent, method = Parent.of(view), request.method or DEFAULT_METHOD
+    if method not in INTERVAL_METHODS:
+        raise InputError(f"--interval: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
+    if request.group and request.source_column:
+        raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
+    warnings = check_target(view.entry.id, parent.manifest, request.corpus)
+    corpus = _read(parent, request)
+    k = len(corpus.sources)
+    request.tell(f"{request.corpus.name}: {corpus.n_rows} rows, {k} sources by the column {_column(corpus)}")
+    for line in promise(method, k):
+        request.tell(f"{k} sources: {line}")
+    recorded = record(
+        corpus, request.corpus, Recipe.from_dict(dict(parent.manifest["recipe"])), ALL_EVIDENCE, request.progress
+    )
+    pinned = _predicted(parent, corpus, recorded)
+    warnings += _refuse_seen(parent, request, pinned, recorded)
+    made = make(
+        parent, request.entry_id, Measured(corpus, request.corpus.name, pinned, recorded, request.offset, method)
+    )
+    version = corpus.spec.vocabulary_version
+    warnings += [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    warnings += [*corpus.failed_encodes(), *recorded.warnings]
+    if warning := INTERVAL_METHODS[method].warning:
+        warnings.append(f"--interval {method}: {warning}")
+    return replace(made, warnings=warnings)
+
+
+def _column(corpus: Corpus) -> str:
+    return corpus.spec.source_column or "src"
+
+
+def _read(parent: Parent, request: CalibrateRequest) -> Corpus:
+    """The rows to calibrate on, whose sources differ."""
+    spec = replace(
+        spec_of(parent.manifest, target=True),
+        source_column=request.group or request.source_column,
+        encoder_column=request.encoder_column,
+    )
+    corpus = read_corpus(request.corpus, spec, progress=request.progress)
+    if problems := copied_targets(corpus.target, corpus.source, corpus.sources):
+        raise InputError(f"{request.corpus}, column {spec.target}: {problems[0]}: leave one of them out")
+    return corpus
+
+
+def _predicted(parent: Parent, corpus: Corpus, recorded: Recorded) -> Oof:
+    """What the members give for every row, by the engine and in the sandbox that the gate runs them in."""
+    all_rows = Inputs.of(corpus, np.arange(corpus.n_rows))
+    try:
+        scores = run_members(parent.view, all_rows, corpus.spec)
+        return predictions_of(corpus, parent.manifest, scores)
+    except EvidenceProblem as error:
+        raise InputError(f"{parent.view.entry.id}: {error}") from error
+
+
+def _refuse_seen(parent: Parent, request: CalibrateRequest, pinned: Oof, recorded: Recorded) -> list[str]:
+    """Raises InputError for sources that the members were trained on; what could not be judged is a warning."""
+    view, fingerprints = parent.view, read_fingerprints(recorded.files[FINGERPRINTS_PATH])
+    try:
+        trained = read_oof(view.read(OOF_PATH))
+        known = read_fingerprints(view.read(FINGERPRINTS_PATH)) if "fingerprints" in parent.manifest else None
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+    if problems := seen_problems(trained, known, pinned, fingerprints):
+        raise InputError(
+            f"{request.corpus}: {problems[0]}: intervals of sources that the members know promise too much: "
+            "leave those rows out, or rename a source that is another video"
+        )
+    return seen_warnings(known, fingerprints)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the members gave for a corpus; what of it is recorded, and how intervals are made of it."""
+
+    corpus: Corpus
+    name: str
+    pinned: Oof
+    recorded: Recorded
+    has_offset: bool
+    method: str
+
+
+def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
+    """The files and the manifest of the calibrated entry."""
+    corpus, pinned, has_offset = measured.corpus, measured.pinned, measured.has_offset
+    calibrated, offset = as_unseen(pinned, has_offset), offset_in(pinned) if has_offset else 0.0
+    try:
+        intervals = calibrate_all_of(
+            calibrated, stored_intervals(parent.view).input_ranges, corpus.spec.bounds, measured.method
+        )
+    except EvidenceProblem as error:
+        raise InputError(f"{measured.name}: {error}") from error
+    document: dict[str, Any] = {
+        "corpus": {
+            "name": measured.name,
+            "sha256": corpus.sha256,
+            "rows_sha256": corpus.rows_sha256,
+            "n_rows": corpus.n_rows,
+            "sources": list(corpus.sources),
+            "record": record_of(corpus),
+        },
+        **measured.recorded.fields,
+    }
+    document |= {"offset": offset} if has_offset else {}
+    document |= {"group": _column(corpus)} if corpus.spec.source_column else {}
+    quantile = residual_quantile(calibrated, 0.95)
+    residual = quantile if math.isfinite(quantile) else None
+    own: dict[str, Any] = {
+        "calibrated_from": {"id": parent.view.entry.id, "manifest_sha256": parent.view.entry.sha256},
+        "calibration": document,
+        "intervals": intervals.to_dict(),
+        "confidence": {
+            **parent.manifest["confidence"],
+            "method": confidence_method(graph_version_of(parent.manifest), residual),
+            "conformal_q_residual": residual,
+        },
+    }
+    files = _inherited(parent)
+    if offset:
+        files |= _with_offset(parent, own, offset)
+    files |= {
+        CALIBRATION_PATH: write_calibration(pinned),
+        CALIBRATION_INPUTS_PATH: measured.recorded.files[INPUTS_PATH],
+        CALIBRATION_FINGERPRINTS_PATH: measured.recorded.files[FINGERPRINTS_PATH],
+        PARENT_PATH: parent.data,
+    }
+    manifest = calibrated_manifest(parent.manifest, entry_id, own)
+    return Trained(files, manifest, summary=_summary(parent, intervals, document))
+
+
+def _inherited(parent: Parent) -> dict[str, bytes]:
+    """The parent's own files."""
+    manifest = parent.manifest
+    paths = [member["onnx"] for member in manifest["members"]]
+    paths += [manifest["fused"]["onnx"], *(pin["path"] for pin in manifest["evidence"])]
+    return {path: parent.view.read(path) for path in paths}
+
+
+def _with_offset(parent: Parent, own: dict[str, Any], offset: float) -> dict[str, bytes]:
+    """A fused graph whose members score so much more; `own` gets its pin and what it gives for the probe's rows."""
+    manifest = parent.manifest
+    members = [read_weights(parent.view.read(member["onnx"])) for member in manifest["members"]]
+    moved = [shifted(weights, offset) for weights in members]
+    widths = len(manifest["feature_order"]), len(manifest["codec_vocab"])
+    fused = fused_model(moved, scaler_of(manifest), *widths, fused_format_of(manifest))
+    probe = dict(manifest["probe"])
+    rows = (np.asarray(probe[name], np.float64) for name in ("features", "codec_block"))
+    mu, sigma = Ensemble(fused).predict(*rows)
+    own["probe"] = {**probe, "mu": mu.tolist(), "sigma": sigma.tolist()}
+    own["fused"] = manifest["fused"]
+    return {manifest["fused"]["onnx"]: fused}
+
+
+def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    calibration, target = intervals.calibration(), parent.manifest["target"]["name"]
+    shown = []
+    for level in SHOWN_LEVELS:
+        inside = [*calibration.quantile(level).coverage.values()]
+        shown += [f"{percent(level)} %: {np.mean(inside):.3f}"] if inside else []
+    offset = (
+        f"{document['offset']:+.4g} {target}, the mean over sources of {target} - mu"
+        if "offset" in document
+        else "none"
+    )
+    return [
+        ("calibrated from", parent.view.entry.id),
+        ("sources", f"{len(calibration.n_per_source)}: {', '.join(calibration.n_per_source)}"),
+        ("offset", offset),
+        ("covered, each source by the others", ", ".join(shown) or "not judged: it takes three sources"),
+    ]

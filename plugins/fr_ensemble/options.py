@@ -52,6 +52,9 @@ OPTIONS = (
     ),
     *column_name_parameters(),
     click.Option(
+        ["--group"], default="", metavar="COLUMN", help="Leave out by session or database: its values count as sources."
+    ),
+    click.Option(
         ["--condition", "conditions"],
         multiple=True,
         metavar="[log2:]COLUMN",
@@ -164,6 +167,8 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
     options = request.options
+    if options["group"] and options["source_column"]:
+        raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
     given = options["target_range"]
     bounds = _numbers("--target-range", given, float) if given is not None else None
     if bounds is not None and len(bounds) != 2:
@@ -178,7 +183,7 @@ def job_of(request: TrainRequest) -> Job:
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],
         target_range=(bounds[0], bounds[1]) if bounds else None,
-        source_column=options["source_column"],
+        source_column=options["group"] or options["source_column"],
         encoder_column=options["encoder_column"],
         raw_conditions=options["member_conditions"] == RAW,
     )

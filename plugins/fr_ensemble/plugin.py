@@ -104,6 +104,10 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
 
 @hookimpl
 def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
+    if "calibrated_from" in (view.manifest or {}):  # nothing is trained
+        from fr_ensemble.hooks.calibrate import reproduce_calibration
+
+        return reproduce_calibration(view, request)
     _need(*TRAINING_LIBRARIES)
     from fr_ensemble.hooks.reproduce import reproduce
 

@@ -148,8 +148,7 @@ def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
 @click.option(
     "--group", default="", metavar="COLUMN", help="Calibrate by session or database: its values count as sources."
 )
-@click.option("--source-column", default="", metavar="NAME", help="Column of sources.  [default: src]")
-@click.option("--encoder-column", default="", metavar="NAME", help="Column of encoders.  [default: encoder]")
+@column_name_options()
 @click.option("--interval", "method", metavar="METHOD", help="How intervals are calibrated, as for `train`.")
 @click.option("--license", metavar="SPDX", help="Licence of the new entry.  [default: that of ID]")
 @click.option("--description", metavar="TEXT", help="One line for the registry.")

@@ -8,7 +8,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -106,6 +106,19 @@ def record_of(corpus: Corpus) -> dict[str, Any] | None:
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
 
 
+def corpus_document(corpus: Corpus, name: str) -> dict[str, Any]:
+    """What a manifest says of the rows that were learned from, or calibrated on."""
+    return {
+        "name": name,
+        "sha256": corpus.sha256,
+        "rows_sha256": corpus.rows_sha256,
+        "n_rows": corpus.n_rows,
+        "sources": list(corpus.sources),
+        **{option: column for option in COLUMN_NAMES if (column := getattr(corpus.spec, option))},
+        "record": record_of(corpus),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestParts:
     """What a run gives a manifest. eval: metrics by name; arithmetic: what decides in which order training adds.
@@ -166,16 +179,8 @@ class ManifestParts:
             },
             "recipe": recipe.to_dict(),
             "recipe_sha256": recipe.sha256,
-            "corpus": {
-                "name": self.corpus_name,
-                "sha256": corpus.sha256,
-                "rows_sha256": corpus.rows_sha256,
-                "n_rows": corpus.n_rows,
-                "sources": list(corpus.sources),
-                **{name: column for name in COLUMN_NAMES if (column := getattr(spec, name))},
-                "record": record_of(corpus),
-                **(SeenCorpus.of(corpus).to_dict() if self.graph_version > 1 else {}),
-            },
+            "corpus": corpus_document(corpus, self.corpus_name)
+            | (SeenCorpus.of(corpus).to_dict() if self.graph_version > 1 else {}),
             "environment": environment(self.arithmetic),
             "probe": dict(self.probe),
             "intervals": dict(self.intervals),
@@ -245,6 +250,11 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, st
         encoder_column=names.get("encoder", ""),
         raw_conditions=manifest["recipe"].get("member_conditions") == RAW,
     )
+
+
+def with_columns_of(spec: ColumnSpec, corpus: Mapping[str, Any]) -> ColumnSpec:
+    """The columns as the file of a manifest's corpus calls them."""
+    return replace(spec, **{option: corpus.get(option, "") for option in COLUMN_NAMES})
 
 
 def definition_of(manifest: Mapping[str, Any]) -> Definition | None:

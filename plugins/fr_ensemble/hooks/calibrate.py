@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import posixpath
 from collections.abc import Mapping
@@ -14,11 +15,12 @@ from fr_ensemble.artifacts.calibrated import calibrated_manifest
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, shifted
 from fr_ensemble.artifacts.manifest import (
     confidence_method,
+    corpus_document,
     fused_format_of,
     graph_version_of,
-    record_of,
     scaler_of,
     spec_of,
+    with_columns_of,
 )
 from fr_ensemble.artifacts.paths import (
     CALIBRATION_FINGERPRINTS_PATH,
@@ -31,13 +33,16 @@ from fr_ensemble.artifacts.paths import (
 )
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.sources import read_sources
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.calibration import (
     as_unseen,
     offset_in,
     predictions_of,
     promise,
+    read_calibration,
     seen_problems,
     seen_warnings,
     write_calibration,
@@ -48,13 +53,21 @@ from fr_ensemble.evidence.intervals import Intervals, calibrate_all_of, residual
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
-from fr_ensemble.evidence.recorded import ALL_EVIDENCE, Recorded, record
-from fr_ensemble.evidence.shipped import run_members
+from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
+from fr_ensemble.evidence.shipped import run_members, score_tolerance
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_target
 from registry_tool.errors import InputError
-from registry_tool.hookspec import CalibrateRequest, EntryView, Trained
+from registry_tool.hookspec import (
+    Agreement,
+    CalibrateRequest,
+    EntryView,
+    ReproduceRequest,
+    Reproduction,
+    Trained,
+)
+from registry_tool.strictjson import parse
 from registry_tool.values import percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
@@ -62,9 +75,10 @@ SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The entry that is calibrated. data: the bytes of its manifest."""
+    """The entry that is calibrated. view: one with its members and evidence. data: the bytes of its manifest."""
 
     view: EntryView
+    id: str
     manifest: Mapping[str, Any]
     data: bytes
 
@@ -79,7 +93,13 @@ class Parent:
         if "calibrated_from" in manifest:
             first = manifest["calibrated_from"]["id"]
             raise InputError(f"{view.entry.id}: it is calibrated already, expected the entry it was made of: {first}")
-        return cls(view, manifest, view.read(posixpath.basename(str(view.entry.manifest))))
+        return cls(view, view.entry.id, manifest, view.read(posixpath.basename(str(view.entry.manifest))))
+
+    @classmethod
+    def pinned_by(cls, view: EntryView) -> Parent:
+        """That of a calibrated entry, as it has it."""
+        data = view.read(PARENT_PATH)
+        return cls(view, (view.manifest or {})["calibrated_from"]["id"], parse(data).value, data)
 
 
 def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
@@ -98,7 +118,7 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     recorded = record(
         corpus, request.corpus, Recipe.from_dict(dict(parent.manifest["recipe"])), ALL_EVIDENCE, request.progress
     )
-    pinned = _predicted(parent, corpus, recorded)
+    pinned = _predicted(parent, corpus)
     warnings += _refuse_seen(parent, request, pinned, recorded)
     made = make(
         parent, request.entry_id, Measured(corpus, request.corpus.name, pinned, recorded, request.offset, method)
@@ -128,7 +148,7 @@ def _read(parent: Parent, request: CalibrateRequest) -> Corpus:
     return corpus
 
 
-def _predicted(parent: Parent, corpus: Corpus, recorded: Recorded) -> Oof:
+def _predicted(parent: Parent, corpus: Corpus) -> Oof:
     """What the members give for every row, by the engine and in the sandbox that the gate runs them in."""
     all_rows = Inputs.of(corpus, np.arange(corpus.n_rows))
     try:
@@ -146,7 +166,11 @@ def _refuse_seen(parent: Parent, request: CalibrateRequest, pinned: Oof, recorde
         known = read_fingerprints(view.read(FINGERPRINTS_PATH)) if "fingerprints" in parent.manifest else None
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
-    if problems := seen_problems(trained, known, pinned, fingerprints):
+    problems = seen_problems(trained, known, pinned, fingerprints)
+    if request.group and "src" in column_names(request.corpus):
+        videos = read_sources(request.corpus, {}).n
+        problems += [f"source {name}: the members were trained on it" for name in trained.sources if name in videos]
+    if problems:
         raise InputError(
             f"{request.corpus}: {problems[0]}: intervals of sources that the members know promise too much: "
             "leave those rows out, or rename a source that is another video"
@@ -177,14 +201,7 @@ def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
     except EvidenceProblem as error:
         raise InputError(f"{measured.name}: {error}") from error
     document: dict[str, Any] = {
-        "corpus": {
-            "name": measured.name,
-            "sha256": corpus.sha256,
-            "rows_sha256": corpus.rows_sha256,
-            "n_rows": corpus.n_rows,
-            "sources": list(corpus.sources),
-            "record": record_of(corpus),
-        },
+        "corpus": corpus_document(corpus, measured.name),
         **measured.recorded.fields,
     }
     document |= {"offset": offset} if has_offset else {}
@@ -192,7 +209,7 @@ def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
     quantile = residual_quantile(calibrated, 0.95)
     residual = quantile if math.isfinite(quantile) else None
     own: dict[str, Any] = {
-        "calibrated_from": {"id": parent.view.entry.id, "manifest_sha256": parent.view.entry.sha256},
+        "calibrated_from": {"id": parent.id, "manifest_sha256": hashlib.sha256(parent.data).hexdigest()},
         "calibration": document,
         "intervals": intervals.to_dict(),
         "confidence": {
@@ -249,8 +266,54 @@ def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any]) 
         else "none"
     )
     return [
-        ("calibrated from", parent.view.entry.id),
+        ("calibrated from", parent.id),
         ("sources", f"{len(calibration.n_per_source)}: {', '.join(calibration.n_per_source)}"),
         ("offset", offset),
         ("covered, each source by the others", ", ".join(shown) or "not judged: it takes three sources"),
     ]
+
+
+# ---- again -----------------------------------------------------------------------------------------------------------
+
+
+def reproduce_calibration(view: EntryView, request: ReproduceRequest) -> Reproduction:
+    """A calibrated entry made again of its members; training its parent again shows where these came from.
+
+    Predictions that differ by rounding alone are taken as they are stored, and how far they differ is said. Raises
+    InputError for another corpus than the one it was calibrated on.
+    """
+    from fr_ensemble.hooks.reproduce import as_compressed
+
+    manifest = view.manifest or {}
+    claims, parent = manifest["calibration"], Parent.pinned_by(view)
+    name = claims["corpus"]["name"]
+    if request.corpus is None:
+        raise InputError(f"{view.entry.id}: it was calibrated on {name!r}: name the file: --corpus FILE")
+    spec = with_columns_of(spec_of(parent.manifest, target=True), claims["corpus"])
+    corpus = read_corpus(request.corpus, spec, progress=request.progress)
+    found, expected = corpus.rows_sha256, claims["corpus"]["rows_sha256"]
+    if found != expected:
+        difference = f"found rows of sha256 {found}, expected {expected} ({name})"
+        raise InputError(f"{request.corpus}: {difference}: name what {view.entry.id} was calibrated on: --corpus FILE")
+    warnings = [f"its members are those of {parent.id}: `registry reproduce {parent.id}` trains them again"]
+    recipe = Recipe.from_dict(dict(parent.manifest["recipe"]))
+    recorded = record(corpus, request.corpus, recipe, EvidenceContents.of(claims), request.progress)
+    again, stored = _predicted(parent, corpus), read_calibration(view.read(CALIBRATION_PATH))
+    agreement = _agreement(stored, again, spec.bounds, manifest["target"]["name"])
+    if agreement.largest <= agreement.tolerance:
+        again = replace(again, predictions=stored.predictions)
+    method = Intervals.from_dict(manifest["intervals"]).calibration().method
+    made = make(parent, view.entry.id, Measured(corpus, name, again, recorded, "offset" in claims, method))
+    trained, recompressed = as_compressed(view, made)
+    warnings += [f"{path}: the same content, compressed by another zlib" for path in recompressed]
+    return Reproduction(trained, [agreement], warnings=warnings)
+
+
+def _agreement(stored: Oof, again: Oof, bounds: tuple[float, float], unit: str) -> Agreement:
+    """How far the members' predictions are from the stored ones; infinitely where they are of other rows."""
+    tolerance, label = score_tolerance(stored, bounds), "members on the calibration's rows"
+    if stored.predictions.shape != again.predictions.shape:
+        return Agreement(label, math.inf, math.inf, tolerance, unit)
+    apart = again.predictions - stored.predictions
+    rms = float(np.sqrt(np.mean(np.square(apart))))
+    return Agreement(label, float(np.abs(apart).max()), rms, tolerance, unit)

@@ -86,6 +86,10 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
+    own = manifest.get("calibration", {}).get("corpus", {}).get("sources", ())
+    if calibrated := [] if request.smoke else sorted({*corpus.sources} & {*own}):
+        share = f"{len(calibrated)} of {len(corpus.sources)} sources ({calibrated[0]}{', ...' * (len(calibrated) > 1)})"
+        warnings.append(f"{share}: it was calibrated on sources of these names, and their coverage flatters")
     for unit in ("row", "clip") if document["clips"] else ("row",):
         calibration = stored.calibration(unit)
         warnings += [*calibration.unbounded(request.levels), *calibration.unguaranteed(request.levels)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import COLUMN_NAMES, codec_block, graph_version_of, spec_of, version_of
+from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_of, version_of, with_columns_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
@@ -77,7 +77,7 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     moved = any(agreement.largest != 0.0 for agreement in agreements)
     trained, compared, unchecked = _with_baselines(view, manifest, job, corpus, trained)
     agreements, warnings = (*agreements, *compared), [*warnings, *unchecked]
-    trained, recompressed = _as_compressed(view, trained)
+    trained, recompressed = as_compressed(view, trained)
     warnings += [f"{path}: the same content, compressed by another zlib" for path in recompressed]
     return Reproduction(
         trained,
@@ -125,7 +125,7 @@ def _with_baselines(
     return replace(stored_kept, files={**stored_kept.files, BASELINES_PATH: write_baselines(new)}), agreements, []
 
 
-def _as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]]:
+def as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]]:
     """The same with the entry's own bytes of evidence that has the same content, and the paths of such files."""
     files, recompressed = dict(trained.files), []
     for path, data in trained.files.items():
@@ -155,7 +155,7 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
         path = None
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
-    spec = replace(spec_of(manifest, target=True), **{name: manifest["corpus"].get(name, "") for name in COLUMN_NAMES})
+    spec = with_columns_of(spec_of(manifest, target=True), manifest["corpus"])
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
     contents, version = EvidenceContents.of(manifest), graph_version_of(manifest)
     return Job(entry_id, path, spec, recipe, False, method, execution, name, contents, version)

@@ -25,7 +25,6 @@ from fr_ensemble.evidence.calibration import read_calibration, write_calibration
 from fr_ensemble.evidence.fingerprints import read_fingerprints, write_fingerprints
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.oof import Oof, read_oof
-from fr_ensemble.evidence.recorded import Recorded
 from fr_ensemble.evidence.statistics import plcc, rmse
 from fr_ensemble.hooks import calibrate as hook
 from policies import GATE, rules, set_policy
@@ -249,12 +248,71 @@ def test_groups_count_as_sources(registry: Program, smoke: Sandbox, mine: Path) 
     assert of(smoke, "x").errors() == []
 
 
+def test_it_is_reproduced_from_its_members(registry: Program, lower: Sandbox, mine: Path, made: Made) -> None:
+    """To the same bytes, on the rows it was calibrated on; others are refused, and no trainer is asked."""
+    ran = registry("reproduce", "lower", "--corpus", mine, "--exact", "--registry", lower.path)
+    assert (ran.code, "to the same bytes" in ran.out) == (0, True), ran.out + ran.err
+    assert "`registry reproduce tiny` trains them again" in ran.err
+    ran = registry("reproduce", "lower", "--corpus", made.heldout, "--registry", lower.path)
+    assert (ran.code, "name what lower was calibrated on" in ran.err) == (2, True), ran.err
+    ran = registry("reproduce", "lower", "--registry", lower.path)
+    assert (ran.code, "it was calibrated on 'mine.csv'" in ran.err) == (2, True), ran.err
+
+
+def test_evaluating_on_its_own_sources_is_said(registry: Program, here: Sandbox, mine: Path, made: Made) -> None:
+    """Coverage of sources that intervals were made of flatters; of others there is no such warning."""
+    words = "8 of 8 sources (s30, ...): it was calibrated on sources of these names"
+    for corpus, warned in ((mine, True), (made.heldout, False)):
+        ran = registry("evaluate", "here", "--corpus", corpus, "--registry", here.path)
+        assert (ran.code, words in ran.err) == (0, warned), ran.err
+
+
+def test_videos_in_groups_are_looked_at_by_name_too(
+    registry: Program, smoke: Sandbox, mine: Path, tmp_path: Path
+) -> None:
+    """A session with a video of training is refused, whatever the session is called and its rows say."""
+
+    def rename(_: int, row: dict[str, str]) -> None:
+        row["src"] = row["src"].replace("s30", "s10")
+
+    rows = changed(mine, tmp_path / "rows.csv", rename)
+    ran = registry("calibrate", "tiny", "--corpus", rows, "--id", "x", "--group", "session", "--registry", smoke.path)
+    assert (ran.code, "source s10: the members were trained on it" in ran.err) == (2, True), ran.err
+
+
+def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_path: Path) -> None:
+    """With `train --group` a session is a fold; the manifest says so, so that reproducing gives the same bytes."""
+    box = Sandbox(tmp_path / "new" / "registry.json", "days")
+    train = (
+        "train",
+        "fr_ensemble",
+        "--id",
+        "days",
+        "--corpus",
+        mine,
+        "--seeds",
+        "0,1",
+        "--epochs",
+        "3",
+        "--hidden",
+        "8",
+    )
+    ran = registry(*train, "--group", "session", "--registry", box.path)
+    assert ran.code == 0, ran.err
+    corpus = box.manifest["corpus"]
+    assert (corpus["source_column"], corpus["sources"]) == ("session", ["day0", "day1", "day2", "day3"])
+    ran = registry("reproduce", "days", "--corpus", mine, "--exact", "--registry", box.path)
+    assert ran.code == 0, ran.out + ran.err
+    ran = registry(*train, "--group", "session", "--source-column", "src", "--registry", box.path)
+    assert (ran.code, "takes no --source-column" in ran.err) == (2, True)
+
+
 # ---- what a forger may do --------------------------------------------------------------------------------------------
 
 
-def flattering(parent: hook.Parent, corpus: Corpus, recorded: Recorded, make: Any) -> Oof:
+def flattering(parent: hook.Parent, corpus: Corpus, make: Any) -> Oof:
     """Predictions nearer to the targets than the members': intervals that are too narrow, consistently."""
-    pinned = make(parent, corpus, recorded)
+    pinned = make(parent, corpus)
     return replace(pinned, predictions=(pinned.predictions + 2.0 * pinned.target) / 3.0)
 
 

@@ -29,6 +29,23 @@ class CorpusFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationFacts:
+    """What the intervals of an entry are calibrated on whose models are its parent's. offset: added to predictions."""
+
+    parent: str
+    corpus: CorpusFacts
+    offset: float | None = None
+    group: str | None = None
+
+    def __str__(self) -> str:
+        """For people."""
+        found = f"{self.corpus.n_rows} rows of {len(self.corpus.sources)} sources"
+        by = f" by {self.group}" if self.group else ""
+        offset = f", offset {self.offset:+.4g}" if self.offset is not None else ""
+        return f"{self.corpus.name or 'a corpus'}: {found}{by}{offset}; models of {self.parent}"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The parts of a manifest that mean the same for every kind. A part that is absent, or of another shape, is none.
 
@@ -45,6 +62,7 @@ class Manifest:
     n_members: int | None = None
     recipe: Mapping[str, Json] | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    calibration: CalibrationFacts | None = None
 
     @classmethod
     def of(cls, document: Mapping[str, Json] | None) -> Manifest:
@@ -60,6 +78,7 @@ class Manifest:
             None if (members := _list(document, "members")) is None else len(members),
             recipe if isinstance(recipe, Mapping) else None,
             _environment(_list(document, "environment") or ()),
+            _calibration(document.get("calibrated_from"), document.get("calibration")),
         )
 
 
@@ -77,6 +96,16 @@ def _corpus(value: Json) -> CorpusFacts | None:
     if not isinstance(n_rows, int) or isinstance(n_rows, bool):
         return None
     return CorpusFacts(n_rows, sources, _text(value, "name"), _text(value, "rows_sha256"))
+
+
+def _calibration(origin: Json, value: Json) -> CalibrationFacts | None:
+    if not isinstance(origin, Mapping) or not isinstance(value, Mapping):
+        return None
+    parent, corpus, offset = _text(origin, "id"), _corpus(value.get("corpus")), value.get("offset")
+    if parent is None or corpus is None:
+        return None
+    known = float(offset) if isinstance(offset, int | float) and not isinstance(offset, bool) else None
+    return CalibrationFacts(parent, corpus, known, _text(value, "group"))
 
 
 def _environment(items: Sequence[Json]) -> dict[str, str]:

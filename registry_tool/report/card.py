@@ -40,6 +40,7 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
         "Encoders": _names(facts.encoders),
         "Trained encoders": ", ".join(f"`{name}`" for name in trained_encoders(manifest)) or NOT_RECORDED,
         "Trained on": NOT_RECORDED if corpus is None else _trained_on(corpus),
+        **({} if facts.calibration is None else {"Calibrated on": plain(str(facts.calibration))}),
         "Rows digest": f"`{corpus.rows_sha256}`" if corpus and corpus.rows_sha256 else NOT_RECORDED,
     }
     yield from markdown_table([["", ""], *([name, str(value)] for name, value in summary.items())])

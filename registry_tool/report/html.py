@@ -200,6 +200,8 @@ def _facts(overview: Overview) -> Iterator[Fact]:
         yield Fact("Members", str(facts.n_members))
     if facts.corpus is not None:
         yield Fact("Trained on", f"{facts.corpus.n_rows} rows of {len(facts.corpus.sources)} sources")
+    if facts.calibration is not None:
+        yield Fact("Calibrated on", str(facts.calibration))
 
 
 def _right(overview: Overview) -> Right:

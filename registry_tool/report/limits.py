@@ -25,6 +25,7 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
     if known.corpus is not None:
         count = len(known.corpus.sources)
         yield f"It learned from {count} sources; content unlike theirs is outside what was measured."
+    yield from _of_calibration(known)
     for name, low, high in input_ranges(manifest):
         yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
     if levels := unguaranteed_levels(manifest):
@@ -33,6 +34,12 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
         yield "Its evidence is a summary without predictions: it cannot be computed again."
     if judgement is not None:
         yield from (f"The gate holds it: {reason}." for reason in judgement.verdict.reasons)
+
+
+def _of_calibration(known: Manifest) -> Iterator[str]:
+    if known.calibration is not None:
+        count = len(known.calibration.corpus.sources)
+        yield f"Its intervals are calibrated on {count} other sources; they hold for sources of that kind alone."
 
 
 def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:

@@ -20,6 +20,7 @@ SCRIPTS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py")
 TRAINING = "--epochs 30 --hidden 16 --learning-rate 0.01"
 RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data}: two tables, {corpus}: a CSV
     "baselines": ("--corpus {corpus} --epochs 1", "gaussian_process"),
+    "calibration_trials": ("{data} --runs frames --trials t1-t2 --epochs 2", "with an offset"),
     "comparison_levels": ("--draws 20", "sources"),
     "default_rules": ("--step 240 --epochs 1", "six rows of three sources"),
     "demo": (f"--folder demo -- --corpus {{corpus}} {TRAINING} --license MIT", "the registry is in demo/"),
@@ -58,7 +59,8 @@ def data(tmp_path: Path) -> Path:
     """Clips and frames with VMAF and opinion scores, as AVT-VQDB-UHD-1's tables have them."""
     corpus = pyarrow.csv.read_csv(write_corpus(tmp_path / "corpus.csv", 8, 24, seed=1))
     n, vmaf = corpus.num_rows, corpus["vmaf"].to_numpy()
-    more = {"mos": 1 + vmaf / 25, "bitrate_kbps": 100 + vmaf, "height": [360.0, 720.0] * (n // 2)}
+    clips = [f"t{1 + 2 * row // n}/{row}" for row in range(n)]
+    more = {"clip": clips, "mos": 1 + vmaf / 25, "bitrate_kbps": 100 + vmaf, "height": [360.0, 720.0] * (n // 2)}
     for name in ("clips", "frames"):
         table = pa.table({**{column: corpus[column] for column in corpus.column_names}, **more})
         pq.write_table(table, tmp_path / f"{name}.parquet")

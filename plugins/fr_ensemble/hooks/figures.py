@@ -11,6 +11,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.evidence.baselines import standings, standings_table
+from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
 from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
 from fr_ensemble.evidence.oof import Oof
@@ -49,12 +50,20 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
     try:
         found = evidence_of(view)
         method = Intervals.from_dict(manifest["intervals"]).calibration().method
+        calibrated = calibrated_on(manifest, view.read) if "calibration" in manifest else None
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
     oof = found.oof
     beside = _beside_baselines(view, oof, method)
-    return [*_held_out(found, method), *beside, *_intervals(oof, method, target["name"]), *_against_true(oof, target)]
+    own = [_calibrated(calibrated, method)] if calibrated is not None else []
+    return [
+        *_held_out(found, method),
+        *beside,
+        *own,
+        *_intervals(calibrated or oof, method, target["name"]),
+        *_against_true(oof, target),
+    ]
 
 
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
@@ -121,6 +130,32 @@ def _covered(oof: Oof, method: str) -> dict[float, Float64]:
         return {}
     again = calibrate(oof, "row", method, (0.8, 0.95))
     return {q.level: np.array([q.coverage[name] for name in oof.sources]) for q in again.levels}
+
+
+def _calibrated(oof: Oof, method: str) -> Figure:
+    """The sources of a calibrated entry, the worst covered first."""
+    covered, k = _covered(oof, method), len(oof.sources)
+    error = oof.mu - oof.target
+    bias, square = group_means(error, oof.source, k), group_means(error**2, oof.source, k)
+    header = ["source", "rows", "bias", "RMSE", *(f"in {percent(level)} %" for level in covered)]
+    rows = np.bincount(oof.source, minlength=k).tolist()
+    order = np.argsort([sum(share[g] for share in covered.values()) for g in range(k)], kind="stable")[:MAX_SOURCES]
+    table = [
+        [
+            oof.sources[g],
+            str(rows[g]),
+            f"{bias[g]:+.3f}",
+            f"{math.sqrt(square[g]):.3f}",
+            *(f"{share[g] * 100:.1f} %" for share in covered.values()),
+        ]
+        for g in order.tolist()
+    ]
+    return Figure(
+        "Calibrated on other sources",
+        "The intervals are made of these sources, which no member was trained on. Each is shown with the offset, where "
+        "there is one, and the intervals of the others; the worst covered is on top.",
+        table=Table([header, *table]),
+    )
 
 
 # ---- intervals ----------------------------------------------------------------------------------------------------

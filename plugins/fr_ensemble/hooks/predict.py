@@ -17,6 +17,7 @@ from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, unlike
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
+from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
@@ -37,8 +38,8 @@ class EnsemblePredictor:
         self._spec = spec_of(self._manifest, target=False)
         self._stored = stored_intervals(view)
         self._seen = SeenCorpus.from_manifest(self._manifest)
-        path = CALIBRATION_PATH if "calibration" in self._manifest else OOF_PATH
-        self._calibrated = {path: view.read(path)}
+        paths = [OOF_PATH, *([CALIBRATION_PATH] if "calibration" in self._manifest else [])]
+        self._evidence = {path: view.read(path) for path in paths}
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
         self._largest_sigma: float | None = None
 
@@ -67,13 +68,13 @@ class EnsemblePredictor:
     def _sigma_limit(self) -> float:
         """The sigma that SIGMA_SHARE of the held-out rows are below, target units."""
         if self._largest_sigma is None:
-            self._largest_sigma = float(np.quantile(read_oof(self._oof).sigma, SIGMA_SHARE))
+            self._largest_sigma = float(np.quantile(read_oof(self._evidence[OOF_PATH]).sigma, SIGMA_SHARE))
         return self._largest_sigma
 
     def _intervals(self, levels: tuple[float, ...]) -> Intervals:
         """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
         if levels not in self._with_levels:
-            read = partial(calibrated_on, self._manifest, self._calibrated.__getitem__)
+            read = partial(calibrated_on, self._manifest, self._evidence.__getitem__)
             with unusable_evidence(self._id):
                 self._with_levels[levels] = self._stored.with_levels(levels, read)
         return self._with_levels[levels]

@@ -307,6 +307,21 @@ def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_pat
     assert (ran.code, "takes no --source-column" in ran.err) == (2, True)
 
 
+def test_card_and_report_say_what_it_was_calibrated_on(registry: Program, lower: Sandbox, tmp_path: Path) -> None:
+    """The corpus, how many sources, the offset and the parent; the report has a table of the sources."""
+    card = registry("card", "lower", "--registry", lower.path).out
+    assert "mine.csv: 320 rows of 8 sources, offset -" in card
+    assert "models of tiny" in card
+    assert "Its intervals are calibrated on 8 other sources" in card
+    page = tmp_path / "report.html"
+    ran = registry("report", "lower", "-o", page, "--registry", lower.path)
+    assert ran.code == 0, ran.err
+    text = page.read_text(encoding="utf-8")
+    assert "Calibrated on other sources" in text
+    assert "mine.csv: 320 rows of 8 sources" in text
+    assert "Calibrated on" not in registry("card", "tiny", "--registry", lower.path).out
+
+
 # ---- what a forger may do --------------------------------------------------------------------------------------------
 
 

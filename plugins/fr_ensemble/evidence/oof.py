@@ -54,7 +54,7 @@ CONTROL_CHARACTERS = re.compile(
 
 # Measuring takes time by folds (one source held out, one seed), by rows times sources and by pairs of seeds, and memory
 # by predictions: within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
-MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 100_000_000, 5_000_000
+MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 80_000_000, 5_000_000
 MAX_CLIPS = 200_000  # they are calibrated beside the rows
 MAX_SOURCES, MAX_SEEDS = 1_000, 64  # pairs of sources are compared; a manifest may name as many members
 

@@ -61,16 +61,16 @@ def test_a_name_with_a_control_character_is_refused(sign):
 @pytest.mark.parametrize(
     ("rows", "sources", "seeds", "good"),
     [
-        (1_000_000, 100, 5, True),
-        (100_000, 1_000, 5, True),
+        (1_000_000, 80, 5, True),
+        (80_000, 1_000, 5, True),
         (1_001, 1_001, 2, False),
         (78_125, 78, 64, True),
         (78_125, 2, 65, False),
         (40_000, 40_000, 2, False),
         (5_000, 1_001, 5, False),
-        (1_000_000, 101, 5, False),
+        (1_000_000, 81, 5, False),
         (1_000_001, 22, 5, False),
-        (5_000_000, 20, 1, True),
+        (5_000_000, 16, 1, True),
         (5_000_001, 2, 1, False),
     ],
 )

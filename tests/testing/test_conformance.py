@@ -38,6 +38,7 @@ class TestFrEnsemble(PluginSuite):
     # Recorded and never compared; null where constant predictions have no correlation; and a manifest without
     # schema_version is the public form, which has no evidence and so is never promoted. metrics_version is 1 if absent.
     optional = ("/environment", "/corpus/record", "/eval/in_sample_plcc", "/schema_version", "/metrics_version")
+    optional += ("/corpus/encoders", "/codec_spellings", "/codec_stand_in", "/probe/encoder", "/probe/stages")
 
     @pytest.fixture
     def rows(self, made: Made) -> Path:

@@ -474,6 +474,20 @@ def ci(at: Scene) -> None:
 
 
 @scene
+def metrics(at: Scene) -> None:
+    at.run("metrics")
+    at.run("metrics", "fr_ensemble", "--format", "json")
+    at.run("metrics", "gone")
+
+
+@scene
+def compare(at: Scene) -> None:
+    at.run("compare", *MODELS, "--registry", "model", trained=True)
+    at.run("compare", *MODELS, "--registry", "model", "--format", "json", trained=True)
+    at.run("compare", "promoted", "gone", "--registry", "frozen/model")
+
+
+@scene
 def flip(at: Scene) -> None:
     for example in ("valid/demoted", "valid/manual", "valid/smoke", "valid/version-1-smoke", *SOME_INVALID[:2]):
         at.run("flip", "m", "--registry", example)

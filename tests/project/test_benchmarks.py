@@ -34,6 +34,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "make_corpora": ("cache --folder . --sources 1 --qualities 1", ""),
     "make_model": ("--folder model --cards . -- --epochs 8", "2 entries: valid"),
     "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
+    "plugin_loading": ("--plugins 1 --rounds 1", "plugins"),
     "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),
     "signing": ("--rounds 1 --entries 2", "entries"),
     "train_ratio": ("--rows 200 --sources 3 --seeds 2 --epochs 1 --rounds 1 --reference-steps 5", "ratio"),

@@ -101,7 +101,7 @@ def test_calibrate(smoke: Sandbox) -> None:
     (folder / "mine.csv").write_text("".join(f"{line},{day}\n" for line, day in zip(lines, days, strict=True)))
     script = "\n".join(blocks("how-to/calibrate.md")).replace("my_model", "tiny")
     said = shell(script, folder, REGISTRY_JSON=str(smoke.path))
-    assert "12 sources: intervals of 50, 80 % are guaranteed for a new source of the same kind" in said
+    assert "12 sources: intervals of 50, 80, 90 % are guaranteed for a new source of the same kind" in said
     assert said.count("calibrated from: tiny") == 3
     assert "registry.json: 2 entries: valid" in said
     assert "tiny_here: PROMOTE" in said

@@ -109,6 +109,7 @@ def test_the_manifest_says_what_was_trained_on(trained: Trained, corpus: Path) -
         "n_rows": 36,
         "sources": ["s40", "s41", "s42"],
         "record": None,
+        "encoders": [{"name": name, "n_rows": 12} for name in ("libsvtav1", "libx264", "libx265")],
     }
     assert manifest["feature_mean"] == pytest.approx(read.features.mean(axis=0))
     assert manifest["feature_std"] == pytest.approx(read.features.std(axis=0), rel=0.02)  # ddof is the trainer's own

@@ -81,7 +81,12 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     if not request.smoke:
         found = unlike(seen, corpus.groups["encoder"], version, [*corpus.unknown_encoders], corpus.groups)
         warnings += [f"{words}: {n} rows" for words, n in found.warnings.items()]
-    warnings += [*corpus.failed_encodes(), *target_warnings, *_refuted(document["over_sources"])]
+    refuted = [] if request.smoke else list(_refuted(document["over_sources"]))  # random rows refute nothing
+    if refuted:
+        refuted.append(
+            f"intervals from sources like these: `registry calibrate {view.entry.id} --corpus FILE --id NEW`"
+        )
+    warnings += [*corpus.failed_encodes(), *target_warnings, *refuted]
     known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"

@@ -226,7 +226,7 @@ def test_a_run_sorts_and_runs_nothing_twice(
 
         return counting
 
-    ranked = counted("ranks", lambda method, z, source: (method.name, z.tobytes()), IntervalMethod.scores)
+    ranked = counted("ranks", lambda method, z, *_: (method.name, z.tobytes()), IntervalMethod.scores)
     monkeypatch.setattr(IntervalMethod, "scores", ranked)
     monkeypatch.setattr(entry, "run_shipped", counted("shipped", lambda *_: "", entry.run_shipped))
     monkeypatch.setattr(entry, "recompute", counted("recomputed", lambda *_: "", entry.recompute))

@@ -477,7 +477,9 @@ class Hooks:
         Called by `registry calibrate ID`, on the owner of the kind only, for an entry that validates. None means the
         kind has nothing to calibrate. May raise InputError for a corpus that cannot be used, above all for rows that
         the models were trained on. Writes no file: the core hashes, pins and writes what is returned, as for
-        `registry_train`. Since 0.2.0.
+        `registry_train`.
+
+        Since 0.2.0.
 
         Example: `return Trained({"model.onnx": view.read("model.onnx")}, {**view.manifest, "id": request.entry_id})`
         """

@@ -94,8 +94,16 @@ def test_a_fork_takes_no_child_of_its_parent() -> None:
             assert children.kept(ASLEEP) is None
         assert children.kept(ASLEEP) is child
         assert children.keep(ASLEEP, child)
-        assert not children.keep(ASLEEP, child)  # one of a kind is enough
     assert child.poll() is not None
+
+
+def test_more_than_two_idle_children_of_a_kind_are_not_kept() -> None:
+    """Two serve a migration and its checks; a third one is for its prober to end."""
+    with patch.object(children, "pool", None), kept_children():
+        waiting = [subprocess.Popen(ASLEEP, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+        assert [children.keep(ASLEEP, child) for child in waiting] == [True, True, False]
+        children.end(waiting[2])
+    assert all(child.poll() is not None for child in waiting)
 
 
 def test_a_child_that_ended_meanwhile_is_not_given_out() -> None:

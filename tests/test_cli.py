@@ -332,7 +332,7 @@ def test_predictions_are_csv_or_json_lines(smoke: Sandbox, registry: Program, ma
     registry(*where, "--format", "csv", "-o", tmp_path / "csv.jsonl")
     assert (tmp_path / "csv.jsonl").read_text() == text
     several = registry(*where, "--levels", "0.5,0.95").out.splitlines()[0].split(",")
-    assert several[-4:] == ["lower_50", "upper_50", "lower_95", "upper_95"]
+    assert several[-5:] == ["lower_50", "upper_50", "lower_95", "upper_95", "flags"]
 
 
 def test_list_and_show_as_json_are_the_entry(production: Sandbox, registry: Program) -> None:

@@ -160,7 +160,7 @@ RUNTIME = FindingRule(
     why="It is valid, and fails where it is deployed.",
     message="{runtime} does not load it",
     hint="export the model with the operators that the runtime has, or correct `runtime` in the policy",
-    example="Where, where the policy says `runtime: libvmaf`",
+    example="Where, under the runtime profile libvmaf",
     since="0.2.0",
 )
 INITIALIZER_INPUT = FindingRule(

@@ -350,6 +350,7 @@ def ask(suite: PluginSuite, test: str, good_folder: Path, tmp_path: Path) -> Ite
             "tmp_path": lambda folder=folder: folder,
             "good": lambda folder=folder: suite.bench(good_folder).copy(folder / "model"),
             "rows": lambda: EXAMPLE / "rows.csv",
+            "other_rows": lambda: None,
             "of_random_rows": lambda folder=folder: random_rows(suite, folder),
             "request": lambda folder=folder: SimpleNamespace(getfixturevalue=lambda name: random_rows(suite, folder)),
             "loaded": lambda: suite.bench(Path()).plugins.loaded[0],
@@ -432,9 +433,9 @@ def test_a_new_hook_is_covered(good_folder: Path, tmp_path: Path, monkeypatch: p
         bench = suite.bench(good_folder).copy(folder / "model")
         if fails:
             with pytest.raises(FAILURE, match="registry_title failed: TypeError: it gave an int, expected str"):
-                suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", folder)
+                suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", None, folder)
         else:
-            suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", folder)
+            suite.test_a_hook_keeps_its_contract(bench, "registry_title", EXAMPLE / "rows.csv", None, folder)
 
 
 def test_the_suite_looks_at_every_hook() -> None:

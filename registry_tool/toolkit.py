@@ -21,6 +21,7 @@ from registry_tool.rows.writing import FORMATS as FORMATS
 from registry_tool.rows.writing import Parquet as Parquet
 from registry_tool.rows.writing import format_of as format_of
 from registry_tool.rows.writing import output_file as output_file
+from registry_tool.rows.writing import refuse_overwriting as refuse_overwriting
 from registry_tool.rows.writing import write_rows as write_rows
 from registry_tool.storage.files import atomic_file as atomic_file
 from registry_tool.storage.files import write_atomic as write_atomic
@@ -108,6 +109,8 @@ def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     def check(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
         if path is not None and find_spec("matplotlib") is None:
             raise InputError("--plot: drawing needs matplotlib: pip install matplotlib")
+        if path is not None and path.suffix.lower() != ".png":
+            raise InputError(f"--plot {path}: found the extension {path.suffix!r}, expected .png: name a picture")
         return path
 
     return click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help=help, callback=check)

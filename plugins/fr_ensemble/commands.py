@@ -17,7 +17,15 @@ from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, model_of
 from fr_ensemble.options import column_options, features_named
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
-from registry_tool.toolkit import column_name_options, column_names, first_names, plot_option, progress_bar, visible
+from registry_tool.toolkit import (
+    column_name_options,
+    column_names,
+    first_names,
+    plot_option,
+    progress_bar,
+    refuse_overwriting,
+    visible,
+)
 
 if TYPE_CHECKING:
     from fr_ensemble.corpus.imports.logs import Imported
@@ -131,6 +139,7 @@ def import_(
     names = column_names(source_column, encoder_column)
     if names and meta is None:
         raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
+    refuse_overwriting(output, meta)
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
     if not found:
         raise InputError("found no logs besides the table and the output: name them")

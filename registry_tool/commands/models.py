@@ -405,9 +405,10 @@ def predict(
       tail -f rows.jsonl | registry predict my_model --corpus - --format jsonl --flush
     """
     from registry_tool.storage import streams
-    from registry_tool.toolkit import format_of, write_rows
+    from registry_tool.toolkit import format_of, refuse_overwriting, write_rows
     from registry_tool.workflows import predict as predict_workflow
 
+    refuse_overwriting(output, corpus)
     if flush and (str(corpus), output) != ("-", "-"):
         raise click.UsageError("--flush is for rows from standard input to standard output: say --corpus - without -o")
     rows = predict_workflow.IncomingRows(_standard_input(), flush) if str(corpus) == "-" else corpus

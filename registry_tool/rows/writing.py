@@ -73,9 +73,22 @@ def text_output(output: Path | str) -> Iterator[IO[str]]:
 
 
 def format_of(output: Path | str) -> str | None:
-    """The format that a file's extension names; None where it names none."""
+    """The format that a file's extension names; None where it names none.
+
+    Raises InputError for the extension of a format that is read and not written.
+    """
     ending = Path(output).suffix.lower().removeprefix(".")
+    if ending in READ_ONLY_ENDINGS:
+        expected = ", ".join(f".{name}" for name in FORMATS)
+        raise InputError(f"{output}: found .{ending}, which is read and not written, expected {expected}: name another")
     return ending if ending in FORMATS else None
+
+
+def refuse_overwriting(output: Path | str, *inputs: Path | str | None) -> None:
+    """Raises InputError where a file to write is one of those that are read: what it holds would be lost."""
+    for path in inputs:
+        if path is not None and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise InputError(f"{output}: found the input itself, expected another file to write: name a new one")
 
 
 def write_rows(
@@ -166,3 +179,4 @@ def _arrow(batch: ColumnTable) -> dict[str, Any]:
 
 TEXT_FORMATS = {"csv": _csv, "jsonl": _jsonl}
 FORMATS = (*TEXT_FORMATS, "parquet")
+READ_ONLY_ENDINGS = ("gz", "feather", "arrow", "json", "tsv")  # of tables that are read and not written

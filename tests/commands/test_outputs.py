@@ -1,0 +1,64 @@
+"""Tests of outputs: no command writes over what it reads, or one format under the name of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Program
+from registries import Made
+from sandbox import Sandbox
+
+
+@pytest.fixture
+def rows(made: Made, tmp_path: Path) -> Path:
+    """A table of the test's own."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(made.heldout.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("output", ["rows.csv", "./rows.csv", "link.csv"])
+def test_predictions_are_not_written_over_their_rows(
+    output: str, rows: Path, smoke: Sandbox, registry: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whatever name the output is the input: exit code 2, and not a byte changes."""
+    monkeypatch.chdir(rows.parent)
+    Path("link.csv").symlink_to("rows.csv")
+    before = rows.read_bytes()
+    ran = registry("predict", "tiny", "--corpus", "rows.csv", "-o", output, "--registry", smoke.path)
+    assert (ran.code, "found the input itself" in ran.err, rows.read_bytes()) == (2, True, before)
+
+
+def test_an_import_is_not_written_over_its_table(registry: Program, tmp_path: Path) -> None:
+    """`--meta` names a table that a person typed; it is never the output."""
+    table = tmp_path / "meta.csv"
+    table.write_text("log,src,encoder\na.json,s,libx264\n")
+    (tmp_path / "a.json").write_text("{}")
+    ran = registry("fr-ensemble", "corpus", "import", tmp_path / "a.json", "--meta", table, "-o", table)
+    assert (ran.code, "found the input itself" in ran.err) == (2, True)
+    assert table.read_text().startswith("log,src")
+
+
+@pytest.mark.parametrize("ending", ["json", "csv.gz", "feather", "arrow", "tsv"])
+def test_a_format_that_is_read_alone_is_not_written(
+    ending: str, rows: Path, smoke: Sandbox, registry: Program, tmp_path: Path
+) -> None:
+    """Its extension is refused, so that no CSV lies under another name; a format that is named is written there."""
+    output = tmp_path / f"scores.{ending}"
+    where = ("predict", "tiny", "--corpus", rows, "-o", output, "--registry", smoke.path)
+    ran = registry(*where)
+    assert (ran.code, "expected .csv, .jsonl, .parquet" in ran.err, output.exists()) == (2, True, False)
+    assert registry(*where, "--format", "csv").code == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "info"])
+def test_a_plot_is_a_picture(command: str, rows: Path, smoke: Sandbox, registry: Program) -> None:
+    """A plot takes no other extension than .png, so that it replaces no table."""
+    before = rows.read_bytes()
+    arguments: dict[str, tuple[object, ...]] = {
+        "evaluate": ("evaluate", "tiny", "--corpus", rows, "--registry", smoke.path),
+        "info": ("fr-ensemble", "corpus", "info", rows),
+    }
+    ran = registry(*arguments[command], "--plot", rows)
+    assert (ran.code, "expected .png" in ran.err, rows.read_bytes()) == (2, True, before)

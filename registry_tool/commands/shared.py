@@ -131,7 +131,6 @@ def _codes(ctx: click.Context) -> Iterable[str]:
 
 
 def _kinds(ctx: click.Context) -> Iterable[str]:
-
     return plugins_of(ctx).kinds
 
 

@@ -145,7 +145,7 @@ class Standing:
 
 @remembered
 def standing(oof: Oof, method: str, bounds: tuple[float, float]) -> Standing:
-    """How an ensemble stands on its folds, by an interval method. bounds: of the target."""
+    """What an ensemble reaches on its folds, by an interval method. bounds: of the target."""
     rows = [oof.source == g for g in range(len(oof.sources))]
     covered, scored = float("nan"), float("nan")
     if len(rows) >= MIN_INTERVAL_SOURCES:

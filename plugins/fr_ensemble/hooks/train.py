@@ -208,7 +208,7 @@ def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
 
 
 def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines | None, list[str]]:
-    """Standard models on the same folds; none where nobody wants them or nothing can train them."""
+    """Standard models on the same folds; none where they were left out, or scikit-learn is missing."""
     if job.random or not job.contents.baselines:
         return None, []
     if find_spec("sklearn") is None:

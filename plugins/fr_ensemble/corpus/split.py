@@ -26,12 +26,13 @@ def split(path: Path, column: str, aside: frozenset[str], outputs: Mapping[bool,
     Both have the file's columns and its format, where it is one of FORMATS; of a parquet, types and metadata too.
     Raises InputError for another format.
     """
-    known = [format_of(path)] if format_of(path) is not None else list(FORMATS)
+    form = path.suffix.lower().removeprefix(".")
+    known = [form] if form in FORMATS else list(FORMATS)
     for output in outputs.values():
         if format_of(output) not in known:
             expected = " or ".join(f".{name}" for name in known)
             raise InputError(f"{output}: found the extension {output.suffix!r}, expected {expected} for rows of {path}")
-    if format_of(path) == "parquet":
+    if form == "parquet":
         return _split_parquet(path, column, aside, outputs)
     return {part: write_rows(_rows(path, column, aside, part), output) for part, output in outputs.items()}
 

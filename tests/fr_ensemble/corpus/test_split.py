@@ -65,7 +65,7 @@ def test_a_format_that_is_not_written_is_split_into_one_that_is(registry: Progra
     assert len((workdir / "train.csv").read_text().splitlines()) == len(ROWS) - len(aside) + 1
     ran = registry(*SPLIT, "c.json", "--train", "other.csv", "--aside", "aside.json")
     assert (ran.code, (workdir / "other.csv").exists()) == (2, False)
-    assert "aside.json: found the extension '.json', expected .csv or .jsonl or .parquet for rows of c.json" in ran.err
+    assert "aside.json: found .json, which is read and not written, expected .csv, .jsonl, .parquet" in ran.err
 
 
 def test_another_seed_chooses_others(registry: Program, workdir: Path) -> None:

@@ -113,13 +113,17 @@ def missing_column(path: Path | str, column: str, found: Sequence[str]) -> Input
     return InputError(f"{path}: no column {column!r}: found {listed}, expected {column}: {hint}")
 
 
+def decimal_comma(text: str) -> str:
+    """What to write in the place of a number with a decimal comma; "" for another text."""
+    found = DECIMAL_COMMA.fullmatch(text)
+    return f"it has a decimal comma: write {text.strip().replace(',', '.')}" if found else ""
+
+
 class UnusableNumberError(InputError):
     """A cell that is no number that may be read; the message names the first one, and `read_rows` counts the rows."""
 
     def __init__(self, place: str, column: str, found: str, expected: str = "a number") -> None:
-        hint = "correct or drop the row"
-        if match := DECIMAL_COMMA.fullmatch(found.strip("'\"")):
-            hint = f"it has a decimal comma: write {match[0].strip().replace(',', '.')}"
+        hint = decimal_comma(found.strip("'\"")) or "correct or drop the row"
         super().__init__(str(bad_cell(place, column, found, expected, hint)))
 
 

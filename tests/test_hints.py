@@ -525,6 +525,7 @@ ELSEWHERE = {
     "found no --meta, expected a table with such columns": "tests/fr_ensemble/corpus/imports/test_logs.py",
     "choose its score with --score NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "give another --score": "tests/fr_ensemble/corpus/imports/test_identity.py",
+    "or score with another --vmaf-model": "tests/fr_ensemble/corpus/build/test_models.py",
     "--vmaf-model NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "name the base with --base REF": "tests/workflows/test_ci.py",
     "sign it with `registry sign": "tests/signing/test_entries.py",

@@ -21,6 +21,7 @@ from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
 from fr_ensemble.corpus.seen import SeenCorpus
+from fr_ensemble.corpus.vmaf_models import canonical
 from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY
@@ -261,7 +262,7 @@ def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
     """By which model the target is; a manifest from before it was said has it in the settings of its corpus."""
     target = manifest["target"]
     if "definition" in target:
-        return Definition(target["definition"], target.get("libvmaf", ""))
+        return Definition(canonical(target["definition"]), target.get("libvmaf", ""))
     if target["name"] not in DEFINED_TARGETS:
         return None
     return definition_in((manifest["corpus"].get("record") or {}).get("settings"))

@@ -95,13 +95,16 @@ _SCORE_WORDS: Mapping[frozenset[str], tuple[str, ...]] = MappingProxyType(
 
 
 def canonical(name: str, phone: bool = False) -> str:
-    """The definition that a model's name or file stands for; "" for no name.
+    """The definition that a model's name or file stands for, a built-in one in any letter case; "" for no name.
 
     `vmaf_float_v0.6.1` is `vmaf_v0.6.1` in floating point: scores differ by less than 0.01, and libvmaf 1 had no other.
     """
     stem = re.sub(r"(\.(pkl|json|model))+$", "", re.split(r"[\\/]", name.strip())[-1], flags=re.IGNORECASE)
-    stem = re.sub(r"^vmaf_float_", "vmaf_", stem)
-    return stem + PHONE * (phone and not stem.endswith(PHONE)) if stem else ""
+    model = re.sub(rf"{re.escape(PHONE)}$", "", stem, flags=re.IGNORECASE)
+    phone = phone or model != stem
+    model = re.sub(r"^vmaf_float_", "vmaf_", model, flags=re.IGNORECASE)
+    model = next((known for known in VMAF_MODELS if known.lower() == model.lower()), model)
+    return model + PHONE * phone if model else ""
 
 
 def model_of(definition: str) -> VmafModel | None:
@@ -135,10 +138,14 @@ def same_features(one: str, other: str) -> bool:
 
 
 def of_score(name: str) -> tuple[str, ...]:
-    """The definitions that a score's own name in a log may stand for; none for a name that tells nothing, as `vmaf`."""
+    """The definitions that a score's own name in a log may stand for; none for a name that tells nothing, as `vmaf`.
+
+    A name without the word `vmaf` is its author's own, and `hd` may mean anything.
+    """
     if canonical(name) in VMAF_MODELS:
         return (canonical(name),)
-    return _SCORE_WORDS.get(frozenset(re.split(r"[^a-z0-9]+", name.lower())) - {"vmaf", "score", ""}, ())
+    words = frozenset(re.split(r"[^a-z0-9]+", name.lower()))
+    return _SCORE_WORDS.get(words - {"vmaf", "score", ""}, ()) if "vmaf" in words else ()
 
 
 # ---- names of features ------------------------------------------------------------------------------------------

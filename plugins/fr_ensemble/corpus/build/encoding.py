@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
-from fr_ensemble.corpus.build.ffmpeg import FFmpeg, FFmpegError, Runner, last_words
+from fr_ensemble.corpus.build.ffmpeg import PROBE_SIZE, FFmpeg, FFmpegError, Runner, last_words, takes_size
 from fr_ensemble.corpus.encoders import Encoder
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel, columns_of, spellings
 from registry_tool.errors import InputError
@@ -225,7 +225,15 @@ class EncodeCache:
         described = self.run.run("-v", "info", *reference, "-map", "0:v:0", "-t", "0", "-f", "null", "-", folder=folder)
         doubts = [f"ffmpeg says of it: {last_words(words)}"] if words else []
         doubts += [*picture_doubts(described), *_rate_doubts(times, base)]
-        mean = self._self_check(reference, rate, len(times), folder)
+        try:
+            mean = self._self_check(reference, rate, len(times), folder)
+        except FFmpegError:
+            if takes_size(self.run.ffmpeg, self.model.name, f"{width}x{height}"):
+                raise
+            raise FFmpegError(
+                f"too small: found {width}x{height}, which {self.model.name} does not score, expected larger pictures, "
+                f"as {PROBE_SIZE}: scale it up first, or score with another --vmaf-model"
+            ) from None
         if not mean > SELF_CHECK:
             raise FFmpegError(
                 f"self-check: a near-lossless encode scores a mean VMAF of {mean:.2f}, expected more than "
@@ -267,13 +275,15 @@ class EncodeCache:
         same = frames_filter(rate, TEN_BITS if self.model.bits == 10 else pixels)
         vmaf = f"libvmaf=model=version={self.model.name}:n_threads=1:log_fmt=csv:log_path=scores.csv"
         graph = f"[0:v:0]{same},split[encode][count];[1:v:0]{same}[source];[encode][source]{vmaf}[out]"
-        self.run.run(
+        words = self.run.run(
             *("-i", "encode.mkv", *reference, "-filter_complex", graph, "-fps_mode", "passthrough"),
             *("-map", "[out]", "-f", "null", "-"),
             *("-map", "[count]", *_COUNT_FRAMES, "decoded.txt"),
             *("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "packets.txt"),
             folder=folder,
         )
+        if not (folder / "scores.csv").exists():  # libvmaf failed, and ffmpeg ended well for its other outputs
+            raise FFmpegError(f"libvmaf wrote no scores: {last_words(words)}")
         with open(folder / "decoded.txt") as decoded:
             found = sum(not line.startswith("#") for line in decoded)
         if found != frames:

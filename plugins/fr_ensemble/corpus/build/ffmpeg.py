@@ -75,9 +75,9 @@ def _probe(path: Path, model: str) -> FFmpeg:
     return FFmpeg(path.absolute(), first[1] if first else "unknown", libvmaf, frozenset(names))
 
 
-def _score_noise(path: Path, model: str) -> tuple[str, str]:
-    """libvmaf's version, where it scores with the model; else "" and ffmpeg's words."""
-    noise = f"nullsrc=s={PROBE_SIZE}:r=8:d=0.25,format=yuv420p"
+def _score_noise(path: Path, model: str, size: str = PROBE_SIZE) -> tuple[str, str]:
+    """libvmaf's version, where it scores pictures of a size with the model; else "" and ffmpeg's words."""
+    noise = f"nullsrc=s={size}:r=8:d=0.25,format=yuv420p"
     graph = f"[0:v][1:v]libvmaf=model=version={model}:log_fmt=json:log_path=log.json"
     with tempfile.TemporaryDirectory() as folder:
         inputs = ("-f", "lavfi", "-i", noise) * 2
@@ -87,6 +87,11 @@ def _score_noise(path: Path, model: str) -> tuple[str, str]:
         if scored.returncode or not log.exists():
             return "", last_words(scored.stderr)
         return str(json.loads(log.read_text())["version"]), ""
+
+
+def takes_size(ffmpeg: FFmpeg, model: str, size: str) -> bool:
+    """Whether the model scores pictures of a size such as 640x360: some shrink them, and end on what is too small."""
+    return bool(_score_noise(ffmpeg.path, model, size)[0])
 
 
 def last_words(stderr: str) -> str:

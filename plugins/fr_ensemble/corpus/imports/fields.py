@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fr_ensemble.corpus.encoders import QUALITY_NUMBERS
 from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
-from registry_tool.toolkit import BATCH_ROWS, Columns, read_rows
+from registry_tool.toolkit import BATCH_ROWS, Columns, decimal_comma, read_rows
 
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
-DIGIT_COLUMNS = (
-    "quality",
-    "crf",
-    "cq",
-    "qp",
-    "bitrate",
-    "bitrate_kbps",
-    "height",
-    "width",
-    "fps",
-)  # digits in a pattern
+POSITIVE_COLUMNS = ("bitrate", "bitrate_kbps", "height", "width", "fps")
+DIGIT_COLUMNS = (*QUALITY_NUMBERS, *POSITIVE_COLUMNS)  # digits in a pattern, and numbers from 0 everywhere
 LOG_SUFFIXES = (".json", ".xml", ".csv")
 LOG_COLUMNS = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # which the logs give
 MAX_SPLITS = 1000  # ways to read a name that are looked at
@@ -68,6 +60,19 @@ def log_name(log: Path) -> str:
     return log.stem if log.suffix.lower() == ".gz" else log.name
 
 
+def trouble(name: str, value: Any) -> str:
+    """What is wrong with the value of a field, found and expected; "" for nothing."""
+    if name in DIGIT_COLUMNS:
+        if not isinstance(value, float):
+            comma = decimal_comma(value)
+            return f"found {name} {value!r:.80}, expected a number{f': {comma}' if comma else ''}"
+        if value < 0 or (value == 0 and name in POSITIVE_COLUMNS):
+            return f"found {name} {value:g}, expected a number {'above 0' if name in POSITIVE_COLUMNS else 'from 0'}"
+    elif isinstance(value, str) and not value.isprintable():
+        return f"found {name} {value!r:.80}, expected visible characters"
+    return ""
+
+
 # ---- constants --------------------------------------------------------------------------------------------------
 
 
@@ -78,13 +83,9 @@ def constants(texts: Sequence[str]) -> Row:
         name, separator, value = text.partition("=")
         if not separator or not value or not name.isidentifier() or name in LOG_COLUMNS or name in fields:
             raise InputError(f"--set: found {text!r}, expected NAME=VALUE, each name once, as in encoder=libx264")
-        fields[name] = value
-        if name not in TEXTS:
-            try:
-                fields[name] = _plain(value)
-            except ValueError:
-                if name in DIGIT_COLUMNS:
-                    raise InputError(f"--set: found {text!r}, expected a number for {name}") from None
+        fields[name] = value if name in TEXTS else _number_or_text(value)
+        if why := trouble(name, fields[name]):
+            raise InputError(f"--set {name}: {why}")
     return fields
 
 
@@ -196,7 +197,7 @@ def _rows_by_log(table: Path, names: Mapping[str, str]) -> dict[str, Row]:
                 raise InputError(f"{batch.place(index)}, column log: found {name!r} again, expected each log once")
             rows[name] = {column: batch.values[column][index] for column in columns}
     for column in columns:
-        _convert(rows, column, _text if column in TEXTS else _plain)
+        _convert(rows, column)
     return {name: {column: value for column, value in row.items() if value is not None} for name, row in rows.items()}
 
 
@@ -210,18 +211,26 @@ def _table_columns(table: Path, found: Sequence[str]) -> list[str]:
     return [name for name in found if name != "log"]
 
 
-def _convert(rows: Mapping[str, Row], column: str, kind: Callable[[Any], Any]) -> None:
-    """A column as numbers; one text in it leaves all as text."""
-    try:
-        values = {key: None if row[column] in (None, "") else kind(row[column]) for key, row in rows.items()}
-    except (ValueError, TypeError):
-        values = {key: None if row[column] in (None, "") else _text(row[column]) for key, row in rows.items()}
+def _convert(rows: Mapping[str, Row], column: str) -> None:
+    """A column as numbers; one text in it leaves all as text, but for one of DIGIT_COLUMNS, where it is the row's."""
+    kind = _text if column in TEXTS else _number_or_text
+    values = {key: None if row[column] in (None, "") else kind(row[column]) for key, row in rows.items()}
+    if column not in DIGIT_COLUMNS and any(isinstance(value, str) for value in values.values()):
+        values = {key: None if value is None else _text(rows[key][column]) for key, value in values.items()}
     for key, row in rows.items():
         row[column] = values[key]
 
 
 def _text(value: Any) -> str:
-    return str(value).strip()
+    """A cell as text, a whole number as parquet and JSON may have it without its `.0`."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def _number_or_text(value: Any) -> float | str:
+    try:
+        return _plain(value)
+    except (ValueError, TypeError, OverflowError):
+        return _text(value)
 
 
 def _plain(value: Any) -> float:

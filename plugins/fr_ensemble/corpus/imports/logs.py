@@ -18,11 +18,11 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.encoders import ENCODERS, QUALITY_NUMBERS, crf_norm_of, preset_norm_of
-from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name
+from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name, trouble
 from fr_ensemble.corpus.imports.identity import Identity, LogChoice, identify
 from fr_ensemble.corpus.imports.reading import Frames, load, parse, read_frames
 from fr_ensemble.corpus.record import MODEL_COLUMN, RECORD_KEY
-from fr_ensemble.corpus.vmaf_models import SAME_SCORE
+from fr_ensemble.corpus.vmaf_models import SAME_SCORE, model_of
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column, Progress, silent
@@ -83,9 +83,11 @@ def log_of(path: Path, frames: Frames, wanted: LogChoice) -> Log:
     finite = np.isfinite(table).all(axis=1)
     if not finite.any():
         raise InputError(f"{path}: found no frame with all of {', '.join(names)} as numbers: score it again")
+    numbers = np.array(frames.numbers, np.int64)[finite]
+    _require_range(f"{path} ({frames.tool})", identity, numbers, table[finite, -1])
     return Log(
         identity,
-        np.array(frames.numbers, np.int64)[finite],
+        numbers,
         table[finite, :-1],
         table[finite, -1],
         int((~is_complete).sum()),
@@ -93,6 +95,19 @@ def log_of(path: Path, frames: Frames, wanted: LogChoice) -> Log:
         frames.version,
         frames.sha256,
     )
+
+
+def _require_range(place: str, identity: Identity, numbers: Int64, score: Float64) -> None:
+    """Raises InputError for a score that a model does not give; of one that libvmaf does not ship any may be its."""
+    model = model_of(identity.definition)
+    if model is None:
+        return
+    outside = np.flatnonzero((score < 0) | (score > model.high))
+    if len(outside):
+        raise InputError(
+            f"{place}, frame {numbers[outside[0]]}, {identity.score}: found {score[outside[0]]:g}, expected "
+            f"0..{model.high:g} by {identity.definition}: score it again with that model, clipped to its range"
+        )
 
 
 def _table(path: Path, frames: Frames, names: Sequence[str]) -> Float64:
@@ -162,8 +177,11 @@ def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progr
     rows = {}
     for log, row in fields.rows.items():
         lacking = [name for name in ("src", "encoder") if not str(row.get(name) or "").strip()]
+        odd = next(filter(None, (trouble(name, value) for name, value in row.items())), "")
         if lacking:
             done.failed[str(log)] = f"{log}: its {lacking[0]} is not known: give it in --pattern, --meta or --set"
+        elif odd:
+            done.failed[str(log)] = f"{log}: {odd}: correct its row, or its name"
         else:
             rows[log] = row
     if not rows:
@@ -314,15 +332,15 @@ def _columns(parts: Sequence[tuple[Row, Log]], types: Mapping[str, str]) -> dict
 
 
 def _all_norms(rows: Mapping[Path, Row], done: Imported) -> dict[Path, dict[str, float]]:
-    """NORMS_OF_LOG by log, each where every log has it; `without` says which log lacks one that others have."""
+    """NORMS_OF_LOG by log, where every log has it; else `without` says which lacks it, where any has its columns."""
     found: dict[Path, dict[str, float]] = {log: {} for log in rows}
-    for norm, norm_of in NORMS_OF_LOG.items():
+    for norm, (norm_of, columns) in NORMS_OF_LOG.items():
         values = {log: norm_of(row) for log, row in rows.items()}
         lacking = next((log for log, value in values.items() if isinstance(value, str)), None)
         if lacking is None:
             for log, value in values.items():
                 found[log][norm] = float(value)
-        elif any(isinstance(value, float) for value in values.values()):
+        elif any(row.get(column) is not None for row in rows.values() for column in columns):
             done.without[norm] = f"{lacking}: {values[lacking]}"
     return found
 
@@ -339,8 +357,8 @@ def _crf_norm(row: Row) -> float | str:
     return crf_norm_of(str(row["encoder"]), next(numbers, ""))
 
 
-# Columns that an import adds where it can for every log.
-NORMS_OF_LOG = {"preset_norm": _preset_norm, "crf_norm": _crf_norm}
+# Columns that an import adds where it can for every log: what gives them, and of which columns.
+NORMS_OF_LOG = {"preset_norm": (_preset_norm, ("preset",)), "crf_norm": (_crf_norm, QUALITY_NUMBERS)}
 
 
 def _clip_names(rows: Mapping[Path, Row]) -> dict[Path, str]:

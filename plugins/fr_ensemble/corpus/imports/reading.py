@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from registry_tool.errors import InputError, WorldError
 
 LIBVMAF, RUN_VMAF, QUALITY_METRICS = "libvmaf", "run_vmaf", "ffmpeg-quality-metrics"
 MAX_LOG_BYTES = 1 << 30  # of a log out of its gzip; an hour at 60 frames per second has 200 MB
+MAX_FRAMES = 1 << 53  # what a number of JSON counts to
 FRAME_COLUMNS = {"frame": (LIBVMAF, 0), "framenum": (LIBVMAF, 0), "n": (QUALITY_METRICS, 1)}  # -> tool, first number
 # What C's printf makes of a number that JSON has no word for; json reads NaN, Infinity and -Infinity by itself.
 UNQUOTED_NAN = re.compile(
@@ -66,6 +68,7 @@ def parse(path: Path, data: bytes, sha256: str) -> Frames:
     """The frames in a file's bytes. Raises InputError as `read_frames` does."""
     try:
         frames = _frames(_inflated(data))
+        _require_each_once(frames.tool, frames.numbers)
     except (ValueError, RecursionError, expat.ExpatError, csv.Error, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a VMAF log ({error!s:.300}), expected JSON, XML or CSV with frames") from None
     if not frames.numbers:
@@ -73,6 +76,16 @@ def parse(path: Path, data: bytes, sha256: str) -> Frames:
             f"{path}: found no frames ({frames.tool}), expected a log of each frame: run {frames.tool} with one"
         )
     return replace(frames, sha256=sha256)
+
+
+def _require_each_once(tool: str, numbers: Sequence[int]) -> None:
+    """Raises NotALog for a frame that is there twice, or whose number no video has."""
+    if len({*numbers}) < len(numbers):
+        number = next(number for number, count in Counter(numbers).items() if count > 1)
+        raise NotALog(f"{tool}: frame {number} is there twice: are two logs in it?")
+    for number in (min(numbers, default=0), max(numbers, default=0)):
+        if not 0 <= number < MAX_FRAMES:
+            raise NotALog(f"{tool}: a frame has the number {number:.6g}")
 
 
 def _inflated(data: bytes) -> bytes:
@@ -145,7 +158,10 @@ def _integers(values: Sequence[Any]) -> Sequence[int]:
     numbers = []
     for place, value in enumerate(values):
         try:
-            numbers.append(int(value))
+            number = int(value)
+            if number != value and isinstance(value, float):
+                raise ValueError(value)
+            numbers.append(number)
         except (TypeError, ValueError, OverflowError):
             raise NotALog(f"frame {place} has the number {value!r:.40}") from None
     return numbers

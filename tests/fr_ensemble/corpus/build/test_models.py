@@ -59,6 +59,27 @@ def test_a_model_of_vmaf_v1_sees_ten_bits(ffmpeg: FFmpeg, tmp_path: Path) -> Non
         assert all(graph.count(f"format={pixels},settb") == 2 for graph in graphs)
 
 
+@pytest.mark.parametrize("size", ["128x96", "256x144"])  # where ffmpeg fails by itself, and where libvmaf ends it
+def test_a_source_too_small_for_the_model_is_told(size: str, ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """A source that the model cannot shrink is named with its size; the others are made; alone it is bad input."""
+    small, where = pattern("small", f"testsrc2=s={size}:r=12"), (ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
+    both = replace(plan(small, LARGE, libx264=(30,)), model="vmaf_v1.0.16_3d0h")
+    built = build(both, *where)
+    assert list(built.failed) == ["small"]
+    assert built.failed["small"].startswith(f"too small: found {size}, which vmaf_v1.0.16_3d0h does not score")
+    assert built.rows == 8
+    with pytest.raises(InputError, match=rf"small: too small: found {size}.*: expected at least one source"):
+        build(replace(both, sources=(small,)), *where)
+
+
+def test_a_score_that_is_not_written_fails_the_encode(ffmpeg: FFmpeg, tmp_path: Path) -> None:
+    """An ffmpeg that ends well without libvmaf's log is named with its words, and is no trouble with the disk."""
+    script = '[[ "$*" == *"libvmaf=model"*decoded* ]] && { echo "Error: no ink" >&2; exit 0; }'
+    mute = wrapped(tmp_path, ffmpeg, script)
+    with pytest.raises(InputError, match="moving: libvmaf wrote no scores: Error: no ink: expected at least one"):
+        build(plan(), mute, tmp_path / "c.parquet", tmp_path / "cache")
+
+
 def test_a_cache_keeps_models_apart(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """Scores of one model are never taken for another's, and both stay."""
     for model, made in (("vmaf_v0.6.1", 1), ("vmaf_4k_v0.6.1", 1), ("vmaf_v0.6.1", 0), ("vmaf_float_v0.6.1", 0)):

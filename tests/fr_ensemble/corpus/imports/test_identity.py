@@ -15,7 +15,7 @@ from fr_ensemble.corpus.imports.identity import DEFAULTS, LogChoice, identify
 from fr_ensemble.corpus.imports.logs import read_log
 from fr_ensemble.corpus.imports.reading import read_frames
 from fr_ensemble.corpus.record import Definition, read_definition
-from fr_ensemble.corpus.vmaf_models import VMAF_MODELS, features_of, high_of, model_of
+from fr_ensemble.corpus.vmaf_models import VMAF_MODELS, canonical, features_of, high_of, model_of
 
 from registry_tool.errors import InputError
 
@@ -147,6 +147,37 @@ def test_a_score_of_ones_own_name(tmp_path: Path) -> None:
     assert found(path, score="second", model="vmaf_v1.0.16_3d0h")[0] == "vmaf_v1.0.16_3d0h"
     with pytest.raises(InputError, match="no score 'third': found first, second"):
         found(path, score="third")
+
+
+@pytest.mark.parametrize("score", ["hd", "4k", "neg", "v1_hd", "HD_score", "mine"])
+def test_a_free_name_of_a_score_tells_no_model(score: str, registry: Program, tmp_path: Path) -> None:
+    """What a score without the word vmaf in its name is by, is asked for, with what it could be."""
+    path = logs.libvmaf_json(tmp_path / "a.json", logs.frames_of("vmaf_v0.6.1", score=score))
+    where = ["fr-ensemble", "corpus", "import", path, "--set", "src=a", "--set", "encoder=x264", "--score", score]
+    ran = registry(*where, "-o", tmp_path / "c.csv")
+    assert (ran.code, ran.out, (tmp_path / "c.csv").exists()) == (2, "", False)
+    assert f"its {score} may be by vmaf_v0.6.1 or vmaf_4k_v0.6.1 or vmaf_b_v0.6.3" in ran.err
+    assert ran.err.endswith("--vmaf-model NAME\n")
+    ran = registry(*where, "--vmaf-model", "vmaf_4k_v0.6.1", "-o", tmp_path / "c.csv")
+    assert (ran.code, "target: vmaf by vmaf_4k_v0.6.1" in ran.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [
+        ("VMAF_v0.6.1", "vmaf_v0.6.1"),
+        ("Vmaf_4K_V0.6.1NEG.JSON", "vmaf_4k_v0.6.1neg"),
+        ("vmaf_v1.0.16_HFR_3d0h", "vmaf_v1.0.16_hfr_3d0h"),
+        ("VMAF_FLOAT_v0.6.1+Phone", "vmaf_v0.6.1+phone"),
+        ("Mine_V2", "Mine_V2"),  # of a model that is not known, it may matter
+    ],
+)
+def test_a_built_in_model_is_known_in_any_letter_case(name: str, definition: str, tmp_path: Path) -> None:
+    """Names of built-in models are one whatever their letters' case, of rows and of an option."""
+    assert canonical(name) == canonical(definition) == definition
+    rows = [f"{0.1 * k},{model}" for k, model in enumerate((name, definition))]
+    (tmp_path / "c.csv").write_text("\n".join(["vmaf,vmaf_model", *rows, ""]))
+    assert read_definition(tmp_path / "c.csv", "vmaf") == Definition(definition)
 
 
 def test_the_plain_score_beside_a_named_one(tmp_path: Path) -> None:

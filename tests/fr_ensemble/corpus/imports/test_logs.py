@@ -265,7 +265,7 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
         (["--set", "src"], "", 2, "source and encoder of the logs are not known"),
         (["--set", "src=a", "--set", "encoder="], "", 2, "found 'encoder=', expected NAME=VALUE"),
         (["--set", "src=a", "--set", "src=b", "--pattern", "{x}"], "", 2, "found 'src=b', expected NAME=VALUE, each"),
-        (["--set", "crf=low", "--pattern", "{src}"], "", 2, "found 'crf=low', expected a number for crf"),
+        (["--set", "crf=low", "--pattern", "{src}"], "", 2, "--set crf: found crf 'low', expected a number"),
         (["--set", "vmaf=3", "--pattern", "{src}"], "", 2, "found 'vmaf=3', expected NAME=VALUE"),
         (["--source-column", "a", "--pattern", "{src}"], "", 2, "found no --meta"),
         (["--source-column", "a", "--meta", "t.csv"], "log,src\na.json,b\n", 2, "no column 'a'"),
@@ -339,6 +339,79 @@ def test_a_column_left_out_because_of_one_log_is_named(registry: Program, tmp_pa
     assert "b.json: preset 'swift' is none of libx264's" in ran.err
     assert "b.json: quality 99 is outside libx264's 0 to 51" in ran.err
     assert not {"preset_norm", "crf_norm"} & {*pq.read_schema(tmp_path / "c.parquet").names}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "message"),
+    [
+        ("crf", "20,5", "found crf '20,5', expected a number: it has a decimal comma: write 20.5"),
+        ("crf", "abc", "found crf 'abc', expected a number"),
+        ("crf", "nan", "found crf 'nan', expected a number"),
+        ("qp", "-1", "found qp -1, expected a number from 0"),
+        ("bitrate_kbps", "-900", "found bitrate_kbps -900, expected a number above 0"),
+        ("bitrate", "0", "found bitrate 0, expected a number above 0"),
+        ("height", "1080p", "found height '1080p', expected a number"),
+        ("src", "two\nlines", r"found src 'two\nlines', expected visible characters"),
+        ("clip", "a\tb", r"found clip 'a\tb', expected visible characters"),
+        ("session", "\x1b[2J", r"found session '\x1b[2J', expected visible characters"),
+    ],
+)
+def test_a_field_that_no_encode_has_costs_its_log(
+    column: str, cell: str, message: str, registry: Program, tmp_path: Path
+) -> None:
+    """What a table says of one log is named, found and expected, and its log left out; as a constant it ends it all."""
+    as_json(tmp_path / "a.json")
+    as_json(tmp_path / "b.json", FRAMES[:2])
+    names = ["log", *dict.fromkeys(["src", "encoder", column])]
+    rows = [{"log": "a.json", "src": "s", "encoder": "x264"} | ({} if column == "src" else {column: "20"})]
+    rows.append(rows[0] | {"log": "b.json", column: cell})
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    where = [tmp_path / "a.json", tmp_path / "b.json", "-o", tmp_path / "c.parquet"]
+    ran = registry(*IMPORT, *where, "--meta", tmp_path / "t.csv")
+    assert (ran.code, "3 rows of 1 logs" in ran.out) == (1, True)
+    assert f"left out: {tmp_path / 'b.json'}: {message}" in ran.err
+    assert pq.read_table(tmp_path / "c.parquet").num_rows == 3
+    fixed = ["--set", "encoder=x264", *([] if column == "src" else ["--set", "src=s"]), "--set", f"{column}={cell}"]
+    ran = registry(*IMPORT, *where, *fixed)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--set {column}: {message}" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("fixed", "message"),
+    [
+        (["crf=77"], "no column crf_norm: {log}: quality 77 is outside libx264's 0 to 51"),
+        (["preset=20"], "no column preset_norm: {log}: preset '20' is none of libx264's"),
+        (["crf=30", "encoder=wonder"], "no column crf_norm: {log}: the quality scale of encoder 'wonder' is not known"),
+        ([], ""),
+    ],
+)
+def test_a_column_that_no_log_can_have_is_said(
+    fixed: list[str], message: str, registry: Program, tmp_path: Path
+) -> None:
+    """Where no log's number is on its encoder's scale, that is said as well; without any, nothing is."""
+    log = as_json(tmp_path / "a.json")
+    fixed = [*fixed, "src=s", *([] if "encoder=wonder" in fixed else ["encoder=libx264"])]
+    ran = registry(*IMPORT, log, *[word for text in fixed for word in ("--set", text)], "-o", tmp_path / "c.csv")
+    assert ran.code == 0
+    assert message.format(log=log) in ran.err
+    assert ("no column" in ran.err) is bool(message)
+
+
+@pytest.mark.parametrize("score", [-5.0, 150.0, 100.001])
+def test_a_score_that_its_model_does_not_give_is_refused(score: float, registry: Program, tmp_path: Path) -> None:
+    """A log with a score outside its model's range is left out, with frame and range; of a foreign model any may be."""
+    as_json(tmp_path / "a.json")
+    bad = as_json(tmp_path / "b.json", [FRAMES[0], FRAMES[1] | {"adm2": 0.9, "vmaf": score}])
+    where = [tmp_path, "--set", "src=s", "--set", "encoder=x264", "-o", tmp_path / "c.csv"]
+    ran = registry(*IMPORT, *where)
+    assert (ran.code, "3 rows of 1 logs" in ran.out) == (1, True)
+    assert f"{bad} (libvmaf), frame 1, vmaf: found {score:g}, expected 0..100 by vmaf_v0.6.1: score it" in ran.err
+    ran = registry("fr-ensemble", "corpus", "import", "--vmaf-model", "mine", *where)
+    assert (ran.code, "5 rows of 2 logs" in ran.out) == (0, True)
 
 
 MEANS = [((0.0, 0.0, 0.0), True), ((4.0, 20.0, 9.0), True), ((9.0, 80.0, 9.0), False)]

@@ -1,0 +1,1 @@
+"""Kind `sk_regressor` for registry-tool: boosted trees of scikit-learn, as ONNX."""

@@ -32,6 +32,7 @@ RECIPE_OPTIONS = (
     "early_stopping",
     "hidden",
     "member_conditions",
+    "encoder_dropout",
 )
 RECIPES: Mapping[str, Mapping[str, Any]] = {  # what each changes of the public one; measured in docs/how-to/train.md
     "public": {},
@@ -92,6 +93,12 @@ OPTIONS = (
         help="AdamW's decay instead of the L2 term.",
     ),
     click.Option(["--dropout"], type=float, help="Dropout: share of hidden units left out.  [default: 0.1]"),
+    click.Option(
+        ["--encoder-dropout"],
+        type=float,
+        metavar="SHARE",
+        help="Take so many rows of a step for an unknown encoder's, so that its slot is trained.  [default: 0]",
+    ),
     click.Option(["--input-noise"], type=float, help="Gaussian noise on standardised inputs.  [default: 0]"),
     click.Option(
         ["--early-stopping"],
@@ -162,6 +169,7 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
+    from fr_ensemble.corpus.vocabulary import UNKNOWN, vocabulary
     from fr_ensemble.evidence.recorded import EvidenceContents
     from fr_ensemble.hooks.train import SHIPPED, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
@@ -191,6 +199,8 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError(
             "--member-conditions raw: found no condition, expected one or more: name it: --condition COLUMN"
         )
+    if options["encoder_dropout"] and UNKNOWN not in vocabulary(spec.vocabulary_version):
+        raise InputError("--encoder-dropout: --vocabulary 3 has no slot for unknown encoders: name vocabulary 1 or 2")
     try:
         recipe = Recipe(
             seeds=_numbers("--seeds", options["seeds"], int),

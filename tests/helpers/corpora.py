@@ -18,6 +18,7 @@ RECIPES = {
     "rows": replace(SMALL, batch_size=1, epochs=1),
     "all at once": replace(SMALL, batch_size=200, hidden=100),
     "adamw": replace(SMALL, weight_decay=0.1, decoupled_weight_decay=True, dropout=0.0, hidden=70),
+    "encoders hidden": replace(SMALL, encoder_dropout=0.3, batch_size=9),
     "stopped": replace(SMALL, early_stopping=1, learning_rate=0.05, epochs=20),
 }
 

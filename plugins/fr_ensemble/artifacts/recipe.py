@@ -33,6 +33,7 @@ class Recipe:
     # Epochs without gain on sources of its own training rows after which a model stops, at its best; 0: every epoch.
     early_stopping: int = 0
     member_conditions: str = STANDARDISED
+    encoder_dropout: float = 0.0  # share of the rows of a step whose encoder counts as `unknown`, drawn anew each epoch
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -50,8 +51,12 @@ class Recipe:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a finite number >= 0")
         if not 0.0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate: found {self.learning_rate}, expected a finite number > 0")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: found {self.dropout}, expected 0 <= dropout < 1")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        for name in ("dropout", "encoder_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, expected 0 <= {name} < 1")
 
     @property
     def raw_conditions(self) -> bool:
@@ -70,6 +75,8 @@ class Recipe:
             del document["early_stopping"]
         if not self.raw_conditions:
             del document["member_conditions"]
+        if not self.encoder_dropout:
+            del document["encoder_dropout"]
         return document
 
     @classmethod

@@ -99,9 +99,13 @@ class ColumnSpec:
     @property
     def names(self) -> Mapping[str, str]:
         """What rows call a column -> what the file does, where it is another name."""
-        return {
-            name: column for name, column in (("src", self.source_column), ("encoder", self.encoder_column)) if column
-        }
+        source = "" if self.by_encoder else self.source_column
+        return {name: column for name, column in (("src", source), ("encoder", self.encoder_column)) if column}
+
+    @property
+    def by_encoder(self) -> bool:
+        """Whether each encoder counts as a source."""
+        return self.source_column == (self.encoder_column or "encoder")
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -319,14 +323,15 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> R
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
     conditions = [_transform(numbers[c.column], c, spec.raw_conditions, batch.place) for c in spec.conditioning]
     target = None if spec.target is None else _in_range(numbers[spec.target], spec, batch.place)
-    named = {"src": source, "encoder": encoder, "clip": texts.get("clip")}
+    counted = encoder if spec.by_encoder else source
+    named = {"src": counted, "encoder": encoder, "clip": texts.get("clip")}
     return Rows(
         first=first,
         features=np.stack([numbers[name] for name in spec.features], axis=1),
         codec=slots[encoder.codes],
         conditioning=np.stack(conditions, axis=1) if conditions else np.empty((batch.n, 0)),
         target=target,
-        source=source,
+        source=counted,
         encoder=encoder,
         clip=texts.get("clip") or _encodes(source, encoder, [texts[name] for name in QUALITY_COLUMNS if name in texts]),
         values=batch.values,

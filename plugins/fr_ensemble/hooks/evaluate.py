@@ -50,7 +50,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         raise InputError("--corpus: found none, expected rows to evaluate on: name a file")
     block = codec_block(corpus.codec, corpus.conditioning, spec.n_slots)
     mu, sigma = ensemble.predict(corpus.features, block)
-    groups = {column: _groups(corpus, column, request.smoke) for column in request.by}
+    encoders = ["encoder"] if len(np.unique(corpus.groups["encoder"].codes)) > 1 and not request.smoke else []
+    groups = {column: _groups(corpus, column, request.smoke) for column in dict.fromkeys([*request.by, *encoders])}
     stored = intervals_of(view, request.levels)
     methods = _methods(view, stored.calibration(), request.levels)
     document = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
+from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.evidence.baselines import standings, standings_table
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
+from fr_ensemble.evidence.inputs import Inputs, read_inputs
 from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
@@ -51,6 +54,7 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
         found = evidence_of(view)
         method = Intervals.from_dict(manifest["intervals"]).calibration().method
         calibrated = calibrated_on(manifest, view.read) if "calibration" in manifest else None
+        encoders = _by_encoder(_inputs(view, manifest), calibrated or found.oof, method)
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
@@ -61,6 +65,7 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
         *_held_out(found, method),
         *beside,
         *own,
+        *encoders,
         *_intervals(calibrated or oof, method, target["name"]),
         *_against_true(oof, target),
     ]
@@ -156,6 +161,41 @@ def _calibrated(oof: Oof, method: str) -> Figure:
         "there is one, and the intervals of the others; the worst covered is on top.",
         table=Table([header, *table]),
     )
+
+
+def _inputs(view: EntryView, manifest: Mapping[str, Any]) -> Inputs | None:
+    """Those of the rows that the intervals are made of; None where the evidence has none."""
+    path, claims = (
+        (CALIBRATION_INPUTS_PATH, manifest["calibration"]) if "calibration" in manifest else (INPUTS_PATH, manifest)
+    )
+    return read_inputs(view.read(path)) if claims.get("evidence_inputs", {}).get("n_rows") else None
+
+
+def _by_encoder(inputs: Inputs | None, oof: Oof, method: str) -> list[Figure]:
+    """Errors and coverage of each encoder's rows, the worst covered first."""
+    if inputs is None or len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
+        return []
+    rows, levels = inputs.row, (0.8, 0.95)
+    error, source = (oof.mu - oof.target)[rows], oof.source[rows]
+    inside = [np.abs(error) <= held_out_reach(oof, method, level)[rows] for level in levels]
+    header = ["encoder", "rows", "sources", "bias", "RMSE", *(f"in {percent(level)} %" for level in levels)]
+    found = []
+    for code, name in enumerate(inputs.encoders):
+        own = inputs.encoder == code
+        shares = [float(part[own].mean()) for part in inside]
+        counts = [str(int(own.sum())), str(len(np.unique(source[own])))]
+        errors = [f"{error[own].mean():+.3f}", f"{math.sqrt(np.mean(np.square(error[own]))):.3f}"]
+        found.append((sum(shares), [name, *counts, *errors, *(f"{share * 100:.1f} %" for share in shares)]))
+    drawn = "" if inputs.is_complete else f" A sample of {len(rows)} of {inputs.n_rows} rows is counted."
+    return [
+        Figure(
+            "Encoders",
+            "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "
+            f"interval calibrated on the other sources; the worst covered is on top.{drawn} No figure here is of an "
+            "encoder that training lacks: `registry train fr_ensemble --group encoder` measures that.",
+            table=Table([header, *(row for _, row in sorted(found, key=itemgetter(0)))]),
+        )
+    ]
 
 
 # ---- intervals ----------------------------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ SHIPPED_NAME = "shipped"
 SMOKE_SEED = 0
 PROBE_ROWS = 4
 BASELINES_LIBRARY = "scikit-learn"
+BY_ENCODER = (
+    "--group encoder: figures and intervals are for a new encoder of sources that training has, not for new ones"
+)
 Range = tuple[float, float] | None  # of mu
 
 
@@ -233,7 +236,7 @@ def _summary(corpus: Corpus, name: str, metrics: Mapping[str, float]) -> list[tu
 
 def _warnings(corpus: Corpus) -> list[str]:
     version = corpus.spec.vocabulary_version
-    return corpus.failed_encodes() + [
+    return [*corpus.failed_encodes(), *([BY_ENCODER] if corpus.spec.by_encoder else [])] + [
         f"encoder {name!r} has no slot in vocabulary {version}: {count} rows count as {stand_in(version)}"
         for name, count in sorted(corpus.unknown_encoders.items())
     ]

@@ -29,6 +29,7 @@ class Minibatch:
     weight: Float32  # (M, B), in the loss
     keep: Float32  # (M, 2, B, H), what dropout multiplies each hidden unit with
     noise: Float32  # (M, B, D), added to the inputs
+    unknown: NDArray[np.bool_]  # (M, B), rows whose encoder counts as unknown
 
 
 def shuffled(rows: Order, model: ModelState) -> Order:
@@ -46,12 +47,17 @@ def draw(
     index, weight = np.zeros((n, size), np.int64), np.zeros((n, size), np.float32)
     keep, noise = np.ones((n, 2, size, hidden), np.float32), np.zeros((n, size, table.inputs), np.float32)
     padded, h, numeric = -(-size // ROWS) * ROWS, models[0].layout.h, numeric_columns(table)
-    threshold = drop_threshold(recipe.dropout)
+    threshold, hide = drop_threshold(recipe.dropout), drop_threshold(recipe.encoder_dropout)
+    unknown = np.zeros((n, size), bool)
     for j, (model, order) in enumerate(zip(models, orders, strict=True)):
         rows = order[first : first + size]
         if not len(rows):
             continue
         index[j, : len(rows)], weight[j, : len(rows)] = rows, 1.0 / len(rows)
+        if hide:
+            words = np.empty(draws.words_of_halves(size), np.uint64)
+            draws.words(model.streams[3], words)
+            unknown[j] = words.view(np.uint16)[:size] < hide
         if recipe.input_noise > 0.0:
             jitter = np.empty(size * len(numeric), np.float32)
             draws.gaussians(model.streams[2], jitter, np.empty(-(-jitter.size // 8) * 8, np.uint64))
@@ -61,7 +67,7 @@ def draw(
             draws.words(model.streams[1], bits)
             alive = bits.view(np.uint16).reshape(2, padded, h)[:, :size, :hidden] >= threshold
             keep[j] = alive / np.float32(1.0 - threshold / draws.RESOLUTION)
-    return Minibatch(index, weight, keep, noise)
+    return Minibatch(index, weight, keep, noise, unknown)
 
 
 def numeric_columns(table: TrainingTable) -> Int64:

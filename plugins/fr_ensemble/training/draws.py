@@ -42,6 +42,11 @@ def stream(entropy: np.random.SeedSequence) -> UInt64:
     return state
 
 
+def words_of_halves(count: int) -> int:
+    """Words, as many as `words` can fill, that have this many numbers of 16 bits."""
+    return -(-count // (4 * STREAM_LANES)) * STREAM_LANES
+
+
 @intrinsic
 def _pointer(ctx: Any, array: Any) -> Any:
     def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:

@@ -60,6 +60,7 @@ class Settings(NamedTuple):
     decoupled: float  # AdamW's decay
     noise: np.float32  # of the inputs
     drop: np.uint16  # threshold of dropout in 2^-16
+    hide: np.uint16  # of encoder dropout
 
 
 class State(NamedTuple):
@@ -69,7 +70,7 @@ class State(NamedTuple):
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t, beta2^t after t steps
-    streams: UInt64  # (3, 4 * STREAM_LANES), of order, dropout, noise
+    streams: UInt64  # (3, 4 * STREAM_LANES), of order, dropout, noise; and of encoders where there is encoder dropout
 
 
 class Scratch(NamedTuple):
@@ -90,6 +91,7 @@ class Scratch(NamedTuple):
     jitter: Float32  # (rows of a batch, F + K)
     jitter_words: UInt64
     shuffle_words: UInt64
+    encoder_words: UInt64  # 16 bits for each row of a batch
 
 
 @compiled
@@ -201,6 +203,18 @@ def read_row(table, index, x):
 
 
 @compiled
+def hide_encoders(table, settings, x, nb, streams, room):
+    """In some of the first nb rows of a batch, the slot `unknown`, the last one, in the place of the encoder's own."""
+    words(streams[3], room)
+    bits, K, first = room.view(np.uint16), len(x) // settings.B, table.n_features
+    for r in range(nb):
+        if bits[r] < settings.hide:
+            slots = x[r * K + first : r * K + first + table.n_slots]
+            slots[:] = ZERO
+            slots[table.n_slots - 1] = ONE
+
+
+@compiled
 def read_batch(table, order, settings, streams, work):
     """The first rows of order, a batch of them at most: inputs into work.x, targets into work.errors; their number."""
     x, K = work.x, len(work.x) // settings.B
@@ -210,6 +224,8 @@ def read_batch(table, order, settings, streams, work):
     for r in range(nb, min(nb + settings.batch, len(order))):
         prefetch(table.rows, order[r] * table.rows.shape[1])
     x[nb * K :] = ZERO
+    if settings.hide > 0:
+        hide_encoders(table, settings, x, nb, streams, work.encoder_words)
     if settings.noise > ZERO:
         gaussians(streams[2], work.jitter, work.jitter_words)
         n_numeric = table.scale.shape[1] - 1

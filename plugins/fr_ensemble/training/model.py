@@ -24,6 +24,7 @@ from registry_tool.errors import InputError
 
 STEPS_A_CALL = 4096  # of the kernel, some 60 ms: between two calls a model hears of an interrupt and may be saved
 DRAWN = (Role.ORDER, Role.DROPOUT, Role.NOISE)
+DRAWN_WITH_ENCODERS = (*DRAWN, Role.ENCODER)  # with encoder dropout
 
 
 class Result(NamedTuple):
@@ -102,7 +103,7 @@ class ModelState:
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t and beta2^t after t steps
-    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN
+    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN, or (4, ...) of DRAWN_WITH_ENCODERS
     best: Float32  # with early stopping: the weights of the best epoch, its loss and number
     best_loss: float = np.inf
     best_epoch: int = 0
@@ -112,7 +113,8 @@ class ModelState:
         """Before the first epoch."""
         layout = NetworkLayout(table.inputs, recipe.hidden)
         p = layout.pack(initial_weights(key.generator(Role.INIT), table.inputs, recipe.hidden))
-        streams = np.stack([draws.stream(key.entropy(role)).reshape(-1) for role in DRAWN])
+        roles = DRAWN_WITH_ENCODERS if recipe.encoder_dropout else DRAWN
+        streams = np.stack([draws.stream(key.entropy(role)).reshape(-1) for role in roles])
         return cls(key, layout, 0, p, aligned(layout.size), aligned(layout.size), np.ones(2), streams, p.copy())
 
     def is_done(self, recipe: Recipe) -> bool:
@@ -150,7 +152,7 @@ class Steps:
         key, layout = model.key, model.layout
         self.model, self.rows = model, rows_of(table, key)
         self.stops = table.stops(key, recipe.stopping_share)
-        self.fitted = (table.source != key.fold) & ~self.stops
+        self.fitted = table.fitted(key, recipe.stopping_share)
         self.settings = settings_of(recipe, layout)
         n_fitted = int(np.count_nonzero(self.fitted))
         self.work = work_of(self.settings, layout, table.n_numeric, n_fitted)
@@ -179,6 +181,7 @@ def settings_of(recipe: Recipe, layout: NetworkLayout) -> kernel.Settings:
         decoupled=decoupled,
         noise=np.float32(recipe.input_noise),
         drop=np.uint16(drop_threshold(recipe.dropout)),
+        hide=np.uint16(drop_threshold(recipe.encoder_dropout)),
     )
 
 
@@ -202,6 +205,7 @@ def work_of(settings: kernel.Settings, layout: NetworkLayout, n_numeric: int, n_
         jitter=np.zeros(jitter, np.float32),
         jitter_words=np.zeros(-(-jitter // draws.STREAM_LANES) * draws.STREAM_LANES, np.uint64),
         shuffle_words=np.zeros(draws.SHUFFLE_WORDS, np.uint64),
+        encoder_words=np.zeros(draws.words_of_halves(settings.batch), np.uint64),
     )
 
 
@@ -238,9 +242,24 @@ def in_target_units(table: TrainingTable, recipe: Recipe, key: ModelKey, standar
             w3=(standard.w3 * np.float64(fit.target_std)).astype(np.float32),
             b3=(standard.b3 * np.float64(fit.target_std) + fit.target_mean).astype(np.float32),
         )
+    if recipe.encoder_dropout:
+        weights = with_unknown_encoders(table, recipe, key, weights)
     if not all(np.isfinite(part).all() for part in _arrays(weights)):
         raise diverged(recipe, key)
     return weights
+
+
+def with_unknown_encoders(table: TrainingTable, recipe: Recipe, key: ModelKey, weights: Weights) -> Weights:
+    """Slots that no row of this model's training had weigh as `unknown`, the last slot, which encoder dropout trained.
+
+    So that every reader of the graph takes an encoder without training rows for an unknown one.
+    """
+    slot = table.rows[table.fitted(key, recipe.stopping_share), table.n_numeric].astype(np.int64)
+    absent = np.bincount(slot, minlength=table.n_slots) == 0
+    w1 = weights.w1.copy()
+    slots = w1[table.n_features : table.n_features + table.n_slots]  # (V, H), a view
+    slots[absent] = slots[-1]
+    return replace(weights, w1=w1)
 
 
 def diverged(recipe: Recipe, key: ModelKey) -> InputError:

@@ -36,9 +36,11 @@ def train_models(
     p = {name: torch.stack([start[name] for start in starts]).to(device) for name in starts[0]}
     adam = Adam(recipe, p)
     stops = [table.stops(key, recipe.stopping_share) for key in keys]
-    fits = [np.flatnonzero((table.source != k.fold) & ~s).astype(np.int32) for k, s in zip(keys, stops, strict=True)]
+    fits = [np.flatnonzero(table.fitted(key, recipe.stopping_share)).astype(np.int32) for key in keys]
     raw = torch.from_numpy(batches.raw_rows(table)).to(device)  # (n, D + 1)
     mean, std = (torch.from_numpy(scale).to(device) for scale in batches.scales(table, keys))  # (M, 1, D + 1) each
+    place, end = torch.arange(table.inputs + 1, device=device), table.n_features + table.n_slots
+    is_slot, as_unknown = (place >= table.n_features) & (place < end), (place == end - 1).float()  # (D + 1,) each
 
     def loss(p: Stacked, x: Tensor, y: Tensor, weight: Tensor, keep: Tensor) -> Tensor:
         return (weight * torch.square(functional_call(network, p, (x, keep)) - y)).sum()
@@ -48,9 +50,9 @@ def train_models(
         orders = [batches.shuffled(rows, model) for rows, model in zip(fits, models, strict=True)]
         for first in range(0, max(map(len, orders)), recipe.batch_size):
             batch = batches.draw(table, recipe, models, orders, first)
-            parts = (batch.index, batch.weight, batch.keep, batch.noise)
-            index, weight, keep, noise = (torch.from_numpy(array).to(device) for array in parts)
-            rows = (raw[index] - mean) / std  # (M, B, D + 1)
+            parts = (batch.index, batch.weight, batch.keep, batch.noise, batch.unknown)
+            index, weight, keep, noise, unknown = (torch.from_numpy(array).to(device) for array in parts)
+            rows = torch.where(unknown[:, :, None] & is_slot, as_unknown, (raw[index] - mean) / std)  # (M, B, D + 1)
             g = gradient(p, rows[:, :, :-1] + noise, rows[:, :, -1], weight, keep)
             adam.step(p, g, weight.any(dim=1))
         for j, model in enumerate(models):

@@ -24,6 +24,7 @@ class Role(IntEnum):
     DROPOUT = 2
     NOISE = 3
     SPLIT = 4
+    ENCODER = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,6 +91,11 @@ class TrainingTable:
             )
         chosen = key.generator(Role.SPLIT).permutation(sources)[:count]
         return np.isin(self.source, chosen)
+
+    def fitted(self, key: ModelKey, share: float) -> NDArray[np.bool_]:
+        """Marks the rows that a model fits, bool (n,): neither held out nor among those that tell it when to stop."""
+        fitted: NDArray[np.bool_] = (self.source != key.fold) & ~self.stops(key, share)
+        return fitted
 
     def judged(self, key: ModelKey) -> NDArray[np.int32]:
         """The rows that a model is to score: those it holds out, or all for a final member, which holds out none."""

@@ -307,6 +307,21 @@ def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_pat
     assert (ran.code, "takes no --source-column" in ran.err) == (2, True)
 
 
+def test_training_leaves_out_encoders(registry: Program, made: Made, tmp_path: Path) -> None:
+    """`train --group encoder` has a fold for each encoder, says what that is worth, and its evidence is made again."""
+    box = Sandbox(tmp_path / "new" / "registry.json", "codecs")
+    train = ("train", "fr_ensemble", "--id", "codecs", "--corpus", made.corpus, "--seeds", "0,1", "--epochs", "3")
+    ran = registry(*train, "--group", "encoder", "--registry", box.path)
+    assert ran.code == 0, ran.err
+    assert "for a new encoder of sources that training has" in ran.err
+    corpus = box.manifest["corpus"]
+    assert corpus["sources"] == [item["name"] for item in corpus["encoders"]]
+    assert len(corpus["sources"]) > 1
+    ran = registry("reproduce", "codecs", "--corpus", made.corpus, "--exact", "--registry", box.path)
+    assert ran.code == 0, ran.out + ran.err
+    assert registry("validate", box.path).code == 0
+
+
 def test_card_and_report_say_what_it_was_calibrated_on(registry: Program, lower: Sandbox, tmp_path: Path) -> None:
     """The corpus, how many sources, the offset and the parent; the report has a table of the sources."""
     card = registry("card", "lower", "--registry", lower.path).out

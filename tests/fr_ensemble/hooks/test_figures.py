@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fr_ensemble.artifacts.paths import INPUTS_PATH
+from fr_ensemble.evidence.inputs import Inputs, write_inputs
 from fr_ensemble.evidence.intervals import calibrate, held_out_reach
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
@@ -36,13 +38,14 @@ class View:
 
     data: bytes
     manifest: dict[str, Any] | None = None
+    inputs: bytes = b""
 
     @property
     def entry(self) -> Any:
         return type("Entry", (), {"id": "e"})()
 
     def read(self, path: str) -> bytes:
-        return self.data
+        return self.inputs if path == INPUTS_PATH else self.data
 
 
 def view(oof: Oof | bytes, method: str = "loso-hcp-t") -> EntryView:
@@ -168,6 +171,32 @@ def test_reach_knows_nothing_of_its_own_source() -> None:
     assert held_out_reach(oof, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
     worse = replace(oof, target=np.where(keep, oof.target, oof.target + 30))
     assert held_out_reach(worse, "abs", 0.8)[~keep] == pytest.approx(np.full(40, q))
+
+
+def test_encoders_have_their_rows_and_the_worst_covered_is_on_top() -> None:
+    """Bias, RMSE and coverage of the rows whose inputs are there, by intervals of the other sources."""
+    oof = make_oof()
+    n, rows = len(oof.target), np.arange(0, len(oof.target), 2)
+    encoder = np.arange(n) % 4 // 2
+    off = np.where(encoder == 1, 30.0, 0.0)
+    oof = replace(oof, predictions=oof.predictions + off)
+    named = ("libx264", "libx265")
+    inputs = Inputs(n, rows, np.zeros((len(rows), 1)), np.zeros((len(rows), 0)), named, encoder[rows], encoder[rows])
+    shown = view(oof)
+    assert "Encoders" not in [figure.title for figure in figures(shown) or ()]
+    shown.manifest["evidence_inputs"] = {"n_rows": len(rows)}  # type: ignore[index]
+    shown.inputs = write_inputs(inputs)  # type: ignore[attr-defined]
+    figure = next(figure for figure in figures(shown) or () if figure.title == "Encoders")
+    assert f"A sample of {len(rows)} of {n} rows" in figure.caption
+    assert figure.table is not None
+    header, *found = figure.table.rows
+    assert [row[0] for row in found] == ["libx265", "libx264"]
+    reach, error = held_out_reach(oof, "loso-hcp-t", 0.8), oof.mu - oof.target
+    for row in found:
+        own = rows[encoder[rows] == named.index(row[0])]
+        expected = [str(len(own)), "6", f"{error[own].mean():+.3f}", f"{np.sqrt(np.mean(error[own] ** 2)):.3f}"]
+        assert row[1:5] == expected
+        assert row[header.index("in 80 %")] == f"{np.mean(np.abs(error[own]) <= reach[own]) * 100:.1f} %"
 
 
 def test_width_against_error() -> None:

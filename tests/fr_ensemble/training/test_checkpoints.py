@@ -74,7 +74,9 @@ def test_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, expected: str
     assert digest(again) == expected
 
 
-@pytest.mark.parametrize("options", [{}, {"early_stopping": 3}, {"dropout": 0.0, "decoupled_weight_decay": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"early_stopping": 3}, {"encoder_dropout": 0.3}, {"dropout": 0.0, "decoupled_weight_decay": True}]
+)
 @pytest.mark.parametrize("key", [ModelKey(1, 0), ModelKey(FINAL, 1)])
 def test_a_model_resumes_at_every_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: ModelKey, options: dict[str, object]

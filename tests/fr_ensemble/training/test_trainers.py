@@ -30,6 +30,7 @@ RECIPES = {
     "one row a step": Recipe(seeds=(0, 1), epochs=3, hidden=70, batch_size=1),
     "one step an epoch": Recipe(seeds=(0, 1), epochs=30, hidden=5, batch_size=200, dropout=0.0, learning_rate=0.01),
     "raw conditions": Recipe(seeds=(3, 4), epochs=40, hidden=20, batch_size=16, member_conditions="raw"),
+    "encoder dropout": Recipe(seeds=(3, 4), epochs=40, hidden=16, batch_size=20, encoder_dropout=0.25),
     "early stopping": Recipe(
         seeds=(0, 1), epochs=60, hidden=16, batch_size=8, learning_rate=0.02, early_stopping=3, dropout=0.0
     ),
@@ -101,6 +102,7 @@ def train_one(data: TrainingData, recipe: Recipe, key: ModelKey) -> np.ndarray:
         [p for layer in layers for p in layer.parameters()], lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     orders, masks, noises = (Lanes(key, role) for role in (Role.ORDER, Role.DROPOUT, Role.NOISE))
+    encoders, slots = Lanes(key, Role.ENCODER), slice(f, f + data.n_slots)
     rows, batch = np.flatnonzero(chosen), recipe.batch_size
     shape = (2, -(-batch // 4) * 4, -(-recipe.hidden // 16) * 16)
     numeric = [*range(f), *range(f + data.n_slots, x.shape[1])]
@@ -110,6 +112,8 @@ def train_one(data: TrainingData, recipe: Recipe, key: ModelKey) -> np.ndarray:
         for first in range(0, len(order), batch):
             index = order[first : first + batch]
             a = x[index]
+            halves = encoders.words(-(-batch // 32) * 8).view(np.uint16)[: len(index)]
+            a[halves < round(recipe.encoder_dropout * 2**16), slots] = torch.eye(data.n_slots)[-1]
             if recipe.input_noise:
                 uniform = ((masks_of := noises.words(batch * len(numeric))) >> np.uint64(12)) + 0.5
                 noise = special.ndtri(uniform[: batch * len(numeric)] * 2.0**-52).reshape(batch, -1)[: len(index)]
@@ -127,6 +131,9 @@ def train_one(data: TrainingData, recipe: Recipe, key: ModelKey) -> np.ndarray:
             optimizer.step()
     with torch.no_grad():
         a = x[torch.from_numpy(~chosen)]
+        if recipe.encoder_dropout:
+            absent = np.isin(data.codec[~chosen], data.codec[chosen], invert=True)
+            a[absent, slots] = torch.eye(data.n_slots)[-1]
         for layer in layers[:2]:
             a = torch.nn.functional.gelu(layer(a))
         scores: np.ndarray = layers[2](a)[:, 0].double().numpy() * y_std + y_mean
@@ -183,6 +190,7 @@ def test_every_option_changes_the_result() -> None:
         {"hidden": 17},
         {"early_stopping": 1},
         {"member_conditions": "raw"},
+        {"encoder_dropout": 0.1},
     ]
     assert (
         len({digest(train(DATA, replace(base, **change), Execution(jobs=1))) for change in [{}, *changes]})

@@ -116,6 +116,7 @@ def check_each(registry: Program, model: Path) -> None:
             (copy.parent / OUT).unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_examples_print_what_the_schema_says(
     tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch, example: Path

@@ -280,6 +280,7 @@ def test_videos_in_groups_are_looked_at_by_name_too(
     assert (ran.code, "source s10: the members were trained on it" in ran.err) == (2, True), ran.err
 
 
+@pytest.mark.slow
 def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_path: Path) -> None:
     """With `train --group` a session is a fold; the manifest says so, so that reproducing gives the same bytes."""
     box = Sandbox(tmp_path / "new" / "registry.json", "days")

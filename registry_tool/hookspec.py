@@ -564,11 +564,14 @@ class Hooks:
         """
 
     @hookspec(firstresult=True)
-    def registry_figures(self, view: EntryView) -> Sequence[Figure] | None:
+    def registry_figures(self, view: EntryView, rules: Sequence[Rule]) -> Sequence[Figure] | None:
         """Show what the evidence that an entry pins says, as charts and tables.
 
         Called by `registry report ID`, on the owner of the kind only. None means there is nothing to show. May raise
-        InputError for evidence that cannot be read. The same bytes must give the same figures.
+        InputError for evidence that cannot be read. The same bytes and rules must give the same figures.
+
+        rules: of the policy that the entry is judged by, so that a figure can be shown beside its bound. A plugin that
+        does not need them leaves the argument out.
 
         Since 0.1.0.
 

@@ -122,10 +122,10 @@ def registry_load(view: EntryView) -> Predictor:
 
 
 @hookimpl
-def registry_figures(view: EntryView) -> Sequence[Figure] | None:
+def registry_figures(view: EntryView, rules: Sequence[Rule]) -> Sequence[Figure] | None:
     from fr_ensemble.hooks.figures import figures
 
-    return figures(view)
+    return figures(view, rules)
 
 
 @hookimpl

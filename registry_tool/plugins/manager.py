@@ -35,7 +35,7 @@ from registry_tool.hookspec import (
 )
 from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
 from registry_tool.tables import Columns, RowBatch
-from registry_tool.values import Evidence, Requirement, plain_name
+from registry_tool.values import Evidence, Requirement, Rule, plain_name
 from registry_tool.version import __version__
 
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
@@ -268,8 +268,8 @@ class Plugins:
         )
         return batches
 
-    def figures(self, view: EntryView) -> tuple[Figure, ...]:
-        return tuple(self.ask_owner("registry_figures", view.entry.kind, view=view) or ())
+    def figures(self, view: EntryView, rules: Sequence[Rule]) -> tuple[Figure, ...]:
+        return tuple(self.ask_owner("registry_figures", view.entry.kind, view=view, rules=rules) or ())
 
     def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
         """The commands that plugins add, by name. A plugin whose commands fail, or are taken, is broken from then on.

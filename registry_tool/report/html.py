@@ -130,6 +130,7 @@ class Page:
     figures: Sequence[Shown]
     findings: Sequence[FindingRow]
     signed: PageTable
+    signers: str
     history: PageTable
     entry: Json
     chain: Sequence[Link]
@@ -160,6 +161,7 @@ def _page(overview: Overview) -> Page:
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
         findings=[FindingRow(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
         signed=_signed(overview),
+        signers=_signers_asked(overview.policy.signatures_needed),
         history=_history(overview),
         entry=entry.to_dict(),
         chain=list(_chain(overview)),
@@ -278,6 +280,10 @@ def _signed(overview: Overview) -> PageTable:
         tone = Cell(signer, tone="good" if known else "note")
         rows.append((Cell(one.path, code=True), Cell(one.words), tone, Cell(one.sha256, code=True)))
     return PageTable(("file", "over", "signed by", "sha256"), rows)
+
+
+def _signers_asked(number: int) -> str:
+    return f"{number} signer{'s' * (number != 1)}" if number else ""
 
 
 def _history(overview: Overview) -> PageTable:

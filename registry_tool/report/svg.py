@@ -10,7 +10,7 @@ from registry_tool.hookspec import Chart, Series
 from registry_tool.report.scales import share, ticks
 
 WIDTH, HEIGHT = 540, 400  # user units; text of 13 in them stays readable where a phone shows the chart at two thirds
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 12, 52
+LEFT, RIGHT, TOP, BOTTOM = 76, 16, 12, 52
 NAME_CHARACTERS, NAME_HEIGHT = 30, 21  # of an axis of names; longer ones are cut
 FEW_POINTS = 60  # up to these are marks; more are small and pale, so that many in one place are seen to be many
 N_COLOURS = 6  # in the page's style: c1 to c6; beyond that they start again
@@ -126,7 +126,11 @@ class _Frame:
         if not chart.y.names:
             return cls(chart, LEFT, HEIGHT)
         longest = max(len(_short(name)) for name in chart.y.names)
-        return cls(chart, 24 + 7 * longest, max(180, TOP + BOTTOM + NAME_HEIGHT * len(chart.y.names)))
+        return cls(
+            chart,
+            (28 if chart.y.label else 12) + round(8.5 * longest),
+            max(180, TOP + BOTTOM + NAME_HEIGHT * len(chart.y.names)),
+        )
 
     @property
     def right(self) -> int:

@@ -216,6 +216,8 @@ class Using(SuiteSetup):
     def _argument(self, bench: Bench, name: str, hint: Any, view: EntryView, rows: Path | None) -> Any:
         if name == "view":
             return view
+        if name == "rules":
+            return bench.plugins.kinds[self.kind].default_policy.rules
         if isinstance(hint, type) and issubclass(hint, Enum):
             return list(hint)[-1]
         known = {

@@ -74,7 +74,7 @@ def gather(path: Path, plugins: Plugins, entry_id: str) -> Overview:
             tuple(sort(located(findings, documents))),
             plugins.versions,
             verdict=_verdict(view),
-            figures=_figures(view, plugins),
+            figures=_figures(view, plugins, inspection.policy(view.entry.kind)),
             signed=tuple(_signed(view, inspection.policy(view.entry.kind))),
         )
         try:
@@ -120,11 +120,11 @@ def _verdict(view: VerifiedEntry) -> Artifact | None:
     return None if isinstance(document, Finding) else Artifact(path, digest, len(document.data))
 
 
-def _figures(view: VerifiedEntry, plugins: Plugins) -> tuple[Figure, ...]:
+def _figures(view: VerifiedEntry, plugins: Plugins, policy: Policy) -> tuple[Figure, ...]:
     kind = view.entry.kind
     if kind not in plugins.kinds:
         return ()
     try:
-        return plugins.figures(view)
+        return plugins.figures(view, policy.rules)
     except InputError as error:
         return (Figure("Evidence", f"It cannot be shown: {error}"),)

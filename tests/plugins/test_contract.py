@@ -150,7 +150,7 @@ def test_ctrl_c_passes(hook: str) -> None:
         elif hook == "registry_commands":
             list(loaded.commands())
         else:
-            loaded.ask_owner(hook, "thumb", view=view, request=None)
+            loaded.ask_owner(hook, "thumb", view=view, request=None, rules=())
 
     with pytest.raises(KeyboardInterrupt):
         ask()

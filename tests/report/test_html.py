@@ -116,13 +116,16 @@ def test_a_page_serves_those_who_do_not_see_it(path: Path, entry_id: str) -> Non
     parsed = Parsed(page(path, entry_id))
     charts = [a for tag, a in parsed.elements if tag == "svg" and a.get("role") == "img"]
     ids = [a["id"] for _, a in parsed.elements if "id" in a]
-    assert len(charts) == 4
+    assert len(charts) == 6
     assert len(ids) == len(set(ids))
     assert all(name in ids for chart in charts for name in chart["aria-labelledby"].split())
     tags = [tag for tag, _ in parsed.elements]
     scopes = [a["scope"] for tag, a in parsed.elements if tag == "th"]
     assert scopes.count("row") == tags.count("tr") - tags.count("table")  # every row but the head
     assert [a["lang"] for tag, a in parsed.elements if tag == "html"] == ["en"]
+    focused = [a for _, a in parsed.elements if "tabindex" in a]
+    assert [(a["tabindex"], a["role"], a["aria-label"] != "") for a in focused] == [("0", "group", True)] * len(focused)
+    assert len(focused) == tags.count("table")  # what may scroll can be scrolled by keys; the order is the page's own
     levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
@@ -151,6 +154,47 @@ def test_it_says_what_the_gate_says(path: Path, entry_id: str) -> None:
     if entry.promotion:
         assert entry.promotion["sha256"] in text
     assert "finds nothing wrong with this entry" in text
+
+
+def test_what_the_gate_can_see_is_on_the_page() -> None:
+    """How often the rules would hold a model as good as this one, what rise they see, and the best baseline."""
+    judgement = gate(MODEL, load(), "fr_vmaf_ensemble_v1")
+    text = Parsed(page(MODEL, "fr_vmaf_ensemble_v1")).text.split("What the gate can see")[1].split("Evidence")[0]
+    assert judgement.evidence is not None
+    assert [note for note in judgement.evidence.notes if note in text] == [*judgement.evidence.notes]
+    for words in ("exactly this good is held", "smallest rise in RMSE", "best baseline"):
+        assert words in text
+
+
+def test_an_unsigned_entry_says_so(production: Sandbox) -> None:
+    """Without a signature the page says that there is none, and how many the policy asks for."""
+    assert "pins no signature and no attestation; its policy asks for none." in page_text(production)
+    production.edit(_ask_for_signers)
+    assert "pins no signature and no attestation; its policy asks for 2 signers." in page_text(production)
+
+
+def page_text(sandbox: Sandbox) -> str:
+    return Parsed(report(sandbox.path, "tiny")).text
+
+
+def _ask_for_signers(document: dict[str, Any]) -> None:
+    document["policies"]["fr_ensemble"]["signatures"] = 2
+
+
+def test_a_long_table_scrolls_under_its_head(thumb: Sandbox) -> None:
+    """A table of 200 rows has all of them, in a part of the page of its own; one of five has no such part."""
+
+    def figures(self: object, view: EntryView) -> list[Figure]:
+        return [
+            Figure(f"of {n}", "c", table=Table([("source", "x"), *((f"s{i}", "1") for i in range(n))]))
+            for n in (5, 200)
+        ]
+
+    plugins = with_plugin(type("Long", (Thumbs,), {"registry_figures": hookimpl(figures)})())
+    parsed = Parsed(report(thumb.path, "t", plugins))
+    css = {a["aria-label"]: a["class"] for _, a in parsed.elements if a.get("aria-label", "").startswith("of ")}
+    assert css == {"of 5": "scroll", "of 200": "scroll tall"}
+    assert {"s0", "s199"} <= set(parsed.texts)
 
 
 def test_the_same_entry_gives_the_same_bytes(production: Sandbox, tmp_path: Path) -> None:

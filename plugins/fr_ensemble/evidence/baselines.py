@@ -139,35 +139,37 @@ class Standing:
 
     plcc: float
     rmse: float  # target units
-    coverage: float  # at COMPARED_LEVEL
+    coverage: float  # at the level asked for
     score: float  # interval score, target units
 
 
 @remembered
-def standing(oof: Oof, method: str, bounds: tuple[float, float]) -> Standing:
+def standing(oof: Oof, method: str, bounds: tuple[float, float], level: float = COMPARED_LEVEL) -> Standing:
     """What an ensemble reaches on its folds, by an interval method. bounds: of the target."""
     rows = [oof.source == g for g in range(len(oof.sources))]
     covered, scored = float("nan"), float("nan")
     if len(rows) >= MIN_INTERVAL_SOURCES:
-        reach = held_out_reach(oof, method, COMPARED_LEVEL)
+        reach = held_out_reach(oof, method, level)
         lower, upper = (np.clip(oof.mu + side * reach, *bounds) for side in (-1.0, 1.0))
         covered = float(np.mean([coverage(oof.target[r], lower[r], upper[r]) for r in rows]))
-        scores = interval_scores(oof.target, lower, upper, COMPARED_LEVEL)
+        scores = interval_scores(oof.target, lower, upper, level)
         scored = float(np.mean([scores[r].mean() for r in rows]))
     correlation = float(np.mean([plcc(oof.mu[r], oof.target[r]) for r in rows]))
     return Standing(correlation, float(np.mean([rmse(oof.mu[r], oof.target[r]) for r in rows])), covered, scored)
 
 
-def standings(oof: Oof, baselines: Baselines, method: str, bounds: tuple[float, float]) -> dict[str, Standing]:
+def standings(
+    oof: Oof, baselines: Baselines, method: str, bounds: tuple[float, float], level: float = COMPARED_LEVEL
+) -> dict[str, Standing]:
     """The ensemble first, then each baseline, by one interval method."""
     others = {name: baselines.as_oof(place, oof) for place, name in enumerate(baselines.names)}
-    return {name: standing(one, method, bounds) for name, one in {"ensemble": oof, **others}.items()}
+    return {name: standing(one, method, bounds, level) for name, one in {"ensemble": oof, **others}.items()}
 
 
-def standings_table(found: Mapping[str, Standing]) -> Sequence[Sequence[str]]:
+def standings_table(found: Mapping[str, Standing], level: float = COMPARED_LEVEL) -> Sequence[Sequence[str]]:
     """For people, header first."""
-    level = percent(COMPARED_LEVEL)
-    rows = [["on held-out sources", "plcc", "rmse", f"cover {level}%", f"score {level}%"]]
+    shown = percent(level)
+    rows = [["on held-out sources", "plcc", "rmse", f"cover {shown}%", f"score {shown}%"]]
     for name, one in found.items():
         cells = (f"{one.plcc:.4f}", f"{one.rmse:.4g}", f"{one.coverage:.3f}", f"{one.score:.4g}")
         rows.append([name.replace("_", " "), *("-" if text == "nan" else text for text in cells)])

@@ -1,9 +1,14 @@
-"""figures.py: what the pinned out-of-fold predictions show, as tables and charts for a report. Draws nothing."""
+"""figures.py: what the pinned out-of-fold predictions show, as tables and charts for a report. Draws nothing.
+
+All intervals are of one level: see `_shown_level`. Shades show how far a figure is below the policy's bound.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -12,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
-from fr_ensemble.evidence.baselines import standings, standings_table
+from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_table
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
@@ -21,7 +26,7 @@ from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
-from registry_tool.values import percent
+from registry_tool.values import Rule, percent
 
 RELIABILITY_LEVELS = (
     0.1,
@@ -36,17 +41,81 @@ RELIABILITY_LEVELS = (
     0.95,
     0.99,
 )  # nominal coverages of the reliability curve
-WIDTH_LEVELS = (0.95, 0.9, 0.8, 0.5)  # of the interval whose width is shown: the first that the sources suffice for
+REPORT_LEVELS = (COMPARED_LEVEL, 0.5)  # the first that the sources suffice for, where no rule names another
 COMPARED_METHODS = {"gaussian": "gaussian: sigma taken at its word", "split": "split: rows taken for independent"}
 MAX_POINTS, DRAW_SEED = 6000, 0  # rows of a scatter; beyond that, drawn at random
-MAX_SOURCES = 200  # of the table: the worst
+MAX_SOURCES = 200  # of a table: the worst
+DRAWN_SOURCES = 20  # of the chart of coverage: the worst
 COLOURED_SOURCES = 5  # sources with a colour of their own
 MIN_SOURCES = 3  # sources from which intervals can be held against a source they have not seen
-WORST_LOSS, BEST_LOSS = 1e-1, 1e-4  # 1 - PLCC where the shade is full, and where it is none
+LEAST_SHADE, FULL_SHADE_FACTOR = 0.25, 10.0  # just below a bound; full where it is missed by so many times 1 - bound
+PLCC_METRICS = ("worst_fold_plcc", "mean_plcc")  # whose bound a source's PLCC is held against: the first that is ruled
+COVERAGE_METRIC = re.compile(r"(?:calibration_)?coverage_(\d{1,2}(?:\.\d+)?)(_worst|_upper|)")
 
 
-def figures(view: EntryView) -> Sequence[Figure] | None:
-    """None for a version-1 manifest, which pins no predictions. Raises InputError for evidence that cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a figure of a source is held against. origin: the metric whose rule asks for it, or what else it is."""
+
+    value: float
+    origin: str
+
+    def shade(self, value: float) -> float:
+        """0 where the bound is met; below it from LEAST_SHADE to 1, by the logarithm of the distance from 1."""
+        if value >= self.value:
+            return 0.0
+        room, lost = 1.0 - self.value, 1.0 - value
+        if not math.isfinite(value) or room <= 0.0:
+            return 1.0
+        full = min(FULL_SHADE_FACTOR, 1.0 / room)
+        part = math.log(lost / room) / math.log(full) if full > 1.0 else 1.0
+        return min(LEAST_SHADE + (1.0 - LEAST_SHADE) * part, 1.0)
+
+    def legend(self) -> list[tuple[str, float]]:
+        full = max(1.0 - FULL_SHADE_FACTOR * (1.0 - self.value), 0.0)
+        return [
+            (f"{self.value:g} and more: {self.origin}", 0.0),
+            ("just below", LEAST_SHADE),
+            (f"{full:g} and less", 1.0),
+        ]
+
+
+def _plcc_bound(rules: Sequence[Rule]) -> Bound | None:
+    """The policy's bound for the correlation of a source; None where it has none."""
+    asked = {rule.metric: rule.bound for rule in rules if rule.op in (">", ">=")}
+    return next((Bound(asked[name], f"the bound of {name}") for name in PLCC_METRICS if name in asked), None)
+
+
+def _coverage_bound(rules: Sequence[Rule], level: float) -> Bound:
+    """The policy's bound for the coverage of the worst source at a level; else the level itself."""
+    for rule in rules:
+        found = COVERAGE_METRIC.fullmatch(rule.metric)
+        if found and found[2] == "_worst" and rule.op in (">", ">=") and _is_level(found[1], level):
+            return Bound(rule.bound, f"the bound of {rule.metric}")
+    return Bound(level, "the share they claim")
+
+
+def _is_level(name: str, level: float) -> bool:
+    return math.isclose(float(name) / 100.0, level)
+
+
+def _shown_level(oof: Oof, method: str, rules: Sequence[Rule]) -> float | None:
+    """The level of all that is shown: of the first rule on coverage, else the first of REPORT_LEVELS.
+
+    One that the sources do not suffice for is passed over. None where they suffice for none.
+    """
+    if len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
+        return None
+    ruled = [float(found[1]) / 100.0 for rule in rules if (found := COVERAGE_METRIC.fullmatch(rule.metric))]
+    enough = (level for level in (*ruled, *REPORT_LEVELS) if np.isfinite(held_out_reach(oof, method, level)).all())
+    return next(enough, None)
+
+
+def figures(view: EntryView, rules: Sequence[Rule] = ()) -> Sequence[Figure] | None:
+    """None for a version-1 manifest, which pins no predictions. Raises InputError for evidence that cannot be read.
+
+    rules: of the policy, whose bounds the shades are of.
+    """
     manifest = view.manifest
     if manifest is None or not is_current(manifest):
         return None
@@ -54,19 +123,19 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
         found = evidence_of(view)
         method = Intervals.from_dict(manifest["intervals"]).calibration().method
         calibrated = calibrated_on(manifest, view.read) if "calibration" in manifest else None
-        encoders = _by_encoder(_inputs(view, manifest), calibrated or found.oof, method)
+        inputs = _inputs(view, manifest)
     except (ValueError, KeyError, TypeError) as error:  # EvidenceProblem is a ValueError
         raise InputError(f"{view.entry.id}: its evidence cannot be read ({error}): run `registry validate`") from error
     target = manifest["target"]
     oof = found.oof
-    beside = _beside_baselines(view, oof, method)
-    own = [_calibrated(calibrated, method)] if calibrated is not None else []
+    shown = calibrated or oof
+    level = _shown_level(shown, method, rules)
+    encoders = [_by_encoder(inputs, shown, method, level)] if inputs is not None and level is not None else []
     return [
-        *_held_out(found, method),
-        *beside,
-        *own,
+        _held_out(found, _plcc_bound(rules)),
+        *_beside_baselines(view, oof, method, level or COMPARED_LEVEL),
         *encoders,
-        *_intervals(calibrated or oof, method, target["name"]),
+        *_intervals(Covered(shown, method, level, rules), target["name"], calibrated=calibrated is not None),
         *_against_true(oof, target),
     ]
 
@@ -74,38 +143,37 @@ def figures(view: EntryView) -> Sequence[Figure] | None:
 # ---- sources x seeds ----------------------------------------------------------------------------------------------
 
 
-def _held_out(found: EntryEvidence, method: str) -> Iterator[Figure]:
+def _held_out(found: EntryEvidence, bound: Bound | None) -> Figure:
     """The LOSO heat map, the worst source first, with each source's other figures."""
-    oof, table = found.oof, found.scores
+    table = found.scores
     mean = table.plcc.mean(axis=0)
     order = np.argsort(np.nan_to_num(mean, nan=-2.0), kind="stable")[:MAX_SOURCES]
-    covered = _covered(oof, method)
     header = ["held out", "rows", *(f"seed {seed}" for seed in table.seeds), "mean PLCC", "mean SROCC", "mean RMSE"]
-    rows, shades = [[*header, *(f"in {percent(level)} %" for level in covered)]], {}
+    rows, shades = [header], {}
     for number, k in enumerate(order.tolist(), start=1):
         for column, value in enumerate([*table.plcc[:, k], mean[k]], start=2):
-            shades[number, column] = shade(1.0 - value)
-        shown = [*table.plcc[:, k], mean[k], table.srocc[:, k].mean(), table.rmse[:, k].mean()]
-        shares = [f"{share[k] * 100:.1f} %" for share in covered.values()]
-        rows.append([table.folds[k], str(table.n[k]), *(f"{v:.4f}" for v in shown[:-1]), f"{shown[-1]:.3f}", *shares])
-        for column, (level, share) in enumerate(covered.items(), start=len(header)):
-            shades[number, column] = float(np.clip((level - share[k]) / level, 0.0, 1.0))
+            shades[number, column] = bound.shade(value) if bound else 0.0
+        shown = [*table.plcc[:, k], mean[k], table.srocc[:, k].mean()]
+        rows.append([table.folds[k], str(table.n[k]), *(f"{v:.4f}" for v in shown), f"{table.rmse[:, k].mean():.3f}"])
     first = order[0]
-    left_out = f" The {len(order)} worst of {len(table.folds)} are shown." if len(order) < len(table.folds) else ""
-    right = (
-        " On the right, the share of its rows inside their interval, calibrated on the other sources; shaded where it "
-        "is below the nominal share."
+    shaded = (
+        f"What is below {bound.value:g}, {bound.origin}, is shaded; the stronger, the further below."
+        if bound
+        else "No rule of the policy asks for a source's PLCC, so that nothing is shaded."
     )
-    yield Figure(
+    return Figure(
         "Leave one source out: PLCC by seed and source",
         f"Each source as predicted by models that never saw it. The worst is on top: {table.folds[first]}, with a "
-        f"mean PLCC of {mean[first]:.4f}.{left_out} The stronger the colour, the "
-        f"further from 1, on a logarithmic scale.{right if covered else ''}",
-        table=Table(rows, shades, [(f"PLCC {1 - loss:g}", shade(loss)) for loss in (1e-4, 1e-3, 1e-2, 1e-1)]),
+        f"mean PLCC of {mean[first]:.4f}.{_worst_shown(len(order), len(table.folds))} {shaded}",
+        table=Table(rows, shades, bound.legend() if bound else ()),
     )
 
 
-def _beside_baselines(view: EntryView, oof: Oof, method: str) -> Iterator[Figure]:
+def _worst_shown(shown: int, of: int) -> str:
+    return f" The {shown} worst of {of} are shown." if shown < of else ""
+
+
+def _beside_baselines(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:
     """The ensemble and standard models on the same folds; nothing where the evidence has none."""
     manifest: Mapping[str, Any] = view.manifest or {}
     baselines = baselines_of(view, manifest)
@@ -117,49 +185,7 @@ def _beside_baselines(view: EntryView, oof: Oof, method: str) -> Iterator[Figure
         "Each source predicted by models that never saw it: means over sources. Intervals are by one method, each "
         f"source's calibrated on the others; the score is their width and what they miss by, lower is better. Scores "
         f"and errors are in units of {manifest['target']['name']}.",
-        table=Table(standings_table(standings(oof, baselines, method, (low, high)))),
-    )
-
-
-def shade(loss: float) -> float:
-    """1 - PLCC on a logarithmic scale; what is not a number is as bad as can be."""
-    if not math.isfinite(loss):
-        return 1.0
-    part = math.log(max(loss, 1e-12) / BEST_LOSS) / math.log(WORST_LOSS / BEST_LOSS)
-    return min(max(part, 0.0), 1.0)
-
-
-def _covered(oof: Oof, method: str) -> dict[float, Float64]:
-    """By level, each source's share of rows inside, (K,); empty where there are too few sources or members."""
-    if len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
-        return {}
-    again = calibrate(oof, "row", method, (0.8, 0.95))
-    return {q.level: np.array([q.coverage[name] for name in oof.sources]) for q in again.levels}
-
-
-def _calibrated(oof: Oof, method: str) -> Figure:
-    """The sources of a calibrated entry, the worst covered first."""
-    covered, k = _covered(oof, method), len(oof.sources)
-    error = oof.mu - oof.target
-    bias, square = group_means(error, oof.source, k), group_means(error**2, oof.source, k)
-    header = ["source", "rows", "bias", "RMSE", *(f"in {percent(level)} %" for level in covered)]
-    rows = np.bincount(oof.source, minlength=k).tolist()
-    order = np.argsort([sum(share[g] for share in covered.values()) for g in range(k)], kind="stable")[:MAX_SOURCES]
-    table = [
-        [
-            oof.sources[g],
-            str(rows[g]),
-            f"{bias[g]:+.3f}",
-            f"{math.sqrt(square[g]):.3f}",
-            *(f"{share[g] * 100:.1f} %" for share in covered.values()),
-        ]
-        for g in order.tolist()
-    ]
-    return Figure(
-        "Calibrated on other sources",
-        "The intervals are made of these sources, which no member was trained on. Each is shown with the offset, where "
-        "there is one, and the intervals of the others; the worst covered is on top.",
-        table=Table([header, *table]),
+        table=Table(standings_table(standings(oof, baselines, method, (low, high), level), level)),
     )
 
 
@@ -171,90 +197,164 @@ def _inputs(view: EntryView, manifest: Mapping[str, Any]) -> Inputs | None:
     return read_inputs(view.read(path)) if claims.get("evidence_inputs", {}).get("n_rows") else None
 
 
-def _by_encoder(inputs: Inputs | None, oof: Oof, method: str) -> list[Figure]:
+def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float) -> Figure:
     """Errors and coverage of each encoder's rows, the worst covered first."""
-    if inputs is None or len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
-        return []
-    rows, levels = inputs.row, (0.8, 0.95)
+    rows = inputs.row
     error, source = (oof.mu - oof.target)[rows], oof.source[rows]
-    inside = [np.abs(error) <= held_out_reach(oof, method, level)[rows] for level in levels]
-    header = ["encoder", "rows", "sources", "bias", "RMSE", *(f"in {percent(level)} %" for level in levels)]
+    inside = np.abs(error) <= held_out_reach(oof, method, level)[rows]
     found = []
     for code, name in enumerate(inputs.encoders):
         own = inputs.encoder == code
-        shares = [float(part[own].mean()) for part in inside]
+        share = float(inside[own].mean())
         counts = [str(int(own.sum())), str(len(np.unique(source[own])))]
         errors = [f"{error[own].mean():+.3f}", f"{math.sqrt(np.mean(np.square(error[own]))):.3f}"]
-        found.append((sum(shares), [name, *counts, *errors, *(f"{share * 100:.1f} %" for share in shares)]))
+        found.append((share, [name, *counts, *errors, f"{share * 100:.1f} %"]))
+    header = ["encoder", "rows", "sources", "bias", "RMSE", f"in {percent(level)} %"]
     drawn = "" if inputs.is_complete else f" A sample of {len(rows)} of {inputs.n_rows} rows is counted."
-    return [
-        Figure(
-            "Encoders",
-            "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "
-            f"interval calibrated on the other sources; the worst covered is on top.{drawn} No figure here is of an "
-            "encoder that training lacks: `registry train fr_ensemble --group encoder` measures that.",
-            table=Table([header, *(row for _, row in sorted(found, key=itemgetter(0)))]),
-        )
-    ]
+    return Figure(
+        "Encoders",
+        "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "
+        f"interval calibrated on the other sources; the worst covered is on top.{drawn} No figure here is of an "
+        "encoder that training lacks: `registry train fr_ensemble --group encoder` measures that.",
+        table=Table([header, *(row for _, row in sorted(found, key=itemgetter(0)))]),
+    )
 
 
 # ---- intervals ----------------------------------------------------------------------------------------------------
 
 
-def _intervals(oof: Oof, method: str, target: str) -> Iterator[Figure]:
-    if len(oof.sources) < MIN_SOURCES or len(oof.seeds) < 2:
+@dataclass(frozen=True, slots=True, eq=False)
+class Covered:
+    """The predictions that intervals are made of, their method, and the level that is shown: None, too few sources."""
+
+    oof: Oof
+    method: str
+    level: float | None
+    rules: Sequence[Rule]
+
+    def shares(self, method: str, levels: Sequence[float]) -> Float64:
+        """Share of each source's rows inside intervals that are calibrated on the others, (levels, K)."""
+        return np.array([[*q.coverage.values()] for q in calibrate(self.oof, "row", method, levels).levels])
+
+
+def _intervals(covered: Covered, target: str, *, calibrated: bool) -> Iterator[Figure]:
+    oof, level = covered.oof, covered.level
+    if level is None:
         found = f"{len(oof.sources)} sources and {len(oof.seeds)} seeds"
         yield Figure(
             "Intervals",
-            f"Found {found}: to test an interval on a source it has not seen takes {MIN_SOURCES} sources and 2 seeds.",
+            f"Found {found}: to test an interval on a source it has not seen takes {MIN_SOURCES} sources and 2 seeds, "
+            "and more of them for a method that promises more.",
         )
         return
-    yield _reliability(oof, method)
-    yield from _width(oof, method, target)
+    yield _coverage(covered, level, calibrated=calibrated)
+    yield from _width(oof, covered.method, level, target)
+    yield from _reliability(covered)
 
 
-def _reliability(oof: Oof, method: str) -> Figure:
+def _coverage(covered: Covered, level: float, *, calibrated: bool) -> Figure:
+    """Each source's share of rows inside, the worst covered first."""
+    oof, k, name = covered.oof, len(covered.oof.sources), f"in {percent(level)} %"
+    bound = _coverage_bound(covered.rules, level)
+    (share,) = covered.shares(covered.method, [level])
+    error = oof.mu - oof.target
+    bias, square = group_means(error, oof.source, k), group_means(error**2, oof.source, k)
+    reach = group_means(held_out_reach(oof, covered.method, level), oof.source, k)
+    n = np.bincount(oof.source, minlength=k).tolist()
+    order = np.argsort(share, kind="stable")[:MAX_SOURCES].tolist()
+    rows = [["source", "rows", "bias", "RMSE", "half-width", name]]
+    for g in order:
+        cells = f"{bias[g]:+.3f}", f"{math.sqrt(square[g]):.3f}", f"{reach[g]:.3f}", f"{share[g] * 100:.1f} %"
+        rows.append([oof.sources[g], str(n[g]), *cells])
+    first, below = order[0], int((share < bound.value).sum())
+    whose = (
+        "The intervals are made of these sources, which no member was trained on; each is shown with the offset, where "
+        "there is one, and the intervals of the others."
+        if calibrated
+        else "Each source's rows with intervals that are calibrated on the other sources."
+    )
+    drawn = order[:DRAWN_SOURCES]
+    drawing = f" The {len(drawn)} worst of {k} are drawn." if len(drawn) < k else ""
+    listed = f" The {len(order)} worst of {k} are in the table." if len(order) < k else ""
+    return Figure(
+        "Calibrated on other sources" if calibrated else "Coverage by source",
+        f"{whose} The worst covered is on top: {oof.sources[first]}, {share[first] * 100:.1f} % of whose rows are in "
+        f"their {percent(level)} % interval. {below} of {k} sources are below {bound.value:g}, {bound.origin}."
+        f"{drawing}{listed}",
+        _coverage_chart([oof.sources[g] for g in drawn], share[drawn], bound, f"share of rows {name}"),
+        Table(rows, {(number, 5): bound.shade(share[g]) for number, g in enumerate(order, start=1)}, bound.legend()),
+    )
+
+
+def _coverage_chart(names: Sequence[str], share: Float64, bound: Bound, label: str) -> Chart:
+    """A line of its own for each source."""
+    missed = share < bound.value
+    places = np.arange(len(names), dtype=np.float64)
+    sides = (("below", missed, "alarm"), (f"{bound.value:g} and more", ~missed, "first"))
+    dots = [Series(name, *_xy(share, places, mask), tone=tone) for name, mask, tone in sides if mask.any()]
+    guide = Series(bound.origin, (bound.value, bound.value), (-0.5, len(names) - 0.5), "guide")
+    return Chart(Axis(label, 0, 1), Axis.of_names("", names), [guide, *dots])
+
+
+def _reliability(covered: Covered) -> Iterator[Figure]:
     """Coverage against the nominal one, for the stored method and the two that people reach for first."""
+    method, k = covered.method, len(covered.oof.sources)
     names = {
         method: f"{method}: as stored",
         **{name: text for name, text in COMPARED_METHODS.items() if name != method},
     }
-    shares = {
-        name: np.array([[*q.coverage.values()] for q in calibrate(oof, "row", name, RELIABILITY_LEVELS).levels])
-        for name in names
-    }
+    shares = {name: covered.shares(name, RELIABILITY_LEVELS) for name in names}
     rows = [["nominal"], *([f"{percent(level)} %"] for level in RELIABILITY_LEVELS)]
+    worst = [["nominal", *names], *([f"{percent(level)} %"] for level in RELIABILITY_LEVELS)]
     for name, inside in shares.items():  # (levels, K)
         rows[0] += [name, "± SE"]
-        for row, of_sources in zip(rows[1:], inside, strict=True):
+        for row, row_of_worst, of_sources in zip(rows[1:], worst[1:], inside, strict=True):
             row += [f"{of_sources.mean() * 100:.1f} %", f"{standard_error(of_sources) * 100:.1f} %"]
-    return Figure(
-        "Reliability",
-        f"The share of rows inside the interval against the share it claims: means over {len(oof.sources)} sources, "
-        "each predicted and calibrated without itself; bars are one standard error over sources. Below the dotted line "
-        "an interval promises too much.",
-        reliability({names[name]: inside for name, inside in shares.items()}),
+            row_of_worst.append(f"{of_sources.min() * 100:.1f} %")
+    shown = {names[name]: inside for name, inside in shares.items()}
+    yield Figure(
+        "Reliability: the mean source",
+        f"The share of rows inside the interval against the share it claims: means over {k} sources, each predicted "
+        "and calibrated without itself; bars are one standard error over sources. Below the dotted line an interval "
+        "promises too much.",
+        reliability(shown),
         Table(rows),
+    )
+    yield Figure(
+        "Reliability: the worst source",
+        f"The same, of the source that each method covers worst at each level. Rows of one source err together, so "
+        f"that a mean hides what a user of one source meets: of two methods with a good mean, take the one that is "
+        f"higher here. No method covers every source that may come: with {k} sources expect the worst below the line.",
+        worst_reliability(shown),
+        Table(worst),
     )
 
 
 def reliability(inside: Mapping[str, Float64]) -> Chart:
     """Coverage at RELIABILITY_LEVELS. inside: by name, each source's share of rows inside, (levels, K)."""
-    series = [Series("as claimed", (0, 1), (0, 1), "guide")]
+    series = []
     for name, shares in inside.items():
         errors = [standard_error(of_sources) for of_sources in shares]
         bars = errors if all(map(math.isfinite, errors)) else ()
         series.append(Series(name, RELIABILITY_LEVELS, shares.mean(axis=1).tolist(), "line", bars))
-    return Chart(Axis("nominal coverage", 0, 1), Axis("coverage, mean over sources", 0, 1), series)
+    return _against_nominal("coverage, mean over sources", series)
 
 
-def _width(oof: Oof, method: str, target: str) -> Iterator[Figure]:
+def worst_reliability(inside: Mapping[str, Float64]) -> Chart:
+    """The same of the worst source at each level."""
+    lines = [Series(name, RELIABILITY_LEVELS, shares.min(axis=1).tolist(), "line") for name, shares in inside.items()]
+    return _against_nominal("coverage, worst source", lines)
+
+
+def _against_nominal(label: str, series: Sequence[Series]) -> Chart:
+    guide = Series("as claimed", (0, 1), (0, 1), "guide")
+    return Chart(Axis("nominal coverage", 0, 1), Axis(label, 0, 1), [guide, *series])
+
+
+def _width(oof: Oof, method: str, level: float, target: str) -> Iterator[Figure]:
     """Each row's error against the half-width of its interval; above the line the interval misses."""
-    level, reach = next(
-        ((level, reach) for level in WIDTH_LEVELS if np.isfinite(reach := held_out_reach(oof, method, level)).all()),
-        (0.0, np.zeros(0)),
-    )
-    if not len(reach) or not reach.max() > 0.0:
+    reach = held_out_reach(oof, method, level)
+    if not reach.max() > 0.0:
         return
     error = np.abs(oof.target - oof.mu)
     missed = error > reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Chart, EntryView, Figure, Table
+from registry_tool.values import Rule
 
 
 def make_oof(sources: int = 6, rows: int = 40, seeds: int = 3, spread: float = 1.0) -> Oof:
@@ -70,8 +72,8 @@ def view(oof: Oof | bytes, method: str = "loso-hcp-t") -> EntryView:
     return View(write_oof(oof) if isinstance(oof, Oof) else oof, manifest)  # type: ignore[return-value]  # a part of it
 
 
-def shown(oof: Oof, method: str = "loso-hcp-t") -> dict[str, Figure]:
-    return {figure.title: figure for figure in figures(view(oof, method)) or ()}
+def shown(oof: Oof, method: str = "loso-hcp-t", rules: Sequence[Rule] = ()) -> dict[str, Figure]:
+    return {figure.title: figure for figure in figures(view(oof, method), rules) or ()}
 
 
 def table(figure: Figure) -> Table:
@@ -85,7 +87,7 @@ def chart(figure: Figure) -> Chart:
 
 
 def test_heat_map_is_the_evidence() -> None:
-    """A row a source, the worst on top and named; a column a seed, with its PLCC; means, errors and shares beside."""
+    """A row a source, the worst on top and named; a column a seed, with its PLCC; means and errors beside."""
     oof = make_oof()
     figure = shown(oof)["Leave one source out: PLCC by seed and source"]
     header, *rows = table(figure).rows
@@ -93,45 +95,106 @@ def test_heat_map_is_the_evidence() -> None:
     assert header[:5] == ["held out", "rows", "seed 0", "seed 1", "seed 2"]
     assert [row[0] for row in rows] == [f"s{k}" for k in np.argsort(truth.plcc.mean(axis=0))]
     assert f"on top: {rows[0][0]}" in figure.caption
-    inside = calibrate(oof, method="loso-hcp-t", levels=(0.8, 0.95)).levels
     for row in rows:
         k = truth.folds.index(row[0])
         means = (truth.plcc[:, k].mean(), truth.srocc[:, k].mean())
         assert row[1:7] == ["40", *(f"{value:.4f}" for value in (*truth.plcc[:, k], *means))]
-        assert row[7:] == [f"{truth.rmse[:, k].mean():.3f}", *(f"{q.coverage[row[0]] * 100:.1f} %" for q in inside)]
+        assert row[7:] == [f"{truth.rmse[:, k].mean():.3f}"]
 
 
-def test_shades_say_how_far_from_one() -> None:
-    """None at a PLCC of 0.9999, half on the way in decades, full at 0.9, at -1 and where there is no number."""
-    assert [room.shade(loss) for loss in (0.0, 1e-4, 1e-1, 2.0, float("nan"))] == [0, 0, 1, 1, 1]
-    assert room.shade(10**-2.5) == pytest.approx(0.5)
+def test_shades_are_of_the_bound() -> None:
+    """None where the bound is met, then from a little to all, at ten times its distance from 1 or without a number."""
+    bound = room.Bound(0.95, "the bound of mean_plcc")
+    assert [bound.shade(value) for value in (1.0, 0.95, 0.4, -1.0, float("nan"))] == [0, 0, 1, 1, 1]
+    assert bound.shade(0.95 - 1e-9) == pytest.approx(room.LEAST_SHADE)
+    assert bound.shade(1.0 - 0.05 * 10**0.5) == pytest.approx((1 + room.LEAST_SHADE) / 2)
+    assert [room.Bound(1.0, "x").shade(0.999), room.Bound(0.8, "x").shade(0.0)] == [1.0, 1.0]
+    assert room.Bound(-0.5, "x").shade(-0.6) == 1.0
+
+
+def test_the_policy_shades() -> None:
+    """Cells below the bound of a rule on PLCC are shaded, no others; the legend names the rule. None without one."""
+    oof = make_oof()
+    truth = FoldScores.of(oof).plcc
+    bound = float(np.median(truth))
+    title = "Leave one source out: PLCC by seed and source"
+    ruled = table(shown(oof, rules=[Rule("n_seeds", ">=", 5), Rule("mean_plcc", ">=", bound)])[title])
+    assert ruled.legend[0] == (f"{bound:g} and more: the bound of mean_plcc", 0.0)
+    for number, row in enumerate(ruled.rows[1:], start=1):
+        seen = truth[:, int(row[0][1:])]
+        assert [ruled.shades[number, column] > 0.0 for column in (2, 3, 4)] == [value < bound for value in seen]
+    plain = shown(oof)[title]
+    assert set(table(plain).shades.values()) == {0.0}
+    assert (table(plain).legend, "nothing is shaded" in plain.caption) == ((), True)
 
 
 def test_a_source_without_a_correlation_is_the_worst() -> None:
     """A constant target has no PLCC: `nan`, in the strongest colour, on top."""
     oof = make_oof()
     oof = replace(oof, target=np.where(oof.source == 0, 50.0, oof.target))
-    found = table(shown(oof)["Leave one source out: PLCC by seed and source"])
+    found = table(shown(oof, rules=[Rule("mean_plcc", ">=", 0.5)])["Leave one source out: PLCC by seed and source"])
     assert found.rows[1][0] == "s0"
     assert found.rows[1][2:6] == ["nan"] * 4
     assert [found.shades[1, column] for column in range(2, 6)] == [1.0] * 4
 
 
-def test_coverage_below_nominal_is_shaded() -> None:
-    """The shade of a share is the part that is missing to the nominal one; none where nothing is."""
-    found = table(shown(make_oof())["Leave one source out: PLCC by seed and source"])
-    assert found.rows[0][8:] == ["in 80 %", "in 95 %"]
-    for number, row in enumerate(found.rows[1:], start=1):
-        for column, level in ((8, 0.8), (9, 0.95)):
-            share = float(row[column].rstrip(" %")) / 100
-            assert found.shades[number, column] == pytest.approx(max(0.0, (level - share) / level), abs=1e-3)
+def test_the_worst_covered_is_on_top() -> None:
+    """A row a source by its share of rows inside, which the calibration of the others gives; the caption counts."""
+    oof = make_oof()
+    figure = shown(oof)["Coverage by source"]
+    header, *rows = table(figure).rows
+    truth = calibrate(oof, method="loso-hcp-t", levels=[0.8]).quantile(0.8).coverage
+    assert header == ["source", "rows", "bias", "RMSE", "half-width", "in 80 %"]
+    assert [row[0] for row in rows] == sorted(truth, key=lambda name: truth[name])
+    assert [row[5] for row in rows] == [f"{truth[row[0]] * 100:.1f} %" for row in rows]
+    for number, row in enumerate(rows, start=1):
+        assert (table(figure).shades[number, 5] > 0.0) is (truth[row[0]] < 0.8)
+        k = int(row[0][1:])
+        error = (oof.mu - oof.target)[oof.source == k]
+        assert row[1:4] == ["40", f"{error.mean():+.3f}", f"{np.sqrt(np.mean(error**2)):.3f}"]
+    below = sum(share < 0.8 for share in truth.values())
+    assert f"{below} of 6 sources are below 0.8, the share they claim" in figure.caption
+
+
+def test_the_chart_of_coverage_is_the_table() -> None:
+    """Every source is one point at its share: in the colour of alarm where the policy's bound is missed."""
+    oof = make_oof(sources=9)
+    truth = calibrate(oof, method="loso-hcp-t", levels=[0.8]).quantile(0.8).coverage
+    bound = float(np.median([*truth.values()]))
+    drawn = chart(shown(oof, rules=[Rule("coverage_80_worst", ">=", bound)])["Coverage by source"])
+    guide, *dots = drawn.series
+    assert (guide.name, guide.x) == ("the bound of coverage_80_worst", (bound, bound))
+    found = {drawn.y.names[int(y)]: (x, one.tone) for one in dots for x, y in zip(one.x, one.y, strict=True)}
+    assert found == {name: (share, "alarm" if share < bound else "first") for name, share in truth.items()}
+
+
+@pytest.mark.parametrize(("rule", "level"), [("coverage_50", "50"), ("coverage_90_upper", "90"), ("n_seeds", "80")])
+def test_one_level_throughout(rule: str, level: str) -> None:
+    """All that speaks of one interval speaks of the level that the policy rules, else of 80 %."""
+    found = shown(make_oof(sources=22), rules=[Rule(rule, ">=", 0.1)])
+    assert table(found["Coverage by source"]).rows[0][-1] == f"in {level} %"
+    assert chart(found["Interval width against error"]).x.label == f"half-width of the {level} % interval"
+
+
+def test_the_worst_source_beside_the_mean() -> None:
+    """At every level the lowest of the sources' shares, of each method, on the axes of the mean; and in the table."""
+    oof = make_oof()
+    mean, worst = (shown(oof)[f"Reliability: the {name} source"] for name in ("mean", "worst"))
+    assert [series.name for series in chart(mean).series] == [series.name for series in chart(worst).series]
+    assert (chart(mean).x, chart(mean).y.low, chart(mean).y.high) == (chart(worst).x, 0, 1)
+    for series in chart(worst).series[1:]:
+        method = series.name.split(":")[0]
+        levels = calibrate(oof, method=method, levels=room.RELIABILITY_LEVELS).levels
+        assert series.y == pytest.approx([min(q.coverage.values()) for q in levels])
+        column = table(worst).rows[0].index(method)
+        assert [row[column] for row in table(worst).rows[1:]] == [f"{y * 100:.1f} %" for y in series.y]
 
 
 @pytest.mark.parametrize("method", ["loso-hcp-t", "gaussian"])
 def test_reliability_is_the_calibration_of_the_others(method: str) -> None:
     """Each method's curve is the mean over sources of the shares inside, calibrated on the others, with its error."""
     oof = make_oof()
-    figure = shown(oof, method)["Reliability"]
+    figure = shown(oof, method)["Reliability: the mean source"]
     stored, *others = [series for series in chart(figure).series if series.mark == "line"]
     assert stored.name == f"{method}: as stored"
     assert {series.name.split(":")[0] for series in others} == {"gaussian", "split"} - {method}
@@ -203,19 +266,21 @@ def test_width_against_error() -> None:
     """Every row is inside or outside, as its interval says, and the line is the errors' quantile, bin by bin."""
     oof = make_oof(sources=22)
     line, guide, outside, inside = chart(shown(oof)["Interval width against error"]).series
-    reach, error = held_out_reach(oof, "loso-hcp-t", 0.95), np.abs(oof.target - oof.mu)
+    reach, error = held_out_reach(oof, "loso-hcp-t", 0.8), np.abs(oof.target - oof.mu)
     assert sorted(outside.y) == pytest.approx(np.sort(error[error > reach]))
     assert len(inside.x) + len(outside.x) == len(error)
     assert inside.name == f"inside: {np.mean(error <= reach) * 100:.1f} %"
     first: NDArray[np.int64] = np.argsort(reach, kind="stable")[: len(error) // 8]
-    assert (line.x[0], line.y[0]) == pytest.approx((reach[first].mean(), np.quantile(error[first], 0.95)))
+    assert (line.x[0], line.y[0]) == pytest.approx((reach[first].mean(), np.quantile(error[first], 0.8)))
     assert guide.x == guide.y
 
 
 def test_width_takes_a_level_the_sources_suffice_for() -> None:
-    """Where others are too few for 95 %, the picture speaks of a lower level instead of infinite widths."""
-    words = shown(make_oof(sources=6), "source-split")["Interval width against error"].caption
-    assert "80 % interval" in words
+    """Where others are too few for a rule's level, or for 80 %, all speaks of a lower one, not of infinite widths."""
+    rules = [Rule("coverage_95", ">=", 0.9)]
+    for sources, level in ((6, 80), (4, 50)):
+        words = shown(make_oof(sources=sources), "source-split", rules)["Interval width against error"].caption
+        assert f"{level} % interval" in words
 
 
 def test_predicted_against_true_names_the_worst() -> None:

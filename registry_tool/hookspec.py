@@ -484,6 +484,20 @@ class Hooks:
         Example: `return Trained({"model.onnx": view.read("model.onnx")}, {**view.manifest, "id": request.entry_id})`
         """
 
+    @hookspec(firstresult=True)
+    def registry_migrate(self, view: EntryView) -> Trained | None:
+        """Complete an entry that was joined from the members of an older registry, so that it can be used.
+
+        Called by `registry migrate`, on the owner of the kind only, for a manifest that pins its members. None means
+        there is nothing to add. May raise InputError with the reason where it cannot be completed: it is joined as it
+        is then, with a warning. Returns the files to add and the whole manifest, which goes on naming all that it
+        named; the core writes the digests.
+
+        Since 0.2.0.
+
+        Example: `return Trained({"all.onnx": b"..."}, {**view.manifest, "fused": {"onnx": "all.onnx"}})`
+        """
+
     @hookspec
     def registry_verify(self, view: EntryView, level: Level) -> Iterable[Finding]:  # type: ignore[empty-body]  # spec
         """Look at an entry and say what is wrong with it.

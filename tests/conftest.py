@@ -17,6 +17,7 @@ import tiny_models
 from command_line import Program, run
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from migrating import with_models
 from places import NOT_THERE, shared_data
 from policies import rules
 from public_shape import write_extract
@@ -102,6 +103,12 @@ def public_documents(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     for path in shared_data("public-registry-v1").glob("*.json"):
         shutil.copyfile(path, folder / path.name)
     return folder
+
+
+@pytest.fixture
+def public_models(public_documents: Path) -> Path:
+    """The public registry with a small model for every row; members of the public shape, weights beside them."""
+    return with_models(public_documents)
 
 
 @pytest.fixture

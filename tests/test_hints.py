@@ -535,6 +535,7 @@ ELSEWHERE = {
     "say --update to give it other bytes": "tests/workflows/test_add.py",
     "to update: leave --update out": "tests/workflows/test_add.py",
     "expected one of {}: name it with --kind": "tests/workflows/test_add.py",
+    "expected one: `registry migrate` makes it": "tests/fr_ensemble/hooks/test_migrate.py",
     "say --corpus - without -o": "tests/fr_ensemble/hooks/test_predict.py",
     "expected both of a raw source": "tests/fr_ensemble/corpus/build/test_models.py",
     "write the list anew with": "tests/workflows/test_ci.py; the command is typed above",

@@ -80,6 +80,13 @@ def registry_calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
 
 
 @hookimpl
+def registry_migrate(view: EntryView) -> Trained | None:
+    from fr_ensemble.hooks.migrate import complete
+
+    return complete(view)
+
+
+@hookimpl
 def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
     if view.entry.kind != KIND:
         return []

@@ -249,8 +249,14 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
     with verified_entry(loaded, plugins, entry_id) as view:
         manifest = view.manifest or {}
     policy = loaded.registry.policies.get(entry.kind, Policy())
-    judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None
-    deliver("\n".join(render(entry, manifest, policy, judgement)) + "\n", output)
+    judgement, reason = None, ""
+    try:
+        judgement = gate(loaded.path, plugins, entry_id) if policy.rules else None
+    except InputError as error:  # a smoke entry may lack evidence, and has a card all the same
+        if not entry.smoke or entry.kind not in plugins.kinds:
+            raise
+        reason = str(error)
+    deliver("\n".join(render(entry, manifest, policy, judgement, reason)) + "\n", output)
 
 
 @click.command()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from registry_tool.documents.entries import sha256_of
+from registry_tool.documents.entries import BrokenEntry, Reader, sha256_of, verify_entry
+from registry_tool.documents.pinning import with_digests
+from registry_tool.errors import InputError, PluginError
+from registry_tool.findings import InFile
 from registry_tool.legacy.manifests import json_files
 from registry_tool.legacy.members import SHARED_FIELDS, misstated_z
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
-from registry_tool.storage.files import FileProblem, write_atomic
+from registry_tool.storage.files import FileProblem, Folder, write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, ENTRY_ID, Entry, Json
 
@@ -54,17 +57,23 @@ class TakenMember:
 class Joined:
     """An ensemble made of the rows `members` and of the unpinned manifest at `source`.
 
-    corrected: fields of that manifest in whose place the sidecars' were taken.
+    corrected: fields of that manifest in whose place the sidecars' were taken. completed: whether the kind's plugin
+    added what it takes to use it; incomplete: why it could not.
     """
 
     entry: Entry
     source: str
     members: tuple[str, ...]
     corrected: frozenset[str] = frozenset()
+    completed: bool = False
+    incomplete: str = ""
 
 
-def join(manifest: UnpinnedManifest, transfer: Transfer) -> Joined:
-    """Take over the files, with the registry's pins. Raises TransferError, FileProblem, OnnxError."""
+def join(manifest: UnpinnedManifest, transfer: Transfer, *, complete: bool = True) -> Joined:
+    """Take over the files, with the registry's pins. Raises TransferError, FileProblem, OnnxError.
+
+    complete: whether the kind's plugin is asked for what it takes to use the ensemble.
+    """
     registry = transfer.inspection.registry
     if not ENTRY_ID.match(manifest.id):
         raise TransferError(f"{manifest.path}: its id {manifest.id[:80]!r} cannot be an entry's: correct it")
@@ -79,8 +88,16 @@ def join(manifest: UnpinnedManifest, transfer: Transfer) -> Joined:
     corrected = dict(_corrections(manifest, members))
     kept = {key: value for key, value in manifest.document.items() if key != "smoke"}
     migration = {"imported_from": transfer.digest, **_take_originals(manifest, transfer)}
-    data = dump({**kept, "members": [member.document for member in members], **corrected, "migration": migration})
+    joined = {**kept, "members": [member.document for member in members], **corrected, "migration": migration}
+    data, incomplete = dump(joined), ""
     write_atomic(transfer.stage / manifest.stage_folder / "manifest.json", data, root=transfer.stage)
+    try:
+        completed = _completed(manifest, data, transfer) if complete else None
+    except InputError as error:
+        completed, incomplete = None, str(error)
+    if completed is not None:
+        data = completed
+        write_atomic(transfer.stage / manifest.stage_folder / "manifest.json", data, root=transfer.stage)
     folder = f"{manifest.id}/{sha256_of(data)[:12]}"
     (transfer.stage / manifest.stage_folder).rename(transfer.stage / folder)
     transfer.pinned["manifests"] += 1
@@ -95,7 +112,36 @@ def join(manifest: UnpinnedManifest, transfer: Transfer) -> Joined:
     if any(row.is_production for row in rows.values()):
         reason = f"joined from {len(rows)} entries of version {registry.schema_version}: no evidence came along"
         document["demotion"] = {"reason": reason, "manifest_sha256": sha256_of(data)}
-    return Joined(Entry.from_dict(document), manifest.path, tuple(rows), frozenset(corrected))
+    entry = Entry.from_dict(document)
+    return Joined(entry, manifest.path, tuple(rows), frozenset(corrected), completed is not None, incomplete)
+
+
+def _completed(manifest: UnpinnedManifest, data: bytes, transfer: Transfer) -> bytes | None:
+    """The manifest as the kind's plugin completes it, whose files are written; None where it adds nothing.
+
+    Raises InputError with the reason where it cannot be completed.
+    """
+    inspection, path = transfer.inspection, f"{manifest.stage_folder}/manifest.json"
+    entry = Entry(manifest.id, str(manifest.document["kind"]), True, sha256_of(data), manifest=path)
+    with Folder(transfer.stage) as folder:
+        reader = Reader(folder, inspection.plugins.kinds, transfer.prober)
+        view = verify_entry(reader, entry, InFile(path, entry.id), transfer.max_file_bytes(entry.kind))
+        if isinstance(view, BrokenEntry):
+            return None  # `check` says it of the new registry
+        made = inspection.plugins.migrate(view)
+        if made is None:
+            return None
+        kept = {name: view.read(name) for name in view.paths if name != "manifest.json"}
+    if clash := sorted(made.files.keys() & {*kept, "manifest.json"}):
+        raise InputError(f"{manifest.id}: {clash[0]} is the name of another file already: rename that file")
+    try:
+        completed = dump(with_digests(replace(made, files={**kept, **made.files})))
+    except (FileProblem, TypeError, ValueError) as error:
+        owner = inspection.plugins.owner(entry.kind).name
+        raise PluginError(f"plugin {owner}: what it completed cannot be joined: {error}: report it") from error
+    for name, content in made.files.items():
+        write_atomic(transfer.stage / manifest.stage_folder / name, content, root=transfer.stage)
+    return completed
 
 
 def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -> TakenMember:

@@ -221,6 +221,10 @@ class Plugins:
         made: Trained | None = self.ask_owner("registry_calibrate", view.entry.kind, view=view, request=request)
         return made
 
+    def migrate(self, view: EntryView) -> Trained | None:
+        made: Trained | None = self.ask_owner("registry_migrate", view.entry.kind, view=view)
+        return made
+
     def verify(self, view: EntryView, level: Level) -> Iterator[tuple[LoadedPlugin, list[Finding], PluginError | None]]:
         """(plugin, its findings, why it failed after them or None), of every plugin that has the hook."""
         hook, arguments = "registry_verify", {"view": view, "level": level}

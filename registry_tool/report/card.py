@@ -18,8 +18,10 @@ NOT_RECORDED = "not recorded"
 HUB_LICENSES = ("mit", "apache-2.0", "bsd-3-clause", "bsd-2-clause", "cc-by-nc-4.0", "cc-by-4.0")
 
 
-def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None) -> Iterator[str]:
-    """The lines of a card; front matter as the Hugging Face hub reads it.
+def card(
+    entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: Judgement | None, reason: str = ""
+) -> Iterator[str]:
+    """The lines of a card; front matter as the Hugging Face hub reads it. reason: why nothing could be judged.
 
     A manifest's fields are its plugin's own: what has another shape than the card knows is not recorded.
     """
@@ -46,7 +48,11 @@ def card(entry: Entry, manifest: Mapping[str, Json], policy: Policy, judgement: 
     yield from markdown_table([["", ""], *([name, str(value)] for name, value in summary.items())])
     yield from ("", "## What the evidence shows", "")
     if judgement is None:
-        yield "The kind has no gate: nothing was measured."
+        yield (
+            f"Nothing was measured: {markdown_text(reason)}."
+            if reason
+            else "The kind has no gate: nothing was measured."
+        )
     else:
         verdict = judgement.verdict
         yield f"Judged by the policy in the registry: **{verdict.decision}**."

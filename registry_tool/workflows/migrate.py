@@ -58,6 +58,16 @@ NOT_JOINED = FindingRule(
     example="a member whose file is missing",
     severity=Severity.WARNING,
 )
+INCOMPLETE = FindingRule(
+    "migration-incomplete",
+    "joined ensemble that cannot be used",
+    why="It has no fused graph, so that nothing predicts with it; its members are pinned all the same.",
+    message="joined, but it cannot be used: {reason}",
+    hint="correct that and migrate into a new folder, or train the ensemble again",
+    example="members of different opsets; sidecars without codec_block_layout",
+    since="0.2.0",
+    severity=Severity.WARNING,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +119,22 @@ def migrate(
     before = check(loaded, plugins, Level.FULL, progress)
     broken: dict[str, str] = {}
     refused: dict[str, str] = {}  # unpinned manifests that are not joined, and why
+    incomplete: dict[str, str] = {}  # those that are joined as they are, without what their kind would add, and why
     with NewFolder(new) as made, Folder(loaded.folder) as folder, Prober() as prober:
         while True:  # again where something is left out: at most once a manifest or entry, commonly never
             made.clear()
             skip = set(broken) if skip_broken else set()
             transfer = Transfer(Inspection(loaded, plugins, folder, prober), prober, made.path)
-            work = _Work(transfer, skip, dict(refused))
+            work = _Work(transfer, skip, dict(refused), dict(incomplete))
             registry = work.build()
             write_atomic(made.path / "registry.json", dump(registry.to_dict()))
             prepare(made.path)
             after = check(store.load(made.path / "registry.json"), plugins, Level.FULL, progress)
             errors = {f.entry or "": str(f) for f in reversed(after) if f.severity is Severity.ERROR}
             found = {j.source: errors[j.entry.id] for j in work.joined if j.entry.id in errors}
+            if unfit := {j.source: found[j.source] for j in work.joined if j.completed and j.source in found}:
+                incomplete |= unfit
+                continue
             if found or work.refused.keys() - refused.keys():
                 refused |= found | work.refused
                 continue
@@ -151,12 +165,14 @@ def migrate(
 class _Work:
     """One attempt: the files it took over, and what they became. skip: ids of entries that are left out.
 
-    refused: unpinned manifests that are not joined -> why. broken: id of an entry -> why it cannot be taken over.
+    refused: unpinned manifests that are not joined -> why. incomplete: those that are joined as they are -> why.
+    broken: id of an entry -> why it cannot be taken over.
     """
 
     transfer: Transfer
     skip: set[str]
     refused: dict[str, str]
+    incomplete: dict[str, str]
     joined: list[Joined] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
 
@@ -167,9 +183,13 @@ class _Work:
     def build(self) -> Registry:
         for manifest in list(self._unpinned()):
             try:
-                self.joined.append(join(manifest, self.transfer))
+                one = join(manifest, self.transfer, complete=manifest.path not in self.incomplete)
             except (TransferError, FileProblem, OnnxError) as problem:
                 self.refused[manifest.path] = str(problem)
+                continue
+            self.joined.append(one)
+            if one.incomplete:
+                self.incomplete[one.source] = one.incomplete
         entries = [one.entry for one in self.joined]
         members = {row for one in self.joined for row in one.members}
         for row in self.inspection.registry.entries:
@@ -240,6 +260,9 @@ class _Work:
         known = {(finding.code, finding.entry) for finding in before}
         for path, why in sorted(self.refused.items()):
             yield MigrationFinding(NOT_JOINED.at(path, reason=why))
+        for path, why in sorted(self.incomplete.items()):
+            if path not in self.refused:
+                yield MigrationFinding(INCOMPLETE.at(path, reason=why))
         yield from (MigrationFinding(finding) for finding in after if (finding.code, finding.entry) not in known)
 
     def _resolution(self, finding: Finding) -> str:

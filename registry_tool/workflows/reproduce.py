@@ -14,6 +14,7 @@ from registry_tool.checks.entry import check_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import PIN_KEYS, sha256_of
 from registry_tool.documents.manifest import Manifest
+from registry_tool.documents.pinning import with_digests
 from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
@@ -25,7 +26,6 @@ from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import EMPTY, Json
 from registry_tool.workflows.loading import find_entry, inspected, refuse_without_verdict, usable, verified
-from registry_tool.workflows.train import with_digests
 
 ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared
 MANIFEST_NAME = "manifest.json"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry_tool.documents import store
-from registry_tool.documents.entries import pins_of, sha256_of
+from registry_tool.documents.entries import sha256_of
+from registry_tool.documents.pinning import with_digests
 from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem, check_path, publish_folder
+from registry_tool.storage.files import FileProblem, publish_folder
 from registry_tool.storage.lock import locked
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Json, Registry
+from registry_tool.values import Entry, Registry
 from registry_tool.workflows.initialise import prepare
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
@@ -101,29 +101,3 @@ def _artifacts(
         "smoke": True,
     }
     return Entry.from_dict(document), {**trained.files, "manifest.json": data}
-
-
-def with_digests(trained: Trained) -> Json:
-    """The manifest with the digest of every file it names. Raises ValueError where files and pins do not match."""
-    files = {check_path(name): data for name, data in trained.files.items()}
-    named: set[str] = set()
-
-    def fill(value: Json) -> Json:
-        if isinstance(value, Mapping):
-            document = {key: fill(item) for key, item in value.items()}
-            for key, _, base in pins_of(value):
-                if base == "":
-                    name = document[key]
-                    if name not in files:
-                        raise ValueError(f"the manifest names {name}, but no such file was made")
-                    named.add(name)
-                    document["sha256"] = sha256_of(files[name])
-            return document
-        return [fill(item) for item in value] if isinstance(value, list | tuple) else value
-
-    if "smoke" in trained.manifest:
-        raise ValueError("the manifest says `smoke`, which the registry alone says")
-    manifest = fill(trained.manifest)
-    if unpinned := sorted(set(files) - named):
-        raise ValueError(f"{unpinned[0]} was made, but the manifest does not name it")
-    return manifest

@@ -16,8 +16,10 @@ from typing import Any
 import click
 import pytest
 from command_line import Program
+from migrating import old
 from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
+from tiny_models import entry, model, write
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.figures import Axis, Chart, Figure, Series, Table
@@ -45,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of 
     "registry_kinds": ("plugins",),
     "registry_train": ("train", "thumb", "--id", "new"),
     "registry_calibrate": ("calibrate", "t", "--corpus", "c", "--id", "new"),
+    "registry_migrate": ("migrate",),
     "registry_verify": ("validate",),
     "registry_gate": ("gate", "t"),
     "registry_evaluate": ("evaluate", "t", "--smoke"),
@@ -57,18 +60,38 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of 
 WITHOUT_OPTION = ("registry_kinds", "registry_verify", "registry_commands")
 
 
+class Rankings(Thumbs):
+    """`thumb` with a manifest, so that a registry of version 1 has one beside its members."""
+
+    @hookimpl
+    def registry_kinds(self) -> list[Kind]:
+        return [Kind("thumb", "thumbnail rankers", {"type": "object"})]
+
+
 def plugin_with(hook: str, do: Callable[[], Any]) -> object:
     """A plugin that owns `thumb` and whose hook does this, with the arguments of the specification."""
     code = HOOKS[hook].__code__
     names = code.co_varnames[: code.co_argcount]
     scope: dict[str, Any] = {"do": do}
     exec(f"def hook({', '.join(names)}): return do()", scope)  # pluggy looks at the arguments' names
-    return type("Extra", (Thumbs,), {hook: hookimpl(scope["hook"])})()
+    base = Rankings if hook == "registry_migrate" else Thumbs
+    return type("Extra", (base,), {hook: hookimpl(scope["hook"])})()
+
+
+def joined_later(folder: Path) -> Path:
+    """A registry of version 1 with two models, and a manifest of kind `thumb` that names them."""
+    rows = [entry(folder, model(seed=seed), f"m{seed}") for seed in range(2)]
+    members = [{"id": row["id"], "onnx": row["onnx"], "sha256": row["sha256"]} for row in rows]
+    write(folder, "ranking.json", {"id": "ranking", "kind": "thumb", "members": members})
+    return old(folder, *rows)
 
 
 def arguments_of(hook: str, thumb: Sandbox) -> tuple[object, ...]:
     if hook == "registry_verify":
         return (*COMMANDS[hook], thumb.path)
+    if hook == "registry_migrate":
+        folder = thumb.path.parent.parent
+        return (*COMMANDS[hook], joined_later(folder / "old"), "-o", folder / "new")
     return (*COMMANDS[hook], *(() if hook in WITHOUT_OPTION else ("--registry", thumb.path)))
 
 
@@ -197,6 +220,7 @@ FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type w
         {"a": b""}, {"id": "x", "n": [1, None, 2.5]}, {"license": "MIT"}, [("a", "b")], ["slow"]
     ),
     "registry_calibrate": lambda: Trained({"a": b""}, {"id": "x"}, {"license": "MIT"}, [("a", "b")], ["slow"]),
+    "registry_migrate": lambda: Trained({"a": b""}, {"id": "x"}, {"license": "MIT"}, [("a", "b")], ["slow"]),
     "registry_verify": lambda: Finding("a-code", "text", "note", "e", "f", "/p", 1, 2, "x", "y", "z"),  # type: ignore[arg-type]
     "registry_gate": lambda: Evidence({"m": 1.0}, ("no",), True, "0" * 64, {"a": [{"b": 1}]}),
     "registry_evaluate": lambda: Evaluation({"a": {"b": [1]}}, [["a"], ["1"]], ["slow"], [Figure("t", "c")]),

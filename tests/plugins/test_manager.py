@@ -43,6 +43,7 @@ def test_installed_plugins_own_their_kinds() -> None:
         "registry_gate",
         "registry_kinds",
         "registry_load",
+        "registry_migrate",
         "registry_reproduce",
         "registry_train",
         "registry_verify",
@@ -310,7 +311,7 @@ def test_every_plugin_is_asked_apart() -> None:
 def test_every_hook_says_when_and_by_whom_it_is_called() -> None:
     """Each specification has an example, and says when it is called and what None means."""
     hooks = [name for name in vars(Hooks) if name.startswith("registry_")]
-    assert len(hooks) == 11
+    assert len(hooks) == 12
     for name in hooks:
         text = " ".join((getattr(Hooks, name).__doc__ or "").split())
         for pattern in ("Called", "None (means|and)", "Example: `"):

@@ -8,11 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 import tiny_models
 from command_line import Program
-from migrating import ensemble, errors, old, run
+from migrating import ensemble, errors, old, outside, run
 from sandbox import Sandbox, to_json, tree
 from tiny_models import ENCODERS, entry, model, sidecar, write
 
@@ -27,19 +26,6 @@ from registry_tool.workflows.validate import validate
 ENSEMBLE = "fr_regressor_v2_ensemble_v1"
 
 
-def outside(made: onnx.ModelProto, folder: Path, location: str, *, sha1: bool) -> onnx.ModelProto:
-    """The model with its weights moved into a file, which its graph names with a SHA-1 or without."""
-    weight = made.graph.initializer[0]
-    data = weight.raw_data
-    write(folder, location, data)
-    weight.ClearField("raw_data")
-    weight.data_location = onnx.TensorProto.EXTERNAL
-    pairs = {"location": location, "offset": "0", "length": str(len(data))}
-    for key, value in (pairs | ({"checksum": hashlib.sha1(data).hexdigest()} if sha1 else {})).items():
-        weight.external_data.add(key=key, value=value)
-    return made
-
-
 def resolutions(done: Migration) -> dict[str, str]:
     """code -> what was done about it."""
     return {found.finding.code: found.resolution for found in done.findings}
@@ -49,43 +35,21 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in json.loads((folder / "registry.json").read_bytes())["models"]}
 
 
-@pytest.fixture
-def public(public_documents: Path) -> Path:
-    """The public registry with a small model for every row; members of the public shape, weights beside them."""
-    folder = public_documents
-    document = json.loads((folder / "registry.json").read_bytes())
-    first = json.loads((folder / f"{ENSEMBLE}_seed0.json").read_bytes())
-    for number, row in enumerate(document["models"]):
-        member = row["id"].startswith(ENSEMBLE)
-        made = model(codec=14 if member else None, seed=number, opset=row["opset"])
-        if member:
-            made = outside(made, folder, f"{row['onnx']}.data", sha1=number % 2 == 0)
-        row["sha256"] = write(folder, row["onnx"], made)
-        if "int8_sha256" in row:
-            row["int8_sha256"] = write(folder, row["onnx"].replace(".onnx", ".int8.onnx"), model(seed=99))
-        if member:
-            own = {"id": row["id"], "seed": int(row["id"][-1]), "onnx": row["onnx"], "sha256": row["sha256"]}
-            write(folder, f"{row['id']}.json", first | own)
-    write(folder, "fr_regressor_v1.json", sidecar({"id": "", "kind": "fr", **document["models"][2]}))
-    write(folder, "registry.json", document)
-    return folder / "registry.json"
-
-
 # ---- the public registry ----------------------------------------------------------------------------------------
 
 
-def test_the_public_registry_becomes_a_valid_one(public: Path, tmp_path: Path) -> None:
+def test_the_public_registry_becomes_a_valid_one(public_models: Path, tmp_path: Path) -> None:
     """No error, every row a single model as it was or a member, and the old folder byte for byte what it was."""
-    before = tree(public.parent)
-    done = run(public, tmp_path / "new")
-    assert tree(public.parent) == before
+    before = tree(public_models.parent)
+    done = run(public_models, tmp_path / "new")
+    assert tree(public_models.parent) == before
     assert done.written
     assert errors(done.new) == []
-    rows, made = entries(public.parent), entries(done.new)
+    rows, made = entries(public_models.parent), entries(done.new)
     members = {name for name in rows if name.startswith(ENSEMBLE)}
     assert len(members) == 5
     assert made.keys() == rows.keys() - members | {ENSEMBLE}
-    imported = {"imported_from": hashlib.sha256(public.read_bytes()).hexdigest()}
+    imported = {"imported_from": hashlib.sha256(public_models.read_bytes()).hexdigest()}
     for name, row in rows.items():
         if name not in members:
             kept = {key: made[name].get(key) for key in row}
@@ -95,17 +59,20 @@ def test_the_public_registry_becomes_a_valid_one(public: Path, tmp_path: Path) -
     assert made["fr_regressor_v1"]["sidecar_sha256"] == hashlib.sha256(before["fr_regressor_v1.json"]).hexdigest()
 
 
-def test_the_public_ensemble_is_joined(public: Path, tmp_path: Path) -> None:
+def test_the_public_ensemble_is_joined(public_models: Path, tmp_path: Path) -> None:
     """One smoke entry whose manifest pins the registry's members, their weights, sidecars and the old documents."""
-    done = run(public, tmp_path / "new")
+    done = run(public_models, tmp_path / "new")
     [joined] = done.joined
     row = entries(done.new)[ENSEMBLE]
     assert (row["kind"], row["smoke"], row["license"]) == ("fr_ensemble", True, "BSD-3-Clause-Plus-Patent")
     assert "no evidence" in row["demotion"]["reason"]
     assert "promotion" not in row
     manifest = json.loads((done.new / row["manifest"]).read_bytes())
-    loose = json.loads((public.parent / f"{ENSEMBLE}.json").read_bytes())
-    rows, member = entries(public.parent), json.loads((public.parent / f"{ENSEMBLE}_seed0.json").read_bytes())
+    loose = json.loads((public_models.parent / f"{ENSEMBLE}.json").read_bytes())
+    rows, member = (
+        entries(public_models.parent),
+        json.loads((public_models.parent / f"{ENSEMBLE}_seed0.json").read_bytes()),
+    )
     assert [m["sha256"] for m in manifest["members"]] == [rows[name]["sha256"] for name in joined.members]
     assert all(len(m["external_data"]) == 1 and m["sidecar"] and m["row"]["notes"] for m in manifest["members"])
     assert manifest["codec_vocab"] == member["encoder_vocab"]
@@ -114,17 +81,17 @@ def test_the_public_ensemble_is_joined(public: Path, tmp_path: Path) -> None:
     assert "smoke" not in manifest
     folder = (done.new / row["manifest"]).parent
     kept = manifest["migration"]
-    assert (folder / kept["manifest"]["path"]).read_bytes() == (public.parent / f"{ENSEMBLE}.json").read_bytes()
+    assert (folder / kept["manifest"]["path"]).read_bytes() == (public_models.parent / f"{ENSEMBLE}.json").read_bytes()
     assert [Path(pin["path"]).name for pin in kept["verdicts"]] == [f"{ENSEMBLE}_seed_flip_PROMOTE.json"]
 
 
-def test_another_nominal_coverage_is_joined_with_its_own_z(public: Path, tmp_path: Path) -> None:
+def test_another_nominal_coverage_is_joined_with_its_own_z(public_models: Path, tmp_path: Path) -> None:
     """A manifest that gives 90 % with the z of 95 % is told of, and joined with the z of 90 %."""
-    path = public.parent / f"{ENSEMBLE}.json"
+    path = public_models.parent / f"{ENSEMBLE}.json"
     loose = json.loads(path.read_bytes())
     loose["confidence"] |= {"nominal_coverage": 0.9}
     path.write_text(json.dumps(loose))
-    done = run(public, tmp_path / "new")
+    done = run(public_models, tmp_path / "new")
     [joined] = done.joined
     manifest = json.loads((done.new / joined.entry.path).read_bytes())
     assert manifest["confidence"]["gaussian_z"] == pytest.approx(1.6448536, abs=1e-7)
@@ -132,9 +99,9 @@ def test_another_nominal_coverage_is_joined_with_its_own_z(public: Path, tmp_pat
     assert "gaussian_z was computed from nominal_coverage" in resolutions(done)["loose-confidence"]
 
 
-def test_every_finding_on_the_public_registry_is_told(public: Path, tmp_path: Path) -> None:
+def test_every_finding_on_the_public_registry_is_told(public_models: Path, tmp_path: Path) -> None:
     """Stale pins, width, smoke, scaler, verdict, weak and missing pins are resolved; what remains is told too."""
-    done = run(public, tmp_path / "new")
+    done = run(public_models, tmp_path / "new")
     found = resolutions(done)
     loose = ("member-disagrees", "codec-width", "smoke-mismatch", "sidecar-disagrees", "verdict")
     for code in ("onnx-external-weak", "onnx-external-unpinned", *(f"loose-{x}" for x in loose)):
@@ -156,19 +123,19 @@ def test_members_of_any_shape_are_not_joined_with_a_reason(tmp_path: Path, membe
     ]
 
 
-def test_a_second_run_gives_the_same_bytes(public: Path, tmp_path: Path) -> None:
+def test_a_second_run_gives_the_same_bytes(public_models: Path, tmp_path: Path) -> None:
     """Into another folder the same bytes, into the same folder nothing."""
-    first, second = run(public, tmp_path / "new"), run(public, tmp_path / "other")
+    first, second = run(public_models, tmp_path / "new"), run(public_models, tmp_path / "other")
     assert tree(first.new) == tree(second.new)
-    again = run(public, tmp_path / "new")
+    again = run(public_models, tmp_path / "new")
     assert (again.done, again.written) == (True, False)
     assert tree(first.new) == tree(second.new)
 
 
-def test_the_gate_takes_a_migration_for_what_it_is(public: Path, tmp_path: Path) -> None:
+def test_the_gate_takes_a_migration_for_what_it_is(public_models: Path, tmp_path: Path) -> None:
     """Held against the old registry, every imported single model is kept: nothing promotes it, nothing is held."""
-    done = run(public, tmp_path / "new")
-    compared = compare_with_base.gate_base(done.new / "registry.json", load(), public)
+    done = run(public_models, tmp_path / "new")
+    compared = compare_with_base.gate_base(done.new / "registry.json", load(), public_models)
     assert (compared.passes, compared.judgements) == (True, ())
     kept = {change.subject for change in compared.changes if change.action == "kept"}
     assert kept >= {"fr_regressor_v1", "vmaf_tiny_v2", "transnet_v2"}
@@ -317,9 +284,9 @@ def test_the_json_of_odd_registries_holds_to_its_schema(tmp_path: Path, registry
             assert violations(json.loads(ran.out), schemas.load("migration")) == []
 
 
-def test_the_json_holds_to_its_schema(public: Path, tmp_path: Path, registry: Program) -> None:
+def test_the_json_holds_to_its_schema(public_models: Path, tmp_path: Path, registry: Program) -> None:
     """What `--format json` prints is what schemas/migration.schema.json says, refused or not."""
-    ran = registry("migrate", public, "-o", tmp_path / "new", "--format", "json")
+    ran = registry("migrate", public_models, "-o", tmp_path / "new", "--format", "json")
     document = json.loads(ran.out)
     assert violations(document, schemas.load("migration")) == []
     assert (ran.code, document["written"], document["joined"][0]["id"]) == (0, True, ENSEMBLE)

@@ -40,6 +40,7 @@ SETTINGS = (
 )  # of a record
 COLUMN_NAMES = ("source_column", "encoder_column")  # of a spec, recorded where they are not the usual ones
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
+RAW_RECIPE = {"member_conditions": RAW}  # what members of a public ensemble take, whose manifest has no recipe
 CONFIDENCE = {"nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of that coverage
 GAUSSIAN, CONFORMAL = "ensemble", "ensemble+conformal"  # how a public reader makes an interval of mu and sigma
 # What the inputs of a probe are: as a corpus has them, or as the fused graph takes them. Nothing is standardised.
@@ -234,6 +235,11 @@ def is_current(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("schema_version") == SCHEMA_VERSION
 
 
+def is_runnable(manifest: Mapping[str, Any]) -> bool:
+    """Whether it has a fused graph: one that was trained here, or one that `registry migrate` completed."""
+    return is_current(manifest) or ("migration" in manifest and "fused" in manifest)
+
+
 def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, str] = EMPTY) -> ColumnSpec:
     """The columns that the ensemble reads; target=False for rows to predict. names: as of a request's `column_names`.
 
@@ -249,7 +255,7 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, st
         target_range=(float(low), float(high)),
         source_column=names.get("src", ""),
         encoder_column=names.get("encoder", ""),
-        raw_conditions=manifest["recipe"].get("member_conditions") == RAW,
+        raw_conditions=manifest.get("recipe", RAW_RECIPE).get("member_conditions") == RAW,
     )
 
 
@@ -264,6 +270,8 @@ def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
     if "definition" in target:
         return Definition(canonical(target["definition"]), target.get("libvmaf", ""))
     if target["name"] not in DEFINED_TARGETS:
+        return None
+    if not is_current(manifest):
         return None
     return definition_in((manifest["corpus"].get("record") or {}).get("settings"))
 

@@ -42,7 +42,7 @@ class SeenCorpus:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> SeenCorpus:
-        corpus = manifest["corpus"]
+        corpus = manifest["corpus"] if "schema_version" in manifest else {}
         encoders = {item["name"]: item["n_rows"] for item in corpus.get("encoders", ())}
         return cls(encoders, {item["name"]: tuple(item["range"]) for item in corpus.get("ranges", ())})
 

@@ -34,7 +34,7 @@ from fr_ensemble.evidence.calibration import (
     seen_warnings,
 )
 from fr_ensemble.evidence.fingerprints import read_fingerprints
-from fr_ensemble.evidence.inputs import read_inputs
+from fr_ensemble.evidence.inputs import Inputs, read_inputs
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.shipped import (
@@ -224,6 +224,18 @@ def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | No
         return read_baselines(view.read(BASELINES_PATH))
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
+
+
+def recorded_inputs(view: EntryView) -> Inputs:
+    """The inputs of all rows of the evidence. Raises InputError where it has those of a sample, or none."""
+    try:
+        inputs = read_inputs(view.read(INPUTS_PATH))
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    if not inputs.is_complete:
+        found = f"{len(inputs.row)} of {inputs.n_rows} rows"
+        raise InputError(f"{view.entry.id}: inputs.npz has {found}, expected all of them: evaluate both on other rows")
+    return inputs
 
 
 def _where_they_differ(found: Sequence[str], claimed: Sequence[str]) -> tuple[str, str]:

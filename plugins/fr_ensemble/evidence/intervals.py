@@ -187,6 +187,8 @@ class Intervals:
 
     def outside(self, numeric: Float64) -> Any:
         """True for rows (n,) with a numeric input (n, F + K) outside what training saw: out of distribution."""
+        if not self.input_ranges:  # of a public ensemble, whose manifest does not say them
+            return np.zeros(len(numeric), bool)
         low, high = np.array([*self.input_ranges.values()]).T
         return ((numeric < low) | (numeric > high)).any(axis=1)
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
-from fr_ensemble.artifacts.manifest import mu_range_of, offset_of, scaler_of
+from fr_ensemble.artifacts.manifest import codec_block, mu_range_of, offset_of, scaler_of
 from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.fingerprints import Fingerprints, SourcePairs
 from fr_ensemble.corpus.giveaway import giveaways
 from fr_ensemble.corpus.rows import ColumnSpec, clips_of
 from fr_ensemble.corpus.seen import SeenCorpus
+from fr_ensemble.corpus.vocabulary import encode
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.oof import Oof, cut, deviation_of, mean_of
@@ -81,6 +82,28 @@ def run_members(view: EntryView, inputs: Inputs, spec: ColumnSpec) -> Float64:
     arrays = standardise(inputs.features, inputs.codec_block(spec), scaler_of(manifest), spec.n_slots)
     feeds = dict(zip((FEATURES, CODEC), arrays, strict=True))
     return np.stack([_run(view, str(member["onnx"]), feeds, (SCORE,))[0] for member in manifest["members"]])
+
+
+def run_other(other: EntryView, inputs: Inputs, spec: ColumnSpec, other_spec: ColumnSpec) -> Float64:
+    """mu of another entry's fused graph on these inputs (m,), cut to its target's range. spec: of the inputs.
+
+    Raises EvidenceProblem where a column that it reads is not among them, or it does not run.
+    """
+    columns = {name: inputs.features[:, place] for place, name in enumerate(spec.features)}
+    columns |= {one.column: inputs.conditioning[:, place] for place, one in enumerate(spec.conditioning)}
+    wanted = [*other_spec.features, *(condition.column for condition in other_spec.conditioning)]
+    if missing := [name for name in wanted if name not in columns]:
+        raise EvidenceProblem(f"it reads {missing[0]}, which is no input of the entry: compare them with `evaluate`")
+    codec, _ = encode([inputs.encoders[code] for code in inputs.encoder], other_spec.vocabulary_version)
+    try:
+        raw = [condition.apply(columns[condition.column]) for condition in other_spec.conditioning]
+    except ValueError as error:
+        raise EvidenceProblem(f"a condition cannot be transformed: {error}") from None
+    block = codec_block(codec, np.array(raw).T.reshape(len(codec), len(raw)), other_spec.n_slots)
+    feeds = {FEATURES: np.column_stack([columns[name] for name in other_spec.features]), CODEC: block}
+    manifest = other.manifest or {}
+    (mu,) = _run(other, str(manifest["fused"]["onnx"]), feeds, (MU,))
+    return cut(mu, other_spec.bounds)
 
 
 def _run(view: EntryView, path: str, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Float64]:

@@ -55,7 +55,7 @@ from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
 from fr_ensemble.evidence.shipped import run_members, score_tolerance
-from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals
+from fr_ensemble.hooks.loaded import load_trained, stored_intervals
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_target
 from registry_tool.errors import InputError
@@ -85,7 +85,7 @@ class Parent:
     @classmethod
     def of(cls, view: EntryView) -> Parent:
         """Raises InputError for an entry that has nothing to calibrate, or is calibrated already."""
-        manifest, _ = load_ensemble(view)
+        manifest, _ = load_trained(view)
         if manifest["random_rows"]:
             raise InputError(
                 f"{view.entry.id}: trained on random rows, expected a corpus: there is nothing to calibrate"

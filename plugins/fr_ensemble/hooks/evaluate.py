@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import codec_block, offset_of, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
@@ -88,7 +88,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             f"intervals from sources like these: `registry calibrate {view.entry.id} --corpus FILE --id NEW`"
         )
     warnings += [*corpus.failed_encodes(), *target_warnings, *refuted]
-    known = [] if request.smoke else sorted({*corpus.sources} & {*manifest["corpus"]["sources"]})
+    trained_on = manifest["corpus"]["sources"] if is_current(manifest) else ()
+    known = [] if request.smoke else sorted({*corpus.sources} & {*trained_on})
     if known:
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
         warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
@@ -125,9 +126,9 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
     def compare(other: Float64) -> dict[str, Any]:
         return ErrorComparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
 
-    seen = predictions_of(view)
-    column = vmaf_column(request.corpus, corpus.spec.target) if seen.vmaf is not None else None
-    if seen.vmaf is not None and column is not None:
+    seen = predictions_of(view) if is_current(view.manifest or {}) else None
+    column = vmaf_column(request.corpus, corpus.spec.target) if seen is not None and seen.vmaf is not None else None
+    if seen is not None and seen.vmaf is not None and column is not None:
         found[VMAF_COLUMN] = compare(Curve.fit(seen.vmaf, seen.target)(column))
     if request.incumbent is not None:
         manifest, ensemble = load_ensemble(request.incumbent)
@@ -143,7 +144,12 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
 
 
 def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
-    """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim."""
+    """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim.
+
+    None for a migrated ensemble, which pins no predictions to calibrate on.
+    """
+    if not is_current(view.manifest or {}):
+        return {}
     with unusable_evidence(view.entry.id):
         oof = calibrated_on(view.manifest or {}, view.read)
     named = (("gaussian", "gaussian"), ("row-split", "split"))

@@ -9,18 +9,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from fr_ensemble.artifacts.manifest import is_current, spec_of
+from fr_ensemble.artifacts.manifest import is_current, is_runnable, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, compare_with_baselines
 from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
-from fr_ensemble.evidence.entry import checked_evidence
+from fr_ensemble.evidence.entry import checked_evidence, recorded_inputs
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.power import power
+from fr_ensemble.evidence.shipped import run_other
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
 from fr_ensemble.hooks.targets import check_same_target
@@ -99,6 +100,8 @@ def _comparisons(
         check_same_target(view.entry.id, view.manifest or {}, incumbent.entry.id, incumbent.manifest or {})
     except InputError as error:
         return compared, (f"incumbent {error}",)
+    if not is_current(incumbent.manifest or {}):
+        return _with_migrated(view, oof, incumbent, compared)
     try:
         of_incumbent = checked_evidence(incumbent)
         problems = of_incumbent.problems
@@ -106,6 +109,25 @@ def _comparisons(
     except (EvidenceProblem, InputError) as error:
         problems = (f"{error}: train both on one corpus",)
     return compared, tuple(f"incumbent {incumbent.entry.id}: {problem}" for problem in problems)
+
+
+def _with_migrated(
+    view: EntryView, oof: Oof, incumbent: EntryView, compared: dict[str, ErrorComparison]
+) -> tuple[dict[str, ErrorComparison], tuple[str, ...]]:
+    """With a migrated ensemble, which pins no predictions: its fused graph is run on the entry's own rows.
+
+    It may have been trained on them, which flatters it: an entry that is better all the same is better.
+    """
+    manifest, place = incumbent.manifest or {}, f"incumbent {incumbent.entry.id}"
+    if not is_runnable(manifest):
+        return compared, (f"{place}: it has no fused graph to run, expected one: migrate its registry again",)
+    try:
+        inputs = recorded_inputs(view)
+        mu = run_other(incumbent, inputs, spec_of(view.manifest or {}, target=True), spec_of(manifest, target=True))
+    except (EvidenceProblem, InputError) as error:
+        return compared, (f"{place}: {error}",)
+    compared["incumbent"] = ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, mu)
+    return compared, ()
 
 
 def together(names: Iterable[str]) -> tuple[frozenset[str], ...]:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fr_ensemble.artifacts.manifest import is_current
+from fr_ensemble.artifacts.manifest import CONFIDENCE, CONFORMAL, is_current, is_runnable
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.calibration import calibrated_on
-from fr_ensemble.evidence.intervals import Intervals
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, Intervals, Quantile
+from fr_ensemble.evidence.methods import TWO_SIDED, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
+from fr_ensemble.evidence.statistics import normal_quantile
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
+from registry_tool.strictjson import dump
 
 
 def load_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
-    """The manifest and the fused graph, loaded. Raises InputError for a version-1 manifest, which has none."""
+    """The manifest and the fused graph, loaded. Raises InputError for a manifest without one, of version 1."""
     manifest = view.manifest
-    if manifest is None or not is_current(manifest):
-        raise InputError(f"{view.entry.id}: its manifest has no fused graph, expected schema_version 2: train it again")
+    if manifest is None or not is_runnable(manifest):
+        raise InputError(
+            f"{view.entry.id}: its manifest has no fused graph, expected one: `registry migrate` makes it, or train it "
+            "again"
+        )
     try:
         return manifest, ensemble_of(manifest, view.read(manifest["fused"]["onnx"]))
     except ValueError as error:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
+
+
+def load_trained(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+    """The same of an ensemble that was trained here. Raises InputError for a migrated one: it pins no evidence."""
+    if view.manifest is not None and not is_current(view.manifest):
+        raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected schema_version 2: train it again")
+    return load_ensemble(view)
 
 
 def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
@@ -35,7 +49,12 @@ def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
 
 
 def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
-    """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+    """The stored calibration, at these levels too; a level that is not stored is computed from the predictions.
+
+    Of a migrated ensemble: what its `confidence` says, which nothing was calibrated for.
+    """
+    if view.manifest is not None and not is_current(view.manifest):
+        return stated_intervals(view.manifest, levels)
     with unusable_evidence(view.entry.id):
         return stored_intervals(view).with_levels(levels, lambda: calibrated_on(view.manifest or {}, view.read))
 
@@ -57,7 +76,30 @@ def unusable_evidence(entry_id: str) -> Iterator[None]:
 
 def stored_intervals(view: EntryView) -> Intervals:
     """The calibration in the manifest. Raises InputError where it cannot be read."""
+    if view.manifest is not None and not is_current(view.manifest):
+        return stated_intervals(view.manifest, NOMINAL_LEVELS)
     try:
         return Intervals.from_dict((view.manifest or {})["intervals"])
     except (ValueError, KeyError) as error:
         raise InputError(f"{view.entry.id}: the intervals cannot be read ({error}): run `registry validate`") from error
+
+
+def stated_intervals(manifest: Mapping[str, Any], levels: Sequence[float]) -> Intervals:
+    """mu -+ q sigma as the `confidence` of a public manifest says: its own q at its level, else a normal quantile.
+
+    Nothing was measured for it, so that every level says that it has no guarantee.
+    """
+    confidence: Mapping[str, Any] = {**CONFIDENCE, **manifest.get("confidence", {})}
+    residual: Any = confidence.get("conformal_q_residual")
+    conformal = confidence.get("method") == CONFORMAL and residual is not None
+    own: float = residual if conformal else confidence["gaussian_z"]
+    guarantee = f"none: {'a q' if conformal else 'a z'} that the manifest of version 1 states"
+    table = [
+        Quantile(level, q, q, Gaussian.rule, guarantee, {})
+        for level in sorted({*levels, confidence["nominal_coverage"]})
+        for q in [own if level == confidence["nominal_coverage"] else normal_quantile((1.0 + level) / 2.0)]
+    ]
+    low, high = manifest["target"]["range"]
+    digest = hashlib.sha256(dump(confidence)).hexdigest()
+    bounds = (float(low), float(high))
+    return Intervals((Calibration(Gaussian.name, "row", TWO_SIDED, bounds, 0.0, tuple(table), 0, {}, digest),), {})

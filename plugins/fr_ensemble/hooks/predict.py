@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fr_ensemble.artifacts.manifest import codec_block, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, is_current, spec_of
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
@@ -18,7 +19,7 @@ from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.oof import read_oof
-from fr_ensemble.hooks.loaded import load_ensemble, stored_intervals, unusable_evidence
+from fr_ensemble.hooks.loaded import load_ensemble, stated_intervals, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, EntryView
 from registry_tool.toolkit import Columns, RowBatch
@@ -38,7 +39,8 @@ class EnsemblePredictor:
         self._spec = spec_of(self._manifest, target=False)
         self._stored = stored_intervals(view)
         self._seen = SeenCorpus.from_manifest(self._manifest)
-        paths = [OOF_PATH, *([CALIBRATION_PATH] if "calibration" in self._manifest else [])]
+        self._has_evidence = is_current(self._manifest)
+        paths = [OOF_PATH, *([CALIBRATION_PATH] if "calibration" in self._manifest else [])] * self._has_evidence
         self._evidence = {path: view.read(path) for path in paths}
         self._with_levels: dict[tuple[float, ...], Intervals] = {}
         self._largest_sigma: float | None = None
@@ -66,13 +68,17 @@ class EnsemblePredictor:
         check_features(self._id, self._manifest, path)
 
     def _sigma_limit(self) -> float:
-        """The sigma that SIGMA_SHARE of the held-out rows are below, target units."""
+        """The sigma that SIGMA_SHARE of the held-out rows are below, target units; infinite where there are none."""
+        if not self._has_evidence:
+            return math.inf
         if self._largest_sigma is None:
             self._largest_sigma = float(np.quantile(read_oof(self._evidence[OOF_PATH]).sigma, SIGMA_SHARE))
         return self._largest_sigma
 
     def _intervals(self, levels: tuple[float, ...]) -> Intervals:
         """The stored calibration, at these levels too; a level that is not stored is computed from the predictions."""
+        if not self._has_evidence:
+            return stated_intervals(self._manifest, levels)
         if levels not in self._with_levels:
             read = partial(calibrated_on, self._manifest, self._evidence.__getitem__)
             with unusable_evidence(self._id):

@@ -23,7 +23,7 @@ from fr_ensemble.evidence.entry import baselines_of
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
-from fr_ensemble.hooks.loaded import ensemble_of, load_ensemble, predictions_of
+from fr_ensemble.hooks.loaded import ensemble_of, load_trained, predictions_of
 from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
@@ -50,7 +50,7 @@ CAUSES_IN_WRITING = {"onnx": "how graphs are written"}
 
 def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     """Raises InputError for an entry that nothing can be trained from and, before training, for another corpus."""
-    manifest, ensemble = load_ensemble(view)
+    manifest, ensemble = load_trained(view)
     if manifest["random_rows"]:
         raise InputError(f"{view.entry.id}: trained on random rows, expected a corpus: there is nothing to reproduce")
     job = _job(view.entry.id, manifest, request)

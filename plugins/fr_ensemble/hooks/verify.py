@@ -21,7 +21,12 @@ def verify(view: EntryView, level: Level) -> Iterator[Finding]:
         return
     found = list(check_manifest(view, manifest))
     yield from found
-    if level is Level.QUICK or not is_current(manifest) or found:
+    if level is Level.QUICK or found:
+        return
+    if not is_current(manifest):
+        from fr_ensemble.checks.migrated import check_migrated
+
+        yield from check_migrated(view, manifest)
         return
     from fr_ensemble.checks.evidence import check_evidence
     from fr_ensemble.checks.graphs import check_graphs, check_probe

@@ -31,14 +31,17 @@ RECIPE_OPTIONS = (
     "input_noise",
     "early_stopping",
     "hidden",
-    "member_conditions",
-    "encoder_dropout",
 )
+NOISY = {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True}
 RECIPES: Mapping[str, Mapping[str, Any]] = {  # what each changes of the public one; measured in docs/how-to/train.md
     "public": {},
     "clean": {"dropout": 0.0, "epochs": 60},
-    "noisy": {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True},
+    "noisy": NOISY,
+    "narrow": {**NOISY, "hidden": 16},
 }
+AUTO = "auto"
+CANDIDATES = ("public", "noisy", "narrow")  # of AUTO; the first is taken where none is clearly better
+AUTO_ROWS = 2_000  # a corpus with fewer has its recipe chosen where nothing else is asked for
 EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
 OPTIONS = (
@@ -78,14 +81,15 @@ OPTIONS = (
     click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds of the members."),
     click.Option(
         ["--recipe"],
-        type=click.Choice(list(RECIPES)),
-        default="public",
-        show_default=True,
-        help="Where the options below begin. clean: for a target without noise, as VMAF; noisy: for opinions.",
+        type=click.Choice([*RECIPES, AUTO]),
+        help="Where the options below begin. clean: for a target without noise, as VMAF; noisy, narrow: for opinions, "
+        f"narrow where noisy overfits; {AUTO}: chooses in every fold, on its training sources, among "
+        f"{', '.join(CANDIDATES)}.  [default: {AUTO} below {AUTO_ROWS:,} rows where none of the options from "
+        "--epochs to --hidden is given; else public]",
     ),
     click.Option(["--epochs"], type=click.IntRange(1), help="Passes over the rows.  [default: 200; 1 with --smoke]"),
-    click.Option(["--batch-size"], type=click.IntRange(1), default=32, show_default=True, help="Batch size, in rows."),
-    click.Option(["--learning-rate"], type=float, default=5e-4, show_default=True, help="Adam's learning rate."),
+    click.Option(["--batch-size"], type=click.IntRange(1), help="Batch size, in rows.  [default: 32]"),
+    click.Option(["--learning-rate"], type=float, help="Adam's learning rate.  [default: 0.0005]"),
     click.Option(["--weight-decay"], type=float, help="L2 term of Adam.  [default: 1e-05]"),
     click.Option(
         ["--decoupled-weight-decay/--no-decoupled-weight-decay"],
@@ -103,13 +107,10 @@ OPTIONS = (
     click.Option(
         ["--early-stopping"],
         type=click.IntRange(0),
-        default=0,
         metavar="EPOCHS",
         help="Stop a model that long after its best epoch on a fifth of its training sources.  [default: off]",
     ),
-    click.Option(
-        ["--hidden"], type=click.IntRange(1), default=64, show_default=True, help="Width of both hidden layers."
-    ),
+    click.Option(["--hidden"], type=click.IntRange(1), help="Width of both hidden layers.  [default: 64]"),
     click.Option(
         ["--interval"],
         type=click.Choice(list(INTERVAL_METHODS)),
@@ -171,7 +172,7 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
     from fr_ensemble.corpus.vocabulary import UNKNOWN, vocabulary
     from fr_ensemble.evidence.recorded import EvidenceContents
-    from fr_ensemble.hooks.train import SHIPPED, Job
+    from fr_ensemble.hooks.train import SHIPPED, Choosing, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
     options = request.options
@@ -201,19 +202,29 @@ def job_of(request: TrainRequest) -> Job:
         )
     if options["encoder_dropout"] and UNKNOWN not in vocabulary(spec.vocabulary_version):
         raise InputError("--encoder-dropout: --vocabulary 3 has no slot for unknown encoders: name vocabulary 1 or 2")
-    try:
-        recipe = Recipe(
-            seeds=_numbers("--seeds", options["seeds"], int),
-            **_hyper_parameters(options) | ({"epochs": 1} if request.smoke else {}),
-        )
-    except ValueError as error:
-        raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
+    chosen = [*RECIPE_OPTIONS, "member_conditions", "encoder_dropout"]
+    typed = {name: options[name] for name in chosen if options[name] is not None}
+    typed |= {"seeds": _numbers("--seeds", options["seeds"], int)}
+    typed |= {"epochs": 1} if request.smoke else {}
+
+    def recipe_of(name: str) -> Recipe:
+        try:
+            return Recipe(**{**RECIPES[name], **typed})
+        except ValueError as error:
+            raise InputError(f"--{str(error).replace('_', '-', 1)}: correct the option") from error
+
+    name = options.get("recipe")
+    choosing = None
+    if name == AUTO or (name is None and not request.smoke and not {*typed} & {*RECIPE_OPTIONS}):
+        candidates = {candidate: recipe_of(candidate) for candidate in CANDIDATES}
+        choosing = Choosing(candidates, None if name == AUTO else AUTO_ROWS)
+    recipe = recipe_of("public" if name in (None, AUTO) else name)
     if options["resume"] and options["checkpoint"] is None:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
     contents = EvidenceContents(options["evidence_inputs"], baselines=options["baselines"])
-    settings = {"interval": options["interval"], "execution": execution, "contents": contents}
+    settings = {"interval": options["interval"], "execution": execution, "contents": contents, "choosing": choosing}
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
 
 
@@ -228,12 +239,6 @@ def features_named(text: str | None) -> tuple[str, ...]:
 
     names = [name.strip() for name in text.split(",")] if text is not None else []
     return tuple(column for name in names for column in FEATURE_SETS.get(name, (name,)))
-
-
-def _hyper_parameters(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were typed, then the recipe's; what neither says is the public recipe's."""
-    typed = {name: options[name] for name in RECIPE_OPTIONS if options[name] is not None}
-    return {**RECIPES[options.get("recipe", "public")], **typed}
 
 
 def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:

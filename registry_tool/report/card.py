@@ -64,6 +64,8 @@ def card(
             yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
         if verdict.warnings:
             yield from ("", "What to look at:", "", *(f"- {warning}" for warning in verdict.warnings))
+        if judgement.evidence is not None and judgement.evidence.notes:
+            yield from ("", "To read it by:", "", *(f"- {markdown_text(note)}" for note in judgement.evidence.notes))
         if judgement.evidence is not None and (table := judgement.evidence.table):
             yield from (
                 "",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import CONFIDENCE, confidence_method, graph_version_of, is_current
 from fr_ensemble.artifacts.paths import (
@@ -208,6 +209,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     if manifest["recipe"] != recipe.to_dict():
         fault = "is not in the form in which it is written"
         yield RECIPE.at(view, "/recipe", found=manifest["recipe"], expected=recipe.to_dict(), fault=fault)
+    yield from _check_choice(view, manifest, recipe)
     yield from check_equal(
         view, SEEDS, "/members", [member["seed"] for member in manifest["members"]], list(recipe.seeds)
     )
@@ -222,6 +224,17 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     for path in sorted(named ^ wanted):
         fault = "is not pinned" if path in wanted else "belongs to no seed"
         yield EVIDENCE_FILES.at(view, "/evidence", file=path, fault=fault)
+
+
+def _check_choice(view: EntryView, manifest: Mapping[str, Any], recipe: Recipe) -> Iterator[Finding]:
+    """A recipe that was chosen is the one of the least error, in the folds of these sources."""
+    try:
+        choice = choice_of(manifest)
+        problems = [] if choice is None else [*choice.problems(recipe, manifest["corpus"]["sources"])]
+    except ValueError as error:
+        problems = [str(error)]
+    for problem in problems:
+        yield RECIPE.at(view, "/recipe_choice", fault=f"was not chosen as it says: {problem}")
 
 
 def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_table
@@ -133,6 +134,7 @@ def figures(view: EntryView, rules: Sequence[Rule] = ()) -> Sequence[Figure] | N
     encoders = [_by_encoder(inputs, shown, method, level)] if inputs is not None and level is not None else []
     return [
         _held_out(found, _plcc_bound(rules)),
+        *_chosen_recipes(manifest),
         *_beside_baselines(view, oof, method, level or COMPARED_LEVEL),
         *encoders,
         *_intervals(Covered(shown, method, level, rules), target["name"], calibrated=calibrated is not None),
@@ -171,6 +173,25 @@ def _held_out(found: EntryEvidence, bound: Bound | None) -> Figure:
 
 def _worst_shown(shown: int, of: int) -> str:
     return f" The {shown} worst of {of} are shown." if shown < of else ""
+
+
+def _chosen_recipes(manifest: Mapping[str, Any]) -> Iterator[Figure]:
+    """By fold, what was chosen and by what errors; nothing where the recipe was named by a person."""
+    try:
+        choice = choice_of(manifest)
+    except ValueError as error:
+        raise InputError(f"{manifest['id']}: {error}: run `registry validate`") from error
+    if choice is None:
+        return
+    folds = [*list(choice.folds.items())[:MAX_SOURCES], ("none: the members", choice.final)]
+    cells = [[name, one.chosen, *(f"{error:.4g}" for error in one.errors.values())] for name, one in folds]
+    yield Figure(
+        "The recipe of each fold",
+        "Chosen on the sources that the fold trains on, without the one held out: groups of them are predicted by "
+        f"models of the others, and the recipe with the least RMSE ({manifest['target']['name']}, a mean over sources) "
+        f"is taken, if it is clearly below that of {next(iter(choice.candidates))}.",
+        table=Table([["held out", "chosen", *choice.candidates], *cells]),
+    )
 
 
 def _beside_baselines(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:

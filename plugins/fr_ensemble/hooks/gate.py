@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
+from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current, is_runnable, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
@@ -62,7 +64,11 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
         warnings=(*found.warnings, *(calibration.unguaranteed(NOMINAL_LEVELS) if calibration else ())),
-        notes=(*_beside_best(inputs, _unit(view)), *(seen.lines(len(found.oof.sources), _unit(view)) if seen else ())),
+        notes=(
+            *_chosen(view),
+            *_beside_best(inputs, _unit(view)),
+            *(seen.lines(len(found.oof.sources), _unit(view)) if seen else ()),
+        ),
     )
 
 
@@ -76,6 +82,13 @@ def _beside_best(inputs: MetricInputs, unit: str) -> Iterator[str]:
     over = f" (95 % over sources {low:+.3g}..{high:+.3g})" if math.isfinite(low) else ""
     errors = f"RMSE {best.entry_rmse.mean():.3g} {unit} against {best.baseline_rmse.mean():.3g}"
     yield f"best baseline, {name.replace('_', ' ')}: {errors}: {best.difference:+.3g}{over}"
+
+
+def _chosen(view: EntryView) -> Iterator[str]:
+    """A line on the recipe, where training chose it in every fold."""
+    with suppress(ValueError):  # a finding of validate
+        if (choice := choice_of(view.manifest or {})) is not None:
+            yield choice.line()
 
 
 def _unit(view: EntryView) -> str:

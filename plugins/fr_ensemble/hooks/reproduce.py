@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
+from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_of, version_of, with_columns_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
@@ -24,7 +25,7 @@ from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.loaded import ensemble_of, load_trained, predictions_of
-from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Job, make, read
+from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Choosing, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
@@ -141,6 +142,7 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     """The run that the manifest describes."""
     try:
         recipe = Recipe.from_dict(dict(manifest["recipe"]))
+        choice = choice_of(manifest)
     except (ValueError, TypeError) as error:
         raise InputError(f"{entry_id}: {error}: reproduce it with the version that trained it") from error
     if recipe.trainer_version != TRAINER_VERSION:
@@ -158,7 +160,8 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     spec = with_columns_of(spec_of(manifest, target=True), manifest["corpus"])
     execution = Execution(trainer_of(manifest, request.device), request.device, jobs=request.jobs)
     contents, version = EvidenceContents.of(manifest), graph_version_of(manifest)
-    return Job(entry_id, path, spec, recipe, False, method, execution, name, contents, version)
+    choosing = Choosing(choice.candidates) if choice is not None else None
+    return Job(entry_id, path, spec, recipe, False, method, execution, name, contents, version, choosing)
 
 
 def trainer_of(manifest: Mapping[str, Any], device: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, TrainedModels
+from fr_ensemble.artifacts.choice import RecipeChoice
 from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_model
 from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of, version_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH
@@ -48,8 +49,19 @@ Range = tuple[float, float] | None  # of mu
 
 
 @dataclass(frozen=True, slots=True)
+class Choosing:
+    """Recipes that a run is to choose among, for a corpus of fewer rows than `below`; None: for any."""
+
+    candidates: Mapping[str, Recipe]
+    below: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What a run is asked for. corpus: None is the shipped one; random: rows of no meaning, one epoch."""
+    """What a run is asked for. corpus: None is the shipped one; random: rows of no meaning, one epoch.
+
+    choosing: None, or where it does not apply: the recipe is `recipe`.
+    """
 
     entry_id: str
     corpus: Path | None
@@ -61,6 +73,7 @@ class Job:
     corpus_name: str | None = None  # in the documents; None is the file's own
     contents: EvidenceContents = ALL_EVIDENCE
     graph_version: int = GRAPH_VERSION
+    choosing: Choosing | None = None
 
     @property
     def name(self) -> str:
@@ -83,6 +96,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
 
     The export is checked last, on a sample, when the rows are gone.
     """
+    from fr_ensemble.training.choosing import train_chosen
     from fr_ensemble.training.trainer import arithmetic, train
 
     (vmaf, no_vmaf), spec = _vmaf(job), job.spec
@@ -91,9 +105,14 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         check_size(
             corpus.n_rows, len(corpus.sources), len(job.recipe.seeds), len(corpus.clips or ())
         )  # before hours of training
+        choice, not_chosen = _choice(job, corpus, progress)
+        job = replace(job, recipe=choice.recipe) if choice is not None else job
         recorded = record(corpus, path, job.recipe, job.contents, progress)
         baselines, no_baselines = _baselines(job, corpus, progress)
-        trained = train(corpus.training_data(), job.recipe, job.execution, progress)
+        if choice is not None:
+            trained = train_chosen(corpus.training_data(), choice, job.execution, progress)
+        else:
+            trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf, job.mu_range)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
@@ -121,6 +140,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         graph_version=job.graph_version,
     ).to_dict()
     document |= recorded.fields
+    document |= {"recipe_choice": choice.to_dict()} if choice is not None else {}
     extra = dict(recorded.files)
     table: Sequence[Sequence[str]] = ()
     if baselines is not None:
@@ -131,7 +151,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     document["evidence"] += [{"path": path} for path in extra]
     odd = [*recorded.warnings, *_worse_on_seen_rows(corpus, trained, oof)]
     summary = _summary(corpus, job.name, metrics)
-    warnings = [*_warnings(corpus), *no_vmaf, *no_baselines, *odd, *_of_method(job.interval)]
+    summary += [("recipe", choice.line().removeprefix("recipe "))] if choice is not None else []
+    warnings = [*_warnings(corpus), *not_chosen, *no_vmaf, *no_baselines, *odd, *_of_method(job.interval)]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots, fused_format_of(document))
     sample = ParitySample.of(corpus, trained)
@@ -208,6 +229,19 @@ def _vmaf(job: Job) -> tuple[Float64 | None, list[str]]:
         return vmaf_column(job.corpus, job.spec.target), []
     except InputError as error:
         return None, [f"no comparison with plain VMAF: {error}"]
+
+
+def _choice(job: Job, corpus: Corpus, progress: Progress) -> tuple[RecipeChoice | None, list[str]]:
+    """The recipe of each fold where the job says that it is chosen, or why it cannot be."""
+    from fr_ensemble.training.choosing import MIN_CHOICE_SOURCES, choose
+
+    if job.random or job.choosing is None or (job.choosing.below or math.inf) <= corpus.n_rows:
+        return None, []
+    if len(corpus.sources) < MIN_CHOICE_SOURCES:
+        found = f"found {len(corpus.sources)} sources, and to choose one takes {MIN_CHOICE_SOURCES}"
+        return None, [f"the recipe is the public one: {found}"]
+    candidates = job.choosing.candidates
+    return choose(corpus.training_data(), corpus.sources, candidates, job.execution, progress), []
 
 
 def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines | None, list[str]]:

@@ -6,9 +6,11 @@ the number of workers, or the machine, under the conditions in docs/explanation/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 
@@ -34,24 +36,55 @@ def train(
 
     Raises InputError for data or a checkpoint that cannot be used, and for a trainer or engine that is not there.
     """
-    table = prepare(data, raw_conditions=recipe.raw_conditions)
     check_execution(execution)
+    table = prepare(data, raw_conditions=recipe.raw_conditions)
     keys = model_keys(table, recipe)
     total = len(keys) * recipe.epochs
+    with start_training(execution, progress) as train_keys:
+        results = train_keys(table, recipe, keys, "", lambda done: progress("training (model-epochs)", done, total))
+    return collected(table, recipe, results)
 
-    def report(done: int) -> None:
-        progress("training (model-epochs)", done, total)
 
+class TrainKeys(Protocol):
+    """Trains some models. name: of a folder below the checkpoint's, "" for the folder itself.
+
+    report: is told the model-epochs done.
+    """
+
+    def __call__(
+        self,
+        table: TrainingTable,
+        recipe: Recipe,
+        keys: Sequence[ModelKey],
+        name: str,
+        report: Callable[[int], None],
+    ) -> list[Result]: ...
+
+
+@contextmanager
+def start_training(execution: Execution, progress: Progress = silent) -> Iterator[TrainKeys]:
+    """What trains models as `execution` says; it was checked by `check_execution`. Raises InputError for no engine."""
     if execution.trainer == REFERENCE:
         from fr_ensemble.training import devices, reference
 
         devices.check_device(execution.device)
-        results = reference.train_models(table, recipe, keys, execution.device, report)
-    else:
-        with start_engine(execution.engine, execution.jobs) as engine:
+        yield lambda table, recipe, keys, name, report: reference.train_models(
+            table, recipe, keys, execution.device, report
+        )
+        return
+    with start_engine(execution.engine, execution.jobs) as engine:
+
+        def train_keys(
+            table: TrainingTable,
+            recipe: Recipe,
+            keys: Sequence[ModelKey],
+            name: str,
+            report: Callable[[int], None],
+        ) -> list[Result]:
             compile_once(table, recipe, keys[0], progress)
-            results = engine(Work(table, recipe, keys, checkpoint_of(execution, table, recipe)), report)
-    return collected(table, recipe, results)
+            return engine(Work(table, recipe, keys, checkpoint_of(execution, name, table, recipe)), report)
+
+        yield train_keys
 
 
 def model_keys(table: TrainingTable, recipe: Recipe) -> list[ModelKey]:
@@ -70,10 +103,10 @@ def compile_once(table: TrainingTable, recipe: Recipe, key: ModelKey, progress: 
         progress("compiling the trainer once", 1, 1)
 
 
-def checkpoint_of(execution: Execution, table: TrainingTable, recipe: Recipe) -> Checkpoint | None:
+def checkpoint_of(execution: Execution, name: str, table: TrainingTable, recipe: Recipe) -> Checkpoint | None:
     if execution.checkpoint is None:
         return None
-    checkpoint = Checkpoint(execution.checkpoint.absolute(), execution.checkpoint_seconds)
+    checkpoint = Checkpoint(execution.checkpoint.absolute() / name, execution.checkpoint_seconds)
     checkpoint.begin(run_digest(table, recipe), execution.resume)
     return checkpoint
 

@@ -306,6 +306,7 @@ def evaluate(
 @click.argument("entry_ids", metavar="ID ID...", nargs=-1, required=True, shell_complete=complete_ids)
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows that none of them has seen, too.")
 @click.option("--levels", default="0.8", show_default=True, help="Nominal coverages on these rows, between 0 and 1.")
+@plot_option("Draw what the policy rules and what has an interval, too.")
 @column_name_options()
 @registry_option
 @format_option()
@@ -315,6 +316,7 @@ def compare(
     entry_ids: tuple[str, ...],
     corpus: Path | None,
     levels: str,
+    plot: Path | None,
     source_column: str,
     encoder_column: str,
     registry: str | None,
@@ -330,6 +332,7 @@ def compare(
     Examples:
       registry compare plain sharp noisy
       registry compare plain sharp --corpus aside.parquet
+      registry compare plain sharp --plot compared.png
     """
     from registry_tool import toolkit
     from registry_tool.hookspec import EvaluateRequest
@@ -348,6 +351,8 @@ def compare(
         lambda: {"first": entry_ids[0], "entries": [one.to_dict() for one in contenders]},
         lambda: toolkit.text_table(compare_workflow.table(contenders)),
     )
+    if plot is not None:
+        draw(ctx, plot, " and ".join(entry_ids), compare_workflow.charts(contenders))
 
 
 def _levels(text: str) -> Sequence[float]:

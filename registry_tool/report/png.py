@@ -22,6 +22,7 @@ from registry_tool.values import visible
 
 MAX_COLUMNS = 3  # panels side by side
 PANEL_INCHES, PANEL_LEAST_INCHES = 5.2, 4.4  # width, least height
+NAMED_LEAST_INCHES = 1.9  # least height of a chart with an axis of names
 NAME_INCHES, MAX_NAME_INCHES = 0.24, 0.45  # height of a line of an axis of names
 DOTS_PER_INCH = 120
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P")  # lines differ without colour, too
@@ -61,7 +62,8 @@ def render_figures(title: str, figures: Sequence[Figure]) -> bytes:
 
 def _height(chart: Chart) -> float:
     legend = 0.2 * sum(bool(item.name) for item in chart.series) / 2
-    return max(PANEL_LEAST_INCHES, 1.4 + NAME_INCHES * len(chart.y.names) + legend)
+    shortest = NAMED_LEAST_INCHES if chart.y.names else PANEL_LEAST_INCHES
+    return max(shortest, 1.4 + NAME_INCHES * len(chart.y.names) + legend)
 
 
 def _panel(axes: Any, chart: Chart, inches: float) -> None:

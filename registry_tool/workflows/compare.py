@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.errors import InputError
-from registry_tool.hookspec import EvaluateRequest
+from registry_tool.hookspec import Axis, Chart, EvaluateRequest, Figure, Series
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Json, Verdict
 from registry_tool.workflows.evaluate import evaluate
@@ -15,6 +16,9 @@ from registry_tool.workflows.gate import gate
 
 LEFT_OUT = ("by", "clips", "baselines", "n_rows", "against")  # parts of an evaluation that are no figure of all rows
 DIGITS = 5
+INTERVALS = (("_t_low", "_t_high"), ("_low", "_high"))  # how the ends of a figure's 95 % interval are named
+STANDARD_ERROR = "_se"  # how a figure's standard error is named
+AXIS_ROOM = 0.08  # beside the values, of their range
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +104,74 @@ def _rows(prefix: str, found: Sequence[Mapping[str, float]]) -> list[list[str]]:
     return [
         [f"{prefix}{name}", *(f"{one[name]:.{DIGITS}g}" if name in one else "-" for one in found)] for name in names
     ]
+
+
+# ---- as charts ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A figure of several entries. ends: of its interval, by entry; means: what the interval is."""
+
+    name: str
+    values: Mapping[str, float]
+    ends: Mapping[str, tuple[float, float]]
+    means: str
+
+
+def charts(contenders: Sequence[Contender]) -> list[Figure]:
+    """A chart a figure, an entry a line: what a rule asks for, with its bound, and what has an interval over sources.
+
+    A figure without an interval that is the same for all is left out.
+    """
+    entries = [one.verdict.entry for one in contenders]
+    rules = {rule.metric: rule.bound for one in contenders for rule in one.verdict.policy.rules}
+    evidence = {one.verdict.entry: one.verdict.metrics for one in contenders}
+    shown = [*_compared(evidence, rules), *_compared({one.verdict.entry: one.rows for one in contenders}, (), "rows: ")]
+    return [
+        Figure(one.name, one.means, _chart(one, entries, rules.get(one.name)))
+        for one in shown
+        if one.ends or len(set(one.values.values())) > 1
+    ]
+
+
+def _compared(
+    found: Mapping[str, Mapping[str, float]], ruled: Collection[str], prefix: str = ""
+) -> Iterator[_Compared]:
+    names = dict.fromkeys(name for numbers in found.values() for name in numbers)
+    for name in names:
+        values = {
+            entry: numbers[name] for entry, numbers in found.items() if math.isfinite(numbers.get(name, math.nan))
+        }
+        ends = {entry: reach for entry in values if (reach := _interval(found[entry], name))}
+        if name in ruled or ends:
+            means = "bars: one standard error" if f"{name}{STANDARD_ERROR}" in names else "bars: 95 % over sources"
+            yield _Compared(f"{prefix}{name}", values, ends, means if ends else "")
+
+
+def _interval(numbers: Mapping[str, float], name: str) -> tuple[float, float] | None:
+    """The ends of a figure's interval, or one standard error around it; None where it has neither."""
+    for low, high in INTERVALS:
+        ends = numbers.get(f"{name}{low}", math.nan), numbers.get(f"{name}{high}", math.nan)
+        if all(map(math.isfinite, ends)):
+            return ends
+    error = numbers.get(f"{name}{STANDARD_ERROR}", math.nan)
+    return (numbers[name] - error, numbers[name] + error) if math.isfinite(error) else None
+
+
+def _chart(one: _Compared, entries: Sequence[str], bound: float | None) -> Chart:
+    places = {entry: float(place) for place, entry in enumerate(entries)}
+    ends = [end for pair in one.ends.values() for end in pair]
+    seen = [*one.values.values(), *ends, *([bound] if bound is not None else [])]
+    low, high = min(seen), max(seen)
+    room = AXIS_ROOM * (high - low) or 1.0
+    series = [Series("", [*one.values.values()], [places[entry] for entry in one.values], tone="first")]
+    if one.ends:
+        lows, highs = zip(*one.ends.values(), strict=True)
+        at = [places[entry] for entry in one.ends]
+        series.append(Series("", lows, at, "spans", ends=highs, thick=0.12, tone="first", strength=0.5))
+    if bound is not None:
+        series.append(Series(f"bound: {bound:g}", (bound, bound), (-0.5, len(entries) - 0.5), "guide"))
+    if low < 0.0 < high:
+        series.append(Series("", (0.0, 0.0), (-0.5, len(entries) - 0.5), "guide"))
+    return Chart(Axis(one.means or one.name, low - room, high + room), Axis.of_names("", entries), series)

@@ -35,7 +35,10 @@ from sandbox import Sandbox
 from registry_tool.checks.promotion import find_incumbent
 from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RejectedError
+from registry_tool.hookspec import EvaluateRequest
+from registry_tool.plugins.manager import load
 from registry_tool.values import Registry
+from registry_tool.workflows.compare import charts, compare
 from registry_tool.workflows.loading import inspected, usable
 
 pytestmark = pytest.mark.slow
@@ -412,6 +415,32 @@ def test_compare_shows_entries_side_by_side(registry: Program, sandbox: Sandbox,
     header, *lines = registry("compare", "poor", "good", *rows).out.splitlines()
     assert header.split() == ["poor", "good"]
     assert [line.split()[0] for line in lines[:2]] == ["verdict", "mean_plcc"]
+
+
+def test_compare_draws_what_it_shows(registry: Program, sandbox: Sandbox, pair: Path, tmp_path: Path) -> None:
+    """--plot draws a PNG beside the same words: a panel a figure, of its values, intervals and bound."""
+    ids, rows = ("poor", "good"), ("--corpus", pair / "rows.csv", "--registry", sandbox.path)
+    words = registry("compare", *ids, *rows).out
+    assert registry("compare", *ids, *rows, "--plot", tmp_path / "p.png").out == words
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    contenders = compare(sandbox.path, load(), ids, EvaluateRequest(pair / "rows.csv", levels=(0.8,)))
+    poor, good = contenders
+    drawn = {figure.title: figure.chart for figure in charts(contenders)}
+    mean = drawn["mean_plcc"]
+    assert mean is not None
+    points, spans, bound = mean.series
+    assert mean.y.names == ids
+    assert points.x == [one.verdict.metrics["mean_plcc"] for one in contenders]
+    ends = [(one.verdict.metrics["mean_plcc_low"], one.verdict.metrics["mean_plcc_high"]) for one in contenders]
+    assert [*zip(spans.x, spans.ends, strict=True)] == ends
+    assert bound.x == tuple(2 * [next(r.bound for r in good.verdict.policy.rules if r.metric == "mean_plcc")])
+    of_rows = drawn["rows: over_sources rmse"]
+    assert of_rows is not None
+    assert of_rows.series[0].x == [poor.rows["over_sources rmse"], good.rows["over_sources rmse"]]
+    difference = drawn["rmse_vs_incumbent"]
+    assert difference is not None
+    assert (difference.series[0].y, difference.series[0].x) == ([1.0], [good.verdict.metrics["rmse_vs_incumbent"]])
+    assert "n_rows" not in drawn  # no rule asks for it
 
 
 def test_entries_of_two_corpora_are_shown_and_not_compared(registry: Program, sandbox: Sandbox) -> None:

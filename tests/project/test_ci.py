@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -130,9 +131,14 @@ def project(base: Path) -> Path:
 
 
 def act(checkout: Checkout, code: int, base_ref: str = "main", **inputs: str) -> tuple[str, str, str]:
-    """Run the action's judging step as GitHub does; (log, step summary, outputs)."""
+    """Run the action's judging step as GitHub does for a pull request; (log, step summary, outputs)."""
+    return act_on({"GITHUB_EVENT_NAME": "pull_request", "GITHUB_BASE_REF": base_ref}, checkout, code, **inputs)
+
+
+def act_on(event: dict[str, str], checkout: Checkout, code: int, **inputs: str) -> tuple[str, str, str]:
+    """The same for any event, which has these variables."""
     given = {name: str(field.get("default", "")) for name, field in ACTION["inputs"].items()} | inputs
-    environment = {"GITHUB_BASE_REF": base_ref}
+    environment = dict(event)
     for name, value in JUDGE["env"].items():
         plain = re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value)
         assert plain is not None, name
@@ -332,6 +338,105 @@ def test_commands_of_the_page(checkout: Checkout) -> None:
     said = checkout.shell("\n".join(blocks("sh")))
     assert "model/registry.json: $schema is schemas/registry.schema.json" in said
     assert (checkout.top / "registry.sarif").exists()
+
+
+# ---- as their runners would -------------------------------------------------------------------------------------
+
+GROUP = "gh-readonly-queue/main/pr-1"
+PULL = "pull/1/merge"
+
+
+@pytest.fixture(params=["flip", "flip with a lowered bar"])
+def merged(request: pytest.FixtureRequest, checkout: Checkout) -> tuple[Checkout, int]:
+    """A change merged into a main that moved meanwhile, under the names that hosts give it; and how it is judged."""
+    checkout.git("checkout", "-q", "-b", "change")
+    if request.param != "flip":
+        checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
+    checkout.flip()
+    checkout.commit("change")
+    checkout.git("checkout", "-q", "main")
+    (checkout.top / "other").write_text("another change\n")
+    checkout.commit("main moved")
+    checkout.git("checkout", "-q", "--detach")
+    checkout.git("merge", "-q", "--no-ff", "-m", "merge", "change")
+    checkout.git("update-ref", f"refs/{PULL}", "HEAD")
+    checkout.git("update-ref", f"refs/heads/{GROUP}", "HEAD")
+    return checkout, 0 if request.param == "flip" else 1
+
+
+def fresh_clone(checkout: Checkout, ref: str) -> Checkout:
+    """What a runner has before the job's own steps: every branch of origin, and HEAD detached at the commit judged."""
+    runner = copy.copy(checkout)
+    runner.top = checkout.base / "runner"
+    runner.top.mkdir()
+    runner.git("init", "-q", "-b", "none")
+    runner.git("remote", "add", "origin", str(checkout.top))
+    own = f"refs/remotes/{ref}"
+    runner.git("fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*", f"+refs/{ref}:{own}")
+    runner.git("checkout", "-q", "--detach", own)
+    return runner
+
+
+def event_of(checkout: Checkout, name: str) -> tuple[str, dict[str, str]]:
+    """The ref that GitHub checks out for an event, and the variables that it sets."""
+    main = checkout.git("rev-parse", "main")
+    path = checkout.base / "event.json"
+    path.write_text(json.dumps({"merge_group": {"base_sha": main}} if name == "merge_group" else {}))
+    own = {"GITHUB_EVENT_NAME": name, "GITHUB_EVENT_PATH": str(path), "GITHUB_ACTIONS": "true", "CI": "true"}
+    if name == "pull_request":
+        return PULL, own | {"GITHUB_BASE_REF": "main", "GITHUB_HEAD_REF": "change"}
+    if name == "merge_group":
+        return f"heads/{GROUP}", own | {"GITHUB_BASE_REF": "", "GITHUB_HEAD_REF": ""}
+    return PULL, own | {"GITHUB_BASE_REF": "", "GITHUB_HEAD_REF": ""}  # the merge commit is what main gets
+
+
+@pytest.mark.parametrize("event", ["pull_request", "merge_group"])
+def test_the_action_judges_in_a_fresh_clone(merged: tuple[Checkout, int], event: str) -> None:
+    """Of a pull request and a merge group: a flip is promoted, a flip with a lowered bar held, each with documents."""
+    checkout, code = merged
+    ref, variables = event_of(checkout, event)
+    runner = fresh_clone(checkout, ref)
+    inputs = example(".github/workflows/registry.yml")["jobs"]["registry"]["steps"][2]["with"]
+    log, summary, outputs = act_on(variables, runner, code, **inputs)
+    assert f"| tiny | **{'HOLD' if code else 'PROMOTE'}** |" in summary
+    assert ("::error" in log) is bool(code)
+    assert (runner.top / outputs.strip().removeprefix("sarif=")).exists()
+
+
+@pytest.mark.parametrize("merged", ["flip"], indirect=True)
+def test_the_action_judges_no_push(merged: tuple[Checkout, int]) -> None:
+    """A push has no base: it is validated, and the log says that no promotion was judged; with require-base, exit 2."""
+    checkout, _ = merged
+    ref, variables = event_of(checkout, "push")
+    runner = fresh_clone(checkout, ref)
+    log, summary, _ = act_on(variables, runner, 0)
+    assert "no base: promotions not judged" in log
+    assert "PROMOTE" not in summary
+    act_on(variables, runner, 2, **{"require-base": "true"})
+
+
+def test_the_gitlab_job_in_a_fresh_clone(merged: tuple[Checkout, int]) -> None:
+    """Of a merge request, by the commit where it left its target: the same verdicts, and the report that it names."""
+    checkout, code = merged
+    job = example(".gitlab-ci.yml")["registry"]
+    runner = fresh_clone(checkout, PULL)
+    base = checkout.git("merge-base", "main", "change")
+    variables = {"CI_PIPELINE_SOURCE": "merge_request_event", "CI_MERGE_REQUEST_DIFF_BASE_SHA": base}
+    log = runner.shell(job["script"][-1], code, CI="true", GITLAB_CI="true", **variables)
+    assert ("HOLD" if code else "PROMOTE") in log
+    assert ("<failure" in (runner.top / job["artifacts"]["reports"]["junit"]).read_text()) is bool(code)
+
+
+def test_the_gitlab_job_installs_the_judge(checkout: Checkout) -> None:
+    """Its first commands, with the submodule beside the registry, give an image with pip a `registry` that judges."""
+    project(checkout.top)
+    job = example(".gitlab-ci.yml")["registry"]
+    image = checkout.base / "image"
+    subprocess.run([sys.executable, "-m", "venv", image], check=True)
+    path = f"{image / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    said = checkout.shell("\n".join([*job["script"][:-1], "registry ci --junit registry.xml"]), PATH=path)
+    assert "no base: promotions not judged" in said
+    assert 'name="tiny"' in (checkout.top / "registry.xml").read_text()
 
 
 # ---- completion -------------------------------------------------------------------------------------------------

@@ -101,13 +101,19 @@ class RowBatch:
 Pick = Callable[[Sequence[str]], Columns]
 
 
-def missing_column(path: Path | str, column: str, found: Sequence[str]) -> InputError:
-    """The error for a column that is not there: names the columns found and the nearest match."""
+MEMORY_PLACE = "rows"  # what messages call the rows that a program holds
+COLUMN_OPTIONS = {"src": "--source-column", "encoder": "--encoder-column"}  # what names them in every command
+
+
+def missing_column(path: Path | str, column: str, found: Sequence[str], hint: str = "") -> InputError:
+    """The error for a column that is not there: names the columns found and the nearest match, unless a hint does."""
     from difflib import get_close_matches
 
     lower = {name.lower(): name for name in found}
-    near = get_close_matches(column.lower(), lower, n=1, cutoff=0.5)
-    hint = f"is it {lower[near[0]]!r}? rename it" if near else "add it"
+    near = get_close_matches(column.lower(), lower, n=1)
+    has_option = column in COLUMN_OPTIONS and path != MEMORY_PLACE
+    option = f" or name it with {COLUMN_OPTIONS[column]}" if has_option else ""
+    hint = hint or (f"is it {lower[near[0]]!r}? rename it{option}" if near else f"add it{option}")
     more = f" and {len(found) - MAX_COLUMNS_SHOWN} more" if len(found) > MAX_COLUMNS_SHOWN else ""
     listed = ", ".join(found[:MAX_COLUMNS_SHOWN]) + more or "no columns"
     return InputError(f"{path}: no column {column!r}: found {listed}, expected {column}: {hint}")

@@ -36,6 +36,7 @@ from registry_tool.tables import bad_cell as bad_cell
 from registry_tool.tables import decimal_comma as decimal_comma
 from registry_tool.tables import missing_column as missing_column
 from registry_tool.values import Json
+from registry_tool.values import counted as counted
 from registry_tool.values import first_names as first_names
 from registry_tool.values import one_line as one_line
 from registry_tool.values import visible as visible
@@ -137,7 +138,9 @@ def column_name_options(of: str = "Column") -> Callable[[Callable[..., Any]], Ca
 
 
 def column_names(source: str, encoder: str) -> dict[str, str]:
-    """`names` of `read_rows` by the two options."""
+    """`names` of `read_rows` by the two options. Raises InputError where both name one column."""
+    if source == (encoder or "encoder"):
+        raise InputError(f"--source-column and --encoder-column: found {source!r} for both, expected two columns")
     return {name: column for name, column in (("src", source), ("encoder", encoder)) if column}
 
 

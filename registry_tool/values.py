@@ -39,6 +39,11 @@ def percent(level: float) -> str:
     return f"{level * 100:.10g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def first_names(names: Collection[str], shown: int = MAX_NAMES_SHOWN) -> str:
     """`a, b, c and 197 more`: names in a message, of which there may be many."""
     text = ", ".join(islice(names, shown))

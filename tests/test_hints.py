@@ -345,6 +345,18 @@ def logs(place: Place) -> None:
     (place.folder.parent / "logs.csv").write_text("log,src,encoder\na_libx264.json,a,libx264\n")
 
 
+def nameless_logs(place: Place) -> None:
+    """The table does not say the encoder."""
+    logs(place)
+    (place.folder.parent / "logs.csv").write_text("log,src,encoder\na_libx264.json,a,\n")
+
+
+def without_src(place: Place) -> None:
+    """The column of sources has another name."""
+    rows = place.folder.parent / "rows.csv"
+    rows.write_text(rows.read_text().replace("src", "source", 1))
+
+
 def without_cost(place: Place) -> None:
     """What an encode costs has a name of its own."""
     rows = place.folder.parent / "rows.csv"
@@ -454,9 +466,16 @@ REFUSALS = [
         "name a --corpus",
         ("evaluate promoted --corpus ../rows.csv --incumbent demoted",),
     ),
-    Refused(IMPORT, "give --pattern, --meta or --set", (PATTERN, META, SET), logs),
+    Refused(IMPORT, "source and encoder of the logs: expected", (PATTERN, META, SET), logs),
     Refused(f"{IMPORT} --pattern {{src}}_{{crf}}_{{encoder}}.json", "rename it, or use --meta", (META,), logs),
-    Refused(f"{IMPORT} --pattern {{src}}.json", "it in --pattern, --meta or --set", (PATTERN, META, SET), logs),
+    Refused(f"{IMPORT} --pattern {{src}}.json", "encoder of the logs: found", (PATTERN, META, SET), logs),
+    Refused(f"{META} --set src=b", "it in --pattern, --meta or --set", (PATTERN, SET), nameless_logs),
+    Refused(
+        "predict promoted --corpus ../rows.csv",
+        "or name it with --source-column",
+        ("predict promoted --corpus ../rows.csv --source-column source",),
+        without_src,
+    ),
     Refused(RECOMMEND, "name the cost's column with --cost", (f"{RECOMMEND} --cost bytes",), without_cost),
     Refused(
         f"{RECOMMEND} --by source --cost crf",
@@ -525,6 +544,7 @@ ELSEWHERE = {
     "found no --meta, expected a table with such columns": "tests/fr_ensemble/corpus/imports/test_logs.py",
     "choose its score with --score NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "give another --score": "tests/fr_ensemble/corpus/imports/test_identity.py",
+    "give its --size": "tests/fr_ensemble/corpus/build/test_models.py",
     "or score with another --vmaf-model": "tests/fr_ensemble/corpus/build/test_models.py",
     "--vmaf-model NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "name the base with --base REF": "tests/workflows/test_ci.py",

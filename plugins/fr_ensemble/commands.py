@@ -20,6 +20,7 @@ from registry_tool.hookspec import Host
 from registry_tool.toolkit import (
     column_name_options,
     column_names,
+    counted,
     first_names,
     plot_option,
     progress_bar,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fr_ensemble.corpus.imports.logs import Imported
 
 RAW = (".yuv", ".raw")  # endings of files that are nothing but samples
+RATE = r"0*[1-9]\d*(\.\d+)?|0*\.\d*[1-9]\d*|[1-9]\d*/[1-9]\d*"  # 25, 29.97 or 30000/1001
 MAX_LISTED = 50  # sources or encoders on a line
 
 
@@ -53,8 +55,9 @@ def corpus() -> None:
     \b
     Examples:
       registry fr-ensemble corpus build --test-patterns --encoders libx264 --crf 20,32 -o corpus.parquet
-      registry fr-ensemble corpus import logs/ -o corpus.parquet
+      registry fr-ensemble corpus import logs/ --pattern "{src}_{encoder}_{crf}.json" -o corpus.parquet
       registry fr-ensemble corpus info corpus.parquet
+      registry fr-ensemble corpus split corpus.parquet --train train.parquet --aside aside.parquet
     """
 
 
@@ -129,40 +132,58 @@ def import_(
       registry fr-ensemble corpus import easyvmaf/ --pattern "{src}_{crf}_vmaf.json" --set encoder=libx265
           --score vmaf_hd -o corpus.parquet
     """
-    from fr_ensemble.corpus.imports.fields import Fields, fields_of_pattern, fields_of_table, find_logs
+    from fr_ensemble.corpus.imports.fields import (
+        Fields,
+        fields_in,
+        fields_of_pattern,
+        fields_of_table,
+        find_logs,
+        missing,
+    )
     from fr_ensemble.corpus.imports.fields import constants as fields_of_constants
     from fr_ensemble.corpus.imports.identity import LogChoice
     from fr_ensemble.corpus.imports.logs import import_logs
 
-    if meta is None and pattern is None and len({"src", "encoder"} & {text.split("=")[0] for text in constants}) < 2:
-        raise InputError("source and encoder of the logs are not known: give --pattern, --meta or --set")
+    same = fields_of_constants(constants)
+    in_pattern = fields_in(pattern) if pattern is not None else []
     names = column_names(source_column, encoder_column)
     if names and meta is None:
         raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
+    if meta is None and (lacking := [name for name in ("src", "encoder") if name not in (*in_pattern, *same)]):
+        raise InputError(_not_known(lacking, in_pattern))
     refuse_overwriting(output, meta)
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
     if not found:
         raise InputError("found no logs besides the table and the output: name them")
-    same = fields_of_constants(constants)
-    fields = Fields({log: dict(same) for log in found})
+    fields = Fields({log: dict(same) for log in found}, {log: missing(log) for log in found if not log.exists()})
     if pattern is not None:
         fields = fields.merged(fields_of_pattern(found, pattern))
     if meta is not None:
         of_table, unused = fields_of_table(found, meta, names)
         fields = fields.merged(of_table)
         if unused:
-            _warn(f"{meta}: {unused} rows name no log that was given")
+            _warn(f"{meta}: rows that name no log that was given: {unused}")
     with progress_bar() as progress:
         done = import_logs(fields, output, LogChoice(score, model), progress)
     _tell_import(done, output)
 
 
+def _not_known(lacking: Sequence[str], fields: Sequence[str]) -> str:
+    """What nothing says of the logs, and what a pattern has in its place."""
+    names = " and ".join({"src": "source", "encoder": "encoder"}[name] for name in lacking)
+    found = f"found {', '.join(map('{{{}}}'.format, fields))} in --pattern, " if fields else ""
+    wanted, fixed = " and ".join(f"{{{name}}}" for name in lacking), " ".join(f"--set {name}=NAME" for name in lacking)
+    return (
+        f"{names} of the logs: {found}expected {wanted} in --pattern, or {fixed}, or a table of the logs: --meta TABLE"
+    )
+
+
 def _warn_of_import(done: Imported) -> None:
     """What looks odd in the logs that were taken."""
     for log, frames in done.incomplete.items():
-        _warn(f"{log}: {frames} frames without every feature are left out")
+        _warn(f"{log}: left out {counted(frames, 'frame')} without every feature")
     for log, frames in done.not_finite.items():
-        _warn(f"{log}: {frames} frames with NaN or infinity are left out")
+        _warn(f"{log}: left out {counted(frames, 'frame')} with NaN or infinity")
     for first, second in done.twins:
         _warn(f"{second}: the same scores as {first}: is it one encode twice?")
     for log, mean in done.doubtful.items():
@@ -181,10 +202,10 @@ def _tell_import(done: Imported, output: Path) -> None:
     _warn_of_import(done)
     for why in done.failed.values():
         click.echo(f"left out: {why}", err=True)
-    click.echo(f"{output}: {done.rows} rows of {done.logs} logs")
+    click.echo(f"{output}: {counted(done.rows, 'row')} of {counted(done.logs, 'log')}")
     click.echo(f"target: vmaf by {done.definition}")
     for name, counts in (("sources", done.sources), ("encoders", done.encoders)):
-        listed = [f"{label} ({count} log{'s' * (count != 1)})" for label, count in sorted(counts.items())]
+        listed = [f"{label} ({counted(count, 'log')})" for label, count in sorted(counts.items())]
         click.echo(f"{name}: {visible(first_names(listed, MAX_LISTED))}")
     if done.failed:
         logs = done.logs + len(done.failed)
@@ -295,7 +316,8 @@ def build_(
 
         cache = cache or output.with_name(f"{output.name}.cache")
         done = build(plan, find_ffmpeg(ffmpeg, plan.model), output, cache, listen)
-    click.echo(f"{output}: {done.rows} rows; {done.encoded} encodes made, {done.cached} from {cache}")
+    encodes = f"{counted(done.encoded, 'encode')} made, {done.cached} taken from {cache}"
+    click.echo(f"{output}: {counted(done.rows, 'row')}; {encodes}")
     if done.failed:
         raise RejectedError(f"{len(done.failed)} failed ({', '.join(done.failed)}); {output} has the others")
 
@@ -307,9 +329,11 @@ def _raw_input(references: Sequence[Path], size: str | None, pix_fmt: str, rate:
         if size is not None or rate is not None:
             raise InputError("--size and --rate: found no raw source, expected a .yuv file: drop the options")
         return ()
-    if size is None or rate is None or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
-        found = f"size {size} and rate {rate}"
-        raise InputError(f"{raw[0]}: found {found}, expected both of a raw source: --size WxH --rate FPS")
+    size, rate = size or "none", rate or "none"
+    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size) or not re.fullmatch(RATE, rate):
+        raise InputError(
+            f"{raw[0]}: found --size {size} and --rate {rate}, expected both of a raw source: --size WxH --rate FPS"
+        )
     return ("-f", "rawvideo", "-video_size", size, "-pixel_format", pix_fmt, "-framerate", rate)
 
 
@@ -358,11 +382,16 @@ def _presets(texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     show_default=True,
     help="Of the sources, to set aside.",
 )
-@click.option("--sources", metavar="A,B,...", help="The sources to set aside, in the place of a share of them.")
+@click.option(
+    "--sources",
+    multiple=True,
+    metavar="A,B,...",
+    help="The sources to set aside, in the place of a share of them; again for one with a comma in its name.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the choice.")
 @click.option("--source-column", default="src", show_default=True, metavar="NAME", help="Column of sources.")
 def split_(
-    file: Path, train: Path, aside: Path, share: float, sources: str | None, seed: int, source_column: str
+    file: Path, train: Path, aside: Path, share: float, sources: Sequence[str], seed: int, source_column: str
 ) -> None:
     """Set sources of a corpus aside, for the last word on what was trained: whole sources, never rows.
 
@@ -378,8 +407,9 @@ def split_(
 
     found = sources_of(file, source_column)
     chosen = choose(found, share, seed)
-    if sources is not None:
-        chosen = frozenset(name.strip() for name in sources.split(","))
+    if sources:
+        texts = [[text] if text in found else text.split(",") for text in sources]
+        chosen = frozenset(name.strip() for names in texts for name in names)
         if unknown := sorted(chosen - {*found}):
             raise InputError(f"--sources: found {unknown[0]!r}, expected some of {first_names(found, MAX_LISTED)}")
         if chosen == {*found}:
@@ -387,9 +417,9 @@ def split_(
     if train.resolve() == aside.resolve() or file.resolve() in (train.resolve(), aside.resolve()):
         raise InputError("--train and --aside: found one file twice, expected two, and neither of them the corpus")
     counts = split(file, source_column, chosen, {False: train, True: aside})
-    click.echo(f"{train}: {counts[False]} rows of {len(found) - len(chosen)} sources")
-    listed = visible(first_names(sorted(chosen), MAX_LISTED))
-    click.echo(f"{aside}: {counts[True]} rows of {len(chosen)} sources: {listed}")
+    for output, part, names in ((train, False, {*found} - chosen), (aside, True, chosen)):
+        listed = f": {visible(first_names(sorted(names), MAX_LISTED))}" if part else ""
+        click.echo(f"{output}: {counted(counts[part], 'row')} of {counted(len(names), 'source')}{listed}")
 
 
 @corpus.command(
@@ -426,7 +456,8 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
     if plot is not None:
         host: Host = ctx.obj
         rows, sources = document["n_rows"], len(document["sources"])
-        host.draw(plot, f"{document['corpus']}: {rows} rows, {sources} sources", figures(document))
+        title = f"{document['corpus']}: {counted(rows, 'row')}, {counted(sources, 'source')}"
+        host.draw(plot, title, figures(document))
 
 
 @group.command("recommend")

@@ -11,7 +11,7 @@ import click
 
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from registry_tool.errors import InputError
-from registry_tool.toolkit import column_name_parameters
+from registry_tool.toolkit import column_name_parameters, column_names
 from registry_tool.values import checked_text
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def job_of(request: TrainRequest) -> Job:
     options = request.options
     if options["group"] and options["source_column"]:
         raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
+    column_names(options["source_column"], options["encoder_column"])  # refuses one for both
     given = options["target_range"]
     bounds = _numbers("--target-range", given, float) if given is not None else None
     if bounds is not None and len(bounds) != 2:
@@ -195,6 +196,7 @@ def job_of(request: TrainRequest) -> Job:
         source_column=options["group"] or options["source_column"],
         encoder_column=options["encoder_column"],
         raw_conditions=options["member_conditions"] == RAW,
+        by_options=True,
     )
     if spec.raw_conditions and not spec.conditioning:
         raise InputError(

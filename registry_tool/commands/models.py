@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +116,12 @@ def _train(
         request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
         done = train_workflow.train(path, plugins_of(ctx), request)
     _say_registered(done, entry_id, path)
-    note(f"next: registry gate {entry_id}" if not smoke else "random rows: this entry can never be flipped")
+    note(_next(entry_id, registry) if not smoke else "random rows: this entry can never be flipped")
+
+
+def _next(entry_id: str, registry: str | None) -> str:
+    """What to run on a new entry, where it is."""
+    return f"next: registry gate {entry_id}" + (f" --registry {shlex.quote(registry)}" if registry else "")
 
 
 def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
@@ -182,7 +188,7 @@ def calibrate(
         request = CalibrateRequest(new_id, corpus, **options, progress=progress, tell=progress.note)
         done = calibrate_workflow.calibrate(find(registry), plugins_of(ctx), entry_id, request, fields)
     _say_registered(done, new_id, find(registry))
-    note(f"next: registry gate {new_id}")
+    note(_next(new_id, registry))
 
 
 @click.command()
@@ -374,7 +380,7 @@ def _levels(text: str) -> Sequence[float]:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="Rows; a target is not needed. `-` is standard input: CSV or JSON lines.",
+    help="Rows; a target is not needed. `-` is standard input: CSV, JSON lines or a JSON list.",
 )
 @click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from registry_tool.errors import InputError
-from registry_tool.hookspec import Progress
+from registry_tool.hookspec import Progress, silent
 from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, UnusableNumberError, require_unique
 
 DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
@@ -179,9 +179,14 @@ def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Itera
 def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> Iterator[RowBatch]:
     """The rows of a stream, read no further than they are asked for.
 
-    They are JSON lines where the first line begins with a brace, else CSV. name: what messages call the stream.
+    They are JSON lines where the first line begins with a brace, a list of rows, read whole, where it begins with a
+    bracket, else CSV. name: what messages call the stream.
     """
     first = stream.readline()
+    if first.lstrip().startswith("["):
+        table = _json_table(first + stream.read(), name) or {}
+        yield from json_batches(name, pick(list(table)), table, batch_rows, silent)
+        return
     if first.lstrip().startswith("{"):
         objects = _jsonl_rows(name, chain([first], stream), Position(0, 0))
         for line, row in objects:
@@ -199,7 +204,11 @@ def read_json(path: Path) -> Mapping[str, list[Any]] | None:
     The whole file is in memory. Raises InputError for any other document.
     """
     with _open(path, Position(0, 0), newline=None) as file:
-        text = file.read()
+        return _json_table(file.read(), path)
+
+
+def _json_table(text: str, path: Path | str) -> Mapping[str, list[Any]] | None:
+    """The columns of a document's text; see `read_json`. path: what messages call it."""
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
@@ -240,7 +249,7 @@ def _json_columns(document: Any) -> dict[str, list[Any]] | None:
 
 
 def json_batches(
-    path: Path, columns: Columns, table: Mapping[str, list[Any]], batch_rows: int, progress: Progress
+    path: Path | str, columns: Columns, table: Mapping[str, list[Any]], batch_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     """The rows of `read_json`; they are numbered from 1."""
     n_rows = len(next(iter(table.values()), ()))

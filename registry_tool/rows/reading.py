@@ -69,13 +69,13 @@ def _one_line(path: Path) -> Iterator[None]:
 def read_stream(
     stream: IO[bytes], pick: Pick, batch_rows: int = BATCH_ROWS, names: Mapping[str, str] = EMPTY
 ) -> Iterator[RowBatch]:
-    """The same of standard input, CSV or JSON lines, read no further than a batch needs."""
+    """The same of standard input: CSV or JSON lines, read no further than a batch needs, or a JSON list of rows."""
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     naming = _Naming(STREAM_NAME, pick, names)
     try:
         yield from naming.rows(exact.stream_batches(text, STREAM_NAME, naming.pick, batch_rows))
     except UnicodeDecodeError as error:
-        message = f"{STREAM_NAME}: found a byte that is not UTF-8 ({error.reason}), expected CSV or JSON lines"
+        message = f"{STREAM_NAME}: found a byte that is not UTF-8 ({error.reason}), expected CSV or JSON"
         raise InputError(f"{message}: a parquet is read as a file alone: name the file") from None
     except OSError as error:
         raise WorldError(f"{STREAM_NAME}: cannot be read ({error.strerror or error})") from error

@@ -48,6 +48,48 @@ def test_predictions_and_figures_are_the_same(smoke: Sandbox, made: Made, heldou
     assert (ran.code, "no column 'encoder'" in ran.err) == (2, True)
 
 
+def test_one_column_is_not_two(smoke: Sandbox, heldout: Path, registry: Program) -> None:
+    """A column for both sources and encoders is refused by every command that reads rows."""
+    twice, where = ("--source-column", "tool", "--encoder-column", "tool"), ("--registry", smoke.path)
+    for command in (
+        ("predict", "tiny", "--corpus", heldout, *where),
+        ("evaluate", "tiny", "--corpus", heldout, *where),
+        ("gate", "tiny", "--corpus", heldout, "--evidence", ".", *where),
+        ("calibrate", "tiny", "--corpus", heldout, "--id", "own", *where),
+        ("train", "fr_ensemble", "--id", "own", "--corpus", heldout, *where),
+        ("fr-ensemble", "recommend", "tiny", "--corpus", heldout, "--target", "40", *where),
+        ("fr-ensemble", "corpus", "info", heldout),
+        ("fr-ensemble", "corpus", "import", heldout, "--meta", heldout, "-o", "c.csv"),
+    ):
+        ran = registry(*command, *twice)
+        assert (ran.code, ran.out) == (2, ""), command
+        assert "found 'tool' for both, expected two columns" in ran.err
+
+
+def test_a_hint_names_an_option_that_is_there(smoke: Sandbox, heldout: Path, registry: Program) -> None:
+    """A missing source is named with --source-column; a target outside its range, with --target-range, by `train`."""
+    where = ("--corpus", heldout, "--registry", smoke.path)
+    ran = registry("evaluate", "tiny", *where, "--source-column", "video")
+    assert ran.err.endswith("expected encoder: add it or name it with --encoder-column\n")
+    heldout.write_text(heldout.read_text().replace("src;", "other;", 1).replace("video;", "srcs;", 1))
+    ran = registry("evaluate", "tiny", *where, "--encoder-column", "tool")
+    assert ran.err.endswith("is it 'srcs'? rename it or name it with --source-column\n")
+    ran = registry("predict", "tiny", *where, "--source-column", "srcs", "--encoder-column", "tool")
+    assert ran.code == 0
+    with heldout.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    rows[3]["vmaf"] = "130"
+    with heldout.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    names = ("--source-column", "srcs", "--encoder-column", "tool")
+    ran = registry("evaluate", "tiny", *where, *names)
+    assert ran.err.endswith("column vmaf: found 130, expected 0..100: correct or drop the row\n")
+    ran = registry("train", "fr_ensemble", "--id", "own", *where, *names)
+    assert ran.err.endswith("expected 0..100: correct or drop the row, or give --target-range\n")
+
+
 def test_info_describes_the_same_rows(made: Made, heldout: Path, registry: Program) -> None:
     """`corpus info` takes the column options of `train`: features, conditions and a vocabulary, too."""
     command = ("fr-ensemble", "corpus", "info", "--format", "json")
@@ -61,7 +103,7 @@ def test_info_describes_the_same_rows(made: Made, heldout: Path, registry: Progr
     assert list(other["features"]) == ["adm2", "motion2", "vif_scale0"]
     assert all(about["known"] for about in other["encoders"].values())
     sources = registry("fr-ensemble", "corpus", "info", heldout, "--encoder-column", "tool").out
-    assert "120 rows, 1 sources, 3 encoders" in sources
+    assert "120 rows, 1 source, 3 encoders" in sources
 
 
 def test_a_corpus_is_held_against_evidence(smoke: Sandbox, made: Made, registry: Program, tmp_path: Path) -> None:
@@ -87,7 +129,9 @@ def test_a_run_on_other_names_is_recorded_and_reproduced(made: Made, registry: P
     """The manifest says what the file calls its columns, the models are the usual ones, and `reproduce` knows."""
     corpus = renamed(made.corpus, tmp_path)
     where = ("--registry", tmp_path / "registry.json")
-    assert registry("train", "fr_ensemble", "--id", "other", "--corpus", corpus, *NAMES, *TRAINING, *where).code == 0
+    ran = registry("train", "fr_ensemble", "--id", "other", "--corpus", corpus, *NAMES, *TRAINING, *where)
+    assert ran.code == 0
+    assert ran.err.endswith(f"next: registry gate other --registry {tmp_path / 'registry.json'}\n")
     assert registry("train", "fr_ensemble", "--id", "usual", "--corpus", made.corpus, *TRAINING, *where).code == 0
     entries = json.loads((tmp_path / "registry.json").read_text())["models"]
     other, usual = (json.loads((tmp_path / entry["manifest"]).read_text()) for entry in entries)

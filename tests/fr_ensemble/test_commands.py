@@ -46,7 +46,7 @@ def test_a_corpus_of_ones_own_videos(registry: Program, videos: Path, tmp_path: 
     ran = registry(*call)
     cache = f"{output}.cache"
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == f"{output}: {6 * FRAMES} rows; 6 encodes made, 0 from {cache}\n"
+    assert ran.out == f"{output}: {6 * FRAMES} rows; 6 encodes made, 0 taken from {cache}\n"
     table = pq.read_table(output)
     rows = table.to_pylist()
     assert {row["src"] for row in rows} == {"bars", "zoom"}
@@ -56,7 +56,7 @@ def test_a_corpus_of_ones_own_videos(registry: Program, videos: Path, tmp_path: 
     assert record["encoders"]["libx264"]["qualities"] == [20, 40]
     assert record["libvmaf"]
     before = output.read_bytes()
-    assert registry(*call).out == f"{output}: {6 * FRAMES} rows; 0 encodes made, 6 from {cache}\n"
+    assert registry(*call).out == f"{output}: {6 * FRAMES} rows; 0 encodes made, 6 taken from {cache}\n"
     assert output.read_bytes() == before
 
 
@@ -78,7 +78,7 @@ def test_a_failing_encode_is_named_and_the_rest_is_written(registry: Program, vi
     assert "2 failed (notes, bars.libx264.40)" in ran.err
     assert pq.read_metadata(output).num_rows == FRAMES
     ran = registry(*call, "-o", output)
-    assert (ran.code, ran.out.split("; ")[1]) == (0, f"1 encodes made, 1 from {tmp_path / 'k'}\n")
+    assert (ran.code, ran.out.split("; ")[1]) == (0, f"1 encode made, 1 taken from {tmp_path / 'k'}\n")
     assert pq.read_metadata(output).num_rows == 2 * FRAMES
 
 
@@ -140,7 +140,10 @@ def test_a_record_that_no_manifest_can_hold(tmp_path: Path) -> None:
         (["v.y4m", "--encoders", "x264", "--crf", "20"], "encoder: found 'x264', expected one of libx264"),
         (["v.y4m", "--encoders", ",", "--crf", "20"], "expected an encoder"),
         (["v.y4m", "--encoders", "libx264", "--crf", "a"], "--crf: found 'a', expected [ENCODER=]N,N,..."),
-        (["v.y4m", "--encoders", "libx264", "--crf", "99"], "quality of libx264: found [99]"),
+        (
+            ["v.y4m", "--encoders", "libx264", "--crf", "99"],
+            "quality of libx264: found 99, expected numbers from 0 to 51",
+        ),
         (["v.y4m", "--encoders", "libx264", "--crf", "libx265=20"], "expected one list for each of libx264"),
         (["v.y4m", "--encoders", "libx264,libx265", "--crf", "libx265=20"], "found no numbers for libx264"),
         (["v.y4m", "--encoders", "libx264", "--crf", "2", "--crf", "3"], "expected one list for each"),

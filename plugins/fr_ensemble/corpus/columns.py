@@ -23,6 +23,7 @@ from registry_tool.toolkit import Columns, RowBatch, Text, bad_cell, missing_col
 QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
 LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
 NORMS = {"preset_norm": preset_norm_of, "crf_norm": crf_norm_of}  # follow from an encoder and its preset, or its number
+NORM_SOURCES = {"preset_norm": ("preset",), "crf_norm": QUALITY_NUMBERS}
 NO_FEATURES = (MODEL_COLUMN, "vmaf_binary_version")  # names like a score's, which no hint proposes
 
 
@@ -98,7 +99,8 @@ def layout_of(path: Path | str, found: Sequence[str], wanted: ColumnRequest) -> 
         elif (of := _derived_from(name, found)) is not None:
             derived[name] = of
         else:
-            raise missing_column(path, name, [column for column in found if column not in NO_FEATURES])
+            others = [column for column in found if column not in NO_FEATURES]
+            raise missing_column(path, name, others, _follows_from(name))
     texts = {"encoder": encoder} | ({"src": "src"} if "src" in found else {})
     clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and "src" in texts)
     spelled_otherwise = any(name != column for name, column in numbers.items())
@@ -114,8 +116,12 @@ def column_of(name: str, found: Sequence[str]) -> str | None:
 
 def _derived_from(name: str, found: Sequence[str]) -> str | None:
     """The column that one of NORMS follows from, where the file has it."""
-    of = {"preset_norm": ("preset",), "crf_norm": QUALITY_NUMBERS}.get(name, ())
-    return next((column for column in of if column in found), None)
+    return next((column for column in NORM_SOURCES.get(name, ()) if column in found), None)
+
+
+def _follows_from(name: str) -> str:
+    """What to add in the place of one of NORMS; "" for another column."""
+    return f"add it, or {' or '.join(NORM_SOURCES[name])}, which it follows from" if name in NORM_SOURCES else ""
 
 
 def _numbers(batch: RowBatch, column: str) -> Float64:

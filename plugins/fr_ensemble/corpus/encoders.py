@@ -149,7 +149,8 @@ def preset_norm_of(encoder: str, preset: str) -> float | str:
         return f"the presets of encoder {encoder!r} are not known"
     if not preset:
         return "it has no preset"
-    return known.preset_norm(preset) if known.knows(preset) else f"preset {preset!r} is none of {known.name}'s"
+    name = preset.casefold().removesuffix(".0")  # `8.0`: a table's column of numbers
+    return known.preset_norm(name) if known.knows(name) else f"preset {preset!r} is none of {known.name}'s"
 
 
 def crf_norm_of(encoder: str, quality: str) -> float | str:

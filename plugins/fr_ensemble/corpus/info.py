@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from fr_ensemble.arrays import Float32, Float64
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
-from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition, read_record
-from fr_ensemble.corpus.vmaf_models import SAME_SCORE, features_among, features_of
+from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, read_definition, read_record
+from fr_ensemble.corpus.rows import KNOWN_RANGES, without_name
+from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, SAME_SCORE, features_among, features_of, high_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
-from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows, text_table
+from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, counted, read_rows, text_table
 from registry_tool.values import EMPTY
 
 SAME_DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
@@ -120,13 +121,14 @@ def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) ->
         layout = layout_of(path, found, ColumnRequest(numeric, texts=[name for name in found if name not in taken]))
         return layout.columns
 
-    seen, n_failed = _Seen(target), 0
+    seen, n_failed, unusable = _Seen(target), 0, _Unusable(target, _range_of(target, definition))
     for found in read_rows(path, pick, BATCH_ROWS, progress, asked.names):
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)
         n_failed += found.n - batch.n
         if batch.n:
             seen.update(batch, numeric, features)
+            unusable.update(batch)
     conflicting = seen.scored.conflicts()  # before the other hashes are sorted: the two would add up
     pairs = seen.pairs()
     different = {pair.sources for pair in pairs.pairs if pair.by_reference and not pair.is_one} if pairs else set()
@@ -154,12 +156,55 @@ def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) ->
         "constant_columns": [name for name in names if name in constant],
         "duplicate_rows": seen.duplicates(),
         "failed_rows": n_failed,
+        "unusable_rows": list(unusable.found.values()),
         "conflicting_rows": conflicting,
         "shared_rows": shared,
         "source_overlap": _overlap(pairs) if pairs is not None else None,
         "similar_names": _similar(list(seen.sources)),
         "record": read_record(path),
     }
+
+
+def _range_of(target: str, definition: Definition | None) -> tuple[float, float] | None:
+    """The range in which `train` expects a target by default; None where it asks for it."""
+    if target in DEFINED_TARGETS:
+        return 0.0, high_of(definition.model if definition is not None else DEFAULT_MODEL)
+    return KNOWN_RANGES.get(target)
+
+
+class _Unusable:
+    """The rows that `train` would refuse: without a name, or with a target outside its range; and the first."""
+
+    def __init__(self, target: str, bounds: tuple[float, float] | None) -> None:
+        self.target, self.bounds = target, bounds
+        self.found: dict[str, dict[str, Any]] = {}
+
+    def update(self, batch: RowBatch) -> None:
+        for name in ("src", "encoder", "clip"):
+            if name in batch.texts:
+                text = batch.texts[name]
+                rows = without_name(text, is_needed=name != "encoder")
+                self._add(batch, name, rows, text.tolist, "a name in visible characters")
+        if self.bounds is not None and self.target in batch.numbers:
+            low, high = self.bounds
+            numbers = batch.numbers[self.target]
+            rows = (numbers < low) | (numbers > high)
+            self._add(batch, self.target, rows, numbers.tolist, f"{low:g}..{high:g}")
+
+    def _add(
+        self, batch: RowBatch, name: str, rows: NDArray[np.bool_], values: Callable[[], list[Any]], expected: str
+    ) -> None:
+        if not rows.any():
+            return
+        first = int(np.argmax(rows))
+        about = {
+            "column": name,
+            "expected": expected,
+            "found": values()[first],
+            "first": batch.place(first),
+            "n_rows": 0,
+        }
+        self.found.setdefault(name, about)["n_rows"] += int(rows.sum())
 
 
 class _Seen:
@@ -382,14 +427,14 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     """The document for people."""
     target, record = document["target"], document["record"] or {}
     shown = [
-        f"{document['corpus']}: {document['n_rows']} rows, {len(document['sources'])} sources, "
-        f"{len(document['encoders'])} encoders",
+        f"{document['corpus']}: {counted(document['n_rows'], 'row')}, {counted(len(document['sources']), 'source')}, "
+        f"{counted(len(document['encoders']), 'encoder')}",
         f"target: {_summary(target)} {target['name']}{_by(target)}" if target else "target: no such column",
     ]
     if "ffmpeg" in record:
         shown.append(f"made with: ffmpeg {record['ffmpeg']}, libvmaf {record['libvmaf']}, model {record['model']}")
     elif "logs" in record:
-        shown.append(f"made of: {len(record['logs'])} logs")
+        shown.append(f"made of: {counted(len(record['logs']), 'log')}")
     sources = [
         [name, str(s["n_rows"]), str(s["n_clips"] or "-"), str(len(s["encoders"])), _summary(s["target"])]
         for name, s in document["sources"].items()
@@ -419,6 +464,12 @@ def _oddities(document: Mapping[str, Any]) -> list[str]:
         odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
     if document["failed_rows"]:
         odd.append(f"failed encodes: {document['failed_rows']} rows without a number for every score are left out")
+    for about in document.get("unusable_rows", ()):
+        found = repr(about["found"]) if isinstance(about["found"], str) else f"{about['found']:g}"
+        odd.append(
+            f"unusable: {counted(about['n_rows'], 'row')}, the first {about['first']}, column {about['column']}: found "
+            f"{found}, expected {about['expected']}"
+        )
     if document["conflicting_rows"]:
         found, name = document["conflicting_rows"], document["target"]["name"]
         odd.append(f"two models: {found} rows have the features of another row and another {name}: score all with one")

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
@@ -72,6 +73,7 @@ class ColumnSpec:
     source_column: str = ""  # that names the sources, where it is not `src`
     encoder_column: str = ""  # that names the encoders, where it is not `encoder`
     raw_conditions: bool = False  # whether members take conditions as they are, which 0 to 1 bounds then
+    by_options: bool = field(default=False, compare=False)  # of `train`, and not of an entry that cannot be changed
 
     def __post_init__(self) -> None:
         vocabulary.vocabulary(self.vocabulary_version)
@@ -345,12 +347,17 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> R
 
 def require_names(text: Text, column: str, place: Place) -> None:
     """Names are printable, and a source or a clip has one: they go into documents that people read."""
-    bad = [i for i, name in enumerate(text.names) if not name.isprintable() or (not name and column in ("src", "clip"))]
-    rows = np.isin(text.codes, bad)
+    rows = without_name(text, is_needed=column in ("src", "clip"))
     if rows.any():
         index = int(np.argmax(rows))
         name = text.names[text.codes[index]]
         raise bad_cell(place(index), column, f"{name!r:.80}" if name else "nothing", "a name in visible characters")
+
+
+def without_name(text: Text, is_needed: bool) -> NDArray[np.bool_]:
+    """Which rows have a name that cannot be printed, (n,); or none, where one is needed."""
+    bad = [code for code, name in enumerate(text.names) if not name.isprintable() or (is_needed and not name)]
+    return np.isin(text.codes, bad)
 
 
 def _transform(values: Float64, condition: Condition, raw: bool, place: Place) -> Float64:
@@ -377,7 +384,7 @@ def _in_range(values: Float64, spec: ColumnSpec, place: Place) -> Float64:
     if not inside.all():
         index = int(np.argmin(inside))
         expected = f"{low:g}..{high:g}"
-        hint = "correct the row or give --target-range"
+        hint = f"correct or drop the row{', or give --target-range' if spec.by_options else ''}"
         raise bad_cell(place(index), str(spec.target), f"{values[index]:g}", expected, hint)
     return values
 

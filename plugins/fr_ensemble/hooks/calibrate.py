@@ -58,6 +58,7 @@ from fr_ensemble.evidence.shipped import run_members, score_tolerance
 from fr_ensemble.hooks.loaded import load_trained, stored_intervals
 from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_target
+from registry_tool import toolkit
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Agreement,
@@ -109,6 +110,7 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
         raise InputError(f"--interval: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
     if request.group and request.source_column:
         raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
+    toolkit.column_names(request.source_column, request.encoder_column)  # refuses one for both
     warnings = check_target(view.entry.id, parent.manifest, request.corpus)
     corpus = _read(parent, request)
     k = len(corpus.sources)

@@ -146,6 +146,29 @@ def test_no_hint_names_the_wrong_column(tmp_path: Path) -> None:
     assert "vmaf_binary_version" not in str(raised.value)
 
 
+def test_a_missing_norm_names_what_it_follows_from(tmp_path: Path) -> None:
+    """No hint says to rename one norm to the other."""
+    rows = [{"src": "a", "encoder": "x264", "crf_norm": 0.5, **dict.fromkeys(CANONICAL_6, 0.5), "vmaf": 50.0}]
+    path = written(tmp_path / "c.jsonl", rows)
+    with pytest.raises(InputError, match=r"expected preset_norm: add it, or preset, which it follows from$"):
+        read(path, conditioning=(Condition("preset_norm"),))
+    rows[0]["preset"] = rows[0].pop("crf_norm")
+    with pytest.raises(InputError, match=r"add it, or quality or cq or crf or qp, which it follows from$"):
+        read(written(tmp_path / "c.jsonl", rows), conditioning=(Condition("crf_norm"),))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "preset"), [("H.264", "Fast"), ("SVT-AV1", "7.0"), ("SVT-AV1", 7.0), ("h264_nvenc", "P5")]
+)
+def test_presets_as_people_write_them(encoder: str, preset: str | float, tmp_path: Path) -> None:
+    """Presets in capitals, and numbers of a column of numbers, are those of the encoder."""
+    rows = [{"src": "a", "encoder": encoder, "preset": preset, **dict.fromkeys(CANONICAL_6, 0.5), "vmaf": 50.0}]
+    rows.append(rows[0] | {"src": "b"})
+    corpus = read(written(tmp_path / "c.jsonl", rows), conditioning=(Condition("preset_norm"),))
+    known = {"H.264": ("libx264", "fast"), "SVT-AV1": ("libsvtav1", "7"), "h264_nvenc": ("h264_nvenc", "p5")}[encoder]
+    assert set(corpus.conditioning[:, 0].tolist()) == {ENCODERS[known[0]].preset_norm(known[1])}
+
+
 def test_a_table_of_two_models_is_refused(tmp_path: Path) -> None:
     """A ladder with rungs of 4K has two models: its rows mean two things."""
     rows = tune_rows()

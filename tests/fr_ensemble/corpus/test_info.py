@@ -194,6 +194,27 @@ def test_oddities_are_named(registry: Program, tmp_path: Path) -> None:
         assert line in text
 
 
+def test_rows_that_train_would_refuse_are_named(registry: Program, tmp_path: Path) -> None:
+    """A row without a source and a target outside its range are counted, and the first of each is placed."""
+    rows = [row(source, place) for place, source in enumerate("abcab")]
+    rows[1]["src"] = rows[2]["src"] = ""
+    rows[3]["vmaf"], rows[4]["vmaf"], rows[4]["encoder"] = 130.0, -5.0, "x\x1b"
+    path = write(tmp_path / "c.csv", rows)
+    unusable = {about["column"]: about for about in asked(registry, path)["unusable_rows"]}
+    assert {name: (about["n_rows"], about["found"]) for name, about in unusable.items()} == {
+        "src": (2, ""),
+        "encoder": (1, "x\x1b"),
+        "vmaf": (2, 130.0),
+    }
+    said = registry(*INFO, path).out
+    assert f"unusable: 2 rows, the first {path}:3, column src: found '', expected a name in visible characters" in said
+    assert f"unusable: 2 rows, the first {path}:5, column vmaf: found 130, expected 0..100" in said
+    assert "\x1b" not in said
+    path = write(tmp_path / "d.csv", [item | {"vmaf_model": "vmaf_v1.0.16_3d0h_2160"} for item in rows[3:4]])
+    assert "found 130, expected 0..110" in registry(*INFO, path).out
+    assert asked(registry, path, "--target", "motion2")["unusable_rows"] == []
+
+
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that comes in many batches is described as in one, whichever its format."""
     rows = [row("abc"[i % 3], i // 2, ("libx264", "libx265")[i % 5 == 0]) for i in range(30)]

@@ -217,7 +217,7 @@ def test_rows_to_predict_need_no_target_nor_source(tmp_path, name):
         ("adm2", math.nan, ["adm2", "nan", "finite"]),
         ("motion2", math.inf, ["motion2", "inf", "finite"]),
         ("motion2", -1e39, ["motion2", "-1e+39", "at most 1e+12 in size"]),
-        ("vmaf", 100.5, ["vmaf", "100.5", "0..100", "--target-range"]),
+        ("vmaf", 100.5, ["vmaf", "100.5", "0..100", "correct or drop the row"]),
         ("vmaf", -1.0, ["vmaf", "-1", "0..100"]),
         ("kbps", 0.0, ["kbps", "found 0", "positive"]),
         ("src", None, ["src", "nothing", "a name"]),

@@ -68,6 +68,27 @@ def test_a_format_that_is_not_written_is_split_into_one_that_is(registry: Progra
     assert "aside.json: found .json, which is read and not written, expected .csv, .jsonl, .parquet" in ran.err
 
 
+def test_a_source_may_have_a_comma_in_its_name(registry: Program, workdir: Path) -> None:
+    """An option with the whole of a name means that source; again, more of them."""
+    rows = [{"src": name, "n": place} for place, name in enumerate(["a, b", "a", "b", "c", "d"])]
+    (workdir / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ("c.jsonl", "--train", "t.jsonl", "--aside", "a.jsonl")
+    for texts, aside in ((["a, b"], [0]), (["a, b", "c,d"], [0, 3, 4]), (["a,b"], [1, 2])):
+        ran = registry(*SPLIT, *files, *[word for text in texts for word in ("--sources", text)])
+        assert (ran.code, ran.err) == (0, "")
+        assert [json.loads(line)["n"] for line in (workdir / "a.jsonl").read_text().splitlines()] == aside
+    assert ran.out.splitlines() == ["t.jsonl: 3 rows of 3 sources", "a.jsonl: 2 rows of 2 sources: a, b"]
+
+
+@pytest.mark.parametrize(("name", "found"), [("", "nothing"), ("two\nlines", r"'two\nlines'")])
+def test_a_row_without_a_source_is_refused(name: str, found: str, registry: Program, workdir: Path) -> None:
+    """It belongs to neither part: nothing is written, and its place is named."""
+    rows = [*ROWS[:3], {**ROWS[3], "src": name}]
+    ran = registry(*SPLIT, written(workdir / "c.jsonl", rows), "--train", "t.jsonl", "--aside", "a.jsonl")
+    assert (ran.code, ran.out, (workdir / "t.jsonl").exists()) == (2, "", False)
+    assert f"c.jsonl:4, column src: found {found}, expected the name of a source in visible characters" in ran.err
+
+
 def test_another_seed_chooses_others(registry: Program, workdir: Path) -> None:
     """Seeds give different choices, and another column may name the sources."""
     corpus = written(workdir / "c.csv", ROWS)

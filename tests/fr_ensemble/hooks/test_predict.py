@@ -77,7 +77,7 @@ def stdin_of(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("form", ["csv", "csv with a mark", "jsonl"])
+@pytest.mark.parametrize("form", ["csv", "csv with a mark", "jsonl", "list", "list of lines"])
 @pytest.mark.parametrize("flush", [(), ("--flush",)])
 def test_rows_come_from_standard_input(
     smoke: Sandbox,
@@ -87,11 +87,17 @@ def test_rows_come_from_standard_input(
     form: str,
     flush: tuple[str, ...],
 ) -> None:
-    """CSV or JSON lines, told by the first line; the rows of a file, to rounding where each runs alone."""
+    """CSV, JSON lines or a JSON list, told by the first line; the rows of a file, to rounding where each runs alone."""
     objects = [{k: v if k in ("src", "encoder", "clip") else float(v) for k, v in row.items()} for row in heldout]
     path = write(smoke.folder.parent / "r.csv", heldout)
     lines = "".join(f"{json.dumps(row)}\n" for row in objects).encode()
-    data = {"csv": path.read_bytes(), "csv with a mark": b"\xef\xbb\xbf" + path.read_bytes(), "jsonl": lines}[form]
+    data = {
+        "csv": path.read_bytes(),
+        "csv with a mark": b"\xef\xbb\xbf" + path.read_bytes(),
+        "jsonl": lines,
+        "list": json.dumps(objects).encode(),
+        "list of lines": json.dumps(objects, indent=1).encode(),
+    }[form]
     stdin_of(monkeypatch, data)
     ran = registry("predict", "tiny", "--corpus", "-", *flush, "--registry", smoke.path)
     expected = registry("predict", "tiny", "--corpus", path, "--registry", smoke.path)

@@ -49,21 +49,27 @@ class Plan:
             raise InputError(f"model: found {self.model!r}, expected one of {', '.join(VMAF_MODELS)}")
         names = [s.name for s in self.sources]
         if not names or len(set(names)) != len(names):
-            raise InputError(f"sources: found {sorted(names)}, expected at least one, each name once: rename the files")
+            found = ", ".join(sorted(names)) or "none"
+            raise InputError(f"sources: found {found}, expected at least one, each name once: rename the files")
         for name, numbers in self.qualities.items():
             if name not in ENCODERS:
                 raise InputError(f"encoder: found {name!r}, expected one of {', '.join(ENCODERS)}")
             low, high = ENCODERS[name].scale
             if not numbers or len(set(numbers)) != len(numbers) or not all(low <= q <= high for q in numbers):
-                raise InputError(f"quality of {name}: found {list(numbers)}, expected different numbers {low}..{high}")
+                expected = f"numbers from {low} to {high}, each once"
+                raise InputError(f"quality of {name}: found {_listed(numbers)}, expected {expected}")
             if not ENCODERS[name].fractional and any(q != int(q) for q in numbers):
-                raise InputError(f"quality of {name}: found {list(numbers)}, expected whole numbers, which it takes")
+                raise InputError(f"quality of {name}: found {_listed(numbers)}, expected whole numbers")
             if (preset := self.presets.get(name)) is not None and not ENCODERS[name].knows(preset):
                 presets = [*ENCODERS[name].presets, *ENCODERS[name].beyond]
-                raise InputError(f"preset of {name}: found {preset!r}, expected one of {presets}")
+                raise InputError(f"preset of {name}: found {preset!r}, expected one of {', '.join(presets)}")
         if not self.qualities or self.every < 1 or self.jobs < 1:
             found = f"{len(self.qualities)} encoders, every {self.every}, {self.jobs} jobs"
             raise InputError(f"plan: found {found}, expected an encoder, every >= 1 and jobs >= 1")
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers) or "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,8 @@ def _encodes(plan: Plan, skipped: Mapping[str, str]) -> list[Encode]:
         for quality in numbers
     ]
     if not encodes:
-        raise InputError(f"encoders: found none that works here ({skipped}): choose others")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise InputError(f"encoders: found none that works here ({reasons}): choose others")
     return encodes
 
 

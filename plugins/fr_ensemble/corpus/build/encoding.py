@@ -157,6 +157,8 @@ def _file_digest(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found: check the path") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: expected a video file") from None
 
@@ -195,6 +197,8 @@ class EncodeCache:
         file = source.path.absolute() if source.path is not None else self.work / f"{key}.y4m"
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             folder = Path(name)
+            if source.raw:
+                self._require_whole_frames(file, source.raw, folder)
             if source.graph is not None and (needed or known is None):
                 self._render(source, file, known and known["sha256"], folder)
             if known is None:
@@ -241,6 +245,22 @@ class EncodeCache:
             )
         picture_facts = {"rate": str(rate), "width": width, "height": height, "frames": len(times), "doubts": doubts}
         return {**picture_facts, "sha256": _file_digest(file), "self_check": round(mean, 3)}
+
+    def _require_whole_frames(self, file: Path, raw: Sequence[str], folder: Path) -> None:
+        """FFmpegError unless a file of nothing but samples is some frames of its size and pixels, whole ones."""
+        one = (*input_arguments(Path("/dev/zero"), raw), "-frames:v", "1", "-c", "copy", "-f", "framecrc", "one.txt")
+        try:
+            self.run.run(*one, folder=folder)
+        except FFmpegError as error:
+            raise FFmpegError(f"{error}: give its --size, --pix-fmt and --rate") from None
+        with open(folder / "one.txt") as packets:
+            frame = _packet_bytes(packets)
+        if (found := file.stat().st_size) % frame:
+            shape = " ".join(raw[raw.index(option) + 1] for option in ("-video_size", "-pixel_format"))
+            raise FFmpegError(
+                f"found {found} bytes, expected a multiple of {frame}, which a frame of {shape} has: give its --size "
+                "and --pix-fmt"
+            )
 
     def _self_check(self, reference: Sequence[str], rate: Fraction, frames: int, folder: Path) -> float:
         """Mean VMAF of a near-lossless encode, made and scored the way every other encode is."""

@@ -99,7 +99,7 @@ def last_words(stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     telling = r"error|cannot|invalid|fail|unknown|unrecognized|\bno\b"
     errors = [line for line in lines if re.search(telling, line, re.I)]
-    return re.sub(r" @ 0x[0-9a-f]+", "", (errors or lines or ["ffmpeg printed nothing"])[0])[:300]
+    return re.sub(r" @ 0x[0-9a-f]+", "", (errors or lines or ["ffmpeg printed nothing"])[0])[:300].rstrip(".")
 
 
 class Runner:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -55,6 +57,11 @@ def find_logs(paths: Sequence[Path], without: Sequence[Path]) -> list[Path]:
     return list(unique.values())
 
 
+def missing(log: Path) -> str:
+    """Why a log that is not there cannot be used."""
+    return f"{log}: file not found: check the path"
+
+
 def log_name(log: Path) -> str:
     """A log's name, without the ending of a compressed one."""
     return log.stem if log.suffix.lower() == ".gz" else log.name
@@ -97,20 +104,12 @@ def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
 
     A name that can be read in two ways is not known: which of them is meant only its author knows.
     """
-    parts = re.split(r"\{([^{}]*)\}", pattern)
-    names = parts[1::2]
-    if (
-        not names
-        or len({*names}) != len(names)
-        or not all(name.isidentifier() and name not in LOG_COLUMNS for name in names)
-    ):
-        raise InputError(
-            f"--pattern: found {pattern!r}, expected different fields, as in {{src}}_{{encoder}}_{{crf}}.json"
-        )
+    fields_in(pattern)
+    parts = _parts(pattern)
     depth, found = pattern.count("/") + 1, Fields({})
     for log in logs:
-        tail = "/".join(log.parts[-depth:])
-        ways = _ways(parts, tail) or _ways(parts, tail.removesuffix(log.name) + log_name(log))
+        tails = [f"{'/'.join(log.parts[-depth:]).removesuffix(log.name)}{name}" for name in _names(log, pattern)]
+        ways = next(filter(None, (_ways(parts, tail) for tail in tails)), [])
         if len(ways) == 1:
             found.rows[log] = {name: _plain(text) if name in DIGIT_COLUMNS else text for name, text in ways[0].items()}
         elif ways:
@@ -119,6 +118,32 @@ def fields_of_pattern(logs: Sequence[Path], pattern: str) -> Fields:
         else:
             found.unknown[log] = f"{log}: its name does not follow --pattern {pattern}: rename it, or use --meta"
     return found
+
+
+def fields_in(pattern: str) -> list[str]:
+    """The names between braces. Raises InputError where there are none, or one that is not for a name."""
+    names = _parts(pattern)[1::2]
+    for trouble_of, name in (
+        ("no field in braces", "" if names else pattern),
+        ("a field twice", next((name for name, count in Counter(names).items() if count > 1), "")),
+        ("a field that the logs give", next((name for name in names if name in LOG_COLUMNS), "")),
+        ("a field that is no name", next((f"{{{name}}}" for name in names if not name.isidentifier()), "")),
+    ):
+        if name:
+            expected = "expected different fields, as in {src}_{encoder}_{crf}.json"
+            raise InputError(f"--pattern: found {pattern!r}, {trouble_of}: {name}, {expected}")
+    return names
+
+
+def _parts(pattern: str) -> list[str]:
+    return re.split(r"\{([^{}]*)\}", pattern)
+
+
+def _names(log: Path, pattern: str) -> list[str]:
+    """What a pattern may mean of a log's name: all of it, or without its ending, where the pattern has none."""
+    names = [log.name, log_name(log)]
+    has_ending = pattern.lower().endswith((*LOG_SUFFIXES, ".gz"))
+    return names if has_ending else [re.sub(r"\.(json|xml|csv)$", "", names[1], flags=re.IGNORECASE), *names]
 
 
 def _ways(parts: Sequence[str], text: str) -> list[dict[str, str]]:
@@ -164,15 +189,18 @@ def _ends(name: str, text: str, at: int) -> Iterator[int]:
 
 
 def fields_of_table(logs: Sequence[Path], table: Path, names: Mapping[str, str]) -> tuple[Fields, int]:
-    """The row of each log, found by the column `log` (a file's name, or its path's end); and how many have no log.
+    """The row of each log, found by the column `log`; and how many have no log.
 
+    There stands a file's name, its path's end, or its path: absolute, or from the table's folder.
     names: as of `read_rows`.
     """
     rows = _rows_by_log(table, names)
+    keys = {os.path.abspath(table.parent / name): name for name in rows}
+    keys |= {os.path.normpath(name): name for name in rows}
     found, used = Fields({}), set()
     for log in logs:
-        ends = ["/".join(log.parts[-depth:]) for depth in range(1, len(log.parts) + 1)]
-        key = next((end for end in reversed(ends) if end in rows), None)
+        ends = ["/".join(log.parts[-depth:]) for depth in range(len(log.parts), 0, -1)]
+        key = next((keys[name] for name in (os.path.abspath(log), *ends) if name in keys), None)
         if key is None:
             found.unknown[log] = f"{log}: no row in {table}, expected {log.name!r} in its column log: add it"
         else:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.corpus.columns import NORM_SOURCES
 from fr_ensemble.corpus.encoders import ENCODERS, QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name, trouble
 from fr_ensemble.corpus.imports.identity import Identity, LogChoice, identify
@@ -185,7 +186,7 @@ def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progr
         else:
             rows[log] = row
     if not rows:
-        raise InputError(f"{next(iter(done.failed.values()))}: none of {len(done.failed)} logs can be used")
+        raise _unusable(list(done.failed.values()))
     norms = _all_norms(rows, done)
     clips = _clip_names(rows)
     given = {log: row | {n: v for n, v in norms[log].items() if n not in row} for log, row in rows.items()}
@@ -194,8 +195,7 @@ def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progr
     logs = reading.logs(list(given), progress)
     first = next(logs, None)
     if first is None:
-        why = list(done.failed.values())
-        raise InputError(f"{why[-1]}: none of {len(why)} logs can be used")
+        raise _unusable(list(done.failed.values())[::-1])
     features = list(first[1].identity.columns)
     types = _types(given, features)
     form = format_of(output)
@@ -205,6 +205,11 @@ def import_logs(fields: Fields, output: Path, wanted: LogChoice, progress: Progr
     parquet = Parquet(types, reading.metadata, {"compression": "zstd", "use_dictionary": texts})
     done.rows = write_rows(reading.tables(given, types, chain([first], logs)), output, parquet=parquet)
     return done
+
+
+def _unusable(reasons: Sequence[str]) -> InputError:
+    """The error for logs of which none is left. reasons: of each, the one to tell first."""
+    return InputError(reasons[0] + (f": none of {len(reasons)} logs can be used" if len(reasons) > 1 else ""))
 
 
 def _types(given: Mapping[Path, Row], features: Sequence[str]) -> dict[str, str]:
@@ -358,7 +363,10 @@ def _crf_norm(row: Row) -> float | str:
 
 
 # Columns that an import adds where it can for every log: what gives them, and of which columns.
-NORMS_OF_LOG = {"preset_norm": (_preset_norm, ("preset",)), "crf_norm": (_crf_norm, QUALITY_NUMBERS)}
+NORMS_OF_LOG = {
+    "preset_norm": (_preset_norm, NORM_SOURCES["preset_norm"]),
+    "crf_norm": (_crf_norm, NORM_SOURCES["crf_norm"]),
+}
 
 
 def _clip_names(rows: Mapping[Path, Row]) -> dict[Path, str]:

@@ -58,7 +58,7 @@ def load(path: Path) -> tuple[bytes, str]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: file not found: check the path of the log") from None
+        raise InputError(f"{path}: file not found: check the path") from None
     except OSError as error:
         raise WorldError(f"{path}: cannot be read ({error.strerror}): check the file and its disk") from error
     return data, hashlib.sha256(data).hexdigest()

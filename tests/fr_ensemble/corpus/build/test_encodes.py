@@ -136,7 +136,7 @@ def test_a_bad_source_is_told_and_the_rest_goes_on(ffmpeg: FFmpeg, tmp_path: Pat
     assert built.rows == FRAMES
     with pytest.raises(InputError, match=r"notes: .*expected at least one source"):
         build(plan(Source("notes", path=text)), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
-    with pytest.raises(InputError, match=r"none\.mp4: No such file"):
+    with pytest.raises(InputError, match=r"none\.mp4: file not found: check the path"):
         build(plan(Source("none", path=tmp_path / "none.mp4")), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
 
 
@@ -268,7 +268,7 @@ def test_every_keeps_frames_by_index(ffmpeg: FFmpeg, tmp_path: Path) -> None:
         ({"sources": ()}, "sources: found"),
         ({"sources": (pattern(), pattern())}, "each name once"),
         ({"qualities": {"x264": (20,)}}, "encoder: found 'x264', expected one of libx264"),
-        ({"qualities": {"libx264": (20, 52)}}, r"quality of libx264: found \[20, 52\], expected .* 0..51"),
+        ({"qualities": {"libx264": (20, 52)}}, "quality of libx264: found 20,52, expected numbers from 0 to 51"),
         ({"qualities": {"libx264": ()}}, "quality of libx264"),
         ({"qualities": {"libx264": (20,)}, "presets": {"libx264": "p5"}}, "preset of libx264: found 'p5'"),
         ({"qualities": {}}, "expected an encoder"),

@@ -108,6 +108,31 @@ def test_a_raw_file_is_a_source(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            ("160x98", "yuv420p"),
+            "found 184320 bytes, expected a multiple of 23520, which a frame of 160x98 yuv420p has",
+        ),
+        (("160x96", "yuv444p10le"), "found 184320 bytes, expected a multiple of 92160, which a frame"),
+        (("160x96", "yuv999"), "Error setting option pixel_format to value yuv999: give its --size, --pix-fmt and"),
+    ],
+)
+def test_a_raw_file_of_another_shape_is_refused(
+    shape: tuple[str, str], message: str, ffmpeg: FFmpeg, tmp_path: Path
+) -> None:
+    """A file that is no whole number of frames of its size and pixels is refused."""
+    raw = tmp_path / "a.yuv"
+    frames = 8 - (shape[1] == "yuv444p10le")
+    raw.write_bytes(bytes(160 * 96 * 3 // 2 * frames))
+    given = ("-f", "rawvideo", "-video_size", shape[0], "-pixel_format", shape[1], "-framerate", "12")
+    both = plan(Source("a", path=raw, raw=given), pattern(), libx264=(30,))
+    built = build(both, ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
+    assert (built.rows, list(built.failed)) == (8, ["a"])
+    assert message.replace("184320", str(raw.stat().st_size)) in built.failed["a"]
+
+
 def test_quality_numbers_with_decimals(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     """libx264 takes 22.5 and gives rows between those of 20 and 30; an encoder of whole numbers refuses it."""
     build(plan(libx264=(20, 22.5, 30)), ffmpeg, tmp_path / "c.parquet", tmp_path / "cache")
@@ -116,7 +141,7 @@ def test_quality_numbers_with_decimals(ffmpeg: FFmpeg, tmp_path: Path) -> None:
     assert kbps[20.0] > kbps[22.5] > kbps[30.0]
     assert {row["crf_norm"] for row in rows} == {20 / 51, 22.5 / 51, 30 / 51}
     assert "moving.libx264.22.5" in {row["clip"] for row in rows}
-    with pytest.raises(InputError, match=r"quality of libsvtav1: found \[30\.5\], expected whole numbers"):
+    with pytest.raises(InputError, match=r"quality of libsvtav1: found 30\.5, expected whole numbers"):
         plan(libsvtav1=(30.5,))
 
 
@@ -190,8 +215,10 @@ def test_what_a_picture_is_said_to_be(line: str, doubts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.yuv"], "a.yuv: found size None and rate None, expected both of a raw source: --size WxH --rate FPS"),
-        (["a.yuv", "--size", "16", "--rate", "25"], "found size 16 and rate 25, expected both"),
+        (["a.yuv"], "a.yuv: found --size none and --rate none, expected both of a raw source: --size WxH --rate FPS"),
+        (["a.yuv", "--size", "16", "--rate", "25"], "found --size 16 and --rate 25, expected both"),
+        (["a.yuv", "--size", "16x16", "--rate", "abc"], "found --size 16x16 and --rate abc, expected both"),
+        (["a.yuv", "--size", "16x16", "--rate", "0/1"], "found --size 16x16 and --rate 0/1, expected both"),
         (["a.y4m", "--size", "16x16"], "--size and --rate: found no raw source"),
         (["a.y4m", "--crf", "20,nan"], "found '20,nan', expected [ENCODER=]N,N,..."),
         (["a.y4m", "--crf", "libx264=20", "--vmaf-model", "mine"], "model: found 'mine', expected one of"),

@@ -74,6 +74,21 @@ def test_names_of_many_layouts(name: str, pattern: str, fields: dict[str, Any]) 
     assert read(name, pattern) == fields
 
 
+@pytest.mark.parametrize(
+    ("name", "pattern", "encoder"),
+    [
+        ("clip.v2_libx264_20.5.json", "{src}_{encoder}_{crf}", "libx264"),
+        ("clip.v2_libx264_20.5.JSON", "{src}_{encoder}_{crf}", "libx264"),
+        ("clip.v2_libx264_20.5.json.gz", "{src}_{encoder}_{crf}", "libx264"),
+        ("clip.v2_libx264_20.5.json.gz", "{src}_{encoder}_{crf}.json", "libx264"),
+        ("20.5_clip.v2_mine.xml", "{crf}_{src}_{encoder}", "mine"),
+    ],
+)
+def test_a_pattern_needs_no_ending(name: str, pattern: str, encoder: str) -> None:
+    """A pattern without an ending is of names without theirs; another dot in a name belongs to it."""
+    assert read(name, pattern) == {"src": "clip.v2", "encoder": encoder, "crf": 20.5}
+
+
 @pytest.mark.parametrize("name", ["a_x264.json", "a_x264_low.json", "x.json", "_x264_30.json", "a_x264_30.json.bak"])
 def test_a_name_without_the_fields_is_said(name: str) -> None:
     """A name that lacks a field is named with the pattern."""

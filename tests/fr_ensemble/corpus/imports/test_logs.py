@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import Program
@@ -192,7 +193,7 @@ def test_import_by_table(registry: Program, tmp_path: Path, suffix: str) -> None
     output = tmp_path / f"c.{suffix}"
     ran = registry(*IMPORT, tmp_path / "a.json", tmp_path / "b.xml", "--meta", tmp_path / "t.csv", "-o", output)
     assert ran.code == 0
-    assert "t.csv: 1 rows name no log" in ran.err
+    assert "t.csv: rows that name no log that was given: 1" in ran.err
     assert "b.xml: the same scores as" in ran.err
     corpus = read_corpus(output, ColumnSpec(), keep=["crf", "preset"])
     assert (corpus.n_rows, corpus.sources, corpus.clips) == (6, ("s1", "s2"), ("a", "b"))
@@ -233,6 +234,29 @@ def test_the_table_wins_over_the_name(registry: Program, tmp_path: Path) -> None
     assert registry(*IMPORT, *where).code == 0, "the table and the old output in the folder are no logs"
 
 
+@pytest.mark.parametrize("names", ["absolute", "dotted", "from the table's folder"])
+def test_a_table_names_logs_by_their_paths(names: str, registry: Program, workdir: Path) -> None:
+    """The column `log` may have absolute paths, paths with `./`, and paths from the table's own folder."""
+    for folder in ("logs", "tables"):
+        (workdir / folder).mkdir()
+    as_json(workdir / "logs" / "a.json")
+    path = {"absolute": workdir / "logs" / "a.json", "dotted": "./logs/a.json"}.get(names, "../logs/a.json")
+    (workdir / "tables" / "t.csv").write_text(f"log,src,encoder\n{path},s,x264\n")
+    ran = registry(*IMPORT, "logs", "--meta", "tables/t.csv", "-o", "c.csv")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "c.csv: 3 rows of 1 log")
+
+
+def test_numbers_of_a_table_are_names_of_presets(registry: Program, tmp_path: Path) -> None:
+    """A preset that a parquet holds as a number is the encoder's preset all the same."""
+    as_json(tmp_path / "a.json")
+    table = {"log": ["a.json", "b.json"], "src": ["s", "t"], "encoder": ["libsvtav1"] * 2, "preset": [8.0, None]}
+    pq.write_table(pa.table(table).slice(0, 1), tmp_path / "t.parquet")
+    where = ["--meta", tmp_path / "t.parquet", "-o", tmp_path / "c.parquet"]
+    assert registry(*IMPORT, tmp_path / "a.json", *where).code == 0
+    rows = pq.read_table(tmp_path / "c.parquet").to_pylist()
+    assert {(row["preset"], row["preset_norm"]) for row in rows} == {("8", 5 / 13)}
+
+
 def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path: Path) -> None:
     """Exit 1 says that logs were left out; with none left it is an error, and the old output stays."""
     as_json(tmp_path / "s_a.json")
@@ -246,7 +270,7 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
     assert len(before.splitlines()) == 3
     ran = registry(*IMPORT, tmp_path / "s_b.json", "--pattern", "{src}_{encoder}.json", "-o", output)
     assert (ran.code, ran.out) == (2, "")
-    assert "none of 1 logs can be used" in ran.err
+    assert "lacks adm2" in ran.err
     assert output.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.jsonl", "s_a.json", "s_b.json"]
 
@@ -254,15 +278,22 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "table", "code", "message"),
     [
-        ([], "", 2, "give --pattern, --meta or --set"),
-        (["--pattern", "{src}.json"], "", 2, "its encoder is not known"),
-        (["--pattern", "{src}_{crf}.json"], "", 2, "does not follow --pattern"),
-        (["--pattern", "a.json"], "", 2, "expected different fields"),
-        (["--pattern", "{src}{src}.json"], "", 2, "expected different fields"),
-        (["--pattern", "{vmaf}.json"], "", 2, "expected different fields"),
-        (["--pattern", "{1}.json"], "", 2, "expected different fields"),
+        ([], "", 2, "source and encoder of the logs: expected {src} and {encoder} in --pattern, or --set src=NAME"),
+        (["--pattern", "{src}.json"], "", 2, "encoder of the logs: found {src} in --pattern, expected {encoder} in"),
+        (
+            ["--pattern", "{source}_{codec}"],
+            "",
+            2,
+            "found {source}, {codec} in --pattern, expected {src} and {encoder}",
+        ),
+        (["--pattern", "{src}_{encoder}_{crf}.json"], "", 2, "a.json: its name does not follow --pattern"),
+        (["--pattern", "*_*.json"], "", 2, "found '*_*.json', no field in braces"),
+        (["--pattern", "{src}{src}.json"], "", 2, "a field twice: src, expected different fields"),
+        (["--pattern", "{vmaf}.json"], "", 2, "a field that the logs give: vmaf"),
+        (["--pattern", "{1}.json"], "", 2, "a field that is no name: {1}"),
         (["--pattern", "{src}_{adm3}.json"], "", 2, "expected different fields"),
-        (["--set", "src"], "", 2, "source and encoder of the logs are not known"),
+        (["--set", "src"], "", 2, "found 'src', expected NAME=VALUE"),
+        (["--set", "encoder=x264"], "", 2, "source of the logs: expected {src} in --pattern, or --set src=NAME"),
         (["--set", "src=a", "--set", "encoder="], "", 2, "found 'encoder=', expected NAME=VALUE"),
         (["--set", "src=a", "--set", "src=b", "--pattern", "{x}"], "", 2, "found 'src=b', expected NAME=VALUE, each"),
         (["--set", "crf=low", "--pattern", "{src}"], "", 2, "--set crf: found crf 'low', expected a number"),
@@ -307,7 +338,7 @@ def test_a_stray_file_is_left_out_and_named(registry: Program, tmp_path: Path) -
     (tmp_path / "b_x264_23.json").write_text("{}")
     ran = registry(*IMPORT, tmp_path, "--pattern", "{src}_{encoder}_{crf}.json", "-o", tmp_path / "c.parquet")
     assert ran.code == 1
-    assert "3 rows of 1 logs" in ran.out
+    assert "3 rows of 1 log" in ran.out
     assert "notes.json: its name does not follow --pattern" in ran.err
     assert "b_x264_23.json: not a VMAF log" in ran.err
     assert "2 of 3 logs could not be used" in ran.err
@@ -371,7 +402,7 @@ def test_a_field_that_no_encode_has_costs_its_log(
         writer.writerows(rows)
     where = [tmp_path / "a.json", tmp_path / "b.json", "-o", tmp_path / "c.parquet"]
     ran = registry(*IMPORT, *where, "--meta", tmp_path / "t.csv")
-    assert (ran.code, "3 rows of 1 logs" in ran.out) == (1, True)
+    assert (ran.code, "3 rows of 1 log\n" in ran.out) == (1, True)
     assert f"left out: {tmp_path / 'b.json'}: {message}" in ran.err
     assert pq.read_table(tmp_path / "c.parquet").num_rows == 3
     fixed = ["--set", "encoder=x264", *([] if column == "src" else ["--set", "src=s"]), "--set", f"{column}={cell}"]
@@ -408,7 +439,7 @@ def test_a_score_that_its_model_does_not_give_is_refused(score: float, registry:
     bad = as_json(tmp_path / "b.json", [FRAMES[0], FRAMES[1] | {"adm2": 0.9, "vmaf": score}])
     where = [tmp_path, "--set", "src=s", "--set", "encoder=x264", "-o", tmp_path / "c.csv"]
     ran = registry(*IMPORT, *where)
-    assert (ran.code, "3 rows of 1 logs" in ran.out) == (1, True)
+    assert (ran.code, "3 rows of 1 log\n" in ran.out) == (1, True)
     assert f"{bad} (libvmaf), frame 1, vmaf: found {score:g}, expected 0..100 by vmaf_v0.6.1: score it" in ran.err
     ran = registry("fr-ensemble", "corpus", "import", "--vmaf-model", "mine", *where)
     assert (ran.code, "5 rows of 2 logs" in ran.out) == (0, True)
@@ -435,7 +466,7 @@ def test_a_reference_that_ends_first_is_said(
     frames = [FRAMES[0] | {"adm2": 0.5 + place / 10, "motion2": m, "vmaf": v} for place, (m, v) in pairs]
     as_json(tmp_path / "a_libx264.json", frames)
     ran = registry(*IMPORT, tmp_path, "--pattern", "{src}_{encoder}.json", "-o", tmp_path / "c.csv")
-    assert (ran.code, ran.out.splitlines()[0].split(": ")[1]) == (0, "6 rows of 1 logs")
+    assert (ran.code, ran.out.splitlines()[0].split(": ")[1]) == (0, "6 rows of 1 log")
     assert ("its last 3 frames meet a still picture" in ran.err) == (count == 3)
     assert ("meet a still picture" in ran.err) == bool(count)
 
@@ -457,4 +488,9 @@ def test_an_empty_folder_is_named(registry: Program, tmp_path: Path) -> None:
     ran = registry(*IMPORT, tmp_path / "logs", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
     assert (ran.code, "found no .json, .xml, .csv file" in ran.err) == (2, True)
     ran = registry(*IMPORT, tmp_path / "a_b", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv")
-    assert (ran.code, "a_b: file not found" in ran.err) == (2, True)
+    assert (ran.code, ran.err) == (2, f"registry: {tmp_path / 'a_b'}: file not found: check the path\n")
+    as_json(tmp_path / "a_b.json")
+    where = [tmp_path / "a.json", tmp_path / "a_b.json", "--pattern", "{src}_{encoder}", "-o", tmp_path / "c.csv"]
+    ran = registry(*IMPORT, *where)
+    assert (ran.code, "a.json: file not found: check the path" in ran.err) == (1, True)
+    assert "encoders: b (1 log)" in ran.out

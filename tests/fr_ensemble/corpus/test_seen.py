@@ -23,7 +23,7 @@ SEEN = SeenCorpus({"libx264": 30, "x265": 20}, {"fps": (24.0, 60.0), "height": (
 
 def test_what_was_seen_goes_through_a_manifest() -> None:
     """Encoders with their rows, and ranges; a manifest without them knows nothing, and flags nothing."""
-    assert SeenCorpus.from_manifest({"corpus": json.loads(json.dumps(SEEN.to_dict()))}) == SEEN
+    assert SeenCorpus.from_manifest({"schema_version": 2, "corpus": json.loads(json.dumps(SEEN.to_dict()))}) == SEEN
     nothing = SeenCorpus.from_manifest({"corpus": {}})
     found = unlike(nothing, Text.of(["av1_nvenc"]), 2, [], {"fps": [1000]})
     assert (found.warnings, found.text.tolist()) == ({}, [""])

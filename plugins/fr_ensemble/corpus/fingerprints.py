@@ -24,6 +24,7 @@ from registry_tool.values import EMPTY
 FRAME = "frame_index"
 LOG_DECIMALS = 6  # to which logs print
 MAX_SET_VALUES = 256  # stored of a source and column
+MAX_COLUMNS = 8  # each is looked at in every pair of sources, of which there may be half a million
 MIN_VALUES = 5  # on both sides; below them nothing is said of two sources
 MAX_OVERLAP = 0.5  # above it two sources are one
 MIN_SHIFT_VALUES, MAX_SHIFT_DISTANCE = 40, 0.12  # on both sides; Kolmogorov-Smirnov, two parts of one video are below
@@ -31,6 +32,7 @@ MAX_SHIFT_SOURCES = 200  # of which all pairs are looked at for a shift, in abou
 # Pairs of sources with a value in common that are compared, and how often such pairs are met; different sources share
 # next to none, and what is more is no evidence of different sources.
 MAX_SHARING_PAIRS, MAX_SHARED_VALUES = 100_000, 2_000_000
+TOO_MANY_SHARE = f"sources: found equal values in more than {MAX_SHARING_PAIRS} pairs, expected different sources"
 MIN_SHARE = 0.5  # of groups of rows that must hold one value
 ROW_BITS = 53  # of a row's hash: what float64 holds exactly
 
@@ -85,8 +87,11 @@ class Fingerprints:
         """The same, with whole rows of inputs (n, C) too, compared exactly."""
         return replace(self, rows=_sketches(row_hashes(inputs), source, len(self.sources)))
 
-    def shared_with(self, others: Fingerprints) -> list[Pair]:
-        """Pairs of a source of these and one of others that are one source, by columns that both have and by rows."""
+    def shared_with(self, others: Fingerprints) -> list[Pair] | None:
+        """Pairs of a source of these and one of others that are one source, by columns that both have and by rows.
+
+        None where so many have values in common that they are not compared.
+        """
         both = [name for name in self.columns if name in others.columns]
         values = [(self.values[self.columns.index(c)], others.values[others.columns.index(c)]) for c in both]
         n, overlaps = len(self.sources), dict[tuple[int, int], float]()
@@ -94,6 +99,8 @@ class Fingerprints:
             if not own or not other:
                 continue
             sharing = _sharing([*own, *other])
+            if sharing is None and n * len(other) > MAX_SHARING_PAIRS:
+                return None
             for one, two in product(range(n), range(n, n + len(other))) if sharing is None else sharing:
                 share = overlap(own[one], other[two - n]) if one < n <= two else None
                 if share is not None:
@@ -137,7 +144,7 @@ class SourcePairs:
     def problems(self) -> list[str]:
         """Sources that are one source."""
         if self.too_many:
-            return [f"sources: found equal values in more than {MAX_SHARING_PAIRS} pairs, expected different sources"]
+            return [TOO_MANY_SHARE]
         by = " or ".join([f"values of {', '.join(self.columns)}"] * bool(self.columns) + ["rows of inputs"])
         return [
             f"sources {' and '.join(pair.sources)}: found {pair.overlap:.0%} of the {by} in common, "
@@ -276,14 +283,15 @@ class ReferenceColumns:
         self._parts.append((codes[0], codes[1], values))
 
     def fingerprints(self) -> Fingerprints | None:
-        """By the columns that were found; None where there is none that tells two sources apart."""
+        """By the first MAX_COLUMNS that were found; None where there is none that tells two sources apart."""
         if not self._names or not self._parts:
             return None
         source, frame = (np.concatenate([part[k] for part in self._parts]) for k in (0, 1))
         values = np.concatenate([part[2] for part in self._parts])
         within = _shares(source * (len(self._frames) + 1) + frame, values)
         across = _shares(frame, values)
-        kept = [k for k in range(len(self._names)) if within[k] > MIN_SHARE and not across[k] > MIN_SHARE]
+        fit = [k for k in range(len(self._names)) if within[k] > MIN_SHARE and not across[k] > MIN_SHARE]
+        kept = fit[:MAX_COLUMNS]
         order = np.argsort(list(self._sources))
         rank = np.argsort(order)
         found = Fingerprints.of([self._names[k] for k in kept], sorted(self._sources), rank[source], values[:, kept])

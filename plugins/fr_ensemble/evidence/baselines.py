@@ -79,6 +79,10 @@ class Baselines:
         """As in the manifest."""
         return [{"name": name, "tolerance": tolerance_of(name, target)} for name in self.names]
 
+    def are_of(self, oof: Oof) -> bool:
+        """Whether they predict the rows of `oof`."""
+        return self.rows_sha256 == oof.rows_sha256 and self.mean.shape[1] == len(oof.target)
+
     def as_oof(self, place: int, oof: Oof) -> Oof:
         """Baseline number `place` as an ensemble of two members with its mean and spread, on the rows of `oof`."""
         mean, spread = (values[place].astype(np.float64) for values in (self.mean, self.spread))
@@ -111,7 +115,7 @@ def baseline_problems(manifest: Mapping[str, Any], baselines: Baselines, oof: Oo
     claimed = {item["name"]: item["tolerance"] for item in manifest["baselines"]}
     if [*claimed] != [*baselines.names]:
         yield f"baselines.npz names: found {', '.join(baselines.names)}, the manifest says {', '.join(claimed)}"
-    if baselines.rows_sha256 != oof.rows_sha256 or baselines.mean.shape[1] != len(oof.target):
+    if not baselines.are_of(oof):
         found = f"found {baselines.mean.shape[1]} rows of sha256 {baselines.rows_sha256}"
         yield f"baselines.npz: {found}, expected {len(oof.target)} of {oof.rows_sha256}: baselines of other rows"
     for name, tolerance in claimed.items():
@@ -121,8 +125,8 @@ def baseline_problems(manifest: Mapping[str, Any], baselines: Baselines, oof: Oo
 
 
 def compare_with_baselines(oof: Oof, baselines: Baselines | None) -> dict[str, ErrorComparison]:
-    """By BASELINE_PREFIX and name, each baseline that this program knows; none without baselines."""
-    if baselines is None:
+    """By BASELINE_PREFIX and name, each baseline that this program knows; none without baselines of its rows."""
+    if baselines is None or not baselines.are_of(oof):
         return {}
     return {
         f"{BASELINE_PREFIX}{name}": ErrorComparison.of(

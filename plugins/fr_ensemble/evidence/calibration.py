@@ -17,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import mu_range_of
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
-from fr_ensemble.corpus.fingerprints import Fingerprints
+from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS
@@ -172,7 +172,10 @@ def seen_problems(trained: Oof, known: Fingerprints | None, new: Oof, fingerprin
         problems = [f"sources {names}: the members were trained on sources of these names"]
     else:
         problems = []
-    for pair in fingerprints.shared_with(known) if known is not None else ():
+    shared = fingerprints.shared_with(known) if known is not None else []
+    if shared is None:
+        problems.append(TOO_MANY_SHARE)
+    for pair in shared or ():
         one, two = pair.sources
         found = f"found {pair.overlap:.0%} of its values in {two}, which the members were trained on"
         problems.append(f"source {one}: {found}")

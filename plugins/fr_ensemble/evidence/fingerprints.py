@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fr_ensemble.corpus.fingerprints import MAX_SET_VALUES, Fingerprints
+from fr_ensemble.corpus.fingerprints import MAX_COLUMNS, MAX_SET_VALUES, Fingerprints
 from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
+from fr_ensemble.evidence.oof import MAX_SOURCES
 
 FINGERPRINTS_VERSION = 1
 FINGERPRINTS_FORMAT = ArchiveFormat(
@@ -45,13 +46,19 @@ def read_fingerprints(data: bytes) -> Fingerprints:
     arrays = read_arrays(FINGERPRINTS_FORMAT, data)
     columns, sources = (tuple(map(str, arrays[name])) for name in ("columns", "sources"))
     column, source, value = (arrays[name] for name in ("column", "source", "value"))
-    width = len(columns) + 1
+    width, k = len(columns) + 1, len(sources)
+    if len(columns) > MAX_COLUMNS or k > MAX_SOURCES or len(value) > width * k * MAX_SET_VALUES:
+        expected = f"at most {MAX_COLUMNS} columns, {MAX_SOURCES} sources and {MAX_SET_VALUES} values of each"
+        raise EvidenceProblem(f"fingerprints.npz: expected {expected}")
     if int(arrays["version"]) != FINGERPRINTS_VERSION or not len(column) == len(source) == len(value):
         raise EvidenceProblem(f"fingerprints.npz: expected version {FINGERPRINTS_VERSION} and arrays of one length")
-    known = np.isin(column, np.arange(width)).all() and np.isin(source, np.arange(len(sources))).all()
-    if not known or len(set(sources)) != len(sources) or len(set(columns)) != len(columns):
+    known = np.isin(column, np.arange(width)).all() and np.isin(source, np.arange(k)).all()
+    if not known or len(set(sources)) != k or len(set(columns)) != len(columns):
         raise EvidenceProblem("fingerprints.npz: expected indexes of its columns and sources, named once each")
-    values = tuple(tuple(value[(column == c) & (source == g)] for g in range(len(sources))) for c in range(width))
+    cell = column.astype(np.int64) * k + source
+    order = np.argsort(cell, kind="stable")
+    parts = np.split(value[order], np.searchsorted(cell[order], np.arange(1, width * k)))
+    values = tuple(tuple(parts[c * k : (c + 1) * k]) for c in range(width))
     for row in values:
         for part in row:
             if len(part) > MAX_SET_VALUES or not (np.isfinite(part).all() and (np.diff(part) > 0).all() and part.all()):

@@ -195,10 +195,10 @@ def _chosen_recipes(manifest: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _beside_baselines(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:
-    """The ensemble and standard models on the same folds; nothing where the evidence has none."""
+    """The ensemble and standard models on the same folds; nothing where the evidence has none of its rows."""
     manifest: Mapping[str, Any] = view.manifest or {}
     baselines = baselines_of(view, manifest)
-    if baselines is None:
+    if baselines is None or not baselines.are_of(oof):
         return
     low, high = manifest["target"]["range"]
     yield Figure(

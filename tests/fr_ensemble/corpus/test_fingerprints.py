@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fr_ensemble.corpus.fingerprints import (
+    MAX_COLUMNS,
     MAX_SET_VALUES,
     MIN_VALUES,
     Fingerprints,
@@ -72,6 +73,17 @@ def test_sources_that_share_too_much_to_be_compared_are_a_problem(k: int, values
     (problem,) = found.compared().problems()
     assert problem.startswith("sources: found equal values in more than 100000 pairs")
     assert time.process_time() - started < 5.0
+
+
+def test_sources_of_two_corpora_that_share_too_much_are_not_called_different() -> None:
+    """Above the number of pairs that are compared there is no answer; below it there is one, whatever they share."""
+    shared = tuple(np.arange(1.0, 61.0) for _ in range(400))
+    many = Fingerprints(("motion2",), tuple(f"s{place}" for place in range(400)), (shared,))
+    few = Fingerprints(("motion2",), tuple(f"t{place}" for place in range(100)), (shared[:100],))
+    assert many.shared_with(many) is None
+    pairs = few.shared_with(many)
+    assert pairs is not None
+    assert len(pairs) == 40_000
 
 
 def test_a_video_split_by_encoder_is_one_source(tmp_path: Path) -> None:
@@ -185,6 +197,16 @@ def test_hashes_of_rows_follow_every_bit() -> None:
     assert (hashes == hashes.astype(np.int64)).all()
 
 
+def test_a_file_of_few_bytes_costs_little() -> None:
+    """Many columns and sources without values are refused before any of them is looked at."""
+    many = {"columns": [f"m{k}" for k in range(100_000)], "sources": [f"s{k}" for k in range(1000)]}
+    data = write_arrays(FINGERPRINTS_FORMAT, GOOD | many)
+    began = time.process_time()
+    with pytest.raises(EvidenceProblem, match="at most 8 columns"):
+        read_fingerprints(data)
+    assert time.process_time() - began < 5.0
+
+
 def test_the_file_says_the_same() -> None:
     """Written, read and written again: equal bytes, equal comparisons."""
     rng = np.random.default_rng(9)
@@ -221,6 +243,9 @@ GOOD: dict[str, Any] = {
         {"value": [0.0, 1.0, 2.0, 7.0]},
         {"value": [1.0, math.nan, 2.0, 7.0]},
         {"value": np.arange(1.0, 259.0), "column": [0] * 258, "source": [0] * 258},
+        {"value": np.arange(1.0, 2000.0), "column": [0] * 1999, "source": [0] * 1999},
+        {"columns": [f"m{k}" for k in range(MAX_COLUMNS + 1)]},
+        {"sources": [f"s{k}" for k in range(1001)]},
     ],
 )
 def test_what_training_does_not_write_is_refused(change: dict[str, Any]) -> None:

@@ -330,11 +330,11 @@ def test_reproduce_compares_them_with_a_tolerance(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["names", "rows", "bytes"])
+@pytest.mark.parametrize("change", ["names", "rows", "number of rows", "bytes"])
 def test_other_baselines_than_the_manifest_says_are_found(
-    trained: tuple[Sandbox, Path, str], tmp_path: Path, change: str
+    trained: tuple[Sandbox, Path, str], tmp_path: Path, change: str, registry: Program
 ) -> None:
-    """Fewer of them, of other rows, or a file that is none."""
+    """Fewer of them, of other rows, of more or fewer rows, or a file that is none: never promoted, and reported on."""
     from shutil import copytree
 
     box = Sandbox(copytree(trained[0].folder, tmp_path / "model") / "registry.json")
@@ -342,10 +342,13 @@ def test_other_baselines_than_the_manifest_says_are_found(
     data = {
         "names": write_baselines(Baselines(stored.names[:1], stored.mean[:1], stored.spread[:1], stored.rows_sha256)),
         "rows": write_baselines(replace(stored, rows_sha256="ab" * 32)),
+        "number of rows": write_baselines(replace(stored, mean=stored.mean[:, 1:], spread=stored.spread[:, 1:])),
         "bytes": b"none",
     }[change]
     codes = [code for code, _ in box.forged(files={FILE: data})]
     assert codes == (["evidence-unusable"] if change == "bytes" else ["evidence-problem"])
+    assert registry("gate", "tiny", "--registry", box.path).code == (2 if change == "bytes" else 1)
+    assert registry("report", "tiny", "--registry", box.path, "-o", tmp_path / "report.html").code == 0
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse
 
 # How many quick looks a full one takes: at a single model, at an entry with evidence.
 FULL_COST, FULL_EVIDENCE_COST = 16, 128
@@ -152,7 +153,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
     elif not loaded.findings:
         bundles = {str(entry.document.get("sigstore_bundle")) for entry in registry.entries}
         files = {item.path for item in items if item.kind != "folder"}
-        findings += check_named(seen.named, seen.paths | bundles, files)
+        findings += _with_lines(check_named(seen.named, seen.paths | bundles, files), inspection)
         left = [item for item in items if not any(item.path.startswith(folder) for folder in seen.unread)]
         for finding in check_inventory(left, seen.paths, registry):
             if not _is_read(finding, seen.unparsed, inspection):
@@ -177,6 +178,15 @@ class _Seen:
         self.named += more.named
         self.unread |= more.unread
         self.unparsed |= more.unparsed
+
+
+def _with_lines(findings: Iterable[Finding], inspection: Inspection) -> tuple[Finding, ...]:
+    """The findings with the lines of the manifests and sidecars that they are on, which were closed meanwhile."""
+    found, documents = list(findings), dict[str, Document]()
+    for file in {finding.file for finding in found} - {None, inspection.loaded.name}:
+        with suppress(FileProblem, JsonProblem):
+            documents[str(file)] = parse(inspection.folder.read(str(file), JSON_MAX_BYTES))
+    return located(found, documents)
 
 
 def _is_read(finding: Finding, models: Iterable[str], inspection: Inspection) -> bool:
@@ -221,7 +231,7 @@ def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> 
             findings += located(found, entry.documents)
         seen.paths.update(a.path if "/" not in a.path else normpath(a.path) for a in entry.artifacts.values())
         seen.paths.update(entry.documents)
-        seen.paths.update(_usual_external(entry) if narrowed.level is Level.QUICK else _external(entry))
+        seen.paths.update(_usual_external(entry) if narrowed.level is Level.QUICK else external_files(entry))
         if narrowed.level is Level.QUICK or not isinstance(entry, VerifiedEntry):
             seen.unparsed.update(a.path for a in entry.artifacts.values() if a.path.endswith(".onnx"))
         if isinstance(entry, VerifiedEntry):
@@ -231,7 +241,7 @@ def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> 
     return findings, seen
 
 
-def _external(entry: ReadEntry) -> Iterator[str]:
+def external_files(entry: ReadEntry) -> Iterator[str]:
     """The files that a verified entry's graphs read, pinned or not: what is wrong with them has findings of its own."""
     if not isinstance(entry, VerifiedEntry):
         return

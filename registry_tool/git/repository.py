@@ -155,16 +155,20 @@ def read_at(place: RepositoryPath, revision: str, path: str) -> bytes | None:
         return blob(item.oid)
 
 
-def changed_files(place: RepositoryPath, revision: str) -> frozenset[str]:
-    """The files of a registry's folder that a revision has otherwise, has alone, or lacks; ignored ones too."""
+def changed_files(place: RepositoryPath, revision: str, also: str) -> frozenset[str]:
+    """The files of a registry's folder that a revision has otherwise, has alone, or lacks; ignored ones too.
+
+    also: the name of a file that counts in every folder above the registry's as well.
+    """
     folder = os.path.dirname(place.path) or "."
+    above = [str(parent / also) for parent in PurePosixPath(folder).parents]
     options = ("--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
-    changed = git(place.top, "--literal-pathspecs", "diff", *options, revision, "--", folder)
+    changed = git(place.top, "--literal-pathspecs", "diff", *options, revision, "--", folder, *above)
     new = git(place.top, "--literal-pathspecs", "ls-files", "--others", "-z", "--", folder)
     for answer in (changed, new):
         if answer.returncode != 0:
             raise InputError(f"{place.option} {revision[:12]}: git says {words(answer.stderr)!r}: check the clone")
-    return frozenset(filter(None, os.fsdecode(changed.stdout + new.stdout).split("\0")))
+    return _listed(changed, new)
 
 
 def changed_lines(place: RepositoryPath, revision: str, path: str) -> Lines:
@@ -275,8 +279,7 @@ def changed(folder: Path) -> list[str]:
     """The files below a folder that are not as HEAD has them: staged, changed, new or gone; [] outside a repository."""
     listed = git(folder, "ls-files", "-z", "--modified", "--deleted", "--others", "--exclude-standard", redirected=True)
     staged = git(folder, "diff", "--cached", "--name-only", "--no-renames", "--relative", "-z", redirected=True)
-    outputs = [answer.stdout.decode(errors="replace") for answer in (listed, staged) if answer.returncode == 0]
-    return sorted({name for output in outputs for name in output.split("\0")[:-1]})
+    return sorted(_listed(listed, staged))
 
 
 def deleted(folder: Path, first: str | None = None, last: str | None = None) -> list[str]:
@@ -284,7 +287,13 @@ def deleted(folder: Path, first: str | None = None, last: str | None = None) -> 
     arguments = ["--end-of-options", f"{first}...{last}"] if first and last else ["--cached"]
     options = ("--name-only", "--no-renames", "--diff-filter=D", "--relative", "-z")
     answer = git(folder, "diff", *options, *arguments, redirected=True)
-    return answer.stdout.decode(errors="replace").split("\0")[:-1] if answer.returncode == 0 else []
+    return sorted(_listed(answer))
+
+
+def _listed(*answers: subprocess.CompletedProcess[bytes]) -> frozenset[str]:
+    """The names that answers with -z list; of those that failed none."""
+    outputs = (os.fsdecode(answer.stdout) for answer in answers if answer.returncode == 0)
+    return frozenset(name for output in outputs for name in output.split("\0")[:-1])
 
 
 def _command(folder: Path, *arguments: str) -> list[str]:

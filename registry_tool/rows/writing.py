@@ -85,9 +85,12 @@ def format_of(output: Path | str) -> str | None:
 
 
 def refuse_overwriting(output: Path | str, *inputs: Path | str | None) -> None:
-    """Raises InputError where a file to write is one of those that are read: what it holds would be lost."""
+    """Raises InputError where a file to write is one of those that are read: what it holds would be lost.
+
+    A terminal or a pipe that is both holds nothing.
+    """
     for path in inputs:
-        if path is not None and os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+        if path is not None and os.path.isfile(path) and os.path.isfile(output) and os.path.samefile(path, output):
             raise InputError(f"{output}: found the input itself, expected another file to write: name a new one")
 
 

@@ -5,32 +5,36 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.named import texts
 from registry_tool.checks.promotion import promoting_again
-from registry_tool.checks.registry import check
+from registry_tool.checks.registry import check, external_files
 from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of, stem
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, FindingRule, InFile, Severity, path_of
-from registry_tool.git.repository import changed_files
+from registry_tool.git.repository import changed_files, read_at
 from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, read_ensembles
 from registry_tool.legacy.manifests import check_unpinned_manifests
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.strictjson import pointer
-from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
+from registry_tool.storage.files import FileProblem
+from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
+from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes, requirement_changes
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.loading import inspected, usable
 
 POLICY_CHANGED = "its policy changed"
-# Of a file that changed under an unchanged document; or file-...
-PIN_CODES = ("digest-mismatch", "size-mismatch")
+FILES_CHANGED, SIDECAR_CHANGED = "its files changed", "its sidecar changed"
+# How the findings begin that a file gives which changed under an unchanged document.
+PIN_CODES = ("digest-mismatch", "size-mismatch", "file-", "onnx-external-")
+ATTRIBUTES_FILE = ".gitattributes"
 # Fields of a single model that say nothing of what it computes, and those that a migration adds.
 DESCRIPTIVE_FIELDS = frozenset(
     {"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle", "signatures"}
@@ -147,7 +151,7 @@ def gate_base(
             "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
         )
     with inspected(loaded, plugins) as inspection:
-        comparer = _Comparer(inspection, before, was, files, _changed_files(before))
+        comparer = _Comparer(inspection, before, was, files, _ChangedFiles(before))
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
@@ -164,10 +168,23 @@ def _load(base: str | Path, path: Path, searched_from: Path | None) -> Base:
     return load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
 
 
-def _changed_files(base: Base) -> frozenset[str] | None:
-    if base.place is None or base.commit is None or base.moved_to is not None:
-        return None
-    return changed_files(base.place, base.commit)
+class _ChangedFiles:
+    """The files of a registry's folder that are not those of the base; git is asked when they are first wanted."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    @cached_property
+    def paths(self) -> frozenset[str] | None:
+        """From the top of the repository; None: not known, so that any may be changed.
+
+        Where a change says anew how git writes files (line endings, encodings), git takes any of them for unchanged.
+        """
+        base = self._base
+        if base.place is None or base.commit is None or base.moved_to is not None:
+            return None
+        found = changed_files(base.place, base.commit, ATTRIBUTES_FILE)
+        return None if any(posixpath.basename(path) == ATTRIBUTES_FILE for path in found) else found
 
 
 def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterator[Finding]:
@@ -181,18 +198,26 @@ def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterato
             yield replace(finding, severity=Severity.ERROR)
 
 
+def _without_words(data: bytes) -> Json:
+    """A sidecar without the fields that say nothing of what its model computes; bytes that are none as they are."""
+    try:
+        document = parse(data).value
+    except JsonProblem:
+        return data.hex()
+    return (
+        {k: v for k, v in document.items() if k not in DESCRIPTIVE_FIELDS} if isinstance(document, dict) else document
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Comparer:
-    """A registry as it is and as it was; `before` is an empty one where there was none.
-
-    changed: the files of its folder that are not those of the base, from the top of the repository; None: not known.
-    """
+    """A registry as it is and as it was; `before` is an empty one where there was none."""
 
     inspection: Inspection
     base: Base
     before: Registry
     evidence: Mapping[str, bytes] | None
-    changed: frozenset[str] | None
+    changed: _ChangedFiles
 
     @property
     def after(self) -> Registry:
@@ -288,26 +313,56 @@ class _Comparer:
         What was broken at the base already, by no file that changed since, is for `validate` to find.
         """
         entry = self.after.entries[index]
-        if entry.document == old.document:
-            if not self._files_changed(entry):
-                return None
-            quick = self.inspection.quick()
-            found = check_entry(quick.verify(index), quick)
-            broken = [f for f in found if f.code in PIN_CODES or f.code.startswith("file-")]
-        else:
+        if self._has_other_sidecar(entry, old):
+            return replace(self._judged(self.inspection.verify(index), old, SIDECAR_CHANGED), why=SIDECAR_CHANGED)
+        if entry.document != old.document:
             found = check_entry(self.inspection.verify(index), self.inspection)
             broken = [f for f in found if f.severity is Severity.ERROR]
-        return self._hold(entry, "its files changed", broken) if broken else None
+            return self._hold(entry, FILES_CHANGED, broken) if broken else None
+        inspection = self.inspection if self._may_be_pinned_by_its_graph(entry) else self.inspection.quick()
+        view = inspection.verify(index)
+        found = [f for f in check_entry(view, inspection) if f.severity is Severity.ERROR]
+        broken = [finding for finding in found if finding.code.startswith(PIN_CODES)]
+        return self._hold(entry, FILES_CHANGED, broken) if broken and self._files_changed(view) else None
 
-    def _files_changed(self, entry: Entry) -> bool:
-        """Whether a file changed that may be the entry's: one that it names, or that has its folder or its stem."""
-        place = self.base.place
-        if self.changed is None or place is None:
+    def _may_be_pinned_by_its_graph(self, entry: Entry) -> bool:
+        """Whether weights in another file, which version 1 may pin inside the ONNX file alone, may have changed."""
+        if self.after.schema_version == store.VERSION or entry.manifest is not None:
+            return False
+        own = self.base.place.path if self.base.place is not None else None
+        return self.changed.paths is None or any(path != own for path in self.changed.paths)
+
+    def _files_changed(self, view: VerifiedEntry | BrokenEntry) -> bool:
+        """Whether a file changed that may be the entry's: one that is named, or that has its folder or its stem."""
+        place, paths, entry = self.base.place, self.changed.paths, view.entry
+        if paths is None or place is None:
             return True
         own = posixpath.dirname(entry.manifest) if entry.manifest is not None else stem(entry.path)
         prefix = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), own)).removeprefix(".")
         named = {path_of(text, place.path) for _, text in texts(entry.document)}
-        return any(path in named or path.startswith(prefix) for path in self.changed)
+        if self._may_be_pinned_by_its_graph(entry):
+            named |= {path_of(path, place.path) for path in external_files(view)}
+        return any(path in named or path.startswith(prefix) for path in paths)
+
+    def _has_other_sidecar(self, entry: Entry, old: Entry) -> bool:
+        """Whether the sidecar of a single model says other than at the base; version 1 pins none.
+
+        A model reads its means and deviations there: another sidecar is another model.
+        """
+        base = self.base
+        if self.after.schema_version == store.VERSION or entry.manifest is not None or old.manifest is not None:
+            return False
+        if base.place is None or base.commit is None or base.path is None:
+            return False
+        path, paths = f"{stem(entry.path)}.json", self.changed.paths
+        if paths is not None and path_of(path, base.place.path) not in paths:
+            return False
+        was = read_at(base.place, base.commit, path_of(f"{stem(old.path)}.json", base.path))
+        try:
+            now = self.inspection.folder.read(path, JSON_MAX_BYTES)
+        except FileProblem:
+            return was is not None
+        return was is None or _without_words(was) != _without_words(now)
 
     def _was(self, entry: Entry) -> Entry | None:
         """The same entry before, under another id where its bytes are the same and neither id is on both sides."""

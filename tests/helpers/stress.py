@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from multiprocessing import get_context
@@ -44,7 +44,7 @@ from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.children import kept_children
-from registry_tool.sandbox.prober import Prober
+from registry_tool.sandbox.prober import Found, Prober
 from registry_tool.sandbox.reader import read_model
 from registry_tool.storage import lock
 from registry_tool.values import EMPTY
@@ -254,8 +254,8 @@ class Fine(AbstractContextManager["Fine"]):
     def read(self, model: bytes, others: Mapping[str, bytes] = EMPTY, sha256: str | None = None) -> OnnxSummary:
         return read_model(model, others)
 
-    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> tuple[str, str]:
-        return "", ""
+    def check(self, model: bytes, others: Mapping[str, bytes] = EMPTY) -> Sequence[Found]:
+        return ()
 
     run = check
 
@@ -336,7 +336,7 @@ def write(base: Path, plugins: Plugins, rng: random.Random, options: argparse.Na
         refused=refused,
         errors_in_the_end=corrupt,
     )
-    bad += lost + failed + corrupt + refused
+    bad += lost + failed + corrupt + refused + (not acknowledged)
 
 
 def main() -> None:

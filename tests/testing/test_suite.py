@@ -264,22 +264,23 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
     "belief": (broken(registry_gate=gate_believes), "replaced_with_its_pins", "oof.csv"),
     "a verify that raises": (broken(registry_verify=verify_trusts), "replaced_with_its_pins", "registry_verify raised"),
     "a gate that raises": (broken(registry_gate=gate_raises), "replaced_with_its_pins", "registry_gate failed"),
-    "a gate of constants": (broken(registry_gate=gate_of_constants), "gate_measures_the_evidence", "no metric changed"),
-    "a gate that sees no target": (
-        broken(registry_gate=gate_without_targets),
-        "gate_measures_the_evidence",
-        "the predictions permuted: the gate promotes it all the same",
-    ),
-    "a gate that counts nothing": (
-        broken(registry_gate=gate_without_counts),
-        "gate_measures_the_evidence",
-        "two groups merged: no metric changed",
-    ),
-    "a gate that promotes constants": (
-        broken(registry_gate=gate_of_constants_is_perfect),
-        "gate_measures_the_evidence",
-        "the predictions made constant: the gate promotes it all the same",
-    ),
+    **{
+        name: (broken(registry_gate=gate), "gate_measures_the_evidence", words)
+        for name, gate, words in (
+            ("a gate of constants", gate_of_constants, "no metric changed"),
+            (
+                "a gate that sees no target",
+                gate_without_targets,
+                "the predictions permuted: the gate promotes it all the same",
+            ),
+            ("a gate that counts nothing", gate_without_counts, "two groups merged: no metric changed"),
+            (
+                "a gate that promotes constants",
+                gate_of_constants_is_perfect,
+                "the predictions made constant: the gate promotes it all the same",
+            ),
+        )
+    },
     "a verify that checks nothing": (
         broken(registry_verify=None),
         "every_number",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_models
 from command_line import Program
@@ -109,6 +111,83 @@ def test_what_was_broken_at_the_base_is_not_of_the_change(tmp_path: Path) -> Non
             (folder / name).write_bytes(good)
     (folder / "b.onnx").write_bytes(b"?")
     assert [entry for entry, _, _ in judged(box, base)] == ["b"]
+
+
+def version_1(folder: Path, model: Any = None, **fields: Any) -> Sandbox:
+    """A production model of version 1 with its sidecar, which nothing pins."""
+    row = tiny_models.entry(folder, model or tiny_models.model(), smoke=False)
+    tiny_models.write(folder, "m.json", tiny_models.sidecar(row, **fields))
+    tiny_models.write(folder, "registry.json", {"schema_version": 1, "models": [row]})
+    return Sandbox(folder / "registry.json", "m")
+
+
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        ({"feature_mean": [9.0] * 6}, True),
+        ({"feature_order": tiny_models.FEATURES[::-1]}, True),
+        ({"description": "better words", "notes": "x"}, False),
+    ],
+)
+def test_another_sidecar_is_another_model(tmp_path: Path, change: dict[str, Any], held: bool) -> None:
+    """A production model of version 1 reads its means there: a change of them is judged, one of words is not."""
+    box = version_1(tmp_path / "model")
+    base = start(box.folder)
+    sidecar = json.loads((box.folder / "m.json").read_bytes())
+    tiny_models.write(box.folder, "m.json", {**sidecar, **change})
+    assert judged(box, base) == ([("m", "HOLD", "its sidecar changed")] if held else NOTHING)
+    box.edit_entry(notes="words beside it")
+    assert judged(box, base) == ([("m", "HOLD", "its sidecar changed")] if held else NOTHING)
+    (box.folder / "m.json").unlink()
+    assert judged(box, base) == [("m", "HOLD", "its sidecar changed")]
+
+
+def test_other_weights_under_an_old_graph_are_judged(tmp_path: Path) -> None:
+    """Weights that version 1 pins inside the ONNX file alone, by SHA-1: held where they change, whatever their name."""
+    weights = np.arange(6, dtype=np.float32).tobytes()
+    checksum = hashlib.sha1(weights, usedforsecurity=False).hexdigest()
+    box = version_1(tmp_path / "model", tiny_models.external("w.bin", checksum=checksum))
+    (box.folder / "w.bin").write_bytes(weights)
+    assert box.codes() == []
+    base = start(box.folder)
+    assert judged(box, base) == NOTHING
+    (box.folder / "w.bin").write_bytes(weights[::-1])
+    assert judged(box, base) == [("m", "HOLD", "its files changed")]
+    assert codes(box, base) == {"onnx-external-checksum"}
+    base = commit(box.folder)
+    (box.folder / "notes.txt").write_text("the weights were wrong before")
+    assert judged(box, base) == NOTHING
+
+
+@pytest.mark.parametrize("place", [".", "model"])
+@pytest.mark.parametrize("words", ["manifest.json text eol=crlf", "manifest.json working-tree-encoding=UTF-16"])
+def test_attributes_of_git_hide_no_change(production: Sandbox, place: str, words: str) -> None:
+    """A change that has git write files in other bytes is held, though git calls them unchanged."""
+    top = production.folder.parent
+    (production.folder / ".gitattributes").unlink()  # it says that nothing is text
+    base = start(top)
+    (top / place / ".gitattributes").write_text(f"{words}\n")
+    commit(top)
+    for path in production.folder.rglob("manifest.json"):
+        path.unlink()
+    git(top, "checkout", "--", ".")
+    assert git(top, "status", "--porcelain") == ""
+    assert judged(production, base) == [("tiny", "HOLD", "its files changed")]
+
+
+def test_git_is_asked_what_changed_where_an_entry_needs_it_alone(
+    production: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A production entry whose files hold needs no answer; one whose files do not needs one."""
+    asked: list[Any] = []
+    real = compare_with_base.changed_files
+    monkeypatch.setattr(compare_with_base, "changed_files", lambda *a: asked.append(a) or real(*a))
+    base = start(production.folder)
+    assert judged(production, base) == NOTHING
+    assert asked == []
+    (production.artifacts / "evidence" / "oof.npz").write_bytes(b"?")
+    assert judged(production, base) == [("tiny", "HOLD", "its files changed")]
+    assert len(asked) == 1
 
 
 class Lines:

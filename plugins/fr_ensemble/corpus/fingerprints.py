@@ -24,7 +24,7 @@ from registry_tool.values import EMPTY
 FRAME = "frame_index"
 LOG_DECIMALS = 6  # to which logs print
 MAX_SET_VALUES = 256  # stored of a source and column
-MAX_COLUMNS = 8  # each is looked at in every pair of sources, of which there may be half a million
+MAX_REFERENCE_COLUMNS = 8  # each is looked at in every pair of sources, of which there may be half a million
 MIN_VALUES = 5  # on both sides; below them nothing is said of two sources
 MAX_OVERLAP = 0.5  # above it two sources are one
 MIN_SHIFT_VALUES, MAX_SHIFT_DISTANCE = 40, 0.12  # on both sides; Kolmogorov-Smirnov, two parts of one video are below
@@ -283,7 +283,7 @@ class ReferenceColumns:
         self._parts.append((codes[0], codes[1], values))
 
     def fingerprints(self) -> Fingerprints | None:
-        """By the first MAX_COLUMNS that were found; None where there is none that tells two sources apart."""
+        """By the first MAX_REFERENCE_COLUMNS that were found; None where there is none that tells two sources apart."""
         if not self._names or not self._parts:
             return None
         source, frame = (np.concatenate([part[k] for part in self._parts]) for k in (0, 1))
@@ -291,7 +291,7 @@ class ReferenceColumns:
         within = _shares(source * (len(self._frames) + 1) + frame, values)
         across = _shares(frame, values)
         fit = [k for k in range(len(self._names)) if within[k] > MIN_SHARE and not across[k] > MIN_SHARE]
-        kept = fit[:MAX_COLUMNS]
+        kept = fit[:MAX_REFERENCE_COLUMNS]
         order = np.argsort(list(self._sources))
         rank = np.argsort(order)
         found = Fingerprints.of([self._names[k] for k in kept], sorted(self._sources), rank[source], values[:, kept])

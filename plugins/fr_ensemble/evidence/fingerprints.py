@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fr_ensemble.corpus.fingerprints import MAX_COLUMNS, MAX_SET_VALUES, Fingerprints
+from fr_ensemble.corpus.fingerprints import MAX_REFERENCE_COLUMNS, MAX_SET_VALUES, Fingerprints
 from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from fr_ensemble.evidence.oof import MAX_SOURCES
 
@@ -47,8 +47,8 @@ def read_fingerprints(data: bytes) -> Fingerprints:
     columns, sources = (tuple(map(str, arrays[name])) for name in ("columns", "sources"))
     column, source, value = (arrays[name] for name in ("column", "source", "value"))
     width, k = len(columns) + 1, len(sources)
-    if len(columns) > MAX_COLUMNS or k > MAX_SOURCES or len(value) > width * k * MAX_SET_VALUES:
-        expected = f"at most {MAX_COLUMNS} columns, {MAX_SOURCES} sources and {MAX_SET_VALUES} values of each"
+    if len(columns) > MAX_REFERENCE_COLUMNS or k > MAX_SOURCES or len(value) > width * k * MAX_SET_VALUES:
+        expected = f"at most {MAX_REFERENCE_COLUMNS} columns, {MAX_SOURCES} sources and {MAX_SET_VALUES} values of each"
         raise EvidenceProblem(f"fingerprints.npz: expected {expected}")
     if int(arrays["version"]) != FINGERPRINTS_VERSION or not len(column) == len(source) == len(value):
         raise EvidenceProblem(f"fingerprints.npz: expected version {FINGERPRINTS_VERSION} and arrays of one length")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fr_ensemble.corpus.fingerprints import (
-    MAX_COLUMNS,
+    MAX_REFERENCE_COLUMNS,
     MAX_SET_VALUES,
     MIN_VALUES,
     Fingerprints,
@@ -244,7 +244,7 @@ GOOD: dict[str, Any] = {
         {"value": [1.0, math.nan, 2.0, 7.0]},
         {"value": np.arange(1.0, 259.0), "column": [0] * 258, "source": [0] * 258},
         {"value": np.arange(1.0, 2000.0), "column": [0] * 1999, "source": [0] * 1999},
-        {"columns": [f"m{k}" for k in range(MAX_COLUMNS + 1)]},
+        {"columns": [f"m{k}" for k in range(MAX_REFERENCE_COLUMNS + 1)]},
         {"sources": [f"s{k}" for k in range(1001)]},
     ],
 )

@@ -180,10 +180,25 @@ def test_links_resolve(page: Path) -> None:
             assert place in map(anchor, headings(file.read_text())), f"{page}: {target}"
 
 
+def test_pictures_are_small_and_have_words() -> None:
+    """A picture in a document is a PNG of at most 300 kB, with words for those who do not see it."""
+    shown = [
+        (page.parent / target, words)
+        for page in files()
+        if page.suffix == ".md"
+        for words, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", page.read_text())
+    ]
+    assert {path.resolve() for path, _ in shown} == {path for path in files() if path.suffix == ".png"}
+    for path, words in shown:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size <= 300_000
+        assert words
+
+
 @pytest.mark.parametrize("what", FORBIDDEN)
 def test_nothing_private(what: str) -> None:
     """No text of the project names a path of one machine, the number of an issue or the host of a package registry."""
-    binary = {".parquet", ".onnx", ".npz", ".data"}
+    binary = {".parquet", ".onnx", ".npz", ".data", ".png"}
     texts = [p for p in files() if p.suffix not in binary]
     assert len(texts) > 50
     found = {str(p.relative_to(ROOT)): FORBIDDEN[what].findall(p.read_text("utf-8", "replace")) for p in texts}

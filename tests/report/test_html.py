@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import os
@@ -179,6 +180,20 @@ def page_text(sandbox: Sandbox) -> str:
 
 def _ask_for_signers(document: dict[str, Any]) -> None:
     document["policies"]["fr_ensemble"]["signatures"] = 2
+
+
+def test_the_picture_of_the_documents_is_of_the_page() -> None:
+    """What makes docs/report.png shows the page from its beginning, and from a figure that the page has."""
+    spec = importlib.util.spec_from_file_location("generate_picture", ROOT / "docs" / "generate_picture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    picture = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(picture)
+    text = page(MODEL, picture.ENTRY)
+    beginning, figure = re.findall(r'src="report\.html([^"]*)"', picture.halves(text))
+    shown = re.search(rf'id="{figure[1:]}".*?<h3>(.*?)</h3>', text)
+    assert shown is not None
+    assert (beginning, shown[1]) == ("", picture.SHOWN)
 
 
 def test_a_long_table_scrolls_under_its_head(thumb: Sandbox) -> None:

@@ -1,7 +1,7 @@
 """make_corpora.py: makes the corpora that ship with the plugin.
 
     python benchmarks/make_corpora.py CACHE [JOBS]
-    python benchmarks/make_corpora.py CACHE --folder DIR --sources 1 --qualities 1    the same, smaller and elsewhere
+    python benchmarks/make_corpora.py CACHE --folder DIR --sources 1 --encoders 1    the same, smaller and elsewhere
 
 It encodes the test patterns with five software encoders at six qualities, scores them, and writes into `data/`:
 corpus.parquet (sources in pairs), outlier.parquet (one source like no other) and a README.md that says how.
@@ -44,7 +44,8 @@ def make(file: Path, patterns: Mapping[str, str], options: argparse.Namespace) -
 
     chosen = islice(patterns.items(), options.sources)
     sources = tuple(Source(pattern, graph=graph, frames=FRAME_COUNT) for pattern, graph in chosen)
-    qualities = {encoder: numbers[: options.qualities] for encoder, numbers in QUALITIES.items()}
+    kept = islice(QUALITIES.items(), options.encoders)
+    qualities = {encoder: numbers[: options.qualities] for encoder, numbers in kept}
     plan = Plan(sources, qualities, every=EVERY, jobs=options.jobs, normalised=False)
     built = build(plan, find_ffmpeg(), file, options.cache, tell)
     if built.failed or built.skipped:
@@ -135,6 +136,7 @@ def main() -> None:
         "--folder", type=Path, default=DATA, help="of both files and the README (default: the plugin's)"
     )
     parser.add_argument("--sources", type=int, help="of each file, the first ones (default all)")
+    parser.add_argument("--encoders", type=int, help="the first ones (default all)")
     parser.add_argument("--qualities", type=int, help="of each encoder, the first ones (default all)")
     options = parser.parse_args()
     files = [options.folder / f"{name}.parquet" for name in ("corpus", "outlier")]

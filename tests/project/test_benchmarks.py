@@ -31,7 +31,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "inference_ratio": ("--rounds 1", "rows"),
     "large_corpus": ("--train --rows 1000", "train"),
     "load_time": ("--rounds 1", "beyond the session"),
-    "make_corpora": ("cache --folder . --sources 1 --qualities 1", ""),
+    "make_corpora": ("cache --folder . --sources 1 --encoders 1 --qualities 1", ""),
     "make_model": ("--folder model --cards . -- --epochs 8", "2 entries: valid"),
     "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
     "plugin_loading": ("--plugins 1 --rounds 1", "plugins"),

@@ -25,9 +25,17 @@ runs every example below.
 
 **Order.** Plugins load by the names of their entry points, the built-in one first. `registry_verify` is asked of
 every plugin in that order, each apart from the others, and findings are sorted by file and line afterwards; all other
-hooks about a kind are asked of its owner alone. So `tryfirst` and `trylast` change nothing, and wrappers (`wrapper`,
-`hookwrapper`) are refused when a plugin loads: [why](../adr/0007-plugins-are-asked-apart.md). A plugin implements a
-hook once, with any of its arguments, by name.
+hooks about a kind are asked of its owner alone. So pluggy's `tryfirst` and `trylast` change nothing: a plugin that has
+them loads, `registry plugins --check` lists them, and the conformance suite refuses them. Wrappers (`wrapper`,
+`hookwrapper`), which would change another plugin's answer, are refused when a plugin loads:
+[why](../adr/0007-plugins-are-asked-apart.md). A plugin implements a hook once, with any of its arguments, by name.
+
+**Time.** Loading a plugin may take a minute, and what checks one entry (`registry_verify`, `registry_gate`,
+`registry_oof`, `registry_load`, `registry_figures`) a quarter of an hour; then it is interrupted and fails. What learns
+or reads a file of rows (`registry_train`, `registry_calibrate`, `registry_evaluate`, `registry_reproduce`,
+`registry_predict`) has no limit: it takes as long as its rows and options ask for, hours where a person wants it so,
+and that person waits for it. Ctrl-C, or the time limit of a job, ends it, and nothing is registered. A plugin's commands
+have no limit either.
 
 **Answers.** None is always allowed, and so is leaving a hook out. What is returned is checked against the type in the
 signature, every field and item of it. An exception that a hook may not raise is an error that names the plugin and

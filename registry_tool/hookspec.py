@@ -22,6 +22,7 @@ from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.tables import Columns, RowBatch
 from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy, Rule
+from registry_tool.values import OofPredictions as OofPredictions
 
 if TYPE_CHECKING:
     import click
@@ -258,6 +259,7 @@ class GateRequest:
     corpus: a corpus file that foreign evidence must fit, or None. incumbent: the entry of the same kind to compare
     with, named by the policy or by a person; one that cannot be compared is a problem of the evidence. The details say
     how they compare at `against`, `incumbent`; where they say nothing, the core makes that a problem.
+    incumbent_oof: in its place, what `registry_oof` gives of an incumbent of another kind. Since 0.2.0.
     seeds: of which foreign evidence there must be, as a person named them; None where none were named.
     rules: what the metrics will be judged by, so that a plugin can say what they see; none where none are asked for.
     column_names: a column of a corpus -> what this file calls it, where a person said so (`src`, `encoder`).
@@ -269,10 +271,18 @@ class GateRequest:
     seeds: tuple[int, ...] | None = None
     rules: tuple[Rule, ...] = ()
     column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    incumbent_oof: OofPredictions | None = None
 
     def __post_init__(self) -> None:
         if self.evidence is not None:
             object.__setattr__(self, "evidence", MappingProxyType(dict(self.evidence)))
+
+    @property
+    def incumbent_id(self) -> str | None:
+        """The id of the entry to compare with, of whichever kind."""
+        if self.incumbent_oof is not None:
+            return self.incumbent_oof.entry
+        return None if self.incumbent is None else self.incumbent.entry.id
 
     @property
     def against(self) -> EntryView | None:
@@ -523,6 +533,19 @@ class Hooks:
         Since 0.1.0.
 
         Example: `return Evidence(metrics={"mean_plcc": 0.97}, sha256=digest)`
+        """
+
+    @hookspec(firstresult=True)
+    def registry_oof(self, view: EntryView) -> OofPredictions | None:
+        """Give the out-of-fold predictions that an entry pins, so that entries of other kinds can be compared with it.
+
+        Called by `gate`, `flip`, `compare` and `validate`, on the owner of the kind only, where the entry is the
+        incumbent of an entry of another kind; `registry_gate` of that kind gets the answer. None means the entry has
+        none. May raise InputError for evidence that cannot be read or not be trusted: the other entry is held.
+
+        Since 0.2.0.
+
+        Example: `return OofPredictions(view.entry.id, ["a", "b"], [71.3, 64.0], [70.9, 65.2])`
         """
 
     @hookspec(firstresult=True)

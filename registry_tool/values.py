@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -402,6 +402,57 @@ class Evidence:
             if not 1 <= since <= (self.metrics_version or 0):
                 expected = f"1 to the metrics_version, {self.metrics_version}"
                 raise ValueError(f"metric {name}: found {since} as its since, expected {expected}")
+
+
+@dataclass(frozen=True, slots=True)
+class OofPredictions:
+    """Out-of-fold predictions that the evidence of an entry pins: each row by a model that did not see its source.
+
+    entry: its id. sources, targets, predictions: of n rows, in the order of their corpus; numbers in target units.
+    Raises ValueError for no rows, for columns of different lengths and for numbers that are not finite.
+    """
+
+    entry: str
+    sources: Sequence[str]
+    targets: Sequence[float]
+    predictions: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if not len(self.sources) == len(self.targets) == len(self.predictions) > 0:
+            found = f"{len(self.sources)} sources, {len(self.targets)} targets and {len(self.predictions)} predictions"
+            raise ValueError(f"out-of-fold predictions: found {found}, expected as many of each, and some")
+        if not all(map(math.isfinite, (*self.targets, *self.predictions))):
+            raise ValueError("out-of-fold predictions: found a number that is not finite")
+
+    def in_order_of(self, other: OofPredictions) -> tuple[float, ...]:
+        """These predictions, one for each row of `other`, in its order.
+
+        Two entries predict the same rows where each source has the same targets in the same order, whatever the order
+        of the sources. Raises InputError, naming this entry and the first difference, where they do not.
+        """
+        own, rows = _rows_by_source(self.sources), _rows_by_source(other.sources)
+        for source in dict.fromkeys((*rows, *own)):
+            found, expected = own.get(source, []), rows.get(source, [])
+            if len(found) != len(expected):
+                counts = f"{len(found)} rows of source {source!r}, expected {len(expected)}"
+                raise InputError(f"{self.entry}: found {counts} as {other.entry} has: train both on one corpus")
+            for place, (i, j) in enumerate(zip(found, expected, strict=True), start=1):
+                if self.targets[i] != other.targets[j]:
+                    values = f"the target {self.targets[i]:g}, expected {other.targets[j]:g}"
+                    row = f"row {place} of source {source!r}"
+                    raise InputError(
+                        f"{self.entry}: {row}: found {values} as {other.entry} has: train both on one corpus"
+                    )
+        places = {j: i for source, listed in rows.items() for j, i in zip(listed, own[source], strict=True)}
+        return tuple(self.predictions[places[j]] for j in range(len(other.sources)))
+
+
+def _rows_by_source(sources: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers of each source's rows, in their order."""
+    rows: dict[str, list[int]] = {}
+    for number, source in enumerate(sources):
+        rows.setdefault(source, []).append(number)
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry_tool.errors import InputError
 from registry_tool.findings import Finding, Severity
-from registry_tool.values import Entry, Evidence, Policy, Registry, Rule, Verdict, first_names
+from registry_tool.values import Entry, Evidence, OofPredictions, Policy, Registry, Rule, Verdict, first_names
 
 SHA = "0" * 64
 BOUNDS = st.floats(min_value=-2, max_value=2, allow_nan=False).map(lambda value: round(value, 1))
@@ -242,3 +243,36 @@ def test_evidence_needs_nothing_but_metrics() -> None:
     """Evidence without problems or digest is evidence; summary_only has to be said."""
     evidence = Evidence({"m": 1.0})
     assert (evidence.problems, evidence.summary_only, evidence.sha256) == ((), False, None)
+
+
+def test_predictions_are_put_into_the_order_of_other_rows() -> None:
+    """The order of the sources is free, that of each source's rows is not."""
+    one = OofPredictions("one", ["a", "b", "a", "b"], [1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1])
+    two = OofPredictions("two", ["b", "b", "a", "a"], [2.0, 4.0, 1.0, 3.0], [0.0, 0.0, 0.0, 0.0])
+    assert one.in_order_of(two) == (2.1, 4.1, 1.1, 3.1)
+    assert one.in_order_of(one) == tuple(one.predictions)
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "words"),
+    [
+        ("aab", (1.0, 3.0, 2.0), "one: found 1 rows of source 'b', expected 2 as two has"),
+        ("aabbc", (1.0, 3.0, 2.0, 4.0, 5.0), "one: found 1 rows of source 'c', expected 0 as two has"),
+        ("aabb", (1.0, 3.0, 4.0, 2.0), "one: row 1 of source 'b': found the target 4, expected 2 as two has"),
+        ("aabb", (1.0, 3.5, 2.0, 4.0), "one: row 2 of source 'a': found the target 3.5, expected 3 as two has"),
+    ],
+)
+def test_predictions_of_other_rows_are_refused(sources: str, targets: tuple[float, ...], words: str) -> None:
+    """The line names both entries and the first source or row that differs."""
+    one = OofPredictions("one", sources, targets, targets)
+    with pytest.raises(InputError, match=words):
+        one.in_order_of(OofPredictions("two", "aabb", (1.0, 3.0, 2.0, 4.0), (0.0,) * 4))
+
+
+@pytest.mark.parametrize(
+    ("sources", "targets", "predictions"), [("", (), ()), ("a", (1.0,), ()), ("a", (1.0,), (math.nan,))]
+)
+def test_predictions_that_are_none_are_refused(sources: str, targets: Any, predictions: Any) -> None:
+    """No rows, columns of different lengths, numbers that are not finite."""
+    with pytest.raises(ValueError, match="out-of-fold predictions: found"):
+        OofPredictions("one", sources, targets, predictions)

@@ -20,6 +20,7 @@ from registry_tool.hookspec import (
     GateRequest,
     Kind,
     Level,
+    OofPredictions,
     Predictor,
     ReproduceRequest,
     Reproduction,
@@ -100,6 +101,13 @@ def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
     from fr_ensemble.hooks.gate import gate
 
     return gate(view, request)
+
+
+@hookimpl
+def registry_oof(view: EntryView) -> OofPredictions:
+    from fr_ensemble.hooks.oof import oof_predictions
+
+    return oof_predictions(view)
 
 
 @hookimpl

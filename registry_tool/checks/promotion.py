@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import registry_tool.schemas as schemas
@@ -95,22 +95,42 @@ NOT_MET = FindingRule(
 )
 
 
-def measure(view: EntryView, plugins: Plugins, request: GateRequest) -> Evidence:
+def measure(
+    view: EntryView, plugins: Plugins, request: GateRequest, incumbent: VerifiedEntry | None = None
+) -> Evidence:
     """What the owner of the kind recomputes from the evidence. Raises InputError where the kind has no gate.
 
-    An incumbent that its plugin says nothing of is a problem: silence is no comparison.
+    incumbent: to compare with; one of another kind by its out-of-fold predictions. One that the owner of the kind says
+    nothing of is a problem: silence is no comparison.
     """
+    problem = ""
+    if incumbent is not None:
+        request, problem = _with_incumbent(request, view.entry.kind, incumbent, plugins)
     evidence = plugins.gate(view, request)
     if evidence is None:
         raise InputError(
             f"{view.entry.id}: the kind {view.entry.kind!r} has no gate, expected evidence: "
             'set `"gate": "manual"` in its policy and flip with --reason'
         )
-    if request.incumbent is not None and not evidence.problems and not compares(evidence.details):
-        incumbent = f"incumbent {request.incumbent.entry.id}: found no comparison"
-        problem = f"{incumbent}, expected a kind whose plugin compares entries: leave it out"
-        evidence = replace(evidence, problems=(problem,))
-    return evidence
+    if incumbent is not None and not problem and not evidence.problems and not compares(evidence.details):
+        found = f"incumbent {incumbent.entry.id}: found no comparison"
+        problem = f"{found}, expected a kind whose plugin compares entries: leave it out"
+    return replace(evidence, problems=(*evidence.problems, problem)) if problem else evidence
+
+
+def _with_incumbent(
+    request: GateRequest, kind: str, incumbent: VerifiedEntry, plugins: Plugins
+) -> tuple[GateRequest, str]:
+    """The request with the incumbent of an entry of this kind; a problem where that has nothing to compare with."""
+    if incumbent.entry.kind == kind:
+        return replace(request, incumbent=incumbent), ""
+    try:
+        predictions = plugins.oof(incumbent)
+    except InputError as error:
+        return request, f"incumbent {error}"
+    if predictions is None:
+        return request, f"incumbent {incumbent.entry.id}: found no out-of-fold predictions: name another entry"
+    return replace(request, incumbent_oof=predictions), ""
 
 
 def promoting(entry: Entry, inspection: Inspection) -> str:
@@ -144,18 +164,18 @@ def refuse_itself(entry_id: str, incumbent: str | None) -> None:
 
 
 def find_incumbent(
-    kind: str, inspection: Inspection, entry_id: str | None, base: Registry | None = None
+    kinds: Collection[str], inspection: Inspection, entry_id: str | None, base: Registry | None = None
 ) -> VerifiedEntry | None:
-    """The entry of a kind to compare with; None for no id. base: as it was there, where it was changed since.
+    """The entry of these kinds to compare with; None for no id. base: as it was there, where it was changed since.
 
-    Raises InputError for an id that the kind does not have, RejectedError for an entry that does not verify.
+    Raises InputError for an id that none of the kinds has, RejectedError for an entry that does not verify.
     """
     if entry_id is None:
         return None
-    alike = {entry.id: index for index, entry in enumerate(inspection.registry.entries) if entry.kind == kind}
+    alike = {entry.id: index for index, entry in enumerate(inspection.registry.entries) if entry.kind in kinds}
     if entry_id not in alike:
-        known = ", ".join(alike)
-        raise InputError(f"incumbent: found no entry {entry_id!r} of kind {kind!r}, expected one of: {known}: name it")
+        known, of = ", ".join(alike), " or ".join(sorted(kinds))
+        raise InputError(f"incumbent: found no entry {entry_id!r} of kind {of}, expected one of: {known}: name it")
     before, index = base.entry(entry_id) if base is not None else None, alike[entry_id]
     changed = before is not None and before.sha256 != inspection.registry.entries[index].sha256
     found = inspection.verify_older(before) if before is not None and changed else inspection.verify(index)
@@ -215,8 +235,9 @@ def _check_verdict(view: VerifiedEntry, promotion: Mapping[str, str], inspection
         return findings
     policy = inspection.policy(view.entry.kind)
     try:
-        incumbent = find_incumbent(view.entry.kind, inspection, policy.incumbent)
-        evidence = measure(view, inspection.plugins, GateRequest(incumbent=incumbent))
+        kinds = inspection.plugins.comparable(view.entry.kind)
+        incumbent = find_incumbent(kinds, inspection, policy.incumbent)
+        evidence = measure(view, inspection.plugins, GateRequest(), incumbent)
     except RegistryError as error:
         hint = f"restore the files, or {promoting_again(view.entry, inspection)}"
         return [EVIDENCE_UNUSABLE.at(view.row, "/promotion", reason=error, hint=hint)]

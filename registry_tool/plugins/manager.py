@@ -26,6 +26,7 @@ from registry_tool.hookspec import (
     Hooks,
     Kind,
     Level,
+    OofPredictions,
     Predictor,
     PredictRequest,
     ReproduceRequest,
@@ -251,6 +252,14 @@ class Plugins:
     def gate(self, view: EntryView, request: GateRequest) -> Evidence | None:
         evidence: Evidence | None = self.ask_owner("registry_gate", view.entry.kind, view=view, request=request)
         return evidence
+
+    def oof(self, view: EntryView) -> OofPredictions | None:
+        predictions: OofPredictions | None = self.ask_owner("registry_oof", view.entry.kind, view=view)
+        return predictions
+
+    def comparable(self, kind: str) -> set[str]:
+        """The kinds whose entries one of this kind can be compared with: its own, and those with `registry_oof`."""
+        return {kind, *(k.name for one in self.loaded if "registry_oof" in one.hooks for k in one.kinds)}
 
     def evaluate(self, view: EntryView, request: EvaluateRequest) -> Evaluation | None:
         evaluation: Evaluation | None = self.ask_owner("registry_evaluate", view.entry.kind, view=view, request=request)

@@ -51,6 +51,25 @@ class Measuring(Breaking):
                 assert moved & judged, f"{done}: {sorted(judged)} stayed as they were: a rule judges nothing else"
                 assert not (self.promotes and self._promotes(bench)), f"{done}: the gate promotes it all the same"
 
+    @needs("registry_oof")
+    def test_out_of_fold_predictions_are_those_of_the_evidence(self, good: Bench, tmp_path: Path) -> None:
+        """What entries of other kinds are compared with is read from the evidence: spoilt, it changes or is refused."""
+        before, table = self.ask_hook(good, "registry_oof", None), self.evidence
+        if before is None:
+            pytest.skip("this kind has no out-of-fold predictions")
+        assert table is not None, "the kind has out-of-fold predictions: name their file in `evidence` (EvidenceTable)"
+        with good.view() as view:
+            columns = table.read(view.read(table.path))
+        assert before.entry == good.id, "registry_oof gives the predictions of another entry"
+        assert [*map(float, columns[table.target])] == [*before.targets], "registry_oof gives other targets"
+        for done, spoilt in table.spoilt(columns):
+            bench = self._forged(good, tmp_path, files={table.path: table.write(spoilt)})
+            try:
+                after = self.ask_hook(bench, "registry_oof", None)
+            except RegistryError:
+                continue
+            assert after != before, f"{done}: registry_oof gives what it gave before"
+
     def test_every_number_is_checked(self, good: Bench, tmp_path: Path) -> None:
         """Each number of the manifest forged within its type, all pins fitting, is found, or declared as recorded."""
         bench, document = self._forged(good, tmp_path), good.manifest

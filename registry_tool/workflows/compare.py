@@ -13,6 +13,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Json, Verdict
 from registry_tool.workflows.evaluate import evaluate
 from registry_tool.workflows.gate import gate
+from registry_tool.workflows.loading import usable
 
 LEFT_OUT = ("by", "clips", "baselines", "n_rows", "against")  # parts of an evaluation that are no figure of all rows
 DIGITS = 5
@@ -45,11 +46,14 @@ def compare(
 ) -> tuple[Contender, ...]:
     """Each entry's metrics of its evidence, every one after the first with the first as its incumbent.
 
-    request: new rows to measure all on, too. Raises InputError for one entry, or the same one twice.
+    request: new rows to measure all on, too; those of the first's kind beside it. Raises InputError for one entry, or
+    the same one twice.
     """
     if len(entry_ids) < 2 or len(set(entry_ids)) != len(entry_ids):
         raise InputError(f"compare: found {' '.join(entry_ids)}, expected two or more different ids")
-    first = entry_ids[0]
+    first, registry = entry_ids[0], usable(path).registry
+    kind = {entry.id: entry.kind for entry in registry.entries}
+    alike = {entry_id for entry_id in entry_ids[1:] if kind.get(entry_id) == kind.get(first)}
     found = []
     for entry_id in entry_ids:
         incumbent = None if entry_id == first else first
@@ -59,7 +63,7 @@ def compare(
             verdict = replace(verdict, metrics={**verdict.metrics, **metrics})
         rows, warnings = dict[str, float](), tuple[str, ...]()
         if request is not None:
-            answer = evaluate(path, plugins, entry_id, request, incumbent)
+            answer = evaluate(path, plugins, entry_id, request, first if entry_id in alike else None)
             warnings = tuple(f"{entry_id}: {warning}" for warning in answer.warnings)
             rows = dict(_numbers({**answer.document, **_over_sources(answer.document)}))
         found.append(Contender(verdict, rows, warnings))

@@ -19,7 +19,7 @@ def evaluate(
     with inspected(usable(path), plugins) as inspection:
         view = verified(inspection, entry_id)
         refuse_itself(entry_id, incumbent)
-        request = replace(request, incumbent=find_incumbent(view.entry.kind, inspection, incumbent))
+        request = replace(request, incumbent=find_incumbent((view.entry.kind,), inspection, incumbent))
         answer = plugins.evaluate(view, request)
     if answer is None:
         raise InputError(

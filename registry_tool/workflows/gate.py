@@ -73,8 +73,8 @@ def judge_entry(
     policy, plugins = policy or inspection.policy(view.entry.kind), inspection.plugins
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
-    found = find_incumbent(view.entry.kind, inspection, policy.incumbent, base)
-    evidence = measure(view, plugins, GateRequest(incumbent=found, rules=policy.rules))
+    found = find_incumbent(plugins.comparable(view.entry.kind), inspection, policy.incumbent, base)
+    evidence = measure(view, plugins, GateRequest(rules=policy.rules), found)
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
     signatures = policy_signers(view, policy)

@@ -32,6 +32,7 @@ from registry_tool.hookspec import (
     Hooks,
     Kind,
     Level,
+    OofPredictions,
     PredictRequest,
     Reproduction,
     Trained,
@@ -50,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {  # a command that asks each hook of 
     "registry_migrate": ("migrate",),
     "registry_verify": ("validate",),
     "registry_gate": ("gate", "t"),
+    "registry_oof": ("gate", "other", "--incumbent", "t"),
     "registry_evaluate": ("evaluate", "t", "--smoke"),
     "registry_reproduce": ("reproduce", "t"),
     "registry_load": ("predict", "t", "--corpus", "c"),
@@ -92,6 +94,8 @@ def arguments_of(hook: str, thumb: Sandbox) -> tuple[object, ...]:
     if hook == "registry_migrate":
         folder = thumb.path.parent.parent
         return (*COMMANDS[hook], joined_later(folder / "old"), "-o", folder / "new")
+    if hook == "registry_oof":
+        thumb.edit(lambda document: document["models"].append({**thumb.entry, "id": "other", "kind": "fr"}))
     return (*COMMANDS[hook], *(() if hook in WITHOUT_OPTION else ("--registry", thumb.path)))
 
 
@@ -144,8 +148,8 @@ def test_no_hook_ends_the_run_green(thumb: Sandbox, registry: Program, hook: str
         with pytest.raises(PluginError, match="plugin extra 7: registry_kinds failed: "):
             with_plugin(plugin)
         return
-    before = thumb.tree()
-    ran = registry(*arguments_of(hook, thumb), plugins=with_plugin(plugin))
+    arguments, before = arguments_of(hook, thumb), thumb.tree()
+    ran = registry(*arguments, plugins=with_plugin(plugin))
     if hook == "registry_verify":
         assert ran.code == 1
         assert "[plugin-failed]" in ran.out
@@ -223,6 +227,7 @@ FINE: Mapping[str, Callable[[], Any]] = {  # what makes an answer of each type w
     "registry_migrate": lambda: Trained({"a": b""}, {"id": "x"}, {"license": "MIT"}, [("a", "b")], ["slow"]),
     "registry_verify": lambda: Finding("a-code", "text", "note", "e", "f", "/p", 1, 2, "x", "y", "z"),  # type: ignore[arg-type]
     "registry_gate": lambda: Evidence({"m": 1.0}, ("no",), True, "0" * 64, {"a": [{"b": 1}]}),
+    "registry_oof": lambda: OofPredictions("t", ["a"], [1.0], [2.0]),
     "registry_evaluate": lambda: Evaluation({"a": {"b": [1]}}, [["a"], ["1"]], ["slow"], [Figure("t", "c")]),
     "registry_reproduce": lambda: Reproduction(
         Trained({}, {}), [Agreement("a", 0.0, 0.0, 1.0, "x")], {"numpy": "sums"}, ["/a"], ["slow"]

@@ -44,6 +44,7 @@ def test_installed_plugins_own_their_kinds() -> None:
         "registry_kinds",
         "registry_load",
         "registry_migrate",
+        "registry_oof",
         "registry_reproduce",
         "registry_train",
         "registry_verify",
@@ -311,7 +312,7 @@ def test_every_plugin_is_asked_apart() -> None:
 def test_every_hook_says_when_and_by_whom_it_is_called() -> None:
     """Each specification has an example, and says when it is called and what None means."""
     hooks = [name for name in vars(Hooks) if name.startswith("registry_")]
-    assert len(hooks) == 12
+    assert len(hooks) == 13
     for name in hooks:
         text = " ".join((getattr(Hooks, name).__doc__ or "").split())
         for pattern in ("Called", "None (means|and)", "Example: `"):

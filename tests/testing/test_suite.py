@@ -21,7 +21,7 @@ from template import EXAMPLE, TestExample
 
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding
-from registry_tool.hookspec import Batch, Evaluation, Level, Trained, hookimpl, hookspec
+from registry_tool.hookspec import Batch, Evaluation, Level, OofPredictions, Trained, hookimpl, hookspec
 from registry_tool.hookspec import Hooks as Specification
 from registry_tool.testing import Bench, EvidenceTable, PluginSuite
 from registry_tool.testing import base as rooms
@@ -36,6 +36,7 @@ del TestExample  # it is run in its own file
 FAILURE = (AssertionError, pytest.fail.Exception)
 HOOKS = [name for name in dir(sound) if name.startswith("registry_")]
 CLOCK = iter(range(10**6))
+CONSTANT = [1.0] * sum(1 for _ in model.read(EXAMPLE / "rows.csv", "sharpness", "score"))
 
 
 def broken(**hooks: Any) -> ModuleType:
@@ -192,6 +193,11 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
     "a misspelt hook": (broken(registry_verfy=misspelt), "its_names_are_hooks", "did you mean registry_verify"),
     "a hook without its mark": (broken(registry_verify=misspelt), "matches", "lacks @hookimpl"),
     "a wrapper": (broken(registry_verify=hookimpl(wrapper=True)(wraps)), "matches", "use a plain @hookimpl"),
+    "a place before the others": (
+        broken(registry_load=hookimpl(tryfirst=True)(lambda view: sound.registry_load(view))),
+        "matches",
+        "tryfirst changes nothing",
+    ),
     "an async hook": (broken(registry_verify=hookimpl(asynchronous)), "matches", "is async"),
     "no summary": (broken(registry_kinds=kinds(summary=" ")), "well_formed", "no summary"),
     "no schema": (broken(registry_kinds=kinds(schema={"type": 7})), "well_formed", "no JSON Schema"),
@@ -281,6 +287,21 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
             ),
         )
     },
+    "predictions of the clock": (
+        broken(registry_oof=hookimpl(lambda view: OofPredictions(view.entry.id, ["a"], [1.0], [next(CLOCK) / 1.0]))),
+        "keeps_its_contract",
+        "answers differently",
+    ),
+    "predictions of no evidence": (
+        broken(registry_oof=hookimpl(lambda view: OofPredictions(view.entry.id, ["a"], [1.0], [1.0]))),
+        "out_of_fold",
+        "gives other targets",
+    ),
+    "predictions that are constant": (
+        broken(registry_oof=hookimpl(lambda view: replace(sound.registry_oof(view), predictions=CONSTANT))),
+        "out_of_fold",
+        "the predictions permuted: registry_oof gives what it gave before",
+    ),
     "a verify that checks nothing": (
         broken(registry_verify=None),
         "every_number",

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current, is_runnable, spec_of
 from fr_ensemble.corpus.rows import read_corpus
@@ -26,6 +28,7 @@ from fr_ensemble.evidence.power import power
 from fr_ensemble.evidence.shipped import run_other
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
+from fr_ensemble.hooks.oof import as_predictions
 from fr_ensemble.hooks.targets import check_same_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
@@ -43,15 +46,15 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         calibration = Intervals.from_dict((view.manifest or {})["intervals"]).calibration()
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
-    compared, lacking = _comparisons(view, found.oof, request.incumbent)
+    compared, lacking = _comparisons(view, found.oof, request)
     compared |= compare_with_baselines(found.oof, found.baselines)
     inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped, found.calibration)
     metrics = compute_metrics(inputs)
     seen = power(inputs, request.rules, metrics)
     details = found.scores.details()
     details["against"] = {name: comparison.to_dict() for name, comparison in compared.items()}
-    if "incumbent" in compared and request.incumbent is not None:
-        details["against"]["incumbent"]["entry"] = request.incumbent.entry.id
+    if "incumbent" in compared:
+        details["against"]["incumbent"]["entry"] = request.incumbent_id
     details |= {"power": seen.to_dict()} if seen is not None else {}
     details |= {"bootstrap": {"seed": BOOTSTRAP_SEED, "draws": BOOTSTRAP_DRAWS, "unit": "source"}}
     return Evidence(
@@ -101,12 +104,16 @@ def evidence_sha256(view: EntryView) -> str:
     return hashlib.sha256(json.dumps(pins, separators=(",", ":")).encode()).hexdigest()
 
 
-def _comparisons(
-    view: EntryView, oof: Oof, incumbent: EntryView | None
-) -> tuple[dict[str, ErrorComparison], tuple[str, ...]]:
+def _comparisons(view: EntryView, oof: Oof, request: GateRequest) -> tuple[dict[str, ErrorComparison], tuple[str, ...]]:
     """With plain VMAF and with an incumbent's own evidence; what keeps the latter from being compared is a problem."""
-    plain = compare_with_vmaf(oof)
+    plain, incumbent = compare_with_vmaf(oof), request.incumbent
     compared = {} if plain is None else {"vmaf": plain}
+    if request.incumbent_oof is not None:
+        try:
+            other = np.array(request.incumbent_oof.in_order_of(as_predictions(view.entry.id, oof)))
+        except InputError as error:
+            return compared, (f"incumbent {error}",)
+        compared["incumbent"] = ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, other)
     if incumbent is None:
         return compared, ()
     try:

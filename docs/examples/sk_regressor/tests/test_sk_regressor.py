@@ -40,6 +40,7 @@ class TestConformance(PluginSuite):
     evidence = EvidenceTable("oof.csv", source="src")
     without: ClassVar = {
         "registry_calibrate": "trees have no intervals",
+        "registry_migrate": "no older registry has one",
         "registry_evaluate": "the gate says what it is worth",
         "registry_reproduce": "the conformance suite trains twice and compares all bytes",
         "registry_commands": "the core's commands are enough",

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from registry_tool.errors import InputError
+from registry_tool.hookspec import OofPredictions
 from registry_tool.toolkit import Columns, missing_column, read_rows
 
 LARGEST = 1e30  # of any number: float32, in which the model computes, holds it
@@ -42,10 +43,13 @@ class Rows(NamedTuple):
         parts = (repr(self.sources.tolist()).encode(), self.x.tobytes(), self.y.tobytes())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
-    def errors(self, predictions: NDArray[np.floating[Any]]) -> dict[str, float]:
+    def errors(self, predictions: ArrayLike) -> dict[str, float]:
         """The RMSE of each source."""
-        squares = (predictions - self.y) ** 2
+        squares = (np.asarray(predictions) - self.y) ** 2
         return {name: float(squares[self.sources == name].mean()) ** 0.5 for name in self.names}
+
+    def oof(self, entry: str, predictions: Float64) -> OofPredictions:
+        return OofPredictions(entry, self.sources.tolist(), self.y.tolist(), predictions.tolist())
 
     def plcc(self, predictions: Float64) -> float:
         """Pearson's correlation; NaN, which passes no rule, where it has none: constants."""
@@ -54,10 +58,10 @@ class Rows(NamedTuple):
 
 
 class Trees(NamedTuple):
-    """`base` and, of each tree, the value of the leaf that a row falls into, added up; float32 numbers throughout.
+    """`base` and, of each tree, the value of the leaf that a row falls into, added up. So does the manifest say it.
 
-    A node is `{"feature": i, "threshold": t, "left": j, "right": k}`, where a row with x[i] <= t goes left, or a leaf
-    `{"value": v}`. The first node of a tree is its root. This is also how the manifest says it.
+    A node, the root first, is `{"feature": i, "threshold": t, "left": j, "right": k}`, where a row with x[i] <= t goes
+    left, or a leaf `{"value": v}`; float32 numbers throughout.
     """
 
     base: float
@@ -111,8 +115,7 @@ def _node(tree: Any, i: int) -> dict[str, Any]:
     if left < 0:
         return {"value": float(np.float32(LEARNING_RATE * tree.value[i, 0, 0]))}
     limit = np.float32(tree.threshold[i])  # inputs are float32: the largest one not above the threshold says the same
-    if limit > tree.threshold[i]:
-        limit = np.nextafter(limit, np.float32(-np.inf))
+    limit = np.nextafter(limit, np.float32(-np.inf)) if limit > tree.threshold[i] else limit
     return {"feature": int(tree.feature[i]), "threshold": float(limit), "left": left, "right": right}
 
 
@@ -139,8 +142,8 @@ def graph(trees: Trees, n_features: int) -> bytes:
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     body = helper.make_graph([node], "trees", ports[:1], ports[1:])
-    data: bytes = helper.make_model(body, opset_imports=opsets, ir_version=8).SerializeToString(deterministic=True)
-    return data
+    model = helper.make_model(body, opset_imports=opsets, ir_version=8)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def write_evidence(rows: Rows, predictions: Float64, features: Sequence[str]) -> bytes:

@@ -22,6 +22,7 @@ from registry_tool.hookspec import (
     Kind,
     Level,
     MetricDescription,
+    OofPredictions,
     Series,
     Table,
     Trained,
@@ -35,6 +36,7 @@ from registry_tool.values import Evidence, Policy, Rule
 KIND = "sk_regressor"
 MODEL, EVIDENCE = "trees.onnx", "oof.csv"  # paths in the manifest, relative to its folder
 FEATURES = "adm2,vif_scale0,vif_scale1,vif_scale2,vif_scale3,motion2"
+DOMAINS = {"ai.onnx.ml": frozenset({"TreeEnsembleRegressor"})}
 MIN_SOURCES = 3
 MOST_POINTS = 1000  # of a chart
 
@@ -78,6 +80,7 @@ GRAPH = FindingRule(
 METRICS = [
     MetricDescription("pooled_plcc", "Pearson's correlation over all rows, each out of fold", better="higher"),
     MetricDescription("mean_rmse", "RMSE of a held-out source, mean over sources", "target units", "lower"),
+    MetricDescription("rmse_vs_incumbent", "mean_rmse less that of the incumbent", "target units", "lower"),
     MetricDescription("n_sources", "sources that were held out, each in a fold of its own", better="higher"),
 ]
 OPTIONS = [
@@ -91,12 +94,8 @@ OPTIONS = [
 
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
-    policy = Policy((Rule("pooled_plcc", ">=", 0.9), Rule("n_sources", ">=", 8)))
-    facts: dict[str, Any] = {
-        "domains": {"ai.onnx.ml": frozenset({"TreeEnsembleRegressor"})},
-        "findings": {"sk-": __name__},
-        "metrics": f"{__name__}:METRICS",
-    }
+    policy, findings = Policy((Rule("pooled_plcc", ">=", 0.9), Rule("n_sources", ">=", 8))), {"sk-": __name__}
+    facts: dict[str, Any] = {"domains": DOMAINS, "findings": findings, "metrics": f"{__name__}:METRICS"}
     return [Kind(KIND, "boosted trees of scikit-learn", SCHEMA, OPTIONS, policy, **facts)]
 
 
@@ -106,36 +105,25 @@ def registry_train(request: TrainRequest) -> Trained:
 
     from registry_sk_regressor import model
 
-    options, features = request.options, [name.strip() for name in request.options["features"].split(",")]
-    random = model.random_rows(len(features)) if request.smoke else None
-    rows = random or model.read(request.corpus, features, options["target"])
-    if len(rows.names) < MIN_SOURCES:
-        raise InputError(
-            f"{request.corpus}: found {len(rows.names)} sources, expected {MIN_SOURCES} or more: add clips"
-        )
-    size, predictions = (options["trees"], options["leaves"]), np.zeros(len(rows.y))
-    for done, name in enumerate(rows.names):  # every row is predicted by trees that did not see its source
-        request.progress("folds", done, len(rows.names))
+    options, target, smoke = request.options, request.options["target"], request.smoke
+    features = [name.strip() for name in options["features"].split(",")]
+    rows = model.random_rows(len(features)) if smoke else model.read(request.corpus, features, target)
+    names, size = rows.names, (options["trees"], options["leaves"])
+    if len(names) < MIN_SOURCES:
+        raise InputError(f"{request.corpus}: found {len(names)} sources, expected {MIN_SOURCES} or more: add clips")
+    predictions = np.zeros(len(rows.y))
+    for done, name in enumerate(names, start=1):  # every row is predicted by trees that did not see its source
         held_out = rows.sources == name
         predictions[held_out] = model.fit(rows.of(~held_out), *size).predict(rows.x[held_out])
-    request.progress("folds", len(rows.names), len(rows.names))
+        request.progress("folds", done, len(names))
     trees = model.trees_of(model.fit(rows, *size))
-    return Trained(
-        files={MODEL: model.graph(trees, len(features)), EVIDENCE: model.write_evidence(rows, predictions, features)},
-        manifest={
-            "id": request.entry_id,
-            "kind": KIND,
-            "feature_order": features,
-            "target": {"name": options["target"]},
-            "corpus": {"n_rows": len(rows.y), "sources": rows.names, "rows_sha256": rows.sha256},
-            **trees._asdict(),
-            "random_rows": request.smoke,
-            "model": {"onnx": MODEL},  # a pin: the core writes its sha256
-            "evidence": {"path": EVIDENCE},  # a pin too
-        },
-        entry={"license": options["license"]} if options["license"] else {},
-        summary=[("trees", f"{len(trees.trees)} of at most {options['leaves']} leaves")],
-    )
+    corpus = {"n_rows": len(rows.y), "sources": names, "rows_sha256": rows.sha256}
+    manifest = {"id": request.entry_id, "kind": KIND, "random_rows": smoke, "corpus": corpus}
+    manifest |= {"feature_order": features, "target": {"name": target}, **trees._asdict()}
+    manifest |= {"model": {"onnx": MODEL}, "evidence": {"path": EVIDENCE}}  # pins: the core writes their sha256
+    files = {MODEL: model.graph(trees, len(features)), EVIDENCE: model.write_evidence(rows, predictions, features)}
+    entry = {"license": options["license"]} if options["license"] else {}
+    return Trained(files, manifest, entry, summary=[("trees", f"{len(trees.trees)} of at most {size[1]} leaves")])
 
 
 @hookimpl
@@ -154,18 +142,33 @@ def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
 def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
     from registry_sk_regressor import model
 
-    if request.evidence is not None and EVIDENCE not in request.evidence:
-        raise InputError(f"evidence: found {', '.join(request.evidence)}, expected {EVIDENCE}: name another folder")
-    data = view.read(EVIDENCE) if request.evidence is None else request.evidence[EVIDENCE]
+    if request.evidence is not None:
+        raise InputError(f"evidence of a folder: expected {EVIDENCE} of an entry, with its model: name the entry alone")
+    data = view.read(EVIDENCE)
     rows, predictions, features = model.read_evidence(EVIDENCE, data)
-    errors = rows.errors(predictions)
-    error = fmean(errors.values())
-    problems = list(_contradictions(view, rows, features, error)) if request.evidence is None else []
-    if len(errors) < MIN_SOURCES:
-        problems.append(f"{EVIDENCE}: fewer than {MIN_SOURCES} sources were held out")
+    errors, details = rows.errors(predictions), {}
+    problems = list(_contradictions(view, rows, features, error := fmean(errors.values())))
     metrics = {"pooled_plcc": rows.plcc(predictions), "mean_rmse": error, "n_sources": len(errors)}
-    table = [("held out", "rmse"), *((name, f"{error:.4g}") for name, error in errors.items())]
-    return Evidence(metrics, tuple(problems), sha256=hashlib.sha256(data).hexdigest(), table=Table(table))
+    try:
+        other = registry_oof(request.incumbent) if request.incumbent is not None else request.incumbent_oof
+        if other is not None:
+            theirs = fmean(rows.errors(other.in_order_of(rows.oof(view.entry.id, predictions))).values())
+            metrics["rmse_vs_incumbent"] = error - theirs
+            details = {"against": {"incumbent": {"entry": other.entry, "rmse": error, "baseline_rmse": theirs}}}
+    except InputError as reason:
+        problems.append(f"incumbent {reason}")
+    table = Table([("held out", "rmse"), *((name, f"{one:.4g}") for name, one in errors.items())])
+    return Evidence(metrics, tuple(problems), sha256=hashlib.sha256(data).hexdigest(), details=details, table=table)
+
+
+@hookimpl
+def registry_oof(view: EntryView) -> OofPredictions:
+    from registry_sk_regressor import model
+
+    if problems := registry_gate(view, GateRequest()).problems:
+        raise InputError(f"{view.entry.id}: {problems[0]}")
+    rows, predictions, _ = model.read_evidence(EVIDENCE, view.read(EVIDENCE))
+    return rows.oof(view.entry.id, predictions)
 
 
 class TreesPredictor:
@@ -218,10 +221,9 @@ def _contradictions(view: EntryView, rows: Any, features: Sequence[str], error: 
         yield f"{EVIDENCE}: found other rows than the manifest's: {len(rows.y)} of {len(rows.names)} sources"
         return
     try:
-        scores = view.run(MODEL, {"features": rows.x})["score"]  # in a child process with limits
+        seen = fmean(rows.errors(view.run(MODEL, {"features": rows.x})["score"][:, 0]).values())
     except OnnxError as failure:
         yield f"{MODEL}: it does not predict the rows of {EVIDENCE}: {failure}"
         return
-    seen = fmean(rows.errors(scores[:, 0]).values())
     if not seen <= error:
         yield f"{MODEL}: RMSE: found {seen:.4g} on rows that it saw, expected at most {error:.4g}, as out of fold"

@@ -25,6 +25,7 @@ from registry_tool.hookspec import (
     Kind,
     Level,
     MetricDescription,
+    OofPredictions,
     ReproduceRequest,
     Reproduction,
     Series,
@@ -145,6 +146,15 @@ def registry_gate(view: EntryView, request: GateRequest) -> Evidence:
             problems.append(f"{EVIDENCE}: found {name} = {count}, the manifest says {claimed[name]}")
     plcc = _plcc([y for _, y, _ in folds], [prediction for _, _, prediction in folds])
     return Evidence({"oof_plcc": plcc}, tuple(problems), sha256=hashlib.sha256(data).hexdigest())
+
+
+@hookimpl
+def registry_oof(view: EntryView) -> OofPredictions:
+    rows = model.read_predictions(EVIDENCE, view.read(EVIDENCE))
+    try:
+        return OofPredictions(view.entry.id, *zip(*rows, strict=True))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{view.entry.id}: {EVIDENCE}: {error}: train it again") from error
 
 
 @hookimpl

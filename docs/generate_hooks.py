@@ -30,12 +30,12 @@ them loads, `registry plugins --check` lists them, and the conformance suite ref
 `hookwrapper`), which would change another plugin's answer, are refused when a plugin loads:
 [why](../adr/0007-plugins-are-asked-apart.md). A plugin implements a hook once, with any of its arguments, by name.
 
-**Time.** Loading a plugin may take a minute, and what checks one entry (`registry_verify`, `registry_gate`,
-`registry_oof`, `registry_load`, `registry_figures`) a quarter of an hour; then it is interrupted and fails. What learns
-or reads a file of rows (`registry_train`, `registry_calibrate`, `registry_evaluate`, `registry_reproduce`,
-`registry_predict`) has no limit: it takes as long as its rows and options ask for, hours where a person wants it so,
-and that person waits for it. Ctrl-C, or the time limit of a job, ends it, and nothing is registered. A plugin's commands
-have no limit either.
+**Time.** Loading a plugin may take a minute, and what looks at one entry (`registry_verify`, `registry_gate`,
+`registry_oof`, `registry_load`, `registry_figures`, `registry_migrate`) a quarter of an hour; then it is interrupted
+and fails. What learns or reads a file of rows (`registry_train`, `registry_calibrate`, `registry_evaluate`,
+`registry_reproduce`, `registry_predict`) has no limit: it takes as long as its rows and options ask for, hours where a
+person wants it so, and that person waits for it. Ctrl-C, or the time limit of a job, ends it, and nothing is
+registered. Commands that plugins add have no limit either.
 
 **Answers.** None is always allowed, and so is leaving a hook out. What is returned is checked against the type in the
 signature, every field and item of it. An exception that a hook may not raise is an error that names the plugin and

@@ -28,7 +28,7 @@ MAY_RAISE = (InputError, RejectedError, WorldError)
 # Seconds of wall clock that a hook may take: of a busy machine, and of a large entry. Hooks that learn, or read rows,
 # take as long as their rows; Ctrl-C ends them.
 LOADING_SECONDS, CHECKING_SECONDS = 60.0, 900.0
-CHECKING_HOOKS = ("registry_verify", "registry_gate", "registry_oof", "registry_load", "registry_figures")
+CHECKING_HOOKS = tuple(f"registry_{name}" for name in ("verify", "gate", "oof", "load", "figures", "migrate"))
 HOOK_SECONDS = {
     **dict.fromkeys(("import", "registration", "registry_kinds", "registry_commands"), LOADING_SECONDS),
     **dict.fromkeys(CHECKING_HOOKS, CHECKING_SECONDS),

@@ -75,6 +75,8 @@ class Loading(SuiteSetup):
         assert marks is not None, f"{hook} lacks @hookimpl"
         for mark in ("wrapper", "hookwrapper", "specname"):
             assert not marks.get(mark), f"{hook}: {mark} reaches into other hooks or plugins: use a plain @hookimpl"
+        for mark in ("tryfirst", "trylast"):
+            assert not marks.get(mark), f"{hook}: {mark} changes nothing, as plugins are asked apart: remove it"
         known = [name for name in inspect.signature(getattr(Hooks, hook)).parameters if name != "self"]
         asked = list(inspect.signature(function).parameters)
         assert set(asked) <= set(known), f"{hook} asks for {asked}, the core gives {known}"

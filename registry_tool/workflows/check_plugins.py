@@ -10,6 +10,7 @@ from registry_tool.values import Json
 from registry_tool.workflows.explain import declared_by, metrics_of
 
 RECORDED_HEADER = ("kind", "field", "reason")
+ORDER_MARKS = ("tryfirst", "trylast")  # pluggy's; plugins are asked apart, in the order in which they load
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class CheckedPlugins:
     """What plugins declare.
 
     recorded: (kind, pointer into its manifest, why nothing compares it). deprecated: hooks that plugins implement and
-    that are to go, problems: what does not load; one line each, naming a plugin.
+    that are to go, and marks of hooks that change nothing. problems: what does not load. Each is a line, of a plugin.
     """
 
     recorded: tuple[tuple[str, str, str], ...]
@@ -52,5 +53,12 @@ def check(plugins: Plugins) -> CheckedPlugins:
         for plugin in plugins.loaded
         for hook in plugin.hooks
         if (warning := plugins.deprecation(hook)) is not None
+    ]
+    deprecated += [
+        f"plugin {plugin.label}: {hook} is marked {mark}, which changes nothing: remove the mark"
+        for plugin in plugins.loaded
+        for hook, found in plugin.hooks.items()
+        for mark in ORDER_MARKS
+        if getattr(found, mark)
     ]
     return CheckedPlugins(tuple(recorded), tuple(deprecated), tuple(problems))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny_models
 from command_line import Program
 from thumbs import with_plugin
 
-from registry_tool.hookspec import Kind, hookimpl
+from registry_tool.findings import Finding
+from registry_tool.hookspec import Kind, Level, hookimpl
+from registry_tool.values import Entry
 
 
 class Declares:
@@ -39,6 +43,36 @@ def test_what_plugins_declare_is_shown(registry: Program) -> None:
     document = json.loads(registry("plugins", "--check", "--format", "json", plugins=plugins).out)
     assert {"kind": "thumb", "field": "/notes", "reason": "written by hand"} in document["recorded"]
     assert document["problems"] == []
+
+
+def test_marks_that_change_nothing_are_shown(registry: Program) -> None:
+    """A plugin that asks to be first or last loads, is asked in its place, and the check says so."""
+
+    class Ordered(Declares):
+        @hookimpl(trylast=True)
+        def registry_verify(self, view: Any, level: Any) -> list[Finding]:
+            return [Finding("thumb-order", type(self).__name__, entry="x")]
+
+    class Eager(Ordered):
+        @hookimpl(tryfirst=True)
+        def registry_verify(self, view: Any, level: Any) -> list[Finding]:
+            return super().registry_verify(view, level)
+
+        @hookimpl
+        def registry_kinds(self) -> list[Kind]:
+            return []
+
+    plugins = with_plugin(Ordered("registry_tool.findings"))
+    plugins.add(Eager("registry_tool.findings"), "eager", "1")
+    ran = registry("plugins", "--check", plugins=plugins)
+    assert ran.code == 0
+    assert "plugin extra 7: registry_verify is marked trylast, which changes nothing: remove the mark" in ran.out
+    assert "plugin eager 1: registry_verify is marked tryfirst, which changes nothing: remove the mark" in ran.out
+    document = tiny_models.sidecar({"id": "x", "kind": "other", "onnx": "x.onnx", "sha256": "0" * 64})
+    row = {"id": "x", "kind": "other", "smoke": True, "sha256": "0" * 64, "onnx": "x.onnx"}
+    view: Any = SimpleNamespace(entry=Entry.from_dict(row), manifest=document, paths=())
+    asked = [plugin.name for plugin, found, _ in plugins.verify(view, Level.FULL) if found]
+    assert asked == ["extra", "eager"]
 
 
 @pytest.mark.filterwarnings("ignore:registry_predict")

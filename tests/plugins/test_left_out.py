@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from command_line import Program
+from places import ROOT
 from repository import own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 from thumbs import Thumbs, with_plugin
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import Finding
-from registry_tool.hookspec import Kind, Level, hookimpl
+from registry_tool.hookspec import Hooks, Kind, Level, hookimpl
 from registry_tool.plugins import contract
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Policy, Registry
@@ -48,6 +50,17 @@ def test_a_hook_that_takes_too_long_is_a_finding(thumb: Sandbox, registry: Progr
     assert "thumb-slow" in findings
     words = "plugin extra 7: registry_verify failed: HookTimeoutError: it took longer than 0.2 seconds"
     assert words in findings["plugin-failed"]
+
+
+def test_hooks_that_learn_or_read_rows_take_as_long_as_they_do() -> None:
+    """Every other hook has a limit; the reference says of each on which side it is."""
+    hooks = {name for name in vars(Hooks) if name.startswith("registry_")}
+    unlimited = hooks - set(contract.HOOK_SECONDS)
+    assert unlimited == {f"registry_{name}" for name in ("train", "calibrate", "evaluate", "reproduce", "predict")}
+    page = " ".join((ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8").split())
+    limited, _, free = page.partition("**Time.**")[2].partition("**Answers.**")[0].partition("What learns")
+    assert unlimited == set(re.findall(r"registry_\w+", free))
+    assert hooks - unlimited - {"registry_kinds", "registry_commands"} == set(re.findall(r"registry_\w+", limited))
 
 
 def test_kinds_that_take_too_long_are_refused(monkeypatch: Any) -> None:

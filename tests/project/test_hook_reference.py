@@ -68,7 +68,7 @@ def test_every_example_runs(name: str) -> None:
     plugins.add(module, "example")
     view = View(entry=values.Entry("first", "thumb", True, "0" * 64), manifest={"onnx": "model.onnx"}, paths=())
     request = SimpleNamespace(entry_id="first", kind="thumb")
-    given = {"view": view, "request": request, "level": hookspec.Level.FULL}
+    given = {"view": view, "request": request, "level": hookspec.Level.FULL, "rules": ()}
     answer = names[name](**{argument: given[argument] for argument in arguments})
     checked = answer_of(function)
     assert list(checked.items(answer)) if checked.many else checked.checked(answer) is not None

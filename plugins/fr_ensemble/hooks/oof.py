@@ -12,7 +12,7 @@ def oof_predictions(view: EntryView) -> OofPredictions:
     """Raises InputError for evidence that cannot be read, or that the manifest or the models contradict."""
     found = checked_evidence(view)
     if found.problems:
-        raise InputError(f"{view.entry.id}: {found.problems[0]}: run `registry gate {view.entry.id}`")
+        raise InputError(f"{view.entry.id}: {found.problems[0]}")
     return as_predictions(view.entry.id, found.oof)
 
 

@@ -471,6 +471,12 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
     help="Rows of encodes; a target is not needed.",
 )
 @click.option("--target", required=True, type=float, metavar="X", help="The mean that a clip must reach.")
+@click.option(
+    "--percentile", type=float, metavar="P", help="Not the mean: this percentile of the clip's rows must reach it."
+)
+@click.option(
+    "--worst-window", type=int, metavar="ROWS", help="Not the mean: every mean of so many rows in a row must reach it."
+)
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Confidence level, between 0 and 1.")
 @click.option(
     "--by",
@@ -494,6 +500,8 @@ def recommend_(
     entry_id: str,
     rows: Path,
     target: float,
+    percentile: float | None,
+    worst_window: int | None,
     confidence: float,
     by: str,
     cost: str | None,
@@ -503,23 +511,28 @@ def recommend_(
     registry: str | None,
     form: str,
 ) -> None:
-    """Find the cheapest encode whose quality holds: whose lower bound on the clip's mean is at least a target.
+    """Find the cheapest encode whose quality holds: whose bound on the clip's mean is at least a target.
 
-    The bound is one-sided and calibrated on clips of sources that the models had not seen. Where no encode reaches
-    the target, the one that comes nearest is shown.
+    The bound is calibrated on what would have been chosen on sources that the models had not seen, so that choices
+    fail as seldom as asked, and spend no more than that takes. Where the sources are too few, or the encodes finer
+    than those, it is the one-sided bound of clips. Where no encode reaches the target, the nearest is shown.
 
     \b
     Examples:
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92
       registry fr-ensemble recommend my_model --corpus rows.csv --target 85 --confidence 0.8 --by source --format json
+      registry fr-ensemble recommend my_model --corpus rows.parquet --target 80 --percentile 5
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
+    from fr_ensemble.evidence.ladders import ClipStatistic
     from fr_ensemble.recommend import Question, figures, lines, recommend, title
 
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:
         names = column_names(source_column, encoder_column)
-        document, warnings = recommend(view, Question(rows, target, confidence, by == "encoder", cost, names), progress)
+        statistic = ClipStatistic(percentile, worst_window)
+        question = Question(rows, target, confidence, by == "encoder", cost, names, statistic)
+        document, warnings = recommend(view, question, progress)
     for warning, count in sorted(warnings.items()):
         _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
     _say(document, lines, form)

@@ -1,14 +1,19 @@
-"""recommend.py: the cheapest encode whose clip mean is at least a target, at a confidence. Trains nothing.
+"""recommend.py: the cheapest encode whose clips are at least a target, at a confidence. Trains nothing.
 
-A clip's mean over its rows is predicted by each member; mu and sigma are those of the members' means, and the bound is
-the lower one of the calibration for clips (see conformal.py).
+A clip's mean, percentile or worst window is predicted by each member; mu and sigma are those of the members' figures.
+The cheapest encode whose bound reaches the target is recommended. The bound is that of choices (evidence/ladders.py);
+where the sources are too few for it, the lower one of the calibration for clips (evidence/intervals.py). Where encodes
+are nearer to each other than the calibration's, it is the latter, and all dearer ones have to reach the target, too.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +21,24 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
+from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.seen import SeenCorpus, unlike
-from fr_ensemble.evidence.intervals import Calibration, Intervals
-from fr_ensemble.evidence.methods import LOWER_SIDE
-from fr_ensemble.hooks.loaded import intervals_of
+from fr_ensemble.evidence.calibration import calibrated_on
+from fr_ensemble.evidence.inputs import Inputs, read_inputs
+from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
+from fr_ensemble.evidence.ladders import (
+    CONTROL_GUARANTEE,
+    CONTROL_RULE,
+    MEAN,
+    ClipStatistic,
+    Ladders,
+    clips_as_rows,
+    ladders_of,
+)
+from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
+from fr_ensemble.hooks.loaded import intervals_of, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
@@ -31,6 +48,7 @@ from registry_tool.values import EMPTY, percent
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
 MAX_CHARTS = 12
+CHOICE, BOUND, SEQUENCE = "choice", "bound", "sequence"  # rules of a group
 
 
 @dataclass(slots=True)
@@ -47,17 +65,46 @@ class Clip:
     mu: float = 0.0
     sigma: float = 0.0
     lower: float = 0.0
-    members: Any = field(default=0.0, repr=False)  # (M,), sums of the members' scores
+    assured: float = 0.0  # the bound by which it was chosen or not
+    members: Any = field(default=0.0, repr=False)  # (M,), sums of the members' scores; else all of them, (M, rows)
 
-    def finish(self, calibration: Calibration, confidence: float) -> None:
-        means = self.members / self.n_rows
+    def finish(self, calibration: Calibration, question: Question) -> None:
+        statistics = question.statistic.of(self.members) if np.ndim(self.members) == 2 else self.members / self.n_rows
+        self.members = 0.0
         self.cost /= self.n_rows
-        self.mu, self.sigma = float(np.clip(means.mean(), *calibration.range)), float(means.std(ddof=1))
-        bound, _ = calibration.interval(np.array([self.mu]), np.array([self.sigma]), confidence)
+        self.mu, self.sigma = float(np.clip(statistics.mean(), *calibration.range)), float(statistics.std(ddof=1))
+        bound, _ = calibration.interval(np.array([self.mu]), np.array([self.sigma]), question.confidence)
         self.lower = float(bound[0])
 
     def to_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if name not in ("members", "src", "encoder")}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How encodes are chosen. q: by ladders.py, infinite where it cannot say. gap: of neighbours on its ladders.
+
+    calibration: whose scale q is counted in.
+    """
+
+    q: float
+    gap: float
+    n_sources: int
+    calibration: Calibration
+
+    def assured(self, clip: Clip) -> float:
+        """What the clip's figure is at least, as far as choices go."""
+        scale = INTERVAL_METHODS[self.calibration.method].scale(np.array([clip.sigma]), self.calibration.floor)
+        return float(np.clip(clip.mu - self.q * scale[0], *self.calibration.range))
+
+    def is_finer(self, ladder: Sequence[Clip]) -> bool:
+        """Whether neighbours of the ladder are nearer to each other than those that choices are calibrated on."""
+        gaps = np.diff(np.sort([clip.mu for clip in ladder]))
+        return bool(len(gaps)) and float(np.median(gaps)) < self.gap
+
+    def to_dict(self) -> dict[str, Any]:
+        q, gap = (value if math.isfinite(value) else None for value in (self.q, self.gap))
+        return {"q": q, "rule": CONTROL_RULE, "guarantee": CONTROL_GUARANTEE, "n_sources": self.n_sources, "gap": gap}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +120,7 @@ class Question:
     by_encoder: bool = True
     cost: str | None = None
     column_names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    statistic: ClipStatistic = MEAN
 
 
 def recommend(
@@ -92,18 +140,22 @@ def recommend(
         raise InputError(f"{found}: expected a target in {low:g}..{high:g} and a confidence between 0 and 1")
     check_features(view.entry.id, manifest, question.corpus)
     stored = intervals_of(view, [question.confidence])
-    calibration = stored.calibration("clip", LOWER_SIDE)
+    calibration, choice = _calibrated(view, stored, question)
     cost = _cost(question, spec)
-    clips, warnings = _read(view, question.corpus, spec, stored, cost, progress)
+    clips, warnings = _read(view, question, spec, stored, cost, progress)
     for clip in clips:
-        clip.finish(calibration, question.confidence)
+        clip.finish(calibration, question)
     if outside := sum(clip.outside for clip in clips):
         warnings["an input is outside what training saw"] = outside
     quantile = calibration.quantile(question.confidence)
     return {
         "entry": view.entry.id,
         "corpus": question.corpus.name,
-        "target": {"name": manifest["target"]["name"], "at_least": question.target},
+        "target": {
+            "name": manifest["target"]["name"],
+            "at_least": question.target,
+            "statistic": str(question.statistic),
+        },
         "confidence": question.confidence,
         "bound": {
             "q": quantile.q if np.isfinite(quantile.q) else None,
@@ -111,9 +163,39 @@ def recommend(
             "rule": quantile.rule,
             "guarantee": quantile.guarantee,
         },
+        **({"choice": choice.to_dict()} if choice is not None else {}),
         "cost": {"column": cost, "cheaper": "higher" if cost in SCALES else "lower"},
-        "groups": _groups(clips, question, cost),
+        "groups": _groups(clips, question, cost, choice),
     }, warnings
+
+
+def _calibrated(view: EntryView, stored: Intervals, question: Question) -> tuple[Calibration, Choice | None]:
+    """The lower bound of clips by the question's statistic, and how choices are made; None: by that bound alone.
+
+    Raises InputError for an entry that knows no clips.
+    """
+    calibration = stored.calibration("clip", LOWER_SIDE)
+    with unusable_evidence(view.entry.id):
+        oof, inputs = calibrated_on(view.manifest or {}, view.read), _inputs(view)
+        clips = clips_as_rows(oof, question.statistic)
+        if not question.statistic.is_mean:
+            levels = (question.confidence,)
+            calibration = calibrate(clips, "row", calibration.method, levels, LOWER_SIDE, calibration.range)
+        ladder = ladders_of(oof, inputs) if inputs is not None else None
+    if ladder is None:
+        return calibration, None
+    rule, floor = INTERVAL_METHODS[calibration.method], calibration.floor
+    ladders = Ladders.of(clips, ladder, lambda sigma: rule.scale(sigma, floor))
+    q = ladders.quantile(question.target, question.confidence, by_source=not question.by_encoder)
+    return calibration, Choice(q, ladders.gap(), len(oof.sources), calibration)
+
+
+def _inputs(view: EntryView) -> Inputs | None:
+    """Of the rows that the intervals are made of; None where the evidence has none."""
+    calibrated = "calibration" in (view.manifest or {})
+    with suppress(KeyError):
+        return read_inputs(view.read(CALIBRATION_INPUTS_PATH if calibrated else INPUTS_PATH))
+    return None
 
 
 def _cost(question: Question, spec: ColumnSpec) -> str:
@@ -134,10 +216,10 @@ def _cost(question: Question, spec: ColumnSpec) -> str:
 
 
 def _read(
-    view: EntryView, corpus: Path, spec: ColumnSpec, stored: Intervals, cost: str, progress: Progress
+    view: EntryView, question: Question, spec: ColumnSpec, stored: Intervals, cost: str, progress: Progress
 ) -> tuple[list[Clip], Counter[str]]:
-    """Every encode with the sums over its rows. A clip is told apart by its source and its name."""
-    manifest = view.manifest or {}
+    """Every encode with the sums over its rows, or all scores. A clip is told apart by its source and its name."""
+    manifest, corpus = view.manifest or {}, question.corpus
     models = [view.read(member["onnx"]) for member in manifest["members"]]
     scaler, seen = scaler_of(manifest), SeenCorpus.from_manifest(manifest)
     offset = offset_of(manifest)
@@ -169,7 +251,11 @@ def _read(
             clip.n_rows += int(per_clip[0][index])
             clip.outside += int(per_clip[1][index])
             clip.cost += float(per_clip[2][index])
-            clip.members = clip.members + np.array([sums[index] for sums in per_clip[3:]])
+            if question.statistic.is_mean:
+                clip.members = clip.members + np.array([sums[index] for sums in per_clip[3:]])
+            else:
+                own = scores[:, place == index]
+                clip.members = own if clip.n_rows == own.shape[1] else np.concatenate([clip.members, own], axis=1)
     return list(clips.values()), warnings
 
 
@@ -197,26 +283,56 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _groups(clips: Sequence[Clip], question: Question, cost: str) -> list[dict[str, Any]]:
-    """One a source (and encoder), its encodes from the cheapest on, and the first whose bound holds."""
+def _groups(clips: Sequence[Clip], question: Question, cost: str, choice: Choice | None) -> list[dict[str, Any]]:
+    """One a source (and encoder), its encodes from the cheapest on, and the one that is chosen."""
     groups: dict[tuple[str, str | None], list[Clip]] = {}
     for clip in clips:
         groups.setdefault((clip.src, clip.encoder if question.by_encoder else None), []).append(clip)
     sign, found = (-1.0 if cost in SCALES else 1.0), []
     for (src, encoder), members in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "")):
-        encoders = {clip.encoder for clip in members}
+        encoders = sorted({clip.encoder for clip in members})
         if cost in SCALES and len(encoders) > 1:
             raise InputError(
-                f"{question.corpus}: {cost} of {' and '.join(sorted(encoders))} are different scales, expected one "
+                f"{question.corpus}: {cost} of {' and '.join(encoders)} are different scales, expected one "
                 "for all: name a column such as the bitrate with --cost, or ask by encoder"
             )
-        members.sort(key=lambda clip: (sign * clip.cost, -clip.lower, clip.clip))
-        chosen = next((clip for clip in members if clip.lower >= question.target), None)
+        ladders = [[clip for clip in members if clip.encoder == name] for name in encoders]
+        rule = _rule(choice, ladders)
+        for clip in members:
+            clip.assured = choice.assured(clip) if choice is not None and rule == CHOICE else clip.lower
+        members.sort(key=lambda clip: (sign * clip.cost, -clip.assured, clip.clip))
+        holding = [clip for ladder in ladders for clip in _holding(ladder, rule, sign, question.target)]
+        chosen = next((clip for clip in members if clip in holding), None)
         encodes = [{"encoder": clip.encoder, **clip.to_dict()} for clip in members]
         found.append(
-            {"src": src, "encoder": encoder, "recommended": chosen.clip if chosen else None, "encodes": encodes}
+            {
+                "src": src,
+                "encoder": encoder,
+                "rule": rule,
+                "recommended": chosen.clip if chosen else None,
+                "encodes": encodes,
+            }
         )
     return found
+
+
+def _rule(choice: Choice | None, ladders: Sequence[Sequence[Clip]]) -> str:
+    """Of one group, whose encodes are by encoder."""
+    if choice is None:
+        return BOUND
+    if any(map(choice.is_finer, ladders)):
+        return SEQUENCE
+    return CHOICE if math.isfinite(choice.q) else BOUND
+
+
+def _holding(ladder: Sequence[Clip], rule: str, sign: float, target: float) -> Iterator[Clip]:
+    """One encoder's encodes that reach the target.
+
+    By SEQUENCE from the dearest on, up to the first that does not (fixed-sequence testing): on a fine ladder some
+    encode that is not good enough always reaches it by chance.
+    """
+    dearest = sorted(ladder, key=lambda clip: (-sign * clip.cost, -clip.assured, clip.clip))
+    return (takewhile if rule == SEQUENCE else filter)(lambda clip: clip.assured >= target, dearest)
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:
@@ -224,22 +340,41 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     cost, target, confidence = document["cost"]["column"], document["target"], document["confidence"]
     rows = []
     for group in document["groups"]:
-        best = max(group["encodes"], key=lambda encode: encode["lower"])
+        best = max(group["encodes"], key=lambda encode: encode["assured"])
         shown = next((e for e in group["encodes"] if e["clip"] == group["recommended"]), best)
         setting = " ".join(f"{name}={_plain(value)}" for name, value in shown["setting"].items()) or "-"
-        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['lower']:.2f}"]
+        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['assured']:.2f}"]
         answer = group["recommended"] or f"none of {len(group['encodes'])}; the best:"
         rows.append([group["src"], shown["encoder"], answer, *cells])
     header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound"]
-    bound = document["bound"]
-    text = [
-        f"mean {target['name']} of a clip at least {target['at_least']:g}, at {percent(confidence)} % "
-        f"({bound['rule']}; guarantee: {bound['guarantee']})",
-        *text_table([header, *rows]),
-    ]
-    if bound["q"] is None:
-        text.append(f"no bound at {percent(confidence)} %: too few sources to calibrate on; ask for less")
-    return text
+    asked = (
+        f"{target['statistic']} {target['name']} of a clip at least {target['at_least']:g}, at {percent(confidence)} %"
+    )
+    return [asked, *_rules(document), *text_table([header, *rows])]
+
+
+def _rules(document: Mapping[str, Any]) -> Iterator[str]:
+    """By what encodes are chosen, and what that promises."""
+    bound, choice, level = document["bound"], document.get("choice"), percent(document["confidence"])
+    counts = Counter(group["rule"] for group in document["groups"])
+    by_bound = f"lower bound of clips ({bound['rule']}; guarantee: {bound['guarantee']})"
+    if counts[CHOICE] and choice is not None:
+        promise = f"{choice['rule']} over {choice['n_sources']} sources; guarantee: {choice['guarantee']}"
+        yield f"{_answers(counts[CHOICE])} by controlled choice ({promise})"
+    if counts[BOUND]:
+        why = "the evidence does not tell the encoders of its clips"
+        if choice is not None:
+            why = f"{choice['n_sources']} sources are too few to control choices at {level} %"
+        yield f"{_answers(counts[BOUND])} by the {by_bound}: {why}"
+    if counts[SEQUENCE]:
+        why = "their encodes are nearer to each other than those that choices are calibrated on"
+        yield f"{_answers(counts[SEQUENCE])} by the {by_bound}, which all dearer ones reach, too: {why}"
+    if bound["q"] is None and counts[CHOICE] < len(document["groups"]):
+        yield f"no bound at {level} %: too few sources to calibrate on; ask for less"
+
+
+def _answers(count: int) -> str:
+    return f"{count} answer{'s' * (count != 1)}"
 
 
 def _plain(value: Any) -> str:
@@ -280,8 +415,10 @@ def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str,
         series.append(Series(encoder, _each(of_it, "cost"), mu, "line", ends=lower))
     heights = [at_least, *_each(encodes, "mu"), *_each(encodes, "lower")]
     room = 0.05 * (max(heights) - min(heights)) or 1.0
-    up = Axis(f"mean {target['name']}", min(heights) - room, max(heights) + room)
-    caption = f"{document['entry']}: mean {target['name']} of each encode, shaded down to its lower bound."
+    up = Axis(f"{target['statistic']} {target['name']}", min(heights) - room, max(heights) + room)
+    caption = (
+        f"{document['entry']}: {target['statistic']} {target['name']} of each encode, shaded down to its lower bound."
+    )
     return Figure(src, caption, Chart(across, up, series))
 
 

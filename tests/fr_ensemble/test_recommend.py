@@ -122,7 +122,7 @@ def test_the_cheapest_that_holds(registry: Program, clips: Sandbox, target: floa
     assert document["cost"] == {"column": "bitrate_kbps", "cheaper": "lower"}
     assert len(document["groups"]) == (4 if by == "encoder" else 2)
     for group in document["groups"]:
-        holding = [encode for encode in group["encodes"] if encode["lower"] >= target]
+        holding = [encode for encode in group["encodes"] if encode["assured"] >= target]
         cheapest = min(holding, key=lambda encode: encode["cost"])["clip"] if holding else None
         assert group["recommended"] == cheapest
         assert len(group["encodes"]) == (4 if by == "encoder" else 8)
@@ -169,7 +169,7 @@ def test_words_for_people(registry: Program, clips: Sandbox) -> None:
     where = ["--corpus", clips.folder.parent / ROWS, "--registry", clips.path]
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--target", 99.9)
     assert ran.code == 0
-    assert ran.out.startswith("mean vmaf of a clip at least 99.9, at 95 % (")
+    assert ran.out.startswith("mean vmaf of a clip at least 99.9, at 95 %\n4 answers by the lower bound of clips (")
     assert ran.out.count("none of 4; the best:") == 4
     rows = load(clips.folder.parent / ROWS)
     path = save(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
@@ -256,3 +256,55 @@ def test_an_entry_of_another_kind_is_refused(registry: Program, thumb: Sandbox, 
     ran = registry("fr-ensemble", "recommend", "t", *where)
     assert ran.code != 0
     assert ran.out == ""
+
+
+def test_choices_are_controlled_where_the_sources_suffice(registry: Program, clips: Sandbox) -> None:
+    """Eight sources control choices at 80 %, whose bound is nearer than that of clips; at 95 % they cannot."""
+    document = asked(registry, clips, "--target", 70, "--confidence", 0.8)
+    assert {group["rule"] for group in document["groups"]} == {"choice"}
+    assert (document["choice"]["rule"], document["choice"]["n_sources"]) == ("conformal-risk-control", SOURCES)
+    encodes = [encode for group in document["groups"] for encode in group["encodes"]]
+    assert all(encode["lower"] <= encode["assured"] <= encode["mu"] for encode in encodes)
+    few = asked(registry, clips, "--target", 70)
+    assert (few["choice"]["q"], {group["rule"] for group in few["groups"]}) == (None, {"bound"})
+    assert all(encode["assured"] == encode["lower"] for group in few["groups"] for encode in group["encodes"])
+    where = ("--corpus", clips.folder.parent / ROWS, "--registry", clips.path, "--target", 70)
+    said = registry("fr-ensemble", "recommend", "tiny", *where).out
+    assert "4 answers by the lower bound of clips" in said
+    assert "8 sources are too few to control choices at 95 %" in said
+
+
+def test_a_finer_ladder_is_climbed_down(registry: Program, clips: Sandbox, tmp_path: Path) -> None:
+    """Encodes nearer to each other than the calibration's: all dearer ones have to hold, too."""
+    rows = load(clips.folder.parent / ROWS)
+    near = [row | {"quality": 20 + i / 100, "bitrate_kbps": 900 - i} for i, row in enumerate(rows[:FRAMES] * 6)]
+    document = asked(registry, clips, "--target", 60, "--confidence", 0.8, rows=save(tmp_path / "near.csv", near))
+    [group] = document["groups"]
+    assert group["rule"] == "sequence"
+    held = [encode["assured"] >= 60 for encode in reversed(group["encodes"])]
+    run = held.index(False) if False in held else len(held)
+    expected = group["encodes"][-run]["clip"] if run else None
+    assert group["recommended"] == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"), [("--percentile", "percentile 20"), ("--worst-window", "worst mean of 2")]
+)
+def test_the_worst_part_of_a_clip(registry: Program, clips: Sandbox, option: str, shown: str) -> None:
+    """A percentile or the worst window of the rows: of each member's scores, with a calibration of its own."""
+    number = shown.split()[1] if option == "--percentile" else 2
+    document = asked(registry, clips, "--target", 60, "--confidence", 0.8, option, number)
+    mean = asked(registry, clips, "--target", 60, "--confidence", 0.8)
+    assert document["target"]["statistic"].startswith(shown)
+    assert document["bound"] != mean["bound"]
+    pairs = zip(document["groups"], mean["groups"], strict=True)
+    means = [{one["clip"]: one["mu"] for one in group["encodes"]} for _, group in pairs]
+    for group, known in zip(document["groups"], means, strict=True):
+        assert all(encode["mu"] < known[encode["clip"]] for encode in group["encodes"])
+
+
+def test_two_figures_at_once_are_refused(registry: Program, clips: Sandbox) -> None:
+    """One line, exit code 2."""
+    where = ("--corpus", clips.folder.parent / ROWS, "--registry", clips.path, "--target", 70)
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, "--percentile", 5, "--worst-window", 3)
+    assert (ran.code, "found both" in ran.err) == (2, True)

@@ -258,7 +258,7 @@ def test_the_lock_file_pins_what_the_project_needs() -> None:
 
 
 def test_the_hook_runs_in_pre_commit(checkout: Checkout) -> None:
-    """Installed by pre-commit from a clone, by the example of the page: passes what holds, refuses what does not."""
+    """Installed by pre-commit from a clone, by the example of the page: each hook passes what holds, and no other."""
     source = project(checkout.base)
     environment = offline(checkout.base) | {"PRE_COMMIT_HOME": str(checkout.base / "cache")}
     checkout.git("init", "-q", folder=source)
@@ -276,6 +276,13 @@ def test_the_hook_runs_in_pre_commit(checkout: Checkout) -> None:
     checkout.box.edit(lambda document: document["models"][0].update(description="another"))
     checkout.git("add", "-A")
     assert "1 entry: valid" in checkout.shell(run, **environment)
+    checkout.flip()
+    checkout.commit("flip")
+    push = f"{run} --hook-stage pre-push"
+    assert "PROMOTE" in checkout.shell(push, **environment)
+    checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
+    checkout.commit("lower the bar")
+    assert "HOLD" in checkout.shell(push, 1, **environment)
     member = next(checkout.box.artifacts.glob("*_seed0.onnx"))
     member.write_bytes(b"?")
     checkout.git("add", "-A")
@@ -286,11 +293,11 @@ def test_the_hook_runs_in_pre_commit(checkout: Checkout) -> None:
 
 
 def test_the_hook_file_is_one() -> None:
-    """By pre-commit's own check, and the id is the one on the page."""
+    """By pre-commit's own check, and its ids are those on the page."""
     path = ROOT / ".pre-commit-hooks.yaml"
     subprocess.run([sys.executable, "-m", "pre_commit", "validate-manifest", path], check=True)
-    (hook,) = yaml.safe_load(path.read_text())
-    assert example(".pre-commit-config.yaml")["repos"][0]["hooks"] == [{"id": hook["id"]}]
+    shown = example(".pre-commit-config.yaml")["repos"][0]["hooks"]
+    assert [hook["id"] for hook in shown] == [hook["id"] for hook in yaml.safe_load(path.read_text())]
 
 
 # ---- docs/how-to/ci.md ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from fr_ensemble.evidence.inputs import INPUTS_FORMAT
 from fr_ensemble.evidence.oof import OOF_FORMAT
 from pages import cell, publish
 
+from registry_tool.plugins.single_evidence import SINGLE_FORMAT
 from registry_tool.toolkit import markdown_table
 
 PAGE = Path(__file__).with_name("formats.md")
@@ -34,12 +35,13 @@ through every write and never read. What holds between documents (digests, order
 ARCHIVES_INTRO = """\
 ## Evidence in .npz files
 
-Zip files of numpy arrays without pickles, declared beside their readers in `plugins/fr_ensemble/evidence/`. A file has
+Zip files of numpy arrays without pickles, declared beside their readers: `plugins/fr_ensemble/evidence/`, and
+`registry_tool/plugins/single_evidence.py` for the last one, which lies beside its model. A file has
 exactly these arrays, in this order, little-endian and in C order, each as a `.npy` of version 1.0 with the header that
 numpy writes, and nothing between them: other bytes are refused (`evidence-unusable`). How arrays are compressed does
 not matter: it follows the zlib of the writer. `<U` is Unicode text of any length. Arrays in **bold** are required.
 """
-ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT, BASELINES_FORMAT, CALIBRATION_FORMAT)
+ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT, BASELINES_FORMAT, CALIBRATION_FORMAT, SINGLE_FORMAT)
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -141,7 +143,8 @@ def archive_section(archive: ArchiveFormat) -> str:
         for name, array in archive.arrays.items()
     ]
     table = "\n".join(markdown_table([("array", "dtype", "shape", ""), *rows]))
-    return f"### `evidence/{archive.file}`\n\n{archive.meaning} Axes: {axes}.\n\n{table}\n"
+    folder = "" if archive is SINGLE_FORMAT else "evidence/"
+    return f"### `{folder}{archive.file}`\n\n{archive.meaning} Axes: {axes}.\n\n{table}\n"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from fr_ensemble.evidence.metrics import (
 )
 from pages import cell, publish
 
+from registry_tool.plugins.single_gate import SINGLE_DESCRIPTIONS
 from registry_tool.toolkit import markdown_table
 
 PAGE = Path(__file__).with_name("metrics.md")
@@ -71,6 +72,9 @@ def render() -> str:
         header = ("metric", "meaning", "unit", "better", "version", "stored at `eval`")
         kept = [i for i in range(len(header)) if i < 2 or any(row[i] for row in rows)]
         parts.append(_section(title, words, [[row[i] for i in kept] for row in (header, *rows)]))
+    rows = [(f"`{m.name}`", m.meaning, m.unit, m.better, str(m.since)) for m in SINGLE_DESCRIPTIONS]
+    words = "What `registry gate` measures for kinds `fr`, `nr` and `filter`, of an entry that pins evidence."
+    parts.append(_section("Single models", words, [("metric", "meaning", "unit", "better", "version"), *rows]))
     methods = [
         (f"`{name}`{' (default)' * (name == DEFAULT_METHOD)}", method.meaning, method.guarantee)
         for name, method in INTERVAL_METHODS.items()

@@ -63,7 +63,7 @@ def cli() -> None:
 for _command in (
     *(inspect.init, inspect.validate, inspect.list_, inspect.show_, inspect.paths, inspect.card, inspect.report),
     *(inspect.rule, inspect.metrics, inspect.plugins, inspect.schema, inspect.prune),
-    *(models.add, models.train, models.calibrate, models.evaluate, models.compare, models.predict),
+    *(models.add, models.evidence, models.train, models.calibrate, models.evaluate, models.compare, models.predict),
     *(gate.gate, gate.flip, gate.repromote, ci.ci, ci.known_findings),
     *(audit.migrate, audit.export, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),

@@ -241,6 +241,7 @@ def test_the_commands_of_a_finding_mend_it(given: Given, tmp_path: Path) -> None
 # The findings whose hints are typed by other tests.
 OTHERS = {
     "plugin-not-loaded": "tests/plugins/test_manager.py",
+    "single-evidence": "tests/plugins/test_single_evidence.py",
     "plugin-required": "tests/plugins/test_required.py",
     "plugin-left-out": "tests/plugins/test_left_out.py",
     "bundle-unverified": "tests/signing/test_blobs.py",
@@ -556,6 +557,8 @@ ELSEWHERE = {
     "to update: leave --update out": "tests/workflows/test_add.py",
     "expected one of {}: name it with --kind": "tests/workflows/test_add.py",
     "expected one: `registry migrate` makes it": "tests/fr_ensemble/hooks/test_migrate.py",
+    "--data FILE` makes it": "tests/plugins/test_single_evidence.py",
+    "what it was judged on does not change: take a new --id": "tests/plugins/test_single_evidence.py",
     "say --corpus - without -o": "tests/fr_ensemble/hooks/test_predict.py",
     "expected both of a raw source": "tests/fr_ensemble/corpus/build/test_models.py",
     "write the list anew with": "tests/workflows/test_ci.py; the command is typed above",

@@ -21,7 +21,13 @@ from registry_tool.values import Registry
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
 
-SINGLE_PINS = ("int8_sha256", "quant_mode", "external_data", "sidecar_sha256")  # what only an entry with `onnx` has
+SINGLE_PINS = (
+    "int8_sha256",
+    "quant_mode",
+    "external_data",
+    "sidecar_sha256",
+    "evidence",
+)  # what only an entry with `onnx` has
 
 KIND_FORM = FindingRule(
     "kind-form",

@@ -107,6 +107,12 @@ def measure(
     if incumbent is not None:
         request, problem = _with_incumbent(request, view.entry.kind, incumbent, plugins)
     evidence = plugins.gate(view, request)
+    if evidence is None and view.entry.onnx and "registry_gate" in plugins.owner(view.entry.kind).hooks:
+        raise InputError(
+            f"{view.entry.id}: it pins no evidence, expected rows that it was run on: "
+            f"`registry evidence {view.entry.id} --data FILE` makes it, or "
+            'set `"gate": "manual"` in its policy and flip with --reason'
+        )
     if evidence is None:
         raise InputError(
             f"{view.entry.id}: the kind {view.entry.kind!r} has no gate, expected evidence: "
@@ -138,7 +144,9 @@ def promoting(entry: Entry, inspection: Inspection) -> str:
     by_hand, plugins = f"run `registry flip {entry.id} --reason ...`", inspection.plugins
     if inspection.policy(entry.kind).gate == "manual":
         return by_hand
-    if entry.kind in plugins.kinds and "registry_gate" not in plugins.owner(entry.kind).hooks:
+    if entry.kind in plugins.kinds and (
+        "registry_gate" not in plugins.owner(entry.kind).hooks or (entry.onnx and "evidence" not in entry.document)
+    ):
         return f'set `"gate": "manual"` in the policy of kind {entry.kind}, then {by_hand}'
     return f"run `registry flip {entry.id}`"
 

@@ -248,6 +248,48 @@ def add(
 
 @click.command()
 @entry_argument()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Rows that it has not seen: a table with the sidecar's columns, or an .npz with the model's inputs.",
+)
+@click.option("--target", default="vmaf", show_default=True, metavar="NAME", help="Column, or array, of the targets.")
+@click.option(
+    "--group",
+    default="src",
+    show_default=True,
+    metavar="NAME",
+    help="Column, or array, of what rows belong together by.",
+)
+@click.option("--peak", type=float, default=1.0, show_default=True, help="The largest value of a picture, for PSNR.")
+@registry_option
+@click.pass_context
+def evidence(
+    ctx: click.Context, /, entry_id: str, data: Path, target: str, group: str, peak: float, registry: str | None
+) -> None:
+    """Make the evidence of a single model: run it on rows, and pin them with their targets and what it gave.
+
+    The model runs in a child process with limits, behind the sidecar's scaler. `gate` and `flip` run it again on the
+    same rows and judge PLCC, SROCC and RMSE over groups, or PSNR and SSIM where the targets are pictures.
+
+    \b
+    Examples:
+      registry evidence my_model --data rows.csv --target mos --group src
+      registry evidence my_filter --data frames.npz --target clean --group clip --peak 255
+    """
+    from registry_tool.plugins.single_evidence import DataRequest
+    from registry_tool.workflows import evidence as evidence_workflow
+
+    request = DataRequest(data, target, group, peak)
+    done = evidence_workflow.evidence(find(registry), plugins_of(ctx), entry_id, request)
+    show(f"evidence: {done.path}: {len(done.evidence.target)} rows, {len(done.evidence.groups)} groups")
+    note(f"next: registry gate {entry_id}; `registry metrics {done.entry.kind}` lists what rules may name")
+
+
+@click.command()
+@entry_argument()
 @click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows it has not seen.")
 @click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")

@@ -389,6 +389,8 @@ class _Verification:
         for index, pin in enumerate(document.get("external_data", ())):
             field = ("external_data", index, "sha256")
             self._pin(self._artifact(pin["path"], pin["sha256"], *field, size=pin["bytes"]))
+        if (evidence := document.get("evidence")) is not None:
+            self._pin(self._artifact(evidence["path"], evidence["sha256"], "evidence", "sha256"))
         self._read_sidecar(f"{stem(onnx)}.json")
 
     def _read_sidecar(self, path: str) -> None:

@@ -15,7 +15,8 @@ Two hooks are enough for a kind that is validated but neither trained nor gated 
   comes from `view.onnx`. A finding is declared once (`FindingRule`, below), its code starts with a word of yours, and
   `at` takes a pointer into the manifest; the core fills in the line. `Kind.findings` says where the declarations are,
   for `registry rule` and SARIF.
-- `registry_figures` (the third here) adds to the page of `registry report`; it may be left out.
+- `registry_figures` (the third here) adds to the page of `registry report`; it may be left out, as `registry_gate` may,
+  which is here for entries whose evidence `registry evidence` wrote.
 
 Heavy imports stay inside the hook bodies, and `Level.QUICK` does without them.
 """
@@ -30,9 +31,9 @@ from posixpath import dirname, join
 
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
-from registry_tool.hookspec import EntryView, Figure, Kind, Level, Table, hookimpl
+from registry_tool.hookspec import EntryView, Figure, GateRequest, Kind, Level, Table, hookimpl
 from registry_tool.onnx_summary import OnnxError
-from registry_tool.values import Json
+from registry_tool.values import Evidence, Json
 
 KINDS = {
     "fr": "full-reference quality model: one ONNX file",
@@ -113,21 +114,68 @@ SIDECAR_WIDTH = FindingRule(
     hint="list the columns that the model was trained with",
     example="6 slots for 14 columns",
 )
+EVIDENCE = FindingRule(
+    "single-evidence",
+    "evidence of a single model that does not hold",
+    why="It was made with another model, or with other rows: it shows nothing of these bytes.",
+    message="the evidence does not hold: {problem}",
+    hint="run `registry evidence {id} --data FILE` again",
+    example="a stored prediction that the shipped model does not give",
+    since="0.2.0",
+)
+CALIBRATION_SET = FindingRule(
+    "single-calibration-set",
+    "static quantisation without the data that it was calibrated on",
+    why="Its ranges hold for rows like those alone, and no reader can tell which they were.",
+    message="quant_mode is static, and nothing names the rows that it was calibrated on",
+    hint="add `quant_calibration_set` to the entry",
+    example='"quant_mode": "static" alone',
+    since="0.2.0",
+    severity=Severity.WARNING,
+)
 
 
 @hookimpl
 def registry_kinds() -> Iterable[Kind]:
-    findings = {"sidecar-": __name__}
+    findings = {"sidecar-": __name__, "single-": __name__}
+    metrics = "registry_tool.plugins.single_gate:SINGLE_DESCRIPTIONS"
     return [
-        Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS, domains=DOMAINS[name])
+        Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS, domains=DOMAINS[name], metrics=metrics)
         for name, summary in KINDS.items()
     ]
+
+
+@hookimpl
+def registry_gate(view: EntryView, request: GateRequest) -> Evidence | None:
+    from registry_tool.plugins.single_gate import gate
+
+    return gate(view, request)
 
 
 @hookimpl
 def registry_verify(view: EntryView, level: Level) -> Iterable[Finding]:
     if view.entry.kind not in KINDS or view.entry.onnx is None:
         return []
+    return [*_beside(view), *_evidence(view, level), *_sidecar(view, level)]
+
+
+def _beside(view: EntryView) -> Iterator[Finding]:
+    document = view.entry.document
+    if document.get("quant_mode") == "static" and not document.get("quant_calibration_set"):
+        yield CALIBRATION_SET.at(view)
+
+
+def _evidence(view: EntryView, level: Level) -> Iterator[Finding]:
+    """What contradicts the evidence of a smoke entry; that of a production entry is measured for its verdict."""
+    if level is Level.FULL and view.entry.smoke and "evidence" in view.entry.document:
+        from registry_tool.plugins.single_gate import gate
+
+        measured = gate(view, GateRequest())
+        for problem in measured.problems if measured is not None else ():
+            yield EVIDENCE.at(view, problem=problem, id=view.entry.id)
+
+
+def _sidecar(view: EntryView, level: Level) -> list[Finding]:
     if view.manifest is None:
         return [] if view.entry.smoke else [_missing(view)]
     findings = [*_repeated_fields(view, view.manifest), *_statistics(view, view.manifest), *_codec(view, view.manifest)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from registry_tool.sandbox.probing import open_session
 
 CHUNK_ROWS = 512  # rows a run: activations of small networks stay in the cache, and memory does not grow with the rows
+
+MAX_INPUT_VALUES = 1 << 20  # values of one input a run
 
 
 def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -27,14 +29,23 @@ def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]
     session, n = open_session(model), lengths.pop()
     names = [port.name for port in session.get_outputs()]
     parts: dict[str, list[Any]] = {name: [] for name in names}
-    for start in range(0, n, CHUNK_ROWS):
-        feeds = {name: array[start : start + CHUNK_ROWS] for name, array in arrays.items()}
+    chunk = _chunk(session.get_inputs()[0].shape, arrays)
+    for start in range(0, n, chunk):
+        feeds = {name: array[start : start + chunk] for name, array in arrays.items()}
         for name, value in zip(names, session.run(None, feeds), strict=True):
-            rows = min(CHUNK_ROWS, n - start)
+            rows = min(chunk, n - start)
             if not isinstance(value, np.ndarray) or value.dtype != np.float32 or value.shape[:1] != (rows,):
                 raise ValueError(f"output {name}: expected a float32 array with a row for each of the input")
             parts[name].append(value)
     return {name: packed(np.concatenate(part)) for name, part in parts.items()}
+
+
+def _chunk(shape: Sequence[Any], arrays: Mapping[str, Any]) -> int:
+    """Rows a run: as many as the model takes, where it says so; fewer of large rows, such as pictures."""
+    if shape and isinstance(shape[0], int) and shape[0] > 0:
+        return shape[0]
+    values = max((array[0].size for array in arrays.values() if len(array)), default=1)
+    return max(1, min(CHUNK_ROWS, MAX_INPUT_VALUES // max(values, 1)))
 
 
 def packed(array: Any) -> dict[str, Any]:

@@ -26,7 +26,17 @@ from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import prepare
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
-PINNING = ("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "quant_mode", "signatures")
+PINNING = (
+    "onnx",
+    "sha256",
+    "opset",
+    "external_data",
+    "sidecar_sha256",
+    "int8_sha256",
+    "quant_mode",
+    "signatures",
+    "evidence",
+)
 
 
 @dataclass(frozen=True, slots=True)

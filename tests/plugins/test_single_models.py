@@ -30,7 +30,7 @@ def run(folder: Path, level: Level = Level.FULL, codec: int | None = None, **fie
 def test_it_uses_only_public_hooks() -> None:
     """Every hook it implements is one of the specifications, and it names the three kinds of single models."""
     hooks = {name for name in vars(single_models) if name.startswith("registry_")}
-    assert hooks == {"registry_kinds", "registry_verify", "registry_figures"}
+    assert hooks == {"registry_kinds", "registry_verify", "registry_gate", "registry_figures"}
     assert all(hasattr(Hooks, name) for name in hooks)
     kinds = {kind.name: kind for kind in single_models.registry_kinds()}
     assert set(kinds) == {"fr", "nr", "filter"}

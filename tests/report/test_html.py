@@ -272,7 +272,7 @@ def test_random_rows_are_held(random_rows: Sandbox) -> None:
         ("manual", ["decided by hand", "compared by eye"]),
         ("migrated", ["not judged", "it came from the registry with the sha256"]),
         ("demoted", ["smoke: not for use", "It was production and was taken back"]),
-        ("smoke", ["smoke: not for use", "has no gate"]),
+        ("smoke", ["smoke: not for use", "it pins no evidence"]),
         ("version-1-production", ["not judged", "its entry names no promotion"]),
     ],
 )

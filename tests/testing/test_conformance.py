@@ -58,12 +58,10 @@ class OnnxKinds(PluginSuite):
 
     plugin = "registry_tool.plugins.single_models"
     without = dict.fromkeys(
-        tuple(
-            f"registry_{name}"
-            for name in ("train", "calibrate", "migrate", "gate", "oof", "evaluate", "reproduce", "load")
-        ),
+        tuple(f"registry_{name}" for name in ("train", "calibrate", "migrate", "oof", "evaluate", "reproduce", "load")),
         "its models are trained elsewhere, and it knows no rows",
     ) | {"registry_commands": "the core's commands are enough"}
+    promotes = False  # it pins no evidence; tests/plugins/test_single_evidence.py gates one that does
     # A sidecar says what its exporter knew: every field may be missing.
     optional = tuple(f"/{name}" for name in (*tiny_models.sidecar({"id": "", "kind": "", "onnx": "", "sha256": ""}),))
 

@@ -12,40 +12,13 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
-
-CONSTANT_SPREAD = 1e-13  # spread relative to the mean below which float64 shows rounding, not a signal (as scipy warns)
+from registry_tool.measures import plcc as plcc
+from registry_tool.measures import ranks as ranks
+from registry_tool.measures import rmse as rmse
+from registry_tool.measures import srocc as srocc
 
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
 MIN_T_SOURCES = 6  # fewer cannot show anything at 2.5 % without believing that errors are normal (2^-5 is 3.1 %)
-
-
-def plcc(x: Float64, y: Float64) -> float:
-    """Pearson's correlation of two float64 (n,), in [-1, 1]; NaN for n < 2, a constant, or anything not finite."""
-    if len(x) < 2:
-        return math.nan
-    a, b = _centred(x), _centred(y)
-    if a is None or b is None:
-        return math.nan
-    return float(np.clip(np.sum(a * b), -1.0, 1.0))
-
-
-def srocc(x: Float64, y: Float64) -> float:
-    """Spearman's rank correlation, ties at their average rank; NaN where `plcc` is."""
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return math.nan
-    return plcc(ranks(x), ranks(y))
-
-
-def ranks(values: Float64) -> Float64:
-    """1-based ranks, float64 (n,); ties share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    average: Float64 = np.cumsum(counts) - (counts - 1) / 2.0
-    return average[inverse.reshape(-1)]
-
-
-def rmse(x: Float64, y: Float64) -> float:
-    """Root mean squared difference, in the units of x and y; NaN for no rows."""
-    return math.sqrt(np.mean(np.square(x - y))) if len(x) else math.nan
 
 
 def coverage(y: Float64, lower: Float64, upper: Float64) -> float:
@@ -145,17 +118,6 @@ def group_means(values: Any, group: Int64, n_groups: int) -> Float64:
     sums = np.bincount(group, weights=np.asarray(values, np.float64), minlength=n_groups)
     with np.errstate(invalid="ignore"):
         return sums / counts
-
-
-def _centred(values: Float64) -> Float64 | None:
-    """Unit-length deviations from the mean; None for a constant or anything not finite."""
-    if not np.isfinite(values).all() or values.min() == values.max():
-        return None
-    scaled = values / np.abs(values).max()  # no overflow, whatever the units
-    mean = scaled.mean()
-    deviations = scaled - mean
-    length = math.sqrt(np.sum(np.square(deviations)))
-    return deviations / length if length > CONSTANT_SPREAD * abs(mean) * math.sqrt(len(values)) else None
 
 
 def _central_t(theta: float, df: int) -> float:

@@ -1,0 +1,62 @@
+"""evidence.py: the story of `registry evidence`: a single model run on a person's rows, and what it gave pinned."""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry_tool.documents import store
+from registry_tool.documents.entries import sha256_of, stem
+from registry_tool.errors import InputError, RejectedError
+from registry_tool.plugins.manager import Plugins
+from registry_tool.plugins.single_evidence import DataRequest, SingleEvidence, make_evidence, read_evidence
+from registry_tool.storage.files import write_atomic
+from registry_tool.storage.lock import locked
+from registry_tool.values import Entry
+from registry_tool.workflows.loading import inspected, save_sound, usable, verified
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The entry with its evidence, and the file, below the registry's folder."""
+
+    entry: Entry
+    path: str
+    evidence: SingleEvidence
+
+
+def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) -> Written:
+    """Run a smoke entry's model on rows, in the sandbox, and pin rows, targets and predictions beside it.
+
+    Raises InputError for rows that do not fit the model, and for a kind that does not gate single models;
+    RejectedError for a production entry, and for evidence that would not validate.
+    """
+    plugins.need_all()
+    usable(path)
+    with locked(path.parent):
+        loaded = usable(path)
+        with inspected(loaded, plugins) as inspection:
+            view = verified(inspection, entry_id)
+            entry = view.entry
+            if loaded.registry.schema_version != store.VERSION or entry.onnx is None:
+                raise InputError(f"{entry_id}: expected one ONNX file in a registry of version 2: its plugin trains it")
+            if "registry_gate" not in plugins.owner(entry.kind).hooks:
+                raise InputError(f"{entry_id}: the kind {entry.kind!r} has no gate, expected fr, nr or filter")
+            if entry.is_production:
+                raise RejectedError(
+                    f"{entry_id}: it is production, and what it was judged on does not change: take a new --id"
+                )
+            data = make_evidence(view, request)
+            digest = sha256_of(data)
+            target = f"{stem(entry.onnx)}.{digest[:12]}.evidence.npz"
+            made = None if (path.parent / target).exists() else target
+            write_atomic(path.parent / target, data, root=path.parent)
+            pinned = entry.with_fields(evidence={"path": target, "sha256": digest})
+            save_sound(inspection, loaded.registry.with_entry(pinned), pinned, made, RejectedError)
+            old = entry.document.get("evidence")
+            if old is not None and old["path"] != target:
+                with suppress(OSError):
+                    (path.parent / posixpath.normpath(old["path"])).unlink()
+    return Written(pinned, target, read_evidence(data))

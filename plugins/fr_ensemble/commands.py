@@ -149,7 +149,8 @@ def import_(
     names = column_names(source_column, encoder_column)
     if names and meta is None:
         raise InputError("--source-column and --encoder-column: found no --meta, expected a table with such columns")
-    if meta is None and (lacking := [name for name in ("src", "encoder") if name not in (*in_pattern, *same)]):
+    lacking = [name for name in ("src", "encoder") if name not in (*in_pattern, *same)]
+    if meta is None and lacking:
         raise InputError(_not_known(lacking, in_pattern))
     refuse_overwriting(output, meta)
     found = find_logs(logs, [path for path in (meta, output) if path is not None])
@@ -159,7 +160,7 @@ def import_(
     if pattern is not None:
         fields = fields.merged(fields_of_pattern(found, pattern))
     if meta is not None:
-        of_table, unused = fields_of_table(found, meta, names)
+        of_table, unused = fields_of_table(found, meta, names, lacking)
         fields = fields.merged(of_table)
         if unused:
             _warn(f"{meta}: rows that name no log that was given: {unused}")

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from registry_tool.values import EMPTY, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
+FAILED = "failed encodes, without a number for every feature, are left out"
 MAX_CHARTS = 12
 CHOICE, BOUND, SEQUENCE = "choice", "bound", "sequence"  # rules of a group
 
@@ -133,7 +134,7 @@ def recommend(
     manifest = view.manifest
     if view.entry.kind != "fr_ensemble" or manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: expected an ensemble (fr_ensemble, schema_version 2): train one")
-    spec = spec_of(manifest, target=False, names=question.column_names)
+    spec = replace(spec_of(manifest, target=False, names=question.column_names), without_failed=True)
     low, high = spec.bounds
     if not (low <= question.target <= high and 0.0 < question.confidence < 1.0):
         found = f"--target {question.target:g} --confidence {question.confidence:g}"
@@ -230,6 +231,7 @@ def _read(
         scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots)) + offset  # (M, n)
         outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
         costs = _numbers(rows, cost, corpus)
+        warnings.update({FAILED: rows.n_failed} if rows.n_failed else {})
         warnings.update({f"encoder {name!r} is unknown": count for name, count in rows.unknown_encoders.items()})
         found = unlike(seen, rows.encoder, spec.vocabulary_version, [*rows.unknown_encoders], rows.values)
         warnings.update(found.warnings)

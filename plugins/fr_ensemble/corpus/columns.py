@@ -32,13 +32,14 @@ class ColumnRequest:
     """What is asked of a file. values: further columns as they are, None for all. scored: rows with a target.
 
     Scored rows must name their sources, and those of failed encodes are left out; of others each is wanted.
-    texts: further columns of text.
+    texts: further columns of text. without_failed: whether failed encodes are left out of other rows too.
     """
 
     numbers: Sequence[str]
     values: Sequence[str] | None = ()
     scored: bool = True
     texts: Sequence[str] = ()
+    without_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,15 @@ def layout_of(path: Path | str, found: Sequence[str], wanted: ColumnRequest) -> 
     clip = ("clip",) if "clip" in found else tuple(name for name in QUALITY_COLUMNS if name in found and "src" in texts)
     spelled_otherwise = any(name != column for name, column in numbers.items())
     texts |= {name: name for name in (*clip, *wanted.texts) if name not in texts}
-    return Layout(tuple(wanted.numbers), numbers, texts, derived, values, spelled_otherwise, wanted.scored)
+    return Layout(
+        tuple(wanted.numbers),
+        numbers,
+        texts,
+        derived,
+        values,
+        spelled_otherwise,
+        wanted.scored or wanted.without_failed,
+    )
 
 
 def column_of(name: str, found: Sequence[str]) -> str | None:

@@ -463,7 +463,9 @@ def _oddities(document: Mapping[str, Any]) -> list[str]:
     if document["duplicate_rows"]:
         odd.append(f"duplicate rows: {document['duplicate_rows']} repeat another row of their source")
     if document["failed_rows"]:
-        odd.append(f"failed encodes: {document['failed_rows']} rows without a number for every score are left out")
+        odd.append(
+            f"failed encodes, left out: {counted(document['failed_rows'], 'row')} without a number for every score"
+        )
     for about in document.get("unusable_rows", ()):
         found = repr(about["found"]) if isinstance(about["found"], str) else f"{about['found']:g}"
         odd.append(

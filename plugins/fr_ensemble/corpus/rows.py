@@ -73,6 +73,7 @@ class ColumnSpec:
     source_column: str = ""  # that names the sources, where it is not `src`
     encoder_column: str = ""  # that names the encoders, where it is not `encoder`
     raw_conditions: bool = False  # whether members take conditions as they are, which 0 to 1 bounds then
+    without_failed: bool = field(default=False, compare=False)  # whether rows to predict are without failed encodes
     by_options: bool = field(default=False, compare=False)  # of `train`, and not of an entry that cannot be changed
 
     def __post_init__(self) -> None:
@@ -299,7 +300,7 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
 
 def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> ColumnRequest:
     numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
-    return ColumnRequest(numbers, keep, spec.target is not None)
+    return ColumnRequest(numbers, keep, spec.target is not None, without_failed=spec.without_failed)
 
 
 def columns_of(spec: ColumnSpec, found: Sequence[str], place: str, keep: Sequence[str] = ()) -> Columns:

@@ -185,7 +185,7 @@ def test_info_tells_a_table_of_vmaf_tune(registry: Program, tmp_path: Path) -> N
     assert (document["n_rows"], document["failed_rows"], document["missing_features"]) == (9, 3, [])
     assert document["target"]["definition"] == "vmaf_v0.6.1"
     assert {*document["features"]} == {*CANONICAL_6}
-    assert "failed encodes: 3 rows" in registry("fr-ensemble", "corpus", "info", path).out
+    assert "failed encodes, left out: 3 rows without" in registry("fr-ensemble", "corpus", "info", path).out
 
 
 def test_columns_under_other_names(tmp_path: Path) -> None:
@@ -224,6 +224,14 @@ def test_vmaf_tune_from_the_command_line(registry: Program, tmp_path: Path) -> N
     assert (ran.code, "3 rows of failed encodes" in ran.err) == (0, True)
     assert "encoder 'libvpx-vp9' is unknown, taken for libx264: 3 rows" in ran.err
     assert registry("validate", tmp_path / "m" / "registry.json").code == 0
+    ran = registry("fr-ensemble", "recommend", "t", *where, "--target", "20", "--confidence", "0.5", "--cost", "crf")
+    assert (
+        ran.code,
+        "warning: failed encodes, without a number for every feature, are left out: 3 rows" in ran.err,
+    ) == (
+        0,
+        True,
+    )
     whole = written(tmp_path / "d.jsonl", [row for row in rows if not row["exit_status"]])
     ran = registry("predict", "t", "--corpus", whole, *where[2:])
     assert (ran.code, len(ran.out.splitlines())) == (0, 10)

@@ -22,7 +22,7 @@ from fr_ensemble.corpus.build.ffmpeg import PROBE_SIZE, FFmpeg, FFmpegError, Run
 from fr_ensemble.corpus.encoders import Encoder
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel, columns_of, spellings
 from registry_tool.errors import InputError
-from registry_tool.toolkit import atomic_file, clean_staging, write_atomic
+from registry_tool.toolkit import atomic_file, clean_staging, counted, write_atomic
 
 ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
 _COUNT_FRAMES = (
@@ -222,7 +222,7 @@ class EncodeCache:
         words = self.run.run(*frames, *_COUNT_FRAMES, "f.txt", folder=folder)
         header, times = _read_frames(folder / "f.txt")
         if len(times) < 2 or times[-1] <= times[0]:
-            raise FFmpegError(f"found {len(times)} video frames, expected at least 2")
+            raise FFmpegError(f"found {counted(len(times), 'video frame')}, expected at least 2")
         base = Fraction(header["#tb 0"])
         rate = Fraction(len(times) - 1, times[-1] - times[0]) / base  # the mean, where it varies
         width, height = (int(side) // 2 * 2 for side in header["#dimensions 0"].split("x"))

@@ -16,7 +16,7 @@ from fr_ensemble.corpus.encoders import QUALITY_NUMBERS
 from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
-from registry_tool.toolkit import BATCH_ROWS, Columns, decimal_comma, read_rows
+from registry_tool.toolkit import BATCH_ROWS, Columns, decimal_comma, missing_column, read_rows
 
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 POSITIVE_COLUMNS = ("bitrate", "bitrate_kbps", "height", "width", "fps")
@@ -188,13 +188,15 @@ def _ends(name: str, text: str, at: int) -> Iterator[int]:
 # ---- tables -----------------------------------------------------------------------------------------------------
 
 
-def fields_of_table(logs: Sequence[Path], table: Path, names: Mapping[str, str]) -> tuple[Fields, int]:
+def fields_of_table(
+    logs: Sequence[Path], table: Path, names: Mapping[str, str], needed: Sequence[str] = ()
+) -> tuple[Fields, int]:
     """The row of each log, found by the column `log`; and how many have no log.
 
     There stands a file's name, its path's end, or its path: absolute, or from the table's folder.
-    names: as of `read_rows`.
+    names: as of `read_rows`. needed: columns that it must have, since nothing else says them.
     """
-    rows = _rows_by_log(table, names)
+    rows = _rows_by_log(table, names, needed)
     keys = {os.path.abspath(table.parent / name): name for name in rows}
     keys |= {os.path.normpath(name): name for name in rows}
     found, used = Fields({}), set()
@@ -209,13 +211,15 @@ def fields_of_table(logs: Sequence[Path], table: Path, names: Mapping[str, str])
     return found, len(rows) - len(used)
 
 
-def _rows_by_log(table: Path, names: Mapping[str, str]) -> dict[str, Row]:
+def _rows_by_log(table: Path, names: Mapping[str, str], needed: Sequence[str]) -> dict[str, Row]:
     """The rows of a table by its column `log`, numbers as numbers, an empty cell left out."""
     rows: dict[str, Row] = {}
     columns: list[str] = []
 
     def pick(found: Sequence[str]) -> Columns:
         columns.extend(_table_columns(table, found))
+        if lacking := [name for name in needed if name not in found]:
+            raise missing_column(table, lacking[0], found)
         return Columns((), ("log",), tuple(columns))
 
     for batch in read_rows(table, pick, BATCH_ROWS, names=names):

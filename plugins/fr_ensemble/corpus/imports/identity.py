@@ -74,7 +74,9 @@ def _identity(names: tuple[str, ...], model: str, wanted: LogChoice) -> Identity
     if wanted.model:
         definition = canonical(wanted.model)
         if not _may_be(definition, candidates, certain=bool(model or of_score(score))):
-            raise InputError(f"its {score} is by {_any_of(candidates)}, --vmaf-model says {definition}: leave it out")
+            raise InputError(
+                f"its {score} is by {_any_of(candidates)}, --vmaf-model says {definition}: import it apart"
+            )
         return Identity(score, _columns(definition, found), definition)
     if len(candidates) == 1:
         return Identity(score, _columns(candidates[0], found), candidates[0])

@@ -73,7 +73,7 @@ def test_a_neg_log_is_not_taken_for_another(model: str, tmp_path: Path) -> None:
     path = one_log(tmp_path, model)
     assert identify(read_frames(path), LogChoice()).candidates == ("vmaf_v0.6.1neg", "vmaf_4k_v0.6.1neg")
     assert found(path, model=model)[0] == model
-    with pytest.raises(InputError, match=r"--vmaf-model says vmaf_v0\.6\.1: leave it out"):
+    with pytest.raises(InputError, match=r"--vmaf-model says vmaf_v0\.6\.1: import it apart"):
         found(path, model="vmaf_v0.6.1")
 
 
@@ -231,7 +231,9 @@ def test_a_log_of_another_model_than_asked_is_left_out(one: str, other: str, reg
     where = [tmp_path, "--pattern", "{src}_{encoder}.json", "--vmaf-model", FAMILIES[one], "-o", output]
     ran = registry(*IMPORT, *where)
     assert ran.code == 1
-    assert f"b_x264.json: its vmaf is by {FAMILIES[other]}, --vmaf-model says {FAMILIES[one]}: leave it out" in ran.err
+    assert (
+        f"b_x264.json: its vmaf is by {FAMILIES[other]}, --vmaf-model says {FAMILIES[one]}: import it apart" in ran.err
+    )
     assert read_definition(output, "vmaf") == Definition(FAMILIES[one], "3.2.0")
 
 

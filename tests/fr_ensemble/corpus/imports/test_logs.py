@@ -92,7 +92,7 @@ def test_real_logs_become_one_corpus(registry: Program, tmp_path: Path) -> None:
     output = tmp_path / "c.parquet"
     ran = registry(*IMPORT, folder, "--set", "src=s", "--set", "encoder=x264", "-o", output)
     assert ran.code == 1
-    assert "v1.3.11.json: its vmaf is by vmaf_rb_v0.6.3, --vmaf-model says vmaf_v0.6.1: leave it out" in ran.err
+    assert "v1.3.11.json: its vmaf is by vmaf_rb_v0.6.3, --vmaf-model says vmaf_v0.6.1: import it apart" in ran.err
     assert ran.err.count("the same scores as") == 1  # the CSV has no more digits than the JSON, and the XML fewer
     assert pq.read_metadata(output).num_rows == sum(
         len(read_log(folder / f"current.{s}").score) for s in ("csv", "json", "xml")
@@ -302,8 +302,15 @@ def test_a_bad_log_is_named_and_the_rest_is_written(registry: Program, tmp_path:
         (["--source-column", "a", "--meta", "t.csv"], "log,src\na.json,b\n", 2, "no column 'a'"),
         (["--meta", "t.csv"], "file,src\na,b\n", 2, "no column 'log'"),
         (["--meta", "t.csv"], "log,src,vmaf\na.json,b,1\n", 2, "found the column 'vmaf'"),
-        (["--meta", "t.csv"], "log,src\nb.json,b\n", 2, "no row in t.csv"),
-        (["--meta", "t.csv"], "log,src\na.json,b\na.json,c\n", 2, r"t.csv:3, column log: found 'a.json' again"),
+        (["--meta", "t.csv"], "log,src,encoder\nb.json,b,x\n", 2, "no row in t.csv"),
+        (["--meta", "t.csv"], "log,video,codec\na.json,b,c\n", 2, "t.csv: no column 'src': found log, video, codec"),
+        (["--meta", "t.csv"], "log,src,codec\na.json,b,c\n", 2, "rename it or name it with --encoder-column"),
+        (
+            ["--meta", "t.csv"],
+            "log,src,encoder\na.json,b,x\na.json,c,x\n",
+            2,
+            r"t.csv:3, column log: found 'a.json' again",
+        ),
         (["--meta", "none.csv"], "", 2, "none.csv: file not found"),
         (["--pattern", "{src}.{encoder}", "-o", "c.txt"], "", 2, "found the extension '.txt'"),
         (

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 INSTALL, PLUGINS, JUDGE = ACTION["runs"]["steps"]
-LEFT_OUT = (".*", "__pycache__", "*.egg-info", "model", "tests", "benchmarks")
+LEFT_OUT, LEFT_OUT_ON_TOP = (".*", "__pycache__", "*.egg-info"), ("model", "tests", "benchmarks")
 
 
 def blocks(language: str) -> list[str]:
@@ -121,7 +121,9 @@ def project(base: Path) -> Path:
         base / "registry-tool",
         ignore=lambda folder, names: [
             name
-            for name in shutil.ignore_patterns(*LEFT_OUT)(folder, names)
+            for name in shutil.ignore_patterns(*LEFT_OUT, *(LEFT_OUT_ON_TOP if folder == str(ROOT) else ()))(
+                folder, names
+            )
             if name not in (".pre-commit-hooks.yaml", ".ci")
         ],
     )
@@ -219,7 +221,7 @@ rules = "house_rules"
 
 
 def test_the_action_installs_itself(checkout: Checkout) -> None:
-    """By the lock file, into an environment on the next step's path; and the plugins that the registry requires."""
+    """By the lock file, on the next step's path; then plugins, one of them a new project; and judges with them."""
     path, temporary = checkout.base / "path", checkout.base / "runner"
     path.write_text("")
     temporary.mkdir()
@@ -230,17 +232,20 @@ def test_the_action_installs_itself(checkout: Checkout) -> None:
     }
     checkout.shell(INSTALL["run"], **action)
     assert path.read_text().strip() == str(temporary / "registry-tool" / "bin")
-    said = checkout.shell(f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick")
-    assert "1 entry: valid" in said
-    checkout.box.edit(lambda document: document.update(requires=[{"plugin": "house-rules", "version": ">=1.2"}]))
-    judge = f"PATH={path.read_text().strip()}:$PATH\nregistry validate --level quick"
-    assert "error[plugin-required]" in checkout.shell(judge, 3)
+    checkout.environment["PATH"] = f"{path.read_text().strip()}{os.pathsep}{checkout.environment['PATH']}"
+    assert "1 entry: valid" in act(checkout, 0, level="quick")[0]
+    wanted = [{"plugin": "house-rules", "version": ">=1.2"}, {"plugin": "thumbs", "version": ">=0.1,<1"}]
+    checkout.box.edit(lambda document: document.update(requires=wanted))
+    log, _, _ = act(checkout, 3, level="quick", format="text")
+    assert log.count("error[plugin-required]") == 2
     (checkout.top / "rules").mkdir()
     (checkout.top / "rules" / "pyproject.toml").write_text(RULES_PROJECT)
     (checkout.top / "rules" / "house_rules.py").write_text(RULES)
-    install = f"PATH={path.read_text().strip()}:$PATH\n{PLUGINS['run']}"
-    checkout.shell(install, **action, PLUGINS="./rules\n")
-    assert "1 entry: valid" in checkout.shell(judge)
+    checkout.shell("registry plugin new thumbs -o plugins/thumbs")
+    assert PLUGINS["env"] == {"PLUGINS": "${{ inputs.plugins }}"}
+    checkout.shell(PLUGINS["run"], **action, PLUGINS="./rules\n./plugins/thumbs\n")
+    assert {"rules", "thumbs"} <= {line.split()[0] for line in checkout.shell("registry plugins").splitlines() if line}
+    assert "1 entry: valid" in act(checkout, 0, level="quick")[0]
 
 
 def test_the_lock_file_pins_what_the_project_needs() -> None:

@@ -171,8 +171,16 @@ class Prediction:
 
     @property
     def flags(self) -> Mapping[str, NDArray[np.bool_]]:
-        """What is doubtful about rows, by the name of the doubt: (n,) each, True for a row that it concerns."""
-        return {name: column for name, column in self.columns.items() if getattr(column, "dtype", None) in (bool,)}
+        """What is doubtful about rows, by the name of the doubt: (n,) each, True for a row that it concerns.
+
+        Columns of true and false, and the names that a column `flags` has, separated by spaces.
+        """
+        import numpy as np
+
+        marks = [{*text.split()} for text in self.columns.get("flags", ())]
+        named = {name: np.array([name in row for row in marks]) for name in sorted(set().union(*marks))}
+        marked = {name: column for name, column in self.columns.items() if getattr(column, "dtype", None) in (bool,)}
+        return {**marked, **named}
 
     def interval(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and the upper bounds, (n,) each, at one of `levels`. Raises InputError for another level."""

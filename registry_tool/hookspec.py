@@ -445,8 +445,11 @@ class Predictor(Protocol):
         Raises InputError for a row that cannot be used.
         """
 
-    def check_file(self, path: Path) -> None:
-        """Raises InputError where a file says of itself that its rows are not what the entry learned from."""
+    def check_file(self, path: Path) -> Predictor | None:
+        """Raises InputError where a file says of itself that its rows are not what the entry learned from.
+
+        What it says short of that, for flags and warnings of its rows, goes into what this returns; None: itself.
+        """
 
 
 PREDICT_DEPRECATED = DeprecationWarning("registry_predict is deprecated since 0.2.0: implement registry_load")

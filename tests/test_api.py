@@ -198,7 +198,10 @@ def test_every_table_gives_the_numbers_of_the_command(
     for name, column in found.columns.items():
         assert list(column) == [row[name] for row in expected], name
     assert (found.lower == found.interval(0.8)[0]).all()
-    assert list(found.flags) == ["out_of_distribution"]
+    named = {name for text in found.columns["flags"] for name in text.split()}
+    assert {*found.flags} == {"out_of_distribution", *named}
+    for name in named:
+        assert found.flags[name].tolist() == [name in text.split() for text in found.columns["flags"]]
     assert {"mu", "sigma", "lower_80", "upper_95"} <= found.columns.keys()
 
 

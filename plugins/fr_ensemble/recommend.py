@@ -24,7 +24,7 @@ from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, s
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
-from fr_ensemble.corpus.seen import SeenCorpus, unlike
+from fr_ensemble.corpus.seen import INPUT_FLAG
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
@@ -38,6 +38,7 @@ from fr_ensemble.evidence.ladders import (
     ladders_of,
 )
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
+from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
@@ -49,6 +50,7 @@ COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for 
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
 FAILED = "failed encodes, without a number for every feature, are left out"
 MAX_CHARTS = 12
+FLAGGED_ROWS = 0.5  # share of a clip's rows from which a flag is shown of it
 CHOICE, BOUND, SEQUENCE = "choice", "bound", "sequence"  # rules of a group
 
 
@@ -62,12 +64,18 @@ class Clip:
     setting: Mapping[str, Any]
     n_rows: int = 0
     outside: int = 0  # rows with an input outside what training saw
+    flags: dict[str, int] = field(default_factory=dict)  # rows with each of the flags of `predict`
     cost: float = 0.0
     mu: float = 0.0
     sigma: float = 0.0
     lower: float = 0.0
     assured: float = 0.0  # the bound by which it was chosen or not
     members: Any = field(default=0.0, repr=False)  # (M,), sums of the members' scores; else all of them, (M, rows)
+
+    def add_flags(self, counts: Mapping[str, int]) -> None:
+        for name, count in counts.items():
+            self.flags[name] = self.flags.get(name, 0) + count
+        self.outside += counts.get(INPUT_FLAG, 0)
 
     def finish(self, calibration: Calibration, question: Question) -> None:
         statistics = question.statistic.of(self.members) if np.ndim(self.members) == 2 else self.members / self.n_rows
@@ -143,11 +151,9 @@ def recommend(
     stored = intervals_of(view, [question.confidence])
     calibration, choice = _calibrated(view, stored, question)
     cost = _cost(question, spec)
-    clips, warnings = _read(view, question, spec, stored, cost, progress)
+    clips, warnings = _read(view, question, spec, cost, progress)
     for clip in clips:
         clip.finish(calibration, question)
-    if outside := sum(clip.outside for clip in clips):
-        warnings["an input is outside what training saw"] = outside
     quantile = calibration.quantile(question.confidence)
     return {
         "entry": view.entry.id,
@@ -217,30 +223,29 @@ def _cost(question: Question, spec: ColumnSpec) -> str:
 
 
 def _read(
-    view: EntryView, question: Question, spec: ColumnSpec, stored: Intervals, cost: str, progress: Progress
+    view: EntryView, question: Question, spec: ColumnSpec, cost: str, progress: Progress
 ) -> tuple[list[Clip], Counter[str]]:
     """Every encode with the sums over its rows, or all scores. A clip is told apart by its source and its name."""
     manifest, corpus = view.manifest or {}, question.corpus
     models = [view.read(member["onnx"]) for member in manifest["members"]]
-    scaler, seen = scaler_of(manifest), SeenCorpus.from_manifest(manifest)
-    offset = offset_of(manifest)
+    scaler, flagger, offset = scaler_of(manifest), Flagger(view), offset_of(manifest)
+    other_libvmaf = flagger.other_libvmaf(corpus)
     clips: dict[tuple[str, str], Clip] = {}
     warnings: Counter[str] = Counter()
     for rows in read_batches(corpus, spec, keep=None, progress=progress):
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
         scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots)) + offset  # (M, n)
-        outside = stored.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
         costs = _numbers(rows, cost, corpus)
         warnings.update({FAILED: rows.n_failed} if rows.n_failed else {})
-        warnings.update({f"encoder {name!r} is unknown": count for name, count in rows.unknown_encoders.items()})
-        found = unlike(seen, rows.encoder, spec.vocabulary_version, [*rows.unknown_encoders], rows.values)
+        found = flagger.of(PredictedRows.of(rows, scores.std(axis=0, ddof=1)), other_libvmaf)
         warnings.update(found.warnings)
         assert rows.source is not None
         assert rows.clip is not None
         pair = rows.source.codes * len(rows.clip.names) + rows.clip.codes
         _, first, place = np.unique(pair, return_index=True, return_inverse=True)
         mixed = np.flatnonzero(rows.encoder.codes != rows.encoder.codes[first][place]).tolist()
-        per_clip = [np.bincount(place, weights) for weights in (None, outside, costs, *scores)]  # (clips,) each
+        per_clip = [np.bincount(place, weights) for weights in (None, costs, *scores)]  # (clips,) each
+        flagged = {name: np.bincount(place, mask) for name, mask in found.masks.items()}
         for index, row in enumerate(first.tolist()):
             src, name = rows.source.names[rows.source.codes[row]], rows.clip.names[rows.clip.codes[row]]
             encoder = rows.encoder.names[rows.encoder.codes[row]]
@@ -251,10 +256,10 @@ def _read(
                     f"{corpus}: the clip {name!r} of {src!r} has rows of several encoders, expected of one: rename it"
                 )
             clip.n_rows += int(per_clip[0][index])
-            clip.outside += int(per_clip[1][index])
-            clip.cost += float(per_clip[2][index])
+            clip.add_flags({name: int(counts[index]) for name, counts in flagged.items() if counts[index]})
+            clip.cost += float(per_clip[1][index])
             if question.statistic.is_mean:
-                clip.members = clip.members + np.array([sums[index] for sums in per_clip[3:]])
+                clip.members = clip.members + np.array([sums[index] for sums in per_clip[2:]])
             else:
                 own = scores[:, place == index]
                 clip.members = own if clip.n_rows == own.shape[1] else np.concatenate([clip.members, own], axis=1)
@@ -345,10 +350,11 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         best = max(group["encodes"], key=lambda encode: encode["assured"])
         shown = next((e for e in group["encodes"] if e["clip"] == group["recommended"]), best)
         setting = " ".join(f"{name}={_plain(value)}" for name, value in shown["setting"].items()) or "-"
-        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['assured']:.2f}"]
+        flags = " ".join(name for name, count in shown["flags"].items() if count >= FLAGGED_ROWS * shown["n_rows"])
+        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['assured']:.2f}", flags or "-"]
         answer = group["recommended"] or f"none of {len(group['encodes'])}; the best:"
         rows.append([group["src"], shown["encoder"], answer, *cells])
-    header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound"]
+    header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound", "flags"]
     asked = (
         f"{target['statistic']} {target['name']} of a clip at least {target['at_least']:g}, at {percent(confidence)} %"
     )

@@ -343,9 +343,10 @@ class GuardedPredictor:
                 raise TypeError(f"it gave columns that do not have {rows.n} rows")
         return answer
 
-    def check_file(self, path: Path) -> None:
+    def check_file(self, path: Path) -> GuardedPredictor:
         with Guard(self.plugin, "registry_load", MAY_RAISE):
-            self.predictor.check_file(path)
+            of_file = self.predictor.check_file(path)
+        return self if of_file is None else GuardedPredictor(self.plugin, of_file)
 
 
 def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Any:

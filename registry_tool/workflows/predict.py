@@ -53,6 +53,8 @@ def predict_rows(
     """Batch by batch; the first column is the number of the row, from 0."""
     import numpy as np
 
+    if isinstance(rows, Path):
+        predictor = predictor.check_file(rows) or predictor
     first = 0
     for part in _parts(predictor, rows, names):
         batch = predictor.predict(part, levels)
@@ -64,7 +66,6 @@ def _parts(predictor: Predictor, rows: Path | IncomingRows, names: Mapping[str, 
     if isinstance(rows, IncomingRows):
         size = 1 if rows.one_by_one else BATCH_ROWS
         return read_stream(rows.stream, lambda found: predictor.columns(found, STREAM_NAME), size, names)
-    predictor.check_file(rows)
     return read_rows(rows, lambda found: predictor.columns(found, str(rows)), BATCH_ROWS, names=names)
 
 

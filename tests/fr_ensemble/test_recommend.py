@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def test_words_for_people(registry: Program, clips: Sandbox) -> None:
     path = save(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
     ran = registry("fr-ensemble", "recommend", "tiny", "--target", 50, *where[2:], "--corpus", path, "--by", "source")
     assert f"warning: encoder 'wonder' is unknown: {len(rows)} rows" in ran.err
-    assert f"warning: an input is outside what training saw: {len(rows)} rows" in ran.err
+    assert re.search(rf"warning: motion2 is outside what training saw, .* to .*: {len(rows)} rows", ran.err)
+    assert "encoder" in ran.out.splitlines()[-1].rpartition("  ")[2].split()
 
 
 def test_a_picture(registry: Program, clips: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "import_logs": ("--logs 2", " times"),
     "inference_ratio": ("--rounds 1", "rows"),
     "large_corpus": ("--train --rows 1000", "train"),
+    "large_errors": ("{data}/frames.parquet --step 1 --epochs 1", "held out"),
     "load_time": ("--rounds 1", "beyond the session"),
     "make_corpora": ("cache --folder . --sources 1 --encoders 1 --qualities 1", ""),
     "make_model": ("--folder model --cards . -- --epochs 8", "2 entries: valid"),

@@ -74,10 +74,10 @@ class RowsUnlike:
     @property
     def text(self) -> Text:
         """The flags of each row, separated by spaces; nothing where it has none."""
-        bits = np.stack([*self.masks.values()], axis=1)
-        kinds, codes = np.unique(bits, axis=0, return_inverse=True)
+        bits = sum(mask.astype(np.int64) << place for place, mask in enumerate(self.masks.values()))
+        kinds, codes = np.unique(bits, return_inverse=True)
         names = [*self.masks]
-        shown = (" ".join(name for name, bit in zip(names, kind, strict=True) if bit) for kind in kinds.tolist())
+        shown = (" ".join(name for i, name in enumerate(names) if kind >> i & 1) for kind in kinds.tolist())
         return Text(codes.reshape(-1).astype(np.int64), tuple(shown))
 
 
@@ -100,8 +100,13 @@ def unlike(
         numbers = numbers_of(values[name] if isinstance(values[name], Text) else Text.of(values[name]))
         masks[name] = (numbers < low) | (numbers > high)  # False for what is no number
         if count := int(masks[name].sum()):
-            warnings[f"{name} is outside what training saw, {low:g} to {high:g}"] = count
+            warnings[outside_range(name, low, high)] = count
     return RowsUnlike(masks, warnings)
+
+
+def outside_range(name: str, low: float, high: float) -> str:
+    """What is said of a column's numbers beyond those of training."""
+    return f"{name} is outside what training saw, {low:g} to {high:g}"
 
 
 def numbers_of(text: Text) -> NDArray[np.float64]:

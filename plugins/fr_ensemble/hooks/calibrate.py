@@ -55,8 +55,8 @@ from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
 from fr_ensemble.evidence.shipped import run_members, score_tolerance
+from fr_ensemble.hooks.flags import unknown_encoder
 from fr_ensemble.hooks.loaded import load_trained, stored_intervals
-from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_target
 from registry_tool import toolkit
 from registry_tool.errors import InputError

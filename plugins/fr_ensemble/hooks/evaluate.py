@@ -13,7 +13,6 @@ from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, s
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
-from fr_ensemble.corpus.seen import SeenCorpus, unlike
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
@@ -22,8 +21,8 @@ from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
+from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of, unusable_evidence
-from fr_ensemble.hooks.predict import unknown_encoder
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
@@ -38,12 +37,12 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     """PLCC, SROCC, RMSE, CRPS; coverage, width and interval score a level; broken down by columns."""
     manifest, ensemble = load_ensemble(view)
     spec = spec_of(manifest, target=True, names=request.column_names)
-    target_warnings, seen = list[str](), SeenCorpus.from_manifest(manifest)
+    target_warnings, flagger = list[str](), Flagger(view)
     if request.smoke:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
         target_warnings = check_target(view.entry.id, manifest, request.corpus)
-        keep = dict.fromkeys([*request.by, *seen.columns(column_names(request.corpus))])
+        keep = dict.fromkeys([*request.by, *flagger.seen.columns(column_names(request.corpus))])
         corpus = read_corpus(request.corpus, spec, [*keep], min_sources=1, progress=request.progress)
         name = request.corpus.name
     else:
@@ -77,11 +76,16 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     }
     if compared := _compared(view, request, corpus, mu):
         document["against"] = compared
-    version = spec.vocabulary_version
-    warnings = [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
-    if not request.smoke:
-        found = unlike(seen, corpus.groups["encoder"], version, [*corpus.unknown_encoders], corpus.groups)
-        warnings += [f"{words}: {n} rows" for words, n in found.warnings.items()]
+    warnings = list[str]()
+    if request.corpus is not None and not request.smoke:
+        found = flagger.of(_predicted_rows(corpus, sigma), flagger.other_libvmaf(request.corpus))
+        warnings += [f"{words}: {n} rows" for words, n in sorted(found.warnings.items())]
+        document["flags"] = {
+            name: _measured(corpus.target[mask], mu[mask], sigma[mask], stored.calibration(), request.levels)
+            | {"n_rows": int(mask.sum())}
+            for name, mask in (*found.masks.items(), ("none", ~np.any([*found.masks.values()], axis=0)))
+            if mask.any()
+        }
     refuted = [] if request.smoke else list(_refuted(document["over_sources"]))  # random rows refute nothing
     if refuted:
         refuted.append(
@@ -103,6 +107,11 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     table = _table(document, stored.calibration().method, request.levels)
     drawn = _figures(view, request.levels, corpus, mu, sigma) if request.figures else ()
     return Evaluation(document, table, warnings, drawn)
+
+
+def _predicted_rows(corpus: Corpus, sigma: Float64) -> PredictedRows:
+    numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
+    return PredictedRows(corpus.groups["encoder"], corpus.unknown_encoders, corpus.groups, numeric, sigma)
 
 
 def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float64, sigma: Float64) -> Sequence[Figure]:
@@ -257,6 +266,8 @@ def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) ->
             cells = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in MEASURES]
             row = [difference, str(over["n_sources"]), *cells]
             rows.append(row + [""] * (len(header) - len(row)))
+    flagged = document.get("flags", {})
+    rows += [_row(f"flagged {name}", measured, measured["n_rows"]) for name, measured in flagged.items()]
     for column, groups in document["by"].items():
         rows += [_row(f"{column}={label}", measured, measured["n_rows"]) for label, measured in groups.items()]
     return rows

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, run
+from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.seen import SeenCorpus, numbers_of, unlike
 from fr_ensemble.evidence.oof import read_oof
 from registries import TRAINING, Made
@@ -71,8 +72,8 @@ def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_pat
     rows_out = list(csv.DictReader(io.StringIO(ran.out)))
     limit = np.quantile(read_oof((box.artifacts / "evidence" / "oof.npz").read_bytes()).sigma, 0.95)
     assert [float(row["sigma"]) > limit for row in rows_out] == ["sigma" in row["flags"] for row in rows_out]
-    flags = [row["flags"].replace("sigma", "").strip() for row in rows_out]
-    assert flags == ["fps", "encoder", "encoder", ""]
+    flags = [{*row["flags"].split()} - {"sigma", "distance"} for row in rows_out]
+    assert flags == [{"fps"}, {"encoder"}, {"encoder"}, set()]
     messages = [
         "warning: encoder 'hevc_nvenc' is unknown: it has a slot, and training had no row of it: 1 row",
         "warning: fps is outside what training saw, 24 to 60: 1 row",
@@ -80,9 +81,41 @@ def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_pat
     assert [line for line in ran.err.splitlines() if line in messages] == messages
     ran = run(tmp_path, "evaluate", "tiny", "--corpus", "new.csv", "--registry", path)
     assert [line.removesuffix("s") for line in ran.err.splitlines() if line.removesuffix("s") in messages] == messages
+    ran = run(tmp_path, "evaluate", "tiny", "--corpus", "new.csv", "--format", "json", "--registry", path)
+    counts = {name: part["n_rows"] for name, part in json.loads(ran.out)["flags"].items()}
+    assert (counts["fps"], counts["encoder"], counts["none"]) == (1, 2, 1 - ("sigma" in counts or "distance" in counts))
     assert box.errors() == []
     found = box.forged(lambda manifest: manifest["corpus"]["encoders"][0].update(n_rows=99))
     assert found == [("evidence-problem", "/evidence")]
+
+
+@pytest.mark.slow
+def test_another_libvmaf_is_told_by_every_command(made: Made, tmp_path: Path) -> None:
+    """Files of another version than the corpus say so in a warning and a flag of all rows; others in none."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    csv_table = pytest.importorskip("pyarrow.csv").read_csv
+
+    def by(version: str | None, source: Path, name: str) -> Path:
+        record = {} if version is None else {RECORD_KEY: json.dumps({"model": "vmaf_v0.6.1", "libvmaf": version})}
+        table = csv_table(source).append_column("bitrate_kbps", [[float(i) for i in range(len(csv_table(source)))]])
+        pq.write_table(table.replace_schema_metadata(record), tmp_path / name)
+        return tmp_path / name
+
+    path = tmp_path / "model" / "registry.json"
+    what = ("--id", "tiny", "--corpus", by("3.0.0", made.corpus, "corpus.parquet"), "--registry", path)
+    assert run(tmp_path, "train", "fr_ensemble", *what, *TRAINING).code == 0
+    for version, expected in (("1.3.11", True), ("3.0.0", False), (None, False)):
+        rows = by(version, made.heldout, "rows.parquet")
+        for command in (
+            ("predict", "tiny"),
+            ("evaluate", "tiny"),
+            ("fr-ensemble", "recommend", "tiny", "--target", "1"),
+        ):
+            ran = run(tmp_path, *command, "--corpus", rows, "--registry", path)
+            assert ran.code == 0, ran.err
+            lines = [line for line in ran.err.splitlines() if "computed by libvmaf" in line]
+            assert lines == ["warning: computed by libvmaf 1.3.11, training's by 3.0.0: 120 rows"] * expected
+            assert ("libvmaf" in ran.out) == expected
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> None:

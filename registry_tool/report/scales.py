@@ -17,10 +17,13 @@ def share(axis: Axis, value: float) -> float:
 
 
 def ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Round values on the axis and their labels: three to seven, what a logarithm's decades give, or the names."""
+    """Round values on the axis and their labels: three to seven, what a logarithm's decades give, or the names.
+
+    A logarithmic axis of less than a decade has those of a linear one.
+    """
     if axis.names:
         return list(enumerate(axis.names))
-    if axis.log:
+    if axis.log and axis.high >= 10.0 * axis.low:
         decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
         steps = (1, 2, 5) if math.log10(axis.high / axis.low) < 2.5 else (1,)
         values = [step * 10.0**decade for decade in decades for step in steps]

@@ -55,6 +55,7 @@ def test_a_logarithm_gives_decades_one_length() -> None:
         (Axis("x", -0.003, 0.004), "-0.002 0.000 0.002 0.004"),
         (Axis("x", 0.004, 30, log=True), "0.01 0.1 1 10"),
         (Axis("x", 0.6, 7, log=True), "1 2 5"),
+        (Axis("x", 1.3, 3.5, log=True), "1.5 2.0 2.5 3.0 3.5"),
     ],
 )
 def test_ticks_by_hand(axis: Axis, labels: str) -> None:

@@ -343,9 +343,9 @@ def _reliability(covered: Covered) -> Iterator[Figure]:
     )
     yield Figure(
         "Reliability: the worst source",
-        f"The same, of the source that each method covers worst at each level. Rows of one source err together, so "
-        f"that a mean hides what a user of one source meets: of two methods with a good mean, take the one that is "
-        f"higher here. No method covers every source that may come: with {k} sources expect the worst below the line.",
+        "The same, of the source that each method covers worst at each level. Rows of one source err together, so "
+        "that a mean hides what a user of one source meets: of two methods with a good mean, take the one that is "
+        "higher here. No method covers every source that may come: of many, the worst is below the line.",
         worst_reliability(shown),
         Table(worst),
     )

@@ -36,7 +36,7 @@ ARCHIVES_INTRO = """\
 ## Evidence in .npz files
 
 Zip files of numpy arrays without pickles, declared beside their readers: `plugins/fr_ensemble/evidence/`, and
-`registry_tool/plugins/single_evidence.py` for the last one, which lies beside its model. A file has
+`registry_tool/plugins/single_evidence.py` for the last one, of a single model. A file has
 exactly these arrays, in this order, little-endian and in C order, each as a `.npy` of version 1.0 with the header that
 numpy writes, and nothing between them: other bytes are refused (`evidence-unusable`). How arrays are compressed does
 not matter: it follows the zlib of the writer. `<U` is Unicode text of any length. Arrays in **bold** are required.

@@ -36,6 +36,13 @@ class Runtime:
         """What findings call it."""
         return f"runtime {self.name!r}" if self.name else "the policy's runtime"
 
+    def is_looser_than(self, other: Runtime) -> bool:
+        """Whether it may load what `other` refuses, as far as the limits show it."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("max_opset", "max_ir_version", "max_loops"))
+        if any(limit is not None and (own is None or own > limit) for own, limit in pairs):
+            return True
+        return other.operators is not None and (self.operators is None or not self.operators <= other.operators)
+
     def refusals(self, summary: OnnxSummary) -> Iterator[tuple[str, str]]:
         """Why it does not load a model: (what was found, what it takes). Opset and IR version are apart."""
         if self.operators is not None:
@@ -65,3 +72,8 @@ LIBVMAF_OPS = frozenset(
     for word in line.split()
 )
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType({"libvmaf": Runtime("libvmaf", 21, 10, LIBVMAF_OPS, max_loops=16)})
+
+
+def is_looser(policy: Policy, other: Policy) -> bool:
+    """Whether a policy lets through what `other` does not: evidence, signers, or a model that its runtime refuses."""
+    return policy.is_looser_than(other) or Runtime.of(policy).is_looser_than(Runtime.of(other))

@@ -201,6 +201,20 @@ def calibrate(
     metavar="FILE",
     help="Its inputs, outputs and normalisation.  [default: the .json of its name beside it, if any]",
 )
+@click.option(
+    "--int8", type=click.Path(path_type=Path), metavar="FILE", help="Its quantised variant, an ONNX file too."
+)
+@click.option(
+    "--quant-mode",
+    type=click.Choice(["dynamic", "static", "qat"]),
+    default="dynamic",
+    show_default=True,
+    help="How the variant was quantised.",
+)
+@click.option("--quant-calibration-set", metavar="TEXT", help="The rows that a static variant was calibrated on.")
+@click.option(
+    "--quant-budget", type=click.FloatRange(0.0, 1.0), metavar="PLCC", help="The most that the variant may lose."
+)
 @click.option("--license", metavar="SPDX", help="Licence of the model.")
 @click.option("--description", metavar="TEXT", help="What it is, in a sentence.")
 @click.option("--update", is_flag=True, help="Give a smoke entry that is there other bytes.")
@@ -217,6 +231,10 @@ def add(
     kind: str,
     entry_id: str,
     sidecar: Path | None,
+    int8: Path | None,
+    quant_mode: str,
+    quant_calibration_set: str | None,
+    quant_budget: float | None,
     license: str | None,
     description: str | None,
     update: bool,
@@ -224,21 +242,30 @@ def add(
 ) -> None:
     """Register an ONNX file, made elsewhere, with smoke: true.
 
-    The file, its sidecar and its weights in other files are copied to a folder named by the model's digest, and pinned.
+    The file, its sidecar and its weights in other files are copied to a folder named by their digest, and pinned.
     The model is read and run as `registry validate` does; what would not validate is not registered.
 
     \b
     Examples:
       registry add export/blur.onnx --kind nr --id blur --license MIT
+      registry add export/blur.onnx --kind nr --id blur --int8 export/blur.int8.onnx --quant-budget 0.01
       registry add export/blur.onnx --kind nr --id blur --update
     """
     from registry_tool.documents import store
     from registry_tool.workflows import add as add_workflow
 
     texts = {"license": (license, 128), "description": (description, 256)}
-    fields = {name: checked_text(f"--{name}", text, limit) for name, (text, limit) in texts.items() if text is not None}
+    texts["quant_calibration_set"] = (quant_calibration_set, 256)
+    fields: dict[str, Json] = {
+        name: checked_text(f"--{name.replace('_', '-')}", text, limit)
+        for name, (text, limit) in texts.items()
+        if text is not None
+    }
+    if int8 is not None:
+        fields |= {"quant_mode": quant_mode}
+        fields |= {"quant_accuracy_budget_plcc": quant_budget} if quant_budget is not None else {}
     path = store.find_or_new(registry, os.environ, Path.cwd())
-    model = add_workflow.NewModel(entry_id, kind, file, sidecar, fields, update)
+    model = add_workflow.NewModel(entry_id, kind, file, sidecar, int8, fields, update)
     added = add_workflow.add(path, plugins_of(ctx), model)
     for warning in added.warnings:
         click.echo(f"warning: {warning}", err=True)

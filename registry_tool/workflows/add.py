@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry_tool.checks.external_data import locations
-from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of
+from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of, stem
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError, WorldError
 from registry_tool.findings import Finding
@@ -21,21 +21,14 @@ from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import check_path, publish_folder
-from registry_tool.storage.lock import locked
+from registry_tool.storage.lock import locked_new
 from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import prepare
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
 PINNING = (
-    "onnx",
-    "sha256",
-    "opset",
-    "external_data",
-    "sidecar_sha256",
-    "int8_sha256",
-    "quant_mode",
-    "signatures",
-    "evidence",
+    *("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "signatures", "evidence"),
+    *("quant_mode", "quant_calibration_set", "quant_accuracy_budget_plcc"),
 )
 
 
@@ -43,13 +36,15 @@ PINNING = (
 class NewModel:
     """A model to register. sidecar: None for the `.json` of the model's name beside it, where there is one.
 
-    fields: further fields of the entry. update: the id is there, smoke, and gets other bytes.
+    int8: its quantised variant. fields: further fields of the entry. update: the id is there, smoke, and gets other
+    bytes.
     """
 
     entry_id: str
     kind: str
     file: Path
     sidecar: Path | None = None
+    int8: Path | None = None
     fields: Mapping[str, Json] = field(default_factory=dict)
     update: bool = False
 
@@ -73,9 +68,8 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
     _check_kind(plugins, model.kind)
     before = _target(path, model)
     files, pins = _files(model, before.registry.policies.get(model.kind, Policy()))
-    folder = posixpath.join(model.entry_id, pins["sha256"][:12])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
+    folder = posixpath.join(model.entry_id, _digest(files)[:12])
+    with locked_new(path.parent):
         loaded = _target(path, model)
         old = loaded.registry.entry(model.entry_id)
         kept = {key: value for key, value in (old.document if old else {}).items() if key not in PINNING}
@@ -95,6 +89,9 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
                 (path.parent / model.entry_id).rmdir()
             raise
         prepare(path.parent)
+        if old is not None and "evidence" in old.document:  # of the bytes that were there before
+            with suppress(OSError):
+                (path.parent / old.document["evidence"]["path"]).unlink()
     return Added(entry, folder, tuple(found))
 
 
@@ -134,7 +131,17 @@ def _files(model: NewModel, policy: Policy) -> tuple[dict[str, bytes], dict[str,
     if (sidecar := model.sidecar or (own if own.exists() else None)) is not None:
         files[own.name] = _read(sidecar, limit)
         pins["sidecar_sha256"] = sha256_of(files[own.name])
+    if model.int8 is not None:
+        variant = f"{stem(name)}.int8.onnx"
+        files[variant] = _read(model.int8, limit)
+        pins["int8_sha256"] = sha256_of(files[variant])
     return files, {key: value for key, value in pins.items() if value is not None}
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Of the model alone, or of it and what lies beside it: the same model with another sidecar has another folder."""
+    digests = [sha256_of(data) for _, data in sorted(files.items())]
+    return digests[0] if len(digests) == 1 else sha256_of("".join(digests).encode())
 
 
 def _summary(file: Path, data: bytes) -> OnnxSummary:

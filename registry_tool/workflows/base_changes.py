@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from registry_tool.checks.runtimes import is_looser
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Kind
 from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Requirement, plain_name
@@ -55,7 +56,7 @@ def policy_changes(before: Registry, after: Registry, kinds: Mapping[str, Kind],
     for name in sorted({*before.policies, *after.policies, *judged}):
         old, new, kind = before.policies.get(name), after.policies.get(name), kinds.get(name)
         if old != new:
-            looser = old is not None and (new or Policy()).is_looser_than(old)
+            looser = old is not None and is_looser(new or Policy(), old)
             words = "; ".join(_differences(old, new))
             if looser:
                 words = f"loosened: {words}"

@@ -12,6 +12,7 @@ from registry_tool.checks.entry import check_entry
 from registry_tool.checks.named import texts
 from registry_tool.checks.promotion import promoting_again
 from registry_tool.checks.registry import check, external_files
+from registry_tool.checks.runtimes import is_looser
 from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of, stem
 from registry_tool.errors import InputError, RejectedError
@@ -472,4 +473,4 @@ class _Comparer:
         old_policy, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
         if old_policy is None and old is not None:
             old_policy = kind.default_policy if kind is not None else Policy()
-        return old_policy is not None and self.inspection.policy(entry.kind).is_looser_than(old_policy)
+        return old_policy is not None and is_looser(self.inspection.policy(entry.kind), old_policy)

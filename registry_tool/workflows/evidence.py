@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_tool.documents import store
-from registry_tool.documents.entries import sha256_of, stem
+from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.single_evidence import DataRequest, SingleEvidence, make_evidence, read_evidence
@@ -50,7 +50,7 @@ def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) 
                 )
             data = make_evidence(view, request)
             digest = sha256_of(data)
-            target = f"{stem(entry.onnx)}.{digest[:12]}.evidence.npz"
+            target = f"{entry_id}/evidence/{digest[:12]}.npz"
             made = None if (path.parent / target).exists() else target
             write_atomic(path.parent / target, data, root=path.parent)
             pinned = entry.with_fields(evidence={"path": target, "sha256": digest})

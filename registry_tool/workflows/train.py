@@ -13,7 +13,7 @@ from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, publish_folder
-from registry_tool.storage.lock import locked
+from registry_tool.storage.lock import locked_new
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry
 from registry_tool.workflows.initialise import prepare
@@ -62,14 +62,11 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
         path, plugins, new, trained, registry_for_new_entry(path, new.kind, new.entry_id).registry
     )
     folder = posixpath.dirname(entry.path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
+    with locked_new(path.parent):
         created = not path.exists()
         loaded = registry_for_new_entry(path, new.kind, new.entry_id)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
-        if created:
-            prepare(path.parent)
         made = None if (path.parent / folder).exists() else folder
         publish_folder(path.parent, folder, files)
         registry = loaded.registry.with_entry(entry)
@@ -77,6 +74,8 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
             registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
         with inspected(loaded, plugins) as inspection:
             save_sound(inspection, registry, entry, made)
+        if created:
+            prepare(path.parent)
     return Registered(entry, folder, created, trained)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def test_a_model_is_pinned_with_its_sidecar_and_its_weights(tmp_path: Path, expo
     assert "blur (smoke)" in ran.out
     entry = entry_of(made)
     assert (entry["smoke"], entry["kind"], entry["license"], entry["opset"]) == (True, "nr", "MIT", 17)
-    assert entry["onnx"] == f"blur/{entry['sha256'][:12]}/blur.onnx"
+    assert re.fullmatch(r"blur/[0-9a-f]{12}/blur\.onnx", entry["onnx"])
     assert [pin["bytes"] for pin in entry["external_data"]] == [24]
     assert "sidecar_sha256" in entry
     assert (made / ".gitattributes").read_text().splitlines()[-1] == "* -text"
@@ -185,3 +186,37 @@ def test_an_opset_that_is_named_twice_is_one_opset() -> None:
     model = tiny_models.model()
     model.opset_import.add(domain="ai.onnx", version=17)
     assert read_model(model.SerializeToString()).opsets == {"": 17}
+
+
+def test_an_int8_variant_is_pinned_beside_its_model(tmp_path: Path, export: Path, registry: Program) -> None:
+    """Its bytes are pinned with how it was quantised, the rows it was calibrated on, and what it may lose."""
+    (export / "small.onnx").write_bytes(tiny_models.model(seed=2).SerializeToString())
+    made = tmp_path / "model"
+    words = ("--kind", "nr", "--id", "blur", "--license", "MIT", "--registry", made / "registry.json")
+    quantised = ("--int8", export / "small.onnx", "--quant-mode", "static", "--quant-calibration-set", "120 rows of A")
+    ran = registry("add", export / "blur.onnx", *words, *quantised, "--quant-budget", "0.01")
+    assert (ran.code, ran.err) == (0, "")
+    entry = entry_of(made)
+    assert (entry["quant_mode"], entry["quant_accuracy_budget_plcc"]) == ("static", 0.01)
+    assert entry["quant_calibration_set"] == "120 rows of A"
+    variant = made / entry["onnx"].replace(".onnx", ".int8.onnx")
+    assert variant.read_bytes() == (export / "small.onnx").read_bytes()
+    assert registry("validate", made).code == 0
+    assert registry("add", export / "blur.onnx", *words, "--update").code == 0
+    assert "int8_sha256" not in entry_of(made)
+    (export / "blur.json").write_text(json.dumps({"feature_order": tiny_models.FEATURES}))
+    assert registry("add", export / "blur.onnx", *words, "--update").code == 0
+    assert "sidecar_sha256" in entry_of(made)
+
+
+def test_a_refused_model_leaves_no_new_folder(tmp_path: Path, export: Path, registry: Program) -> None:
+    """Nothing is made for a model that would not validate: no folder, no lock; a folder that was there stays."""
+    (export / "blur.json").write_text(json.dumps({"input_names": ["other"]}))
+    for folder in (tmp_path / "new" / "deep", tmp_path):
+        ran = registry(
+            "add", export / "blur.onnx", "--kind", "nr", "--id", "blur", "--registry", folder / "registry.json"
+        )
+        assert (ran.code, "sidecar-inputs" in ran.err or "the inputs differ" in ran.err) == (1, True), ran.err
+    assert not (tmp_path / "new").exists()
+    assert export.is_dir()
+    assert not (tmp_path / "blur").exists()

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -141,6 +143,31 @@ def test_without_the_plugin(run: Run, tmp_path: Path) -> None:
     done = program("validate", tmp_path / "model", check=False)
     assert done.returncode == 1
     assert "kind-unknown" in done.stdout
+
+
+def test_a_model_is_added_as_the_readme_says(tmp_path: Path) -> None:
+    """The commands of a new project for one ONNX file run on its model and its rows."""
+    folder = tmp_path / "made"
+    program("plugin", "new", "my_thumbs", "--from", "single-onnx", "-o", folder)
+    site = tmp_path / "site" / "registry_my_thumbs-0.1.0.dist-info"
+    site.mkdir(parents=True)
+    (site / "METADATA").write_text("Metadata-Version: 2.1\nName: registry-my-thumbs\nVersion: 0.1.0\n")
+    (site / "entry_points.txt").write_text("[registry_tool]\nmy_thumbs = registry_my_thumbs.plugin\n")
+    (folder / "model.onnx").write_bytes(runpy.run_path(str(folder / "tests" / "test_conformance.py"))["model"]())
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    (sidecar,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    (folder / "model.json").write_text(sidecar)
+    found = {"PYTHONPATH": os.pathsep.join((str(site.parent), str(folder / "src")))}
+    found["REGISTRY_JSON"] = str(tmp_path / "model" / "registry.json")
+    said = [
+        program(*shlex.split(line)[1:], cwd=folder, env=os.environ | found).stdout
+        for line in text.splitlines()
+        if line.startswith(("registry add", "registry validate", "registry predict"))
+    ]
+    assert len(said) == 3
+    assert "registered: first (smoke)" in said[0]
+    assert "1 entry: valid" in said[1]
+    assert said[2].splitlines()[0] == "row,score"
 
 
 # The template -> the last line of its tests.

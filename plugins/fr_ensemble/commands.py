@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, model_of
-from fr_ensemble.options import column_options, features_named
+from fr_ensemble.options import bounds_in, column_options, features_named
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.hookspec import Host
 from registry_tool.toolkit import (
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 RAW = (".yuv", ".raw")  # endings of files that are nothing but samples
 RATE = r"0*[1-9]\d*(\.\d+)?|0*\.\d*[1-9]\d*|[1-9]\d*/[1-9]\d*"  # 25, 29.97 or 30000/1001
+# Options of `train` that say what the columns of a table are.
+INFO_COLUMNS = ("target", "target_range", "features", "source_column", "encoder_column", "conditions", "vocabulary")
 MAX_LISTED = 50  # sources or encoders on a line
 
 
@@ -423,9 +425,7 @@ def split_(
         click.echo(f"{output}: {counted(counts[part], 'row')} of {counted(len(names), 'source')}{listed}")
 
 
-@corpus.command(
-    "info", params=column_options("target", "features", "source_column", "encoder_column", "conditions", "vocabulary")
-)
+@corpus.command("info", params=column_options(*INFO_COLUMNS))
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @plot_option("Draw it too.")
 @_format_option
@@ -450,6 +450,7 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
         tuple(Condition.parse(text).column for text in columns["conditions"]),
         column_names(columns["source_column"], columns["encoder_column"]),
         columns["vocabulary"],
+        bounds_in(columns["target_range"]),
     )
     with progress_bar() as progress:
         document = describe(file, asked, progress)

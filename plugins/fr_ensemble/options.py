@@ -179,10 +179,7 @@ def job_of(request: TrainRequest) -> Job:
     if options["group"] and options["source_column"]:
         raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
     column_names(options["source_column"], options["encoder_column"])  # refuses one for both
-    given = options["target_range"]
-    bounds = _numbers("--target-range", given, float) if given is not None else None
-    if bounds is not None and len(bounds) != 2:
-        raise InputError(f"--target-range: found {given!r}, expected LOW,HIGH such as 0,100")
+    bounds = bounds_in(options["target_range"])
     definition = read_definition(request.corpus or SHIPPED, options["target"]) if not request.smoke else None
     model = definition.model if definition is not None else DEFAULT_MODEL
     if bounds is None and options["target"] in DEFINED_TARGETS:
@@ -192,7 +189,7 @@ def job_of(request: TrainRequest) -> Job:
         target=options["target"],
         conditioning=tuple(Condition.parse(text) for text in options["conditions"]),
         vocabulary_version=options["vocabulary"],
-        target_range=(bounds[0], bounds[1]) if bounds else None,
+        target_range=bounds,
         source_column=options["group"] or options["source_column"],
         encoder_column=options["encoder_column"],
         raw_conditions=options["member_conditions"] == RAW,
@@ -233,6 +230,19 @@ def job_of(request: TrainRequest) -> Job:
 def column_options(*names: str) -> list[click.Parameter]:
     """Those of OPTIONS, for other commands that read the same tables."""
     return [option for option in OPTIONS if option.name in names]
+
+
+def bounds_in(text: str | None) -> tuple[float, float] | None:
+    """The bounds that `--target-range` gives. Raises InputError for other than two numbers, the lower one first."""
+    from fr_ensemble.corpus.rows import require_range
+
+    if text is None:
+        return None
+    numbers = _numbers("--target-range", text, float)
+    if len(numbers) != 2:
+        raise InputError(f"--target-range: found {text!r}, expected LOW,HIGH such as 0,100")
+    require_range(*numbers)
+    return numbers[0], numbers[1]
 
 
 def features_named(text: str | None) -> tuple[str, ...]:

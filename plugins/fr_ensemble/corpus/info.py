@@ -86,6 +86,7 @@ class Asked:
     """Which columns of a file mean what. features: those of the target's model where none are given.
 
     target, conditions: described where they are there. names: as of `read_rows`. vocabulary: of the encoders' slots.
+    bounds: of the target; those of its model, or of its name, where none are given.
     """
 
     target: str = "vmaf"
@@ -93,6 +94,7 @@ class Asked:
     conditions: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     vocabulary: int = vocabulary.DEFAULT_VERSION
+    bounds: tuple[float, float] | None = None
 
 
 def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) ->
         layout = layout_of(path, found, ColumnRequest(numeric, texts=[name for name in found if name not in taken]))
         return layout.columns
 
-    seen, n_failed, unusable = _Seen(target), 0, _Unusable(target, _range_of(target, definition))
+    seen, n_failed, unusable = _Seen(target), 0, _Unusable(target, asked.bounds or _range_of(target, definition))
     for found in read_rows(path, pick, BATCH_ROWS, progress, asked.names):
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)

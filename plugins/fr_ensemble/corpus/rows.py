@@ -58,6 +58,12 @@ class Condition:
         return self.column if self.transform == "none" else f"{self.transform}:{self.column}"
 
 
+def require_range(low: float, high: float) -> None:
+    """Raises InputError for bounds of a target that are none."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"target range: found {low:g}..{high:g}, expected two finite numbers, the lower one first")
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
     """Which columns of a corpus mean what. Raises InputError for columns that cannot go together.
@@ -95,9 +101,7 @@ class ColumnSpec:
                 hint = "give --target-range LOW,HIGH"
                 raise InputError(f"target {self.target!r}: its range is not known (known: {known}): {hint}")
             object.__setattr__(self, "target_range", KNOWN_RANGES[self.target])
-        low, high = self.bounds
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise InputError(f"target range: found {low:g}..{high:g}, expected two finite numbers, the lower one first")
+        require_range(*self.bounds)
 
     @property
     def names(self) -> Mapping[str, str]:

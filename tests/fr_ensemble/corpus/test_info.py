@@ -213,6 +213,10 @@ def test_rows_that_train_would_refuse_are_named(registry: Program, tmp_path: Pat
     path = write(tmp_path / "d.csv", [item | {"vmaf_model": "vmaf_v1.0.16_3d0h_2160"} for item in rows[3:4]])
     assert "found 130, expected 0..110" in registry(*INFO, path).out
     assert asked(registry, path, "--target", "motion2")["unusable_rows"] == []
+    assert asked(registry, path, "--target-range", "0,200")["unusable_rows"] == []
+    for text, message in (("0", "found '0', expected LOW,HIGH such as 0,100"), ("9,0", "found 9..0"), ("0,nan", "nan")):
+        ran = registry(*INFO, path, "--target-range", text)
+        assert (ran.code, ran.out, message in ran.err) == (2, "", True)
 
 
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,26 @@ with a scale that grows with the distance of a row's inputs from those trained o
 but predictions where --cache says so. `frames` takes half an hour of a core, `frames-default` two hours (less with
 --thin), `unlike` ten minutes, the runs on clips one each.
 
+`--beside` puts every recipe, `auto` and the standard models of `train` side by side instead, by every method, with the
+CPU seconds of all that each took: each source as predicted by models of the others, its interval from the others'
+out-of-fold predictions, as `train` prints it (half a minute of a core on clips; not nested: these predictions come
+from models that saw the source). In view when recipes were made: for `public` none of these sources; for `clean` and
+`noisy` all nine; for `narrow` five of them (even numbers), canonical-6 to MOS alone. A choice of `auto` sees the
+training sources of its fold.
+
     python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 [--runs clips,clips-canonical,frames,unlike]
+    python benchmarks/nested_loso.py ../shared/data/avt-vqdb-uhd-1 --runs clips,clips-canonical,clips-vmaf --beside
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -36,8 +46,9 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.evidence.baselines import Baselines
 from fr_ensemble.evidence.comparisons import Curve
-from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.intervals import calibrate, held_out_reach
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import (
@@ -51,13 +62,17 @@ from fr_ensemble.evidence.statistics import (
     standard_error,
 )
 from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.options import AUTO, CANDIDATES, RECIPES
+from fr_ensemble.training.baselines import fit_each, fits_of
+from fr_ensemble.training.choosing import choose, train_chosen
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.network import predict
 from fr_ensemble.training.trainer import train
 from torch import nn
 
 LEVELS = (0.5, 0.8, 0.95)
-METHODS = ("loso-hcp-random-effects", "loso-hcp-t", "abs", "split", "gaussian")
+METHODS = ("loso-hcp-random-effects", "loso-hcp-t", "pooled-cdf", "abs", "split", "gaussian")
+BESIDE_LEVEL = 0.8
 PUBLIC = "public recipe"
 DISTANCE = "with distance"
 STEPS = np.append(0.0, np.geomspace(0.02, 30.0, 31))  # of the distance's part and of the floor, times the median sigma
@@ -73,6 +88,7 @@ RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
         REGULARISED,
     ),
     "clips-canonical": ("clips -> mos: canonical-6", AVT_CLIPS, ColumnSpec(target="mos"), {}),
+    "clips-vmaf": ("clips -> vmaf: canonical-6", AVT_CLIPS, ColumnSpec(target="vmaf"), {}),
     "frames": (
         "frames -> vmaf: canonical-6, no dropout, 60 epochs",
         AVT_FRAMES,
@@ -312,6 +328,67 @@ def report(corpus: Corpus, mus: dict[str, list[Float64]], bounds: list[Bounds]) 
         print(line)
 
 
+@dataclass(frozen=True)
+class Contender:
+    """What one recipe or standard model gives. oof: of all rows, as an ensemble's; seconds: of the processor."""
+
+    oof: Oof
+    seconds: float
+    note: str = ""
+
+
+def contenders(corpus: Corpus, seeds: tuple[int, ...], epochs: int | None) -> Iterator[tuple[str, Contender]]:
+    """With their names: the recipes, `auto`, and the standard models."""
+    change: dict[str, Any] = {"seeds": seeds} | ({} if epochs is None else {"epochs": epochs})
+    recipes = {name: Recipe(**{**recipe, **change}) for name, recipe in RECIPES.items()}
+    data = corpus.training_data()
+    for name, recipe in recipes.items():
+        began = time.process_time()
+        oof = Oof.of(corpus, seeds, train(data, recipe, Execution(jobs=1)).oof, recipe.sha256)
+        yield name, Contender(oof, time.process_time() - began)
+    began = time.process_time()
+    candidates = {name: recipes[name] for name in CANDIDATES}
+    choice = choose(data, corpus.sources, candidates, Execution(jobs=1))
+    spent = time.process_time() - began
+    trained = train_chosen(data, choice, Execution(jobs=1))
+    counts = Counter(one.chosen for one in choice.folds.values())
+    chosen = ", ".join(f"{name} in {count} of {len(corpus.sources)}" for name, count in counts.most_common())
+    oof = Oof.of(corpus, seeds, trained.oof, choice.recipe.sha256)
+    yield AUTO, Contender(oof, time.process_time() - began, f"{spent:.1f} to choose: {chosen}")
+    for name, fit in fits_of(corpus.n_rows, 1).items():
+        began = time.process_time()
+        baselines = Baselines((name,), *fit_each(data, {name: fit}), corpus.rows_sha256)
+        yield name.replace("_", " "), Contender(baselines.as_oof(0, oof), time.process_time() - began)
+
+
+def beside(corpus: Corpus, found: dict[str, Contender]) -> None:
+    """A table a method, means over sources; the least score of a table is marked."""
+    rows, y = [corpus.source == g for g in range(len(corpus.sources))], corpus.target
+    for method in METHODS:
+        lines, scores = [], []
+        for name, one in found.items():
+            reach, mu = held_out_reach(one.oof, method, BESIDE_LEVEL), one.oof.mu
+            lower, upper = (np.clip(mu + side * reach, *corpus.spec.bounds) for side in (-1.0, 1.0))
+            score = interval_scores(y, lower, upper, BESIDE_LEVEL)
+            inside = [coverage(y[r], lower[r], upper[r]) for r in rows]
+            means = [
+                np.mean([plcc(mu[r], y[r]) for r in rows]),
+                np.mean([rmse(mu[r], y[r]) for r in rows]),
+                np.mean(inside),
+                np.mean([mean_width(lower[r], upper[r]) for r in rows]),
+                np.mean([score[r].mean() for r in rows]),
+            ]
+            scores.append(means[-1])
+            cells = "".join(f"{mean:>8.3f}" for mean in means)
+            worst = corpus.sources[int(np.argmin(inside))]
+            lines.append(f"{name:<18}{cells}  {min(inside):.3f} {worst:<24.24}{one.seconds:>7.1f}  {one.note}")
+        print(f"\n{method}, {BESIDE_LEVEL:.0%}")
+        header = "".join(f"{name:>8}" for name in ("PLCC", "RMSE", "cover", "width", "score"))
+        print(f"{'':<18}{header}  worst source{'':<18}  CPU s")
+        for place, line in enumerate(lines):
+            print(line + ("  <- least score" if place == int(np.argmin(scores)) else ""))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -321,6 +398,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--thin", type=int, default=1, help="VMAF: train on every n-th row (all are predicted)")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--beside", action="store_true", help="every recipe and standard model in one table")
     parser.add_argument("--cache", type=Path, help="keep predictions here: another run then compares without training")
     options = parser.parse_args()
     chosen = options.runs.split(",")
@@ -343,6 +421,12 @@ def nested_loso(name: str, options: argparse.Namespace, file: Path) -> None:
     recipe = Recipe(**{**extra, **asked, "seeds": tuple(range(options.first_seed, options.first_seed + options.seeds))})
     corpus = read_corpus(file, spec)
     thin = options.thin if spec.target == "vmaf" else 1
+    if options.beside:
+        shown = f"{corpus.n_rows} rows, {len(corpus.sources)} sources; load {os.getloadavg()[0]:.0f}"
+        print(f"\n== {title.split(':')[0]}, {shown} ==")
+        print(f"inputs: {', '.join([*spec.features, *map(str, spec.conditioning)])}")
+        beside(corpus, dict(contenders(corpus, recipe.seeds, options.epochs)))
+        return
     began = time.perf_counter()
     mus: dict[str, list[Float64]] = {"ensemble": [], PUBLIC: []}
     bounds: list[Bounds] = []

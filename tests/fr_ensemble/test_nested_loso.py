@@ -128,3 +128,17 @@ def test_a_reach_is_fitted_where_errors_grow_with_the_distance(nested: Any) -> N
         oof = nested.Oof((0, 1), tuple("abcd"), source, None, None, y, predictions, "", "", None)
         _, new = nested.spreads(oof, np.array([0.14, 0.14]), apart, np.array([1.0, 4.0]))
         assert (new[1] > 2.0 * new[0]) == grows
+
+
+def test_all_stand_side_by_side(
+    nested: Any, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --beside every recipe, the choice and every standard model has a line by each method."""
+    words = ["nested_loso", str(data), "--runs", "clips", "--epochs", "1", "--seeds", "2", "--beside"]
+    monkeypatch.setattr(sys, "argv", words)
+    nested.main()
+    printed = capsys.readouterr().out
+    for name in ("public", "clean", "noisy", "narrow", "auto", "ridge", "gradient boosting", "extra trees"):
+        assert printed.count(f"\n{name} ") == len(nested.METHODS)
+    assert printed.count("<- least score") == len(nested.METHODS)
+    assert "to choose: " in printed

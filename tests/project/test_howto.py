@@ -79,7 +79,7 @@ def test_tutorial(tmp_path: Path) -> None:
 
 
 def test_train(tmp_path: Path) -> None:
-    """Whole sources are set aside; two recipes are trained, compared by their gates and on what was set aside."""
+    """Whole sources are set aside; three recipes are trained, compared by their gates and on what was set aside."""
     pq = pytest.importorskip("pyarrow.parquet")
     table = pq.read_table(ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
     pq.write_table(table.take(list(range(0, len(table), 10))), tmp_path / "corpus.parquet")
@@ -88,7 +88,7 @@ def test_train(tmp_path: Path) -> None:
     aside, train = (set(pq.read_table(tmp_path / f"{name}.parquet")["src"].to_pylist()) for name in ("aside", "train"))
     assert (len(aside), len(train), aside & train) == (4, 18, set())
     assert len(re.findall(r"^\w+: HOLD", said, flags=re.MULTILINE)) == 2
-    assert re.search(r"^verdict +HOLD +HOLD$", said, flags=re.MULTILINE)  # side by side
+    assert re.search(r"^verdict +HOLD +HOLD +HOLD$", said, flags=re.MULTILINE)  # side by side
     assert "rmse_vs_incumbent_t_high" in said
     assert all(f"src={name}" in said for name in aside)
     assert (tmp_path / "sharp.html").is_file()

@@ -168,7 +168,14 @@ def changed_files(place: RepositoryPath, revision: str, also: str) -> frozenset[
     for answer in (changed, new):
         if answer.returncode != 0:
             raise InputError(f"{place.option} {revision[:12]}: git says {words(answer.stderr)!r}: check the clone")
-    return _listed(changed, new)
+    return _listed(changed, new) | {path for path in _unwatched(place, folder) if os.path.lexists(place.top / path)}
+
+
+def _unwatched(place: RepositoryPath, folder: str) -> list[str]:
+    """The files that the index tells git to take for unchanged (assume-unchanged, skip-worktree)."""
+    answer = git(place.top, "--literal-pathspecs", "ls-files", "-v", "-z", "--", folder)
+    marked = (os.fsdecode(line) for line in answer.stdout.split(b"\0"))
+    return [line[2:] for line in marked if line[:1] == "S" or line[:1].islower()]
 
 
 def changed_lines(place: RepositoryPath, revision: str, path: str) -> Lines:

@@ -28,7 +28,7 @@ DANGEROUS_CALLS = frozenset(
     ["GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"]
 )
 MIN_ENCODED_CHARACTERS = 16  # characters of base64 or hexadecimal digits that are looked at
-MAX_DECODED_BYTES = 2**16  # bytes of a candidate that are decoded
+MAX_DECODED_BYTES = 2**24  # bytes of a candidate that are decoded: as many as all texts of a model may have
 MAX_OPCODES = 10_000
 BASE64_PATTERN = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_ENCODED_CHARACTERS},}}={{0,2}}")
 HEX_PATTERN = re.compile(rf"(?:[0-9a-fA-F]{{2}}){{{MIN_ENCODED_CHARACTERS // 2},}}")
@@ -59,8 +59,9 @@ def _decoded(text: str) -> Iterator[bytes]:
         yield bytes.fromhex(match[0][:MAX_DECODED_BYTES])
     for match in BASE64_PATTERN.finditer(text):
         piece = match[0][: MAX_DECODED_BYTES // 4 * 4].rstrip("=")
+        piece = piece[:-1] if len(piece) % 4 == 1 else piece
         try:
-            yield base64.b64decode(piece[: len(piece) // 4 * 4].replace("-", "+").replace("_", "/"))
+            yield base64.b64decode(piece.replace("-", "+").replace("_", "/") + "=" * (-len(piece) % 4))
         except binascii.Error:
             continue
 

@@ -325,6 +325,13 @@ HIDDEN = {
     "a pickle in url-safe base64, among words": (f"see: {base64.urlsafe_b64encode(PICKLED).decode()} !", "a pickle"),
     "a pickle in hexadecimal digits": (PICKLED.hex(), "a pickle"),
     "a pickle in Latin-1": (PICKLED.decode("latin-1"), "a pickle"),
+    **{
+        f"a pickle of protocol 0 in base64, {spaces} spaces in it": (
+            base64.b64encode(f"cos\nsystem\n(S'true{' ' * spaces}'\ntR.".encode()).decode(),
+            "a pickle",
+        )
+        for spaces in (0, 1, 2, 100_000)
+    },
     "a pickle of protocol 0": ("cos\nsystem\n(S'true'\ntR.", "a pickle"),
     "a program": ("\x7fELF\x02\x01\x01\x00" + "\x00" * 8, "a program (ELF)"),
     "an archive in base64": (base64.b64encode(b"PK\x03\x04" + bytes(26)).decode(), "an archive (zip)"),

@@ -175,6 +175,17 @@ def test_attributes_of_git_hide_no_change(production: Sandbox, place: str, words
     assert judged(production, base) == [("tiny", "HOLD", "its files changed")]
 
 
+@pytest.mark.parametrize("flag", ["assume-unchanged", "skip-worktree"])
+def test_flags_of_the_index_hide_no_change(production: Sandbox, flag: str) -> None:
+    """A file that git is told to take for unchanged is looked at where it is there."""
+    base = start(production.folder)
+    path = production.artifacts / "evidence" / "oof.npz"
+    git(production.folder, "update-index", f"--{flag}", str(path.relative_to(production.folder)))
+    assert judged(production, base) == NOTHING
+    path.write_bytes(b"?")
+    assert judged(production, base) == [("tiny", "HOLD", "its files changed")]
+
+
 def test_git_is_asked_what_changed_where_an_entry_needs_it_alone(
     production: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

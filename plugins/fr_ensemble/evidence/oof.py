@@ -56,12 +56,14 @@ CONTROL_CHARACTERS = re.compile(
 # by predictions: within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
 MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 80_000_000, 5_000_000
 MAX_CLIPS = 200_000  # they are calibrated beside the rows
+MAX_ROWS = 2_000_000  # they are sorted by each source and at each level, whatever the number of seeds
 MAX_SOURCES, MAX_SEEDS = 1_000, 64  # pairs of sources are compared; a manifest may name as many members
 
 
 def check_size(rows: int, sources: int, seeds: int, clips: int = 0) -> None:
     """Raises EvidenceProblem for more of anything than is measured."""
     for name, found, limit in (
+        ("rows", rows, MAX_ROWS),
         ("sources", sources, MAX_SOURCES),
         ("seeds", seeds, MAX_SEEDS),
         ("clips", clips, MAX_CLIPS),

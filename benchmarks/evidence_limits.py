@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
+from fr_ensemble.evidence.archive import MAX_BYTES
+from fr_ensemble.evidence.baselines import BASELINES, Baselines, write_baselines
 from fr_ensemble.evidence.comparisons import MAX_COMPARED
 from fr_ensemble.evidence.loso import to_files
 from fr_ensemble.evidence.oof import (
@@ -34,12 +36,15 @@ from fr_ensemble.evidence.oof import (
     MAX_SEEDS,
     MAX_SOURCES,
     Oof,
+    read_oof,
+    write_oof,
 )
 
 from registry_tool.plugins.manager import load
 from registry_tool.testing.bench import Bench
 
 PERIOD = 1021
+ROOM = MAX_BYTES - 2**22  # the other arrays of a file take less than 4 MiB
 CHILD = """
 import resource, subprocess, sys
 ran = subprocess.run(sys.argv[1:], capture_output=True, text=True)
@@ -93,14 +98,37 @@ def invented(size: Size) -> Oof:
     return Oof(tuple(range(size.seeds)), names, source, clips, clip, target, predictions, *digests, vmaf)
 
 
-def forged(folder: Path, size: Size) -> Path:
+def long_names(oof: Oof) -> dict[str, bytes]:
+    """The same predictions of sources whose names fill what may be unpacked; four bytes a character."""
+    length = ROOM // 4 // len(oof.sources)
+    return {OOF_PATH: write_oof(replace(oof, sources=tuple(name.ljust(length, "x") for name in oof.sources)))}
+
+
+def many_baselines(oof: Oof) -> dict[str, bytes]:
+    """As many baselines as can be unpacked; eight bytes a row and baseline."""
+    count = ROOM // 8 // len(oof.target)
+    names = (*BASELINES, *(f"other{k}" for k in range(count - len(BASELINES))))
+    same = np.full((count, len(oof.target)), np.float32(50.0))
+    return {BASELINES_PATH: write_baselines(Baselines(names, same, same, oof.rows_sha256))}
+
+
+UNPACKED = {"unpacked names": long_names, "unpacked baselines": many_baselines}
+
+
+def forged(folder: Path, name: str, divide: int) -> Path:
     """The shipped registry with such evidence in the place of its first entry's."""
     shutil.copytree(Path(__file__).parents[1] / "model", folder)
     bench = Bench(folder / "registry.json", load(), "fr_ensemble")
     bench.edit_entry(smoke=True, promotion=None)
-    files = to_files(invented(size), "corpus.parquet")
-    bench.forge(without_baselines, files)
-    print(f"  {size}: oof.npz of {len(files[OOF_PATH]) / 2**20:.1f} MiB", flush=True)
+    if name in UNPACKED:
+        files = UNPACKED[name](read_oof((bench.artifacts / OOF_PATH).read_bytes()))
+        bench.forge(lambda manifest: None, files)
+    else:
+        size = SIZES[name] if divide == 1 else SIZES[name].divided(divide)
+        files = to_files(invented(size), "corpus.parquet")
+        bench.forge(without_baselines, files)
+        print(f"  {size}", flush=True)
+    print(f"  {max(map(len, files.values())) / 2**20:.1f} MiB", flush=True)
     return bench.path
 
 
@@ -120,16 +148,14 @@ def measured(*arguments: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--only", nargs="+", choices=[*SIZES, *UNPACKED], default=[*SIZES, *UNPACKED])
     parser.add_argument("--divide", type=int, default=1, help="take a Nth of the rows of each limit")
     options = parser.parse_args()
     print(platform.platform(), platform.python_version())
     for name in options.only:
         print(f"{name}:", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
-            path = forged(
-                Path(scratch) / "model", SIZES[name].divided(options.divide) if options.divide > 1 else SIZES[name]
-            )
+            path = forged(Path(scratch) / "model", name, options.divide)
             entry = next(row["id"] for row in json.loads(path.read_bytes())["models"])
             print("  gate    ", measured("gate", entry, "--registry", path), flush=True)
             print("  validate", measured("validate", path), flush=True)

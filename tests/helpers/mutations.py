@@ -395,6 +395,17 @@ def harmless_in_version_1(what: str, at: DocumentPath) -> bool:
     return harmless(what, at) or at[-1] == "smoke" or (at[-1] == "sidecar_sha256" and what.endswith("dropped"))
 
 
+# What a manifest may lack, since older releases did not record it.
+LATER_FIELDS = (
+    ("codec_stand_in",),
+    ("codec_spellings",),
+    ("corpus", "encoders"),
+    ("probe", "encoder"),
+    ("probe", "stages"),
+    *(("probe", "stages", name) for name in ("codec_block", "encoder", "features")),
+)
+
+
 def unproven(what: str, at: DocumentPath) -> bool:
     """What a manifest claims and nothing in the registry can prove: docs/security.md names each."""
     in_sample = at[:1] == ("eval",) and not str(at[-1]).startswith("loso_")
@@ -405,8 +416,12 @@ def unproven(what: str, at: DocumentPath) -> bool:
         ("probe", "codec_block"),
     }  # a slot that no training row had
     ranges = at[:2] == ("intervals", "input_ranges") and at[-1] != "name" and len(at) > 3
-    if at == ("evidence",) and what.endswith("reversed"):
+    if at in (("evidence",), ("corpus", "encoders")) and what.endswith("reversed"):
         return True  # the order of files says nothing
+    if (at in LATER_FIELDS and what.endswith("dropped")) or (at == ("corpus", "encoders") and what.endswith("emptied")):
+        return True  # as an older release writes it
+    if at == ("metrics_version",) or (at == ("probe", "stages") and what.endswith("changed")):
+        return True  # which figures may not be missing, as in a verdict; a stage that nothing has
     return in_sample or at[:1] == ("environment",) or at[:2] in named or ranges
 
 

@@ -56,7 +56,7 @@ CONTROL_CHARACTERS = re.compile(
 # by predictions: within these limits seconds, and less than 1 GiB (benchmarks/evidence_limits.py).
 MAX_FOLDS, MAX_ROWS_TIMES_SOURCES, MAX_PREDICTIONS = 5_000, 80_000_000, 5_000_000
 MAX_CLIPS = 200_000  # they are calibrated beside the rows
-MAX_ROWS = 2_000_000  # they are sorted by each source and at each level, whatever the number of seeds
+MAX_ROWS = 1_500_000  # they are sorted by each source and at each level, whatever the number of seeds
 MAX_SOURCES, MAX_SEEDS = 1_000, 64  # pairs of sources are compared; a manifest may name as many members
 
 

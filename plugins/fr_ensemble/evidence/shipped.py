@@ -127,6 +127,8 @@ def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: 
     claims = SeenCorpus.from_manifest(manifest).encoders if inputs.is_complete else None
     if claims and claims != (counts := _rows_by_name(inputs)):
         yield f"encoders: found {counts} in inputs.npz, the manifest says {dict(claims)}"
+    if claims and len(claims) != len(manifest["corpus"]["encoders"]):
+        yield "encoders: found a name twice in the manifest, expected each once"
     low, high = (ends(inputs.transformed(spec), axis=0).tolist() for ends in (np.min, np.max))
     for place, known in enumerate(manifest["intervals"]["input_ranges"][: len(low)]):
         expected, found = known["range"], [low[place], high[place]]

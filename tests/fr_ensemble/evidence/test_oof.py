@@ -70,9 +70,9 @@ def test_a_name_with_a_control_character_is_refused(sign):
         (5_000, 1_001, 5, False),
         (1_000_000, 81, 5, False),
         (1_000_001, 22, 5, False),
-        (2_000_000, 40, 2, True),
-        (2_000_001, 2, 2, False),
-        (1_666_667, 2, 3, False),
+        (1_500_000, 53, 2, True),
+        (1_500_001, 2, 2, False),
+        (1_250_001, 2, 4, False),
     ],
 )
 def test_evidence_has_a_size_that_can_be_measured(rows, sources, seeds, good):

@@ -428,6 +428,7 @@ def unproven(what: str, at: DocumentPath) -> bool:
 def unproven_words(what: str, at: DocumentPath) -> bool:
     """A summary's name for its corpus; a verdict's list of plugins, and a stricter policy than the registry's.
 
-    A verdict's metrics_version too, which says what may not be missing: its metrics are all recomputed.
+    A verdict's metrics_version too, which says what may not be missing: its metrics are all recomputed; and its
+    warnings, which another release says in other words: `gate` gives its own.
     """
-    return at[:1] in (("corpus",), ("plugins",), ("policy",), ("metrics_version",))
+    return at[:1] in (("corpus",), ("plugins",), ("policy",), ("metrics_version",), ("warnings",))

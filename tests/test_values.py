@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, Severity
-from registry_tool.values import Entry, Evidence, OofPredictions, Policy, Registry, Rule, Verdict, first_names
+from registry_tool.values import Entry, Evidence, OofPredictions, Policy, Registry, Rule, Verdict, counted, first_names
 
 SHA = "0" * 64
 BOUNDS = st.floats(min_value=-2, max_value=2, allow_nan=False).map(lambda value: round(value, 1))
@@ -276,3 +276,8 @@ def test_predictions_that_are_none_are_refused(sources: str, targets: Any, predi
     """No rows, columns of different lengths, numbers that are not finite."""
     with pytest.raises(ValueError, match="out-of-fold predictions: found"):
         OofPredictions("one", sources, targets, predictions)
+
+
+def test_a_number_has_its_noun() -> None:
+    """One is singular; none and many are plural."""
+    assert [counted(number, "row") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]

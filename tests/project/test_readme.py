@@ -117,7 +117,7 @@ def test_readme_commands(place: Place) -> None:
     assert re.search(r"model/registry\.json: 1 entry: valid", said)
     assert said.count("\n1,") == 1, "two rows are predicted"
     assert "mine.parquet: 144 rows; 24 encodes made" in said
-    assert re.search(r"^mean vmaf of a clip at least 90, at 80 % ", said, flags=re.MULTILINE)
+    assert re.search(r"^mean vmaf of a clip at least 90, at 80 %$", said, flags=re.MULTILINE)
 
 
 def test_plugin_page_commands(place: Place) -> None:

@@ -617,6 +617,18 @@ def fr_ensemble_corpus(at: Scene) -> None:
 
 
 @scene
+def fr_ensemble_exchangeable(at: Scene) -> None:
+    exchangeable = ("fr-ensemble", "exchangeable")
+    rows = ("--corpus", "frozen/rows.csv", "--registry", "frozen/model")
+    new = ("--registry", "new/registry.json")
+    at.run(*TRAIN, "--id", "a", "--corpus", "frozen/clean.csv", *new, trained=True)
+    for form in ("text", "json"):
+        at.run(*exchangeable, "a", "--corpus", "frozen/rows.csv", *new, "--format", form, trained=True)
+    at.run(*exchangeable, "promoted", *rows)
+    at.run(*exchangeable, "single", *rows)
+
+
+@scene
 def fr_ensemble_recommend(at: Scene) -> None:
     recommend = ("fr-ensemble", "recommend")
     rows = ("--corpus", "frozen/rows.csv", "--registry", "frozen/model")

@@ -48,7 +48,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"training."},
         {"checks."},
         {"hooks."},
-        {"recommend", "options"},
+        {"exchangeable", "recommend", "options"},
         {"commands"},
         {"plugin"},
     ],

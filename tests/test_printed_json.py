@@ -224,6 +224,7 @@ CORPORA = {  # rows below the header, or a whole file
 ON_CORPORA = (
     Command(("fr-ensemble", "corpus", "info", "{}"), "corpus_info"),
     Command(("evaluate", "tiny", "--corpus", "{}", "--registry", "model"), "evaluation"),
+    Command(("fr-ensemble", "exchangeable", "tiny", "--corpus", "{}"), "exchangeability"),
     Command(
         ("fr-ensemble", "recommend", "tiny", "--corpus", "{}", "--target", "60", "--confidence", "0.8"),
         "recommendation",

@@ -47,6 +47,7 @@ def group() -> None:
       registry fr-ensemble corpus import logs/ --pattern "{src}_{encoder}_{crf}.json" -o corpus.parquet
       registry fr-ensemble corpus info corpus.parquet
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92
+      registry fr-ensemble exchangeable my_model --corpus rows.parquet
     """
 
 
@@ -460,6 +461,47 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
         rows, sources = document["n_rows"], len(document["sources"])
         title = f"{document['corpus']}: {counted(rows, 'row')}, {counted(sources, 'source')}"
         host.draw(plot, title, figures(document))
+
+
+@group.command("exchangeable")
+@click.argument("entry_id", metavar="ID")
+@click.option(
+    "--corpus",
+    "rows",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="ROWS",
+    help="Rows of new sources; a target is not needed.",
+)
+@column_name_options()
+@click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
+@_format_option
+@click.pass_context
+def exchangeable_(
+    ctx: click.Context,
+    entry_id: str,
+    rows: Path,
+    source_column: str,
+    encoder_column: str,
+    registry: str | None,
+    form: str,
+) -> None:
+    """Ask whether new sources are of the kind that an entry's evidence has, without their scores.
+
+    Each new source has a rank among the evidence's, by how far its rows are from those of training and by how much the
+    members differ. A low p refutes that they are exchangeable, which is what intervals need; a high one shows nothing.
+
+    \b
+    Examples:
+      registry fr-ensemble exchangeable my_model --corpus rows.parquet
+      registry fr-ensemble exchangeable my_model --corpus rows.csv --format json
+    """
+    from fr_ensemble.exchangeable import exchangeable, lines
+
+    host: Host = ctx.obj
+    with host.open(entry_id, registry) as view, progress_bar() as progress:
+        document = exchangeable(view, rows, column_names(source_column, encoder_column), progress)
+    _say(document, lines, form)
 
 
 @group.command("recommend")

@@ -26,14 +26,20 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
         count = len(known.corpus.sources)
         yield f"It learned from {count} sources; content unlike theirs is outside what was measured."
     yield from _of_calibration(known)
-    for name, low, high in input_ranges(manifest):
-        yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
+    yield from _of_inputs(known, manifest)
     if levels := unguaranteed_levels(manifest):
         yield f"Its intervals at {', '.join(levels)} have no guarantee: the sources are too few for them."
     if judgement is not None and judgement.verdict.summary_only:
         yield "Its evidence is a summary without predictions: it cannot be computed again."
     if judgement is not None:
         yield from (f"The gate holds it: {reason}." for reason in judgement.verdict.reasons)
+
+
+def _of_inputs(known: Manifest, manifest: Mapping[str, Json]) -> Iterator[str]:
+    for name, low, high in input_ranges(manifest):
+        yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
+    if "fused" in manifest and known.corpus is not None and not part(manifest, "evidence_inputs").get("n_rows"):
+        yield "Its evidence has no inputs: `registry predict` cannot mark rows that are far from those of training."
 
 
 def _of_calibration(known: Manifest) -> Iterator[str]:

@@ -24,7 +24,7 @@ from fr_ensemble.evidence.methods import (
     LosoHcpT,
 )
 from fr_ensemble.evidence.oof import Oof, cut, remembered
-from fr_ensemble.evidence.statistics import group_means
+from fr_ensemble.evidence.statistics import group_means, interval_crps, interval_scores
 from registry_tool.errors import InputError
 from registry_tool.values import percent
 
@@ -35,6 +35,7 @@ CALIBRATED_UNITS = (
     ("clip", TWO_SIDED),
     ("clip", LOWER_SIDE),
 )  # what is calibrated, on which side
+CRPS_LEVELS = tuple((part + 0.5) / 40 for part in range(40))  # middles of equal parts of 0..1
 FLOOR_FACTORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
 
 
@@ -101,6 +102,11 @@ class Calibration:
         half = q * INTERVAL_METHODS[self.method].scale(sigma, self.floor)
         upper = np.where(np.isnan(mu), mu, high) if self.side == LOWER_SIDE else np.clip(mu + half, low, high)
         return np.clip(mu - half, low, high), upper
+
+    def crps(self, y: Float64, mu: Float64, sigma: Float64) -> Float64:
+        """CRPS (n,) of the distribution that the intervals at CRPS_LEVELS describe. Raises InputError without them."""
+        bounds = ((level, *self.interval(mu, sigma, level)) for level in CRPS_LEVELS)
+        return interval_crps([interval_scores(y, lower, upper, level) for level, lower, upper in bounds], CRPS_LEVELS)
 
     def unbounded(self, levels: Sequence[float]) -> list[str]:
         """Words on each of these levels whose q is infinite."""

@@ -165,6 +165,18 @@ def _calibration_metrics() -> Iterator[Metric]:
     yield from _coverage_metrics("calibration_coverage", share, NEEDS_CALIBRATION, 5, lambda m: m.calibration_coverage)
 
 
+def _refuted_metrics() -> Iterator[Metric]:
+    """How many nominal levels the sources refute."""
+    levels = ", ".join(percent(level) for level in NOMINAL_LEVELS)
+    for prefix, needs, shares, sources in (
+        ("", NEEDS_PREDICTIONS, lambda m: m.coverage, "held-out sources"),
+        ("calibration_", NEEDS_CALIBRATION, lambda m: m.calibration_coverage, "the calibration's sources"),
+    ):
+        meaning = f"how many of the levels {levels} % the {sources.removeprefix('the ')} refute at 5 % each"
+        compute = partial(_n_refuted, shares)
+        yield Metric(f"{prefix}refuted_levels", "levels", LOWER, meaning, needs, 6, compute)
+
+
 def _coverage_metrics(
     prefix: str, share: str, needs: str, since: int, shares: Callable[[MetricInputs], Mapping[float, Float64]]
 ) -> Iterator[Metric]:
@@ -290,6 +302,12 @@ def _covered_upper(shares: Float64) -> float:
     return float(shares.mean()) + ONE_SIDED_Z * standard_error(shares)
 
 
+def _n_refuted(shares: Callable[[MetricInputs], Mapping[float, Float64]], inputs: MetricInputs) -> float:
+    """NaN where coverage cannot be measured."""
+    found = shares(inputs)
+    return float(sum(_covered_upper(of_level) < level for level, of_level in found.items())) if found else math.nan
+
+
 def _worst(shares: Float64) -> float:
     return float(shares.min())
 
@@ -309,7 +327,10 @@ def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
     return math.nan if comparison is None else comparison.t_bounds[place]
 
 
-_GROUPS = (_fold_metrics, _source_metrics, _input_metrics, _calibration_metrics, _comparison_metrics, _baseline_metrics)
+_GROUPS = (
+    *(_fold_metrics, _source_metrics, _input_metrics, _calibration_metrics, _comparison_metrics, _baseline_metrics),
+    _refuted_metrics,
+)
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
 DESCRIPTIONS = tuple(MetricDescription(m.name, m.meaning, m.unit, m.direction, m.since) for m in METRICS.values())
 METRICS_VERSION = max(metric.since for metric in METRICS.values())

@@ -32,12 +32,10 @@ class ReferenceRows:
 
         Raises EvidenceProblem for inputs that are not the spec's.
         """
-        standard, group = (inputs.transformed(spec) - scaler.mean) / scaler.std, source[inputs.row]
-        points, judged = (chosen_rows(len(standard), wanted) for wanted in (REFERENCE_ROWS, JUDGED_ROWS))
-        own = group[judged][:, None] == group[points]
-        distances = np.sqrt(np.where(own, np.inf, squares(standard[judged], standard[points])).min(axis=1))
-        known = distances[np.isfinite(distances)]
-        return cls(standard[points], float(np.quantile(known, share)) if len(known) else np.inf)
+        apart = apart_from_others(inputs, source, spec, scaler)[chosen_rows(len(inputs.row), JUDGED_ROWS)]
+        known = apart[np.isfinite(apart)]
+        limit = float(np.quantile(known, share)) if len(known) else np.inf
+        return cls(_standard(inputs, spec, scaler)[chosen_rows(len(inputs.row), REFERENCE_ROWS)], limit)
 
     def distance(self, standard: Float64) -> Float64:
         """Of rows (n, D) to the nearest point, (n,): root of the sum of squares, in deviations of a column."""
@@ -51,6 +49,22 @@ class ReferenceRows:
             squared = (folded @ rows[: len(part)].T).min(axis=0)
             found[first : first + NEAREST_CHUNK] = squared + np.square(part).sum(axis=1)
         return np.sqrt(np.maximum(found, 0.0))
+
+
+def apart_from_others(inputs: Inputs, source: Int64, spec: ColumnSpec, scaler: Scaler) -> Float64:
+    """Distance of each row of the inputs, (m,), to the nearest reference row of another source; inf where none is."""
+    standard, group = _standard(inputs, spec, scaler), source[inputs.row]
+    points, found = chosen_rows(len(standard), REFERENCE_ROWS), np.empty(len(standard))
+    for first in range(0, len(standard), NEAREST_CHUNK):
+        part = slice(first, first + NEAREST_CHUNK)
+        own = group[part][:, None] == group[points]
+        found[part] = np.where(own, np.inf, squares(standard[part], standard[points])).min(axis=1)
+    return np.sqrt(found)
+
+
+def _standard(inputs: Inputs, spec: ColumnSpec, scaler: Scaler) -> Float64:
+    standard: Float64 = (inputs.transformed(spec) - scaler.mean) / scaler.std
+    return standard
 
 
 def squares(rows: Float64, points: Float64) -> Float64:

@@ -6,6 +6,7 @@ Sums are np.sum's, whose order is the same everywhere; `@` asks a BLAS, which ad
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -17,6 +18,7 @@ from registry_tool.measures import ranks as ranks
 from registry_tool.measures import rmse as rmse
 from registry_tool.measures import srocc as srocc
 
+MAX_EXACT_RANKS = 60
 BOOTSTRAP_DRAWS, BOOTSTRAP_SEED = 2000, 0
 MIN_T_SOURCES = 6  # fewer cannot show anything at 2.5 % without believing that errors are normal (2^-5 is 3.1 %)
 
@@ -35,6 +37,17 @@ def interval_scores(y: Float64, lower: Float64, upper: Float64, level: float) ->
     """Winkler's score of each row, lower is better: width + 2/alpha times the miss. Gneiting & Raftery 2007, eq. 43."""
     alpha = 1.0 - level
     return (upper - lower) + (2.0 / alpha) * (np.maximum(lower - y, 0.0) + np.maximum(y - upper, 0.0))
+
+
+def interval_crps(scores: Sequence[Float64], levels: Sequence[float]) -> Float64:
+    """CRPS of each row for a distribution that its central intervals describe, in target units.
+
+    scores: Winkler's, (n,) for each level. levels: the middles of equal parts of 0..1. Laio & Tamea 2007, eq. 15: twice
+    the integral of the quantile scores over all probabilities, two of which a level has.
+    """
+    parts = [(1.0 - level) / 2.0 * score for level, score in zip(levels, scores, strict=True)]
+    mean: Float64 = np.mean(parts, axis=0)
+    return mean
 
 
 def gaussian_crps(y: Float64, mu: Float64, sigma: Float64) -> Float64:
@@ -56,6 +69,27 @@ def erf(x: Float64) -> Float64:
 def normal_quantile(p: float) -> float:
     """Quantile of the standard normal, 0 < p < 1 (Wichura's AS 241, in the standard library)."""
     return NormalDist().inv_cdf(p)
+
+
+def rank_sum_p(known: Float64, new: Float64) -> float:
+    """One-sided p of Wilcoxon's rank sum: how often values of one kind would rank the new ones this high or higher.
+
+    Exact, ties too, up to MAX_EXACT_RANKS values; above, by the normal approximation with its correction for ties.
+    """
+    k, m = len(known), len(new)
+    place = ranks(np.concatenate([known, new]))
+    found = float(place[k:].sum())
+    if k + m > MAX_EXACT_RANKS:
+        spread = math.sqrt(k * m / (k + m - 1) * float(np.var(place)))
+        expected = m * (k + m + 1) / 2.0
+        return 1.0 - NormalDist().cdf((found - 0.5 - expected) / spread) if spread else 1.0
+    doubled = np.rint(2.0 * place).astype(int).tolist()  # whole numbers, where ties share a half
+    ways = np.zeros((m + 1, sum(doubled) + 1))  # of choosing so many with this sum
+    ways[0, 0] = 1.0
+    for rank in doubled:
+        for chosen in range(m, 0, -1):
+            ways[chosen, rank:] += ways[chosen - 1, : ways.shape[1] - rank]
+    return float(ways[m, round(2.0 * found) :].sum() / math.comb(k + m, m))
 
 
 def student_t_quantile(p: float, df: int) -> float:

@@ -13,12 +13,14 @@ from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, s
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.seen import numbers_of
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
-from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
+from fr_ensemble.evidence.intervals import CRPS_LEVELS, Calibration, Intervals, calibrate
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut
+from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
@@ -42,7 +44,9 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         corpus, name = random_corpus(SMOKE_ROWS, spec, int(np.random.default_rng().integers(2**31))), "random rows"
     elif request.corpus is not None:
         target_warnings = check_target(view.entry.id, manifest, request.corpus)
-        keep = dict.fromkeys([*request.by, *flagger.seen.columns(column_names(request.corpus))])
+        names = column_names(request.corpus)
+        own_interval = [name for name in (f"{spec.target}_ci",) if name in names]
+        keep = dict.fromkeys([*request.by, *flagger.seen.columns(names), *own_interval])
         corpus = read_corpus(request.corpus, spec, [*keep], min_sources=1, progress=request.progress)
         name = request.corpus.name
     else:
@@ -74,6 +78,10 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             for name, other in methods.items()
         },
     }
+    distribution = intervals_of(view, CRPS_LEVELS).calibration()
+    document["crps_calibrated"] = float(distribution.crps(corpus.target, mu, sigma).mean())
+    if mapped := Mapped.of(corpus.target, mu, _half_width(corpus)):
+        document["p1401"] = mapped.to_dict()
     if compared := _compared(view, request, corpus, mu):
         document["against"] = compared
     warnings = list[str]()
@@ -107,6 +115,12 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     table = _table(document, stored.calibration().method, request.levels)
     drawn = _figures(view, request.levels, corpus, mu, sigma) if request.figures else ()
     return Evaluation(document, table, warnings, drawn)
+
+
+def _half_width(corpus: Corpus) -> Float64 | None:
+    """Of the 95 % confidence interval of each target, such as `mos_ci` says it; NaN where it says nothing."""
+    text = corpus.groups.get(f"{corpus.spec.target}_ci")
+    return None if text is None else numbers_of(text)
 
 
 def _predicted_rows(corpus: Corpus, sigma: Float64) -> PredictedRows:
@@ -266,11 +280,26 @@ def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) ->
             cells = [_cell(compared[key], 4) if figure == "rmse" else "" for figure in MEASURES]
             row = [difference, str(over["n_sources"]), *cells]
             rows.append(row + [""] * (len(header) - len(row)))
+    rows += _one_figure(header, document)
     flagged = document.get("flags", {})
     rows += [_row(f"flagged {name}", measured, measured["n_rows"]) for name, measured in flagged.items()]
     for column, groups in document["by"].items():
         rows += [_row(f"{column}={label}", measured, measured["n_rows"]) for label, measured in groups.items()]
     return rows
+
+
+def _one_figure(header: Sequence[str], document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Rows with a figure in one column: the calibrated distribution, and P.1401's."""
+    n, mapped = document["n_rows"], document.get("p1401")
+    shown = [("calibrated distribution", n, "crps", document["crps_calibrated"])]
+    if mapped is not None:
+        line = f"P.1401: {mapped['offset']:.3g} {mapped['slope']:+.3g} mu"
+        shown.append((line, n, "rmse", mapped["rmse"]))
+        if known := mapped.get("confidence"):
+            ratio = f"P.1401: RMSE*, outlier ratio {known['outlier_ratio']:.3f}"
+            shown.append((ratio, known["n_rows"], "rmse", known["rmse_star"]))
+    for label, count, column, value in shown:
+        yield [label, str(count), *(_cell(value, 4) if name == column else "" for name in header[2:])]
 
 
 def _row(label: str, measured: Mapping[str, Any], n: int, end: str = "") -> list[str]:

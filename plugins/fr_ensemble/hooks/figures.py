@@ -22,9 +22,10 @@ from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
-from fr_ensemble.evidence.intervals import Intervals, calibrate, held_out_reach
+from fr_ensemble.evidence.intervals import CRPS_LEVELS, Intervals, calibrate, held_out_reach
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.statistics import group_means, standard_error
+from fr_ensemble.evidence.p1401 import Mapped
+from fr_ensemble.evidence.statistics import gaussian_crps, group_means, rmse, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
 from registry_tool.values import Rule, percent
@@ -139,6 +140,7 @@ def figures(view: EntryView, rules: Sequence[Rule] = ()) -> Sequence[Figure] | N
         *encoders,
         *_intervals(Covered(shown, method, level, rules), target["name"], calibrated=calibrated is not None),
         *_against_true(oof, target),
+        *_mapped(oof, method, target),
     ]
 
 
@@ -443,6 +445,35 @@ def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
         "The same rows and colours, with what the picture beside it is too small to show: above the dotted line the "
         "prediction is too high.",
         Chart(across, up, [nothing, *_by_source(oof, error, rows, worst, square)]),
+    )
+
+
+def _mapped(oof: Oof, method: str, target: Mapping[str, Any]) -> Iterator[Figure]:
+    """P.1401's first order, and the CRPS of sigma and of the calibrated distribution; each as held out."""
+    mapped = Mapped.of(oof.target, oof.mu)
+    if mapped is None or len(oof.seeds) < 2 or len(oof.sources) < MIN_SOURCES:
+        return
+    name, (low, high) = target["name"], target["range"]
+    calibration = calibrate(oof, "row", method, CRPS_LEVELS, target_range=(low, high))
+    rows = [
+        ["RMSE", f"{rmse(oof.mu, oof.target):.4g}", f"{name}"],
+        ["RMSE after the line", f"{mapped.rmse:.4g}", f"{mapped.offset:.4g} {mapped.slope:+.4g} mu (ITU-T P.1401)"],
+        [
+            "CRPS of N(mu, sigma)",
+            f"{gaussian_crps(oof.target, oof.mu, oof.sigma).mean():.4g}",
+            "members taken at their word",
+        ],
+        [
+            "CRPS of the intervals",
+            f"{calibration.crps(oof.target, oof.mu, oof.sigma).mean():.4g}",
+            "the calibrated distribution",
+        ],
+    ]
+    yield Figure(
+        "Errors in figures",
+        f"Every row as held out, in units of {name}; lower is better. The line is fitted on these rows: where it "
+        "changes little, mu has neither an offset nor another scale. The intervals are those of all sources together.",
+        table=Table([["figure", "value", ""], *rows]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,15 @@ def test_each_metric_says_what_it_is() -> None:
         assert 1 <= metric.since <= METRICS_VERSION
         if metric.in_manifest:
             assert metric.needs == NEEDS_FOLDS
+
+
+def test_refuted_levels_are_counted() -> None:
+    """A level counts where coverage plus 1.64 standard errors over sources is below it; without coverage, no number."""
+    shares = {0.5: np.array([0.1, 0.2, 0.3]), 0.8: np.array([0.6, 1.0, 0.7]), 0.95: np.array([0.9, 0.91, 0.92])}
+    for name, field in (("refuted_levels", "coverage"), ("calibration_refuted_levels", "calibration_coverage")):
+        compute: Any = METRICS[name].compute
+        assert compute(SimpleNamespace(**{field: shares})) == 2.0
+        assert np.isnan(compute(SimpleNamespace(**{field: {}})))
 
 
 def test_what_the_first_release_measured_is_still_measured() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program
+from fr_ensemble.evidence.intervals import CRPS_LEVELS
+from fr_ensemble.evidence.p1401 import Mapped
 from registries import Made
 from sandbox import Sandbox
 
@@ -85,6 +87,31 @@ def test_the_gaussian_baseline_is_mu_and_sigma_alone(smoke: Sandbox, registry: P
     for item, z in zip(document["baselines"]["gaussian"], (0.674489750, 1.281551566, 1.959963985), strict=True):
         inside = np.abs(y - columns["mu"]) <= z * columns["sigma"]
         assert item["coverage"] == pytest.approx(inside.mean(), abs=1 / len(y))
+
+
+def test_p1401_and_the_calibrated_distribution(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
+    """A column of confidence intervals, TARGET_ci, brings RMSE* and outliers; the CRPS of intervals needs none."""
+    y, columns = targets(made.heldout), predicted(registry, smoke, made.heldout)
+    header, *rows = made.heldout.read_text().splitlines()
+    half = [("" if number % 5 == 0 else str(0.1 * (number % 7))) for number in range(len(rows))]
+    corpus = tmp_path / "known.csv"
+    lines = [f"{header},vmaf_ci", *(f"{row},{ci}" for row, ci in zip(rows, half, strict=True))]
+    corpus.write_text("\n".join(lines) + "\n")
+    document = evaluated(registry, smoke, corpus)
+    expected = Mapped.of(y, columns["mu"], np.array([float(ci) if ci else np.nan for ci in half]))
+    assert expected is not None
+    assert document["p1401"]["confidence"] == pytest.approx(expected.to_dict()["confidence"], abs=TOLERANCE)
+    assert document["p1401"]["slope"] == pytest.approx(expected.slope, abs=TOLERANCE)
+    plain = evaluated(registry, smoke, made.heldout)
+    assert "confidence" not in plain["p1401"]
+    bounds = predicted(registry, smoke, made.heldout, ",".join(f"{level:g}" for level in CRPS_LEVELS))
+    ends = [(level, bounds[f"lower_{100 * level:g}"], bounds[f"upper_{100 * level:g}"]) for level in CRPS_LEVELS]
+    pinball = [
+        np.maximum(tau * (y - end), (tau - 1.0) * (y - end))
+        for level, *pair in ends
+        for tau, end in zip(((1.0 - level) / 2.0, (1.0 + level) / 2.0), pair, strict=True)
+    ]
+    assert plain["crps_calibrated"] == pytest.approx(2.0 * np.mean(pinball), abs=TOLERANCE)
 
 
 def test_groups_are_their_rows(smoke: Sandbox, registry: Program, made: Made) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from certificates import key_pair
 from command_line import run
@@ -318,6 +319,19 @@ def add(at: Scene) -> None:
     at.run("add", "invalid/onnx-domain/m.onnx", "--kind", "nr", "--id", "b", "--registry", "new/registry.json")
     at.run("add", "none.onnx", "--kind", "nr", "--id", "b", "--registry", "new/registry.json")
     at.run("validate", "new")
+
+
+@scene
+def evidence(at: Scene) -> None:
+    at.run("add", "valid/smoke/m.onnx", "--kind", "nr", "--id", "a", "--registry", "new/registry.json")
+    features = np.arange(72, dtype=np.float32).reshape(12, 6) ** 0.5
+    np.savez(at.folder / "rows.npz", features=features, mos=features.sum(axis=1), src=["one", "two", "three"] * 4)
+    words = ("--data", "rows.npz", "--target", "mos", "--registry", "new")
+    at.run("evidence", "a", *words, files=["new/registry.json"])
+    at.run("evidence", "a", "--data", "none.csv", "--registry", "new")
+    at.run("evidence", "a", "--data", "rows.npz", "--registry", "new")
+    at.run("evidence", "promoted", "--data", "rows.npz", "--registry", "frozen/model")
+    at.run("gate", "a", "--registry", "new", trained=True)
 
 
 @scene

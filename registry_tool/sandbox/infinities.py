@@ -35,6 +35,8 @@ BOUNDING_OPERATORS = frozenset(
         "ReduceLogSumExp",
     ]
 )
+# What a tree compares an input with: exporters write infinity where a branch is always taken.
+BOUNDING_ATTRIBUTES = frozenset([("TreeEnsemble", "nodes_splits"), ("TreeEnsembleRegressor", "nodes_values")])
 # They move values without computing: what reads their outputs counts.
 MOVING_OPERATORS = frozenset(
     [

@@ -16,7 +16,7 @@ from onnx import IR_VERSION, ModelProto, defs
 from onnx import __version__ as onnx_version
 
 from registry_tool.onnx_summary import Initializer, NonFinite, OnnxError, OnnxSummary, Port, Sized
-from registry_tool.sandbox.infinities import BOUNDING_OPERATORS, Readers
+from registry_tool.sandbox.infinities import BOUNDING_ATTRIBUTES, BOUNDING_OPERATORS, Readers
 from registry_tool.sandbox.message import Part, Tree, fields_of, parse_model
 from registry_tool.sandbox.payloads import payload_in_bytes, payload_in_text
 from registry_tool.sandbox.tensors import (
@@ -120,14 +120,16 @@ def _non_finite(tree: Tree, tensors: Iterable[Tensor], readers: Readers) -> Iter
 def _harm(part: Part, readers: Readers, values: OddValues) -> tuple[str, ...]:
     """The operators that compute with an infinity in this tensor or attribute."""
     owner: Part | None = part
+    attribute = ""
     while owner is not None and owner.name != "NodeProto":
+        attribute = owner.message.name if owner.name == "AttributeProto" else attribute
         owner = owner.parent if owner.name in ("AttributeProto", "TensorProto", "SparseTensorProto") else None
     if owner is None:
         return readers.harmful([part.message.name], positive=values.positive)
     op = owner.message.op_type
     if op in ("Constant", "ConstantOfShape"):
         return readers.harmful(owner.message.output, positive=values.positive)
-    return () if op in BOUNDING_OPERATORS else (op,)
+    return () if op in BOUNDING_OPERATORS or (op, attribute) in BOUNDING_ATTRIBUTES else (op,)
 
 
 def _payloads(tree: Tree, unused: Iterable[Tensor]) -> Iterator[str]:

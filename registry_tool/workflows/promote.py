@@ -102,7 +102,7 @@ def _promote(loaded: Loaded, plugins: Plugins, entry_id: str, reason: str | None
         made = None if (path.parent / verdict_path).exists() else verdict_path
         write_atomic(path.parent / verdict_path, data, root=path.parent)
         promoted = entry.with_fields(smoke=False, promotion={"verdict": verdict_path, "sha256": digest}, demotion=None)
-        save_sound(inspection, registry.with_entry(promoted), promoted, made)
+        save_sound(inspection, registry.with_entry(promoted), promoted, made, RejectedError)
         return Flip(promoted, judgement, verdict_path)
 
 

@@ -320,6 +320,18 @@ def test_a_production_entry_keeps_what_it_was_judged_on(single: Single) -> None:
     assert "take a new --id" in single.type("evidence", "m", "--data", single.rows, "--target", "mos", code=1)
 
 
+def test_what_production_lacks_rejects_the_flip(tmp_path: Path, registry: Program) -> None:
+    """A model whose evidence is good but that has no sidecar is judged and rejected: exit code 1, still smoke."""
+    single = Single(tmp_path, registry)
+    (single.folder / "export" / "m.json").unlink()
+    single.type("add", single.folder / "export" / "m.onnx", "--kind", "fr", "--id", "m", "--update")
+    features, target, labels = table(single.rows, single.made)
+    np.savez(single.folder / "d.npz", features=(features - MEAN) / STD, mos=target, src=labels)
+    single.type("evidence", "m", "--data", single.folder / "d.npz", "--target", "mos")
+    assert "has no sidecar" in single.type("flip", "m", code=1)
+    assert single.row["smoke"] is True
+
+
 def test_evidence_written_again_replaces_the_old(single: Single) -> None:
     """The older file goes, so that nothing unregistered stays behind."""
     single.evidence()

@@ -279,6 +279,14 @@ def test_infinite_attributes_count_by_their_operator() -> None:
     )
 
 
+def test_a_tree_may_split_at_infinity() -> None:
+    """A threshold that every input is below is a bound; a leaf's weight is added, and may not be infinite."""
+    fine = model(node("TreeEnsembleRegressor", "x", "y", nodes_values=[0.5, np.inf], target_weights=[1.0]))
+    assert facts(fine).non_finite == ()
+    bad = model(node("TreeEnsembleRegressor", "x", "y", nodes_values=[0.5], target_weights=[np.inf]))
+    assert [found.readers for found in facts(bad).non_finite] == [("TreeEnsembleRegressor",)]
+
+
 @pytest.mark.parametrize("name", FINITE_TENSORS)
 def test_finite_numbers_are_left_alone(name: str) -> None:
     """The largest finite values and integers whose bits look like NaN are neither not finite nor malformed."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fr_ensemble.corpus.vmaf_models import canonical
 from registry_tool.errors import InputError
 from registry_tool.toolkit import Columns, read_metadata, read_rows
@@ -80,6 +78,8 @@ def column_names(path: Path) -> list[str]:
 
 
 def _of_column(path: Path) -> Definition | None:
+    import numpy as np
+
     if MODEL_COLUMN not in column_names(path):
         return None
     first: str | None = None

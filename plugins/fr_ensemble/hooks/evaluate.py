@@ -293,7 +293,7 @@ def _one_figure(header: Sequence[str], document: Mapping[str, Any]) -> Iterator[
     n, mapped = document["n_rows"], document.get("p1401")
     shown = [("calibrated distribution", n, "crps", document["crps_calibrated"])]
     if mapped is not None:
-        line = f"P.1401: {mapped['offset']:.3g} {mapped['slope']:+.3g} mu"
+        line = f"P.1401: {mapped['offset']:.4f} {mapped['slope']:+.4f} mu"
         shown.append((line, n, "rmse", mapped["rmse"]))
         if known := mapped.get("confidence"):
             ratio = f"P.1401: RMSE*, outlier ratio {known['outlier_ratio']:.3f}"

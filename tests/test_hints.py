@@ -472,9 +472,9 @@ REFUSALS = [
     Refused(f"{IMPORT} --pattern {{src}}.json", "encoder of the logs: found", (PATTERN, META, SET), logs),
     Refused(f"{META} --set src=b", "it in --pattern, --meta or --set", (PATTERN, SET), nameless_logs),
     Refused(
-        "predict promoted --corpus ../rows.csv",
+        "evaluate promoted --corpus ../rows.csv",
         "or name it with --source-column",
-        ("predict promoted --corpus ../rows.csv --source-column source",),
+        ("evaluate promoted --corpus ../rows.csv --source-column source",),
         without_src,
     ),
     Refused(RECOMMEND, "name the cost's column with --cost", (f"{RECOMMEND} --cost bytes",), without_cost),

@@ -168,7 +168,7 @@ def test_files_that_a_manifest_names_and_nothing_pins_are_found(tmp_path: Path, 
     write(tmp_path, "scaler.pkl", b"x")
     rows.manifest |= {"scaler": "scaler.pkl", "notes": {"weights": ["gone.pt"], "seen": "e_seed0.json"}}
     found = [f for f in rows.findings(level) if f.code == "file-named-unpinned"]
-    assert [(f.file, f.pointer) for f in found] == [("e.json", "/notes/weights/0"), ("e.json", "/scaler")]
+    assert [(f.file, f.pointer) for f in found] == [("e.json", "/scaler"), ("e.json", "/notes/weights/0")]
 
 
 def test_other_documents_are_left_alone(tmp_path: Path) -> None:

@@ -53,26 +53,6 @@ def locked(root: Path, timeout: float = 30.0) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
-def locked_new(root: Path) -> Iterator[None]:
-    """`locked`, of a folder that may have to be made; where the work raises, a new folder that it left empty goes."""
-    new = [folder for folder in (root, *root.parents) if not folder.exists()]
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(root):
-            yield
-    except BaseException:
-        with suppress(OSError):  # something is there, which stays
-            for folder in (one for one in root.iterdir() if new and one.is_dir()):
-                folder.rmdir()
-            if new and [one.name for one in root.iterdir()] == [LOCK_NAME]:
-                (root / LOCK_NAME).unlink()
-            for folder in new:
-                folder.rmdir()
-        raise
-
-
 def _share(path: Path, folder: os.stat_result) -> None:
     """Give the lock's file the permissions of its folder, whatever the umask: who may write there may lock it."""
     with suppress(OSError):  # the file is another user's, who shared it

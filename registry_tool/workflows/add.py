@@ -21,9 +21,8 @@ from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import check_path, publish_folder
-from registry_tool.storage.lock import locked_new
 from registry_tool.values import Entry, Json, Policy, one_line
-from registry_tool.workflows.initialise import prepare
+from registry_tool.workflows.initialise import locked_new, prepare
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
 PINNING = (
@@ -69,7 +68,7 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
     before = _target(path, model)
     files, pins = _files(model, before.registry.policies.get(model.kind, Policy()))
     folder = posixpath.join(model.entry_id, _digest(files)[:12])
-    with locked_new(path.parent):
+    with locked_new(path):
         loaded = _target(path, model)
         old = loaded.registry.entry(model.entry_id)
         kept = {key: value for key, value in (old.document if old else {}).items() if key not in PINNING}

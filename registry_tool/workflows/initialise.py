@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from registry_tool.documents import store
 from registry_tool.errors import InputError
-from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, write_atomic
+from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, write_atomic, writing
 from registry_tool.storage.lock import locked
 
 GITIGNORE_LINES = f"{LOCK_NAME}\n{STAGING_PREFIX}*\n"  # `git add` leaves the lock and staging out
@@ -24,8 +26,38 @@ def init(path: Path) -> None:
         store.save(path, store.empty())
 
 
-def prepare(folder: Path) -> None:
-    """Tell git what to ignore in a new registry's folder and to convert nothing; files that are there stay."""
-    for name, text in ((".gitignore", GITIGNORE_LINES), (".gitattributes", GITATTRIBUTES_LINES)):
-        if not os.path.lexists(folder / name):
-            write_atomic(folder / name, text.encode())
+@contextmanager
+def locked_new(path: Path) -> Iterator[None]:
+    """`locked`, of the folder of a registry that may be new: the folder is made and prepared before the registry is.
+
+    Where the work raises and leaves no registry, what was made for it goes, the folder too where it is empty then.
+    """
+    root = path.parent
+    new = [folder for folder in (root, *root.parents) if not folder.exists()]
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    prepared: list[Path] = []
+    try:
+        with locked(root):
+            prepared += prepare(root) if not path.exists() else ()
+            yield
+    except BaseException:
+        with suppress(OSError):  # something is there, which stays
+            for file in prepared if not path.exists() else ():
+                file.unlink()
+            for folder in (one for one in root.iterdir() if new and one.is_dir()):
+                folder.rmdir()
+            if new and [one.name for one in root.iterdir()] == [LOCK_NAME]:
+                (root / LOCK_NAME).unlink()
+            for folder in new:
+                folder.rmdir()
+        raise
+
+
+def prepare(folder: Path) -> list[Path]:
+    """Tell git what to ignore in a registry's folder and to convert nothing: the files written; others stay."""
+    texts = {folder / ".gitignore": GITIGNORE_LINES, folder / ".gitattributes": GITATTRIBUTES_LINES}
+    missing = [file for file in texts if not os.path.lexists(file)]
+    for file in missing:
+        write_atomic(file, texts[file].encode())
+    return missing

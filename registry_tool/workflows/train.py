@@ -13,10 +13,9 @@ from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import FileProblem, publish_folder
-from registry_tool.storage.lock import locked_new
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry
-from registry_tool.workflows.initialise import prepare
+from registry_tool.workflows.initialise import locked_new
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
 
 
@@ -62,7 +61,7 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
         path, plugins, new, trained, registry_for_new_entry(path, new.kind, new.entry_id).registry
     )
     folder = posixpath.dirname(entry.path)
-    with locked_new(path.parent):
+    with locked_new(path):
         created = not path.exists()
         loaded = registry_for_new_entry(path, new.kind, new.entry_id)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
@@ -74,8 +73,6 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
             registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
         with inspected(loaded, plugins) as inspection:
             save_sound(inspection, registry, entry, made)
-        if created:
-            prepare(path.parent)
     return Registered(entry, folder, created, trained)
 
 

@@ -209,12 +209,15 @@ def test_an_unknown_kind_cannot_be_trained(path: Path) -> None:
         (Trainer(extra={"path": "gone.bin"}), "no such file was made"),
     ],
 )
-def test_what_does_not_validate_is_not_registered(smoke: Sandbox, trainer: Trainer, message: str) -> None:
-    """A plugin that makes an unsound entry is named as the cause; registry and folder are as they were."""
-    before = smoke.tree()
-    with pytest.raises(PluginError, match=message):
-        train(smoke.path, trainer)
-    assert smoke.tree() == before
+def test_what_does_not_validate_is_not_registered(
+    smoke: Sandbox, tmp_path: Path, trainer: Trainer, message: str
+) -> None:
+    """A plugin that makes an unsound entry is named; registry and folder are as they were, and none where none was."""
+    before, new = smoke.tree(), tmp_path / "new" / "registry.json"
+    for registry in (smoke.path, new):
+        with pytest.raises(PluginError, match=message):
+            train(registry, trainer)
+    assert (smoke.tree(), new.parent.exists()) == (before, False)
 
 
 def test_a_refused_run_takes_nothing_that_is_registered_with_it(path: Path) -> None:

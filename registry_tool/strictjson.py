@@ -5,14 +5,15 @@ Stricter than RFC 8259 where leniency lets two readers see two documents: duplic
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
 import sys
 import unicodedata
 from array import array
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -270,6 +271,18 @@ def parse(data: bytes, *, max_bytes: int = JSON_MAX_BYTES) -> Document:
                 found = f"{_character(hidden[0])} in the string that starts here"
                 raise JsonProblem(CONTROL_CHARACTER, _place(text, match.start()), found)
     return Document(value, data)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk a large document again and again while it grows."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def dump(value: Json) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +12,7 @@ from registry_tool.documents.schema import show, violations
 from registry_tool.errors import InputError, WorldError
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.storage.files import FileProblem, Folder, write_atomic
-from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse
+from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse, uncollected
 from registry_tool.values import Json, Registry, visible
 
 REGISTRY_NAMES = ("model/registry.json", "registry.json")
@@ -147,20 +145,8 @@ def load(path: Path) -> Loaded | Unreadable:
 
 def read(path: Path, data: bytes) -> Loaded | Unreadable:
     """A registry from the bytes that are (or, at a git revision, were) at `path`."""
-    with _uncollected():
+    with uncollected():
         return _read(path, data)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk a large document again and again while it grows."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read(path: Path, data: bytes) -> Loaded | Unreadable:

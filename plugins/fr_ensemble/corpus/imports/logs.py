@@ -27,6 +27,7 @@ from fr_ensemble.corpus.vmaf_models import SAME_SCORE, model_of
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column, Progress, silent
+from registry_tool.strictjson import uncollected
 from registry_tool.toolkit import BATCH_ROWS, Parquet, Text, format_of, write_rows
 
 TARGET = "vmaf"  # the column of the score, whichever it was in the logs
@@ -243,7 +244,8 @@ class _Reading:
                 loaded = ahead or pool.submit(load, path)
                 ahead = pool.submit(load, paths[number]) if number < len(paths) else None
                 try:
-                    log = log_of(path, parse(path, *loaded.result()), self.wanted)
+                    with uncollected():
+                        log = log_of(path, parse(path, *loaded.result()), self.wanted)
                 except InputError as error:
                     self.done.failed[str(path)] = str(error)
                     continue

@@ -463,16 +463,16 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
         host.draw(plot, title, figures(document))
 
 
+def _rows_option(of: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`--corpus`, for a command that needs no targets; of: what its rows are of."""
+    help_text = f"Rows of {of}; a target is not needed."
+    path = click.Path(path_type=Path)
+    return click.option("--corpus", "rows", required=True, type=path, metavar="ROWS", help=help_text)
+
+
 @group.command("exchangeable")
 @click.argument("entry_id", metavar="ID")
-@click.option(
-    "--corpus",
-    "rows",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="ROWS",
-    help="Rows of new sources; a target is not needed.",
-)
+@_rows_option("new sources")
 @column_name_options()
 @click.option("--registry", metavar="PATH", help="The registry.json (or its folder).")
 @_format_option
@@ -506,14 +506,7 @@ def exchangeable_(
 
 @group.command("recommend")
 @click.argument("entry_id", metavar="ID")
-@click.option(
-    "--corpus",
-    "rows",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="ROWS",
-    help="Rows of encodes; a target is not needed.",
-)
+@_rows_option("encodes")
 @click.option("--target", required=True, type=float, metavar="X", help="The mean that a clip must reach.")
 @click.option(
     "--percentile", type=float, metavar="P", help="Not the mean: this percentile of the clip's rows must reach it."

@@ -18,11 +18,9 @@ GITATTRIBUTES_LINES = "# Digests pin these bytes: git is to convert no line endi
 
 def init(path: Path) -> None:
     """Make an empty registry. Raises InputError where one is already there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent):
+    with locked_new(path):
         if os.path.lexists(path):
             raise InputError(f"{path}: found a registry, expected none: it is left as it is")
-        prepare(path.parent)
         store.save(path, store.empty())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import io
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import click
 
@@ -121,7 +123,7 @@ def _run() -> int:
 def _invoke() -> tuple[int, str | None]:
     """Run the command; its exit code, and the line that says why it ended early."""
     try:
-        with cli.make_context(PROGRAM_NAME, sys.argv[1:]) as ctx:
+        with interrupts_arrive(), cli.make_context(PROGRAM_NAME, sys.argv[1:]) as ctx:
             cli.invoke(ctx)
         return ExitCode.OK, None
     except click.exceptions.Exit as stop:
@@ -137,6 +139,26 @@ def _invoke() -> tuple[int, str | None]:
     except OSError as error:
         _drop_output()
         return ExitCode.BROKEN, f"registry: {environment_error(error)}"
+
+
+@contextlib.contextmanager
+def interrupts_arrive() -> Iterator[None]:
+    """Ctrl-C is raised again where Python drops it: inside `__del__`, or a callback that compiled code makes."""
+    before = sys.unraisablehook
+
+    def report(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            again = threading.Timer(0.05, _thread.interrupt_main)  # once that code has been left
+            again.daemon = True
+            again.start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _drop_output() -> None:

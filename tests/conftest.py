@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from functools import cache, partial
@@ -34,9 +35,14 @@ ALL_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run without slow tests checks no IRI: jsonschema takes more than a second to load their grammar."""
+    """A run without slow tests checks no IRI: jsonschema takes more than a second to load their grammar.
+
+    A run in the background ignores Ctrl-C, and what it starts would inherit that: here it is heard.
+    """
     if config.option.markexpr == "not slow":
         sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # importing it fails, as if it were absent
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

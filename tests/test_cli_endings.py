@@ -182,6 +182,30 @@ def test_ctrl_c_leaves_no_trace(smoke: Sandbox, made: Made) -> None:
     assert program("prune", "--registry", smoke.path).returncode == 0
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_arrives_where_python_drops_it(
+    thumb: Sandbox, registry: Program, capfd: pytest.CaptureFixture[str], times: int
+) -> None:
+    """An interrupt inside `__del__` is ignored by Python: the command ends as one interrupted elsewhere does."""
+
+    class Doomed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    class Deaf(Thumbs):
+        @hookimpl
+        def registry_load(self, view: Any) -> Any:
+            for _ in range(times):
+                Doomed()
+            time.sleep(60)
+
+    before, hook = thumb.tree(), sys.unraisablehook
+    arguments = ("predict", "t", "--corpus", "rows.csv", "--registry", thumb.path)
+    ran = registry(*arguments, plugins=with_plugin(Deaf()))
+    assert (ran.code, ran.err.strip()) == (130, "registry: interrupted, nothing was changed")
+    assert (thumb.tree(), sys.unraisablehook, capfd.readouterr().err) == (before, hook, "")
+
+
 def test_an_output_file_is_whole_or_not_at_all(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """A prediction that fails half way leaves the old file and nothing beside it."""
 

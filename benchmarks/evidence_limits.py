@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
-from fr_ensemble.evidence.archive import MAX_BYTES
 from fr_ensemble.evidence.baselines import BASELINES, Baselines, write_baselines
 from fr_ensemble.evidence.comparisons import MAX_COMPARED
 from fr_ensemble.evidence.loso import to_files
@@ -40,6 +39,7 @@ from fr_ensemble.evidence.oof import (
     write_oof,
 )
 
+from registry_tool.archive import MAX_BYTES
 from registry_tool.plugins.manager import load
 from registry_tool.testing.bench import Bench
 

@@ -31,7 +31,7 @@ from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.train import SHIPPED
 from fr_ensemble.options import RECIPES
-from fr_ensemble.recommend import BOUND, CHOICE, SEQUENCE
+from fr_ensemble.queries.recommend import BOUND, CHOICE, SEQUENCE
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import train
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fr_ensemble.evidence.archive import ArchiveFormat
 from fr_ensemble.evidence.baselines import BASELINES_FORMAT
 from fr_ensemble.evidence.calibration import CALIBRATION_FORMAT
 from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT
@@ -18,6 +17,7 @@ from fr_ensemble.evidence.inputs import INPUTS_FORMAT
 from fr_ensemble.evidence.oof import OOF_FORMAT
 from pages import cell, publish
 
+from registry_tool.archive import ArchiveFormat
 from registry_tool.plugins.single_evidence import SINGLE_FORMAT
 from registry_tool.toolkit import markdown_table
 

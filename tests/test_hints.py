@@ -521,7 +521,7 @@ SOURCES = [path for folder in ("registry_tool", "plugins/fr_ensemble") for path 
 NAMES_A_COMMAND = re.compile(rf"`registry [^`]+`|{OPTION.pattern}")
 # What is not typed above: words of the text, and the test that types it, or why none does.
 ELSEWHERE = {
-    "its evidence has no inputs, expected some": "tests/fr_ensemble/test_exchangeable.py",
+    "its evidence has no inputs, expected some": "tests/fr_ensemble/queries/test_exchangeable.py",
     "intervals from sources like these": "tests/project/test_howto.py",
     "name what {} was calibrated on": "tests/fr_ensemble/hooks/test_calibrate.py",
     "expected every plugin here": "tests/plugins/test_left_out.py",

@@ -48,7 +48,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"training."},
         {"checks."},
         {"hooks."},
-        {"exchangeable", "recommend", "options"},
+        {"queries.", "options"},
         {"commands"},
         {"plugin"},
     ],

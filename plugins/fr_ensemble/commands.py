@@ -496,7 +496,7 @@ def exchangeable_(
       registry fr-ensemble exchangeable my_model --corpus rows.parquet
       registry fr-ensemble exchangeable my_model --corpus rows.csv --format json
     """
-    from fr_ensemble.exchangeable import exchangeable, lines
+    from fr_ensemble.queries.exchangeable import exchangeable, lines
 
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:
@@ -562,7 +562,7 @@ def recommend_(
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
     from fr_ensemble.evidence.ladders import ClipStatistic
-    from fr_ensemble.recommend import Question, figures, lines, recommend, title
+    from fr_ensemble.queries.recommend import Question, figures, lines, recommend, title
 
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:

@@ -21,8 +21,9 @@ class OofNpz(EvidenceTable):
     """The archive is read back only as training writes it."""
 
     def write(self, columns: Arrays) -> bytes:
-        from fr_ensemble.evidence.archive import write_arrays
         from fr_ensemble.evidence.oof import OOF_FORMAT
+
+        from registry_tool.archive import write_arrays
 
         return write_arrays(OOF_FORMAT, columns)
 

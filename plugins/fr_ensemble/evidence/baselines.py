@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.intervals import held_out_reach
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import coverage, interval_scores, plcc, rmse
+from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import ROUNDING
 from registry_tool.values import percent
 

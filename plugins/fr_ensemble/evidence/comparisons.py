@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse, t_interval
+from registry_tool.archive import EvidenceProblem
 from registry_tool.toolkit import Columns, read_rows
 
 VMAF_COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat

@@ -23,7 +23,6 @@ from fr_ensemble.artifacts.paths import (
     PARENT_PATH,
     summary_path,
 )
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import Baselines, baseline_problems, read_baselines
 from fr_ensemble.evidence.calibration import (
     as_unseen,
@@ -50,6 +49,7 @@ from fr_ensemble.evidence.shipped import (
     score_tolerance,
 )
 from fr_ensemble.evidence.summaries import read_summaries
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fr_ensemble.corpus.fingerprints import MAX_REFERENCE_COLUMNS, MAX_SET_VALUES, Fingerprints
-from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from fr_ensemble.evidence.oof import MAX_SOURCES
+from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
 FINGERPRINTS_VERSION = 1
 FINGERPRINTS_FORMAT = ArchiveFormat(

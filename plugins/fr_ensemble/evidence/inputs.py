@@ -10,8 +10,8 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.corpus.rows import LARGEST, ColumnSpec, Corpus, RowsDigest
-from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
+from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import Text
 
 MAX_INPUT_ROWS = 50_000  # of which all inputs are kept: about 2 MB

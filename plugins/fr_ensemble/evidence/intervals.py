@@ -13,7 +13,6 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.methods import (
     DEFAULT_METHOD,
     INTERVAL_METHODS,
@@ -25,6 +24,7 @@ from fr_ensemble.evidence.methods import (
 )
 from fr_ensemble.evidence.oof import Oof, cut, remembered
 from fr_ensemble.evidence.statistics import group_means, interval_crps, interval_scores
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.values import percent
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
+from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
 P = ParamSpec("P")
 R = TypeVar("R")

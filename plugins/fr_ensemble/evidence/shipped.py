@@ -18,10 +18,10 @@ from fr_ensemble.corpus.giveaway import giveaways
 from fr_ensemble.corpus.rows import ColumnSpec, clips_of
 from fr_ensemble.corpus.seen import SeenCorpus
 from fr_ensemble.corpus.vocabulary import encode
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.oof import Oof, cut, deviation_of, mean_of
 from fr_ensemble.evidence.statistics import plcc, rmse
+from registry_tool.archive import EvidenceProblem
 from registry_tool.hookspec import EntryView
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.toolkit import Text

@@ -36,7 +36,6 @@ from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import Corpus, read_corpus
 from fr_ensemble.corpus.sources import read_sources
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.calibration import (
     as_unseen,
     offset_in,
@@ -59,6 +58,7 @@ from fr_ensemble.hooks.flags import unknown_encoder
 from fr_ensemble.hooks.loaded import load_trained, stored_intervals
 from fr_ensemble.hooks.targets import check_target
 from registry_tool import toolkit
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import (
     Agreement,

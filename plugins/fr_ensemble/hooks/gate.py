@@ -16,7 +16,6 @@ from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current, is_runnable, spec_of
 from fr_ensemble.corpus.rows import read_corpus
 from fr_ensemble.corpus.sources import SourceRows, read_sources
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, compare_with_baselines
 from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence, recorded_inputs
@@ -30,6 +29,7 @@ from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries
 from fr_ensemble.hooks.oof import as_predictions
 from fr_ensemble.hooks.targets import check_same_target
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
 from registry_tool.toolkit import first_names

@@ -10,12 +10,12 @@ from typing import Any
 from fr_ensemble.artifacts.manifest import CONFIDENCE, CONFORMAL, is_current, is_runnable
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, Intervals, Quantile
 from fr_ensemble.evidence.methods import TWO_SIDED, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.statistics import normal_quantile
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump

@@ -18,7 +18,6 @@ from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.archive import EvidenceProblem, same_content
 from fr_ensemble.evidence.baselines import tolerance_of, write_baselines
 from fr_ensemble.evidence.entry import baselines_of
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
@@ -27,6 +26,7 @@ from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.loaded import ensemble_of, load_trained, predictions_of
 from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Choosing, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
+from registry_tool.archive import EvidenceProblem, same_content
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
 

@@ -23,8 +23,9 @@ from fr_ensemble.corpus.fingerprints import (
     sketch,
 )
 from fr_ensemble.corpus.giveaway import giveaways
-from fr_ensemble.evidence.archive import EvidenceProblem, write_arrays
 from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT, read_fingerprints, write_fingerprints
+
+from registry_tool.archive import EvidenceProblem, write_arrays
 
 ENCODERS = ("libx264", "libx265", "libsvtav1")
 

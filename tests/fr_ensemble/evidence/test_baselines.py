@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from command_line import Program, program
 from fr_ensemble.arrays import TrainingData
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.baselines import (
     BASELINES,
     Baselines,
@@ -32,6 +31,7 @@ from predictions import OOF, make_oof
 from registries import write_corpus
 from sandbox import Sandbox
 
+from registry_tool.archive import EvidenceProblem
 from registry_tool.values import Rule
 
 FILE = "evidence/baselines.npz"

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.comparisons import (
     CURVE_BOUNDS,
     Curve,
@@ -32,6 +31,7 @@ from registries import FEATURES
 from repository import commit, git, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
 
+from registry_tool.archive import EvidenceProblem
 from registry_tool.checks.promotion import find_incumbent
 from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RejectedError

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, random_corpus, read_corpus
-from fr_ensemble.evidence.archive import EvidenceProblem, write_arrays
 from fr_ensemble.evidence.inputs import INPUTS_FORMAT, Inputs, chosen_rows, default_rows, read_inputs, write_inputs
 from fr_ensemble.evidence.oof import Oof
+
+from registry_tool.archive import EvidenceProblem, write_arrays
 
 CONDITIONED = ColumnSpec(
     features=("f", "g"), target="q", conditioning=(Condition("rate", "log2"), Condition("h")), target_range=(0.0, 9.0)

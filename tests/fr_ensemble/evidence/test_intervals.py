@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.intervals import (
     FLOOR_FACTORS,
     Calibration,
@@ -25,6 +24,7 @@ from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import student_t_quantile
 
+from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 
 pytestmark = pytest.mark.slow

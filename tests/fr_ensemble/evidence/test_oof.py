@@ -14,13 +14,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fr_ensemble.evidence import oof as oof_room
-from fr_ensemble.evidence.archive import EvidenceProblem
 from fr_ensemble.evidence.loso import to_files
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.statistics import plcc, rmse, srocc
 from predictions import CORPUS, FILES, OOF, RECIPE, SEEDS, make_oof, measure, set_fold, summaries
 
 from registry_tool import archive
+from registry_tool.archive import EvidenceProblem
 
 
 def edited(seed, change):

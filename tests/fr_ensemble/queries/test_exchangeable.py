@@ -12,7 +12,7 @@ import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
 from fr_ensemble.evidence.statistics import MAX_EXACT_RANKS, rank_sum_p
-from fr_ensemble.exchangeable import LEVEL, power
+from fr_ensemble.queries.exchangeable import LEVEL, power
 from registries import QUICK, Made
 from sandbox import Sandbox
 

@@ -17,6 +17,7 @@ those who write plugins. A folder is private.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from registry_tool.version import __version__ as __version__
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from registry_tool.api import Validation as Validation
     from registry_tool.api import Verdict as Verdict
     from registry_tool.api import open as open
+
+# Releases of onnxruntime report their use to its maker. They read this when they are loaded; what a user set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Model", "Prediction", "Registry", "Validation", "Verdict", "__version__", "open"]
 

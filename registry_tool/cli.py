@@ -17,6 +17,7 @@ from registry_tool.commands import attest, audit, ci, gate, inspect, models, sig
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of, quiet_option, quietable, without_plugin_option
 from registry_tool.errors import ExitCode, RegistryError, environment_error
+from registry_tool.plugins.contract import error_line
 from registry_tool.storage.streams import drop, fill_closed, keep_output_apart, outlive_readers
 from registry_tool.values import visible
 from registry_tool.version import __version__
@@ -139,6 +140,8 @@ def _invoke() -> tuple[int, str | None]:
     except OSError as error:
         _drop_output()
         return ExitCode.BROKEN, f"registry: {environment_error(error)}"
+    except MemoryError as error:
+        return ExitCode.BROKEN, f"registry: {error_line(error)}: use less, or free some"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,5 +141,5 @@ def bad_cell(place: str, column: str, found: str, expected: str, hint: str = "co
 
 def require_unique(path: Path | str, names: Sequence[str]) -> None:
     """Raises InputError for a name that two columns have."""
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise InputError(f"{path}: found the column {twice[0]!r} twice, expected each column once: rename one")
+    if twice := next((name for name, times in Counter(names).items() if times > 1), None):
+        raise InputError(f"{path}: found the column {twice!r} twice, expected each column once: rename one")

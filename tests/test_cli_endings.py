@@ -206,6 +206,26 @@ def test_ctrl_c_arrives_where_python_drops_it(
     assert (thumb.tree(), sys.unraisablehook, capfd.readouterr().err) == (before, hook, "")
 
 
+def test_memory_that_is_short_is_one_line(
+    thumb: Sandbox, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What asks for more memory than there is ends with exit code 3 and says so, in a plugin and in the core."""
+
+    def ask(*_: object, **__: object) -> Any:
+        raise MemoryError("Unable to allocate 74.5 GiB")
+
+    class Greedy(Thumbs):
+        registry_load = hookimpl(lambda self, view: ask())
+
+    predict = ("predict", "t", "--corpus", "rows.csv", "--registry", thumb.path)
+    ran = registry(*predict, plugins=with_plugin(Greedy()))
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert "MemoryError: Unable to allocate 74.5 GiB: use less, or free some" in ran.err
+    monkeypatch.setattr("registry_tool.commands.inspect.list_.callback", ask)
+    ran = registry("list", "--registry", thumb.path)
+    assert (ran.code, ran.err) == (3, "registry: MemoryError: Unable to allocate 74.5 GiB: use less, or free some\n")
+
+
 def test_an_output_file_is_whole_or_not_at_all(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """A prediction that fails half way leaves the old file and nothing beside it."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from places import ROOT
@@ -260,6 +262,20 @@ def test_validation_loads_no_training_library(production: Sandbox) -> None:
     assert code == 0
     assert names & {"torch", "pyarrow", "scipy", "ray", "jinja2", "matplotlib"} == set()
     assert {"onnx", "onnxruntime"} <= names  # it did look at the graphs
+
+
+def test_libraries_report_nothing_to_their_makers(
+    production: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime keeps no identity of the machine and no events to send, in the program and in its children."""
+    for name in {*os.environ} - {"PATH"}:  # variables of CI silence it, too
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    code, names = loaded("validate", str(production.path))
+    assert (code, "onnxruntime" in names) == (0, True)
+    assert list(home.rglob("*")) == []
 
 
 def test_a_quick_run_loads_no_onnx(production: Sandbox) -> None:

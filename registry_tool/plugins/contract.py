@@ -75,7 +75,8 @@ class Guard:
         sys.stdout = self._stdout
         if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
             failure = f"plugin {self._plugin}: {self._action} failed: {error_line(error)}"
-            raise PluginError(f"{failure}: report it to its author") from error
+            hint = "use less, or free some" if isinstance(error, MemoryError) else "report it to its author"
+            raise PluginError(f"{failure}: {hint}") from error
 
 
 def limit_hooks() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from registry_tool.errors import InputError
 from registry_tool.rows.reading import read_rows
-from registry_tool.tables import Columns, missing_column
+from registry_tool.tables import Columns, missing_column, require_unique
 
 pa = pytest.importorskip("pyarrow")
 
@@ -131,6 +131,13 @@ def test_decimal_commas_are_refused_with_a_hint(text: str, message: str, tmp_pat
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         list(read_rows(tmp_path / "t.csv", lambda _: Columns(("vmaf",))))
+
+
+def test_a_header_of_many_columns_takes_no_longer_than_its_length() -> None:
+    """Half a million names are compared once each, and the one that is there twice is named."""
+    names = [*map(str, range(500_000)), "adm2", "adm2"]
+    with pytest.raises(InputError, match=r"^rows\.csv: found the column 'adm2' twice, expected each column once"):
+        require_unique("rows.csv", names)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: found {device!r}, which this torch cannot use ({error}): use cpu") from error
+        raise InputError(f"--device: found {device!r}, which this torch cannot use ({error}): use cpu") from error
 
 
 def torch_arithmetic(device: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from fr_ensemble.training.checkpoints import Checkpoint
 from fr_ensemble.training.model import Result, train_model
 from fr_ensemble.training.table import ModelKey, TrainingTable
 from registry_tool.errors import InputError, WorldError
+from registry_tool.toolkit import one_line
 
 ENGINES = ("local", "ray")
 MAX_RETRIES = 5  # of a model whose Ray worker died
@@ -45,20 +46,24 @@ def start_engine(name: str, jobs: int | None) -> Iterator[Engine]:
     """An engine with `jobs` workers, or as many as this process or the Ray cluster has cores.
 
     Ray is connected to as `ray.init()` finds it: RAY_ADDRESS, a cluster running here, or a new one on this machine.
-    Raises InputError for an engine that is not there.
+    Raises InputError for an engine that is not there, WorldError for a cluster that does not start or answer.
     """
     if name not in ENGINES:
-        raise InputError(f"engine: found {name!r}, expected one of {', '.join(ENGINES)}")
+        raise InputError(f"--engine: found {name!r}, expected one of {', '.join(ENGINES)}")
     if name == "local":
         yield partial(run_local, jobs or len(os.sched_getaffinity(0)))
         return
     try:
         ray: Any = import_module("ray")
     except ImportError as error:
-        raise InputError("engine: ray is not installed, expected it: pip install ray") from error
+        raise InputError("--engine: ray is not installed, expected it: pip install ray") from error
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(log_to_driver=False, logging_level="warning")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here reports nothing to its maker
+        try:
+            ray.init(log_to_driver=False, logging_level="warning")
+        except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and plain Exception
+            raise WorldError(f"--engine: Ray does not start ({one_line(str(error))}): look at `ray status`") from error
     try:
         yield partial(run_ray, jobs)
     finally:
@@ -155,7 +160,7 @@ def run_ray(jobs: int | None, work: Work, progress: Callable[[int], None]) -> li
         cause = getattr(error, "cause", error)  # what a model raised, or what Ray could not do
         if not isinstance(cause, ray.exceptions.RayError):
             raise cause from error
-        raise WorldError(f"engine: the Ray cluster failed ({type(cause).__name__}): look at `ray status`") from error
+        raise WorldError(f"--engine: the Ray cluster failed ({type(cause).__name__}): look at `ray status`") from error
     finally:
         for ref in pending:
             ray.cancel(ref, force=True)

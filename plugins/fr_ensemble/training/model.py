@@ -264,8 +264,8 @@ def with_unknown_encoders(table: TrainingTable, recipe: Recipe, key: ModelKey, w
 
 def diverged(recipe: Recipe, key: ModelKey) -> InputError:
     return InputError(
-        f"learning_rate: found {recipe.learning_rate}, with which a model of seed {key.seed} diverged, "
-        "expected a smaller one"
+        f"--learning-rate: found {recipe.learning_rate}, with which a model of seed {key.seed} diverged, "
+        f"expected a smaller one{', or less --input-noise' if recipe.input_noise else ''}"
     )
 
 

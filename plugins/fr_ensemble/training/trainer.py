@@ -128,20 +128,20 @@ def check_execution(execution: Execution) -> None:
     """Raises InputError for a trainer that is not there or does not do what is asked, WorldError for no compiler."""
     compiling.check_compiler()
     if execution.trainer not in TRAINERS:
-        raise InputError(f"trainer: found {execution.trainer!r}, expected one of {', '.join(TRAINERS)}")
+        raise InputError(f"--trainer: found {execution.trainer!r}, expected one of {', '.join(TRAINERS)}")
     if execution.trainer == COMPILED:
         if execution.device != "cpu":
             expected = f"cpu: other devices need --trainer {REFERENCE}"
-            raise InputError(f"device: found {execution.device!r}, expected {expected}")
+            raise InputError(f"--device: found {execution.device!r}, expected {expected}")
         return
     if find_spec("torch") is None:
-        raise InputError("trainer: torch is not installed, expected it: pip install torch")
+        raise InputError("--trainer: torch is not installed, expected it: pip install torch")
     if execution.engine != "local":
         raise InputError(
-            f"engine: found {execution.engine!r}, expected local: the reference trainer runs in this process"
+            f"--engine: found {execution.engine!r}, expected local: the reference trainer runs in this process"
         )
     if execution.checkpoint is not None:
-        raise InputError("checkpoint: the reference trainer keeps none: leave it out, or the trainer")
+        raise InputError("--checkpoint: the reference trainer keeps none: leave it out, or the trainer")
 
 
 def arithmetic(execution: Execution) -> dict[str, str]:

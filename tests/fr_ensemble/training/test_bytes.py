@@ -177,16 +177,16 @@ def test_members_learn_and_answer_in_target_units() -> None:
 
 def test_divergence_is_named() -> None:
     """Weights that are not finite are an error that names the learning rate, never a result."""
-    with pytest.raises(InputError, match="learning_rate: found 1e"):
+    with pytest.raises(InputError, match="--learning-rate: found 1e"):
         train(make_corpus([10, 10]), replace(SMALL, learning_rate=1e30), Execution(jobs=1))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"engine": "dask"}, "engine: found 'dask', expected one of local, ray"),
-        ({"device": "cuda"}, "device: found 'cuda', expected cpu: other devices need --trainer reference"),
-        ({"trainer": "stacked"}, "trainer: found 'stacked', expected one of compiled, reference"),
+        ({"engine": "dask"}, "--engine: found 'dask', expected one of local, ray"),
+        ({"device": "cuda"}, "--device: found 'cuda', expected cpu: other devices need --trainer reference"),
+        ({"trainer": "stacked"}, "--trainer: found 'stacked', expected one of compiled, reference"),
     ],
 )
 def test_what_is_not_there_is_named(options: dict[str, str], words: str) -> None:
@@ -198,7 +198,7 @@ def test_what_is_not_there_is_named(options: dict[str, str], words: str) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"device": "tpu"}, "device: found 'tpu'"),
+        ({"device": "tpu"}, "--device: found 'tpu'"),
         ({"engine": "ray"}, "the reference trainer runs in this process"),
         ({"checkpoint": Path("x")}, "the reference trainer keeps none"),
     ],

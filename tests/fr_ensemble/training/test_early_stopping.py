@@ -96,7 +96,7 @@ def test_what_cannot_be_done_is_named() -> None:
     """Two sources leave none to look at; a run that diverges in its first epoch has no best one."""
     with pytest.raises(InputError, match="early_stopping: found 1 sources"):
         train(make_corpus([10, 10]), RECIPE, Execution(jobs=1))
-    with pytest.raises(InputError, match="learning_rate: found 1e"):
+    with pytest.raises(InputError, match="--learning-rate: found 1e"):
         train(DATA, replace(RECIPE, learning_rate=1e30), Execution(jobs=1))
     with pytest.raises(ValueError, match="early_stopping: found -1"):
         replace(RECIPE, early_stopping=-1)

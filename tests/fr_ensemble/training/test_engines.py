@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,21 @@ def test_ray_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="pip install ray"):
         train(DATA, RECIPE, Execution(engine="ray"))
+
+
+def test_a_cluster_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray raises where a machine is too busy, or a cluster is not there, is an environment error; a cluster that
+    is started reports no use."""
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    words = r"^--engine: Ray does not start \(The current node timed out during startup\.\): look at `ray status`$"
+    with pytest.raises(WorldError, match=words):
+        train(DATA, RECIPE, Execution(engine="ray"))
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 @pytest.mark.parametrize(("workers", "cores", "pinned"), [(2, {3, 5}, [{3}, {5}]), (1, {3, 5}, []), (3, {3, 5}, [])])

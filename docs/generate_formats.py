@@ -81,9 +81,10 @@ class Reader:
     def fields(self, schema: Schema, root: Schema, path: str = "", within: tuple[int, ...] = ()) -> Iterator[Row]:
         """A row for each field below `schema`, depth first. within: the schemas above, so that none is its own part."""
         schema, root = self.resolve(schema, root)
-        for branch in ("then", "else"):
-            if branch in schema and "if" in schema:
-                yield from self.fields(schema[branch], root, path, within)
+        parts = [schema[branch] for branch in ("then", "else") if branch in schema and "if" in schema]
+        for part in (*parts, *schema.get("oneOf", ()), *schema.get("anyOf", ()), *schema.get("allOf", ())):
+            if id(part) not in within:
+                yield from self.fields(part, root, path, (*within, id(part)))
         required = schema.get("required", ())
         parts = [
             (f"{path}.{name}" if path else name, name, part) for name, part in schema.get("properties", {}).items()

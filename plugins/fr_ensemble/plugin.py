@@ -37,9 +37,20 @@ DEFAULT_POLICY = Policy((*ORIGINAL_GATE, *ENOUGH_EVIDENCE, Rule("pooled_plcc", "
 SUMMARY_POLICY = Policy((*ORIGINAL_GATE, Rule("n_seeds", ">=", 5)))
 RECORDED_FIELDS = {
     "/environment": "what it was trained with: `registry reproduce` says which items made a difference",
+    "/target/libvmaf": "what computed the scores; no score says so",
+    "/corpus/source_column": "what the corpus' file called them; the evidence has their names",
+    "/corpus/encoder_column": "what the corpus' file called them; the evidence has their names",
     "/corpus/ranges": "what the video of the corpus was; the evidence has no columns but the inputs",
     "/corpus/record": "how the corpus was made; the digest of its rows is compared",
     "/probe/codec_block": "inputs of the probe rows; what the graphs give for them is compared",
+    **dict.fromkeys(
+        (
+            "/calibration/group",
+            *(f"/calibration/corpus/{n}" for n in ("name", "source_column", "encoder_column", "encoders")),
+            *(f"/calibration/corpus/{n}" for n in ("ranges", "record")),
+        ),
+        "how the file was called and made; its rows, their sources and targets are compared",
+    ),
     "/metrics_version": "which metrics a verdict may not lack; a later version asks for more of them",
 }
 TRAINING_LIBRARIES = ("numba", "scipy")  # of the extra `train`; without pyarrow a corpus may be CSV or JSONL

@@ -202,7 +202,7 @@ class Prober(AbstractContextManager["Prober"]):
         except _Ended as end:
             answer = {"found": [(end.code, end.text)]}
         if answer.get("last"):
-            self._end(grace=5.0)
+            self._end()
         self._is_asked = False
         for found in _found(answer) if reduced else ():
             if found.code in BY_LIMITS:

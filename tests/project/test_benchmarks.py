@@ -33,7 +33,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "large_errors": ("{data}/frames.parquet --step 1 --epochs 1", "held out"),
     "load_time": ("--rounds 1", "beyond the session"),
     "make_corpora": ("cache --folder . --sources 1 --encoders 1 --qualities 1", ""),
-    "make_model": ("--folder model --cards . -- --epochs 8", "2 entries: valid"),
+    "make_model": ("--folder model --cards . -- --epochs 5 --no-baselines", "2 entries: valid"),
     "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
     "plugin_loading": ("--plugins 1 --rounds 1", "plugins"),
     "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),

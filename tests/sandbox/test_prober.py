@@ -146,7 +146,7 @@ def stand_in(ending: str, wall: float = 60) -> Prober:
         ("os._exit(7)", "onnx-probe-crashed", "exit status 7"),
         ("os.kill(os.getpid(), 11)", "onnx-probe-crashed", "signal 11"),
         ("os.kill(os.getpid(), 24)", "onnx-probe-time", "more than 10 s of processor time"),
-        ("time.sleep(60)", "onnx-probe-time", "no answer within 5 s"),
+        ("time.sleep(60)", "onnx-probe-time", "no answer within 1 s"),
         ("say(b'no json')", "onnx-probe-crashed", "its answer is none"),
         ("say([])", "onnx-probe-crashed", "its answer is none"),
         ("say({'found': [['id-duplicate', 'a lie']]})", "onnx-probe-crashed", "its answer is none"),
@@ -156,7 +156,7 @@ def stand_in(ending: str, wall: float = 60) -> Prober:
 )
 def test_a_child_that_ends_or_hangs_or_lies_is_a_finding(ending: str, code: str, seen: str) -> None:
     """A stand-in for a model that takes its process over: a finding, for whatever the child was asked."""
-    with stand_in(ending, wall=5 if "sleep" in ending else 60) as prober:
+    with stand_in(ending, wall=1 if "sleep" in ending else 60) as prober:
         for ask in (prober.run, prober.check):
             assert ask(bytes(100)) == ((code, seen),)
         with pytest.raises(OnnxError, match=seen) as error:

@@ -89,7 +89,7 @@ def check(python: Path, package: Path, versions: str, extras: list[str], folder:
     interpreter = environment(folder / "environment", python)
     named = f"{package}[{','.join(extras)}]" if extras else str(package)
     exact = floors(extras) if versions == "lowest" else []
-    run(interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", named, *exact)
+    run(interpreter, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", named, *exact)
     run(interpreter, "-m", "pip", "check")
     program, empty, trained = folder / "environment" / "bin" / "registry", folder / "empty", folder / "trained"
     empty.mkdir()

@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # importing it fails, as if it were absent
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("PIP_NO_COMPILE", "0")  # pip reads this as: do not compile; little of it is imported
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -14,6 +14,7 @@ from fr_ensemble.evidence.baselines import BASELINES_FORMAT
 from fr_ensemble.evidence.calibration import CALIBRATION_FORMAT
 from fr_ensemble.evidence.fingerprints import FINGERPRINTS_FORMAT
 from fr_ensemble.evidence.inputs import INPUTS_FORMAT
+from fr_ensemble.evidence.left_out import LEFT_OUT_FORMAT
 from fr_ensemble.evidence.oof import OOF_FORMAT
 from pages import cell, publish
 
@@ -41,7 +42,15 @@ exactly these arrays, in this order, little-endian and in C order, each as a `.n
 numpy writes, and nothing between them: other bytes are refused (`evidence-unusable`). How arrays are compressed does
 not matter: it follows the zlib of the writer. `<U` is Unicode text of any length. Arrays in **bold** are required.
 """
-ARCHIVES = (OOF_FORMAT, INPUTS_FORMAT, FINGERPRINTS_FORMAT, BASELINES_FORMAT, CALIBRATION_FORMAT, SINGLE_FORMAT)
+ARCHIVES = (
+    OOF_FORMAT,
+    INPUTS_FORMAT,
+    FINGERPRINTS_FORMAT,
+    BASELINES_FORMAT,
+    LEFT_OUT_FORMAT,
+    CALIBRATION_FORMAT,
+    SINGLE_FORMAT,
+)
 LIMITS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",

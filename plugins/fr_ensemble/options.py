@@ -15,6 +15,8 @@ from registry_tool.toolkit import column_name_parameters, column_names
 from registry_tool.values import checked_text
 
 if TYPE_CHECKING:
+    from fr_ensemble.corpus.rows import ColumnSpec
+    from fr_ensemble.evidence.recorded import EvidenceContents
     from fr_ensemble.hooks.train import Job
     from registry_tool.hookspec import Trained, TrainRequest
 
@@ -144,6 +146,12 @@ OPTIONS = (
         default=True,
         help="Train standard models on the same folds, and show the ensemble beside them.  [default: baselines]",
     ),
+    click.Option(
+        ["--leave-out-encoders"],
+        is_flag=True,
+        help="Train every fold again without each encoder, for the report: how it does on one that it has not seen. "
+        "Takes as long again for each encoder.",
+    ),
     click.Option(["--license"], metavar="SPDX", help="Licence of the model; it follows from the corpus."),
     click.Option(["--description"], metavar="TEXT", help="One line for the registry."),
 )
@@ -171,7 +179,6 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
     from fr_ensemble.corpus.vocabulary import UNKNOWN, vocabulary
-    from fr_ensemble.evidence.recorded import EvidenceContents
     from fr_ensemble.hooks.train import SHIPPED, Choosing, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
@@ -222,9 +229,22 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)
     execution = Execution(trainer, **{name: options[name] for name in EXECUTION_OPTIONS})
-    contents = EvidenceContents(options["evidence_inputs"], baselines=options["baselines"])
+    contents = _contents(request, spec)
     settings = {"interval": options["interval"], "execution": execution, "contents": contents, "choosing": choosing}
     return Job(request.entry_id, request.corpus, spec, recipe, request.smoke, **settings)
+
+
+def _contents(request: TrainRequest, spec: ColumnSpec) -> EvidenceContents:
+    """What the evidence is to hold. Raises InputError where encoders are to be left out that cannot be."""
+    from fr_ensemble.evidence.recorded import EvidenceContents
+
+    options, leaves_out = request.options, request.options["leave_out_encoders"]
+    if leaves_out and request.smoke:
+        raise InputError("--leave-out-encoders: --smoke trains on random rows, whose encoders mean nothing: drop one")
+    if leaves_out and spec.by_encoder:
+        column = spec.source_column
+        raise InputError(f"--leave-out-encoders: --group {column} leaves them out already: drop one of the two")
+    return EvidenceContents(options["evidence_inputs"], baselines=options["baselines"], encoders_left_out=leaves_out)
 
 
 def column_options(*names: str) -> list[click.Parameter]:

@@ -23,6 +23,7 @@ MANIFEST: dict[str, Any] = {
     "evidence_inputs": {"n_rows": 300},
     "fingerprints": {"columns": ["motion2"]},
     "baselines": [{"name": "ridge", "tolerance": 1e-3}],
+    "encoders_left_out": ["libx264", "libx265"],
     "calibrated_from": {"id": "parent_v1", "manifest_sha256": DIGEST},
     "calibration": {
         "corpus": CORPUS,

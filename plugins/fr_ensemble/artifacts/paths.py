@@ -7,6 +7,7 @@ OOF_PATH = "evidence/oof.npz"
 INPUTS_PATH = "evidence/inputs.npz"
 BASELINES_PATH = "evidence/baselines.npz"
 FINGERPRINTS_PATH = "evidence/fingerprints.npz"
+LEFT_OUT_PATH = "evidence/encoders_left_out.npz"
 # Of an entry with `calibrated_from`, beside its parent's evidence.
 CALIBRATION_PATH = "evidence/calibration.npz"
 CALIBRATION_INPUTS_PATH = "evidence/calibration_inputs.npz"

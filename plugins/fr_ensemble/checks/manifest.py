@@ -14,6 +14,7 @@ from fr_ensemble.artifacts.paths import (
     CALIBRATED_PATHS,
     FINGERPRINTS_PATH,
     INPUTS_PATH,
+    LEFT_OUT_PATH,
     OOF_PATH,
     summary_path,
 )
@@ -218,6 +219,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
     wanted |= {INPUTS_PATH} if manifest.get("evidence_inputs", {}).get("n_rows") else set()
     wanted |= {FINGERPRINTS_PATH} if "fingerprints" in manifest else set()
     wanted |= {BASELINES_PATH} if "baselines" in manifest else set()
+    wanted |= {LEFT_OUT_PATH} if "encoders_left_out" in manifest else set()
     wanted |= {*CALIBRATED_PATHS} if "calibration" in manifest else set()
     if len(named) != len(manifest["evidence"]):
         yield EVIDENCE_FILES.at(view, "/evidence", file="a file", fault="is pinned twice")

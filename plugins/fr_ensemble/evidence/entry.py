@@ -19,6 +19,7 @@ from fr_ensemble.artifacts.paths import (
     CALIBRATION_PATH,
     FINGERPRINTS_PATH,
     INPUTS_PATH,
+    LEFT_OUT_PATH,
     OOF_PATH,
     PARENT_PATH,
     summary_path,
@@ -34,6 +35,7 @@ from fr_ensemble.evidence.calibration import (
 )
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
+from fr_ensemble.evidence.left_out import EncodersLeftOut, left_out_problems, read_left_out
 from fr_ensemble.evidence.loso import Expected, FoldScores, recompute
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.shipped import (
@@ -226,6 +228,16 @@ def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | No
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
 
 
+def left_out_of(view: EntryView, manifest: Mapping[str, Any]) -> EncodersLeftOut | None:
+    """Predictions of encoders that were left out; None where none were. Raises InputError as `baselines_of`."""
+    if "encoders_left_out" not in manifest:
+        return None
+    try:
+        return read_left_out(view.read(LEFT_OUT_PATH))
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+
+
 def recorded_inputs(view: EntryView) -> Inputs:
     """The inputs of all rows of the evidence. Raises InputError where it has those of a sample, or none."""
     try:
@@ -268,6 +280,8 @@ def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[Ship
             problems += pairs.problems()
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
+    if (left_out := left_out_of(view, manifest)) is not None:
+        problems += left_out_problems(manifest, left_out, oof, inputs)
     if inputs is not None and inputs.n_rows != len(oof.target):
         return None, problems, []
     if inputs is not None:

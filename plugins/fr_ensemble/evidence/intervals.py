@@ -293,14 +293,14 @@ def _rank(oof: Oof, unit: str, method: str, side: str) -> _Ranked:
     return _Ranked(floor, z, source, rule.scores(z, source, signed), digest.hexdigest())
 
 
-def held_out_reach(oof: Oof, method: str, level: float) -> Float64:
+def held_out_reach(oof: Oof, method: str, level: float, sigma: Float64 | None = None) -> Float64:
     """Half-widths of the rows' two-sided intervals (n,), target units, before they are cut to the target's range.
 
     As for an unseen source: q comes from the other sources (the floor from all). Infinite where those are too
-    few for the level. Raises what `calibrate` raises.
+    few for the level. sigma: of other predictions of the same rows. Raises what `calibrate` raises.
     """
     rule, ranked = INTERVAL_METHODS[method], _rank(oof, "row", method, TWO_SIDED)
-    scale = rule.scale(oof.sigma, ranked.floor)
+    scale = rule.scale(oof.sigma if sigma is None else sigma, ranked.floor)
     others = (rule.without(ranked.scores, g) for g in range(len(oof.sources)))
     q = np.array([rule.quantile(scores, level, TWO_SIDED).q for scores in others])
     with np.errstate(invalid="ignore"):  # an infinite q of a scale of 0

@@ -28,19 +28,22 @@ class EvidenceContents:
     """What evidence is to hold beside predictions. input_rows: None is all rows of a corpus that is not too large.
 
     inputs, fingerprints: False for evidence as older releases wrote it, without a word of them. baselines: whether
-    standard models are trained beside the ensemble.
+    standard models are trained beside the ensemble. encoders_left_out: whether each encoder is left out once.
     """
 
     input_rows: int | None = None
     inputs: bool = True
     fingerprints: bool = True
     baselines: bool = True
+    encoders_left_out: bool = False
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> EvidenceContents:
         """What the evidence of this manifest holds but for baselines, which are compared on their own."""
         recorded = manifest.get("evidence_inputs")
-        return cls(recorded["n_rows"] if recorded else None, recorded is not None, "fingerprints" in manifest, False)
+        rows = recorded["n_rows"] if recorded else None
+        has = {name: name in manifest for name in ("fingerprints", "encoders_left_out")}
+        return cls(rows, recorded is not None, baselines=False, **has)
 
 
 ALL_EVIDENCE = EvidenceContents()

@@ -20,9 +20,10 @@ from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_table
 from fr_ensemble.evidence.calibration import calibrated_on
-from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of
+from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of, left_out_of
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
 from fr_ensemble.evidence.intervals import CRPS_LEVELS, Intervals, calibrate, held_out_reach
+from fr_ensemble.evidence.left_out import EVERY_ENCODER, encoder_standings, standing_line, standings_rows
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.evidence.statistics import gaussian_crps, group_means, rmse, standard_error
@@ -138,6 +139,7 @@ def figures(view: EntryView, rules: Sequence[Rule] = ()) -> Sequence[Figure] | N
         *_chosen_recipes(manifest),
         *_beside_baselines(view, oof, method, level or COMPARED_LEVEL),
         *encoders,
+        *_encoders_left_out(view, oof, method, level or COMPARED_LEVEL),
         *_intervals(Covered(shown, method, level, rules), target["name"], calibrated=calibrated is not None),
         *_against_true(oof, target),
         *_mapped(oof, method, target),
@@ -238,8 +240,25 @@ def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float) -> Figure:
         "Encoders",
         "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "
         f"interval calibrated on the other sources; the worst covered is on top.{drawn} No figure here is of an "
-        "encoder that training lacks: `registry train fr_ensemble --group encoder` measures that.",
+        "encoder that training lacks: `registry train fr_ensemble --leave-out-encoders` measures that.",
         table=Table([header, *(row for _, row in sorted(found, key=itemgetter(0)))]),
+    )
+
+
+def _encoders_left_out(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:
+    """Each encoder as one that training lacks; nothing where none was left out."""
+    manifest: Mapping[str, Any] = view.manifest or {}
+    left_out = left_out_of(view, manifest)
+    if left_out is None or not left_out.are_of(oof):
+        return
+    found, unit = encoder_standings(oof, left_out, method, level), manifest["target"]["name"]
+    yield Figure(
+        "Encoders left out",
+        "Each encoder's rows by models that saw neither it nor the row's source, beside models that learned it from "
+        "other sources; means over sources, the largest error on top. Intervals are those of the models that know the "
+        "encoder, each source's calibrated on the others. Together: "
+        f"{standing_line(found[EVERY_ENCODER], unit, level)}. An encoder far from all of these may be worse.",
+        table=Table(standings_rows(found, level)),
     )
 
 

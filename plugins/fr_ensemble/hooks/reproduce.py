@@ -14,12 +14,13 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_of, version_of, with_columns_of
-from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
+from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.baselines import tolerance_of, write_baselines
 from fr_ensemble.evidence.entry import baselines_of
+from fr_ensemble.evidence.left_out import read_left_out
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
@@ -200,6 +201,14 @@ def _agreements(
     tolerance = TOLERANCE * _rms(after.sigma)
     yield agreement_of("mu of held-out sources", before.mu, after.mu, tolerance, unit)
     yield agreement_of("sigma of held-out sources", before.sigma, after.sigma, tolerance, unit)
+    if "encoders_left_out" in manifest:
+        old_parts, new_parts = (
+            read_left_out(data) for data in (view.read(LEFT_OUT_PATH), trained.files[LEFT_OUT_PATH])
+        )
+        before, after = old_parts.as_oof(before), new_parts.as_oof(after)
+        tolerance = TOLERANCE * _rms(after.sigma)
+        yield agreement_of("mu of encoders left out", before.mu, after.mu, tolerance, unit)
+        yield agreement_of("sigma of encoders left out", before.sigma, after.sigma, tolerance, unit)
 
 
 def agreement_of(name: str, old: Float64, new: Float64, tolerance: float, unit: str) -> Agreement:

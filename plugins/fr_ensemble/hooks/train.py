@@ -15,16 +15,24 @@ from fr_ensemble.arrays import Float64, TrainedModels
 from fr_ensemble.artifacts.choice import RecipeChoice
 from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_model
 from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of, version_of
-from fr_ensemble.artifacts.paths import BASELINES_PATH
+from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
 from fr_ensemble.corpus.vocabulary import stand_in
 from fr_ensemble.evidence import loso, statistics
-from fr_ensemble.evidence.baselines import Baselines, standings, standings_table, write_baselines
+from fr_ensemble.evidence.baselines import COMPARED_LEVEL, Baselines, standings, standings_table, write_baselines
 from fr_ensemble.evidence.comparisons import vmaf_column
 from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
+from fr_ensemble.evidence.left_out import (
+    EVERY_ENCODER,
+    EncodersLeftOut,
+    encoder_standings,
+    encoders_apart,
+    standing_line,
+    write_left_out,
+)
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from fr_ensemble.evidence.metrics import METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, check_size, cut, deviation_of, mean_of
@@ -107,6 +115,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         )  # before hours of training
         choice, not_chosen = _choice(job, corpus, progress)
         job = replace(job, recipe=choice.recipe) if choice is not None else job
+        _check_encoders(job, corpus)
         recorded = record(corpus, path, job.recipe, job.contents, progress)
         baselines, no_baselines = _baselines(job, corpus, progress)
         if choice is not None:
@@ -114,6 +123,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         else:
             trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf, job.mu_range)
+        left_out = _left_out(job, corpus, progress)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
@@ -143,6 +153,9 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     document |= {"recipe_choice": choice.to_dict()} if choice is not None else {}
     extra = dict(recorded.files)
     table: Sequence[Sequence[str]] = ()
+    if left_out is not None:
+        extra[LEFT_OUT_PATH] = write_left_out(left_out)
+        document["encoders_left_out"] = list(left_out.encoders)
     if baselines is not None:
         extra[BASELINES_PATH] = write_baselines(baselines)
         document["baselines"] = baselines.fields(corpus.target)
@@ -151,6 +164,9 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     document["evidence"] += [{"path": path} for path in extra]
     odd = [*recorded.warnings, *_worse_on_seen_rows(corpus, trained, oof)]
     summary = _summary(corpus, job.name, metrics)
+    if left_out is not None:
+        mean = encoder_standings(oof, left_out, job.interval, COMPARED_LEVEL)[EVERY_ENCODER]
+        summary.append(("encoders left out", standing_line(mean, spec.target or "", COMPARED_LEVEL)))
     summary += [("recipe", choice.line().removeprefix("recipe "))] if choice is not None else []
     warnings = [*_warnings(corpus), *not_chosen, *no_vmaf, *no_baselines, *odd, *_of_method(job.interval)]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
@@ -253,6 +269,26 @@ def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines 
     from fr_ensemble.training.baselines import fit_baselines
 
     return fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs, progress), []
+
+
+def _check_encoders(job: Job, corpus: Corpus) -> None:
+    """Raises InputError where encoders are to be left out and cannot be."""
+    from fr_ensemble.training.left_out import check_encoders
+
+    if job.contents.encoders_left_out:
+        encoder = encoders_apart(corpus.groups["encoder"], corpus.spec.vocabulary_version)
+        check_encoders(corpus.training_data(), encoder, job.recipe)
+
+
+def _left_out(job: Job, corpus: Corpus, progress: Progress) -> EncodersLeftOut | None:
+    """Each row by models that saw neither its source nor its encoder, where that is asked for."""
+    from fr_ensemble.training.left_out import predict_left_out
+
+    if not job.contents.encoders_left_out:
+        return None
+    encoder = encoders_apart(corpus.groups["encoder"], corpus.spec.vocabulary_version)
+    found = predict_left_out(corpus.training_data(), encoder, job.recipe, job.execution, progress)
+    return EncodersLeftOut(encoder.names, encoder.codes, found.astype(np.float64), corpus.rows_sha256)
 
 
 def _of_method(name: str) -> list[str]:

@@ -126,6 +126,16 @@ def decimal_comma(text: str) -> str:
     return f"it has a decimal comma: write {text.strip().replace(',', '.')}" if found else ""
 
 
+def number_of(value: Any) -> float:
+    """As float reads it, but for underscores in a text, which no other reader takes for part of a number.
+
+    Raises TypeError, ValueError or OverflowError.
+    """
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"an underscore in {value!r}")
+    return float(value)
+
+
 class UnusableNumberError(InputError):
     """A cell that is no number that may be read; the message names the first one, and `read_rows` counts the rows."""
 

@@ -35,6 +35,7 @@ from registry_tool.tables import Text as Text
 from registry_tool.tables import bad_cell as bad_cell
 from registry_tool.tables import decimal_comma as decimal_comma
 from registry_tool.tables import missing_column as missing_column
+from registry_tool.tables import number_of as number_of
 from registry_tool.values import Json
 from registry_tool.values import counted as counted
 from registry_tool.values import first_names as first_names

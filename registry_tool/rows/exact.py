@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,7 +16,17 @@ from typing import IO, Any, TextIO, cast
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
-from registry_tool.tables import Columns, Pick, Place, RowBatch, Text, UnusableNumberError, require_unique
+from registry_tool.tables import (
+    Columns,
+    Pick,
+    Place,
+    RowBatch,
+    Text,
+    UnusableNumberError,
+    bad_cell,
+    number_of,
+    require_unique,
+)
 
 DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
 QUOTED = re.compile(r'"[^"]*("|$)')
@@ -42,6 +53,17 @@ class Header:
 def open_bytes(path: Path) -> IO[bytes]:
     """The bytes of a text, of a gzipped one those that it was made from."""
     return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def line_without_utf8(path: Path) -> int:
+    """The first line, from 1, that is not UTF-8; 0 for a file without one."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def bytes_read(file: IO[bytes]) -> int:
@@ -168,12 +190,29 @@ def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Itera
         if line.isspace():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: not JSON ({error}), expected one object a line: correct it") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: found {type(row).__name__}, expected one JSON object a line")
         yield number, row
+
+
+class _Twice:
+    """In the place of a value whose key an object has twice: readers differ in which of them they take."""
+
+    def __repr__(self) -> str:
+        return "the key twice"
+
+
+TWICE = _Twice()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        row |= {name: TWICE for name, times in Counter(name for name, _ in pairs).items() if times > 1}
+    return row
 
 
 def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> Iterator[RowBatch]:
@@ -210,7 +249,7 @@ def read_json(path: Path) -> Mapping[str, list[Any]] | None:
 def _json_table(text: str, path: Path | str) -> Mapping[str, list[Any]] | None:
     """The columns of a document's text; see `read_json`. path: what messages call it."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if error.msg.startswith("Extra data"):
             return None
@@ -281,6 +320,9 @@ def _batch(
                 raise UnusableNumberError(place(index), name, found)
         return columns.checked(np.array(table[name], dtype=np.float64), name, place)
 
+    for name in (*columns.texts, *columns.values):
+        if TWICE in table[name]:
+            raise bad_cell(place(table[name].index(TWICE)), name, repr(TWICE), "it once")
     texts = {name: Text.of(table[name]) for name in columns.texts}
     values = {name: table[name] for name in columns.values}
     return RowBatch(n, place, {name: numbers(name) for name in columns.numbers}, texts, values)
@@ -292,7 +334,7 @@ def is_number(value: Any) -> bool:
 
 def is_number_text(value: str) -> bool:
     try:
-        float(value)
+        number_of(value)
     except ValueError:
         return False
     return True

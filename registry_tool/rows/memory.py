@@ -7,7 +7,7 @@ from typing import Any
 
 from registry_tool.errors import InputError
 from registry_tool.tables import MEMORY_PLACE as MEMORY_PLACE
-from registry_tool.tables import Columns, RowBatch, Text, bad_cell
+from registry_tool.tables import Columns, RowBatch, Text, bad_cell, number_of
 
 
 def is_table(rows: object) -> bool:
@@ -96,7 +96,7 @@ def _numbers(column: Any, name: str) -> Any:
     result = np.empty(len(column))
     for index, value in enumerate(column.tolist()):
         try:
-            result[index] = float(value)
+            result[index] = number_of(value)
         except (TypeError, ValueError, OverflowError):
             found = "nothing" if value is None else f"{value!r:.40}"
             raise bad_cell(f"{MEMORY_PLACE}, row {index}", name, found, "a number") from None

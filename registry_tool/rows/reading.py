@@ -58,7 +58,8 @@ def _one_line(path: Path) -> Iterator[None]:
     except IsADirectoryError:
         raise InputError(f"{path}: found a folder, expected a file of rows: name the file in it") from None
     except UnicodeDecodeError as error:
-        message = f"{path}: found a byte that is not UTF-8 ({error.reason}), expected {ending(path)[1:].upper()} text"
+        place = f"{path}:{exact.line_without_utf8(path)}"
+        message = f"{place}: found a byte that is not UTF-8 ({error.reason}), expected {ending(path)[1:].upper()} text"
         raise InputError(f"{message}: save it as UTF-8 or give its right extension") from None
     except (BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a readable gzip file ({error}): write it again") from None

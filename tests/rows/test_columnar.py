@@ -290,7 +290,7 @@ def test_plain_files_are_read_by_columns(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_odd_spelling_does_not_end_the_reading(tmp_path: Path) -> None:
     """What only Python's float understands is read, in a file of many blocks, with the lines of what is wrong."""
     rows = [[str(n), "x", "y"] for n in range(3000)]
-    rows[1500][0] = "1_500"
+    rows[1500][0] = "\u0661500"
     text = io.StringIO()
     csv.writer(text).writerows([["a", "b", "c"], *rows])
     path = tmp_path / "odd.csv"

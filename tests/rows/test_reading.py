@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,14 +124,47 @@ def test_one_row_is_not_counted(tmp_path: Path) -> None:
     [
         ("src;vmaf\na;93,5\n", r"t\.csv:2, column vmaf: found '93,5', .*: it has a decimal comma: write 93\.5$"),
         ('src,vmaf\na,"-0,5e3"\n', r"it has a decimal comma: write -0\.5e3$"),
+        ("src,vmaf\na,9_3\n", r"t\.csv:2, column vmaf: found '9_3', expected a number: correct or drop the row$"),
         ("src,vmaf\na,93,5\n", r"found 3 fields, expected 2 .*a number with a decimal comma is two fields"),
     ],
 )
-def test_decimal_commas_are_refused_with_a_hint(text: str, message: str, tmp_path: Path) -> None:
-    """A comma is not guessed to be a point."""
+def test_a_number_is_not_guessed_from_marks(text: str, message: str, tmp_path: Path) -> None:
+    """A comma is not guessed to be a point, nor is an underscore, which Python alone reads, left out."""
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         list(read_rows(tmp_path / "t.csv", lambda _: Columns(("vmaf",))))
+
+
+@pytest.mark.parametrize("pyarrow", [True, False])
+@pytest.mark.parametrize("wanted", [Columns(("a",)), Columns((), ("a",)), Columns((), (), ("a",))])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.jsonl", '{"a": 1}\n{"a": 1, "b": [], "a": 2}\n'),
+        ("t.jsonl", '{"a": 1}\n{"a": 1, "b": 0, "a": 1}\n'),
+        ("t.json", '[{"a": 1}, {"a": 1, "a": 2}]'),
+        ("t.json", '{"a": {"0": 0, "1": 1, "1": 2}}'),
+    ],
+)
+def test_a_key_that_an_object_has_twice_is_no_value(
+    name: str, text: str, wanted: Columns, pyarrow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers differ in which value they take: the row is named, on every path, as a CSV's column is."""
+    if not pyarrow:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"(:2|, row 2), column a: found the key twice, expected (a number|it once)"):
+        list(read_rows(tmp_path / name, lambda _: wanted))
+
+
+def test_a_byte_that_is_no_text_has_a_line(tmp_path: Path) -> None:
+    """However far down it is, gzipped or not."""
+    data = b"src,vmaf\n" + b"a,1\n" * 90_000 + "\u00e9,2\n".encode("latin-1")
+    (tmp_path / "t.csv").write_bytes(data)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(data, 1))
+    for name in ("t.csv", "t.csv.gz"):
+        with pytest.raises(InputError, match=rf"{name}:90002: found a byte that is not UTF-8"):
+            list(read_rows(tmp_path / name, lambda _: Columns(("vmaf",), ("src",))))
 
 
 def test_a_header_of_many_columns_takes_no_longer_than_its_length() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.encoders import QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.record import MODEL_COLUMN
-from registry_tool.toolkit import Columns, RowBatch, Text, bad_cell, missing_column
+from registry_tool.toolkit import Columns, RowBatch, Text, bad_cell, missing_column, number_of
 
 # What tells two encodes of one source by one encoder apart, where no `clip` column does: all of these that are there.
 QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
@@ -138,7 +138,7 @@ def _numbers(batch: RowBatch, column: str) -> Float64:
     numbers = []
     for index, value in enumerate(batch.values[column]):
         try:
-            numbers.append(math.nan if value in (None, "") else float("x" if isinstance(value, bool) else value))
+            numbers.append(math.nan if value in (None, "") else number_of("x" if isinstance(value, bool) else value))
         except (TypeError, ValueError, OverflowError):
             raise bad_cell(batch.place(index), column, f"{value!r:.80}", "a number, or nothing") from None
     return np.array(numbers, np.float64)

@@ -533,6 +533,8 @@ ELSEWHERE = {
     "promote it in a registry of version 2": "FINDINGS",
     "run `registry flip {} --reason ...`": "FINDINGS",
     "gate its ensemble: add --evidence DIR": "tests/legacy/test_verdicts.py",
+    "pins no evidence, expected": "tests/legacy/test_verdicts.py",
+    "--evidence DIR` judges its ensemble": "tests/legacy/test_verdicts.py",
     "it cannot be trained here": "tests/workflows/test_train.py; `registry plugins` is typed above",
     "expected one of the two: name it with --registry": "tests/git/test_revisions.py",
     "name another with --feature": "the template; tests/plugins/test_scaffold.py",

@@ -81,8 +81,8 @@ def required(verdict: Verdict, policy: Policy, evidence: Evidence) -> set[str]:
 
 def summary_policy(kind: Kind, policy: Policy) -> Policy:
     """What evidence without predictions is judged by: the kind's own rules for it, and all that `policy` asks beyond
-    the kind's default, which such evidence cannot show in full."""
-    if kind.summary_policy is None:
+    the kind's default, which such evidence cannot show in full. A policy without rules passes nothing here either."""
+    if kind.summary_policy is None or not policy.rules:
         return policy
     asked = (rule for rule in policy.rules if rule not in kind.default_policy.rules)
     return replace(policy, rules=tuple(dict.fromkeys((*kind.summary_policy.rules, *asked))))

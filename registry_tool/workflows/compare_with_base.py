@@ -410,9 +410,8 @@ class _Comparer:
         entry = view.entry
         errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
         policy = self.inspection.policy(entry.kind)
-        loosened = self.after.schema_version == store.VERSION and self._is_loosened(entry, old)
-        if loosened and not self._meets_older_policy(view, old):
-            errors.append(LOOSENED.at(view.row, "/kind", kind=entry.kind, id=entry.id))
+        if self._is_loosened(entry, old) and not self._meets_older_policy(view, old):
+            errors.append(self._loosened(entry, entry.kind))
         for change in requirement_changes(self.before, self.after):
             if change.severity is Severity.WARNING:
                 errors.append(REQUIREMENT_LOOSENED.at(self._place(entry), "/requires", words=str(change)))
@@ -445,7 +444,7 @@ class _Comparer:
         Then the looser policy lets nothing through that the older one held.
         """
         policy = self.before.policies.get(view.entry.kind)
-        if isinstance(view, BrokenEntry) or policy is None or old is None or old.smoke:
+        if isinstance(view, BrokenEntry) or policy is None or old is None or old.smoke or self._is_older_version:
             return False
         if old.sha256 != view.entry.sha256 or policy.gate == "manual":
             return False
@@ -460,17 +459,44 @@ class _Comparer:
             errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
             if errors or isinstance(ensemble, BrokenEntry):
                 return self._hold(entry, "", errors)
-            judgement = judge_foreign(ensemble, self.after, self.inspection.plugins, GateRequest(self.evidence))
+            if self._is_loosened(ensemble.entry, None):
+                return self._hold(entry, "", [self._loosened(entry, ensemble.entry.kind)])
+            registry = self._with_rules_of(entry.kind, ensemble.entry.kind)
+            judgement = judge_foreign(ensemble, registry, self.inspection.plugins, GateRequest(self.evidence))
             return replace(judgement, verdict=replace(judgement.verdict, entry=entry.id))
         return None
+
+    def _loosened(self, entry: Entry, kind: str) -> Finding:
+        hint = "set smoke to true and make it false in a later change, or restore the policy"
+        field = pointer("models", self.after.entries.index(entry), "kind")
+        return LOOSENED.at(
+            self._place(entry), field, hint=hint if self._is_older_version else None, kind=kind, id=entry.id
+        )
+
+    def _with_rules_of(self, member: str, ensemble: str) -> Registry:
+        """The registry with the rules for the members' kind among those for their ensemble's: both are asked."""
+        own, kind = self.after.policies.get(member), self.inspection.plugins.kinds[ensemble]
+        policy = self.after.policies.get(ensemble, kind.default_policy)
+        if own is None or not policy.rules:
+            return self.after
+        return self.after.with_policy(ensemble, replace(policy, rules=(*policy.rules, *own.rules)))
 
     def _ensembles_of(self, entry: Entry) -> list[VerifiedEntry | BrokenEntry]:
         """The ensembles of version 1 that list a single model."""
         return [ensemble for ensemble in read_ensembles(self.inspection) if lists(ensemble, entry)]
 
     def _is_loosened(self, entry: Entry, old: Entry | None) -> bool:
-        """Whether the policy lets through what the base's did not; a new entry loosens none that was not there."""
+        """Whether the policy lets through what the base's did not; a new entry loosens none that was not there.
+
+        Version 1 need not name a policy: without one, the kind's default is what it has.
+        """
         old_policy, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
-        if old_policy is None and old is not None:
-            old_policy = kind.default_policy if kind is not None else Policy()
-        return old_policy is not None and is_looser(self.inspection.policy(entry.kind), old_policy)
+        default = kind.default_policy if kind is not None else Policy()
+        if old_policy is None and old is not None and not self._is_older_version:
+            old_policy = default
+        policy = self.after.policies.get(entry.kind, default if self._is_older_version else Policy())
+        return old_policy is not None and is_looser(policy, old_policy)
+
+    @property
+    def _is_older_version(self) -> bool:
+        return self.after.schema_version < store.VERSION

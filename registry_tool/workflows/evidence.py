@@ -40,8 +40,14 @@ def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) 
         with inspected(loaded, plugins) as inspection:
             view = verified(inspection, entry_id)
             entry = view.entry
-            if loaded.registry.schema_version != store.VERSION or entry.onnx is None:
-                raise InputError(f"{entry_id}: expected one ONNX file in a registry of version 2: its plugin trains it")
+            if loaded.registry.schema_version != store.VERSION:
+                version = loaded.registry.schema_version
+                raise InputError(
+                    f"{path}: schema_version {version} pins no evidence, expected {store.VERSION}: "
+                    f"make one of version {store.VERSION} with `registry migrate {path} -o NEW`"
+                )
+            if entry.onnx is None:
+                raise InputError(f"{entry_id}: found a manifest, expected one ONNX file: its plugin makes its evidence")
             if "registry_gate" not in plugins.owner(entry.kind).hooks:
                 raise InputError(f"{entry_id}: the kind {entry.kind!r} has no gate, expected fr, nr or filter")
             if entry.is_production:

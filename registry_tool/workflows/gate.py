@@ -14,12 +14,13 @@ from registry_tool.checks.entry import check_content
 from registry_tool.checks.policy import judge, summary_policy
 from registry_tool.checks.promotion import find_incumbent, is_random, measure, refuse_itself
 from registry_tool.checks.signatures import policy_signers
+from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, InFile, Severity
 from registry_tool.hookspec import EntryView, GateRequest
-from registry_tool.legacy.ensembles import corpora, read_ensembles
+from registry_tool.legacy.ensembles import corpora, lists, read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
@@ -48,7 +49,7 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
     incumbent: another one than the policy's to compare with; the verdict then says so in its policy.
     """
     with inspected(usable(path), plugins) as inspection:
-        view = verified(inspection, entry_id)
+        view = _entry(inspection, entry_id)
         refuse_itself(entry_id, incumbent or inspection.policy(view.entry.kind).incumbent)
         judgement = judge_entry(view, inspection, incumbent)
         if not judgement.verdict.promotes:
@@ -74,7 +75,10 @@ def judge_entry(
     if incumbent is not None:
         policy = replace(policy, extra=MappingProxyType({**policy.extra, "against": incumbent}))
     found = find_incumbent(plugins.comparable(view.entry.kind), inspection, policy.incumbent, base)
-    evidence = measure(view, plugins, GateRequest(rules=policy.rules), found)
+    try:
+        evidence = measure(view, plugins, GateRequest(rules=policy.rules), found)
+    except InputError as error:
+        raise _without_evidence(inspection, view.entry.id) or error from error
     if is_random(view):
         evidence = replace(evidence, problems=("the model was trained on random rows", *evidence.problems))
     signatures = policy_signers(view, policy)
@@ -109,7 +113,10 @@ def gate_foreign(path: Path, plugins: Plugins, entry_id: str, foreign: Foreign) 
     request = foreign.request()
     with inspected(usable(path), plugins) as inspection:
         view = _entry_or_ensemble(inspection, entry_id)
-        judgement = judge_foreign(view, inspection.registry, plugins, request)
+        try:
+            judgement = judge_foreign(view, inspection.registry, plugins, request)
+        except InputError as error:
+            raise (view.entry.onnx and _without_evidence(inspection, entry_id)) or error from error
         if foreign.corpus is None:
             return judgement
         reasons = _other_corpora(foreign.corpus, corpora(view, inspection))
@@ -177,6 +184,27 @@ def judge_foreign(view: EntryView, registry: Registry | None, plugins: Plugins, 
     if evidence.summary_only:
         policy = summary_policy(kind, policy)
     return Judgement(judge(policy, evidence, view.entry, plugins.versions), evidence)
+
+
+def _entry(inspection: Inspection, entry_id: str) -> VerifiedEntry:
+    """The entry of this id, to be judged by what it pins."""
+    if inspection.registry.entry(entry_id) is None and (error := _without_evidence(inspection, entry_id)):
+        raise error
+    return verified(inspection, entry_id)
+
+
+def _without_evidence(inspection: Inspection, entry_id: str) -> InputError | None:
+    """Says what judges a single model, or an ensemble's unpinned manifest, of version 1; None for anything else."""
+    entry = inspection.registry.entry(entry_id)
+    if inspection.registry.schema_version >= store.VERSION or (entry is not None and entry.onnx is None):
+        return None
+    pins = f"{entry_id}: a registry of version 1 pins no evidence"
+    for ensemble in read_ensembles(inspection):
+        if lists(ensemble, entry) if entry is not None else ensemble.entry.id == entry_id:
+            judge_it = f"`registry gate {ensemble.entry.id} --evidence DIR` judges its ensemble"
+            return InputError(f"{pins}, expected a folder with loso_seed*.json files: {judge_it}")
+    make_one = f"make one of version 2 with `registry migrate {inspection.loaded.path} -o NEW`"
+    return InputError(f"{pins}: {make_one}") if entry is not None else None
 
 
 def _entry_or_ensemble(inspection: Inspection, entry_id: str) -> VerifiedEntry:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import run
 from migrating import ensemble
-from repository import own_git, start  # noqa: F401 (own_git is a fixture)
+from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import to_json
 
 from registry_tool.plugins.manager import load
@@ -94,6 +94,87 @@ def test_policies_of_a_version_1_registry_are_applied(tmp_path: Path) -> None:
     for subject in (("e",), ("--base", base)):
         ran = run(tmp_path, "gate", *subject, "--evidence", evidence, "--registry", path)
         assert (ran.code, "mean_plcc >= 0.999: found 0.96" in ran.out) == (1, True)
+
+
+HIGH = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.97}]}
+LOW = {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.9}]}
+BY_EYE = {"gate": "manual", "rules": []}
+
+
+def with_policies(path: Path, policies: dict[str, Any], reason: str = "") -> None:
+    """The registry with these policies; every entry promoted by hand where there is a reason."""
+    document = json.loads(path.read_bytes()) | {"policies": policies}
+    for row in document["models"] if reason else ():
+        row["promotion"] = {"manual": True, "reason": reason}
+    path.write_bytes(to_json(document))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ({"fr_ensemble": HIGH}, {"fr_ensemble": LOW}, ""),
+        ({"fr_ensemble": HIGH}, {}, ""),
+        ({"fr": HIGH}, {"fr": LOW}, ""),
+        ({"fr": HIGH}, {"fr": BY_EYE}, "compared by eye"),
+        ({"fr": BY_EYE | {"signers": []}}, {"fr": BY_EYE}, "compared by eye"),
+    ],
+    ids=["lowered", "removed", "of the members", "made manual", "signers removed"],
+)
+def test_a_policy_loosened_in_the_same_change_promotes_nothing(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], reason: str
+) -> None:
+    """As in version 2: what the older policy held passes in a later change, where the lower bar was seen by itself."""
+    path = ensemble(tmp_path / "model", 5)
+    evidence = write_summaries(tmp_path / "loso")
+    arguments = ("--evidence", evidence, "--registry", path)
+    with_policies(path, before)
+    flipped(path, True)
+    base = start(tmp_path)
+    with_policies(path, after, reason)
+    lowered = commit(tmp_path)
+    flipped(path, False)
+    ran = run(tmp_path, "gate", "--base", base, *arguments)
+    assert (ran.code, ran.out.count("base-policy-loosened")) == (1, 5)
+    assert run(tmp_path, "gate", "--base", lowered, *arguments).code == 0
+
+
+def test_the_rules_for_the_members_are_asked_too(tmp_path: Path) -> None:
+    """A member is an entry of its own kind: the rules for that kind count beside those for the ensemble's."""
+    path = ensemble(tmp_path / "model", 5)
+    evidence = write_summaries(tmp_path / "loso")
+    with_policies(path, {"fr": HIGH})
+    flipped(path, True)
+    base = start(tmp_path)
+    flipped(path, False)
+    ran = run(tmp_path, "gate", "--base", base, "--evidence", evidence, "--registry", path)
+    assert (ran.code, ran.out.count("mean_plcc >= 0.97: found 0.9642")) == (1, 5)
+
+
+@pytest.mark.parametrize("policy", [{"rules": []}, BY_EYE], ids=["empty", "manual"])
+def test_summaries_pass_no_policy_without_rules(tmp_path: Path, policy: dict[str, Any]) -> None:
+    """An empty policy holds summaries too, and where a person decides, evidence does not."""
+    path = ensemble(tmp_path / "model", 5)
+    with_policies(path, {"fr_ensemble": policy})
+    arguments = ("--evidence", write_summaries(tmp_path / "loso"), "--registry", path)
+    base = [flipped(path, True), start(tmp_path), flipped(path, False)][1]
+    for subject in (("e",), ("--base", base)):
+        ran = run(tmp_path, "gate", *subject, *arguments)
+        assert (ran.code, "PROMOTE" in ran.out) == (1, False)
+
+
+def test_without_evidence_the_command_that_judges_is_named(tmp_path: Path) -> None:
+    """Version 1 pins none: of an ensemble, of its member, and of a model that no ensemble lists."""
+    path = ensemble(tmp_path / "model", 5)
+    evidence = write_summaries(tmp_path / "loso")
+    for arguments in (("e",), ("s0",), ("s0", "--evidence", evidence)):
+        ran = run(tmp_path, "gate", *arguments, "--registry", path)
+        assert (ran.code, "`registry gate e --evidence DIR`" in ran.err) == (2, True)
+    (path.parent / "sub" / "e.json").unlink()
+    for command in (("gate", "s0"), ("evidence", "s0", "--data", evidence / "loso_seed0.json")):
+        ran = run(tmp_path, *command, "--registry", path)
+        assert (ran.code, f"`registry migrate {path} -o NEW`" in ran.err) == (2, True)
+    assert "no entry 'e'" in run(tmp_path, "gate", "e", "--registry", path).err
+    assert run(tmp_path, "migrate", path, "-o", tmp_path / "new").code == 0
 
 
 @pytest.mark.parametrize("others", [0, 1, 5], ids=["the same corpus", "one sidecar of another", "all of another"])

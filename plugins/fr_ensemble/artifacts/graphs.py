@@ -212,7 +212,8 @@ def _mean(arrays: Arrays, mu_range: tuple[float, float] | None) -> list[NodeProt
     """The nodes from mean0 and its correction to mu; adds the ends of a range to the arrays."""
     if mu_range is None:
         return [_node("Add", MU, "mean0", "correction")]
-    low, high = map(np.float32, mu_range)  # compared as float64: numpy would round the ends of the range first
+    with np.errstate(over="ignore"):  # an end beyond float32 becomes infinity, and no number is beyond that
+        low, high = map(np.float32, mu_range)  # compared as float64: numpy would round the ends of the range first
     arrays["mu_low"] = np.asarray(np.nextafter(low, np.float32(np.inf)) if float(low) < mu_range[0] else low)
     arrays["mu_high"] = np.asarray(np.nextafter(high, np.float32(-np.inf)) if float(high) > mu_range[1] else high)
     return [_node("Add", "uncut", "mean0", "correction"), _node("Clip", MU, "uncut", "mu_low", "mu_high")]

@@ -213,7 +213,9 @@ def _seed_problems(
         f"loso_seed{seed}.json: found a seed without predictions" for seed in sorted(set(summaries) - set(found))
     ]
     if expected is not None and sorted(found) != sorted(expected):
-        problems.append(f"seeds: found {sorted(found)}, expected those of the members, {sorted(expected)}")
+        problems.append(
+            f"seeds: found {sorted(found)}, expected those of the members or of --seeds, {sorted(expected)}"
+        )
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,19 @@ def test_an_ensemble_cuts_what_its_graph_does_not() -> None:
     after = Ensemble(FUSED, mu_range=(60.0, 85.3)).predict(features, codec)
     assert np.abs(after[0] - Ensemble(CUT).predict(features, codec)[0]).max() <= 2 * HALF_STEP
     assert (after[0].min(), after[0].max()) == (60.0, 85.3)
+
+
+def test_a_range_beyond_float32_cuts_at_its_largest_number() -> None:
+    """Without a word of numpy's on the terminal: a manifest may hold any number, and `validate` writes its graph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = fused_model(MEMBERS, SCALER, N_FEATURES, N_SLOTS, FusedFormat(2, (-1e300, 1e300)))
+    ends = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load_model_from_string(model).graph.initializer
+    }
+    largest = np.finfo(np.float32).max
+    assert (ends["mu_low"], ends["mu_high"]) == (-largest, largest)
 
 
 @pytest.mark.parametrize("model", [MEMBER, FUSED, CONDITIONED, CUT], ids=["member", "fused", "conditioned", "cut"])

@@ -95,6 +95,10 @@ class SuiteSetup:
         """
         self.bench(folder).train(GOOD_ID, rows, self.arguments)
 
+    def other_model(self) -> Mapping[str, bytes]:
+        """Pinned files by path that are another model's; a kind that trains nothing brings them here."""
+        return {}
+
     def bench(self, folder: Path) -> Bench:
         """A registry in that folder, and the plugin under test alone."""
         return Bench(folder / "registry.json", self.plugin, self.kind)

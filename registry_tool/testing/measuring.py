@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from registry_tool.errors import PluginError, RegistryError
-from registry_tool.hookspec import Kind
+from registry_tool.hookspec import Evaluation, Kind
 from registry_tool.strictjson import pointer
 from registry_tool.testing.base import needs
 from registry_tool.testing.bench import Bench
 from registry_tool.testing.breaking import Breaking
 from registry_tool.testing.changes import look, places, replaced
+from registry_tool.testing.using import listed
 from registry_tool.values import Evidence, Json
 from registry_tool.workflows.gate import gate
 
@@ -86,22 +87,61 @@ class Measuring(Breaking):
 
     @needs("registry_gate")
     def test_swapped_weights_are_found(self, good: Bench, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-        """The graphs of a model of random rows under the evidence of the good one, each and all, all pins fitting."""
+        """The graphs of another model under the evidence of the good one, each and all, all pins fitting.
+
+        All of them also under the good one's verdict: a production entry is looked at as a smoke one is.
+        """
         if not self._has_gate(good):
             pytest.skip("this kind has no gate")
         if "registry_train" not in self.offered():
             pytest.skip(f"no other model: the plugin has no registry_train: {self.without.get('registry_train')}")
-        other: Bench = request.getfixturevalue("of_random_rows")
-        with good.view() as view, other.view() as random:
-            graphs = {
-                name: random.read(name)
-                for name in view.paths
-                if name.endswith(".onnx") and name in random.paths and random.read(name) != view.read(name)
-            }
-        assert graphs, f"two models have equal graphs: {[name for name in good.pinned() if name.endswith('.onnx')]}"
+        graphs = _other_graphs(good, request.getfixturevalue("of_random_rows"))
         for names in [*([name] for name in graphs), list(graphs)]:
             bench = self._forged(good, tmp_path, files={name: graphs[name] for name in names})
             assert not self._passes(bench), f"{', '.join(names)}: the weights are another model's, and nothing objects"
+        if self.promotes and good.flip():
+            bench = self._forged(good, tmp_path, files=graphs)
+            assert not self._passes(bench), "a production entry whose weights are another model's, and nothing objects"
+
+    @needs("registry_load", "registry_evaluate")
+    def test_a_hook_answers_for_the_model(
+        self, good: Bench, hook: str, rows: Path | None, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """What it says of the same rows changes where the weights are another model's, or it refuses them."""
+        if rows is None:
+            pytest.skip("the suite was given no rows")
+        if "registry_train" in self.offered():
+            other: Bench = request.getfixturevalue("of_random_rows")
+        elif files := self.other_model():
+            other = self._forged(good, tmp_path, files=files)
+        else:
+            pytest.skip("no other model: bring one in `other_model`")
+        before = _numbers(self.ask_hook(good, hook, rows))
+        if not before:
+            pytest.skip("it says no number")
+        try:
+            after = _numbers(self.ask_hook(other, hook, rows))
+        except RegistryError:
+            return
+        assert before != after, f"{hook} says the same of another model's weights: use those of the entry"
+
+    @needs("registry_reproduce")
+    def test_reproducing_trains_again(
+        self, good: Bench, rows: Path | None, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        """Weights of a model of random rows do not come of training on these rows, or they are refused."""
+        if rows is None:
+            pytest.skip("the suite was given no rows")
+        if "registry_train" not in self.offered():
+            pytest.skip(f"no other model: the plugin has no registry_train: {self.without.get('registry_train')}")
+        graphs = _other_graphs(good, request.getfixturevalue("of_random_rows"))
+        bench = self._forged(good, tmp_path, files=graphs)
+        try:
+            again = self.ask_hook(bench, "registry_reproduce", rows)
+        except RegistryError:
+            return
+        same = [name for name, data in graphs.items() if again is not None and again.trained.files.get(name) == data]
+        assert not same, f"{', '.join(same)}: registry_reproduce gives back what it was given: train it again"
 
     def _is_found(self, bench: Bench, forgeries: list[Json]) -> bool:
         """Whether each forgery that the schema lets through is objected to."""
@@ -152,6 +192,29 @@ def _is_same(one: float | None, other: float | None) -> bool:
     return (math.isnan(one) and math.isnan(other)) or math.isclose(
         one, other, rel_tol=METRIC_ROUNDING, abs_tol=METRIC_ROUNDING
     )
+
+
+def _other_graphs(good: Bench, other: Bench) -> dict[str, bytes]:
+    """The other entry's graphs by path, where the good one pins different ones."""
+    with good.view() as view, other.view() as random:
+        graphs = {
+            name: random.read(name)
+            for name in view.paths
+            if name.endswith(".onnx") and name in random.paths and random.read(name) != view.read(name)
+        }
+    assert graphs, f"two models have equal graphs: {[name for name in good.pinned() if name.endswith('.onnx')]}"
+    return graphs
+
+
+def _numbers(answer: object) -> list[tuple[str, float]]:
+    """Every number of an evaluation, or of the columns of batches, with its place; no texts, such as digests."""
+    document: Json = answer.document if isinstance(answer, Evaluation) else {}
+    if isinstance(answer, list):
+        document = [
+            {name: listed(values) for name, values in batch.columns.items() if name != "row"} for batch in answer
+        ]
+    found = ((pointer(*place), look(document, place)) for place in places(document))
+    return [(name, value) for name, value in found if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def _forged_numbers(document: Mapping[str, Json]) -> Iterator[tuple[str, list[Json]]]:

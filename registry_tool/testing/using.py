@@ -208,7 +208,7 @@ class Using(SuiteSetup):
                 texts = {name: text.tolist() for name, text in read.texts.items()}
                 held = model.predict({**read.numbers, **texts, **read.values}, ASKED_LEVELS)
                 for name, values in held.columns.items():
-                    assert list(values) == _listed(batch.columns[name]), f"{name} differs between a file and a program"
+                    assert list(values) == listed(batch.columns[name]), f"{name} differs between a file and a program"
         except PluginError as error:
             pytest.fail(str(error))
         return batches
@@ -234,14 +234,15 @@ class Using(SuiteSetup):
 def _assert_well_formed(answer: object) -> None:
     """JSON can hold it as the core writes it: no NaN, no infinity."""
     if isinstance(answer, Batch):
-        _assert_json({name: _listed(values)[:SHOWN_ROWS] for name, values in answer.columns.items()}, "a batch")
+        _assert_json({name: listed(values)[:SHOWN_ROWS] for name, values in answer.columns.items()}, "a batch")
     elif isinstance(answer, Evaluation):
         _assert_json(answer.document, "the evaluation's document")
     elif isinstance(answer, Evidence):
         _assert_json(answer.details, "the evidence's details")
 
 
-def _listed(values: Sequence[Any] | Column) -> list[Any]:
+def listed(values: Sequence[Any] | Column) -> list[Any]:
+    """A batch's column as a list."""
     return values.tolist() if isinstance(values, Column) else list(values)
 
 
@@ -250,7 +251,7 @@ def _comparable(answer: object) -> str:
     if isinstance(answer, list):
         return repr([_comparable(item) for item in answer])
     if isinstance(answer, Batch):
-        return repr(({name: _listed(values) for name, values in answer.columns.items()}, answer.warnings))
+        return repr(({name: listed(values) for name, values in answer.columns.items()}, answer.warnings))
     return repr(answer)
 
 

@@ -99,6 +99,34 @@ def verify_speaks_loosely(view: Any, level: Level) -> list[Finding]:
 
 
 @hookimpl
+def verify_of_smoke(view: Any, level: Level) -> list[Finding]:
+    return list(sound.registry_verify(view, level)) if view.entry.smoke else []
+
+
+@hookimpl
+def load_constant(view: Any) -> Any:
+    class Constant(sound.LinePredictor):
+        def predict(self, rows: Any, levels: Any) -> Batch:
+            return Batch({"score": np.full(rows.n, 50.0)})
+
+    return Constant(view.read("ruler.onnx"), view.manifest["feature"])
+
+
+@hookimpl
+def evaluate_constant(view: Any, request: Any) -> Evaluation:
+    """Good figures, and a digest that moves with the model."""
+    done = sound.registry_evaluate(view, request)
+    fixed = {"plcc": 0.99, "rmse": 1.0, "sha256": view.manifest["model"]["sha256"]}
+    return replace(done, document={**done.document, **fixed})
+
+
+@hookimpl
+def reproduce_nothing(view: Any, request: Any) -> Any:
+    done = sound.registry_reproduce(view, request)
+    return replace(done, trained=Trained({name: view.read(name) for name in done.trained.files}, dict(view.manifest)))
+
+
+@hookimpl
 def verify_edits(view: Any, level: Level) -> list[Finding]:
     view.manifest["seen"] = True
     return []
@@ -313,6 +341,26 @@ CASES: dict[str, tuple[ModuleType, str, str]] = {
         "/n_rows, /n_sources",
     ),
     "weights that nothing binds": (broken(registry_verify=None), "swapped_weights", "another model's, and nothing"),
+    "a verify of smoke entries alone": (
+        broken(registry_verify=verify_of_smoke),
+        "swapped_weights",
+        "a production entry",
+    ),
+    "predictions of no model": (
+        broken(registry_load=load_constant),
+        "answers_for_the_model",
+        "registry_load says the same of another model's weights",
+    ),
+    "figures of no model": (
+        broken(registry_evaluate=evaluate_constant),
+        "answers_for_the_model",
+        "registry_evaluate says the same of another model's weights",
+    ),
+    "a reproduction that trains nothing": (
+        broken(registry_reproduce=reproduce_nothing),
+        "reproducing_trains",
+        "ruler.onnx: registry_reproduce gives back what it was given",
+    ),
     "a lax schema": (
         broken(registry_kinds=kinds(schema={"type": "object"}), registry_verify=None),
         "every_field",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from registry_tool.testing import PluginSuite
 COLUMNS = ["sharpness", "noise"]
 
 
-def model() -> bytes:
+def model(slope: float = 80.0) -> bytes:
     """A linear model of two columns, as a program that trains would export it."""
     weights = [
-        numpy_helper.from_array(np.array([[80.0], [-5.0]], np.float32), "weights"),
+        numpy_helper.from_array(np.array([[slope], [-5.0]], np.float32), "weights"),
         numpy_helper.from_array(np.array([20.0], np.float32), "bias"),
     ]
     ports = [
@@ -41,6 +42,9 @@ class TestConformance(PluginSuite):
         tuple(f"registry_{name}" for name in ("train", "calibrate", "migrate", "gate", "oof", "evaluate", "reproduce")),
         "its models are trained elsewhere",
     ) | dict.fromkeys(("registry_figures", "registry_commands"), "there is nothing to show yet")
+
+    def other_model(self) -> Mapping[str, bytes]:
+        return {"model.onnx": model(slope=8.0)}
 
     def make_registry(self, folder: Path, rows: Path | None) -> None:
         """One model and its sidecar, listed with their digests."""

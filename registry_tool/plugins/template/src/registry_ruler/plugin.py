@@ -164,7 +164,8 @@ def registry_evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     read = model.read(request.corpus, manifest["feature"], manifest["target"]) if not request.smoke else None
     rows = list(read) if read is not None else model.random_rows()
     plcc = _plcc([row.target for row in rows], [line.at(row.feature) for row in rows])
-    figures = {"n_rows": len(rows), "plcc": plcc if math.isfinite(plcc) else None}
+    rmse = math.sqrt(statistics.fmean((row.target - line.at(row.feature)) ** 2 for row in rows))
+    figures = {"n_rows": len(rows), "plcc": plcc if math.isfinite(plcc) else None, "rmse": rmse}
     table = [("figure", "value"), *((name, str(value)) for name, value in figures.items())]
     charts = _figures([(row.target, line.at(row.feature)) for row in rows]) if request.figures else ()
     return Evaluation({"entry": view.entry.id, **figures}, table, figures=charts)
@@ -182,7 +183,7 @@ def registry_reproduce(view: EntryView, request: ReproduceRequest) -> Reproducti
     )
 
 
-class RulerPredictor:
+class LinePredictor:
     """A loaded line; see `hookspec.Predictor`."""
 
     def __init__(self, onnx: bytes, feature: str) -> None:
@@ -205,8 +206,8 @@ class RulerPredictor:
 
 
 @hookimpl
-def registry_load(view: EntryView) -> RulerPredictor:
-    return RulerPredictor(view.read(MODEL), (view.manifest or {})["feature"])
+def registry_load(view: EntryView) -> LinePredictor:
+    return LinePredictor(view.read(MODEL), (view.manifest or {})["feature"])
 
 
 @hookimpl

@@ -68,7 +68,7 @@ def registry_verify(view: EntryView, level: Level) -> Iterator[Finding]:
         yield OUTPUT.at(view, "/output", found=output, expected=", ".join(port.name for port in graph.outputs))
 
 
-class RulerPredictor:
+class ModelPredictor:
     """A loaded model; see `hookspec.Predictor`."""
 
     def __init__(self, onnx: bytes, names: Sequence[str], output: str) -> None:
@@ -95,10 +95,10 @@ class RulerPredictor:
 
 
 @hookimpl
-def registry_load(view: EntryView) -> RulerPredictor:
+def registry_load(view: EntryView) -> ModelPredictor:
     if view.manifest is None or not _are_names(view.manifest.get("columns")):
         raise InputError(f"{view.entry.id}: found no sidecar with columns: run `registry validate`")
-    return RulerPredictor(view.read(view.entry.onnx or ""), view.manifest["columns"], view.manifest["output"])
+    return ModelPredictor(view.read(view.entry.onnx or ""), view.manifest["columns"], view.manifest["output"])
 
 
 def _are_names(value: Any) -> TypeGuard[list[str]]:

@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ STATE_NUMBERS = ("epoch", "best_loss", "best_epoch")
 
 
 def run_digest(table: TrainingTable, recipe: Recipe) -> str:
-    """What a run computes: its data, its recipe, and how this machine multiplies and adds."""
-    sha = hashlib.sha256(f"{recipe.sha256} {has_fma()} {table.n_features} {table.n_slots}".encode())
+    """What a run computes: its data, its recipe, and how this machine, with these releases, multiplies and adds."""
+    releases = [metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
+    sha = hashlib.sha256(f"{recipe.sha256} {has_fma()} {table.n_features} {table.n_slots} {releases}".encode())
     scaler = table.scales[FINAL].scaler
     for array in (table.rows, table.source, scaler.mean, scaler.std):
         sha.update(np.ascontiguousarray(array).data)
@@ -37,34 +39,45 @@ def run_digest(table: TrainingTable, recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with the state of one run's models."""
+    """A folder with the state of one run's models. run: its digest, which is in every file."""
 
     folder: Path
     seconds: float  # the least time between two saves of a model that is not finished
+    run: str = ""
 
-    def begin(self, digest: str, resume: bool) -> None:
+    def begin(self, resume: bool) -> None:
         """Say what run the folder is of, or with `resume` check that it is of this one.
 
         Raises InputError where the folder holds a run and `resume` is off, or another run, WorldError for a bad disk.
         """
         path = self.folder / "run.json"
         try:
-            if path.exists() or (self.folder / "plan.json").exists():  # the latter: of release 0.1.0
+            if self._holds_a_run():
                 if not resume:
-                    raise InputError(f"{path}: found a run's checkpoint, expected none: add --resume or remove it")
-                if not path.exists() or json.loads(path.read_text("utf-8"))["run"] != digest:
                     raise InputError(
-                        f"{path}: found the checkpoint of other data, another recipe or another trainer, expected "
-                        "this run's: choose another folder"
+                        f"{self.folder}: found a run's checkpoint, expected none: add --resume or remove it"
+                    )
+                if not path.exists() or json.loads(path.read_text("utf-8"))["run"] != self.run:
+                    raise InputError(
+                        f"{self.folder}: found the checkpoint of other data, another recipe or another trainer, "
+                        "expected this run's: choose another folder"
                     )
                 clean_staging(self.folder)
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, json.dumps({"run": digest}).encode())
+            write_atomic(path, json.dumps({"run": self.run}).encode())
         except OSError as error:
-            raise WorldError(f"{path}: {error.strerror}, expected a folder that can be written to") from error
+            raise WorldError(f"{self.folder}: {error.strerror}, expected a folder that can be written to") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: found no description of a run, expected one: remove the folder") from error
+
+    def _holds_a_run(self) -> bool:
+        """Or what is left of one. plan.json: of release 0.1.0."""
+        described = any((self.folder / name).exists() for name in ("run.json", "plan.json"))
+        return described or any(self.folder.glob("*.npz"))
+
+    def _name(self, model: ModelState) -> str:
+        return f"{self.run} {model.key.fold} {model.key.seed}"
 
     def path(self, model: ModelState) -> Path:
         fold = "final" if model.key.fold == FINAL else f"fold{model.key.fold}"
@@ -74,7 +87,7 @@ class Checkpoint:
         """Write a model's state. Raises WorldError for a bad disk."""
         arrays: dict[str, Any] = {name: getattr(model, name) for name in (*STATE_ARRAYS, *STATE_NUMBERS)}
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
+        np.savez(stream, model=np.array(self._name(model)), **arrays)
         write_atomic(self.path(model), stream.getvalue())
 
     def load(self, model: ModelState) -> None:
@@ -84,6 +97,8 @@ class Checkpoint:
             return
         try:
             with np.load(path, allow_pickle=False) as arrays:
+                if str(arrays["model"]) != self._name(model):
+                    raise ValueError("of another run, or another of its models")
                 for name in STATE_ARRAYS:
                     target, source = getattr(model, name), arrays[name]
                     if source.shape != target.shape or source.dtype != target.dtype:
@@ -91,5 +106,5 @@ class Checkpoint:
                     target[...] = source
                 for name in STATE_NUMBERS:
                     setattr(model, name, arrays[name].item())
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:  # TypeError: an .npy
             raise InputError(f"{path}: found no state of this model, expected one: remove the file") from error

@@ -106,8 +106,9 @@ def compile_once(table: TrainingTable, recipe: Recipe, key: ModelKey, progress: 
 def checkpoint_of(execution: Execution, name: str, table: TrainingTable, recipe: Recipe) -> Checkpoint | None:
     if execution.checkpoint is None:
         return None
-    checkpoint = Checkpoint(execution.checkpoint.absolute() / name, execution.checkpoint_seconds)
-    checkpoint.begin(run_digest(table, recipe), execution.resume)
+    run = run_digest(table, recipe)
+    checkpoint = Checkpoint(execution.checkpoint.absolute() / name, execution.checkpoint_seconds, run)
+    checkpoint.begin(execution.resume)
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
@@ -124,6 +126,27 @@ def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(replace(DATA, target=DATA.target + 1), RECIPE, Execution(checkpoint=tmp_path, resume=True))
 
 
+def test_what_is_left_of_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A folder whose run.json was removed is still another run's, whose models nothing takes up."""
+    begin(tmp_path)
+    (tmp_path / "run.json").unlink()
+    for resume, word in ((False, "add --resume or remove it"), (True, "another recipe")):
+        with pytest.raises(InputError, match=word):
+            train(DATA, replace(RECIPE, dropout=0.2), Execution(checkpoint=tmp_path, resume=resume))
+
+
+def test_a_state_of_another_run_or_model_is_named(tmp_path: Path) -> None:
+    """Files of the same shapes that were brought from another folder, or have another's name."""
+    table, keeper = prepare(DATA), Checkpoint(tmp_path, 0.0, "one")
+    saved, other = (ModelState.begin(table, RECIPE, ModelKey(fold, 0)) for fold in (0, 1))
+    keeper.save(saved)
+    keeper.load(saved)
+    shutil.copy(keeper.path(saved), keeper.path(other))
+    for reader, wanted in ((replace(keeper, run="two"), saved), (keeper, other)):
+        with pytest.raises(InputError, match=f"{keeper.path(wanted).name}: found no state of this model"):
+            reader.load(wanted)
+
+
 def test_checkpoint_of_an_older_release_is_refused(tmp_path: Path) -> None:
     """Release 0.1.0 wrote `plan.json` and stacks of models, which nothing goes on from."""
     (tmp_path / "plan.json").write_text('{"run": "0", "blocks": []}')
@@ -133,12 +156,21 @@ def test_checkpoint_of_an_older_release_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), [("run.json", "no description"), ("final-seed0.npz", "no state of this model")]
+    ("name", "word", "array"),
+    [
+        ("run.json", "no description", False),
+        ("final-seed0.npz", "no state of this model", False),
+        ("final-seed0.npz", "no state of this model", True),
+    ],
 )
-def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str) -> None:
+def test_damaged_checkpoint_is_named(tmp_path: Path, name: str, word: str, array: bool) -> None:
     """A damaged file is named, never trained on."""
     begin(tmp_path)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
+    if array:
+        with (tmp_path / name).open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
     with pytest.raises(InputError, match=word) as caught:
         train(DATA, RECIPE, Execution(checkpoint=tmp_path, resume=True))
     assert name in str(caught.value)

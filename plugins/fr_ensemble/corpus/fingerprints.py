@@ -1,13 +1,14 @@
 """fingerprints.py: whether two sources are one, by columns that describe the reference alone. Judges nothing.
 
 Frames of one reference have one `motion2` whatever encodes them: sources that have most of such values in common are
-one source. Where no column is of that sort, sources are compared by whole rows of inputs, never by their targets.
+one source. libvmaf's motion is such a column by its definition, others are found. Where no column is of that sort,
+sources are compared by whole rows of inputs, never by their targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import LARGEST
-from fr_ensemble.corpus.vocabulary import CANONICAL_6
+from fr_ensemble.corpus.vocabulary import CANONICAL_6, is_reference_feature
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, Text, read_rows
 from registry_tool.values import EMPTY
 
 FRAME = "frame_index"
 LOG_DECIMALS = 6  # to which logs print
+COARSE_DECIMALS = 3  # values that were rounded so far can be equal by chance
 MAX_SET_VALUES = 256  # stored of a source and column
 MAX_REFERENCE_COLUMNS = 8  # each is looked at in every pair of sources, of which there may be half a million
 MIN_VALUES = 5  # on both sides; below them nothing is said of two sources
@@ -66,12 +68,15 @@ class Fingerprints:
 
     columns: those that describe the reference alone. values: [column][source], each ascending, without zeros. rows:
     [source], hashes of whole rows of inputs, by which sources with too few of such values are compared; () if unknown.
+    motion: by name as `values`, inputs that describe the reference by definition, where nothing says which rows are of
+    one frame; no file holds them.
     """
 
     columns: tuple[str, ...]
     sources: tuple[str, ...]
     values: tuple[tuple[Float64, ...], ...]
     rows: tuple[Float64, ...] = ()
+    motion: Mapping[str, tuple[Float64, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, columns: Sequence[str], sources: Sequence[str], source: Int64, values: Float64) -> Fingerprints:
@@ -86,6 +91,15 @@ class Fingerprints:
     def with_rows(self, source: Int64, inputs: Float64) -> Fingerprints:
         """The same, with whole rows of inputs (n, C) too, compared exactly."""
         return replace(self, rows=_sketches(row_hashes(inputs), source, len(self.sources)))
+
+    def with_motion(self, names: Sequence[str], source: Int64, inputs: Float64) -> Fingerprints:
+        """The same, with the inputs (n, C) that describe the reference by definition and are none of its columns."""
+        defined = [
+            place for place, name in enumerate(names) if is_reference_feature(name) and _is_fine(inputs[:, place])
+        ]
+        more = [place for place in defined if names[place] not in self.columns]
+        added = Fingerprints.of([names[place] for place in more], self.sources, source, inputs[:, more])
+        return replace(self, motion=dict(zip(added.columns, added.values, strict=True)))
 
     def shared_with(self, others: Fingerprints) -> list[Pair] | None:
         """Pairs of a source of these and one of others that are one source, by columns that both have and by rows.
@@ -110,20 +124,21 @@ class Fingerprints:
 
     def compared(self) -> SourcePairs:
         """Each pair of sources, by the column in which they have most in common, and by rows."""
-        sharing = [_sharing(of_column) for of_column in (*self.values, self.rows)]
+        sets = (*self.values, *self.motion.values(), self.rows)
+        sharing = [_sharing(of_column) for of_column in sets]
         if any(sharers is None for sharers in sharing):
-            return SourcePairs(self.columns, (), too_many=True)
+            return SourcePairs(self.columns, (), tuple(self.motion), too_many=True)
         pairs = []
         for one, two in combinations(range(len(self.sources)), 2):
             shares = []
-            for of_column, sharers in zip((*self.values, self.rows), sharing, strict=True):
+            for of_column, sharers in zip(sets, sharing, strict=True):
                 pair = (of_column[one], of_column[two]) if of_column else (NO_VALUES, NO_VALUES)
                 shares.append(overlap(*pair) if (one, two) in (sharers or ()) else _nothing_in_common(*pair))
-            by_column, judged = shares[:-1], [share for share in shares if share is not None]
+            by_column, judged = shares[: len(self.columns)], [share for share in shares if share is not None]
             names = (self.sources[one], self.sources[two])
             near = self._distance(one, two) if len(self.sources) <= MAX_SHIFT_SOURCES else None
             pairs.append(Pair(names, max(judged, default=None), near, any(share is not None for share in by_column)))
-        return SourcePairs(self.columns, tuple(pairs))
+        return SourcePairs(self.columns, tuple(pairs), tuple(self.motion))
 
     def _distance(self, one: int, two: int) -> float | None:
         both = [(of_column[one], of_column[two]) for of_column in self.values]
@@ -132,20 +147,23 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class SourcePairs:
-    """All pairs of a corpus's sources, compared. columns: those that describe the reference alone.
+    """All pairs of a corpus's sources, compared. columns: those that describe the reference alone. motion: inputs that
+    do by definition, where no frames show it.
 
     too_many: so many sources have values in common that they were not compared; there are no pairs then.
     """
 
     columns: tuple[str, ...]
     pairs: tuple[Pair, ...]
+    motion: tuple[str, ...] = ()
     too_many: bool = False
 
     def problems(self) -> list[str]:
         """Sources that are one source."""
         if self.too_many:
             return [TOO_MANY_SHARE]
-        by = " or ".join([f"values of {', '.join(self.columns)}"] * bool(self.columns) + ["rows of inputs"])
+        columns = ", ".join((*self.columns, *self.motion))
+        by = " or ".join([f"values of {columns}"] * bool(columns) + ["rows of inputs"])
         return [
             f"sources {' and '.join(pair.sources)}: found {pair.overlap:.0%} of the {by} in common, "
             f"expected at most {MAX_OVERLAP:.0%}: they are one source"
@@ -163,11 +181,12 @@ class SourcePairs:
         ]
 
     def not_judged(self) -> list[str]:
-        """Which sources nothing but equal rows could show to be one; a line at most."""
+        """Which sources nothing but equal rows, and equal motion, could show to be one; a line at most."""
         by_rows = sum(not pair.by_reference for pair in self.pairs)
         few = f"fewer than {MIN_VALUES} values of {', '.join(self.columns)}"
         which = f"{by_rows} of {len(self.pairs)} pairs have {few if self.columns else 'no column of the reference'}"
-        return [f"different sources: {which}: by equal rows of inputs alone"] if by_rows else []
+        by = f"equal values of {', '.join(self.motion)} and " if self.motion else ""
+        return [f"different sources: {which}: by {by}equal rows of inputs alone"] if by_rows else []
 
 
 NO_VALUES: Float64 = np.empty(0)
@@ -253,8 +272,9 @@ def _order(values: Float64) -> NDArray[np.uint64]:
 class ReferenceColumns:
     """Finds, batch by batch, the columns that hold one value a frame of a source, whatever encoded it.
 
-    A column counts if it holds one value in most groups of rows with one (src, frame_index), and if it does not follow
-    from frame_index alone, as a time or a constant does. Without frame_index there is no such column.
+    libvmaf's motion does by its definition, unless it was rounded to few decimals. Another column counts if it holds
+    one value in most groups of rows with one (src, frame_index), and if it does not follow from frame_index alone, as a
+    time or a constant does. Without frame_index there is no such column.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -278,24 +298,27 @@ class ReferenceColumns:
         codes = [_codes(text, known) for text, known in ((source, self._sources), (frame, self._frames))]
         if not self._parts:  # most columns differ between encodes at once: they are not kept
             shares = _shares(codes[0] * (len(self._frames) + 1) + codes[1], values)
-            kept = [k for k, share in enumerate(shares) if not share < MIN_SHARE / 2]
+            named = enumerate(self._names)
+            kept = [k for k, name in named if is_reference_feature(name) or not shares[k] < MIN_SHARE / 2]
             self._names, values = [self._names[k] for k in kept], values[:, kept]
         self._parts.append((codes[0], codes[1], values))
 
     def fingerprints(self) -> Fingerprints | None:
-        """By the first MAX_REFERENCE_COLUMNS that were found; None where there is none that tells two sources apart."""
+        """By the first MAX_REFERENCE_COLUMNS; None where none is defined and none found tells sources apart."""
         if not self._names or not self._parts:
             return None
         source, frame = (np.concatenate([part[k] for part in self._parts]) for k in (0, 1))
         values = np.concatenate([part[2] for part in self._parts])
         within = _shares(source * (len(self._frames) + 1) + frame, values)
         across = _shares(frame, values)
-        fit = [k for k in range(len(self._names)) if within[k] > MIN_SHARE and not across[k] > MIN_SHARE]
-        kept = fit[:MAX_REFERENCE_COLUMNS]
+        found = [k for k in range(len(self._names)) if within[k] > MIN_SHARE and not across[k] > MIN_SHARE]
+        defined = [k for k, name in enumerate(self._names) if is_reference_feature(name) and _is_fine(values[:, k])]
+        kept = sorted({*found, *defined})[:MAX_REFERENCE_COLUMNS]
         order = np.argsort(list(self._sources))
         rank = np.argsort(order)
-        found = Fingerprints.of([self._names[k] for k in kept], sorted(self._sources), rank[source], values[:, kept])
-        return found if any(len(part) >= MIN_VALUES for row in found.values for part in row) else None
+        of_kept = Fingerprints.of([self._names[k] for k in kept], sorted(self._sources), rank[source], values[:, kept])
+        tells = bool(defined) or any(len(part) >= MIN_VALUES for row in of_kept.values for part in row)
+        return of_kept if tells else None
 
 
 def reference_fingerprints(
@@ -318,6 +341,12 @@ def reference_fingerprints(
         reference = reference or ReferenceColumns(taken)
         reference.update(batch.texts["src"], batch.texts[FRAME], batch.numbers)
     return reference.fingerprints() if reference else None
+
+
+def _is_fine(values: Float64) -> bool:
+    """Whether most of the values (n,), zeros left out, have so many decimals that videos share them by no chance."""
+    moving = np.round(values[values != 0.0], LOG_DECIMALS)
+    return len(moving) > 0 and bool(np.mean(moving != np.round(moving, COARSE_DECIMALS)) > MIN_SHARE)
 
 
 def _codes(text: Text, known: dict[str, int]) -> Int64:

@@ -12,14 +12,18 @@ from fr_ensemble.corpus.vocabulary import is_libvmaf_feature
 GIVEAWAY = 0.99  # |Pearson's r| with the target, mean over sources
 
 
-def giveaways(names: Sequence[str], inputs: Float64, target: Float64, source: Int64) -> list[str]:
-    """A line for each column of the inputs (n, C) that follows the target in every source; libvmaf's own may do so."""
+def giveaways(names: Sequence[str], forms: Sequence[Float64], target: Float64, source: Int64) -> list[str]:
+    """A line for each input column that follows the target in every source; libvmaf's own may do so.
+
+    forms: the inputs, (n, C) each: as the file has them, and as models take them.
+    """
     found = []
-    for name, column in zip(names, inputs.T, strict=True):
+    sources = [source == one for one in np.unique(source)]
+    for place, name in enumerate(names):
         if is_libvmaf_feature(name):
             continue
-        each = [abs(_correlation(column[rows], target[rows])) for rows in map(source.__eq__, np.unique(source))]
-        if (mean := float(np.mean(each))) > GIVEAWAY:
+        means = [np.mean([abs(_correlation(form[rows, place], target[rows])) for rows in sources]) for form in forms]
+        if (mean := float(max(means))) > GIVEAWAY:
             correlation = f"|r| with the target is {mean:.3f}, mean over sources"
             found.append(f"input column {name}: its {correlation}: is it made from the target?")
     return found

@@ -25,6 +25,8 @@ LIBVMAF_FEATURES = frozenset(
         *("ssim", "ms_ssim", "ciede2000", "cambi", "ansnr", "anpsnr"),
     }
 )
+# Those that libvmaf computes of the reference alone, whatever encodes it.
+REFERENCE_FEATURES = frozenset({"motion", "motion2", "motion3", "motion_sad"})
 UNKNOWN = "unknown"  # the last slot of versions 1 and 2; version 3 has none
 DEFAULT_VERSION = 2
 
@@ -102,7 +104,16 @@ def slot_of(name: str, version: int) -> int:
 
 def is_libvmaf_feature(column: str) -> bool:
     """Whether a column is named as one of libvmaf's features."""
-    return re.sub(r"^(integer|float)_", "", column.casefold()) in LIBVMAF_FEATURES
+    return _plain(column) in LIBVMAF_FEATURES
+
+
+def is_reference_feature(column: str) -> bool:
+    """Whether a column is named as one of libvmaf's features of the reference alone."""
+    return _plain(column) in REFERENCE_FEATURES
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"^(integer|float)_", "", column.casefold())
 
 
 def spellings(version: int) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 
 from fr_ensemble.artifacts.calibrated import parent_problems
-from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of
+from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of, with_columns_of
 from fr_ensemble.artifacts.paths import (
     BASELINES_PATH,
     CALIBRATION_FINGERPRINTS_PATH,
@@ -43,12 +43,14 @@ from fr_ensemble.evidence.shipped import (
     evidence_warnings,
     figure_problems,
     fingerprint_problems,
+    group_problems,
     input_problems,
     ratio_problems,
     row_problems,
     run_members,
     run_shipped,
     score_tolerance,
+    with_inputs,
 )
 from fr_ensemble.evidence.summaries import read_summaries
 from registry_tool.archive import EvidenceProblem
@@ -181,8 +183,9 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
     if "calibration" in manifest:
         calibration, more, odd = _check_calibration(view, manifest, oof)
         problems, warnings = [*problems, *(f"calibration: {problem}" for problem in more)], [*warnings, *odd]
-    unfit = tuple(ratio_problems(shipped, oof)) if shipped is not None else ()
-    answer = CheckedEvidence(oof, found.scores, tuple(problems), unfit, tuple(warnings), shipped, baselines)
+    unfit = group_problems(with_columns_of(spec_of(manifest, target=True), corpus))
+    unfit += ratio_problems(shipped, oof) if shipped is not None else []
+    answer = CheckedEvidence(oof, found.scores, tuple(problems), tuple(unfit), tuple(warnings), shipped, baselines)
     return replace(answer, calibration=calibration)
 
 
@@ -267,8 +270,8 @@ def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[Ship
 
     Raises InputError for files that the manifest names and the entry does not pin, or that cannot be read.
     """
-    spec, problems = spec_of(manifest, target=True), list[str]()
-    inputs, shipped, pairs = None, None, None
+    spec, problems = with_columns_of(spec_of(manifest, target=True), manifest["corpus"]), list[str]()
+    inputs, shipped, stored = None, None, None
     try:
         if manifest.get("evidence_inputs", {}).get("n_rows"):
             inputs = read_inputs(view.read(INPUTS_PATH))
@@ -276,12 +279,14 @@ def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[Ship
         if "fingerprints" in manifest:
             stored = read_fingerprints(view.read(FINGERPRINTS_PATH))
             problems += fingerprint_problems(manifest, stored, oof, None if problems else inputs, spec)
-            pairs = stored.compared()
-            problems += pairs.problems()
+        if inputs is not None and inputs.is_complete and not problems:
+            stored = with_inputs(stored, inputs, oof, spec)
     except (EvidenceProblem, KeyError) as error:
         raise InputError(f"{view.entry.id}: {error}: train it again") from error
     if (left_out := left_out_of(view, manifest)) is not None:
         problems += left_out_problems(manifest, left_out, oof, inputs)
+    pairs = None if stored is None else stored.compared()
+    problems += [] if pairs is None else pairs.problems()
     if inputs is not None and inputs.n_rows != len(oof.target):
         return None, problems, []
     if inputs is not None:

@@ -59,7 +59,7 @@ def copied_targets(target: Float64, source: Int64, sources: Sequence[str]) -> li
 
 def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
     """Predictions that two sources share or that leave the target's range, and members that agree. None: no range."""
-    problems = _agreement_problems(oof)
+    problems = _agreement_problems(oof) + _repetition_problems(oof)
     for one, two in _equal(oof.predictions, oof.source, len(oof.sources)):
         found = "found the same predictions in both, expected different sources"
         problems.append(f"sources {oof.sources[one]} and {oof.sources[two]}: {found}")
@@ -97,6 +97,20 @@ def _agreement_problems(oof: Oof) -> list[str]:
             problems.append(f"{pair}: {found}, expected {expected}: one is a copy of the other, or training collapsed")
     if len(oof.seeds) > 1 and np.median(oof.sigma) < COLLAPSED_SIGMA * spread:
         problems.append(f"members: found a median sigma of {np.median(oof.sigma):.3g}, expected members that disagree")
+    return problems
+
+
+def _repetition_problems(oof: Oof) -> list[str]:
+    """Sources of a few rows that are there again and again: their correlations are those of these few."""
+    problems = []
+    rows = np.concatenate([oof.target[None], oof.predictions])
+    for name, part in zip(oof.sources, _by_source(rows, oof.source, len(oof.sources)), strict=True):
+        if len(np.unique(part[0])) >= MIN_DISTINCT:
+            continue
+        n, distinct = part.shape[1], np.unique(part, axis=1).shape[1]
+        if distinct < min(n, MIN_DISTINCT):
+            found = f"found {n} rows of which {distinct} are different"
+            problems.append(f"source {name}: {found}, expected at least {MIN_DISTINCT}: it is no fold")
     return problems
 
 

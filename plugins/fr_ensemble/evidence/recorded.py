@@ -67,7 +67,8 @@ def record(
     """
     files, fields = dict[str, bytes](), dict[str, Any]()
     names, inputs = inputs_of(corpus)
-    warnings = giveaways(names, inputs, corpus.target, corpus.source)
+    forms = (inputs, np.column_stack([corpus.features, corpus.conditioning]))
+    warnings = giveaways(names, forms, corpus.target, corpus.source)
     if contents.fingerprints:
         fingerprints = fingerprints_of(corpus, path, progress)
         pairs = fingerprints.compared()
@@ -94,14 +95,18 @@ def inputs_of(corpus: Corpus) -> tuple[list[str], Float64]:
 
 
 def fingerprints_of(corpus: Corpus, path: Path | None, progress: Progress = silent) -> Fingerprints:
-    """Of a corpus's sources, whatever column names them: which columns describe a reference is seen by `src`."""
+    """Of a corpus's sources, whatever column names them: which columns describe a reference is seen by `src`.
+
+    Encoders have references in common: where each counts as a source, rows alone are compared.
+    """
     names, inputs = inputs_of(corpus)
     reference, is_grouped = None, corpus.spec.source_column not in ("", "src")
-    if path is not None:
+    if path is not None and not corpus.spec.by_encoder:
         is_grouped = is_grouped and "src" in column_names(path)
         reference = reference_fingerprints(path, names, progress, EMPTY if is_grouped else corpus.spec.names)
         if reference is not None and is_grouped:
-            known = [name for name in reference.columns if name in names]
-            values = inputs[:, [names.index(name) for name in known]]
-            reference = Fingerprints.of(known, corpus.sources, corpus.source, values)
-    return (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
+            kept = [name for name in reference.columns if name in names]
+            values = inputs[:, [names.index(name) for name in kept]]
+            reference = Fingerprints.of(kept, corpus.sources, corpus.source, values)
+    known = (reference or Fingerprints((), corpus.sources, ())).with_rows(corpus.source, inputs)
+    return known if corpus.spec.by_encoder else known.with_motion(names, corpus.source, inputs)

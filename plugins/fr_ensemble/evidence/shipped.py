@@ -185,6 +185,14 @@ def ratio_problems(shipped: ShippedScores, oof: Oof) -> list[str]:
     return [f"in_sample_ratio: {problem}: {why}: other weights, or too little training"]
 
 
+def group_problems(spec: ColumnSpec) -> list[str]:
+    """Where the folds are of something else than sources."""
+    if not spec.by_encoder:
+        return []
+    found = f"found a fold for each {spec.source_column}, expected one for each source"
+    return [f"folds: {found}: its figures are for a new encoder of sources that training has, not for a new source"]
+
+
 def fingerprint_problems(
     manifest: Mapping[str, Any], stored: Fingerprints, oof: Oof, inputs: Inputs | None, spec: ColumnSpec
 ) -> Iterator[str]:
@@ -194,8 +202,7 @@ def fingerprint_problems(
         return
     if inputs is None or not inputs.is_complete:
         return
-    raw = np.column_stack([inputs.features, inputs.conditioning])
-    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
+    names, raw = _named(inputs, spec)
     known = [place for place, name in enumerate(stored.columns) if name in names]
     values = raw[:, [names.index(stored.columns[place]) for place in known]]
     again = Fingerprints.of([stored.columns[k] for k in known], oof.sources, oof.source, values)
@@ -205,6 +212,13 @@ def fingerprint_problems(
             yield f"fingerprints.npz {stored.columns[place]}: found other values than those of inputs.npz"
     if any(not np.array_equal(*both) for both in zip(again.rows, stored.rows, strict=True)):
         yield "fingerprints.npz: found other rows than those of inputs.npz"
+
+
+def with_inputs(stored: Fingerprints | None, inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Fingerprints:
+    """The fingerprints with all that the inputs of all rows say of the sources, whatever the manifest names of it."""
+    names, raw = _named(inputs, spec)
+    known = stored or Fingerprints((), oof.sources, ()).with_rows(oof.source, raw)
+    return known if spec.by_encoder else known.with_motion(names, oof.source, raw)
 
 
 def evidence_warnings(oof: Oof, inputs: Inputs | None, pairs: SourcePairs | None, spec: ColumnSpec) -> list[str]:
@@ -218,9 +232,27 @@ def evidence_warnings(oof: Oof, inputs: Inputs | None, pairs: SourcePairs | None
     if not inputs.is_complete:
         share = f"{len(inputs.row)} of {inputs.n_rows} rows"
         found.append(f"shipped weights: judged on {share}; the digest of the rows was not computed again")
+    names, raw = _named(inputs, spec)
+    source = oof.source[inputs.row]
+    found += giveaways(names, (raw, inputs.transformed(spec)), oof.target[inputs.row], source)
+    return found + _divided_clips(inputs, source, spec)
+
+
+def _divided_clips(inputs: Inputs, source: Int64, spec: ColumnSpec) -> list[str]:
+    """Where another column than `src` makes the folds, and has one clip's rows in several of them. source: (m,)."""
+    if inputs.clip is None or spec.source_column in ("", "src"):
+        return []
+    folds_of_clip = np.bincount(np.unique(np.stack([inputs.clip, source]), axis=1)[0])
+    if not (divided := int(np.sum(folds_of_clip > 1))):
+        return []
+    found = f"{divided} of {len(inputs.clips)} clips have rows in several of its folds"
+    return [f"{spec.source_column}: {found}: the figures are for other rows of clips that training has"]
+
+
+def _named(inputs: Inputs, spec: ColumnSpec) -> tuple[list[str], Float64]:
+    """Names and values (m, F + K) of the numeric inputs as the corpus has them."""
     names = [*spec.features, *(condition.column for condition in spec.conditioning)]
-    raw = np.column_stack([inputs.features, inputs.conditioning])
-    return found + giveaways(names, raw, oof.target[inputs.row], oof.source[inputs.row])
+    return names, np.column_stack([inputs.features, inputs.conditioning])
 
 
 def _rmse_over_sources(mu: Float64, oof: Oof, rows: Int64) -> float:

@@ -109,10 +109,52 @@ def test_half_of_the_smaller_source_is_the_bound(tmp_path: Path, common: float, 
     assert bool(found.compared().problems()) is one
 
 
-def test_without_frames_there_is_no_such_column(tmp_path: Path) -> None:
-    """Nothing says which rows are of one frame of the reference."""
-    assert reference_fingerprints(write(tmp_path / "c.csv", videos(), frames=False), ()) is None
+def test_without_frames_no_column_is_found(tmp_path: Path) -> None:
+    """Nothing says which rows are of one frame of the reference; a constant says nothing with frames either."""
+    assert reference_fingerprints(write(tmp_path / "c.csv", videos(), frames=False), ("motion2",)) is None
     assert reference_fingerprints(write(tmp_path / "d.csv", {"a": np.ones(9), "b": np.ones(9)}), ()) is None
+
+
+@pytest.mark.parametrize("trick", ["shuffled", "renamed frames", "one video", "changed a little"])
+def test_motion_counts_whatever_the_frames_say(trick: str, tmp_path: Path) -> None:
+    """Rows of few videos under many names, one encode a name, frames numbered anew: motion2 is the reference's still.
+
+    Values that somebody changed a little are no longer equal, and are told to be distributed alike.
+    """
+    rng = np.random.default_rng(12)
+    motion = dict(list(videos().items())[: 1 if trick == "one video" else 3])
+    path = tmp_path / "c.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["src", "encoder", "frame_index", "motion2"])
+        for k in range(12):
+            for name, values in motion.items():
+                for frame, value in enumerate(values):
+                    if trick == "shuffled" and rng.integers(4):
+                        continue
+                    source = f"{k % 4}" if trick == "shuffled" else f"{name}{k}"
+                    number = rng.integers(10**6) if trick == "renamed frames" else frame
+                    changed = value + rng.normal(0, 1e-4) * (trick == "changed a little")
+                    writer.writerow([source, "libx264", number, f"{changed:.6f}"])
+    found = reference_fingerprints(path, ())
+    assert found is not None
+    pairs = found.compared()
+    assert found.columns == ("motion2",)
+    assert bool(pairs.shifts() if trick == "changed a little" else pairs.problems())
+
+
+@pytest.mark.parametrize(("decimals", "counts"), [(2, False), (3, False), (6, True)])
+def test_motion_needs_no_frames_and_many_decimals(decimals: int, counts: bool) -> None:
+    """Videos share values of few decimals by chance; one under two names is found by many."""
+    rng = np.random.default_rng(13)
+    source, values = np.repeat([0, 1, 2], 60), rng.gamma(3.0, 2.0, 180)
+    values[120:] = values[:60]
+    inputs = np.c_[rng.random(180), np.where(rng.random(180) < 0.1, 0.0, np.round(values, decimals))]
+    plain = Fingerprints((), ("a", "b", "c"), ()).with_rows(source, inputs)
+    pairs = plain.with_motion(["adm2", "motion2"], source, inputs).compared()
+    assert plain.compared().problems() == pairs.shifts() == []
+    assert ("by equal values of motion2 and equal rows" in pairs.not_judged()[0]) is counts
+    assert [line.split(":")[0] for line in pairs.problems()] == ["sources a and c"] * counts
 
 
 def test_few_values_say_nothing(tmp_path: Path) -> None:
@@ -273,5 +315,15 @@ def test_a_column_that_follows_the_target_is_named(name: str, noise: float, give
     source = np.repeat(np.arange(5), 40)
     target = rng.normal(size=200)
     column = -3.0 * target + source * 7 + rng.normal(0, 3.0 * noise + 1e-12, 200)
-    found = giveaways([name, "constant", "other"], np.c_[column, np.ones(200), rng.normal(size=200)], target, source)
+    inputs = np.c_[column, np.ones(200), rng.normal(size=200)]
+    found = giveaways([name, "constant", "other"], [inputs], target, source)
     assert [line.split(":")[0] for line in found] == [f"input column {name}"] * given_away
+
+
+def test_a_column_that_follows_the_target_once_it_is_transformed_is_named() -> None:
+    """A condition that a model takes as a logarithm is looked at in that form, too."""
+    rng = np.random.default_rng(11)
+    source, target = np.repeat(np.arange(5), 40), rng.uniform(0, 100, 200)
+    forms = [np.exp2(target / 10)[:, None], (target / 10)[:, None]]
+    assert giveaways(["bitrate_kbps"], forms[:1], target, source) == []
+    assert giveaways(["bitrate_kbps"], forms, target, source) != []

@@ -51,6 +51,13 @@ def hardly_varying(oof: Oof) -> Oof:
     return with_rows(oof, rows, target=50.0 + 1.9 * np.linspace(0.0, 1.0, ROWS))
 
 
+def repeated_rows(oof: Oof) -> Oof:
+    """Source 3 is two rows, each there fifteen times."""
+    rows = np.flatnonzero(oof.source == 3)
+    two = np.tile(rows[:2], ROWS // 2)
+    return with_rows(oof, rows, target=oof.target[two], predictions=oof.predictions[:, two])
+
+
 def outside_target(oof: Oof) -> Oof:
     return with_rows(oof, np.array([7]), target=np.array([100.5]))
 
@@ -70,6 +77,7 @@ CASES: dict[Callable[[Oof], Oof], str] = {
     copied_target: "sources s2 and s4: found the same 30 targets in both",
     copied_predictions: "sources s2 and s4: found the same predictions in both",
     hardly_varying: "source s3: found targets that span 1.9, expected at least 2% of the range 0..100",
+    repeated_rows: "source s3: found 30 rows of which 2 are different, expected at least 5: it is no fold",
     outside_target: "target range 0..100: found 1 targets outside, the first 100.5 of s0",
     outside_predictions: "seed 0: found 13% of the predictions farther than 10 outside of 0..100",
     nearly_copied_member: "seeds 0 and 1: found predictions that differ by 0.00",

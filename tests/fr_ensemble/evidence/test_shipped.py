@@ -18,10 +18,11 @@ from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import FINGERPRINTS_PATH, INPUTS_PATH, OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.fingerprints import Fingerprints
 from fr_ensemble.evidence.fingerprints import read_fingerprints, write_fingerprints
 from fr_ensemble.evidence.inputs import Inputs, read_inputs, write_inputs
 from fr_ensemble.evidence.oof import Oof, read_oof
-from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
+from fr_ensemble.evidence.shipped import ShippedScores, evidence_warnings, ratio_problems, with_inputs
 from fr_ensemble.evidence.statistics import plcc, rmse
 from sandbox import Sandbox
 
@@ -77,14 +78,16 @@ def messages(box: Sandbox) -> list[str]:
 
 
 def test_the_trained_entry_binds_its_evidence(smoke: Sandbox) -> None:
-    """All rows are there, the ratio is measured, and the verdict has one thing to say: no frames, so rows alone."""
+    """All rows are there, the ratio is measured, and the verdict has one thing to say: there are no frames."""
     assert smoke.manifest["evidence_inputs"] == {"n_rows": smoke.manifest["corpus"]["n_rows"]}
     verdict = smoke.gate()
     assert messages(smoke) == []
     assert 0.0 < verdict.metrics["in_sample_ratio"] < 1.0
     assert "sample_in_sample_ratio" not in verdict.metrics
-    names = [line.split(":")[0] for line in verdict.warnings if "no guarantee" not in line]
-    assert names == ["different sources"]
+    assert [line for line in verdict.warnings if "no guarantee" not in line] == [
+        "different sources: 10 of 10 pairs have no column of the reference: "
+        "by equal values of motion2 and equal rows of inputs alone"
+    ]
 
 
 def test_the_ratio_is_that_of_the_definition(smoke: Sandbox) -> None:
@@ -206,6 +209,31 @@ def test_fingerprints_are_computed_again(smoke: Sandbox) -> None:
     (line,) = messages(smoke)
     assert "found 100% of the rows of inputs in common" in line
     assert smoke.gate().promotes is False
+
+
+def test_motion_is_compared_whatever_the_manifest_names(smoke: Sandbox) -> None:
+    """Two sources with one motion are one by the inputs, of a manifest without that column, or without fingerprints."""
+    inputs, oof = inputs_of(smoke), read_oof((smoke.artifacts / OOF_PATH).read_bytes())
+    spec = spec_of(smoke.manifest, target=True)
+    features = inputs.features.copy()
+    first, second = (np.flatnonzero(oof.source == k) for k in (0, 1))
+    features[second, spec.features.index("motion2")] = np.resize(features[first, -1], len(second))
+    forged = replace(inputs, features=features)
+    for stored in (None, Fingerprints((), oof.sources, ())):
+        assert with_inputs(stored, inputs, oof, spec).compared().problems() == []
+        (line,) = with_inputs(stored, forged, oof, spec).compared().problems()
+        assert line.startswith(f"sources {oof.sources[0]} and {oof.sources[1]}: found 100% of the values of motion2")
+
+
+def test_clips_in_several_folds_are_warned_of(smoke: Sandbox) -> None:
+    """`--group` by a column that divides clips measures other frames of clips that training has; by `src` none are."""
+    oof, spec = read_oof((smoke.artifacts / OOF_PATH).read_bytes()), spec_of(smoke.manifest, target=True)
+    m = len(oof.source)
+    divided = replace(inputs_of(smoke), clips=("a", "b"), clip=np.arange(m) % 2)
+    whole = replace(divided, clips=oof.sources, clip=oof.source)
+    for inputs, column, said in ((divided, "scene", True), (divided, "src", False), (whole, "scene", False)):
+        lines = evidence_warnings(oof, inputs, None, replace(spec, source_column=column))
+        assert any(line.startswith("scene: 2 of 2 clips have rows in several of its folds") for line in lines) is said
 
 
 def test_sources_with_one_reference_are_held(smoke: Sandbox, registry: Program) -> None:

@@ -321,6 +321,8 @@ def test_training_leaves_out_encoders(registry: Program, made: Made, tmp_path: P
     ran = registry("reproduce", "codecs", "--corpus", made.corpus, "--exact", "--registry", box.path)
     assert ran.code == 0, ran.out + ran.err
     assert registry("validate", box.path).code == 0
+    ran = registry("gate", "codecs", "--registry", box.path)
+    assert (ran.code, "folds: found a fold for each encoder, expected one for each source" in ran.out) == (1, True)
 
 
 def test_card_and_report_say_what_it_was_calibrated_on(registry: Program, lower: Sandbox, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from registry_tool.rows.writing import Parquet as Parquet
 from registry_tool.rows.writing import format_of as format_of
 from registry_tool.rows.writing import output_file as output_file
 from registry_tool.rows.writing import refuse_overwriting as refuse_overwriting
+from registry_tool.rows.writing import refuse_shared as refuse_shared
 from registry_tool.rows.writing import write_rows as write_rows
 from registry_tool.storage.files import atomic_file as atomic_file
 from registry_tool.storage.files import write_atomic as write_atomic

@@ -74,6 +74,10 @@ def ci(
     from registry_tool.hookspec import Level
     from registry_tool.workflows import ci as ci_workflow
 
+    toolkit.refuse_shared(sarif, junit, json, summary)
+    for output in (sarif, junit, json, summary):
+        if output is not None:
+            toolkit.refuse_overwriting(output, known)
     request = ci_workflow.CiRequest(registry, base, require_base, Level(level), strict, known, evidence)
     with toolkit.progress_bar() as progress:
         run = ci_workflow.ci(request, plugins_of(ctx), os.environ, Path.cwd(), progress)

@@ -22,7 +22,7 @@ from registry_tool.storage.files import atomic_file, writing
 from registry_tool.tables import Text
 from registry_tool.values import EMPTY, Json
 
-STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,13 @@ class Parquet:
 def output_file(output: Path) -> Iterator[IO[bytes]]:
     """What a person named to be written: the file is whole or the old one.
 
-    A link stays a link; a pipe or a device is written to as it is. Raises WorldError in one line.
+    `-` is standard output. A link stays a link; a pipe or a device is written to as it is. Raises WorldError in one
+    line, and InputError for a folder, and for a registry: no output takes its place.
     """
     if output.is_dir():
         raise InputError(f"{output}: found a folder, expected a file to write: name a file in it")
+    if output.suffix == ".json" and output.is_file() and _is_registry(output):
+        raise InputError(f"{output}: found a registry, expected another file to write: name a new one")
     if str(output) in STDOUT_NAMES and hasattr(sys.stdout, "buffer"):  # descriptor 1 may have become standard error's
         sys.stdout.flush()
         yield sys.stdout.buffer
@@ -82,6 +85,26 @@ def format_of(output: Path | str) -> str | None:
         expected = ", ".join(f".{name}" for name in FORMATS)
         raise InputError(f"{output}: found .{ending}, which is read and not written, expected {expected}: name another")
     return ending if ending in FORMATS else None
+
+
+def _is_registry(path: Path) -> bool:
+    """Whether a file is what only those commands write that register: an object with a list of models.
+
+    One that cannot be parsed is, by its name: it may be the registry that somebody is about to repair.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return path.name == "registry.json"
+    return isinstance(document, dict) and isinstance(document.get("models"), list)
+
+
+def refuse_shared(*outputs: Path | str | None) -> None:
+    """Raises InputError where two outputs are one file: one of them would be lost."""
+    named = [str(path) for path in outputs if path is not None]
+    for number, path in enumerate(named):
+        if any(os.path.realpath(path) == os.path.realpath(other) for other in named[:number]):
+            raise InputError(f"{path}: found it named for two outputs, expected a file for each: name another one")
 
 
 def refuse_overwriting(output: Path | str, *inputs: Path | str | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from command_line import Program
+from command_line import Program, program
 from registries import Made
 from sandbox import Sandbox
 
@@ -62,3 +63,46 @@ def test_a_plot_is_a_picture(command: str, rows: Path, smoke: Sandbox, registry:
     }
     ran = registry(*arguments[command], "--plot", rows)
     assert (ran.code, "expected .png" in ran.err, rows.read_bytes()) == (2, True, before)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("validate {} --level quick --format sarif -o {}", "known-findings write -o {} --registry {}"),
+        *("ci --level quick --registry {} --json {}", "ci --level quick --registry {} --summary {}"),
+        *("card tiny -o {} --registry {}", "bom tiny -o {} --registry {}"),
+    ],
+)
+def test_no_output_takes_the_place_of_a_registry(command: str, broken: bool, smoke: Sandbox, registry: Program) -> None:
+    """Whatever the command: it is refused, and the registry is as it was, one that waits for its repair too."""
+    if broken:
+        smoke.path.write_text("{")
+    before = smoke.path.read_bytes()
+    ran = registry(*command.format(smoke.path, smoke.path).split())
+    assert (ran.code > 0, smoke.path.read_bytes()) == (True, before)
+    assert broken or (ran.code, "found a registry" in ran.err) == (2, True)
+
+
+def test_one_file_is_no_two_outputs(smoke: Sandbox, registry: Program, tmp_path: Path) -> None:
+    """By whatever name: exit code 2 before anything is judged, since one of the two would be lost."""
+    ran = registry("ci", "--registry", smoke.path, "--json", tmp_path / "a", "--junit", f"{tmp_path}/./a")
+    assert (ran.code, ran.out, "named for two outputs" in ran.err) == (2, "", True)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_list_of_known_findings_is_no_output_of_what_reads_it(
+    smoke: Sandbox, registry: Program, tmp_path: Path
+) -> None:
+    """It is an input: exit code 2, and it stays."""
+    known = tmp_path / "known.json"
+    known.write_text('{"known_findings_version": 1, "findings": []}')
+    before = known.read_bytes()
+    ran = registry("ci", "--registry", smoke.path, "--known-findings", known, "--json", known)
+    assert (ran.code, "found the input itself" in ran.err, known.read_bytes()) == (2, True, before)
+
+
+def test_a_dash_is_standard_output(smoke: Sandbox) -> None:
+    """For documents as for rows: no file of that name is made."""
+    ran = program("known-findings", "write", "--level", "quick", "-o", "-", cwd=smoke.folder)
+    assert (json.loads(ran.stdout)["known_findings_version"], (smoke.folder / "-").exists()) == (1, False)

@@ -101,6 +101,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
       registry history --as-of 2026-05-06 --format json | jq -r '.production[].sha256'
     """
     from registry_tool.git import history as past
+    from registry_tool.git.repository import FETCH_HINT
     from registry_tool.report import audit
 
     path = find(registry)
@@ -113,9 +114,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
     found = past.history(path, entry_id)
     emit(form, lambda: audit.history_document(found), lambda: audit.history(found))
     if found.shallow:
-        click.echo(
-            "this clone is shallow, so the history may begin earlier: fetch full history (fetch-depth: 0)", err=True
-        )
+        click.echo(f"this clone is shallow, so the history may begin earlier: {FETCH_HINT}", err=True)
 
 
 @click.command()

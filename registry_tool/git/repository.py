@@ -16,7 +16,7 @@ from registry_tool.errors import InputError, WorldError
 from registry_tool.strictjson import REGISTRY_MAX_BYTES
 from registry_tool.values import visible
 
-FETCH_HINT = "fetch full history (fetch-depth: 0)"
+FETCH_HINT = "fetch full history (fetch-depth: 0 on GitHub, GIT_DEPTH: 0 on GitLab, git fetch --unshallow by hand)"
 # A folder that looks like a bare repository is content, not a repository: git is not to read its configuration.
 SAFE_OPTIONS = ("-c", "safe.bareRepository=explicit")
 # What would make git read another repository than the one that was decided on, or other objects than those it names.
@@ -128,7 +128,7 @@ def find_in_tree(place: RepositoryPath, revision: str, path: str) -> Item | None
         if item.mode in (LINK_MODE, SUBMODULE_MODE):
             kind = "a symbolic link" if item.mode == LINK_MODE else "a submodule"
             raise InputError(
-                f"{revision[:12]}:{visible(name)}: found {kind}, expected a folder or the registry itself: "
+                f"{revision[:12]}:{visible(name)}: found {kind}, expected a folder or a file itself: "
                 f"{place.option.instead}"
             )
     if item is None or not item.mode.startswith(REGULAR_MODE):

@@ -30,6 +30,7 @@ from registry_tool.git.repository import (
 from registry_tool.values import visible
 
 FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+REMOTE_BRANCH = re.compile(r"refs/remotes/(?P<remote>[^/]+)/(?P<branch>.+)\Z")
 SHORT_HASH = re.compile(r"[0-9a-f]{4,63}\Z")
 # What follows a name: its ancestors, ~2 or ^1, and ^{commit}.
 REVISION_PATTERN = re.compile(r"(?P<name>[^~^:?*\[\\\s]+?)(?P<steps>(?:~\d*|\^\d*|\^\{commit\})*)\Z")
@@ -91,6 +92,11 @@ def files_beside(base: Base) -> frozenset[str]:
     return frozenset(path.removeprefix(folder) for path in paths if path.startswith(folder))
 
 
+def is_head(base: Base) -> bool:
+    """Whether HEAD itself is the base: no commit was made since."""
+    return base.place is not None and base.commit == _exact(base.place.top, "HEAD")
+
+
 def load_base_file(file: Path) -> Base:
     """The registry in an older file, which was named as one."""
     return Base(str(file), load(file), path=str(file))
@@ -119,7 +125,7 @@ def _commit(place: RepositoryPath, name: str) -> str:
             f"{option} {name}: the name is ambiguous: {listed}: name one in full, {option} {next(iter(commits))}"
         )
     if not commits:
-        raise InputError(f"{option} {visible(name)}: {_why_not(top)}{_file_hint(option, name)}")
+        raise InputError(f"{option} {visible(name)}: {_why_not(top, name)}{_file_hint(option, name)}")
     return next(iter(commits.values()))
 
 
@@ -163,9 +169,12 @@ def _fork_point(place: RepositoryPath, name: str, commit: str) -> str:
     raise InputError(f"{option} {name}: it has no ancestor in common with HEAD: name a branch this one came from")
 
 
-def _why_not(top: Path) -> str:
+def _why_not(top: Path, name: str) -> str:
     if is_shallow(top):
         return f"git knows no such commit in this shallow clone, expected a revision: {FETCH_HINT}"
+    if remote := REMOTE_BRANCH.match(name):
+        branch = f"git fetch {visible(remote['remote'])} {visible(remote['branch'])}"
+        return f"git knows no such branch, expected one that was fetched: {branch}"
     return "git knows no such commit, expected a branch, a tag or a commit: check the name"
 
 

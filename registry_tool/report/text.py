@@ -171,6 +171,9 @@ def ci(run: CiRun) -> Iterator[str]:
 
 
 def known(item: Triage) -> Iterator[str]:
+    if not item.landed:
+        yield f"known findings: none: there is no {visible(item.source)}: a list counts from the change after its own"
+        return
     yield f"known findings, not counted: {len(item.known)} (listed in {visible(item.source)})"
     if item.missing:
         anew = "write the list anew with `registry known-findings write`"

@@ -15,7 +15,8 @@ from registry_tool.documents import store
 from registry_tool.errors import ExitCode, InputError, RegistryError, environment_error
 from registry_tool.findings import Severity
 from registry_tool.git.pull_request import Target, target
-from registry_tool.git.revisions import Base, load_base
+from registry_tool.git.repository import Option
+from registry_tool.git.revisions import Base, is_head, load_base
 from registry_tool.hookspec import Level, Progress
 from registry_tool.plugins.manager import Plugins
 from registry_tool.workflows import known_findings
@@ -131,7 +132,7 @@ def _judge(
         steps.run("validate", lambda: plugins.need_all(required))
     run = replace(run, validation=found)
     target = run.base
-    base = steps.run("gate", lambda: load_base(target.revision, path, searched_from)) if target is not None else None
+    base = steps.run("gate", lambda: _load(target, path, searched_from)) if target is not None else None
     file = request.known if target is None or base is not None else None  # of a base that cannot be read there is none
     if found is not None and file is not None:
         known = steps.run("known-findings", lambda: _triage(found, file, base))
@@ -148,6 +149,17 @@ def _base(request: CiRequest, environment: Mapping[str, str]) -> Target | None:
     if named is None and request.require_base:
         raise InputError(f"{NO_BASE}: expected a pull or merge request, or --base REF: name the base")
     return named
+
+
+def _load(target: Target, path: Path, searched_from: Path | None) -> Base:
+    option = Option(target.variable, "compare with an older registry: `registry gate --base-file FILE`")
+    base = load_base(target.revision, path, searched_from, option)
+    if target.at_target and is_head(base):
+        raise InputError(
+            f"{target.variable} {target.revision}: found HEAD in it, expected the commits of the pull request: "
+            "run on `pull_request`, or check them out (pull_request_target checks out the target branch)"
+        )
+    return base
 
 
 def _searched_from(request: CiRequest, environment: Mapping[str, str], folder: Path) -> Path | None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool import schemas
@@ -19,7 +19,7 @@ from registry_tool.documents import schema, store
 from registry_tool.errors import InputError
 from registry_tool.findings import FAMILIES, Finding, path_of
 from registry_tool.git import repository
-from registry_tool.git.repository import RepositoryPath
+from registry_tool.git.repository import Option, RepositoryPath
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import output_file
 from registry_tool.values import Json
@@ -27,6 +27,7 @@ from registry_tool.workflows.validate import Validation
 
 FORMAT_VERSION = 1
 MAKE_HINT = "make it with `registry known-findings write`"
+LIST = Option("--known-findings", "commit the list itself")
 IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 UNLISTED_FAMILIES = ("Promotion", "Changes", "Plugins")
 NEVER_LISTED = frozenset(" ".join(FAMILIES[name] for name in UNLISTED_FAMILIES).split())  # first words of codes
@@ -36,10 +37,14 @@ FindingKey = tuple[str | None, ...]  # the values of FIELDS
 
 @dataclass(frozen=True, slots=True)
 class KnownFindings:
-    """The list. source: the file, and the revision it was read from. listed: how often each finding is in it."""
+    """The list. source: the file, and the revision it was read from. listed: how often each finding is in it.
+
+    landed: whether it is there; a list that the base does not have yet lists nothing.
+    """
 
     source: str
     listed: Mapping[FindingKey, int]
+    landed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,14 @@ class Triage:
     """The findings of a validation, compared with a list.
 
     counted: those that fail a job. known: those that do not. missing: how many listed ones are not found any more.
-    source: the list's file, and the revision it was read from.
+    source: the list's file, and the revision it was read from. landed: whether the list is there.
     """
 
     counted: tuple[Finding, ...]
     known: tuple[Finding, ...]
     missing: int
     source: str
+    landed: bool = True
 
 
 def listable(item: Finding) -> bool:
@@ -100,14 +106,15 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
             "revision: keep it beside the registry"
         )
     source = f"{file} at {revision[:12]}"
-    data = repository.read_at(place, revision, absolute.relative_to(place.top).as_posix())
-    return KnownFindings(source, _parsed(source, data) if data is not None else {})
+    there = replace(place, option=LIST)
+    data = repository.read_at(there, revision, absolute.relative_to(place.top).as_posix())
+    return KnownFindings(source, _parsed(source, data) if data is not None else {}, data is not None)
 
 
 def triage(result: Validation, known: KnownFindings, place: RepositoryPath | None, revision: str | None) -> Triage:
     """Which findings count: those that are not listed, may not be, or are on lines that changed since the revision."""
     if not isinstance(result.loaded, store.Loaded):
-        return Triage(result.findings, (), 0, known.source)
+        return Triage(result.findings, (), 0, known.source, known.landed)
     left = Counter(known.listed)
     lines: dict[str, repository.Lines] = {}
     counted: list[Finding] = []
@@ -123,7 +130,7 @@ def triage(result: Validation, known: KnownFindings, place: RepositoryPath | Non
                 lines[path] = repository.changed_lines(place, revision, path)
             is_known = not lines[path].touch(item.line)
         (listed if is_known else counted).append(item)
-    return Triage(tuple(counted), tuple(listed), left.total(), known.source)
+    return Triage(tuple(counted), tuple(listed), left.total(), known.source, known.landed)
 
 
 def _identity(item: Finding, result: Validation) -> FindingKey:
@@ -137,5 +144,5 @@ def _parsed(source: str, data: bytes) -> Counter[FindingKey]:
     except JsonProblem as problem:
         raise InputError(f"--known-findings {source}: {problem}: {MAKE_HINT}") from problem
     if found := schema.violations(value, schemas.load("known_findings")):
-        raise InputError(f"--known-findings {source}: {found[0]}: {MAKE_HINT}")
+        raise InputError(f"--known-findings {replace(found[0], file=source)}: {MAKE_HINT}")
     return Counter(tuple(each[name] for name in IDENTITY_FIELDS) for each in value["findings"])

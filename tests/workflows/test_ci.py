@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("own_git", "outside_ci")
 FILES = {"--json": "ci.json", "--junit": "ci.xml", "--sarif": "ci.sarif", "--summary": "ci.md"}
 VARIABLES = (
     *("GITHUB_BASE_REF", "GITHUB_EVENT_NAME", "GITHUB_EVENT_PATH", "GITHUB_STEP_SUMMARY"),
-    *("CI_MERGE_REQUEST_DIFF_BASE_SHA", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"),
+    *("CI_MERGE_REQUEST_DIFF_BASE_SHA", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "CI_PIPELINE_SOURCE"),
 )
 
 
@@ -174,7 +174,13 @@ def test_the_base_is_the_pull_requests(tmp_path: Path) -> None:
     assert [target(environment) for environment, _ in cases] == [expected for _, expected in cases]
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"merge_group": null}', '{"merge_group": {"base_sha": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "", "[]", "{}", '{"merge_group": null}', '{"merge_group": {"base_sha": 1}}'),
+        *('{"merge_group": {"base_sha": "HEAD"}}', '{"merge_group": {"base_sha": ""}}'),
+    ],
+)
 def test_a_merge_group_without_a_base_is_not_judged(
     content: str | None, thumbs: Sandbox, ci: Runner, monkeypatch: Any, tmp_path: Path
 ) -> None:
@@ -186,6 +192,50 @@ def test_a_merge_group_without_a_base_is_not_judged(
     monkeypatch.setenv("GITHUB_EVENT_PATH", str(event))
     _, document = ci(thumbs, 2)
     assert "merge_group.base_sha" in document["not_judged"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GITHUB_EVENT_NAME": "pull_request"},
+        {"GITHUB_EVENT_NAME": "pull_request_target", "GITHUB_BASE_REF": ""},
+        {"CI_PIPELINE_SOURCE": "merge_request_event"},
+        {"CI_PIPELINE_SOURCE": "merge_request_event", "CI_MERGE_REQUEST_DIFF_BASE_SHA": ""},
+        {"CI_MERGE_REQUEST_DIFF_BASE_SHA": "HEAD"},
+        {"CI_MERGE_REQUEST_DIFF_BASE_SHA": "abc"},
+    ],
+)
+def test_a_request_that_is_not_told_its_base_is_not_judged(
+    variables: dict[str, str], thumbs: Sandbox, ci: Runner, monkeypatch: Any
+) -> None:
+    """Exit code 2, which names the variable; `--base` is the way out."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    _, document = ci(thumbs, 2)
+    (found,) = document["not_judged"]
+    assert (found["step"], found["message"].partition(":")[0] in variables) == ("base", True)
+    assert found["message"].endswith("name the base with --base REF")
+    ci(thumbs, 0, "--base", "HEAD")
+
+
+def test_a_checkout_of_the_target_branch_is_no_pull_request(thumbs: Sandbox, ci: Runner, monkeypatch: Any) -> None:
+    """pull_request_target checks out the base: nothing would be judged there, so it is exit code 2."""
+    git(thumbs.folder, "update-ref", "refs/remotes/origin/main", "HEAD")
+    monkeypatch.setenv("GITHUB_EVENT_NAME", "pull_request_target")
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    _, document = ci(thumbs, 2)
+    assert "found HEAD in it, expected the commits of the pull request" in document["not_judged"][0]["message"]
+    thumbs.edit_entry(smoke=False)
+    commit(thumbs.folder, "the pull request")
+    ci(thumbs, 1)
+
+
+def test_a_base_that_is_missing_is_named_by_its_variable(thumbs: Sandbox, ci: Runner, monkeypatch: Any) -> None:
+    """With a way to get it, and no option that `registry ci` does not have."""
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
+    _, document = ci(thumbs, 2)
+    expected = "GITHUB_BASE_REF refs/remotes/origin/main: git knows no such branch, expected one that was fetched: "
+    assert document["not_judged"][0]["message"] == f"{expected}git fetch origin main"
 
 
 def test_a_variable_names_the_base(thumbs: Sandbox, ci: Runner, monkeypatch: Any) -> None:
@@ -323,6 +373,32 @@ def test_a_list_that_is_none_lists_nothing(content: str, thumbs: Sandbox, ci: Ru
     ran, document = ci(thumbs, 2, *known(thumbs))
     assert document["not_judged"][0]["step"] == "known-findings"
     assert "registry known-findings write" in ran.out
+
+
+def test_a_list_that_has_not_landed_says_so(thumbs: Sandbox, ci: Runner) -> None:
+    """A change cannot bring its own list, nor does a list that is misspelt pass for an empty one."""
+    (thumbs.folder / "known.json").write_text('{"known_findings_version": 1, "findings": []}')
+    ran, document = ci(thumbs, 0, *known(thumbs))
+    assert "known findings: none: there is no " in ran.out
+    assert document["known"]["findings"] == []
+
+
+def test_a_list_is_named_where_it_is_wrong(thumbs: Sandbox, ci: Runner) -> None:
+    """The place is the list's, not the registry's; a link in its place is said without an option of other commands."""
+    path = thumbs.folder / "known.json"
+    path.write_text('{"known_findings_version": 2, "findings": []}')
+    commit(thumbs.folder, "list")
+    _, document = ci(thumbs, 2, *known(thumbs))
+    message = document["not_judged"][0]["message"]
+    assert "#/known_findings_version: wrong value" in message
+    assert "registry #" not in message
+    path.unlink()
+    path.symlink_to("registry.json")
+    commit(thumbs.folder, "link")
+    _, document = ci(thumbs, 2, *known(thumbs))
+    message = document["not_judged"][0]["message"]
+    assert "found a symbolic link" in message
+    assert message.endswith("commit the list itself")
 
 
 def test_a_list_outside_the_repository_is_refused(thumbs: Sandbox, ci: Runner, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def registry_kinds() -> Iterable[Kind]:
 
 @hookimpl
 def registry_train(request: TrainRequest) -> Trained:
-    _need(*TRAINING_LIBRARIES)
+    shipped = request.corpus is None and not request.smoke  # which is a parquet
+    _need(*TRAINING_LIBRARIES, *(("pyarrow",) if shipped else ()))
     from fr_ensemble.hooks.train import run
 
     job, fields = job_of(request), entry_fields(request)

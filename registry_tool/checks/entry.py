@@ -115,13 +115,22 @@ def _check_kind(read: ReadEntry, inspection: Inspection) -> Iterator[Finding]:
         yield KIND_FORM.at(read.row, f"/{form}", found=form, expected=needed, kind=entry.kind, field=needed)
 
 
+def _rename_hint(read: ReadEntry) -> str | None:
+    """What helps where a row got another id than its manifest has, which pins its own; None where they agree."""
+    own = read.manifest.get("id") if read.manifest is not None else None
+    if not isinstance(own, str) or own == read.entry.id:
+        return None
+    return f"ids do not change: write {own} back, or train a new entry under the other id"
+
+
 def _check_against_registry(read: ReadEntry, registry: Registry) -> Iterator[Finding]:
     """What an entry and its manifest say twice must be the same; and where artifacts must be."""
     entry, manifest = read.entry, read.manifest
     if entry.manifest is not None and registry.schema_version >= 2:
         expected = f"{entry.id}/{entry.sha256[:12]}"
         if dirname(entry.manifest) != expected:
-            yield FOLDER_WRONG.at(read.row, "/manifest", found=entry.manifest, expected=f"{expected}/manifest.json")
+            expected, hint = f"{expected}/manifest.json", _rename_hint(read)
+            yield FOLDER_WRONG.at(read.row, "/manifest", found=entry.manifest, expected=expected, hint=hint)
     if registry.schema_version >= 2 and read.sidecar is not None and "sidecar_sha256" not in entry.document:
         yield SIDECAR_UNPINNED.at(read.row, "/sha256", found="no sidecar_sha256", sidecar=read.sidecar)
     for field in SINGLE_PINS if entry.manifest is not None else ():
@@ -132,7 +141,8 @@ def _check_against_registry(read: ReadEntry, registry: Registry) -> Iterator[Fin
     for field in ("id", "kind"):
         if field in manifest and manifest[field] != getattr(entry, field):
             found, expected = manifest[field], getattr(entry, field)
-            yield DISAGREES.at(read, f"/{field}", found=found, expected=expected, field=field)
+            hint = _rename_hint(read) if field == "id" else None
+            yield DISAGREES.at(read, f"/{field}", found=found, expected=expected, field=field, hint=hint)
     if "smoke" in manifest and manifest["smoke"] is not entry.smoke:
         found, expected = show(manifest["smoke"]), show(entry.smoke)
         hint = "remove it here: the registry decides"

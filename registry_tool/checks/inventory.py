@@ -83,7 +83,7 @@ def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: R
         if key in seen:
             yield NAME_COLLISION.at(path, name=path, other=seen[key])
         seen[key] = path
-        if path in known and path not in unused:
+        if (path in known or _is_gits(path, known)) and path not in unused:
             continue
         run = "/".join(path.split("/", 2)[:2])
         owner = run if ARTIFACT_FOLDER.match(run) else None
@@ -100,6 +100,11 @@ def check_inventory(items: Sequence[InventoryItem], known: set[str], registry: R
             )
         ):
             yield UNREGISTERED.at(path)
+
+
+def _is_gits(path: str, known: set[str]) -> bool:
+    """Whether it tells git or DVC about a file that is pinned: no program takes it for a model."""
+    return path.rpartition("/")[2] == ".gitignore" or (path.endswith(".dvc") and path.removesuffix(".dvc") in known)
 
 
 def one_name(text: str) -> str:

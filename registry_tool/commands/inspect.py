@@ -134,8 +134,8 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("model"), required=False)
-def init(folder: Path) -> None:
+@click.argument("folder", default="model", required=False)
+def init(folder: str) -> None:
     """Make an empty registry in a folder.
 
     Without FOLDER: in model/. A .gitattributes there tells git to convert no line ending, since digests pin the bytes;
@@ -148,7 +148,9 @@ def init(folder: Path) -> None:
     """
     from registry_tool.workflows import initialise
 
-    path = folder if folder.suffix == ".json" else folder / "registry.json"
+    if not folder:
+        raise InputError("FOLDER: found an empty path, expected a folder: name one, or leave it out for model/")
+    path = Path(folder) if folder.endswith(".json") else Path(folder) / "registry.json"
     initialise.init(path)
     note(f"made {path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ def find(argument: str | os.PathLike[str] | None, environment: Mapping[str, str]
     found = _search(start)
     if found is None:
         below = [visible(path.relative_to(start).as_posix()) for path in _below(start)]
-        nearby = f" (further down: {', '.join(below)})" if below else ""
+        more = ", ..." if len(below) > MAX_NEARBY else ""
+        nearby = f" (further down: {', '.join(below[:MAX_NEARBY])}{more})" if below else ""
         raise InputError(
             f"{start}: found no registry{nearby}, expected {' or '.join(REGISTRY_NAMES)} here or in a parent folder: "
             "name one with --registry PATH (validate takes it as its argument) or REGISTRY_JSON, or make one: "
@@ -118,12 +120,17 @@ def _search(start: Path) -> Path | None:
 
 
 def _below(start: Path) -> list[Path]:
-    """Registries of the folders in this one, at most MAX_NEARBY, for a message."""
+    """Registries of the folders in this one and in its model/, one more than MAX_NEARBY at most, for a message."""
+    names = [folder / name for folder in _folders(start) for name in REGISTRY_NAMES]
+    names += [folder / "registry.json" for folder in _folders(start / "model")]
+    return list(itertools.islice((path for path in names if path.is_file()), MAX_NEARBY + 1))
+
+
+def _folders(start: Path) -> list[Path]:
     try:
-        folders = sorted(folder for folder in start.iterdir() if not folder.name.startswith(".") and folder.is_dir())
+        return sorted(folder for folder in start.iterdir() if not folder.name.startswith(".") and folder.is_dir())
     except OSError:
         return []
-    return [path for folder in folders for name in REGISTRY_NAMES if (path := folder / name).is_file()][:MAX_NEARBY]
 
 
 def load(path: Path) -> Loaded | Unreadable:

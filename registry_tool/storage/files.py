@@ -37,6 +37,7 @@ MAX_BYTES_HELD = 64 << 20  # of such files, all together
 MAX_PATH_CHARACTERS = 200  # of a path in a message
 SETTLED_NS = 2 * 10**9  # ns; of the coarsest file system's clock: a younger file may change and keep its times
 LFS_PREFIX, LFS_MAX_BYTES = b"version https://git-lfs.github.com/spec/", 1024  # a pointer is smaller, says its page
+ANNEX_STORE = ".git/annex/objects/"  # where its links lead
 ANNEX_POINTER = re.compile(rb"/annex/objects/[^\n/]+\n")  # what git-annex keeps in place of an unlocked file
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -117,7 +118,7 @@ ANNEX_POINTER_FOUND = FindingRule(
     why="The file itself was never fetched.",
     message="{file}: git-annex pointer in place of the file",
     expected="the file itself",
-    hint="run `git annex get`",
+    hint="run `git annex get`, and `git annex unlock` where it is a link",
     example="/annex/objects/SHA256E-s5--...",
 )
 DVC_MISSING = FindingRule(
@@ -278,7 +279,18 @@ class Folder(AbstractContextManager["Folder"]):
                 raise FileProblem(DVC_MISSING, path) from None
             raise FileProblem(FILE_MISSING, path) from None
         except OSError as error:
+            if self._is_annexed(path):
+                raise FileProblem(ANNEX_POINTER_FOUND, path, "a link to its object") from error
             _refuse(path, error)
+
+    def _is_annexed(self, path: str) -> bool:
+        """Whether it is a link into git-annex's store, as a locked file of it is."""
+        *parents, name = path.split("/")
+        try:
+            with _descended(self._folder, parents) as folder:
+                return ANNEX_STORE in os.readlink(name, dir_fd=folder)
+        except OSError:
+            return False
 
     def _read(self, path: str, name: str, folder: int, max_bytes: int, hashed: bool) -> Contents:
         """A regular file below a folder, with no call too many: a registry is thousands of small files."""

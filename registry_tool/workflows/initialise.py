@@ -17,11 +17,22 @@ GITATTRIBUTES_LINES = "# Digests pin these bytes: git is to convert no line endi
 
 
 def init(path: Path) -> None:
-    """Make an empty registry. Raises InputError where one is already there."""
+    """Make an empty registry. Raises InputError where one is already there, or would lie side by side with it."""
+    _refuse_beside(path)
     with locked_new(path):
         if os.path.lexists(path):
             raise InputError(f"{path}: found a registry, expected none: it is left as it is")
         store.save(path, store.empty())
+
+
+def _refuse_beside(path: Path) -> None:
+    """Two of REGISTRY_NAMES in one folder are refused by every command that looks for one."""
+    absolute = Path(os.path.abspath(path))
+    for top in absolute.parents[:2]:
+        names = [top / name for name in store.REGISTRY_NAMES]
+        other = next((name for name in names if name != absolute and os.path.lexists(name)), None)
+        if absolute in names and other is not None:
+            raise InputError(f"{other}: found a registry, expected none beside {path}: name another folder")
 
 
 @contextmanager

@@ -196,6 +196,16 @@ def test_a_verdict_is_not_taken_from_its_neighbour(production: Sandbox) -> None:
     assert "tiny" not in {entry for entry, _ in found}
 
 
+def test_a_renamed_entry_is_told_that_ids_do_not_change(production: Sandbox) -> None:
+    """Training again under the old name helps nobody there: the hint names the way back, which works."""
+    production.edit_entry(id="other")
+    renamed = {f.code: f.hint for f in production.findings() if f.code in ("folder-wrong", "entry-disagrees")}
+    assert set(renamed) == {"folder-wrong", "entry-disagrees"}
+    assert all("write tiny back" in str(hint) for hint in renamed.values())
+    production.edit(lambda document: document["models"][0].update(id="tiny"))
+    assert production.codes() == []
+
+
 def test_findings_on_a_verdict_stand_in_it(production: Sandbox) -> None:
     """A forged figure is found in the verdict's file, at its line."""
     production.forge_verdict(entry="other")

@@ -184,6 +184,16 @@ def test_a_linked_registry_is_not_followed(plain: Path, registry: Program) -> No
     assert registry("validate", plain).code == 1
 
 
+def test_what_dvc_and_git_keep_beside_a_pinned_file_is_no_stray(smoke: Sandbox) -> None:
+    """In a run's folder, where all else that nothing pins is one: a pointer of another file too."""
+    member = next(smoke.folder.rglob("*_seed0.onnx"))
+    member.with_name(f"{member.name}.dvc").write_text("outs:\n- path: x\n")
+    member.with_name(".gitignore").write_text(f"/{member.name}\n")
+    assert [f.code for f in smoke.findings()] == []
+    member.with_name("other.onnx.dvc").write_text("outs:\n- path: x\n")
+    assert [f.code for f in smoke.findings()] == ["file-unregistered"]
+
+
 def test_a_pipe_in_a_models_place_does_not_block(plain: Path) -> None:
     """A fifo is no file; nobody waits for its writer."""
     (plain / "m.onnx").unlink()

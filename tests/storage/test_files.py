@@ -203,10 +203,12 @@ def test_a_file_swapped_before_it_is_opened(tree: Path, monkeypatch: pytest.Monk
 def test_pointers_of_annex_and_dvc_name_their_remedy(tmp_path: Path) -> None:
     """As Git LFS: the pointer is named, and the command that fetches the file."""
     (tmp_path / "a.onnx").write_bytes(b"/annex/objects/SHA256E-s102--6a2f.onnx\n")
+    (tmp_path / "locked.onnx").symlink_to("../.git/annex/objects/aa/bb/SHA256E-s102--6a2f.onnx/SHA256E-s102--6a2f.onnx")
     (tmp_path / "b.onnx.dvc").write_text("outs:\n- md5: x\n  path: b.onnx\n")
     with Folder(tmp_path) as folder:
         for name, code, remedy in (
             ("a.onnx", "file-annex-pointer", "git annex get"),
+            ("locked.onnx", "file-annex-pointer", "git annex unlock"),
             ("b.onnx", "file-dvc-missing", "dvc pull"),
             ("c.onnx", "file-missing", "restore"),
         ):

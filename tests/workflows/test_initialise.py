@@ -39,7 +39,7 @@ def test_init_keeps_what_a_folder_has(registry: Program, tmp_path: Path) -> None
 
 
 def test_a_registry_that_is_not_found_is_looked_for_further_down(tmp_path: Path) -> None:
-    """The message names registries one level down, but five at most, and how to make one."""
+    """The message names registries one level down, but five at most and that there are more, and how to make one."""
     for number in range(7):
         (tmp_path / f"team{number}" / "model").mkdir(parents=True)
         (tmp_path / f"team{number}" / "model" / "registry.json").touch()
@@ -48,7 +48,28 @@ def test_a_registry_that_is_not_found_is_looked_for_further_down(tmp_path: Path)
     with pytest.raises(InputError, match="registry init") as refused:
         store.find(None, {}, tmp_path)
     named = [f"team{number}/model/registry.json" for number in range(5)]
-    assert f"found no registry (further down: {', '.join(named)}), expected" in str(refused.value)
+    assert f"found no registry (further down: {', '.join(named)}, ...), expected" in str(refused.value)
+
+
+def test_a_registry_in_a_folder_of_model_is_found_from_the_top(tmp_path: Path) -> None:
+    """As public repositories have it, model/tiny/registry.json."""
+    (tmp_path / "model" / "tiny").mkdir(parents=True)
+    (tmp_path / "model" / "tiny" / "registry.json").touch()
+    with pytest.raises(InputError) as refused:
+        store.find(None, {}, tmp_path)
+    assert "(further down: model/tiny/registry.json), expected" in str(refused.value)
+
+
+@pytest.mark.parametrize(("first", "second"), [("model", "."), (".", "model")])
+def test_init_makes_no_second_registry_side_by_side(
+    first: str, second: str, registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command would refuse the two."""
+    monkeypatch.chdir(tmp_path)
+    assert registry("init", first).code == 0
+    ran = registry("init", second)
+    assert (ran.code, "expected none beside" in ran.err) == (2, True)
+    assert registry("validate").code == 0
 
 
 @pytest.mark.parametrize(

@@ -106,8 +106,8 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
             "revision: keep it beside the registry"
         )
     source = f"{file} at {revision[:12]}"
-    there = replace(place, option=LIST)
-    data = repository.read_at(there, revision, absolute.relative_to(place.top).as_posix())
+    of_list = replace(place, option=LIST)
+    data = repository.read_at(of_list, revision, absolute.relative_to(place.top).as_posix())
     return KnownFindings(source, _parsed(source, data) if data is not None else {}, data is not None)
 
 

@@ -527,6 +527,7 @@ ELSEWHERE = {
     "expected every plugin here": "tests/plugins/test_left_out.py",
     "`registry plugins` lists them": "tests/plugins/test_left_out.py",
     "install it, `registry plugins` lists them": "tests/plugins/test_required.py",
+    "fetch full history": "tests/git/test_revisions.py",
     "or make a clone without --filter": "it needs a remote that is gone; tests/git/test_history.py",
     "found no condition, expected one or more": "tests/fr_ensemble/hooks/test_raw_conditions.py",
     "name what to": "typed above, as `sign`",

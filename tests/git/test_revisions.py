@@ -162,6 +162,24 @@ def test_a_file_named_like_the_base_is_no_base(
     assert run(there.top, "gate", "--base-file", "origin/main").code == 0  # by its own option alone
 
 
+def test_the_ways_to_a_base_that_was_not_fetched_are_typed(clone: Clone, tmp_path: Path) -> None:
+    """A shallow clone says how to deepen it, a clone of one branch how to fetch another; then the base is there."""
+    clone.flip()
+    commit(clone.top)
+    branch = ("--quiet", "--single-branch", "--branch", "change", f"file://{clone.top}")
+    git(tmp_path, "clone", "--depth", "1", *branch, "shallow")
+    there = Clone(tmp_path / "shallow")
+    assert "git fetch --unshallow by hand" in there.gate(base="HEAD~1").err
+    git(there.top, "fetch", "--quiet", "--unshallow")
+    assert there.gate(base="HEAD~1").code < 2
+    git(clone.top, "branch", "target", "HEAD~1")
+    git(there.top, "remote", "set-branches", "--add", "origin", "target")
+    said = there.gate(base="refs/remotes/origin/target").err
+    assert said.endswith("expected one that was fetched: git fetch origin target\n")
+    git(there.top, "fetch", "--quiet", "origin", "target")
+    assert there.gate(base="refs/remotes/origin/target").code < 2
+
+
 def test_an_older_file_has_an_option_of_its_own(clone: Clone, tmp_path: Path) -> None:
     """--base-file compares with a file, in a repository or not; one that is none is bad input, and so are both."""
     shutil.copyfile(clone.registry, tmp_path / "old.json")

@@ -180,7 +180,7 @@ def ratio_problems(shipped: ShippedScores, oof: Oof) -> list[str]:
     ratio = shipped.in_sample_ratio(oof)
     if ratio <= MAX_IN_SAMPLE_RATIO or shipped.rmse(oof) < MIN_RATIO_RMSE * float(np.ptp(oof.target)):
         return []
-    problem = f"found {ratio:.3g}, expected at most {MAX_IN_SAMPLE_RATIO:g}"
+    problem = f"found {ratio:.6g}, expected at most {MAX_IN_SAMPLE_RATIO:g}"
     why = "on rows that they were trained on, the shipped models do worse than models that never saw them"
     return [f"in_sample_ratio: {problem}: {why}: other weights, or too little training"]
 

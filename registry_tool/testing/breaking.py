@@ -121,8 +121,9 @@ class Breaking(Using):
         codes = {rule.code for group in declared(good.plugins) for rule in group.rules}
         if not document:
             pytest.skip("the entry has no manifest and no sidecar")
+        bench = self._forged(good, tmp_path)
         for change, place, changed in few_changes(document):
-            bench = self._forged(good, tmp_path, changed)
+            bench.forge(changed)
             with undisturbed(tmp_path, bench.path.parent):
                 findings = bench.findings()
             errors = [f for f in findings if f.severity is Severity.ERROR]

@@ -78,6 +78,11 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
+def called(node: ast.Call) -> str:
+    """The last name of what is called."""
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
+
+
 def uses_private_names(tree: ast.AST) -> Iterator[str]:
     """Private names of the project: imported, as attributes of what is imported, or in texts that patch them."""
     imported: set[str] = set()
@@ -91,7 +96,7 @@ def uses_private_names(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             if isinstance(node.value, ast.Name) and node.value.id in imported:
                 yield f"line {node.lineno}: {ast.unparse(node)}"
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in REACHING:
+        elif isinstance(node, ast.Call) and called(node) in REACHING:
             for word in (argument.value for argument in node.args if isinstance(argument, ast.Constant)):
                 if isinstance(word, str) and is_private(word.rpartition(".")[2]):
                     yield f"line {node.lineno}: {word}"

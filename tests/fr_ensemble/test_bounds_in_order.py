@@ -47,6 +47,7 @@ def made_oof(shift: float, seed: int, mu_range: tuple[float, float] | None) -> O
     return Oof((0, 1, 2), names, source, names, source, target, predictions, "r", "c", None, mu_range=mu_range)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [TWO_SIDED, LOWER_SIDE])
 @pytest.mark.parametrize("method", INTERVAL_METHODS)
 @settings(max_examples=25, deadline=None)

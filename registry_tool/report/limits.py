@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from registry_tool.documents.manifest import Manifest
 from registry_tool.report.text import part, plain
-from registry_tool.values import Entry, Json
+from registry_tool.values import Entry, Json, first_names
 from registry_tool.workflows.gate import Judgement
+
+SOURCES_SHOWN = 8  # of their names
 
 
 def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | None) -> Iterator[str]:
@@ -23,8 +26,9 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
     if encoders := trained_encoders(manifest):
         yield f"It learned from rows of {', '.join(encoders)}; rows of other encoders are unlike any that it saw."
     if known.corpus is not None:
-        count = len(known.corpus.sources)
-        yield f"It learned from {count} sources; content unlike theirs is outside what was measured."
+        sources = known.corpus.sources
+        named = f" ({first_names([f'`{plain(name)}`' for name in sources], SOURCES_SHOWN)})" if sources else ""
+        yield f"It learned from {len(sources)} sources{named}; content unlike theirs is outside what was measured."
     yield from _of_calibration(known)
     yield from _of_inputs(known, manifest)
     if levels := unguaranteed_levels(manifest):
@@ -37,7 +41,8 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
 
 def _of_inputs(known: Manifest, manifest: Mapping[str, Json]) -> Iterator[str]:
     for name, low, high in input_ranges(manifest):
-        yield f"Training saw {name} from {plain(low)} to {plain(high)}; `registry predict` marks rows outside."
+        ends = f"{plain(low)} alone" if low == high else f"from {plain(low)} to {plain(high)}"
+        yield f"Training saw {name} {ends}; `registry predict` marks rows outside."
     if "fused" in manifest and known.corpus is not None and not part(manifest, "evidence_inputs").get("n_rows"):
         yield "Its evidence has no inputs: `registry predict` cannot mark rows that are far from those of training."
 
@@ -72,8 +77,8 @@ def unguaranteed_levels(manifest: Mapping[str, Json]) -> list[str]:
 
 
 def input_ranges(manifest: Mapping[str, Json]) -> Iterator[tuple[str, Json, Json]]:
-    """(input, lowest, highest value in training)."""
-    ranges = part(manifest, "intervals").get("input_ranges")
-    for item in ranges if isinstance(ranges, list) else ():
+    """(input, lowest, highest value in training), then the same of what the corpus says of its video."""
+    found = (part(manifest, "intervals").get("input_ranges"), part(manifest, "corpus").get("ranges"))
+    for item in chain.from_iterable(ranges for ranges in found if isinstance(ranges, list | tuple)):
         if isinstance(item, Mapping) and isinstance(item.get("range"), list | tuple) and len(item["range"]) == 2:
             yield str(item.get("name")), *item["range"]

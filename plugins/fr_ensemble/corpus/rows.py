@@ -274,7 +274,7 @@ def read_corpus(
     if len(corpus.sources) < min_sources:
         message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
         raise InputError(
-            f"{message}, expected at least {min_sources}: leave-one-source-out needs rows of other sources"
+            f"{message}, expected at least {min_sources}: each source is judged by the rows of others: add some"
         )
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -73,6 +73,8 @@ from registry_tool.values import percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
+CALIBRATED_BY_ENCODER = "--group encoder: intervals are for a new encoder of these sources, not for new sources"
+
 
 @dataclass(frozen=True, slots=True)
 class Parent:
@@ -128,6 +130,7 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     version = corpus.spec.vocabulary_version
     warnings += [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
     warnings += [*corpus.failed_encodes(), *recorded.warnings]
+    warnings += [CALIBRATED_BY_ENCODER] if corpus.spec.by_encoder else []
     if warning := INTERVAL_METHODS[method].warning:
         warnings.append(f"--interval {method}: {warning}")
     return replace(made, warnings=warnings)

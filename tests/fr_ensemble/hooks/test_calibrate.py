@@ -280,6 +280,18 @@ def test_videos_in_groups_are_looked_at_by_name_too(
     assert (ran.code, "source s10: the members were trained on it" in ran.err) == (2, True), ran.err
 
 
+def test_sources_that_promise_less_are_said(registry: Program, smoke: Sandbox, mine: Path, tmp_path: Path) -> None:
+    """Encoders as sources are for new encoders alone; rows of one source cannot be calibrated on."""
+    lines, where = mine.read_text().splitlines(), ("--registry", smoke.path)
+    ran = registry("calibrate", "tiny", "--corpus", mine, "--id", "x", "--group", "encoder", *where)
+    assert (ran.code, "intervals are for a new encoder of these sources, not for new" in ran.err) == (0, True), ran.err
+    single = tmp_path / "single.csv"
+    single.write_text("\n".join(lines[:41]) + "\n")
+    ran = registry("calibrate", "tiny", "--corpus", single, "--id", "y", *where)
+    assert ran.code == 2
+    assert "found 1 source (s30), expected at least 2: each source is judged by the rows of others" in ran.err
+
+
 @pytest.mark.slow
 def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_path: Path) -> None:
     """With `train --group` a session is a fold; the manifest says so, so that reproducing gives the same bytes."""

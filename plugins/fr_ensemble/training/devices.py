@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 
 from registry_tool.errors import InputError
+from registry_tool.toolkit import one_line
 
 
 def check_device(device: str) -> None:
     """Raises InputError where torch cannot compute on `device`."""
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # the device `meta` holds no numbers
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device: found {device!r}, which this torch cannot use ({error}): use cpu") from error
+        words = one_line(str(error))
+        raise InputError(f"--device: found {device!r}, which this torch cannot use ({words}): use cpu") from error
 
 
 def torch_arithmetic(device: str) -> dict[str, str]:

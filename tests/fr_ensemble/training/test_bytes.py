@@ -199,6 +199,7 @@ def test_what_is_not_there_is_named(options: dict[str, str], words: str) -> None
     ("options", "words"),
     [
         ({"device": "tpu"}, "--device: found 'tpu'"),
+        ({"device": "meta"}, r"--device: found 'meta', which this torch cannot use \(Cannot copy out of meta tensor"),
         ({"engine": "ray"}, "the reference trainer runs in this process"),
         ({"checkpoint": Path("x")}, "the reference trainer keeps none"),
     ],

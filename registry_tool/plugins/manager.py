@@ -186,8 +186,10 @@ class Plugins:
             raise PluginError("; ".join(plugin.why for plugin in self.broken))
         allowed = {plain_name(name) for name in optional}
         if left_out := [name for name in self.disabled if plain_name(name) not in allowed]:
-            names = ", ".join(left_out)
-            raise PluginError(f"plugin {names}: it was left out, expected every plugin here: run it with {names}")
+            raise PluginError(
+                f"plugin {', '.join(left_out)}: it was left out, expected every plugin here: "
+                "run it without --without-plugin and REGISTRY_PLUGINS_DISABLED"
+            )
         self.need(required)
 
     def need(self, required: Iterable[Requirement]) -> None:

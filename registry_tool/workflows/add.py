@@ -70,6 +70,7 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
     folder = posixpath.join(model.entry_id, _digest(files)[:12])
     with locked_new(path):
         loaded = _target(path, model)
+        plugins.need(loaded.registry.requires)
         old = loaded.registry.entry(model.entry_id)
         kept = {key: value for key, value in (old.document if old else {}).items() if key not in PINNING}
         entry = Entry.from_dict(

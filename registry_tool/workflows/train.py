@@ -37,7 +37,7 @@ def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
     """
     plugins.need_all()
     new = NewEntry(request.kind, request.entry_id, request.smoke)
-    registry_for_new_entry(path, new.kind, new.entry_id)
+    plugins.need(registry_for_new_entry(path, new.kind, new.entry_id).registry.requires)
     trained = plugins.train(request)
     if trained is None:
         raise InputError(
@@ -64,6 +64,7 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
     with locked_new(path):
         created = not path.exists()
         loaded = registry_for_new_entry(path, new.kind, new.entry_id)
+        plugins.need(loaded.registry.requires)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
         made = None if (path.parent / folder).exists() else folder

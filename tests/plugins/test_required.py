@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 from command_line import Program
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
 from sandbox import Sandbox
@@ -16,7 +17,7 @@ from thumbs import with_plugin
 import registry_tool
 from registry_tool.errors import PluginError
 from registry_tool.findings import Finding
-from registry_tool.hookspec import EvaluateRequest, Level, hookimpl
+from registry_tool.hookspec import EvaluateRequest, Level, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import BrokenPlugin, Plugins, load
 from registry_tool.values import Policy, Registry, Requirement
 from registry_tool.workflows import gate as gate_workflow
@@ -24,6 +25,7 @@ from registry_tool.workflows import promote
 from registry_tool.workflows.base_changes import requirement_changes
 from registry_tool.workflows.compare_with_base import gate_base
 from registry_tool.workflows.evaluate import evaluate
+from registry_tool.workflows.train import NewEntry, register, train
 from registry_tool.workflows.validate import validate
 
 MISSING = {"plugin": "house-rules", "version": ">=1.2"}
@@ -75,6 +77,56 @@ def test_validate_says_what_is_missing(smoke: Sandbox, registry: Program) -> Non
         ran = registry("validate", smoke.path, "--level", level)
         assert ("[plugin-required]" in ran.out, ran.code) == (True, 3)
     assert validate(smoke.path, with_plugin(HouseRules(), "house-rules")).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("required", "code", "pointer"),
+    [
+        *(
+            ({"plugin": "fr_ensemble", "version": version}, "schema-value", "/requires/0/version")
+            for version in ("1.2", "bogus", ">=0.1 # hi", ">>8", ">=0.1 <2", ">=0.1,", "===foo")
+        ),
+        ({"plugin": "fr_ensemble", "versoin": ">=9"}, "schema-unknown-field", "/requires/0/versoin"),
+    ],
+)
+def test_a_requirement_that_says_nothing_is_no_requirement(
+    smoke: Sandbox, required: dict[str, str], code: str, pointer: str
+) -> None:
+    """A specifier that is none, and a misspelt field, are errors of the document, whatever is installed."""
+    require(smoke, required)
+    (finding,) = validate(smoke.path, load(), Level.QUICK).findings
+    assert (finding.code, finding.pointer) == (code, pointer)
+
+
+@pytest.mark.parametrize("version", [">=0.2", "~=0.2", "==0.*", ">= 0.1 , <5", "!=0.1,>0.1"])
+def test_a_specifier_may_have_any_form_that_pip_takes(smoke: Sandbox, version: str) -> None:
+    """Operators, spaces beside them and wildcards."""
+    require(smoke, {"plugin": "fr_ensemble", "version": version})
+    assert validate(smoke.path, load(), Level.QUICK).findings == ()
+
+
+def test_nothing_is_trained_without_it(smoke: Sandbox) -> None:
+    """It is asked before the training, which can take hours, and no folder stays behind."""
+    require(smoke, MISSING)
+    before, asked = smoke.tree(), []
+    progress = lambda *said: asked.append(said)  # noqa: E731
+    for call in (
+        lambda: train(smoke.path, load(), TrainRequest("fr_ensemble", "new", None, True, {}, progress)),
+        lambda: register(smoke.path, load(), NewEntry("fr_ensemble", "new"), Trained({}, {})),
+    ):
+        with pytest.raises(PluginError, match="required plugin house-rules"):
+            call()
+    assert (smoke.tree(), asked) == (before, [])
+
+
+def test_nothing_is_added_without_it(smoke: Sandbox, registry: Program, tmp_path: Path) -> None:
+    """A model that was trained elsewhere is not registered, and no folder stays behind."""
+    require(smoke, MISSING)
+    before = smoke.tree()
+    (tmp_path / "m.onnx").write_bytes(tiny_models.model())
+    ran = registry("add", tmp_path / "m.onnx", "--kind", "fr", "--id", "m", "--registry", smoke.path)
+    assert ("required plugin house-rules" in ran.err, ran.code) == (True, 3)
+    assert smoke.tree() == before
 
 
 JUDGING: dict[str, Callable[[Path, Plugins], object]] = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROJECT = "registry_tool"
 KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 METRICS_PLACE = re.compile(r"[\w.]+:\w+\Z")
-CODE_PREFIX = re.compile(r"([a-z][a-z0-9]*-)+\Z")
+CODE_PREFIX = re.compile(r"[a-z][a-z0-9]*-([a-z0-9]+-)*\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -142,18 +142,25 @@ class Plugins:
 
     def _check_prefixes(self, kinds: Iterable[Kind], name: str) -> None:
         """Whose finding a code is must be clear from its prefix."""
+        for prefix in sorted({prefix for kind in kinds for prefix in kind.findings}):
+            if (taken := self.owner_of_codes(prefix)) is not None:
+                other, owner = taken
+                raise PluginError(
+                    f"plugin {name}: finding codes {other}... belong to {owner}: begin yours with another prefix "
+                    f"than {prefix}"
+                )
+
+    def owner_of_codes(self, prefix: str) -> tuple[str, str] | None:
+        """(a prefix of finding codes that one cannot be told apart from, whose it is), where there is one."""
         core = {f"{family}-" for families in FAMILIES.values() for family in families.split()} - SHARED_PREFIXES
         taken = dict.fromkeys(core, "the core")
         taken |= {
-            prefix: f"plugin {plugin.name}" for plugin in self.loaded for k in plugin.kinds for prefix in k.findings
+            other: f"plugin {plugin.name}" for plugin in self.loaded for k in plugin.kinds for other in k.findings
         }
-        for prefix in sorted({prefix for kind in kinds for prefix in kind.findings}):
-            for other, owner in taken.items():
-                if prefix.startswith(other) or other.startswith(prefix):
-                    raise PluginError(
-                        f"plugin {name}: finding codes {other}... belong to {owner}: begin yours with another prefix "
-                        f"than {prefix}"
-                    )
+        return next(
+            (item for item in taken.items() if prefix.startswith(item[0]) or item[0].startswith(prefix)),
+            None,
+        )
 
     # ---- looked at ------------------------------------------------------------------------------------------------
 

@@ -44,12 +44,7 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = T
     output: None is registry-NAME here. source: a name of TEMPLATE_FILES. Raises InputError for a name that no kind can
     have or another plugin's has, and for a folder that holds anything else.
     """
-    if not KIND_NAME.match(name):
-        raise InputError(f"{name!r}: no name for a kind, expected lower-case letters, digits and _, a letter first")
-    if name in plugins.kinds:
-        raise InputError(f"{name}: plugin {plugins.owner(name).name} owns this kind already: choose another name")
-    if find_spec(f"registry_{name}") is not None:
-        raise InputError(f"{name}: found a package registry_{name} already: choose another name")
+    _check_name(name, plugins)
     place, names = TEMPLATE_FILES[source]
     template = files("registry_tool.plugins").joinpath(*place.split("/"))
     folder = output if output is not None else Path(f"registry-{_dashed(name)}")
@@ -60,6 +55,23 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = T
             text = template.joinpath(*file.split("/")).read_text(encoding="utf-8")
             target.write_text(named(text, name), encoding="utf-8")
         return folder, made.publish()
+
+
+def _check_name(name: str, plugins: Plugins) -> None:
+    """Raise InputError for a name whose project would not install, or not load beside what is there."""
+    if not KIND_NAME.match(name) or name.endswith("_") or "__" in name:
+        raise InputError(
+            f"{name!r}: no name for a kind of a new plugin, expected lower-case letters, digits and single _ between "
+            "them, at most 64, a letter first"
+        )
+    if name in plugins.kinds:
+        raise InputError(f"{name}: plugin {plugins.owner(name).name} owns this kind already: choose another name")
+    if name in plugins.versions:
+        raise InputError(f"{name}: a plugin has this name already: choose another name")
+    if (taken := plugins.owner_of_codes(f"{_dashed(name)}-")) is not None:
+        raise InputError(f"{name}: finding codes {taken[0]}... belong to {taken[1]}: choose another name")
+    if find_spec(f"registry_{name}") is not None:
+        raise InputError(f"{name}: found a package registry_{name} already: choose another name")
 
 
 def named(text: str, name: str) -> str:

@@ -123,7 +123,7 @@ def test_nothing_is_added_without_it(smoke: Sandbox, registry: Program, tmp_path
     """A model that was trained elsewhere is not registered, and no folder stays behind."""
     require(smoke, MISSING)
     before = smoke.tree()
-    (tmp_path / "m.onnx").write_bytes(tiny_models.model())
+    (tmp_path / "m.onnx").write_bytes(tiny_models.model().SerializeToString())
     ran = registry("add", tmp_path / "m.onnx", "--kind", "fr", "--id", "m", "--registry", smoke.path)
     assert ("required plugin house-rules" in ran.err, ran.code) == (True, 3)
     assert smoke.tree() == before

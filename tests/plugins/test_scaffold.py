@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -14,17 +15,22 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow.parquet as parquet
 import pytest
 import yaml
 from command_line import Program, program
+from onnx import TensorProto, helper
+from packaging.requirements import Requirement
 from places import ROOT
 from sandbox import tree
 
 from registry_tool.errors import InputError
 from registry_tool.plugins import scaffold
 from registry_tool.plugins.manager import Plugins, load
+from registry_tool.testing import Bench
+from registry_tool.workflows.explain import declared_by
 
 pytestmark = pytest.mark.slow
 
@@ -214,6 +220,62 @@ def test_the_template_is_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert tree(tmp_path / "ruler") == tree(example)
 
 
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ModuleType]:
+    """Makes a project, and imports its plugin for this test alone."""
+
+    def make(name: str, source: str) -> ModuleType:
+        scaffold.new_plugin(name, tmp_path / "made", Plugins(), source)
+        monkeypatch.syspath_prepend(str(tmp_path / "made" / "src"))
+        for module in (f"registry_{name}", f"registry_{name}.model", f"registry_{name}.plugin"):
+            monkeypatch.setitem(sys.modules, module, None)  # undone: what is imported below is forgotten
+            del sys.modules[module]
+        return importlib.import_module(f"registry_{name}.plugin")
+
+    return make
+
+
+@pytest.mark.parametrize("source", SKIPS)
+@pytest.mark.parametrize("name", ["class", "vmaf_4k", "a", "x1_2_y", "tests", "numpy", "validate"])
+def test_what_is_made_loads(tmp_path: Path, imported: Callable[..., ModuleType], name: str, source: str) -> None:
+    """Under any name that is accepted, pip takes the project's, and its plugin loads beside all others."""
+    plugins = load()
+    plugins.add(imported(name, source), name)
+    project = tomllib.loads((tmp_path / "made" / "pyproject.toml").read_text())["project"]
+    assert Requirement(project["name"]).name == project["name"]
+    assert declared_by(plugins.loaded[-1])
+    assert plugins.commands().keys() >= ({f"{name.replace('_', '-')}-formula"} if source == "trained" else set())
+
+
+FLOATS, ROWS = TensorProto.FLOAT, ["N", 2]
+MODELS = {  # (operator, type, shapes of the inputs, shape of the output)
+    "whole numbers": ("Abs", TensorProto.INT64, [ROWS], ["N", 1]),
+    "one row": ("Identity", FLOATS, [[1, 2]], ["N", 1]),
+    "two scores a row": ("Identity", FLOATS, [ROWS], ROWS),
+    "two inputs": ("Add", FLOATS, [ROWS, ROWS], ["N", 1]),
+    "any number of columns": ("Identity", FLOATS, [["N", "F"]], ["N", 1]),
+    "one number": ("Identity", FLOATS, [[]], []),
+}
+
+
+@pytest.mark.parametrize("what", MODELS)
+def test_a_single_model_gives_one_number_a_row(tmp_path: Path, imported: Callable[..., ModuleType], what: str) -> None:
+    """The project for models from elsewhere refuses one that its predictor could not use, and says what it found."""
+    module = imported("my_thumbs", "single-onnx")
+    suite = runpy.run_path(str(tmp_path / "made" / "tests" / "test_conformance.py"))["TestConformance"]()
+    suite.make_registry(tmp_path, None)
+    operator, kind, shapes, scores = MODELS[what]
+    inputs = [helper.make_tensor_value_info(f"in{n}", kind, shape) for n, shape in enumerate(shapes)]
+    node = helper.make_node(operator, [port.name for port in inputs], ["score"])
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("score", kind, scores)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    bench = Bench(tmp_path / "registry.json", module, "my_thumbs")
+    bench.forge(files={"model.onnx": model.SerializeToString()})
+    own = [finding for finding in bench.errors() if finding.code.startswith("my-thumbs-")]
+    assert [finding.code for finding in own] == ["my-thumbs-ports"], bench.errors()
+    assert "in0: " in str(own[0])
+
+
 def test_no_word_of_the_template_is_left(project: Path) -> None:
     """Under another name nothing speaks of the template's; words joined by dashes take dashes."""
     made = tree(project)
@@ -222,7 +284,13 @@ def test_no_word_of_the_template_is_left(project: Path) -> None:
     assert 'my_thumbs = "registry_my_thumbs.plugin"' in made["pyproject.toml"].decode()
 
 
-@pytest.mark.parametrize("name", ["Thumbs", "9thumbs", "thumbs-up", "", "..", "a" * 65, "fr", "fr_ensemble", "tool"])
+UNUSABLE = [
+    *("Thumbs", "9thumbs", "thumbs-up", "", "..", "a" * 65, "fr", "fr_ensemble", "tool"),
+    *("thumbs_", "my__thumbs", "onnx_kinds", "digest", "plugin", "ensemble"),
+]
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
 def test_unusable_names_are_refused(registry: Program, tmp_path: Path, name: str) -> None:
     """A name that no kind can have, or that is taken, is one line, exit 2, and nothing is made."""
     ran = registry("plugin", "new", "-o", tmp_path / "new", "--", name)

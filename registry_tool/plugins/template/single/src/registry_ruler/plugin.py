@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import Batch, EntryView, Kind, Level, hookimpl
-from registry_tool.onnx_summary import OnnxError
+from registry_tool.onnx_summary import OnnxError, Port
 from registry_tool.toolkit import Columns, RowBatch, missing_column
 
 KIND = "ruler"
@@ -28,6 +28,14 @@ OUTPUT = FindingRule(
     message="the model has another output",
     hint="export the sidecar again",
     example='"mu" for "score"',
+)
+PORTS = FindingRule(
+    "ruler-ports",
+    "model that does not give one number for each row",
+    why="Rows cannot be fed to it, or their scores cannot be told apart.",
+    message="the model does not give one number for each row",
+    hint="export it with one input and one output of float32, and the number of rows left open",
+    example="an input of exactly one row",
 )
 SIDECAR = FindingRule(
     "ruler-sidecar",
@@ -53,7 +61,8 @@ def registry_verify(view: EntryView, level: Level) -> Iterator[Finding]:
         return
     columns, output = view.manifest.get("columns"), view.manifest.get("output")
     if not _are_names(columns):
-        yield COLUMNS.at(view, "/columns", found=columns, expected="different names")
+        found = "none" if columns is None else columns
+        yield COLUMNS.at(view, "/columns", found=found, expected="different names")
         return
     if level is not Level.FULL:
         return
@@ -61,11 +70,15 @@ def registry_verify(view: EntryView, level: Level) -> Iterator[Finding]:
         graph = view.onnx(view.entry.onnx)
     except OnnxError:
         return  # the core says what is wrong with it
-    width = graph.inputs[0].shape[-1] if len(graph.inputs) == 1 and graph.inputs[0].shape else None
+    if not _is_of_rows(graph.inputs, scores=False) or not _is_of_rows(graph.outputs, scores=True):
+        found = ", ".join(f"{port.name}: {port.elem_type} {port.shape}" for port in (*graph.inputs, *graph.outputs))
+        yield PORTS.at(view, found=found, expected="an input (rows, columns) and an output (rows, 1), float32")
+        return
+    (width,) = (graph.inputs[0].shape or ())[1:]
     if len(columns) != width:
         yield COLUMNS.at(view, "/columns", found=f"{len(columns)} names", expected=f"{width}, as the model's input has")
-    if [output] != [port.name for port in graph.outputs]:
-        yield OUTPUT.at(view, "/output", found=output, expected=", ".join(port.name for port in graph.outputs))
+    if output != graph.outputs[0].name:
+        yield OUTPUT.at(view, "/output", found=output or "none", expected=graph.outputs[0].name)
 
 
 class ModelPredictor:
@@ -99,6 +112,14 @@ def registry_load(view: EntryView) -> ModelPredictor:
     if view.manifest is None or not _are_names(view.manifest.get("columns")):
         raise InputError(f"{view.entry.id}: found no sidecar with columns: run `registry validate`")
     return ModelPredictor(view.read(view.entry.onnx or ""), view.manifest["columns"], view.manifest["output"])
+
+
+def _is_of_rows(ports: Sequence[Port], *, scores: bool) -> bool:
+    """Whether it is one port of float32, for any number of rows; scores: with one number in each."""
+    if len(ports) != 1 or ports[0].elem_type != "float32" or not ports[0].shape:
+        return False
+    rows, *axes = ports[0].shape
+    return not isinstance(rows, int) and (axes in ([], [1]) if scores else [*map(type, axes)] == [int])
 
 
 def _are_names(value: Any) -> TypeGuard[list[str]]:

@@ -212,6 +212,27 @@ def test_split_agrees_with_mapie():
         assert [q.q for q in ours.levels] == pytest.approx(bounds[0, 1].tolist(), rel=ROUNDED)
 
 
+@pytest.mark.parametrize("method", ["loso-hcp-random-effects", "loso-hcp-t", "source-split"])
+def test_one_row_a_source_is_split_conformal_of_crepes_and_mapie(method):
+    """Where no source has a second row a source is a row: half widths are crepes', and with one scale MAPIE's."""
+    crepes = pytest.importorskip("crepes", reason="crepes is an optional oracle")
+    regression = pytest.importorskip("mapie.regression", reason="MAPIE is an optional oracle")
+    dummy = pytest.importorskip("sklearn.dummy")
+    rng, levels = np.random.default_rng(5), [0.513, 0.777, 0.871]
+    for k in (20, 41):
+        y, sigma = rng.normal(size=k), rng.uniform(0.5, 2.0, k)
+        found = calibrate(make_oof(y, 0.0, sigma, list(range(k))), method=method, levels=levels)
+        oracle = crepes.ConformalRegressor().fit(y, sigmas=np.hypot(sigma, found.floor))
+        expected = [oracle.predict_int(np.zeros(1), sigmas=np.ones(1), confidence=level)[0, 1] for level in levels]
+        assert [q.q for q in found.levels] == pytest.approx(expected, rel=ROUNDED)
+        same = calibrate(make_oof(y, 0.0, 1.0, list(range(k))), method=method, levels=levels)
+        model = dummy.DummyRegressor(strategy="constant", constant=0.0).fit(np.zeros((k, 1)), y)
+        split = regression.SplitConformalRegressor(model, confidence_level=levels, prefit=True)
+        _, bounds = split.conformalize(np.zeros((k, 1)), y).predict_interval(np.zeros((1, 1)))
+        half = [q.q * math.hypot(1.0, same.floor) for q in same.levels]
+        assert half == pytest.approx(bounds[0, 1].tolist(), rel=ROUNDED)
+
+
 def test_source_split_and_pooled_cdf_by_hand():
     """One draw a source has rank ceil((K + 1) level); the pooled CDF keeps no mass for the new source."""
     oof = one_row_a_source(9)

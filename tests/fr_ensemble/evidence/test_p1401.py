@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fr_ensemble.evidence.p1401 import Mapped
-from fr_ensemble.evidence.statistics import gaussian_crps, interval_crps, interval_scores, normal_quantile
+from fr_ensemble.evidence.statistics import (
+    coverage,
+    gaussian_crps,
+    interval_crps,
+    interval_scores,
+    mean_width,
+    normal_quantile,
+    rmse,
+)
 
 
 def test_worked_by_hand() -> None:
@@ -55,3 +63,36 @@ def test_without_intervals_the_line_alone() -> None:
     assert {*found.to_dict()} == {"offset", "slope", "rmse"}
     assert Mapped.of(y, np.ones(3)) is None
     assert Mapped.of(y[:2], y[:2]) is None
+
+
+@pytest.mark.slow
+def test_interval_scores_and_crps_are_pinball_losses() -> None:
+    """By scikit-learn: a level's score is 2 / alpha times the losses of its two ends, and the CRPS twice their mean."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the extra `train`")
+    rng = np.random.default_rng(7)
+    y, mu, sigma = rng.normal(50.0, 9.0, 40), rng.normal(50.0, 9.0, 40), rng.uniform(1.0, 5.0, 40)
+    levels = [(part + 0.5) / 20 for part in range(20)]
+    scores, losses = [], []
+    for level in levels:
+        half = sigma * normal_quantile((1.0 + level) / 2.0)
+        ends = (((1.0 - level) / 2.0, mu - half), ((1.0 + level) / 2.0, mu + half))
+        both = [metrics.mean_pinball_loss(y, end, alpha=probability) for probability, end in ends]
+        scores.append(interval_scores(y, mu - half, mu + half, level))
+        assert scores[-1].mean() == pytest.approx(2.0 / (1.0 - level) * sum(both))
+        losses += both
+    assert interval_crps(scores, levels).mean() == pytest.approx(2.0 * np.mean(losses))
+
+
+@pytest.mark.slow
+def test_errors_coverage_and_widths_are_those_of_other_libraries() -> None:
+    """RMSE is scikit-learn's; the share inside, the mean width and Winkler's score are MAPIE's."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn comes with the extra `train`")
+    mapie = pytest.importorskip("mapie.metrics.regression", reason="MAPIE is an optional oracle")
+    rng = np.random.default_rng(8)
+    y, mu, half = rng.normal(50.0, 9.0, 60), rng.normal(50.0, 9.0, 60), rng.uniform(1.0, 20.0, 60)
+    assert rmse(mu, y) == pytest.approx(metrics.root_mean_squared_error(y, mu))
+    bounds = np.stack([mu - half, mu + half], axis=1)[:, :, None]
+    assert coverage(y, mu - half, mu + half) == pytest.approx(float(mapie.regression_coverage_score(y, bounds)[0]))
+    assert mean_width(mu - half, mu + half) == pytest.approx(float(mapie.regression_mean_width_score(bounds)[0]))
+    winkler = mapie.regression_mwi_score(y, bounds, 0.8)
+    assert interval_scores(y, mu - half, mu + half, 0.8).mean() == pytest.approx(winkler)

@@ -385,7 +385,7 @@ REFUSALS = [
     # documents and plugins
     Refused("schema nothing", "`registry schema` lists"),
     Refused("rule zzz", "`registry rule` lists"),
-    Refused("predict single --corpus ../rows.csv", "`registry plugins` tells"),
+    Refused("predict single --corpus ../rows.csv", "prints its verified file"),
     Refused("evaluate single --smoke", "`registry plugins` tells"),
     Refused("reproduce single", "`registry plugins` tells"),
     # gate and flip

@@ -36,7 +36,8 @@ from registry_tool.values import Json, checked_text, visible
 if TYPE_CHECKING:
     from registry_tool.workflows.train import Registered
 
-FIELD_LENGTHS = {"license": 128, "description": 256}  # options that become fields of an entry -> their longest text
+# Options that become fields of an entry -> their longest text.
+FIELD_LENGTHS = {"license": 128, "description": 256, "quant_calibration_set": 256}
 FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsheets run
 
 
@@ -116,12 +117,22 @@ def _train(
         request = TrainRequest(kind, entry_id, corpus, smoke, options, progress)
         done = train_workflow.train(path, plugins_of(ctx), request)
     _say_registered(done, entry_id, path)
-    note(_next(entry_id, registry) if not smoke else "random rows: this entry can never be flipped")
+    note(_next(f"gate {entry_id}", registry) if not smoke else "random rows: this entry can never be flipped")
 
 
-def _next(entry_id: str, registry: str | None) -> str:
-    """What to run on a new entry, where it is."""
-    return f"next: registry gate {entry_id}" + (f" --registry {shlex.quote(registry)}" if registry else "")
+def _next(command: str, registry: str | None) -> str:
+    """What to run next, on the registry that was named."""
+    return f"next: registry {command}" + (f" --registry {shlex.quote(registry)}" if registry else "")
+
+
+def _fields(options: dict[str, Any]) -> dict[str, Json]:
+    """Takes the options that become fields of an entry out of these; those that were given, checked."""
+    texts = {name: options.pop(name) for name in FIELD_LENGTHS if name in options}
+    return {
+        name: checked_text(f"--{name.replace('_', '-')}", text, FIELD_LENGTHS[name])
+        for name, text in texts.items()
+        if text is not None
+    }
 
 
 def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
@@ -177,18 +188,14 @@ def calibrate(
     """
     from registry_tool import toolkit
     from registry_tool.hookspec import CalibrateRequest
-    from registry_tool.values import checked_text
     from registry_tool.workflows import calibrate as calibrate_workflow
 
-    texts = {name: options.pop(name) for name in FIELD_LENGTHS}
-    fields = {
-        name: checked_text(f"--{name}", text, FIELD_LENGTHS[name]) for name, text in texts.items() if text is not None
-    }
+    fields = _fields(options)
     with toolkit.progress_bar() as progress:
         request = CalibrateRequest(new_id, corpus, **options, progress=progress, tell=progress.note)
         done = calibrate_workflow.calibrate(find(registry), plugins_of(ctx), entry_id, request, fields)
     _say_registered(done, new_id, find(registry))
-    note(_next(new_id, registry))
+    note(_next(f"gate {new_id}", registry))
 
 
 @click.command()
@@ -225,20 +232,7 @@ def calibrate(
 )
 @click.pass_context
 def add(
-    ctx: click.Context,
-    /,
-    file: Path,
-    kind: str,
-    entry_id: str,
-    sidecar: Path | None,
-    int8: Path | None,
-    quant_mode: str,
-    quant_calibration_set: str | None,
-    quant_budget: float | None,
-    license: str | None,
-    description: str | None,
-    update: bool,
-    registry: str | None,
+    ctx: click.Context, /, file: Path, kind: str, entry_id: str, update: bool, registry: str | None, **options: Any
 ) -> None:
     """Register an ONNX file, made elsewhere, with smoke: true.
 
@@ -254,23 +248,19 @@ def add(
     from registry_tool.documents import store
     from registry_tool.workflows import add as add_workflow
 
-    texts = {"license": (license, 128), "description": (description, 256)}
-    texts["quant_calibration_set"] = (quant_calibration_set, 256)
-    fields: dict[str, Json] = {
-        name: checked_text(f"--{name.replace('_', '-')}", text, limit)
-        for name, (text, limit) in texts.items()
-        if text is not None
-    }
-    if int8 is not None:
+    fields, quant_mode, budget = _fields(options), options.pop("quant_mode"), options.pop("quant_budget")
+    if options["int8"] is not None:
         fields |= {"quant_mode": quant_mode}
-        fields |= {"quant_accuracy_budget_plcc": quant_budget} if quant_budget is not None else {}
+        fields |= {"quant_accuracy_budget_plcc": budget} if budget is not None else {}
     path = store.find_or_new(registry, os.environ, Path.cwd())
-    model = add_workflow.NewModel(entry_id, kind, file, sidecar, int8, fields, update)
+    model = add_workflow.NewModel(entry_id, kind, file, **options, fields=fields, update=update)
     added = add_workflow.add(path, plugins_of(ctx), model)
     for warning in added.warnings:
         click.echo(f"warning: {warning}", err=True)
     show(f"registered: {entry_id} (smoke) in {path}")
     show(f"artefacts: {added.folder}")
+    if "registry_gate" in plugins_of(ctx).owner(kind).hooks:
+        note(_next(f"evidence {entry_id} --data FILE", registry))
 
 
 @click.command()
@@ -312,7 +302,7 @@ def evidence(
     request = DataRequest(data, target, group, peak)
     done = evidence_workflow.evidence(find(registry), plugins_of(ctx), entry_id, request)
     show(f"evidence: {done.path}: {len(done.evidence.target)} rows, {len(done.evidence.groups)} groups")
-    note(f"next: registry gate {entry_id}; `registry metrics {done.entry.kind}` lists what rules may name")
+    note(f"{_next(f'gate {entry_id}', registry)}; `registry metrics {done.entry.kind}` lists what rules may name")
 
 
 @click.command()

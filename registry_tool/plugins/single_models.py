@@ -33,7 +33,7 @@ from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView, Figure, GateRequest, Kind, Level, Table, hookimpl
 from registry_tool.onnx_summary import OnnxError
-from registry_tool.values import Evidence, Json
+from registry_tool.values import Evidence, Json, Policy, Rule
 
 KINDS = {
     "fr": "full-reference quality model: one ONNX file",
@@ -50,6 +50,11 @@ REGRESSION = {
     )
 }
 DOMAINS: Mapping[str, Mapping[str, frozenset[str]]] = {"fr": REGRESSION, "nr": REGRESSION, "filter": {}}
+# What rows must show before a model is promoted. `registry add` writes it into the policies, to be changed there.
+ENOUGH_GROUPS = Rule("n_groups", ">=", 8)
+SCORES = Policy((Rule("mean_plcc", ">=", 0.9), ENOUGH_GROUPS, Rule("min_group_rows", ">=", 8)))
+PICTURES = Policy((Rule("psnr_gain", ">", 0.0), ENOUGH_GROUPS))
+POLICIES = {"fr": SCORES, "nr": SCORES, "filter": PICTURES}
 EXPORTERS = "its exporter's: no rows are pinned that would show it"
 RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_mean", "/input_std"), EXPORTERS)
 # Fields a sidecar may repeat.
@@ -140,7 +145,15 @@ def registry_kinds() -> Iterable[Kind]:
     findings = {"sidecar-": __name__, "single-": __name__}
     metrics = "registry_tool.plugins.single_gate:SINGLE_DESCRIPTIONS"
     return [
-        Kind(name, summary, findings=findings, recorded=RECORDED_STATISTICS, domains=DOMAINS[name], metrics=metrics)
+        Kind(
+            name,
+            summary,
+            default_policy=POLICIES[name],
+            findings=findings,
+            recorded=RECORDED_STATISTICS,
+            domains=DOMAINS[name],
+            metrics=metrics,
+        )
         for name, summary in KINDS.items()
     ]
 

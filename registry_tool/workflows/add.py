@@ -20,10 +20,10 @@ from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import check_path, publish_folder
+from registry_tool.storage.files import check_path
 from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
-from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
+from registry_tool.workflows.loading import publish, registry_for_new_entry
 
 PINNING = (
     *("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "signatures", "evidence"),
@@ -76,14 +76,8 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
         entry = Entry.from_dict(
             {**kept, "id": model.entry_id, "kind": model.kind, "smoke": True, **_below(folder, pins), **model.fields}
         )
-        made = None if (path.parent / folder).exists() else folder
-        publish_folder(path.parent, folder, files)
-        registry = loaded.registry.with_entry(entry)
-        if entry.kind not in registry.policies:
-            registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
         try:
-            with inspected(loaded, plugins) as inspection:
-                found = save_sound(inspection, registry, entry, made, RejectedError)
+            found = publish(loaded, plugins, entry, files, RejectedError)
         except RejectedError:
             with suppress(OSError):  # other models of the id are there
                 (path.parent / model.entry_id).rmdir()

@@ -220,7 +220,8 @@ def _entry_or_ensemble(inspection: Inspection, entry_id: str) -> VerifiedEntry:
 
 
 def _only_gated_kind(plugins: Plugins) -> str:
-    gated = sorted(name for name, kind in plugins.kinds.items() if kind.default_policy.rules)
+    kinds = plugins.kinds.items()
+    gated = sorted(name for name, kind in kinds if kind.schema is not None and kind.default_policy.rules)
     if len(gated) != 1:
         raise InputError(f"--kind: found none, expected one of {', '.join(gated) or '(no kind has a gate)'}: name it")
     return gated[0]

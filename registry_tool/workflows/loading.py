@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Folder
+from registry_tool.storage.files import Folder, publish_folder
 from registry_tool.storage.staging import remove_whole
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, ENTRY_ID, Entry, Registry, first_names
@@ -122,6 +123,23 @@ def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[
     find_entry(loaded, entry_id)
     with Folder(loaded.folder) as folder, Prober() as prober:
         yield verified(Inspection(loaded, plugins, folder, prober), entry_id)
+
+
+def publish(
+    loaded: Loaded, plugins: Plugins, entry: Entry, files: Mapping[str, bytes], fault: type[RegistryError] = PluginError
+) -> list[Finding]:
+    """Write the files of an entry's folder and register it; the kind's first entry brings its default policy.
+
+    Gives the warnings. Raises what `save_sound` raises.
+    """
+    path, folder = loaded.path, posixpath.dirname(entry.path)
+    made = None if (path.parent / folder).exists() else folder
+    publish_folder(path.parent, folder, files)
+    registry = loaded.registry.with_entry(entry)
+    if entry.kind not in registry.policies:
+        registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
+    with inspected(loaded, plugins) as inspection:
+        return save_sound(inspection, registry, entry, made, fault)
 
 
 def save_sound(

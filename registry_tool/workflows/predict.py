@@ -70,6 +70,10 @@ def _parts(predictor: Predictor, rows: Path | IncomingRows, names: Mapping[str, 
 
 
 def cannot_predict(view: EntryView) -> InputError:
-    return InputError(
-        f"{view.entry.id}: the kind {view.entry.kind!r} cannot predict: `registry plugins` tells which can"
-    )
+    kind, entry_id = view.entry.kind, view.entry.id
+    if view.entry.onnx is not None:
+        return InputError(
+            f"{entry_id}: the kind {kind!r} cannot predict here: `registry paths {entry_id}` prints its verified file "
+            "for a program of yours; docs/how-to/integrate.md says what to feed it"
+        )
+    return InputError(f"{entry_id}: the kind {kind!r} cannot predict: `registry plugins` tells which can")

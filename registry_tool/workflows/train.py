@@ -12,11 +12,11 @@ from registry_tool.documents.pinning import with_digests
 from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem, publish_folder
+from registry_tool.storage.files import FileProblem
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry
 from registry_tool.workflows.initialise import locked_new
-from registry_tool.workflows.loading import inspected, registry_for_new_entry, save_sound
+from registry_tool.workflows.loading import publish, registry_for_new_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,7 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
         plugins.need(loaded.registry.requires)
         if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
             entry = entry.with_fields(demotion=old.document.get("demotion"))
-        made = None if (path.parent / folder).exists() else folder
-        publish_folder(path.parent, folder, files)
-        registry = loaded.registry.with_entry(entry)
-        if entry.kind not in registry.policies:
-            registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
-        with inspected(loaded, plugins) as inspection:
-            save_sound(inspection, registry, entry, made)
+        publish(loaded, plugins, entry, files)
     return Registered(entry, folder, created, trained)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,8 @@ def table(path: Path, made: onnx.ModelProto, noise: float = 0.02, groups: int = 
 class Single:
     """A registry with one `fr` model that was added, and its evidence."""
 
+    rules: list[Any] | None = RULES  # None: the policy stays as `add` writes it
+
     def __init__(self, folder: Path, registry: Program, made: onnx.ModelProto | None = None, **fields: Any) -> None:
         self.program, self.folder, self.made = registry, folder, made or model(seed=3)
         self.rows = folder / "rows.csv"
@@ -56,8 +60,9 @@ class Single:
         row = {"id": "m", "kind": "fr", "onnx": "m.onnx", "sha256": digest}
         write(folder, "export/m.json", sidecar(row, onnx=None, **fields))
         self.path = folder / "model" / "registry.json"
-        self.type("add", folder / "export" / "m.onnx", "--kind", "fr", "--id", "m", "--license", "MIT")
-        self.edit(lambda document: document["policies"].update(fr={"rules": RULES}))
+        self.said = self.type("add", folder / "export" / "m.onnx", "--kind", "fr", "--id", "m", "--license", "MIT")
+        if self.rules is not None:
+            self.edit(lambda document: document["policies"].update(fr={"rules": self.rules}))
 
     def type(self, *arguments: object, code: int = 0) -> str:
         ran = self.program(*arguments, "--registry", self.path)
@@ -98,6 +103,12 @@ class Single:
         return {finding.code for finding in validate(self.path, load()).findings}
 
 
+class Untouched(Single):
+    """The same, with the policy that `add` wrote."""
+
+    rules = None
+
+
 @pytest.fixture
 def single(tmp_path: Path, registry: Program) -> Single:
     return Single(tmp_path, registry)
@@ -132,6 +143,22 @@ def test_a_single_model_is_promoted_on_its_evidence(single: Single) -> None:
     single.forge(prediction=read_evidence(single_file(single).read_bytes()).target)
     assert "verdict-other" in single.codes()
     assert single.program("gate", "--base", "HEAD~1", "--registry", single.path).code == 1
+
+
+@pytest.mark.parametrize(("groups", "noise", "held_by"), [(8, 0.02, ""), (4, 0.02, "n_groups"), (8, 5.0, "mean_plcc")])
+def test_what_is_printed_leads_to_a_verdict(
+    tmp_path: Path, registry: Program, groups: int, noise: float, held_by: str
+) -> None:
+    """The commands that `add` and `evidence` name, typed as printed; the policy that `add` wrote asks for enough."""
+    single = Untouched(tmp_path, registry)
+    table(single.rows, single.made, noise, groups)
+    said = single.said
+    for words in (f"--data {single.rows} --target mos", ""):
+        [command] = re.findall(r"^next: registry ([^;\n]+)", said, re.MULTILINE)
+        ran = registry(*shlex.split(command.replace("--data FILE", words)))
+        said = ran.out + ran.err
+    assert ran.code == (1 if held_by else 0), said
+    assert ("m: PROMOTE" in said, held_by in said) == (not held_by, True)
 
 
 def single_file(single: Single) -> Path:

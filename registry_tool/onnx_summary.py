@@ -73,6 +73,18 @@ class Sized:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """What the graph computes with an input first: `op` (Add, Sub, Mul, Div) with these constants, in its order.
+
+    A `Scaler` of ai.onnx.ml is a Sub and a Mul. An input that several nodes read has none.
+    """
+
+    input: str
+    op: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NonFinite:
     """A tensor or attribute that holds NaN, or infinity where it is computed with.
 
@@ -108,6 +120,7 @@ class OnnxSummary:
     payloads: tuple[str, ...]  # texts, and tensors that nothing reads, that hold a program, an archive or a pickle
     malformed: tuple[str, ...]  # tensors whose bytes do not fit their type and shape
     sized: tuple[Sized, ...]
+    scalings: tuple[Scaling, ...]
     metadata: tuple[tuple[str, int], ...]  # (key, bytes) of all metadata_props
     text_bytes: int  # of all names, documents, metadata and strings together
     training_info: bool

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from posixpath import dirname, join
 
 from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView, Figure, GateRequest, Kind, Level, Table, hookimpl
-from registry_tool.onnx_summary import OnnxError
+from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.values import Evidence, Json, Policy, Rule
 
 KINDS = {
@@ -60,6 +60,12 @@ RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_me
 # Fields a sidecar may repeat.
 REPEATED_FIELDS = ("onnx", "sha256", "opset", "quant_mode", "int8_sha256", "external_data", "license")
 FEATURE_INPUT = "features"  # the feature input's name in every exporter of these models
+# A sidecar's names of means and of deviations; what the graph's node with them says is taken away, or divided by; none.
+SCALERS: tuple[tuple[tuple[str, str], Mapping[str, Callable[[float], float]], float], ...] = (
+    (("feature_mean", "input_mean"), {"Sub": float, "Add": lambda value: -value}, 0.0),
+    (("feature_std", "input_std"), {"Div": float, "Mul": lambda value: 1.0 / value if value else math.inf}, 1.0),
+)
+SCALER_ROUNDING = 1e-5  # of float32 in the graph, and of the decimals in the sidecar
 MAX_VALUE_CHARACTERS = 80  # characters of a value in a message
 EXPORT_AGAIN = "export the sidecar again"
 
@@ -118,6 +124,17 @@ SIDECAR_WIDTH = FindingRule(
     message="{input} has another width",
     hint="list the columns that the model was trained with",
     example="6 slots for 14 columns",
+)
+SIDECAR_SCALING = FindingRule(
+    "sidecar-scaling",
+    "the graph scales its inputs as the sidecar says it is done before",
+    why="A runtime that follows the sidecar scales twice: scores look plausible and are not. Of a model that "
+    "`registry migrate` imported it is a warning.",
+    message="{field} is in the graph, too: its first nodes compute {op} with the same numbers",
+    expected="one scaler",
+    hint="take {field} out of the sidecar, or export the model without its scaler",
+    example="feature_mean, and a first node that subtracts it",
+    since="0.2.0",
 )
 EVIDENCE = FindingRule(
     "single-evidence",
@@ -215,10 +232,12 @@ def registry_figures(view: EntryView) -> Sequence[Figure] | None:
 
 def _missing(view: EntryView) -> Finding:
     name = (view.entry.onnx or "").removesuffix(".onnx") + ".json"
-    finding = SIDECAR_MISSING.at(view, found="no file", expected=name, id=view.entry.id, name=name)
-    if "imported_from" in (view.entry.promotion or {}):  # `gate --base` refuses an import that never was
-        finding = replace(finding, severity=Severity.WARNING)
-    return finding
+    return _of_import(view, SIDECAR_MISSING.at(view, found="no file", expected=name, id=view.entry.id, name=name))
+
+
+def _of_import(view: EntryView, finding: Finding) -> Finding:
+    """A warning of an imported model, which ships already; `gate --base` refuses an import that never was."""
+    return replace(finding, severity=Severity.WARNING) if "imported_from" in (view.entry.promotion or {}) else finding
 
 
 def _repeated_fields(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
@@ -295,6 +314,7 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
             names, real = [names], real[:1]
         if place and names != real:
             yield rule.at(view, place, found=names, expected=real)
+    yield from _scaled_twice(view, sidecar, summary)
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}
     others = [name for name in widths if name != FEATURE_INPUT]
     if FEATURE_INPUT not in widths:
@@ -313,6 +333,25 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
                 expected=f"{width} columns",
                 input=f"the model's input {name!r}" if name else "the model's codec input",
             )
+
+
+def _scaled_twice(view: EntryView, sidecar: Mapping[str, Json], summary: OnnxSummary) -> Iterator[Finding]:
+    """Where the graph's first nodes hold the numbers that the sidecar says its inputs are scaled by."""
+    for names, undo, nothing in SCALERS:
+        place, numbers = _first(sidecar, *names)
+        if not place or all(number == nothing for number in numbers):
+            continue
+        for scaling in summary.scalings:
+            values = [undo[scaling.op](value) for value in scaling.values] if scaling.op in undo else []
+            values = values * len(numbers) if len(values) == 1 else values
+            if len(values) == len(numbers) and all(map(_is_close, values, numbers)):
+                found = f"{scaling.op} of {_short(scaling.values)} on {scaling.input!r}"
+                yield _of_import(view, SIDECAR_SCALING.at(view, place, found=found, field=place[1:], op=scaling.op))
+                break
+
+
+def _is_close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=SCALER_ROUNDING, abs_tol=SCALER_ROUNDING)
 
 
 def _are_names(value: Json) -> bool:

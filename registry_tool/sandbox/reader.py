@@ -19,6 +19,7 @@ from registry_tool.onnx_summary import Initializer, NonFinite, OnnxError, OnnxSu
 from registry_tool.sandbox.infinities import BOUNDING_ATTRIBUTES, BOUNDING_OPERATORS, Readers
 from registry_tool.sandbox.message import Part, Tree, fields_of, parse_model
 from registry_tool.sandbox.payloads import payload_in_bytes, payload_in_text
+from registry_tool.sandbox.scaling import scalings_of
 from registry_tool.sandbox.tensors import (
     FLOAT_BITS,
     MAX_RANK,
@@ -75,6 +76,7 @@ def read_model(data: bytes, external: Mapping[str, bytes] = EMPTY) -> OnnxSummar
         payloads=tuple(_payloads(tree, [t for t in starts if t.part.message.name in unused])),
         malformed=tuple(problem for t in tensors if (problem := misfit_of(t))),
         sized=tuple(_sized(tree, nodes, tensors)),
+        scalings=tuple(scalings_of(model.graph, tensors)),
         metadata=tuple(
             (p.message.key, len((p.message.key + p.message.value).encode()))
             for p in properties

@@ -203,23 +203,20 @@ def test_one_source_under_two_names_is_found(single: Single) -> None:
     assert "one source under two names" in str(single.verdict(code=1)["reasons"])
 
 
-def scaling_model() -> onnx.ModelProto:
-    """The linear model with the sidecar's scaler in its graph as well."""
-    made = model(seed=3)
-    made.graph.initializer.extend(
-        [numpy_helper.from_array(np.full(6, value, np.float32), name) for name, value in (("m", MEAN), ("s", STD))]
-    )
-    first = [helper.make_node("Sub", ["features", "m"], ["c"]), helper.make_node("Div", ["c", "s"], ["scaled"])]
-    nodes = [*first, *made.graph.node]
-    nodes[2].input[0] = "scaled"
-    made.graph.ClearField("node")
-    made.graph.node.extend(nodes)
+def folded() -> onnx.ModelProto:
+    """The linear model with the sidecar's scaler in its weights: no node shows it."""
+    made = model(nodes=[helper.make_node("Add", ["product", "offset"], ["score"])], seed=3)
+    weight = weights(made).astype(np.float64) / STD
+    made.graph.node[1].output[0] = "product"
+    offset = np.array([-MEAN * weight.sum()], np.float32)
+    made.graph.initializer.append(numpy_helper.from_array(offset, "offset"))
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight.astype(np.float32).reshape(6, 1), "w"))
     return made
 
 
-def test_a_scaler_in_the_sidecar_and_in_the_graph_is_found(tmp_path: Path, registry: Program) -> None:
+def test_a_scaler_in_the_sidecar_and_in_the_weights_is_found(tmp_path: Path, registry: Program) -> None:
     """Scaled twice, a model does worse on its rows than on rows that are not scaled: that is said, and held."""
-    single = Single(tmp_path, registry, scaling_model())
+    single = Single(tmp_path, registry, folded())
     table(single.rows, model(seed=3))
     ran = single.program("evidence", "m", "--data", single.rows, "--target", "mos", "--registry", single.path)
     assert (ran.code, "the sidecar would do it again" in ran.err) == (1, True), ran.err

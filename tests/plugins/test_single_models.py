@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from tiny_models import ENCODERS, FEATURES, codes, entry, findings, model, sidecar, write
 
-from registry_tool.findings import Finding
+from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Hooks, Level
 from registry_tool.plugins import single_models
 
@@ -139,3 +143,59 @@ def test_other_kinds_are_left_alone(tmp_path: Path) -> None:
     row = entry(tmp_path, model(), kind="thumb", smoke=True)
     row["sidecar_sha256"] = write(tmp_path, "m.json", sidecar(row, feature_std=[0] * 6))
     assert findings(tmp_path, row, version=2, more=[Thumbnails()]) == []
+
+
+# ---- scalers --------------------------------------------------------------------------------------------------------
+
+MEANS, DEVIATIONS = np.linspace(0.2, 0.7, 6, dtype=np.float32), np.linspace(0.1, 0.6, 6, dtype=np.float32)
+
+
+def with_scaler(*steps: tuple[str, Any]) -> onnx.ModelProto:
+    """The linear model behind nodes that compute with constants first."""
+    made = model()
+    last = "features"
+    for number, (op, values) in enumerate(steps):
+        if values is not None:
+            made.graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.float32), f"c{number}"))
+        inputs = [last] if values is None else [f"c{number}", last] if op in ("Add", "Mul") else [last, f"c{number}"]
+        last = f"s{number}"
+        made.graph.node.insert(number, helper.make_node(op, inputs, [last]))
+    made.graph.node[len(steps)].input[0] = last
+    return made
+
+
+def onnx_ml() -> onnx.ModelProto:
+    """The same with the Scaler that scikit-learn's exports have."""
+    made = model()
+    scaler = helper.make_node("Scaler", ["features"], ["s"], domain="ai.onnx.ml", offset=MEANS, scale=1 / DEVIATIONS)
+    made.graph.node.insert(0, scaler)
+    made.graph.node[1].input[0] = "s"
+    made.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    return made
+
+
+BOTH = {"/feature_mean", "/feature_std"}
+SCALED: list[tuple[str, Any, set[str]]] = [
+    ("as it is", lambda: model(), set()),
+    ("taken away, divided", lambda: with_scaler(("Sub", MEANS), ("Div", DEVIATIONS)), BOTH),
+    ("added, multiplied", lambda: with_scaler(("Add", -MEANS), ("Mul", 1 / DEVIATIONS)), BOTH),
+    ("with a node between", lambda: with_scaler(("Identity", None), ("Sub", MEANS), ("Relu", None)), {"/feature_mean"}),
+    ("a Scaler", onnx_ml, BOTH),
+    ("another scaler", lambda: with_scaler(("Sub", MEANS + 1e-3), ("Div", DEVIATIONS * 2)), set()),
+    ("after a layer", lambda: with_scaler(("Relu", None), ("Sub", MEANS)), set()),
+]
+
+
+@pytest.mark.parametrize(("made", "places"), [case[1:] for case in SCALED], ids=[case[0] for case in SCALED])
+def test_a_scaler_in_the_sidecar_and_in_the_first_nodes_is_found(
+    tmp_path: Path, made: Callable[[], onnx.ModelProto], places: set[str]
+) -> None:
+    """Without any rows: the numbers are the same. Numbers that change nothing are no scaler."""
+    row = entry(tmp_path, made())
+    scaler = {"feature_mean": MEANS.tolist(), "feature_std": DEVIATIONS.tolist()}
+    row["sidecar_sha256"] = write(tmp_path, "m.json", sidecar(row, **scaler))
+    found = findings(tmp_path, row, version=2)
+    assert {f.pointer for f in found if f.severity is Severity.ERROR} == places, found
+    assert {f.code for f in found if f.severity is Severity.ERROR} <= {"sidecar-scaling"}
+    row["sidecar_sha256"] = write(tmp_path, "m.json", sidecar(row, feature_mean=[0] * 6, feature_std=[1] * 6))
+    assert not [f for f in findings(tmp_path, row, version=2) if f.severity is Severity.ERROR]

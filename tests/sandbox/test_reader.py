@@ -40,6 +40,7 @@ from registry_tool.onnx_summary import (
     OnnxError,
     OnnxSummary,
     Port,
+    Scaling,
     Sized,
 )
 from registry_tool.sandbox.reader import read_model
@@ -65,6 +66,7 @@ def test_a_plain_model_has_plain_facts() -> None:
         payloads=(),
         malformed=(),
         sized=(),
+        scalings=(Scaling("x", "Add", (1.0, 2.0, 3.0)),),
         metadata=(),
         text_bytes=len("xwyAdd") + len("graph") + len("w") + len("x") + len("N") + len("y") + len("N"),
         training_info=False,

@@ -147,6 +147,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Boxes:
         assert ran.code == 0, ran.err
 
     training = ("--seeds", "0,1", "--recipe", "auto", "--condition", "log2:crf", "--license", "MIT")
+    training += ("--leave-out-encoders",)
     type("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *NAMES, *training)
     for name, options in (("here", (*NAMES, "--offset")), ("there", (*NAMES[2:], "--group", "clip"))):
         type("calibrate", "tiny", "--corpus", mine, "--id", name, *options)

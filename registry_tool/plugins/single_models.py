@@ -52,9 +52,9 @@ REGRESSION = {
 DOMAINS: Mapping[str, Mapping[str, frozenset[str]]] = {"fr": REGRESSION, "nr": REGRESSION, "filter": {}}
 # What rows must show before a model is promoted. `registry add` writes it into the policies, to be changed there.
 ENOUGH_GROUPS = Rule("n_groups", ">=", 8)
-SCORES = Policy((Rule("mean_plcc", ">=", 0.9), ENOUGH_GROUPS, Rule("min_group_rows", ">=", 8)))
-PICTURES = Policy((Rule("psnr_gain", ">", 0.0), ENOUGH_GROUPS))
-POLICIES = {"fr": SCORES, "nr": SCORES, "filter": PICTURES}
+SCORE_POLICY = Policy((Rule("mean_plcc", ">=", 0.9), ENOUGH_GROUPS, Rule("min_group_rows", ">=", 8)))
+PICTURE_POLICY = Policy((Rule("psnr_gain", ">", 0.0), ENOUGH_GROUPS))
+DEFAULT_POLICIES = {"fr": SCORE_POLICY, "nr": SCORE_POLICY, "filter": PICTURE_POLICY}
 EXPORTERS = "its exporter's: no rows are pinned that would show it"
 RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_mean", "/input_std"), EXPORTERS)
 # Fields a sidecar may repeat.
@@ -165,7 +165,7 @@ def registry_kinds() -> Iterable[Kind]:
         Kind(
             name,
             summary,
-            default_policy=POLICIES[name],
+            default_policy=DEFAULT_POLICIES[name],
             findings=findings,
             recorded=RECORDED_STATISTICS,
             domains=DOMAINS[name],

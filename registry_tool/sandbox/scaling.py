@@ -13,7 +13,7 @@ from registry_tool.sandbox.tensors import Tensor
 ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 PASSING = ("Identity", "Cast")  # what may stand between
 MAX_STEPS = 8  # nodes that are followed from an input
-MAX_VALUES = 4_096  # of a constant: as many means as a sidecar may have
+MAX_CONSTANT_VALUES = 4_096  # of a constant: as many means as a sidecar may have
 NUMBERS = {"float32": ("<f4", "float_data"), "float64": ("<f8", "double_data")}
 
 
@@ -67,7 +67,7 @@ def _other(node: Any, value: str) -> str:
 
 def _numbers(tensor: Tensor | None) -> tuple[float, ...]:
     """The values of a small float tensor; () for any other."""
-    if tensor is None or tensor.elem_type not in NUMBERS or not 0 < tensor.size <= MAX_VALUES * 8:
+    if tensor is None or tensor.elem_type not in NUMBERS or not 0 < tensor.size <= MAX_CONSTANT_VALUES * 8:
         return ()
     dtype, field = NUMBERS[tensor.elem_type]
     payload = tensor.payload()

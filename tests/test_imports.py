@@ -60,7 +60,9 @@ OPEN_TO_PLUGINS = {"hookspec", "findings", "values", "errors", "strictjson", "to
     "measures",
 }
 # They parse or run ONNX, in the child process alone.
-IN_CHILD = {f"registry_tool.sandbox.{name}" for name in ("inference", "message", "probing", "reader", "tensors")}
+IN_CHILD = {
+    f"registry_tool.sandbox.{name}" for name in ("inference", "message", "probing", "reader", "scaling", "tensors")
+}
 CHILD = "registry_tool.sandbox.child"
 TRAINING = "fr_ensemble.training."  # the room that may import torch
 HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}

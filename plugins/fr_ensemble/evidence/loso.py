@@ -29,6 +29,8 @@ from fr_ensemble.evidence.summaries import (
 from registry_tool.errors import InputError
 from registry_tool.strictjson import dump
 
+MAX_DIFFERENCES = 3  # of a summary from the predictions, that are listed
+
 
 class CheckedScores(NamedTuple):
     """Scores recomputed from evidence, None where the folds make no table, and what makes it unfit, one line each."""
@@ -158,7 +160,10 @@ def recompute(
             problems.append(f"oof.npz {name}: found {found.get(name)}, expected {digest}: evidence of another run")
     for index, seed in enumerate(oof.seeds):
         if seed in summaries:
-            problems += differences(f"loso_seed{seed}.json", summaries[seed], scores.summary(index) | found)
+            wrong = differences(f"loso_seed{seed}.json", summaries[seed], scores.summary(index) | found)
+            problems += wrong[:MAX_DIFFERENCES]
+            if (more := len(wrong) - MAX_DIFFERENCES) > 0:
+                problems.append(f"loso_seed{seed}.json: {more} more differences from the predictions")
     return CheckedScores(scores, tuple(dict.fromkeys(problems)))
 
 

@@ -92,6 +92,14 @@ def test_what_no_honest_run_gives_is_a_problem(change: Callable[[Oof], Oof], wor
     assert all("expected" in line for line in found)
 
 
+def test_a_forgery_is_told_in_few_lines() -> None:
+    """Predictions that were replaced change every figure of a summary: three of them are listed, the rest counted."""
+    documents, _ = read_summaries(to_files(make(), "c"))
+    found = [line for line in recompute(make(1.0), documents).problems if line.startswith("loso_seed0.json")]
+    assert len(found) == 4
+    assert found[-1] == f"loso_seed0.json: {3 * K + 1} more differences from the predictions"
+
+
 def test_honest_evidence_has_no_problem() -> None:
     """Members that err independently, a few predictions far outside, a source of few values: none is a problem."""
     assert problems(make()) == ()

@@ -351,6 +351,26 @@ def corpus_again(box: Sandbox) -> str:
     return "\n".join(lines) + "\n"
 
 
+def test_a_few_rows_may_be_unlucky() -> None:
+    """Of a sample, what an honest ensemble has by chance is no problem; random weights are one from ten rows on."""
+    rng = np.random.default_rng(0)
+    source, target = np.repeat(np.arange(8), 100), rng.uniform(0.0, 100.0, 800)
+    predictions = target + rng.normal(0.0, 5.0, (3, 800))
+    oof = Oof((0, 1, 2), tuple("abcdefgh"), source, None, None, target, predictions, "r", "c", None)
+    honest = target + 0.9 * (oof.mu - target) + rng.normal(0.0, 1.0, 800)
+    random = rng.uniform(0.0, 100.0, 800)
+    by_chance = 0
+    for n in (1, 3, 9, 10, 20, 60):
+        for _ in range(100):
+            rows = np.sort(rng.choice(800, n, replace=False))
+            sample = ShippedScores(rows, honest[rows], np.ones(n), False)
+            by_chance += sample.in_sample_ratio(oof) > 1.0
+            assert ratio_problems(sample, oof) == []
+            problems = ratio_problems(replace(sample, mu=random[rows]), oof)
+            assert (problems != []) is (n >= 10)
+    assert by_chance > 100
+
+
 def test_nearly_exact_models_may_be_worse_on_seen_rows() -> None:
     """Where sources do not differ, the ratio is 1 but for the luck of a training; above 1 % of the range it counts."""
     rng = np.random.default_rng(0)

@@ -34,6 +34,13 @@ MODEL_SUFFIXES = (  # models and weights of other formats, some of which run cod
     ".pdparams",
     ".engine",
     ".trt",
+    ".plan",
+    ".torchscript",
+    ".caffemodel",
+    ".weights",
+    ".mnn",
+    ".dlc",
+    ".rknn",
 )
 OTHER_REGISTRY = re.compile(r"(?:.*/)?\.?registry\.json.+\Z")  # what an editor or a killed program left beside it
 ARTIFACT_FOLDER = re.compile(r"[^/]+/[0-9a-f]{12}\Z")

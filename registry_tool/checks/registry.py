@@ -166,7 +166,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
 @dataclass(slots=True)
 class _Seen:
     """What entries account for. paths: their files. named: what their documents name. unread: the folders of manifests
-    that cannot be read: what belongs there is not known. unparsed: ONNX files whose graph was not looked at."""
+    whose pins cannot be read: what belongs there is not known. unparsed: ONNX files whose graph was not looked at."""
 
     paths: set[str] = field(default_factory=set)
     named: list[NamedFile] = field(default_factory=list)
@@ -236,7 +236,7 @@ def _check_some(inspection: Inspection, numbers: Iterable[int], task: _Task) -> 
             seen.unparsed.update(a.path for a in entry.artifacts.values() if a.path.endswith(".onnx"))
         if isinstance(entry, VerifiedEntry):
             seen.named += named_files(entry)
-        elif entry.entry.manifest is not None and entry.manifest is None and "/" in entry.entry.manifest:
+        elif entry.entry.manifest is not None and len(entry.artifacts) == 1 and "/" in entry.entry.manifest:
             seen.unread.add(f"{dirname(entry.entry.manifest)}/")
     return findings, seen
 

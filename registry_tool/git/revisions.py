@@ -121,9 +121,9 @@ def _commit(place: RepositoryPath, name: str) -> str:
     commits = {ref: commit for ref, oid in found.items() if (commit := _peeled(top, oid, parsed["steps"]))}
     if len(set(commits.values())) > 1:
         listed = ", ".join(f"{ref} is {commit[:12]}" for ref, commit in commits.items())
-        raise InputError(
-            f"{option} {name}: the name is ambiguous: {listed}: name one in full, {option} {next(iter(commits))}"
-        )
+        ref, commit = next(iter(commits.items()))
+        full = commit if ref == "HEAD" else ref  # no name of HEAD is longer
+        raise InputError(f"{option} {name}: the name is ambiguous: {listed}: name one in full, {option} {full}")
     if not commits:
         raise InputError(f"{option} {visible(name)}: {_why_not(top, name)}{_file_hint(option, name)}")
     return next(iter(commits.values()))
@@ -135,7 +135,7 @@ def _candidates(top: Path, name: str) -> Sequence[str]:
         return (name,)
     # `--disambiguate` knows hashes alone: a ref of this name is a candidate of its own.
     hashes = git(top, "rev-parse", f"--disambiguate={name}").stdout.decode().split() if SHORT_HASH.match(name) else ()
-    spaces = (f"refs/{space}/{name}" for space in ("heads", "remotes", "tags"))
+    spaces = (f"refs/{space}{name}" for space in ("", "heads/", "remotes/", "tags/"))
     return (*(("HEAD",) if name == "HEAD" else ()), *spaces, *hashes)
 
 

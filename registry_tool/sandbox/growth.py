@@ -55,6 +55,7 @@ def bodies(node: Any) -> Iterator[tuple[str, Any]]:
 def _walk(
     graph: Any, place: str, rounds: int, outer: Mapping[str, Dims], constants: Mapping[str, Any]
 ) -> Iterator[Excess]:
+    """rounds: of all loops around the graph together; 0 inside one that runs too often."""
     shapes = {**outer}
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.initializer)
     for value in (*graph.input, *graph.value_info, *graph.output):
@@ -72,6 +73,7 @@ def _walk(
         name = node.name or node.op_type
         if times > MAX_ROUNDS:
             yield Excess("onnx-loop", f"{name} in {place} runs {times} rounds, at most {MAX_ROUNDS}")
+            times = 0  # all that it runs is beyond the limit too: that is said once
         for attribute, body in bodies(node):
             yield from _walk(body, f"{attribute} of {name}", times, shapes, constants)
 

@@ -73,7 +73,7 @@ def read_model(data: bytes, external: Mapping[str, bytes] = EMPTY) -> OnnxSummar
         initializers=tuple(Initializer(t.name, t.elem_type, t.dims, t.size if t.stored else 0) for t in starts),
         unused=tuple(sorted(unused)),
         non_finite=tuple(_non_finite(tree, tensors, readers)),
-        payloads=tuple(_payloads(tree, [t for t in starts if t.part.message.name in unused])),
+        payloads=tuple(_payloads(tree, _idle(tree, tensors))),
         malformed=tuple(problem for t in tensors if (problem := misfit_of(t))),
         sized=tuple(_sized(tree, nodes, tensors)),
         scalings=tuple(scalings_of(model.graph, tensors)),
@@ -99,6 +99,47 @@ def with_external(data: bytes, external: Mapping[str, bytes]) -> bytes:
             part.message.ClearField("data_location")
             part.message.ClearField("external_data")
     return bytes(model.SerializeToString())
+
+
+def _live(tree: Tree) -> tuple[set[Part], set[str]]:
+    """The nodes, and the names, that reach an output of the model: runtimes leave out the others."""
+    makers: dict[str, list[Part]] = {}
+    for node in tree.messages("NodeProto"):
+        for name in node.message.output:
+            makers.setdefault(name, []).append(node)
+    bodies: dict[Part | None, list[str]] = {}  # what the graphs of a node return; of none: the model, functions
+    for graph in tree.messages("GraphProto"):
+        bodies.setdefault(_node_of(graph), []).extend(port.name for port in graph.message.output)
+    for function in tree.messages("FunctionProto"):
+        bodies.setdefault(None, []).extend(function.message.output)
+    live: set[Part] = set()
+    pending = bodies.get(None, [])
+    read = set(pending)
+    while pending:
+        for node in makers.get(pending.pop(), ()):
+            if node not in live:
+                live.add(node)
+                names = {*node.message.input, *bodies.get(node, ())} - read
+                read |= names
+                pending += names
+    return live, read
+
+
+def _node_of(part: Part) -> Part | None:
+    """The node that a message is inside of."""
+    owner = part.parent
+    while owner is not None and owner.name != "NodeProto":
+        owner = owner.parent
+    return owner
+
+
+def _idle(tree: Tree, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The tensors that reach no output: none of such nodes reads, returns or holds them."""
+    live, read = _live(tree)
+    for tensor in tensors:
+        node = None if tensor.starts else _node_of(tensor.part)
+        if tensor.part.message.name not in read if tensor.starts else node is not None and node not in live:
+            yield tensor
 
 
 def _non_finite(tree: Tree, tensors: Iterable[Tensor], readers: Readers) -> Iterator[NonFinite]:

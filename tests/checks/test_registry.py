@@ -418,3 +418,18 @@ def test_files_below_a_manifest_that_cannot_be_read_are_not_called_unregistered(
     manifests[0].write_bytes(manifests[0].read_bytes() + b" ")
     found = validate(folder / "registry.json", load(), Level.QUICK).findings
     assert ["CRLF" in str(f.hint) for f in found if f.code == "digest-mismatch"] == [False, True]
+
+
+def test_nor_below_a_manifest_that_breaks_its_schema(tmp_path: Path) -> None:
+    """What it pins is not taken from it, so what it does not pin is not known either."""
+    folder = tmp_path / "model"
+    shutil.copytree(Path(__file__).parents[2] / "model", folder)
+    (folder / "stray.onnx").write_bytes(b"")
+    document = json.loads((folder / "registry.json").read_bytes())
+    path = folder / document["models"][0]["manifest"]
+    path.write_bytes(path.read_bytes().replace(b'"sources": [', b'"sources": ["a\\nb",', 1))
+    document["models"][0]["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (folder / "registry.json").write_bytes(json.dumps(document).encode())
+    found = validate(folder / "registry.json", load(), Level.QUICK).findings
+    assert "schema-value" in {f.code for f in found}
+    assert {f.file for f in found if f.code == "file-unregistered"} == {"stray.onnx"}

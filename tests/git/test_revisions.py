@@ -377,6 +377,29 @@ def test_the_environment_of_a_hook_does_not_lead_elsewhere(clone: Clone, monkeyp
     assert clone.gate().code == 1
 
 
+@pytest.mark.parametrize("name", ["heads/main", "remotes/origin/main"])
+def test_a_name_that_git_completes_from_refs_is_that_ref(clone: Clone, name: str) -> None:
+    """As `git branch --all` prints it; a tag of this name makes it ambiguous, and takes no ref's place."""
+    git(clone.top, "branch", "--force", "main", "origin/main")
+    clone.flip()
+    commit(clone.top)
+    assert clone.gate(base=name).code == 1
+    git(clone.top, "tag", name)
+    ran = clone.gate(base=name)
+    assert (ran.code, f"--base refs/{name}" in ran.err) == (2, True)
+    assert clone.gate(base=f"refs/{name}").code == 1
+
+
+def test_an_ambiguous_head_is_named_by_its_hash(clone: Clone) -> None:
+    """No name of HEAD is longer: what the error says to type is taken."""
+    clone.flip()
+    commit(clone.top)
+    git(clone.top, "update-ref", "refs/tags/HEAD", "refs/remotes/origin/main")
+    ran, head = clone.gate(base="HEAD"), git(clone.top, "rev-parse", "--verify", "HEAD^{commit}")
+    assert (ran.code, f"--base {head}" in ran.err) == (2, True)
+    assert clone.gate(base=head).code == 0
+
+
 @pytest.mark.parametrize("name", ["HEAD", "HEAD~1", "HEAD^", "HEAD^{commit}~1", "change~1", "v1", "v2", "main"])
 def test_every_usual_name_is_understood(clone: Clone, name: str) -> None:
     """HEAD, its ancestors, branches, tags of both kinds, and `main` for origin's where there is no other."""

@@ -159,9 +159,10 @@ def test_what_fits_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXCEEDS)
 def test_sizes_and_rounds_are_multiplied_through_every_branch(name: str) -> None:
-    """A tensor or a loop beyond the limits is told with its place, though no run would enter it."""
+    """A tensor or a loop beyond the limits is told once, with its place, though no run would enter it."""
     made, code, text = EXCEEDS[name]
     onnx.checker.check_model(made)
     found = list(excesses(made))
     assert {excess.code for excess in found} == {code}
     assert text in found[0].text
+    assert sum(" runs " in excess.text for excess in found) <= 1

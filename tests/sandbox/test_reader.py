@@ -389,6 +389,27 @@ def test_payloads_are_found_in_tensors_that_nothing_reads() -> None:
     assert facts(model(node("Add", "x bad", "y"), tensors=(blob,))).payloads == ()
 
 
+def test_a_node_that_gives_nothing_to_an_output_hides_no_payload() -> None:
+    """A tensor that such nodes alone read, hold, or return from a branch is unread, and found."""
+    blob, add = raw(TensorProto.UINT8, PICKLED, len(PICKLED)), node("Add", "x w", "y")
+    kept = [tensor("w", [1, 2, 3]), tensor("flag", [1])]
+    branch = body(node("Identity", "bad", "inner"), outputs="inner")
+    returned = body(outputs="bad")
+    dead = [
+        (node("Identity", "bad", "dead"), node("Neg", "dead", "deader")),
+        (node("If", "flag", "dead", then_branch=branch, else_branch=branch),),
+        (node("If", "flag", "dead", then_branch=returned, else_branch=returned),),
+    ]
+    for nodes in dead:
+        found = facts(model(add, *nodes, tensors=(*kept, blob)))
+        assert "graph.initializer[2]: a pickle" in found.payloads
+    constant = facts(model(add, node("Constant", "", "dead", value=blob), tensors=tuple(kept))).payloads
+    assert constant == ("graph.node[1].attribute[0].t: a pickle",)
+    live = node("If", "flag", "z", then_branch=branch, else_branch=returned)
+    found = facts(model(live, node("Cast", "z", "y", to=FLOAT), tensors=(*kept, blob)))
+    assert found.payloads == ()
+
+
 @pytest.mark.parametrize("text", PLAIN_TEXTS)
 def test_plain_texts_hide_nothing(text: str) -> None:
     """Words, digests, paths and JSON are no payloads."""

@@ -223,8 +223,8 @@ def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> It
     """
     first = stream.readline()
     if first.lstrip().startswith("["):
-        table = _json_table(first + stream.read(), name) or {}
-        yield from json_batches(name, pick(list(table)), table, batch_rows, silent)
+        if table := _json_table(first + stream.read(), name):
+            yield from json_batches(name, pick(list(table)), table, batch_rows, silent)
         return
     if first.lstrip().startswith("{"):
         objects = _jsonl_rows(name, chain([first], stream), Position(0, 0))

@@ -188,7 +188,7 @@ def _read_json(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> I
     table = exact.read_json(path)
     if table is None:
         yield from _read_jsonl(path, pick, batch_rows, progress)
-    else:
+    elif table:
         yield from exact.json_batches(path, pick(list(table)), table, batch_rows, progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from registry_tool.errors import InputError
-from registry_tool.rows.reading import read_rows
+from registry_tool.rows.reading import read_rows, read_stream
 from registry_tool.tables import Columns, missing_column, require_unique
 
 pa = pytest.importorskip("pyarrow")
@@ -155,6 +156,21 @@ def test_a_key_that_an_object_has_twice_is_no_value(
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=r"(:2|, row 2), column a: found the key twice, expected (a number|it once)"):
         list(read_rows(tmp_path / name, lambda _: wanted))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}"])
+def test_an_empty_document_lacks_rows_not_columns(text: str, tmp_path: Path) -> None:
+    """As an empty CSV does, in a file and on standard input."""
+
+    def pick(found: Sequence[str]) -> Columns:
+        raise missing_column(tmp_path, "a", found)
+
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(InputError, match=r"t\.json: found no rows, expected at least one"):
+        list(read_rows(tmp_path / "t.json", pick))
+    if text == "[]":
+        with pytest.raises(InputError, match=r"standard input: found no rows, expected at least one"):
+            list(read_stream(io.BytesIO(text.encode()), pick))
 
 
 def test_a_byte_that_is_no_text_has_a_line(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _check_kind(read: ReadEntry, inspection: Inspection) -> Iterator[Finding]:
 
 def _rename_hint(read: ReadEntry) -> str | None:
     """What helps where a row got another id than its manifest has, which pins its own; None where they agree."""
-    own = read.manifest.get("id") if read.manifest is not None else None
+    own = read.manifest.get("id") if read.manifest is not None and read.entry.manifest is not None else None
     if not isinstance(own, str) or own == read.entry.id:
         return None
     return f"ids do not change: write {own} back, or train a new entry under the other id"

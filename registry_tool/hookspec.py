@@ -161,7 +161,8 @@ class EntryView(Protocol):
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the ONNX file at one of `paths` gives for rows: float32 arrays by output, for float32 arrays by input.
 
-        A child process with limits runs it, some hundred rows at a time; the first axis of each array are the rows.
+        A child process with limits casts them to the types of the inputs and runs it, some hundred rows at a time; the
+        first axis of each array are the rows.
         Never called at Level.QUICK, as `onnx`. Raises OnnxError for a file that does not run on these rows, or gives
         anything but float32 with a row each; KeyError as `read` does.
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
-from registry_tool.onnx_summary import OnnxError, OnnxSummary
+from registry_tool.onnx_summary import INTEGER_TYPES, OnnxError, OnnxSummary, Port
 from registry_tool.toolkit import Columns, Text, missing_column, read_rows
 from registry_tool.values import Json, one_line
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EVIDENCE_VERSION = 1
 MAX_INPUTS = 4
+MAX_EXACT = 2**24  # the largest integer up to which float32, the type of evidence, keeps all
 MAX_GROUPS = 1_000  # pairs of groups are compared
 FEATURES_PORT = "features"  # the feature input's name in every exporter of these models
 ONEHOT_PREFIX = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of its vocabulary
@@ -178,11 +179,24 @@ def run_on(view: EntryView, path: str, inputs: Mapping[str, Float32], *, scaled:
             raise EvidenceProblem(f"{name}: found {feeds[name].shape[-1]} columns, the sidecar scales {len(mean)}")
         feeds[name] = ((feeds[name] - mean) / std).astype(np.float32)
     try:
-        output = view.onnx(path).outputs[0].name
-        found = view.run(path, feeds)[output]
+        graph = view.onnx(path)
+        for port in graph.inputs:
+            _refuse_loss(feeds[port.name], port)
+        found = view.run(path, feeds)[graph.outputs[0].name]
     except (OnnxError, IndexError, KeyError) as error:
         raise EvidenceProblem(f"{path}: does not run on these rows: {one_line(str(error))}") from None
     return np.asarray(found, np.float32)
+
+
+def _refuse_loss(values: Any, port: Port) -> None:
+    """Raises EvidenceProblem where the model's input is of a type that cannot hold the rows; the child casts them."""
+    import numpy as np
+
+    if port.elem_type in (*INTEGER_TYPES, "bool"):
+        with np.errstate(invalid="ignore"):
+            cast = values.astype(np.dtype(port.elem_type)).astype(np.float32)
+        if not np.array_equal(cast, values):
+            raise EvidenceProblem(f"{port.name}: found numbers that {port.elem_type}, which it takes, cannot hold")
 
 
 def scaler_of(sidecar: Mapping[str, Json]) -> tuple[Json, Json] | None:
@@ -258,6 +272,9 @@ def _from_arrays(graph: OnnxSummary, _: Mapping[str, Json], request: DataRequest
         if arrays[name].dtype.kind not in "biuf" or not arrays[name].ndim:
             raise InputError(f"{request.file}, {name}: found {arrays[name].dtype}, expected numbers with a row each")
     inputs = {port.name: arrays[port.name].astype(np.float32) for port in graph.inputs}
+    for name, kept in inputs.items():
+        if arrays[name].dtype.kind in "iu" and np.abs(kept).max(initial=0.0) > MAX_EXACT:
+            raise InputError(f"{request.file}, {name}: found integers above {MAX_EXACT}, which float32 does not keep")
     return inputs, arrays[request.target].astype(np.float32), [str(label) for label in arrays[request.group].tolist()]
 
 

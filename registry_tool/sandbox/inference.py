@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from registry_tool.sandbox.probing import open_session
+from registry_tool.sandbox.probing import kind_of, open_session
 
 CHUNK_ROWS = 512  # rows a run: activations of small networks stay in the cache, and memory does not grow with the rows
 
@@ -19,6 +19,8 @@ MAX_INPUT_VALUES = 1 << 20  # values of one input a run
 def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """Each output for all rows. inputs: name -> the .npy bytes of a float32 array whose first axis are the rows.
 
+    Each is cast to the type of its input.
+
     Raises ValueError for inputs of different lengths, and for an output that is no float32 array with a row each.
     onnxruntime raises what it raises where the model does not load or run.
     """
@@ -27,6 +29,9 @@ def infer(model: bytes, inputs: Mapping[str, bytes]) -> dict[str, dict[str, Any]
     if len(lengths) != 1:
         raise ValueError(f"found inputs of {sorted(lengths)} rows, expected as many of each")
     session, n = open_session(model), lengths.pop()
+    for port in session.get_inputs():
+        if (kind := kind_of(port)) is not None and port.name in arrays:
+            arrays[port.name] = arrays[port.name].astype(kind)
     names = [port.name for port in session.get_outputs()]
     parts: dict[str, list[Any]] = {name: [] for name in names}
     chunk = _chunk(session.get_inputs()[0].shape, arrays)

@@ -72,7 +72,7 @@ def probe(model: bytes) -> Iterator[ProbeResult]:
         yield _refusal(error)
         return
     ports = session.get_inputs()
-    if any(_kind(port) is None for port in ports):
+    if any(kind_of(port) is None for port in ports):
         yield "onnx-probe-unrun", "onnxruntime takes no such input from Python"
         return
     outputs = [_Output(port.name) for port in session.get_outputs()]
@@ -94,7 +94,7 @@ def probe(model: bytes) -> Iterator[ProbeResult]:
         except Exception:  # integers that are no index, say; the first rows ran
             continue
         made.append(more)
-    yield from _odd_outputs(outputs, fed_floats=all(_kind(port) in FLOAT_TYPES.values() for port in ports))
+    yield from _odd_outputs(outputs, fed_floats=all(kind_of(port) in FLOAT_TYPES.values() for port in ports))
     yield from _branches(model, made, clock)
 
 
@@ -138,10 +138,10 @@ def _refusal(error: Exception) -> ProbeResult:
 def _is_guessed(port: Any) -> bool:
     """Whether its size or its values have to be guessed."""
     sizes = port.shape or ["?"]
-    return _kind(port) not in FLOAT_TYPES.values() or any(not isinstance(n, int) or n < 0 for n in sizes)
+    return kind_of(port) not in FLOAT_TYPES.values() or any(not isinstance(n, int) or n < 0 for n in sizes)
 
 
-def _kind(port: Any) -> str | None:
+def kind_of(port: Any) -> str | None:
     return (
         NUMPY_TYPES.get(port.type.removeprefix("tensor(").removesuffix(")"))
         if port.type.startswith("tensor(")
@@ -153,7 +153,9 @@ def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[d
     """The first rows that the model takes; None, and what was said of the first try, where it takes none."""
     ports, problem = session.get_inputs(), ("", "")
     too_large = ("onnx-probe-unrun", f"its inputs have more than {MAX_INPUT_ELEMENTS} elements")
-    integers = dict.fromkeys(INTEGER_VALUES if any(_kind(port) not in FLOAT_TYPES.values() for port in ports) else (0,))
+    integers = dict.fromkeys(
+        INTEGER_VALUES if any(kind_of(port) not in FLOAT_TYPES.values() for port in ports) else (0,)
+    )
     sizes = dict.fromkeys(tuple(_shape(port, first, side) for port in ports) for first, side in SIZES_TRIED)
     for shapes, integer in product(sizes, integers):
         if any(np.prod(shape, dtype=float) > MAX_INPUT_ELEMENTS for shape in shapes):
@@ -179,7 +181,7 @@ def _shape(port: Any, first: int, side: int) -> tuple[int, ...]:
 
 def _values(port: Any, shape: Sequence[int], number: int, integer: int) -> Any:
     """Values of one run: floats of its scale, which differ everywhere; one integer, one boolean."""
-    kind = _kind(port) or "f4"
+    kind = kind_of(port) or "f4"
     if kind not in FLOAT_TYPES.values():
         return np.full(shape, integer if kind != "?" else number % 2, kind)
     name, scale = ROW_SCALES[number]

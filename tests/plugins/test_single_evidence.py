@@ -265,6 +265,43 @@ def test_an_incumbent_is_run_on_the_same_rows(single: Single) -> None:
     assert found["metrics"]["rmse_vs_incumbent"] == pytest.approx(rmse["m"] - rmse["o"], rel=1e-4)
 
 
+# ---- inputs of other types ---------------------------------------------------------------------------------------
+
+
+def typed(kind: int) -> onnx.ModelProto:
+    """features [N, 6] of another type -> score [N, 1]."""
+    made = model(nodes=[helper.make_node("Cast", ["features"], ["numbers"], to=TensorProto.FLOAT)], seed=3)
+    made.graph.input[0].type.tensor_type.elem_type = kind
+    made.graph.node.insert(0, made.graph.node.pop())
+    made.graph.node[1].input[0] = "numbers"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "step", "words"),
+    [
+        (TensorProto.INT32, 1, ""),
+        (TensorProto.UINT8, 1, ""),
+        (TensorProto.DOUBLE, 0.3, ""),
+        (TensorProto.INT64, 0.3, "found numbers that int64, which it takes, cannot hold"),
+        (TensorProto.UINT8, -1, "found numbers that uint8, which it takes, cannot hold"),
+        (TensorProto.INT64, 2**25, "found integers above 16777216"),
+    ],
+)
+def test_rows_are_fed_in_the_type_of_the_input(
+    tmp_path: Path, registry: Program, kind: int, step: float, words: str
+) -> None:
+    """Integers and doubles are cast where they keep their values; the verdict runs the same. Others are refused."""
+    single = Single(tmp_path, registry, typed(kind), feature_mean=None, feature_std=None)
+    rows = np.random.default_rng(2).integers(1, 40, (48, 6)) * step
+    score = rows.astype(np.float32) @ weights(single.made)
+    np.savez(tmp_path / "rows.npz", features=rows, mos=score, src=[f"s{n % 4}" for n in range(48)])
+    said = single.type("evidence", "m", "--data", tmp_path / "rows.npz", "--target", "mos", code=2 if words else 0)
+    assert words in said
+    if not words:
+        assert single.verdict()["metrics"]["mean_plcc"] == pytest.approx(1.0)
+
+
 # ---- pictures -------------------------------------------------------------------------------------------------------
 
 

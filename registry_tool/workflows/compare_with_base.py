@@ -492,7 +492,7 @@ class _Comparer:
         """
         old_policy, kind = self.before.policies.get(entry.kind), self.inspection.plugins.kinds.get(entry.kind)
         default = kind.default_policy if kind is not None else Policy()
-        if old_policy is None and old is not None and not self._is_older_version:
+        if old_policy is None and old is not None:
             old_policy = default
         policy = self.after.policies.get(entry.kind, default if self._is_older_version else Policy())
         return old_policy is not None and is_looser(policy, old_policy)

@@ -11,7 +11,7 @@ import pytest
 from command_line import run
 from migrating import ensemble
 from repository import commit, own_git, start  # noqa: F401 (own_git is a fixture)
-from sandbox import to_json
+from sandbox import Sandbox, to_json
 
 from registry_tool.plugins.manager import load
 from registry_tool.workflows.validate import validate
@@ -136,6 +136,25 @@ def test_a_policy_loosened_in_the_same_change_promotes_nothing(
     ran = run(tmp_path, "gate", "--base", base, *arguments)
     assert (ran.code, ran.out.count("base-policy-loosened")) == (1, 5)
     assert run(tmp_path, "gate", "--base", lowered, *arguments).code == 0
+
+
+def test_a_first_policy_below_the_default_is_loosened_too(smoke: Sandbox, tmp_path: Path) -> None:
+    """An ensemble's own entry in version 1: a person decides no flip in the change that lets persons decide."""
+
+    def older(document: dict[str, Any]) -> None:
+        document["schema_version"] = 1
+        del document["policies"]
+
+    def by_hand(document: dict[str, Any]) -> None:
+        document["policies"] = {"fr_ensemble": BY_EYE}
+        document["models"][0].update(smoke=False, promotion={"manual": True, "reason": "compared by eye"})
+
+    smoke.edit(older)
+    base = start(smoke.folder)
+    smoke.edit(by_hand)
+    assert codes(smoke.path) == set()
+    ran = run(tmp_path, "gate", "--base", base, "--registry", smoke.path)
+    assert (ran.code, "base-policy-loosened" in ran.out) == (1, True)
 
 
 def test_the_rules_for_the_members_are_asked_too(tmp_path: Path) -> None:

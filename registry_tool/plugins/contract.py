@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -73,6 +74,9 @@ class Guard:
             signal.setitimer(signal.ITIMER_REAL, 0)
             Guard.timed = None
         sys.stdout = self._stdout
+        if sys.stderr is not None and sys.stderr.closed:
+            sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
+            error = error or OSError("it closed standard error")
         if error is not None and not isinstance(error, (KeyboardInterrupt, *self._passes)):
             failure = f"plugin {self._plugin}: {self._action} failed: {error_line(error)}"
             hint = "use less, or free some" if isinstance(error, MemoryError) else "report it to its author"

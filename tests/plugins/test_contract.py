@@ -410,6 +410,9 @@ def registry_verify(view, level):
 """
 
 
+CLOSING_HOOK = EXITING_HOOK.replace("raise SystemExit(0)", "__import__('sys').stdout.close()")
+
+
 def install(folder: Path, source: str) -> dict[str, str]:
     """A folder that holds an installed plugin `loud` of this source; the environment in which it is found."""
     (folder / "loud-0.1.dist-info").mkdir(parents=True)
@@ -439,11 +442,11 @@ def test_no_print_of_an_installed_plugin_reaches_the_output(thumb: Sandbox, tmp_
         assert words in ran.stderr
 
 
-@pytest.mark.parametrize(("source", "code"), [(EXITING, 3), (EXITING_HOOK, 1)])
+@pytest.mark.parametrize(("source", "code"), [(EXITING, 3), (EXITING_HOOK, 1), (CLOSING_HOOK, 1)])
 def test_an_installed_plugin_that_exits_hides_no_finding(
     thumb: Sandbox, tmp_path: Path, source: str, code: int
 ) -> None:
-    """sys.exit(0) at import or in a hook: the core's findings are printed, and the run does not end green."""
+    """sys.exit(0) or a closed stream, at import or in a hook: all findings are printed, and the run ends not green."""
     thumb.edit_entry(kind="fr", smoke=True, promotion={"manual": True, "reason": "mine"})
     environment = install(tmp_path / "site", source)
     ran = run(environment, "validate", thumb.path, "--level", "quick")

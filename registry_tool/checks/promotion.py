@@ -116,7 +116,7 @@ def measure(
     if evidence is None:
         raise InputError(
             f"{view.entry.id}: the kind {view.entry.kind!r} has no gate, expected evidence: "
-            'set `"gate": "manual"` in its policy and flip with --reason'
+            'with `"gate": "manual"` in its policy a person promotes it: flip with --reason'
         )
     if incumbent is not None and not problem and not evidence.problems and not compares(evidence.details):
         found = f"incumbent {incumbent.entry.id}: found no comparison"

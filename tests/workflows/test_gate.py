@@ -102,7 +102,7 @@ def test_bytes_that_do_not_hold_are_not_judged(smoke: Sandbox, plugins: Plugins)
 
 def test_a_kind_without_a_gate_cannot_be_judged(thumb: Sandbox) -> None:
     """That is neither PROMOTE nor HOLD: exit code 2, and how such a kind is flipped."""
-    with pytest.raises(InputError, match=r"no gate.*manual.*--reason"):
+    with pytest.raises(InputError, match=r"no gate.*with .*manual.* in its policy a person promotes it.*--reason"):
         gate(thumb.path, with_plugin(Thumbs()), "t")
 
 

@@ -15,15 +15,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
+# A file's tests run in one worker, which makes what they share once.
 # What Python compiles is kept in .venv: both workers, each process that a test starts, and the next run find it there.
 test test-fast golden stress: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
 test test-fast golden stress: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 golden: .venv/dev.stamp
 	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)

@@ -52,7 +52,7 @@ PACKAGES = {
     "fr_ensemble/data": (Path("plugins/fr_ensemble/data"), ("*.parquet", "*.md")),
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]  # one build and one bare environment for all
+pytestmark = pytest.mark.slow
 
 
 def pip(*arguments: object) -> None:

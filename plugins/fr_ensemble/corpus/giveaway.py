@@ -12,17 +12,17 @@ from fr_ensemble.corpus.vocabulary import is_libvmaf_feature
 GIVEAWAY = 0.99  # |Pearson's r| with the target, mean over sources
 
 
-def giveaways(names: Sequence[str], forms: Sequence[Float64], target: Float64, source: Int64) -> list[str]:
+def giveaways(names: Sequence[str], forms: Sequence[Sequence[Float64]], target: Float64, source: Int64) -> list[str]:
     """A line for each input column that follows the target in every source; libvmaf's own may do so.
 
-    forms: the inputs, (n, C) each: as the file has them, and as models take them.
+    forms: the inputs, C columns (n,) each: as the file has them, and as models take them.
     """
     found = []
     sources = [source == one for one in np.unique(source)]
     for place, name in enumerate(names):
         if is_libvmaf_feature(name):
             continue
-        means = [np.mean([abs(_correlation(form[rows, place], target[rows])) for rows in sources]) for form in forms]
+        means = [np.mean([abs(_correlation(form[place][rows], target[rows])) for rows in sources]) for form in forms]
         if (mean := float(max(means))) > GIVEAWAY:
             correlation = f"|r| with the target is {mean:.3f}, mean over sources"
             found.append(f"input column {name}: its {correlation}: is it made from the target?")

@@ -67,7 +67,7 @@ def record(
     """
     files, fields = dict[str, bytes](), dict[str, Any]()
     names, inputs = inputs_of(corpus)
-    forms = (inputs, np.column_stack([corpus.features, corpus.conditioning]))
+    forms = (tuple(inputs.T), (*corpus.features.T, *corpus.conditioning.T))
     warnings = giveaways(names, forms, corpus.target, corpus.source)
     if contents.fingerprints:
         fingerprints = fingerprints_of(corpus, path, progress)

@@ -246,7 +246,7 @@ def evidence_warnings(oof: Oof, inputs: Inputs | None, pairs: SourcePairs | None
         found.append(f"shipped weights: {judged}; the digest of the rows was not computed again")
     names, raw = _named(inputs, spec)
     source = oof.source[inputs.row]
-    found += giveaways(names, (raw, inputs.transformed(spec)), oof.target[inputs.row], source)
+    found += giveaways(names, (tuple(raw.T), tuple(inputs.transformed(spec).T)), oof.target[inputs.row], source)
     return found + _divided_clips(inputs, source, spec)
 
 

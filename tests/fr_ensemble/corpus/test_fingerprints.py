@@ -316,7 +316,7 @@ def test_a_column_that_follows_the_target_is_named(name: str, noise: float, give
     target = rng.normal(size=200)
     column = -3.0 * target + source * 7 + rng.normal(0, 3.0 * noise + 1e-12, 200)
     inputs = np.c_[column, np.ones(200), rng.normal(size=200)]
-    found = giveaways([name, "constant", "other"], [inputs], target, source)
+    found = giveaways([name, "constant", "other"], [inputs.T], target, source)
     assert [line.split(":")[0] for line in found] == [f"input column {name}"] * given_away
 
 
@@ -324,6 +324,6 @@ def test_a_column_that_follows_the_target_once_it_is_transformed_is_named() -> N
     """A condition that a model takes as a logarithm is looked at in that form, too."""
     rng = np.random.default_rng(11)
     source, target = np.repeat(np.arange(5), 40), rng.uniform(0, 100, 200)
-    forms = [np.exp2(target / 10)[:, None], (target / 10)[:, None]]
+    forms = [np.exp2(target / 10)[None], (target / 10)[None]]
     assert giveaways(["bitrate_kbps"], forms[:1], target, source) == []
     assert giveaways(["bitrate_kbps"], forms, target, source) != []

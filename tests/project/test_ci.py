@@ -133,8 +133,12 @@ def project(base: Path) -> Path:
 
 
 def act(checkout: Checkout, code: int, base_ref: str = "main", **inputs: str) -> tuple[str, str, str]:
-    """Run the action's judging step as GitHub does for a pull request; (log, step summary, outputs)."""
-    return act_on({"GITHUB_EVENT_NAME": "pull_request", "GITHUB_BASE_REF": base_ref}, checkout, code, **inputs)
+    """Run the action's judging step as GitHub does for a pull request; (log, step summary, outputs).
+
+    Without base_ref: as for a push.
+    """
+    event = "pull_request" if base_ref else "push"
+    return act_on({"GITHUB_EVENT_NAME": event, "GITHUB_BASE_REF": base_ref}, checkout, code, **inputs)
 
 
 def act_on(event: dict[str, str], checkout: Checkout, code: int, **inputs: str) -> tuple[str, str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from registry_tool.documents.schema import show
+from registry_tool.documents.store import VERSION, schema_of
 from registry_tool.hookspec import Kind
 from registry_tool.toolkit import ROUNDING
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
@@ -49,7 +51,18 @@ def judge(
         summary_only=evidence.summary_only,
         plugins=plugins,
         metrics_version=evidence.metrics_version,
-        warnings=evidence.warnings,
+        warnings=(*evidence.warnings, *unread(policy, entry.kind)),
+    )
+
+
+def unread(policy: Policy, kind: str) -> tuple[str, ...]:
+    """A warning on each field of a kind's policy that this version does not know: it may be a misspelt one."""
+    known = schema_of(VERSION)["$defs"]["policy"]["properties"]
+    return tuple(
+        f"the policy of kind {kind!r} has an unknown field {show(name)}, which asks for nothing: "
+        "correct the name, or leave it: it is kept as it is"
+        for name in policy.extra
+        if name not in known
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
+from registry_tool.checks.policy import unread
 from registry_tool.checks.promotion import is_random, refuse_itself
 from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
@@ -25,11 +26,15 @@ from registry_tool.workflows.loading import find_entry, inspected, save_sound, u
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """What `flip` or `repromote` did: the verdict, None under a manual policy; the path of its file in the registry."""
+    """What `flip` or `repromote` did: the verdict, None under a manual policy; the path of its file in the registry.
+
+    warnings: beside those of the verdict.
+    """
 
     entry: Entry
     judgement: Judgement | None = None
     verdict_path: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -119,7 +124,7 @@ def _promote_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | 
         save_sound(inspection, inspection.registry.with_entry(flipped), flipped, None)
     except PluginError as error:
         raise RejectedError(str(error)) from error
-    return Flip(flipped)
+    return Flip(flipped, warnings=unread(policy, entry.kind))
 
 
 def demote(path: Path, entry_id: str, reason: str) -> Entry:

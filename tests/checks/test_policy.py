@@ -56,6 +56,16 @@ def test_never_a_pass(policy: Policy, evidence: Evidence, reason: str) -> None:
     assert any(reason in line for line in verdict.reasons)
 
 
+def test_a_field_that_asks_for_nothing_is_told() -> None:
+    """A policy's unknown field, `incumbent` for `against`, is a warning of the verdict; it holds nothing."""
+    misspelt = replace(POLICY, extra={"against": "old", "incumbent": "old", "max_loops": 1, "x\n": 1})
+    verdict = judge(misspelt, Evidence(GOOD, warnings=("its own",)), ENTRY)
+    own, *unknown = verdict.warnings
+    assert (verdict.promotes, own, len(unknown)) == (True, "its own", 2)
+    assert "'fr_ensemble' has an unknown field \"incumbent\"" in unknown[0]
+    assert not any("\n" in line for line in unknown)
+
+
 def test_every_reason_is_told_at_once() -> None:
     """A person need not run the gate twice to learn of the second fault."""
     verdict = judge(POLICY, Evidence({"mean_plcc": 0.5, "spread": 0.5}, ("one", "two")), ENTRY)

@@ -50,6 +50,20 @@ def test_a_flip_prints_json(thumb: Sandbox, registry: Program, case: str) -> Non
     assert document.get("verdict") == {"on evidence": "PROMOTE", "held": "HOLD"}.get(case)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_misspelt_policy_is_told(thumb: Sandbox, registry: Program, case: str) -> None:
+    """`gate` and `flip` warn of a policy's unknown field, whoever decides; the exit code is what it was."""
+    policy, score, arguments, code = CASES[case]
+    thumb.edit(lambda document: document["policies"]["thumb"].update(policy, incumbent="old"))
+    plugins = with_plugin(Gated(score))
+    runs = [registry("flip", "t", *arguments, "--registry", thumb.path, plugins=plugins)]
+    if not policy:
+        runs.append(registry("gate", "t", "--registry", thumb.path, plugins=plugins))
+    for ran in runs:
+        assert ran.code == code
+        assert "warning: the policy of kind 'thumb' has an unknown field \"incumbent\"" in ran.out + ran.err
+
+
 def test_a_demotion_prints_json(thumb: Sandbox, registry: Program) -> None:
     """The entry is smoke, has no promotion, and says why."""
     plugins = with_plugin(Gated(0.9))

@@ -70,6 +70,8 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
         warnings.append(f"{job.corpus or SHIPPED}: {difference}: what it says of the file itself was not checked")
         corpus = replace(corpus, sha256=file_sha256)
     trained = make(job, corpus, request.progress)
+    # which figures may not be missing is a fact of the release that wrote it: those that came later are only more
+    trained = replace(trained, manifest={**trained.manifest, "metrics_version": manifest.get("metrics_version", 1)})
     if warnings:
         trained = replace(trained, manifest={**trained.manifest, "corpus": manifest["corpus"]})
     try:

@@ -17,6 +17,7 @@ from fr_ensemble.artifacts.graphs import fused_model, read_weights
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence import loso
+from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, STORED_PREFIX
 from fr_ensemble.evidence.oof import read_oof
 from registries import TRAINING, Made
 from sandbox import Sandbox, tree
@@ -54,6 +55,25 @@ def test_the_same_bytes(production: Sandbox, made: Made, registry: Program, tmp_
     assert {agreement["largest"] for agreement in document["agreements"]} == {0.0}
     assert production.tree() == before
     assert tree(keep) == tree(production.artifacts)
+
+
+@pytest.mark.parametrize("version", [None, 1, METRICS_VERSION - 1])
+def test_an_entry_of_fewer_figures_is_the_same_entry(
+    smoke: Sandbox, made: Made, registry: Program, version: int | None
+) -> None:
+    """A release that measures more trains an older release's entry to the same bytes: --exact is met."""
+
+    def forge(manifest: dict[str, Any]) -> None:
+        manifest["eval"] = {name: value for name, value in manifest["eval"].items() if name not in later}
+        del manifest["metrics_version"]
+        manifest |= {} if version is None else {"metrics_version": version}
+
+    later = [STORED_PREFIX + name for name, metric in METRICS.items() if metric.since > (version or 1)]
+    assert smoke.forged(forge) == []
+    where = ("reproduce", "tiny", "--corpus", made.corpus, "--registry", smoke.path)
+    ran = registry(*where, "--exact", "--format", "json")
+    document = json.loads(ran.out)
+    assert (ran.code, document["outcome"], document["changes"]) == (0, "identical", [])
 
 
 def test_another_zlib_is_the_same_entry(smoke: Sandbox, made: Made, registry: Program) -> None:

@@ -44,7 +44,7 @@ class Main(click.Group):
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "-V", "--version", package_name="registry-tool", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", package_name="registry-tool", message="%(package)s %(version)s")
 @without_plugin_option
 def cli() -> None:
     """Govern a model registry kept in git: validate it, train, gate and flip models on evidence.

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def test_the_version_is_printed(registry: Program) -> None:
     """--version says the version of the package."""
     ran = registry("--version")
     assert ran.code == 0
-    assert __version__ in ran.out
+    assert ran.out == f"registry-tool {__version__}\n"
 
 
 # ---- exit codes -------------------------------------------------------------------------------------------------
@@ -377,3 +378,19 @@ start()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     line = "found the platform darwin, expected linux: run it in a container, or in WSL\n"
     assert (done.returncode, done.stdout, done.stderr) == (3, line, f"registry: {line}")
+
+
+def test_an_interrupt_before_the_program_begins_prints_nothing() -> None:
+    """Ctrl-C while modules are imported ends the process by its signal, without the place of the import."""
+    script = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "registry_tool.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from registry_tool.__main__ import start
+start()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

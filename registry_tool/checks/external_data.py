@@ -122,7 +122,8 @@ def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, pl
     document = "the manifest" if view.entry.manifest else "`external_data` of the entry"
     text = json.dumps(pin).replace("{", "{{").replace("}", "}}")  # a hint is a format
     hint = MIGRATE_HINT if weak_pins else f"if these are the right weights, add {text} to {document}"
-    return EXTERNAL_UNPINNED.at(place, found="none", hint=hint, file=show(location))
+    found = f"none (the file's is {pin['sha256']})"  # of other weights it is another finding: a list of known ones
+    return EXTERNAL_UNPINNED.at(place, found=found, hint=hint, file=show(location))
 
 
 def _read_weakly_pinned(

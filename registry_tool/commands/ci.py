@@ -160,7 +160,7 @@ def write(ctx: click.Context, output: Path, level: str, registry: str | None) ->
     if found.lacks_plugins and isinstance(found.loaded, Loaded):
         plugins.need(found.loaded.registry.requires)
     count = known_workflow.write(output, found)
-    note(f"{output}: {count} known findings")
+    note(f"{output}: {count} known finding{'s' * (count != 1)}")
     refused = [item for item in found.findings if not known_workflow.listable(item)]
     if refused:
         click.echo(f"{len(refused)} about promotion cannot be listed, and fail a job: repair them", err=True)

@@ -41,7 +41,8 @@ def validation(result: Validation, *, counted: bool = True) -> Iterator[str]:
         return
     entries = result.entries
     counts = [(result.count(s), s) for s in Severity]
-    words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n) or "valid"
+    words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n)
+    words = words or ("no finding but known ones" if result.known else "valid")
     yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out(result)}"
 
 

@@ -137,7 +137,7 @@ def _judge(
     if found is not None and file is not None:
         known = steps.run("known-findings", lambda: _triage(found, file, base))
         if known is not None:
-            run = replace(run, validation=replace(found, findings=known.counted), known=known)
+            run = replace(run, validation=replace(found, findings=known.counted, known=len(known.known)), known=known)
     if base is None:
         return run
     judged = steps.run("gate", lambda: gate_base(path, plugins, base, evidence=request.evidence))

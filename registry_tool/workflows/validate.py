@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What `validate` found, and on how much it looked."""
+    """What `validate` found, and on how much it looked. known: how many findings were left out as known ones."""
 
     loaded: Loaded | Unreadable
     level: Level
     findings: tuple[Finding, ...]
     since: Since | None = None  # the entries that are unchanged since then were checked at Level.QUICK
+    known: int = 0
 
     @property
     def entries(self) -> int:

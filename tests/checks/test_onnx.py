@@ -347,10 +347,12 @@ def test_external_data_never_leaves_the_folder(tmp_path: Path, location: str) ->
 @pytest.mark.parametrize(("version", "hint"), [(1, "`registry migrate"), (2, "`external_data` of the entry")])
 def test_unpinned_external_data_is_an_error(tmp_path: Path, version: int, hint: str) -> None:
     """Weights that nothing pins are an error whose hint says how this version pins them."""
-    write(tmp_path, "w.data", bytes(24))
+    digest = write(tmp_path, "w.data", bytes(24))
     found = findings(tmp_path, entry(tmp_path, external("w.data")), version=version)
     assert codes(found) == {"onnx-external-unpinned"}  # and not unregistered too: the model reads it
-    assert hint in next(f.hint or "" for f in found if f.code == "onnx-external-unpinned")
+    (unpinned,) = [f for f in found if f.code == "onnx-external-unpinned"]
+    assert hint in (unpinned.hint or "")
+    assert unpinned.found == f"none (the file's is {digest})"  # so that other weights are another finding
 
 
 def test_the_object_that_pins_external_data_can_be_pasted(tmp_path: Path) -> None:

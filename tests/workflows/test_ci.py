@@ -280,6 +280,7 @@ def test_known_findings_fail_no_job(adopted: Sandbox, ci: Runner) -> None:
     listed = codes(document, "known")
     assert {"license-missing", "file-unregistered"} <= set(listed)
     assert f"known findings, not counted: {len(listed)}" in ran.out
+    assert ran.out.splitlines()[0].endswith(": 1 entry: no finding but known ones")
     (run,) = json.loads((ci.folder / "ci.sarif").read_text())["runs"]
     assert [bool(result["suppressions"]) for result in run["results"]] == [True] * len(listed)
 

@@ -71,7 +71,7 @@ def export(
 
     \b
     Example:
-      registry export my_model --layout libvmaf -o model/tiny
+      registry export my_model --layout libvmaf -o tiny
     """
     from registry_tool.workflows import export as export_workflow
     from registry_tool.workflows.loading import usable

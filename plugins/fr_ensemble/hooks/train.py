@@ -131,7 +131,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     expected = loso.Expected(target_range=spec.bounds)
     scores, problems = loso.recompute(oof, read_summaries(evidence)[0], expected)
     if problems or scores is None:  # members that collapsed: nothing could judge them
-        raise InputError(f"{problems[0]}: train longer, or with less weight decay, noise or dropout")
+        raise InputError(f"{problems[0]}: train on more sources, longer, or with less weight decay, noise or dropout")
     metrics = compute_metrics(MetricInputs(scores))
     document = ManifestParts(
         job.entry_id,

@@ -66,8 +66,10 @@ class Registry:
         """Everything that `registry validate` checks, on the files as they are now.
 
         level: "quick" for documents and digests, "full" for models and evidence too. The Validation has `findings`,
-        each with a code, a severity and a place.
+        each with a code, a severity and a place. Raises InputError for another level.
         """
+        if level not in tuple(Level):
+            raise InputError(f"level: found {level!r}, expected {' or '.join(Level)}")
         return validate_workflow.validate(self.path, self._plugins, Level(level))
 
     def gate(self, entry_id: str, incumbent: str | None = None) -> Verdict:
@@ -124,9 +126,12 @@ class Model:
         levels: nominal coverages of the intervals, in (0, 1).
         Raises InputError, naming the row and the column, for what cannot be used.
         """
-        wanted = tuple(float(level) for level in levels)
+        try:
+            wanted = tuple(float(level) for level in (() if isinstance(levels, str) else levels))
+        except (TypeError, ValueError):
+            wanted = ()
         if not wanted or not all(0 < level < 1 for level in wanted):
-            raise InputError(f"levels: found {list(levels)}, expected numbers between 0 and 1, such as [0.8, 0.95]")
+            raise InputError(f"levels: found {levels!r:.60}, expected numbers between 0 and 1, such as [0.8, 0.95]")
         if memory.is_table(rows) or not isinstance(rows, Iterable):
             return self._predict(rows, wanted)
         return (self._predict(table, wanted) for table in rows)
@@ -141,13 +146,16 @@ class Model:
 class Prediction:
     """Predictions of n rows.
 
-    columns: what `registry predict` writes, by name: numpy arrays of n numbers, lists of n texts.
+    columns: what `registry predict` writes behind `row`, by name: numpy arrays of n numbers, lists of n texts.
     levels: the nominal coverages of its intervals. warnings: what a person must know -> how many rows it is about.
     """
 
     columns: Mapping[str, Any]
     levels: tuple[float, ...]
     warnings: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        return f"Prediction({len(self.mu)} rows: {', '.join(self.columns)})"
 
     @property
     def mu(self) -> NDArray[np.float64]:
@@ -184,7 +192,10 @@ class Prediction:
 
     def interval(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lower and the upper bounds, (n,) each, at one of `levels`. Raises InputError for another level."""
-        suffix = percent(level)
+        try:
+            suffix = percent(float(level))
+        except (TypeError, ValueError):
+            suffix = ""
         if f"lower_{suffix}" not in self.columns:
             raise InputError(f"level {level}: expected one of {list(self.levels)}: ask `predict` for it with levels=")
         return self._numbers(f"lower_{suffix}"), self._numbers(f"upper_{suffix}")

@@ -57,6 +57,7 @@ def frames() -> dict[str, Callable[[dict[str, Any]], Any]]:
         "arrow batch": pa.RecordBatch.from_pydict,
         "dictionary-encoded": lambda rows: pa.table({**rows, "encoder": pa.array(rows["encoder"]).dictionary_encode()}),
     }
+    made["bytes"] = lambda rows: rows | {"encoder": np.array(rows["encoder"], "S16")}
     for module in ("pandas", "polars"):
         made[module] = lambda rows, module=module: pytest.importorskip(module).DataFrame(rows)
     return made
@@ -236,6 +237,49 @@ def test_warnings_are_counted(production: Sandbox, rows: dict[str, Any]) -> None
     assert found.warnings["encoder 'zzz' is unknown"] == 3
 
 
+class Missing:
+    """A column of objects in the form of pandas, which says itself what is missing."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = np.array(values, object)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.values
+
+    def isna(self) -> Any:
+        return np.array([value is Missing for value in self.values])
+
+
+@pytest.mark.parametrize(
+    "encoders",
+    [[None, "libx264"], [float("nan"), "libx264"], np.ma.array(["?", "libx264"], mask=[1, 0]), Missing(Missing, "avc")],
+    ids=["None", "NaN", "masked", "pandas"],
+)
+def test_a_missing_encoder_is_none(encoders: Any, production: Sandbox, rows: dict[str, Any]) -> None:
+    """However the program's table marks it, it is the empty name that a file would have."""
+    found = (
+        registry_tool.open(production.path)
+        .load("tiny")
+        .predict({name: rows[name][:2] for name in rows} | {"encoder": encoders})
+    )
+    assert found.columns["encoder"][0] == ""
+    assert [text for text in found.warnings if text.startswith("encoder")] == ["encoder '' is unknown"]
+
+
+class LazyFrame:
+    """The form of polars' query, which has columns only when it is asked for them."""
+
+    def collect_schema(self) -> Any:
+        raise AssertionError("it was run")
+
+    @property
+    def columns(self) -> Any:
+        return self.collect_schema()
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("a column is missing", lambda rows: {"adm2": rows["adm2"]}, "rows: no column 'encoder'"),
     ("nothing", lambda rows: {}, "rows: no column 'encoder': found no columns"),
@@ -247,6 +291,9 @@ BAD: list[tuple[str, Any, str]] = [
     ("lengths", lambda rows: rows | {"adm2": rows["adm2"][1:]}, "columns of different lengths"),
     ("one value", lambda rows: rows | {"adm2": 1.0}, "column adm2: found 1.0, expected a value for each row"),
     ("two axes", lambda rows: rows | {"adm2": np.ones((len(rows["adm2"]), 2))}, "column adm2: found 2 axes"),
+    ("masked", lambda rows: rows | {"adm2": np.ma.masked_less(rows["adm2"], 2.0)}, "row 0, column adm2: found nothing"),
+    ("a query", lambda rows: LazyFrame(), "rows: found a LazyFrame, expected a data frame: collect() it"),
+    ("no UTF-8", lambda rows: rows | {"encoder": [b"\xff"] * len(rows["encoder"])}, "column encoder: found b'\\xff'"),
 ]
 
 
@@ -262,13 +309,28 @@ def test_rows_that_cannot_be_used(
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("levels", [[], [0.0], [1.0], [float("nan")], [80]])
-def test_levels_that_are_none(levels: list[float], production: Sandbox, rows: dict[str, Any]) -> None:
+@pytest.mark.parametrize("levels", [[], [0.0], [1.0], [float("nan")], [80], 0.95, None, "0.95", ["x"], [[0.9]]])
+def test_levels_that_are_none(levels: Any, production: Sandbox, rows: dict[str, Any]) -> None:
+    """One line; so it is where an interval of another level is asked for."""
     model = registry_tool.open(production.path).load("tiny")
     with pytest.raises(InputError, match="expected numbers between 0 and 1"):
         model.predict(rows, levels=levels)
-    with pytest.raises(InputError, match=r"level 0\.5: expected one of"):
-        model.predict(rows).interval(0.5)
+    found = model.predict(rows)
+    for level in (0.5, None, "x"):
+        with pytest.raises(InputError, match=f"level {level}: expected one of"):
+            found.interval(level)  # type: ignore[arg-type]
+
+
+def test_a_prediction_shows_itself_in_a_line(production: Sandbox, rows: dict[str, Any]) -> None:
+    """Its rows and its columns, not every number."""
+    assert repr(registry_tool.open(production.path).load("tiny").predict(rows)).startswith(
+        f"Prediction({len(rows['encoder'])} rows: encoder, mu, sigma"
+    )
+
+
+def test_a_validation_of_another_level(production: Sandbox) -> None:
+    with pytest.raises(InputError, match="level: found 'deep', expected quick or full"):
+        registry_tool.open(production.path).validate("deep")
 
 
 def test_threads_share_a_model(production: Sandbox, rows: dict[str, Any]) -> None:

@@ -559,6 +559,7 @@ ELSEWHERE = {
     "train it with --member-conditions raw": "tests/project/test_integrate.py",
     "say --update to give it other bytes": "tests/workflows/test_add.py",
     "to update: leave --update out": "tests/workflows/test_add.py",
+    "is about a quantised variant: name its file with --int8": "tests/workflows/test_add.py",
     "expected one of {}: name it with --kind": "tests/workflows/test_add.py",
     "expected one: `registry migrate` makes it": "tests/fr_ensemble/hooks/test_migrate.py",
     "--data FILE` makes it": "tests/plugins/test_single_evidence.py",

@@ -135,6 +135,10 @@ def _fields(options: dict[str, Any]) -> dict[str, Json]:
     }
 
 
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
 def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
     from registry_tool import toolkit
 
@@ -248,6 +252,12 @@ def add(
     from registry_tool.documents import store
     from registry_tool.workflows import add as add_workflow
 
+    about_variant = ("quant_mode", "quant_calibration_set", "quant_budget")
+    if options["int8"] is None and (given := [name for name in about_variant if _is_given(ctx, name)]):
+        option = f"--{given[0].replace('_', '-')}"
+        raise click.UsageError(
+            f"{option} is about a quantised variant: name its file with --int8, or leave {option} out"
+        )
     fields, quant_mode, budget = _fields(options), options.pop("quant_mode"), options.pop("quant_budget")
     if options["int8"] is not None:
         fields |= {"quant_mode": quant_mode}

@@ -7,6 +7,7 @@ the stored predictions show the model, the scaler and the rows together.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 EVIDENCE_VERSION = 1
 MAX_INPUTS = 4
+MAX_FLOAT32 = 3.4028234663852886e38  # that float32 holds
 MAX_EXACT = 2**24  # the largest integer up to which float32, the type of evidence, keeps all
 MAX_GROUPS = 1_000  # pairs of groups are compared
 FEATURES_PORT = "features"  # the feature input's name in every exporter of these models
@@ -247,6 +249,25 @@ def make_evidence(view: EntryView, request: DataRequest) -> bytes:
         raise InputError(f"{request.file}: {error}: correct the file, or the sidecar") from None
 
 
+def _require_rows(place: str, array: Any) -> None:
+    """Raises InputError for an array, of an .npz, that is no numbers of rows, or has one that float32 does not hold."""
+    import numpy as np
+
+    if array.dtype.kind not in "biuf" or not array.ndim:
+        raise InputError(f"{place}: found {array.dtype}, expected numbers with a row each: write it anew")
+    if not len(array):
+        raise InputError(f"{place}: found no rows, expected at least one: is it the right file?")
+    is_wide = array.dtype.kind == "f" and array.dtype.itemsize > np.dtype(np.float32).itemsize
+    if is_wide and (np.isfinite(array) & (np.abs(array) > MAX_FLOAT32)).any():
+        raise InputError(f"{place}: found a number above {MAX_FLOAT32:.3g}, which float32 does not hold: scale it")
+
+
+def _missing(request: DataRequest, name: str, found: Sequence[str]) -> InputError:
+    """The error for a column, or an array, that is not there; its hint names the options that `evidence` has."""
+    options = {request.target: "add it, or name it with --target", request.group: "add it, or name it with --group"}
+    return missing_column(request.file, name, found, options.get(name, "add it"))
+
+
 _Rows = tuple[dict[str, Any], Any, Sequence[str]]  # inputs by name, targets, and each row's group
 
 
@@ -261,16 +282,17 @@ def _from_arrays(graph: OnnxSummary, _: Mapping[str, Json], request: DataRequest
             names = list(archive.files)
     except FileNotFoundError:
         raise InputError(f"{request.file}: file not found: check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{request.file}: found a folder, expected an .npz: name the file in it") from None
     except Exception as error:  # whatever numpy and zipfile meet in bad bytes
         raise InputError(
             f"{request.file}: not an .npz that can be read ({one_line(str(error))}): write it anew"
         ) from None
     for name in wanted:
         if name not in arrays:
-            raise missing_column(request.file, name, names)
+            raise _missing(request, name, names)
     for name in wanted[:-1]:
-        if arrays[name].dtype.kind not in "biuf" or not arrays[name].ndim:
-            raise InputError(f"{request.file}, {name}: found {arrays[name].dtype}, expected numbers with a row each")
+        _require_rows(f"{request.file}, {name}", arrays[name])
     inputs = {port.name: arrays[port.name].astype(np.float32) for port in graph.inputs}
     for name, kept in inputs.items():
         if arrays[name].dtype.kind in "iu" and np.abs(kept).max(initial=0.0) > MAX_EXACT:
@@ -296,8 +318,8 @@ def _from_table(graph: OnnxSummary, sidecar: Mapping[str, Json], request: DataRe
 
     def pick(found: Sequence[str]) -> Columns:
         if missing := [name for name in (*numbers, *texts) if name not in found]:
-            raise missing_column(request.file, missing[0], found)
-        return Columns(tuple(dict.fromkeys(numbers)), texts)
+            raise _missing(request, missing[0], found)
+        return Columns(tuple(dict.fromkeys(numbers)), texts, largest=MAX_FLOAT32)
 
     batches = list(read_rows(request.file, pick))
     columns = {name: np.concatenate([batch.numbers[name] for batch in batches]) for name in dict.fromkeys(numbers)}
@@ -308,24 +330,31 @@ def _from_table(graph: OnnxSummary, sidecar: Mapping[str, Json], request: DataRe
     inputs = {first: features}
     if has_codec:
         encoders = [batch.texts["encoder"] for batch in batches]
-        block = _slots([name for text in encoders for name in text.tolist()], vocabulary)
+        block = _slots([name for text in encoders for name in text.tolist()], vocabulary, request.file)
         extra = [columns[name][:, None] for name in further]
         other = next(name for name in names if name != first)
         inputs[other] = np.concatenate([block, *extra], axis=1).astype(np.float32)
     return {name: inputs[name] for name in names}, columns[request.target].astype(np.float32), labels
 
 
-def _slots(encoders: Sequence[str], vocabulary: Sequence[str]) -> Any:
-    """One-hot slots (n, V); a name without one takes that of `unknown`, or none where there is no such slot."""
+def _slots(encoders: Sequence[str], vocabulary: Sequence[str], file: Path) -> Any:
+    """One-hot slots (n, V), whatever the spelling; a name without one takes that of `unknown`.
+
+    Raises InputError where there is no such slot.
+    """
     import numpy as np
 
     text = Text.of(encoders)
-    stand_in = vocabulary.index("unknown") if "unknown" in vocabulary else None
-    slots = [vocabulary.index(name) if name in vocabulary else stand_in for name in text.names]
+    slots = {_spelling(name): index for index, name in reversed(list(enumerate(vocabulary)))}
     rows = np.zeros((len(text.names), len(vocabulary)), np.float32)
-    for row, slot in enumerate(slots):
-        if slot is not None:
-            rows[row, slot] = 1.0
+    for row, name in enumerate(text.names):
+        slot = slots.get(_spelling(name), slots.get("unknown"))
+        if slot is None:
+            raise InputError(
+                f"{file}, column encoder: found {name!r}, expected one of {', '.join(vocabulary)}: the sidecar's "
+                "encoder_vocab has no slot for it and none named unknown"
+            )
+        rows[row, slot] = 1.0
     return rows[text.codes]
 
 
@@ -333,3 +362,8 @@ def int8_path(view: EntryView) -> str | None:
     """The entry's quantised variant, where it pins one."""
     path = f"{posixpath.splitext(view.entry.onnx or '')[0]}.int8.onnx"
     return path if "int8_sha256" in view.entry.document and path in view.paths else None
+
+
+def _spelling(encoder: str) -> str:
+    """An encoder's name without its case and what separates its parts."""
+    return re.sub(r"[-_. ]", "", encoder).lower()

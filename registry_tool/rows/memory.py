@@ -12,7 +12,14 @@ from registry_tool.tables import Columns, RowBatch, Text, bad_cell, number_of
 
 def is_table(rows: object) -> bool:
     """Whether these are rows, and no iterable of several tables."""
-    return isinstance(rows, Mapping) or any(hasattr(rows, name) for name in ("columns", "column_names", "dtype"))
+    if isinstance(rows, Mapping) or _is_lazy(rows):
+        return True
+    return any(hasattr(rows, name) for name in ("columns", "column_names", "dtype"))
+
+
+def _is_lazy(rows: object) -> bool:
+    """Whether these are a query of polars: merely asking for its columns runs a part of it."""
+    return hasattr(rows, "collect_schema") and not hasattr(rows, "__len__")
 
 
 def column_names(rows: Any) -> list[str]:
@@ -20,6 +27,8 @@ def column_names(rows: Any) -> list[str]:
 
     Raises InputError for anything else.
     """
+    if _is_lazy(rows):
+        raise InputError(f"{MEMORY_PLACE}: found a {type(rows).__name__}, expected a data frame: collect() it")
     if isinstance(rows, Mapping):
         return list(map(str, rows))
     if getattr(getattr(rows, "dtype", None), "names", None):
@@ -49,7 +58,7 @@ def to_batch(rows: Any, columns: Columns) -> RowBatch:
         return f"{MEMORY_PLACE}, row {index}"
 
     numbers = {name: columns.checked(_numbers(found[name], name), name, place) for name in columns.numbers}
-    texts = {name: Text.of(_objects(found[name])) for name in columns.texts}
+    texts = {name: Text.of([_text(value, name) for value in _objects(found[name])]) for name in columns.texts}
     values = {name: list(_objects(found[name])) for name in columns.values}
     return RowBatch(next(iter(lengths.values()), 0), place, numbers, texts, values)
 
@@ -81,6 +90,11 @@ def _array(rows: Any, name: str) -> Any:
             f"{MEMORY_PLACE}, column {name}: found {column!r:.40}, expected a value for each row: give a list"
         )
     array = np.asarray(column)
+    if np.ma.is_masked(column) or (array.dtype.kind in "US" and isinstance(column, list | tuple)):
+        array = np.array(column.tolist() if array is not column and hasattr(column, "tolist") else column, object)
+    elif array.dtype == object and hasattr(column, "isna"):  # pandas has several objects for what is missing
+        array = array.copy()
+        array[np.asarray(column.isna(), bool)] = None
     if array.ndim != 1:
         raise InputError(
             f"{MEMORY_PLACE}, column {name}: found {array.ndim} axes, expected one: give a value for each row"
@@ -106,3 +120,13 @@ def _numbers(column: Any, name: str) -> Any:
 def _objects(column: Any) -> Sequence[Any]:
     objects: Sequence[Any] = column.tolist()
     return objects
+
+
+def _text(value: Any, name: str) -> Any:
+    """A text as it is written: numpy and Arrow may hold its bytes, pandas has NaN for one that is missing."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{MEMORY_PLACE}, column {name}: found {value!r:.40}, expected UTF-8: decode it") from None
+    return None if isinstance(value, float) and value != value else value

@@ -35,13 +35,14 @@ def read_rows(
     progress: `reading`, after each batch, in rows of a table or bytes of text. Raises InputError with one line for a
     file without rows and for a file, a row or a column that cannot be used, WorldError for a broken disk.
     """
+    with _one_line(path):
+        path.open("rb").close()
     reader = READERS.get(ending(path))
     if reader is None:
         known = f"{', '.join(READERS)}, or {GZIPPED[0]}.gz"
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
     naming = _Naming(path, pick, names)
     with _one_line(path):
-        path.open("rb").close()
         try:
             yield from naming.rows(reader(path, naming.pick, batch_rows, progress))
         except UnusableNumberError as error:

@@ -110,7 +110,7 @@ def _target(path: Path, model: NewModel) -> Loaded:
 def _files(model: NewModel, policy: Policy) -> tuple[dict[str, bytes], dict[str, Json]]:
     """The files of the model's folder by name, and the fields that pin them, in paths relative to it."""
     limit: int = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES)
-    name, data = check_path(model.file.name), _read(model.file, limit)
+    data, name = _read(model.file, limit), check_path(model.file.name)
     if not name.endswith(".onnx"):
         raise InputError(f"{model.file}: expected a name that ends in .onnx: rename it")
     files, summary = {name: data}, _summary(model.file, data)

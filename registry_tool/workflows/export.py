@@ -96,7 +96,7 @@ def _single(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Json]
         raise InputError(f"{view.entry.id}: kind {view.entry.kind!r}: that layout has {', '.join(PUBLIC_KINDS)}")
     if view.sidecar is None:
         raise InputError(f"{view.entry.id}: it has no sidecar, expected one: libvmaf reads its inputs from there")
-    names = {path: posixpath.basename(path) for path in view.paths}
+    names = {path: posixpath.basename(path) for path in view.paths if path.endswith((".onnx", ".json"))}  # no evidence
     files = {name: view.read(path) for path, name in names.items()}
     if view.sidecar not in names:
         raise InputError(

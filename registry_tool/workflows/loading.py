@@ -165,6 +165,6 @@ def save_sound(
     if errors:
         if made is not None:
             remove_whole(path.parent, made)
-        raise fault(f"{entry.id}: it would not validate, so nothing was registered: {errors[0]}", errors)
+        raise fault(f"{entry.id}: it would not validate, so nothing was changed: {errors[0]}", errors)
     store.save(path, registry)
     return findings

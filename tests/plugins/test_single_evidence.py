@@ -17,7 +17,7 @@ from command_line import Program
 from onnx import TensorProto, helper, numpy_helper
 from repository import commit, git, own_git  # noqa: F401 (own_git is a fixture)
 from sandbox import sha256, to_json
-from tiny_models import FEATURES, model, sidecar, write
+from tiny_models import ENCODERS, FEATURES, model, sidecar, write
 
 from registry_tool.archive import EvidenceProblem
 from registry_tool.plugins.manager import load
@@ -354,9 +354,15 @@ def test_ssim_and_psnr_of_known_pictures() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--data", "none.csv"), "none.csv"),
-        (("--data", "rows.csv", "--target", "vmaf"), "no column 'vmaf'"),
-        (("--data", "rows.csv", "--target", "mos", "--group", "clip"), "no column 'clip'"),
+        (("--data", "none.csv"), "none.csv: file not found"),
+        (("--data", "none"), "none: file not found"),
+        (("--data", "."), ".: found a folder, expected a file of rows: name the file in it"),
+        (("--data", "folder.npz"), "folder.npz: found a folder, expected an .npz"),
+        (("--data", "rows.csv", "--target", "vmaf"), "add it, or name it with --target"),
+        (("--data", "rows.csv", "--target", "mos", "--group", "clip"), "add it, or name it with --group"),
+        (("--data", "wide.npz", "--target", "mos"), "features: found a number above 3.4e+38"),
+        (("--data", "none.npz", "--target", "mos"), "none.npz, features: found no rows, expected at least one"),
+        (("--data", "wide.csv", "--target", "mos"), "column motion2: found 1e+39, expected at most 3.40282e+38"),
         (("--data", "bad.npz", "--target", "mos"), "not an .npz that can be read"),
         (("--data", "other.npz", "--target", "mos"), "no column 'features'"),
         (("--data", "rows.csv", "--target", "mos", "--peak", "0"), "peak: found 0.0"),
@@ -366,12 +372,42 @@ def test_a_file_that_does_not_fit_is_named(single: Single, options: tuple[str, .
     """One line, exit code 2, and nothing is written."""
     table(single.rows, single.made)
     (single.folder / "bad.npz").write_bytes(b"no archive")
+    (single.folder / "folder.npz").mkdir()
     np.savez(single.folder / "other.npz", mos=[1.0])
+    np.savez(single.folder / "wide.npz", features=np.full((1, 6), 1e39), mos=[1.0], src=["s"])
+    np.savez(single.folder / "none.npz", features=np.zeros((0, 6)), mos=[], src=[])
+    (single.folder / "wide.csv").write_text(f"src,{','.join(FEATURES)},mos\ns,1,1,1,1,1,1e39,1\n")
     before = single.path.read_bytes()
     typed = [str(single.folder / text) if text.endswith((".csv", ".npz")) else text for text in options]
     ran = single.program("evidence", "m", *typed, "--registry", single.path)
     assert (ran.code, words in ran.err, ran.err.count("\n")) == (2, True, 1), ran.err
     assert single.path.read_bytes() == before
+
+
+SCALED_INSIDE = {"input_names": None, "feature_mean": None, "feature_std": None}
+CODEC = ("src", "encoder", *FEATURES, "mos")
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "slots"),
+    [(ENCODERS, [0, 0, 3]), (["x265", "libx264"], None)],
+    ids=["a slot for others", "none"],
+)
+def test_an_encoder_takes_its_slot_in_any_spelling(
+    vocabulary: list[str], slots: list[int] | None, tmp_path: Path, registry: Program
+) -> None:
+    """Of case and separators; a name without a slot takes that of `unknown`, and is refused where there is none."""
+    single = Single(tmp_path, registry, model(codec=len(vocabulary), seed=3), encoder_vocab=vocabulary, **SCALED_INSIDE)
+    lines = [
+        ",".join([f"s{row}", name, str(row), *"12345", "7"]) for row, name in enumerate(["libx264", "LibX.264", "zzz"])
+    ]
+    single.rows.write_text("\n".join([",".join(CODEC), *lines]) + "\n")
+    said = single.type("evidence", "m", "--data", single.rows, "--target", "mos", code=0 if slots else 2)
+    if slots is None:
+        assert "column encoder: found 'zzz', expected one of x265, libx264" in said
+    else:
+        block = read_evidence(single_file(single).read_bytes()).inputs["codec_onehot"]
+        assert block.argmax(axis=1).tolist() == slots
 
 
 def test_a_production_entry_keeps_what_it_was_judged_on(single: Single) -> None:
@@ -389,7 +425,8 @@ def test_what_production_lacks_rejects_the_flip(tmp_path: Path, registry: Progra
     features, target, labels = table(single.rows, single.made)
     np.savez(single.folder / "d.npz", features=(features - MEAN) / STD, mos=target, src=labels)
     single.type("evidence", "m", "--data", single.folder / "d.npz", "--target", "mos")
-    assert "has no sidecar" in single.type("flip", "m", code=1)
+    assert "so nothing was changed: registry.json" in (said := single.type("flip", "m", code=1))
+    assert "has no sidecar" in said
     assert single.row["smoke"] is True
 
 

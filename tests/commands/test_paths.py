@@ -37,6 +37,13 @@ def test_a_smoke_entry_is_asked_for(production: Sandbox, registry: Program) -> N
     assert registry("paths", "tiny", "--allow-smoke", "--registry", production.path).code == 0
 
 
+def test_no_way_to_production_is_named_for_random_rows(random_rows: Sandbox, registry: Program) -> None:
+    """A flip would be refused."""
+    ran = registry("paths", "tiny", "--registry", random_rows.path)
+    assert (ran.code, ran.out) == (1, "")
+    assert "no model of random rows is promoted; to try it, say --allow-smoke" in ran.err
+
+
 @pytest.mark.parametrize("what", ["a byte", "a signature"])
 def test_what_may_not_be_used_is_refused(production: Sandbox, registry: Program, what: str) -> None:
     """A digest that does not hold, a signature that the policy asks for: exit 1, no path."""

@@ -155,7 +155,8 @@ class Prediction:
     warnings: Mapping[str, int]
 
     def __repr__(self) -> str:
-        return f"Prediction({len(self.mu)} rows: {', '.join(self.columns)})"
+        n_rows = len(next(iter(self.columns.values()), ()))
+        return f"Prediction({n_rows} rows: {', '.join(self.columns)})"
 
     @property
     def mu(self) -> NDArray[np.float64]:
@@ -191,7 +192,12 @@ class Prediction:
         return {**marked, **named}
 
     def interval(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The lower and the upper bounds, (n,) each, at one of `levels`. Raises InputError for another level."""
+        """The lower and the upper bounds, (n,) each, at one of `levels`.
+
+        Raises InputError for another level, and where the kind gives no intervals.
+        """
+        if not any(name.startswith("lower_") for name in self.columns):
+            raise InputError(f"{self._found}, expected intervals: this kind gives none")
         try:
             suffix = percent(float(level))
         except (TypeError, ValueError):
@@ -201,8 +207,14 @@ class Prediction:
         return self._numbers(f"lower_{suffix}"), self._numbers(f"upper_{suffix}")
 
     def _numbers(self, name: str) -> NDArray[np.float64]:
+        if name not in self.columns:
+            raise InputError(f"{self._found}, expected {name!r}: name one of its own, as in `columns[NAME]`")
         numbers: NDArray[np.float64] = self.columns[name]
         return numbers
+
+    @property
+    def _found(self) -> str:
+        return f"prediction: found the columns {', '.join(self.columns)}"
 
 
 def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:

@@ -392,6 +392,16 @@ def test_a_wrong_prediction_names_its_plugin(answer: Any, thumb: Sandbox, regist
     assert registry("predict", "t", *where, plugins=loading(answer)).code == 3
 
 
+@pytest.mark.parametrize("name", ["mu", "sigma", "lower", "upper"])
+def test_what_a_kind_does_not_predict_is_told(name: str, thumb: Sandbox) -> None:
+    """A kind with columns of its own has no mu and no interval: the error says which columns there are."""
+    plugins = loading(lambda rows: Batch({"score": [1.0] * rows.n, "rank": [1] * rows.n}))
+    found = Registry(usable(thumb.path), plugins).load("t", allow_smoke=True).predict({"x": [1.0]})
+    assert repr(found) == "Prediction(1 rows: score, rank)"
+    with pytest.raises(InputError, match="found the columns score, rank, expected"):
+        getattr(found, name)
+
+
 def test_a_plugin_predicts_for_both(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """The same numbers for a file and for a program; the core numbers the rows of a file."""
     plugins = loading(lambda rows: Batch({"mu": rows.numbers["x"] * 2}, {"doubled": rows.n}))

@@ -10,10 +10,13 @@ from registry_tool.values import EMPTY, Json
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """What an entry predicts. definition: the model that computed the target, such as vmaf_v0.6.1, by that libvmaf."""
+    """What an entry predicts. range: empty where none is recorded.
+
+    definition: the model that computed the target, such as vmaf_v0.6.1, by that libvmaf.
+    """
 
     name: str
-    range: Sequence[Json]
+    range: Sequence[Json] = ()
     definition: str | None = None
     libvmaf: str | None = None
 
@@ -85,8 +88,10 @@ class Manifest:
 def _target(value: Json) -> TargetFacts | None:
     if not isinstance(value, Mapping) or not isinstance(name := value.get("name"), str):
         return None
-    bounds = _list(value, "range")
-    return TargetFacts(name, bounds, _text(value, "definition"), _text(value, "libvmaf")) if bounds else None
+    bounds = _list(value, "range") or ()
+    if "range" in value and not bounds:
+        return None
+    return TargetFacts(name, bounds, _text(value, "definition"), _text(value, "libvmaf"))
 
 
 def _corpus(value: Json) -> CorpusFacts | None:

@@ -48,6 +48,8 @@ def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = T
     place, names = TEMPLATE_FILES[source]
     template = files("registry_tool.plugins").joinpath(*place.split("/"))
     folder = output if output is not None else Path(f"registry-{_dashed(name)}")
+    if str(folder) == "-":
+        raise InputError("-o -: found standard output, expected a folder to make: name another")
     with NewFolder(folder) as made:
         for file in names:
             target = made.path / named(PLACES.get(file, file), name)
@@ -87,4 +89,5 @@ def _dashed(name: str) -> str:
 def next_steps(folder: Path, name: str, source: str = TRAINED) -> Sequence[str]:
     """What a person types next."""
     last = f"registry train {name} --id first --corpus rows.csv" if source == TRAINED else "registry plugins"
-    return [f"cd {shlex.quote(str(folder))}", "pip install -e '.[test]'", "pytest", last]
+    place = f"./{folder}" if str(folder).startswith("-") else str(folder)
+    return [f"cd {shlex.quote(place)}", "pip install -e '.[test]'", "pytest", last]

@@ -128,8 +128,10 @@ def part(document: Mapping[str, Json], name: str, /, **fields: type) -> Mapping[
 
 
 def predicted(target: TargetFacts, quote: str = "") -> str:
-    """A manifest's target in words: its name, range and, where it is given, the model that computed it."""
-    words = [f"{quote}{target.name}{quote}", " to ".join(map(plain, target.range))]
+    """A manifest's target in words: its name and, where they are given, its range and the model that computed it."""
+    words = [f"{quote}{target.name}{quote}"]
+    if target.range:
+        words.append(" to ".join(map(plain, target.range)))
     if target.definition is not None:
         version = "" if target.libvmaf is None else f" (libvmaf {target.libvmaf})"
         words.append(f"by {quote}{target.definition}{quote}{version}")

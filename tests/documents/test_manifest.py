@@ -13,6 +13,7 @@ from places import ROOT
 from registry_tool import schemas
 from registry_tool.documents.manifest import CorpusFacts, Manifest, TargetFacts
 from registry_tool.documents.schema import violations
+from registry_tool.report.text import predicted
 
 SCHEMA = schemas.load("manifest")
 NAMES = sorted(SCHEMA["properties"])
@@ -72,7 +73,6 @@ def test_parts_of_another_shape_are_passed_over(document: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("target", {"name": "mos"}),
         ("target", {"name": "mos", "range": []}),
         ("target", {"name": 7, "range": [0, 1]}),
         ("corpus", {"n_rows": True, "sources": []}),
@@ -88,6 +88,13 @@ def test_parts_of_another_shape_are_passed_over(document: dict[str, Any]) -> Non
 def test_a_part_that_cannot_be_used_reads_as_absent(name: str, value: object) -> None:
     """The same as a manifest without it."""
     assert Manifest.of({name: value}) == Manifest.of({})
+
+
+def test_a_target_needs_no_range() -> None:
+    """A kind that records the name alone is shown with it."""
+    target = Manifest.of({"target": {"name": "mos"}}).target
+    assert target is not None
+    assert predicted(target, quote="`") == "`mos`"
 
 
 def test_manifests_of_fr_ensemble_hold_to_it() -> None:

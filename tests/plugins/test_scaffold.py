@@ -317,6 +317,15 @@ def test_what_is_there_is_kept(registry: Program, tmp_path: Path, what: str) -> 
     assert {path.name for path in tmp_path.iterdir()} <= {"new", "elsewhere"}
 
 
+def test_no_folder_is_called_as_standard_output_is(registry: Program, workdir: Path) -> None:
+    """`-o -` is refused and makes nothing; a folder whose name begins as an option does is entered as printed."""
+    ran = registry("plugin", "new", "thumbs", "-o", "-")
+    assert (ran.code, ran.err.count("\n"), list(workdir.iterdir())) == (2, 1, [])
+    ran = registry("plugin", "new", "thumbs", "-o", "-a b")
+    enter = ran.err.removeprefix("next: ").split(";")[0]
+    assert subprocess.run(["sh", "-c", f"{enter} && test -f pyproject.toml"], check=False).returncode == 0
+
+
 def test_making_it_again_changes_nothing(registry: Program, tmp_path: Path) -> None:
     """The same command over its own work says so; over work that went on it refuses."""
     (tmp_path / "new").mkdir()  # empty, and so no obstacle

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import io
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -146,14 +146,20 @@ def _invoke() -> tuple[int, str | None]:
 
 @contextlib.contextmanager
 def interrupts_arrive() -> Iterator[None]:
-    """Ctrl-C is raised again where Python drops it: inside `__del__`, or a callback that compiled code makes."""
-    before = sys.unraisablehook
+    """Ctrl-C is raised again where Python drops it: inside `__del__`, or a callback that compiled code makes.
+
+    By a signal proper, which ends what the command waits for, too; once, however often it was dropped.
+    """
+    before, runner, again = sys.unraisablehook, threading.get_ident(), list[threading.Timer]()
 
     def report(dropped: sys.UnraisableHookArgs) -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
-            again = threading.Timer(0.05, _thread.interrupt_main)  # once that code has been left
-            again.daemon = True
-            again.start()
+            for timer in again:
+                timer.cancel()
+            # once that code has been left
+            again[:] = [threading.Timer(0.05, signal.pthread_kill, (runner, signal.SIGINT))]
+            again[0].daemon = True
+            again[0].start()
         else:
             before(dropped)
 
@@ -162,6 +168,8 @@ def interrupts_arrive() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
 
 
 def _drop_output() -> None:

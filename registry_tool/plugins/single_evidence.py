@@ -315,6 +315,11 @@ def _from_table(graph: OnnxSummary, sidecar: Mapping[str, Json], request: DataRe
     has_codec = len(graph.inputs) > 1
     numbers = (*order, *(further if has_codec else ()), request.target)
     texts = (request.group, *(["encoder"] if has_codec else []))
+    if request.target in numbers[:-1]:
+        raise InputError(
+            f"{request.file}: --target: found {request.target!r}, which the model is fed, expected what it predicts: "
+            "name its column"
+        )
 
     def pick(found: Sequence[str]) -> Columns:
         if missing := [name for name in (*numbers, *texts) if name not in found]:

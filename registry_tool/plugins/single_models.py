@@ -202,7 +202,7 @@ def _evidence(view: EntryView, level: Level) -> Iterator[Finding]:
 
         measured = gate(view, GateRequest())
         for problem in measured.problems if measured is not None else ():
-            yield EVIDENCE.at(view, problem=problem, id=view.entry.id)
+            yield EVIDENCE.at(view.entry.document["evidence"]["path"], problem=problem, id=view.entry.id)
 
 
 def _sidecar(view: EntryView, level: Level) -> list[Finding]:

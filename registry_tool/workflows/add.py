@@ -7,6 +7,7 @@ that would not validate.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
 from registry_tool.workflows.loading import publish, registry_for_new_entry
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx", re.ASCII)  # of a file, as `registry.json` may hold it
 PINNING = (
     *("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "signatures", "evidence"),
     *("quant_mode", "quant_calibration_set", "quant_accuracy_budget_plcc"),
@@ -111,8 +113,10 @@ def _files(model: NewModel, policy: Policy) -> tuple[dict[str, bytes], dict[str,
     """The files of the model's folder by name, and the fields that pin them, in paths relative to it."""
     limit: int = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES)
     data, name = _read(model.file, limit), check_path(model.file.name)
-    if not name.endswith(".onnx"):
-        raise InputError(f"{model.file}: expected a name that ends in .onnx: rename it")
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{model.file}: expected a name of letters of ASCII, digits, -, _ and . that ends in .onnx: rename it"
+        )
     files, summary = {name: data}, _summary(model.file, data)
     pins: dict[str, Json] = {"onnx": name, "sha256": sha256_of(data), "opset": summary.opsets.get("")}
     for location in locations(summary):

@@ -360,6 +360,7 @@ def test_ssim_and_psnr_of_known_pictures() -> None:
         (("--data", "folder.npz"), "folder.npz: found a folder, expected an .npz"),
         (("--data", "rows.csv", "--target", "vmaf"), "add it, or name it with --target"),
         (("--data", "rows.csv", "--target", "mos", "--group", "clip"), "add it, or name it with --group"),
+        (("--data", "rows.csv", "--target", "adm2"), "--target: found 'adm2', which the model is fed"),
         (("--data", "wide.npz", "--target", "mos"), "features: found a number above 3.4e+38"),
         (("--data", "none.npz", "--target", "mos"), "none.npz, features: found no rows, expected at least one"),
         (("--data", "wide.csv", "--target", "mos"), "column motion2: found 1e+39, expected at most 3.40282e+38"),

@@ -158,6 +158,19 @@ def test_what_is_typed_wrongly_is_one_line(
     assert (ran.code, said in ran.err.splitlines()[-1], box.exists()) == (2, True, False)
 
 
+@pytest.mark.parametrize("name", ["b lur.onnx", "bl\u00fcr.onnx", "blur.ONNX", "-blur.onnx", "blur"])
+def test_a_name_that_no_registry_holds_is_renamed(name: str, tmp_path: Path, export: Path, registry: Program) -> None:
+    """Exit 2, and no registry is made; the file may lie in a folder of any name."""
+    box = tmp_path / "model" / "registry.json"
+    (folder := tmp_path / "a b").mkdir()
+    for file in ((export / "blur.onnx").rename(folder / name), (folder / "blur.onnx")):
+        ran = registry("add", file, "--kind", "nr", "--id", "blur", "--registry", box)
+        if file.name == name:
+            assert (ran.code, "that ends in .onnx: rename it" in ran.err, box.exists()) == (2, True, False)
+            file.rename(folder / "blur.onnx")
+    assert ran.code == 0, ran.err
+
+
 def test_a_folder_is_no_model(tmp_path: Path, registry: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     """`.` has no name to put into a path: it is called what it is."""
     monkeypatch.chdir(tmp_path)

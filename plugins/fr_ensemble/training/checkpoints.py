@@ -48,7 +48,8 @@ class Checkpoint:
     def begin(self, resume: bool) -> None:
         """Say what run the folder is of, or with `resume` check that it is of this one.
 
-        Raises InputError where the folder holds a run and `resume` is off, or another run, WorldError for a bad disk.
+        Raises InputError for a file, or where the folder holds a run and `resume` is off, or another run; WorldError
+        for a bad disk.
         """
         path = self.folder / "run.json"
         try:
@@ -66,6 +67,10 @@ class Checkpoint:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps({"run": self.run}).encode())
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(
+                f"--checkpoint: {self.folder}: found a file there or above it, expected a folder: name another"
+            ) from error
         except OSError as error:
             raise WorldError(f"{self.folder}: {error.strerror}, expected a folder that can be written to") from error
         except (ValueError, KeyError, TypeError) as error:

@@ -24,6 +24,7 @@ from fr_ensemble.training.model import Result, warm_up
 from fr_ensemble.training.table import FINAL, ModelKey, TrainingTable, prepare
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
+from registry_tool.toolkit import note
 
 
 def train(
@@ -82,7 +83,13 @@ def start_training(execution: Execution, progress: Progress = silent) -> Iterato
             report: Callable[[int], None],
         ) -> list[Result]:
             compile_once(table, recipe, keys[0], progress)
-            return engine(Work(table, recipe, keys, checkpoint_of(execution, name, table, recipe)), report)
+            work = Work(table, recipe, keys, checkpoint_of(execution, name, table, recipe))
+            try:
+                return engine(work, report)
+            except KeyboardInterrupt:
+                if execution.checkpoint is not None:
+                    note(f"{execution.checkpoint}: kept what was trained so far: --resume goes on from there")
+                raise
 
         yield train_keys
 

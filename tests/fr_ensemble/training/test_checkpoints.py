@@ -60,9 +60,13 @@ def begin(folder: Path) -> None:
         train(DATA, RECIPE, Execution(jobs=1, checkpoint=folder, checkpoint_seconds=0.0), progress=interrupt)
 
 
-def test_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, expected: str) -> None:
-    """After Ctrl-C, --resume goes on where the checkpoint stands, with other workers too, and ends the same."""
+def test_interrupted_run_resumes_to_the_same_bytes(
+    tmp_path: Path, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After Ctrl-C, --resume, which is named, goes on where the checkpoint stands, with other workers too, and ends the
+    same."""
     begin(tmp_path / "run")
+    assert capsys.readouterr().err == f"{tmp_path / 'run'}: kept what was trained so far: --resume goes on from there\n"
     reports: list[int] = []
     trained = train(
         DATA,
@@ -184,8 +188,16 @@ def test_a_state_of_another_shape_is_named(tmp_path: Path) -> None:
         keeper.load(ModelState.begin(table, RECIPE, key))
 
 
-def test_checkpoint_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """A folder that cannot be written to is an error before training."""
-    (tmp_path / "file").write_text("")
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    """Nor is a folder below one: bad input, before training, and the file stays."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="found a file there or above it"):
+        train(DATA, RECIPE, Execution(checkpoint=tmp_path / name))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_checkpoint_folder_that_cannot_be_made() -> None:
+    """A folder that the system does not let be made is an environment error before training."""
     with pytest.raises(WorldError, match="expected a folder"):
-        train(DATA, RECIPE, Execution(checkpoint=tmp_path / "file" / "run"))
+        train(DATA, RECIPE, Execution(checkpoint=Path("/proc/no/run")))

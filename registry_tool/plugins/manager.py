@@ -296,21 +296,23 @@ class Plugins:
     def commands(self, taken: Collection[str] = ()) -> dict[str, click.Command]:
         """The commands that plugins add, by name. A plugin whose commands fail, or are taken, is broken from then on.
 
-        taken: the core's own names.
+        taken: the core's own names. A broken plugin adds none, and is not asked again: it may have taken a minute.
         """
         commands: dict[str, click.Command] = {}
-        for plugin in self.loaded:
+        failed = {plugin.name for plugin in self.broken}
+        for plugin in (one for one in self.loaded if one.name not in failed):
+            own: dict[str, click.Command] = {}
             try:
                 for command in self._items(plugin, "registry_commands", {}) or ():
                     name = command.name or ""
-                    if name in taken or name in commands:
+                    if name in taken or name in commands or name in own:
                         reason = f"the command {name!r} is taken: repair or uninstall it"
                         raise PluginError(f"plugin {plugin.label}: {reason}")
-                    commands[name] = command
+                    own[name] = command
             except PluginError as error:
-                broken = BrokenPlugin(plugin.name, plugin.version, str(error))
-                if broken not in self.broken:
-                    self.broken.append(broken)
+                self.broken.append(BrokenPlugin(plugin.name, plugin.version, str(error)))
+            else:
+                commands |= own
         return commands
 
     def _answer(self, hook: str) -> AnswerType:

@@ -143,6 +143,25 @@ def test_a_command_of_a_plugin_is_a_command(registry: Program) -> None:
     assert errors["extra"] == "plugin extra 7: the command 'validate' is taken: repair or uninstall it"
 
 
+def test_commands_that_fail_are_asked_for_once(registry: Program) -> None:
+    """`--help` asks a plugin whose registry_commands fails, or waits until its time is over, once; none of its commands
+    is there."""
+    import click
+
+    asked = []
+
+    def half(self: object) -> Iterator[click.Command]:
+        asked.append(1)
+        yield click.Command("thumb-stats", callback=lambda: None)
+        raise TimeoutError("too long")
+
+    plugins = with_plugin(type("Half", (), {"registry_commands": hookimpl(half)})())
+    ran = registry("--help", plugins=plugins)
+    assert (ran.code, len(asked), "thumb-stats" in ran.out, "fr-ensemble" in ran.out) == (0, 1, False, True)
+    ran = registry("thumb-stats", plugins=plugins)
+    assert (ran.code, len(asked), "registry_commands failed" in ran.err) == (3, 1, True)
+
+
 def test_commands_that_raise_name_their_plugin(registry: Program) -> None:
     """A plugin whose registry_commands fails is named; nothing is skipped."""
 

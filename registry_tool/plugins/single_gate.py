@@ -353,7 +353,12 @@ def _table(inputs: SingleInputs) -> Table:
         named = {"plcc": inputs.over_groups(plcc), "srocc": inputs.over_groups(srocc)}
     named["rmse"] = inputs.over_groups(_rmse)
     rows = [
-        [name, str(int(rows.sum())), *(f"{values[place]:.4f}" for values in named.values())]
+        [name, str(int(rows.sum())), *(_cell(values[place]) for values in named.values())]
         for place, (name, rows) in enumerate(zip(inputs.evidence.groups, inputs.evidence.rows_of(), strict=True))
     ]
     return Table([["group", "rows", *named], *rows])
+
+
+def _cell(value: float) -> str:
+    """A figure for people; that of a group which has none is a dash."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"

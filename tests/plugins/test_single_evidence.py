@@ -165,6 +165,17 @@ def single_file(single: Single) -> Path:
     return single.path.parent / str(single.row["evidence"]["path"])
 
 
+def test_a_group_without_a_figure_has_a_dash(single: Single) -> None:
+    """One row has no correlation: no `nan` is printed, and none is in the JSON."""
+    features, target, _ = table(single.rows, single.made)
+    labels = [f"s{row}" for row in range(len(target))]
+    np.savez(single.folder / "d.npz", features=features, mos=target, src=labels)
+    single.type("evidence", "m", "--data", single.folder / "d.npz", "--target", "mos")
+    said = single.type("gate", "m", code=1) + json.dumps(single.verdict(code=1))
+    assert re.search(r"^s0 +1 +- +- ", said, re.MULTILINE)
+    assert not re.search(r"\bnan\b", said, re.IGNORECASE)
+
+
 def test_bad_scores_are_held(single: Single) -> None:
     """A rule that the evidence does not meet holds the entry, and it is not flipped."""
     single.evidence(noise=5.0)

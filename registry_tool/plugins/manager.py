@@ -106,7 +106,7 @@ class Plugins:
             with Guard(f"{name} {version}", "registration", (PluginError,)):
                 self.manager.register(module, name=name)
                 self.manager.check_pending()
-                plugin = LoadedPlugin(name, version, module, self._hooks(module, name), (), distribution)
+                plugin = LoadedPlugin(name, version, module, self._hooks(module, f"{name} {version}"), (), distribution)
             plugin = replace(plugin, kinds=self._kinds(plugin))
         except PluginError:
             if self.manager.get_plugin(name) is module and name not in self.versions:
@@ -115,18 +115,18 @@ class Plugins:
         self.loaded.append(plugin)
         self.kinds.update((kind.name, kind) for kind in plugin.kinds)
 
-    def _hooks(self, module: object, name: str) -> dict[str, pluggy.HookImpl]:
+    def _hooks(self, module: object, label: str) -> dict[str, pluggy.HookImpl]:
         hooks: dict[str, pluggy.HookImpl] = {}
         for caller in self.manager.get_hookcallers(module) or ():
             for found in (one for one in caller.get_hookimpls() if one.plugin is module):
                 if found.wrapper or found.hookwrapper:
-                    raise PluginError(f"plugin {name}: {caller.name} is a wrapper, expected a plain @hookimpl: fix it")
+                    raise PluginError(f"plugin {label}: {caller.name} is a wrapper, expected a plain @hookimpl: fix it")
                 if caller.name in hooks:
-                    raise PluginError(f"plugin {name}: two functions implement {caller.name}, expected one: fix it")
+                    raise PluginError(f"plugin {label}: two functions implement {caller.name}, expected one: fix it")
                 hooks[caller.name] = found
         for attribute in sorted(a for a in dir(module) if a.startswith("registry_") and hasattr(Hooks, a)):
             if attribute not in hooks:
-                raise PluginError(f"plugin {name}: {attribute} lacks @hookimpl, so it would never be called: add it")
+                raise PluginError(f"plugin {label}: {attribute} lacks @hookimpl, so it would never be called: add it")
         return hooks
 
     def _kinds(self, plugin: LoadedPlugin) -> tuple[Kind, ...]:
@@ -135,18 +135,18 @@ class Plugins:
             if kind.name in kinds or kind.name in self.kinds:
                 owner = plugin.name if kind.name in kinds else self.owner(kind.name).name
                 text = f"the kind {kind.name!r} is owned by plugin {owner} already"
-                raise PluginError(f"plugin {plugin.name}: {text}: uninstall one")
+                raise PluginError(f"plugin {plugin.label}: {text}: uninstall one")
             kinds[kind.name] = kind
-        self._check_prefixes(kinds.values(), plugin.name)
+        self._check_prefixes(kinds.values(), plugin.label)
         return tuple(kinds.values())
 
-    def _check_prefixes(self, kinds: Iterable[Kind], name: str) -> None:
+    def _check_prefixes(self, kinds: Iterable[Kind], label: str) -> None:
         """Whose finding a code is must be clear from its prefix."""
         for prefix in sorted({prefix for kind in kinds for prefix in kind.findings}):
             if (taken := self.owner_of_codes(prefix)) is not None:
                 other, owner = taken
                 raise PluginError(
-                    f"plugin {name}: finding codes {other}... belong to {owner}: begin yours with another prefix "
+                    f"plugin {label}: finding codes {other}... belong to {owner}: begin yours with another prefix "
                     f"than {prefix}"
                 )
 

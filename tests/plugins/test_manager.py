@@ -69,6 +69,7 @@ def test_a_taken_kind_is_refused() -> None:
     message = refused(Second())
     assert "'fr_ensemble'" in message
     assert "owned by plugin fr_ensemble" in message
+    assert message.startswith("plugin extra 7: ")
 
 
 def test_a_misspelt_hook_is_refused() -> None:
@@ -100,7 +101,7 @@ def test_a_hook_without_its_mark_is_refused() -> None:
         def registry_verify(self, view: object, level: object) -> list[Finding]:
             return []
 
-    assert "lacks @hookimpl" in refused(Unmarked())
+    assert refused(Unmarked()).startswith("plugin extra 7: registry_verify lacks @hookimpl")
 
 
 def raise_now(self: object) -> list[Kind]:

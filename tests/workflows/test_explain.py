@@ -120,7 +120,7 @@ def plugin(findings: dict[str, str], kind: str = "tiny") -> Any:
 )
 def test_a_prefix_has_one_owner(prefix: str, owner: str) -> None:
     """A plugin whose codes could be taken for those of the core or of another plugin does not load."""
-    with pytest.raises(PluginError, match=f"plugin extra: finding codes .* belong to {owner}"):
+    with pytest.raises(PluginError, match=f"plugin extra 7: finding codes .* belong to {owner}"):
         with_plugin(plugin({prefix: HERE}), "extra")
 
 
@@ -129,7 +129,7 @@ def test_prefixes_of_two_plugins_collide_in_either_order() -> None:
     for first, second in (("a-", "a-b-"), ("a-b-", "a-"), ("a-", "a-")):
         plugins = Plugins()
         plugins.add(plugin({first: HERE}, "first"), "first")
-        with pytest.raises(PluginError, match=r"plugin second: .* belong to plugin first"):
+        with pytest.raises(PluginError, match=r"plugin second 0: .* belong to plugin first"):
             plugins.add(plugin({second: HERE}, "second"), "second")
     plugins = Plugins()
     plugins.add(plugin({"a-": HERE}, "first"), "first")

@@ -199,12 +199,11 @@ def test_ctrl_c_arrives_where_python_drops_it(
                 Doomed()
             time.sleep(60)
 
-    before, hook, start = thumb.tree(), sys.unraisablehook, time.monotonic()
+    before, hook = thumb.tree(), sys.unraisablehook
     arguments = ("predict", "t", "--corpus", "rows.csv", "--registry", thumb.path)
     ran = registry(*arguments, plugins=with_plugin(Deaf()))
     assert (ran.code, ran.err.strip()) == (130, "registry: interrupted, nothing was changed")
     assert (thumb.tree(), sys.unraisablehook, capfd.readouterr().err) == (before, hook, "")
-    assert time.monotonic() - start < 30  # what it waits for ends at once
     time.sleep(0.1)  # and no second interrupt comes later
 
 

@@ -319,6 +319,11 @@ def plain_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def plain_spelling(encoder: str) -> str:
+    """The name of an encoder as it is compared, without case and separators: `H.264` and `h264` are one."""
+    return re.sub(r"[-_. ]", "", encoder).casefold()
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """A registry as a value: entries sorted by id, policies by kind, and whatever else its document holds."""

@@ -7,7 +7,6 @@ the stored predictions show the model, the scaler and the rows together.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.onnx_summary import INTEGER_TYPES, OnnxError, OnnxSummary, Port
 from registry_tool.toolkit import Columns, Text, missing_column, read_rows
-from registry_tool.values import Json, one_line
+from registry_tool.values import Json, one_line, plain_spelling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -350,10 +349,10 @@ def _slots(encoders: Sequence[str], vocabulary: Sequence[str], file: Path) -> An
     import numpy as np
 
     text = Text.of(encoders)
-    slots = {_spelling(name): index for index, name in reversed(list(enumerate(vocabulary)))}
+    slots = {plain_spelling(name): index for index, name in reversed(list(enumerate(vocabulary)))}
     rows = np.zeros((len(text.names), len(vocabulary)), np.float32)
     for row, name in enumerate(text.names):
-        slot = slots.get(_spelling(name), slots.get("unknown"))
+        slot = slots.get(plain_spelling(name), slots.get("unknown"))
         if slot is None:
             raise InputError(
                 f"{file}, column encoder: found {name!r}, expected one of {', '.join(vocabulary)}: the sidecar's "
@@ -367,8 +366,3 @@ def int8_path(view: EntryView) -> str | None:
     """The entry's quantised variant, where it pins one."""
     path = f"{posixpath.splitext(view.entry.onnx or '')[0]}.int8.onnx"
     return path if "int8_sha256" in view.entry.document and path in view.paths else None
-
-
-def _spelling(encoder: str) -> str:
-    """An encoder's name without its case and what separates its parts."""
-    return re.sub(r"[-_. ]", "", encoder).lower()

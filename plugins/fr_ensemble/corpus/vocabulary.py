@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from registry_tool.errors import InputError
+from registry_tool.values import plain_spelling
 
 if TYPE_CHECKING:
     from fr_ensemble.arrays import Int64
@@ -90,7 +91,7 @@ def encode(names: Iterable[str], version: int = DEFAULT_VERSION) -> tuple[Int64,
     missing: Counter[str] = Counter()
 
     def counted(name: str) -> int:
-        if normal(name) not in slots:
+        if plain_spelling(name) not in slots:
             missing[name] += 1
         return _slot(name, slots)
 
@@ -117,8 +118,8 @@ def _plain(column: str) -> str:
 
 
 def spellings(version: int) -> dict[str, list[str]]:
-    """Each slot of a version, in column order -> the spellings that it takes, in the form of `normal`."""
-    names = {slot: SPELLINGS[normal(slot)] for slot in vocabulary(version)}
+    """Each slot of a version, in column order -> the spellings that it takes, in the form of `plain_spelling`."""
+    names = {slot: SPELLINGS[plain_spelling(slot)] for slot in vocabulary(version)}
     return {
         slot: sorted(spelling for spelling, encoder in SPELLINGS.items() if encoder == name)
         for slot, name in names.items()
@@ -131,7 +132,7 @@ def _slots(version: int) -> Mapping[str, int]:
 
 
 def _slot(name: str, slots: Mapping[str, int]) -> int:
-    return slots.get(normal(name), slots.get(UNKNOWN, 0))
+    return slots.get(plain_spelling(name), slots.get(UNKNOWN, 0))
 
 
 def stand_in(version: int) -> str:
@@ -142,10 +143,5 @@ def stand_in(version: int) -> str:
 
 def ffmpeg_name(name: str) -> str | None:
     """The encoder that a spelling stands for, by ffmpeg's name; None for a spelling that is not known."""
-    found = SPELLINGS.get(normal(name))
+    found = SPELLINGS.get(plain_spelling(name))
     return None if found == UNKNOWN else found
-
-
-def normal(name: str) -> str:
-    """A name without case and separators."""
-    return re.sub(r"[-_. ]", "", name).casefold()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -125,6 +126,15 @@ class CheckedEvidence:
 _checked: WeakKeyDictionary[EntryEvidence, dict[bytes, CheckedEvidence]] = WeakKeyDictionary()
 
 
+@contextmanager
+def _readable(view: EntryView) -> Iterator[None]:
+    """Files of evidence that are missing or of another form are an InputError."""
+    try:
+        yield
+    except (EvidenceProblem, KeyError) as error:
+        raise InputError(f"{view.entry.id}: {error}: train it again") from error
+
+
 def checked_evidence(view: EntryView) -> CheckedEvidence:
     """The entry's evidence, compared with itself, the manifest and what the shipped models give; once for all who ask.
 
@@ -133,11 +143,9 @@ def checked_evidence(view: EntryView) -> CheckedEvidence:
     manifest = view.manifest
     if manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
-    try:
+    with _readable(view):
         evidence = evidence_of(view)
         key = _content(view, manifest)
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
     known = _checked.setdefault(evidence, {})
     if key not in known:
         known[key] = _check(view, manifest, evidence)
@@ -155,10 +163,8 @@ def _content(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
 
 def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -> CheckedEvidence:
     seeds = [member["seed"] for member in manifest["members"]]
-    try:
+    with _readable(view):
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
-    except KeyError as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
     summaries, misnamed = read_summaries(files)
     corpus, (low, high) = manifest["corpus"], manifest["target"]["range"]
     digests = (corpus["rows_sha256"], manifest["recipe_sha256"], corpus["sha256"])
@@ -225,28 +231,22 @@ def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | No
     """The standard models beside the entry; None where it has none. Raises InputError for a file of another form."""
     if "baselines" not in manifest:
         return None
-    try:
+    with _readable(view):
         return read_baselines(view.read(BASELINES_PATH))
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
 
 
 def left_out_of(view: EntryView, manifest: Mapping[str, Any]) -> EncodersLeftOut | None:
     """Predictions of encoders that were left out; None where none were. Raises InputError as `baselines_of`."""
     if "encoders_left_out" not in manifest:
         return None
-    try:
+    with _readable(view):
         return read_left_out(view.read(LEFT_OUT_PATH))
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
 
 
 def recorded_inputs(view: EntryView) -> Inputs:
     """The inputs of all rows of the evidence. Raises InputError where it has those of a sample, or none."""
-    try:
+    with _readable(view):
         inputs = read_inputs(view.read(INPUTS_PATH))
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
     if not inputs.is_complete:
         found = f"{len(inputs.row)} of {inputs.n_rows} rows"
         raise InputError(f"{view.entry.id}: inputs.npz has {found}, expected all of them: evaluate both on other rows")
@@ -272,7 +272,7 @@ def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[Ship
     """
     spec, problems = with_columns_of(spec_of(manifest, target=True), manifest["corpus"]), list[str]()
     inputs, shipped, stored = None, None, None
-    try:
+    with _readable(view):
         if manifest.get("evidence_inputs", {}).get("n_rows"):
             inputs = read_inputs(view.read(INPUTS_PATH))
             problems += input_problems(manifest, inputs, oof, spec)
@@ -281,8 +281,6 @@ def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[Ship
             problems += fingerprint_problems(manifest, stored, oof, None if problems else inputs, spec)
         if inputs is not None and inputs.is_complete and not problems:
             stored = with_inputs(stored, inputs, oof, spec)
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
     if (left_out := left_out_of(view, manifest)) is not None:
         problems += left_out_problems(manifest, left_out, oof, inputs)
     pairs = None if stored is None else stored.compared()

@@ -11,8 +11,9 @@ For programs:
     prediction = model.predict({"adm2": [0.98], ..., "encoder": ["libx264"]})
     prediction.mu, prediction.lower, prediction.upper  # numpy arrays, one value a row
 
-Everything else that is public is in `hookspec`, `values`, `findings`, `errors`, `figures`, `toolkit` and `testing`, for
-those who write plugins. A folder is private.
+Everything else that is public is for those who write plugins: `hookspec`, `values`, `findings`, `errors`, `figures`,
+`toolkit`, `strictjson`, `onnx_summary`, `archive`, `measures`, and the packages `schemas` and `testing`. Any other
+folder is private.
 """
 
 from __future__ import annotations

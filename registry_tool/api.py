@@ -16,8 +16,8 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.manager import load as load_plugins
 from registry_tool.rows import memory
+from registry_tool.rows.batches import BATCH_ROWS
 from registry_tool.storage.files import Folder
-from registry_tool.tables import BATCH_ROWS
 from registry_tool.values import Entry, percent
 from registry_tool.values import Verdict as Verdict
 from registry_tool.workflows import gate as gate_workflow

@@ -20,9 +20,12 @@ from registry_tool.figures import Series as Series
 from registry_tool.figures import Table as Table
 from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxSummary
-from registry_tool.tables import Columns, RowBatch
+from registry_tool.rows.batches import Column as Column
+from registry_tool.rows.batches import Columns, RowBatch
 from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy, Rule
 from registry_tool.values import OofPredictions as OofPredictions
+from registry_tool.values import Progress as Progress
+from registry_tool.values import silent as silent
 
 if TYPE_CHECKING:
     import click
@@ -33,17 +36,6 @@ METRICS_PLACE = re.compile(r"[\w.]+:\w+\Z")
 CODE_PREFIX = re.compile(r"[a-z][a-z0-9]*-([a-z0-9]+-)*\Z")
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-class Progress(Protocol):
-    """Whom long work tells how far it is; called often, must be cheap. `toolkit.progress_bar` is one."""
-
-    def __call__(self, work: str, done: int, total: int, /) -> None:
-        """work: its kind, such as `reading`. done, total: in any unit; the last call has them equal."""
-
-
-def silent(work: str, done: int, total: int, /) -> None:
-    """Progress that is shown nowhere."""
 
 
 def untold(line: str, /) -> None:
@@ -397,15 +389,6 @@ class PredictRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
-
-
-@runtime_checkable
-class Column(Protocol):
-    """A whole column, written without a Python object a value: a numpy array of one axis, or a `toolkit.Text`."""
-
-    def __len__(self) -> int: ...
-
-    def tolist(self) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

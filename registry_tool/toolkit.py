@@ -15,6 +15,15 @@ from typing import Any
 import click
 
 from registry_tool.errors import InputError
+from registry_tool.rows.batches import BATCH_ROWS as BATCH_ROWS
+from registry_tool.rows.batches import Columns as Columns
+from registry_tool.rows.batches import Place as Place
+from registry_tool.rows.batches import RowBatch as RowBatch
+from registry_tool.rows.batches import Text as Text
+from registry_tool.rows.batches import bad_cell as bad_cell
+from registry_tool.rows.batches import decimal_comma as decimal_comma
+from registry_tool.rows.batches import missing_column as missing_column
+from registry_tool.rows.batches import number_of as number_of
 from registry_tool.rows.reading import read_metadata as read_metadata
 from registry_tool.rows.reading import read_rows as read_rows
 from registry_tool.rows.writing import FORMATS as FORMATS
@@ -28,15 +37,6 @@ from registry_tool.storage.files import atomic_file as atomic_file
 from registry_tool.storage.files import write_atomic as write_atomic
 from registry_tool.storage.lock import clean_staging as clean_staging
 from registry_tool.strictjson import pointer
-from registry_tool.tables import BATCH_ROWS as BATCH_ROWS
-from registry_tool.tables import Columns as Columns
-from registry_tool.tables import Place as Place
-from registry_tool.tables import RowBatch as RowBatch
-from registry_tool.tables import Text as Text
-from registry_tool.tables import bad_cell as bad_cell
-from registry_tool.tables import decimal_comma as decimal_comma
-from registry_tool.tables import missing_column as missing_column
-from registry_tool.tables import number_of as number_of
 from registry_tool.values import Json
 from registry_tool.values import counted as counted
 from registry_tool.values import first_names as first_names

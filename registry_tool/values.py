@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from registry_tool.errors import InputError
 from registry_tool.figures import Table
@@ -48,6 +48,17 @@ def first_names(names: Collection[str], shown: int = MAX_NAMES_SHOWN) -> str:
     """`a, b, c and 197 more`: names in a message, of which there may be many."""
     text = ", ".join(islice(names, shown))
     return f"{text} and {len(names) - shown} more" if len(names) > shown else text
+
+
+class Progress(Protocol):
+    """Whom long work tells how far it is; called often, must be cheap. `toolkit.progress_bar` is one."""
+
+    def __call__(self, work: str, done: int, total: int, /) -> None:
+        """work: its kind, such as `reading`. done, total: in any unit; the last call has them equal."""
+
+
+def silent(work: str, done: int, total: int, /) -> None:
+    """Progress that is shown nowhere."""
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

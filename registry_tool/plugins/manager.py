@@ -35,7 +35,7 @@ from registry_tool.hookspec import (
     TrainRequest,
 )
 from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
-from registry_tool.tables import Columns, RowBatch
+from registry_tool.rows.batches import Columns, RowBatch
 from registry_tool.values import Evidence, Requirement, Rule, plain_name
 from registry_tool.version import __version__
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from registry_tool.hookspec import Progress
+from registry_tool.rows.batches import Columns, Place, RowBatch, Text
 from registry_tool.rows.exact import Position, bytes_read, open_bytes
-from registry_tool.tables import Columns, Place, RowBatch, Text
+from registry_tool.values import Progress
 
 if TYPE_CHECKING:
     import numpy as np

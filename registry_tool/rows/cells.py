@@ -11,8 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry_tool.hookspec import Column
-from registry_tool.tables import Text
+from registry_tool.rows.batches import Column, Text
 from registry_tool.values import Json
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry_tool.errors import InputError
-from registry_tool.hookspec import Progress
+from registry_tool.rows.batches import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
 from registry_tool.rows.blocks import NEWLINE, Block, batches, is_text, numbers_of, text_of
 from registry_tool.rows.exact import Header, Position, csv_place, jsonl_place, open_bytes
-from registry_tool.tables import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
+from registry_tool.values import Progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from registry_tool.errors import InputError
-from registry_tool.hookspec import Progress, silent
-from registry_tool.tables import (
+from registry_tool.rows.batches import (
     Columns,
     Pick,
     Place,
@@ -27,6 +26,7 @@ from registry_tool.tables import (
     number_of,
     require_unique,
 )
+from registry_tool.values import Progress, silent
 
 DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
 QUOTED = re.compile(r'"[^"]*("|$)')

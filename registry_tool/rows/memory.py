@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from registry_tool.errors import InputError
-from registry_tool.tables import MEMORY_PLACE as MEMORY_PLACE
-from registry_tool.tables import Columns, RowBatch, Text, bad_cell, number_of
+from registry_tool.rows.batches import MEMORY_PLACE as MEMORY_PLACE
+from registry_tool.rows.batches import Columns, RowBatch, Text, bad_cell, number_of
 
 
 def is_table(rows: object) -> bool:

@@ -14,10 +14,9 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from registry_tool.errors import InputError, WorldError
-from registry_tool.hookspec import Progress, silent
 from registry_tool.rows import columnar, exact
-from registry_tool.tables import BATCH_ROWS, Columns, Pick, RowBatch, UnusableNumberError, missing_column
-from registry_tool.values import EMPTY
+from registry_tool.rows.batches import BATCH_ROWS, Columns, Pick, RowBatch, UnusableNumberError, missing_column
+from registry_tool.values import EMPTY, Progress, silent
 
 STREAM_NAME = "standard input"  # what messages call it
 

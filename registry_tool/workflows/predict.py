@@ -10,8 +10,8 @@ from typing import IO
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Batch, EntryView, Predictor, PredictRequest
 from registry_tool.plugins.manager import Plugins
+from registry_tool.rows.batches import BATCH_ROWS, RowBatch
 from registry_tool.rows.reading import STREAM_NAME, read_rows, read_stream
-from registry_tool.tables import BATCH_ROWS, RowBatch
 from registry_tool.values import EMPTY
 from registry_tool.workflows.loading import inspected, usable, verified
 

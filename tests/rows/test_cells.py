@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry_tool.rows import cells
+from registry_tool.rows.batches import Text
 from registry_tool.rows.writing import write_rows
-from registry_tool.tables import Text
 
 pytest.importorskip("pyarrow")
 

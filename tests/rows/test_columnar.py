@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from registry_tool.errors import InputError
 from registry_tool.rows import blocks, exact
+from registry_tool.rows.batches import Columns, missing_column
 from registry_tool.rows.reading import read_rows
-from registry_tool.tables import Columns, missing_column
 
 pytest.importorskip("pyarrow")
 

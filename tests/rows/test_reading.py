@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from registry_tool.errors import InputError
+from registry_tool.rows.batches import Columns, missing_column, require_unique
 from registry_tool.rows.reading import read_rows, read_stream
-from registry_tool.tables import Columns, missing_column, require_unique
 
 pa = pytest.importorskip("pyarrow")
 

@@ -1,4 +1,4 @@
-"""tables.py: rows as values: batches of columns, what to read of them, and the errors for it. Opens no file."""
+"""batches.py: rows as values: batches of columns, what to read of them, and the errors for it. Opens no file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from registry_tool.errors import InputError
 
@@ -20,6 +20,15 @@ Place = Callable[[int], str]  # index in a batch -> `file:line` or `file, row N`
 BATCH_ROWS = 65_536  # read, or written, at once
 MAX_COLUMNS_SHOWN = 50  # names of a message
 DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*")
+
+
+@runtime_checkable
+class Column(Protocol):
+    """A whole column, written without a Python object a value: a numpy array of one axis, or a `toolkit.Text`."""
+
+    def __len__(self) -> int: ...
+
+    def tolist(self) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)

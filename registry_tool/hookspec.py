@@ -164,12 +164,18 @@ class EntryView(Protocol):
 
 
 class Host(Protocol):
-    """What a plugin's command finds at `ctx.obj`: the way to an entry of a registry, and to a picture."""
+    """What a plugin's command finds at `ctx.obj`: the way to an entry of a registry, and to what it prints or draws."""
 
     def open(self, entry_id: str, registry: str | None = None) -> AbstractContextManager[EntryView]:
         """The entry, for the length of a `with`. registry: as typed after `--registry`; None looks for one.
 
         Raises InputError for no such registry or entry, RejectedError where a document or a digest does not hold.
+        """
+
+    def emit(self, form: str, document: Callable[[], Json], lines: Callable[[], str | Iterable[str]]) -> None:
+        """Print an answer. form: `text` prints the lines, `json` the document, a number that is not finite as null.
+
+        Each of several lines stays one: what would begin another is escaped. Since 0.2.0.
         """
 
     def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:

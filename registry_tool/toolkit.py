@@ -62,6 +62,12 @@ def note(line: str) -> None:
         click.echo(line, err=True)
 
 
+def warn(*messages: str) -> None:
+    """Warnings on stderr, a line each, with -q too: what a terminal would obey in them is escaped."""
+    for message in messages:
+        click.echo(f"warning: {visible(message)}", err=True)
+
+
 class ProgressBar:
     """A `Progress` that draws one bar, with the time left, on a terminal's stderr; silent in a pipe and with -q."""
 

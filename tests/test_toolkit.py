@@ -135,6 +135,12 @@ def test_a_table_in_markdown() -> None:
     assert list(toolkit.markdown_table(rows, right=[1])) == ["| | n |", "| --- | ---: |", "| a | 1 |", "| | |"]
 
 
+def test_a_warning_is_one_line_that_no_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each on its own line, with what a file's name could tell a terminal spelt out."""
+    toolkit.warn("a\x1b[2Jb\nc", "d")
+    assert capsys.readouterr().err == "warning: a\\x1b[2Jb\\nc\nwarning: d\n"
+
+
 # ---- progress ---------------------------------------------------------------------------------------------------
 
 WORK = """

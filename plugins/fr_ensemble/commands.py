@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from registry_tool.toolkit import (
     progress_bar,
     refuse_overwriting,
     visible,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -67,15 +67,6 @@ def corpus() -> None:
 _format_option = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to print it."
 )
-
-
-def _say(document: dict[str, Any], lines: Callable[[Mapping[str, Any]], list[str]], form: str) -> None:
-    for line in [json.dumps(document, indent=2, ensure_ascii=False)] if form == "json" else lines(document):
-        click.echo(line)
-
-
-def _warn(message: str) -> None:
-    click.echo(f"warning: {message}", err=True)
 
 
 @corpus.command("import")
@@ -166,7 +157,7 @@ def import_(
         of_table, unused = fields_of_table(found, meta, names, lacking)
         fields = fields.merged(of_table)
         if unused:
-            _warn(f"{meta}: rows that name no log that was given: {unused}")
+            warn(f"{meta}: rows that name no log that was given: {unused}")
     with progress_bar() as progress:
         done = import_logs(fields, output, LogChoice(score, model), progress)
     _tell_import(done, output)
@@ -185,27 +176,27 @@ def _not_known(lacking: Sequence[str], fields: Sequence[str]) -> str:
 def _warn_of_import(done: Imported) -> None:
     """What looks odd in the logs that were taken."""
     for log, frames in done.incomplete.items():
-        _warn(f"{log}: left out {counted(frames, 'frame')} without every feature")
+        warn(f"{log}: left out {counted(frames, 'frame')} without every feature")
     for log, frames in done.not_finite.items():
-        _warn(f"{log}: left out {counted(frames, 'frame')} with NaN or infinity")
+        warn(f"{log}: left out {counted(frames, 'frame')} with NaN or infinity")
     for first, second in done.twins:
-        _warn(f"{second}: the same scores as {first}: is it one encode twice?")
+        warn(f"{second}: the same scores as {first}: is it one encode twice?")
     for log, mean in done.doubtful.items():
-        _warn(f"{log}: a mean vmaf of {mean:.1f}: are its frames those of its reference, in step and of one size?")
+        warn(f"{log}: a mean vmaf of {mean:.1f}: are its frames those of its reference, in step and of one size?")
     for log, frames in done.ended.items():
-        _warn(f"{log}: its last {frames} frames meet a still picture and score far less: is its reference shorter?")
+        warn(f"{log}: its last {frames} frames meet a still picture and score far less: is its reference shorter?")
     for column, why in done.without.items():
-        _warn(f"no column {column}: {why}")
+        warn(f"no column {column}: {why}")
     if model_of(done.definition) is None:
         near = get_close_matches(done.definition, VMAF_MODELS, 1)
-        _warn(f"{done.definition} is no model that libvmaf has built in{f': is it {near[0]}?' if near else ''}")
+        warn(f"{done.definition} is no model that libvmaf has built in{f': is it {near[0]}?' if near else ''}")
 
 
 def _tell_import(done: Imported, output: Path) -> None:
     """What came of an import. Raises RejectedError where logs were left out."""
     _warn_of_import(done)
     for why in done.failed.values():
-        click.echo(f"left out: {why}", err=True)
+        click.echo(f"left out: {visible(why)}", err=True)
     click.echo(f"{output}: {counted(done.rows, 'row')} of {counted(done.logs, 'log')}")
     click.echo(f"target: vmaf by {done.definition}")
     for name, counts in (("sources", done.sources), ("encoders", done.encoders)):
@@ -455,9 +446,9 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
     )
     with progress_bar() as progress:
         document = describe(file, asked, progress)
-    _say(document, lines, form)
+    host: Host = ctx.obj
+    host.emit(form, lambda: document, lambda: lines(document))
     if plot is not None:
-        host: Host = ctx.obj
         rows, sources = document["n_rows"], len(document["sources"])
         title = f"{document['corpus']}: {counted(rows, 'row')}, {counted(sources, 'source')}"
         host.draw(plot, title, figures(document))
@@ -501,7 +492,7 @@ def exchangeable_(
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:
         document = exchangeable(view, rows, column_names(source_column, encoder_column), progress)
-    _say(document, lines, form)
+    host.emit(form, lambda: document, lambda: lines(document))
 
 
 @group.command("recommend")
@@ -571,7 +562,7 @@ def recommend_(
         question = Question(rows, target, confidence, by == "encoder", cost, names, statistic)
         document, warnings = recommend(view, question, progress)
     for warning, count in sorted(warnings.items()):
-        _warn(f"{warning}: {count} {'row' if count == 1 else 'rows'}")
-    _say(document, lines, form)
+        warn(f"{warning}: {counted(count, 'row')}")
+    host.emit(form, lambda: document, lambda: lines(document))
     if plot is not None:
         host.draw(plot, title(document), figures(document))

@@ -26,9 +26,9 @@ from registry_tool.commands.trust import (
     signer_options,
     trust_options,
     trusted_of,
-    warn,
 )
 from registry_tool.errors import ExitCode, InputError
+from registry_tool.toolkit import warn
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}\Z")
 
@@ -60,7 +60,7 @@ def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry:
         raise InputError(f"--verifier: found {verifier[:40]!r}, expected a URI, such as https://example.org/gate/v1")
     now, path = datetime.now(UTC), find(registry)
     made = attest(path, plugins_of(ctx), entry_id, signer_of(**signer), now, verifier or VERIFIER_ID)
-    warn(made.warnings)
+    warn(*made.warnings)
     show(f"{entry_id}: {', '.join(made.result.properties)} attested by {made.signer}, in {made.path}")
 
 

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import click
 
-from registry_tool.commands.shared import emit, entry_argument, find, format_option, plugins_of, registry_option
+from registry_tool.commands.shared import (
+    emit,
+    entry_argument,
+    find,
+    folder_option,
+    format_option,
+    plugins_of,
+    registry_option,
+)
 from registry_tool.errors import ExitCode
-from registry_tool.toolkit import note
+from registry_tool.toolkit import note, warn
 
 
 @click.command()
 @click.argument("old", metavar="OLD/registry.json")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="NEW",
-    required=True,
-    help="The folder to make; new or empty.",
-)
+@folder_option("NEW")
 @click.option("--skip-broken", is_flag=True, help="Leave out what cannot be taken over, instead of making nothing.")
 @format_option()
 @click.pass_context
@@ -50,14 +51,7 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
 @click.command()
 @entry_argument()
 @click.option("--layout", type=click.Choice(["libvmaf"]), default="libvmaf", show_default=True, help="Whose loader.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    required=True,
-    help="The folder to make; new or empty.",
-)
+@folder_option()
 @click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
 @registry_option
 @click.pass_context
@@ -169,8 +163,7 @@ def reproduce(
     with toolkit.progress_bar() as progress:
         request = ReproduceRequest(corpus, jobs, device, progress)
         done = reproduce(path, plugins_of(ctx), entry_id, request, keep)
-    for warning in done.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(*done.warnings)
     emit(form, done.to_dict, lambda: audit.reproduction(done))
     if stores:
         note(f"{entry_id}: the result is kept in {store_result(path, done)}")

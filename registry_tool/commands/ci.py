@@ -13,7 +13,7 @@ import click
 from registry_tool.commands.shared import add_summary, find, level_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode, RegistryError
 from registry_tool.report import reporters
-from registry_tool.toolkit import note
+from registry_tool.toolkit import counted, note
 
 if TYPE_CHECKING:
     from registry_tool.workflows.ci import CiRun
@@ -160,7 +160,7 @@ def write(ctx: click.Context, output: Path, level: str, registry: str | None) ->
     if found.lacks_plugins and isinstance(found.loaded, Loaded):
         plugins.need(found.loaded.registry.requires)
     count = known_workflow.write(output, found)
-    note(f"{output}: {count} known finding{'s' * (count != 1)}")
+    note(f"{output}: {counted(count, 'known finding')}")
     refused = [item for item in found.findings if not known_workflow.listable(item)]
     if refused:
         click.echo(f"{len(refused)} about promotion cannot be listed, and fail a job: repair them", err=True)

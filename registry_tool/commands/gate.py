@@ -24,10 +24,9 @@ from registry_tool.commands.shared import (
     registry_option,
     show_rendered,
 )
-from registry_tool.commands.trust import warn
 from registry_tool.errors import ExitCode
 from registry_tool.report import reporters
-from registry_tool.toolkit import column_name_options, column_names, note
+from registry_tool.toolkit import column_name_options, column_names, note, warn
 
 if TYPE_CHECKING:
     from registry_tool.workflows.gate import Judgement
@@ -228,7 +227,7 @@ def _tell(ctx: click.Context, done: Flip, reason: str | None, form: str) -> None
         lambda: machine.flip(done.entry, judged),
         lambda: text.judgement(judged, details=False) if judged is not None else (),
     )
-    warn(done.warnings)
+    warn(*done.warnings)
     if not done.done:
         click.echo(f"{done.entry.id}: not promoted", err=True)
         ctx.exit(ExitCode.REJECTED)

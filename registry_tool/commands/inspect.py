@@ -117,7 +117,7 @@ def _deliver(results: Sequence[Validation], form: str, output: str | None, *, st
     from registry_tool.report import text
     from registry_tool.toolkit import is_quiet
 
-    lines: Iterable[str] = (line for result in results for line in text.validation(result, counted=not is_quiet()))
+    lines: Iterable[str] = (line for result in results for line in text.validation(result, total=not is_quiet()))
     if output is not None:
         lines = list(lines)
         for line in lines if output != "-" else ():

@@ -30,8 +30,8 @@ from registry_tool.commands.shared import (
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Column
 from registry_tool.rows.cells import ColumnTable
-from registry_tool.toolkit import FORMATS, Text, column_name_options, column_names, note, plot_option
-from registry_tool.values import Json, checked_text, visible
+from registry_tool.toolkit import FORMATS, Text, column_name_options, column_names, counted, note, plot_option, warn
+from registry_tool.values import Json, checked_text
 
 if TYPE_CHECKING:
     from registry_tool.workflows.train import Registered
@@ -142,8 +142,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
     from registry_tool import toolkit
 
-    for warning in done.trained.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(*done.trained.warnings)
     if done.created_registry:
         note(f"made {path}")
     for name, value in (
@@ -265,8 +264,7 @@ def add(
     path = store.find_or_new(registry, os.environ, Path.cwd())
     model = add_workflow.NewModel(entry_id, kind, file, **options, fields=fields, update=update)
     added = add_workflow.add(path, plugins_of(ctx), model)
-    for warning in added.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(*map(str, added.warnings))
     show(f"registered: {entry_id} (smoke) in {path}")
     show(f"artefacts: {added.folder}")
     if "registry_gate" in plugins_of(ctx).owner(kind).hooks:
@@ -370,8 +368,7 @@ def evaluate(
         result = evaluate_workflow.evaluate(
             find(registry), plugins_of(ctx), entry_id, request, incumbent_of(incumbent, against)
         )
-    for warning in result.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    warn(*result.warnings)
     if plot is not None:
         draw(ctx, plot, f"{entry_id} on {corpus.name if corpus else 'random rows'}", result.figures)
     emit(form, lambda: result.document, lambda: toolkit.text_table(result.table))
@@ -419,8 +416,7 @@ def compare(
         contenders = compare_workflow.compare(
             find(registry), plugins_of(ctx), entry_ids, request if corpus is not None else None
         )
-    for warning in (warning for one in contenders for warning in one.warnings):
-        click.echo(f"warning: {warning}", err=True)
+    warn(*(warning for one in contenders for warning in one.warnings))
     emit(
         form,
         lambda: {"first": entry_ids[0], "entries": [one.to_dict() for one in contenders]},
@@ -509,7 +505,7 @@ def predict(
 
     write_rows(columns(), output, form)
     for warning, count in sorted(warnings.items()):
-        click.echo(f"warning: {visible(warning)}: {count} {'row' if count == 1 else 'rows'}", err=True)
+        warn(f"{warning}: {counted(count, 'row')}")
 
 
 def _standard_input() -> IO[bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from registry_tool.commands.shared import plugins_of, show
+from registry_tool.commands.shared import folder_option, plugins_of, show
 from registry_tool.toolkit import note
 
 
@@ -22,13 +22,7 @@ def plugin() -> None:
 
 @plugin.command()
 @click.argument("name")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The folder to make; new or empty.  [default: registry-NAME]",
-)
+@folder_option(default="registry-NAME")
 @click.option(
     "--from",
     "source",

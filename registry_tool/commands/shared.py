@@ -56,6 +56,10 @@ class Context:
         with verified_entry(loaded, self.plugins, entry_id) as view:
             yield view
 
+    def emit(self, form: str, document: Callable[[], Json], lines: Callable[[], str | Iterable[str]]) -> None:
+        """An answer in the form that was asked for, for the commands of plugins too."""
+        emit(form, document, lines)
+
     def draw(self, path: Path, title: str, figures: Sequence[Figure]) -> None:
         """Charts as one picture in a file, for the commands of plugins too."""
         from registry_tool.toolkit import output_file
@@ -178,6 +182,13 @@ def quietable(command: click.Command) -> click.Command:
     elif not any("-q" in parameter.opts for parameter in command.params):
         command.params.append(quiet_option())
     return command
+
+
+def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--output`, a folder that a command makes; required where there is no default."""
+    words = "The folder to make; new or empty." + (f"  [default: {default}]" if default else "")
+    path = click.Path(path_type=Path)
+    return click.option("-o", "--output", type=path, metavar=metavar, required=not default, help=words)
 
 
 def level_option(

@@ -16,9 +16,9 @@ from registry_tool.commands.trust import (
     signer_options,
     trust_options,
     trusted_of,
-    warn,
 )
 from registry_tool.errors import ExitCode
+from registry_tool.toolkit import counted, warn
 
 SUBJECT_HINT = "name what to {}: the ID of an entry, or --path DIR with --bundle FILE"
 
@@ -62,14 +62,14 @@ def sign(
 
     if path is not None and bundle is not None and entry_id is None:
         done = sign_path(path, bundle, signer_of(**signer), ignore_path)
-        warn(done.warnings)
+        warn(*done.warnings)
         count = len(done.statement.digests)
-        show(f"{path}: {count} {'file' if count == 1 else 'files'} signed, in {bundle}")
+        show(f"{path}: {counted(count, 'file')} signed, in {bundle}")
         return
     if entry_id is None or path is not None or bundle is not None or ignore_path:
         raise click.UsageError(SUBJECT_HINT.format("sign"))
     made = sign_entry(find(registry), plugins_of(ctx), entry_id, signer_of(**signer))
-    warn(made.warnings)
+    warn(*made.warnings)
     show(f"{entry_id}: {len(made.statement.digests)} files signed by {made.signer}, in {made.bundle}")
     for old in made.replaced:
         show(f"{entry_id}: it replaces {old}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,11 +23,6 @@ PATH = click.Path(path_type=Path)
 def need_cryptography() -> None:
     if find_spec("cryptography") is None:
         raise InputError("signatures need cryptography: pip install cryptography")
-
-
-def warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:

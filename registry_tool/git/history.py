@@ -51,6 +51,11 @@ class Who:
         """The status in words."""
         return COMMIT_SIGNATURES.get(self.status, "unknown")
 
+    @property
+    def signed(self) -> str:
+        """The same, with the signer where git names one."""
+        return self.signature + (f" ({self.signer})" if self.signer else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -83,6 +88,11 @@ class Event:
     merge: str | None = None
     details: Mapping[str, Json] = field(default_factory=lambda: EMPTY)
     added: Mapping[str, bytes | None] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def when(self) -> str:
+        """When it came into force, to the minute, UTC, for people."""
+        return self.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
 
 
 @dataclass(frozen=True, slots=True)

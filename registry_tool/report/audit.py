@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC
 
 import click
 
@@ -98,12 +97,10 @@ def history(item: History) -> Iterator[str]:
         ]
         facts += [signed_by(path, data) for path, data in event.added.items()]
         merged = f", merged in {event.merge[:12]}" if event.merge else ""
-        landed = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         who = event.who
         people = who.author if who.committer == who.author else f"{who.author}, committed by {who.committer}"
-        signed = f"commit signature {who.signature}{f' ({who.signer})' if who.signer else ''}"
-        source = f"{people}, {event.commit[:12]}{merged}, {signed}: {event.subject}"
-        yield visible(f"{landed}  {event.action}: {'; '.join(filter(None, facts))} ({source})")
+        source = f"{people}, {event.commit[:12]}{merged}, commit signature {who.signed}: {event.subject}"
+        yield visible(f"{event.when}  {event.action}: {'; '.join(filter(None, facts))} ({source})")
 
 
 def history_document(item: History) -> dict[str, Json]:

@@ -15,6 +15,7 @@ from typing import Any
 from registry_tool.documents.manifest import Manifest
 from registry_tool.errors import InputError
 from registry_tool.report.limits import limits
+from registry_tool.report.machine import render
 from registry_tool.report.text import part, plain
 from registry_tool.values import Json
 from registry_tool.version import __version__
@@ -46,7 +47,7 @@ def cyclonedx(overview: Overview) -> str:
         document.setdefault("components", []).append(made)
         document["dependencies"].append({"ref": CORPUS})
         next(row for row in document["dependencies"] if row["ref"] == MODEL).setdefault("dependsOn", []).append(CORPUS)
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return f"{render(document)}\n"
 
 
 def _components(overview: Overview) -> dict[str, Any]:

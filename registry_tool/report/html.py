@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 
 from registry_tool.documents.manifest import Manifest
 from registry_tool.findings import Severity
@@ -17,7 +16,7 @@ from registry_tool.report import svg, templating
 from registry_tool.report.audit import claimed
 from registry_tool.report.text import part, plain, predicted
 from registry_tool.toolkit import is_numeric
-from registry_tool.values import Artifact, Json, Verdict
+from registry_tool.values import Artifact, Json, Verdict, counted
 from registry_tool.version import __version__
 from registry_tool.workflows.overview import Overview
 
@@ -161,7 +160,7 @@ def _page(overview: Overview) -> Page:
         figures=[_shown(figure, f"f{index}") for index, figure in enumerate(overview.figures)],
         findings=[FindingRow(str(f.severity), SEVERITY_TONES[f.severity], f.code, str(f)) for f in overview.findings],
         signed=_signed(overview),
-        signers=_signers_asked(overview.policy.signatures_needed),
+        signers=counted(needed, "signer") if (needed := overview.policy.signatures_needed) else "",
         history=_history(overview),
         entry=entry.to_dict(),
         chain=list(_chain(overview)),
@@ -189,7 +188,7 @@ def _badges(overview: Overview) -> Iterator[Badge]:
     else:
         yield Badge("production", "bad" if errors or tone == "bad" else "good")
     yield Badge(OUTCOME_MARKS[tone] + word, tone)
-    yield Badge(f"✕ {errors} error{'s' * (errors != 1)}", "bad") if errors else Badge("✓ validates", "good")
+    yield Badge(f"✕ {counted(errors, 'error')}", "bad") if errors else Badge("✓ validates", "good")
 
 
 def _facts(overview: Overview) -> Iterator[Fact]:
@@ -282,19 +281,13 @@ def _signed(overview: Overview) -> PageTable:
     return PageTable(("file", "over", "signed by", "sha256"), rows)
 
 
-def _signers_asked(number: int) -> str:
-    return f"{number} signer{'s' * (number != 1)}" if number else ""
-
-
 def _history(overview: Overview) -> PageTable:
     events = overview.history.events if overview.history is not None else ()
     rows = []
     for event in events:
-        signed = event.who.signature + (f" ({event.who.signer})" if event.who.signer else "")
         tone = "bad" if event.who.status == "B" else "good" if event.who.status == "G" else ""
-        when = event.landed.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
-        people = (Cell(event.who.author), Cell(event.who.committer), Cell(signed, tone=tone))
-        rows.append((Cell(when), Cell(event.action), *people, Cell(event.commit[:12], code=True)))
+        people = (Cell(event.who.author), Cell(event.who.committer), Cell(event.who.signed, tone=tone))
+        rows.append((Cell(event.when), Cell(event.action), *people, Cell(event.commit[:12], code=True)))
     return PageTable(("when (UTC)", "what", "author", "committer", "commit signature", "commit"), rows)
 
 
@@ -311,7 +304,7 @@ def _chain(overview: Overview) -> Iterator[Link]:
     yield Link("Its manifest" if entry.manifest else "Its model", files=_files(first))
     if others:
         folder = posixpath.dirname(entry.path) if entry.manifest else ""
-        yield Link(f"{len(others)} pinned file{'s' * (len(others) != 1)}", "", folder, _files(others, folder))
+        yield Link(counted(len(others), "pinned file"), "", folder, _files(others, folder))
     if overview.judgement is not None and (digest := overview.judgement.verdict.evidence_sha256):
         yield Link("The evidence, as one digest", digest)
     if corpus := part(manifest, "corpus"):

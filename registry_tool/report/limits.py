@@ -7,7 +7,7 @@ from itertools import chain
 
 from registry_tool.documents.manifest import Manifest
 from registry_tool.report.text import part, plain
-from registry_tool.values import Entry, Json, first_names
+from registry_tool.values import Entry, Json, first_names, percent
 from registry_tool.workflows.gate import Judgement
 
 SOURCES_SHOWN = 8  # of their names
@@ -70,7 +70,7 @@ def unguaranteed_levels(manifest: Mapping[str, Json]) -> list[str]:
     levels = first.get("levels") if isinstance(first, Mapping) else {}
     found = levels.items() if isinstance(levels, Mapping) else ()
     return [
-        f"{float(level) * 100:g} %"
+        f"{percent(float(level))} %"
         for level, quantile in found
         if isinstance(quantile, Mapping) and str(quantile.get("guarantee")).startswith("none") and quantile.get("q")
     ]

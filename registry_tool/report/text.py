@@ -13,7 +13,7 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.hookspec import Level
 from registry_tool.report.reporters import Answer, Rendered, Rules, Validations, Verdicts
 from registry_tool.toolkit import text_table
-from registry_tool.values import Json, visible
+from registry_tool.values import Json, counted, visible
 from registry_tool.workflows.ci import NO_BASE
 from registry_tool.workflows.validate import Validation
 
@@ -34,14 +34,14 @@ def finding(item: Finding) -> str:
     return f"{severity}[{item.code}] {visible(entry + str(item))}"
 
 
-def validation(result: Validation, *, counted: bool = True) -> Iterator[str]:
-    """One line a finding; counted: then one line that counts them and says what was not looked at."""
+def validation(result: Validation, *, total: bool = True) -> Iterator[str]:
+    """One line a finding; total: then one line that counts them and says what was not looked at."""
     yield from (finding(item) for item in result.findings)
-    if not counted:
+    if not total:
         return
     entries = result.entries
     counts = [(result.count(s), s) for s in Severity]
-    words = ", ".join(f"{n} {s}{'s' * (n != 1)}" for n, s in counts if n)
+    words = ", ".join(counted(n, s) for n, s in counts if n)
     words = words or ("no finding but known ones" if result.known else "valid")
     yield f"{result.loaded.path}: {entries} {'entry' if entries == 1 else 'entries'}: {words}{left_out(result)}"
 

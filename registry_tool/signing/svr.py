@@ -18,11 +18,8 @@ from registry_tool.values import SHA256_PATTERN, Json
 
 SVR_PREDICATE = "https://in-toto.io/attestation/svr/v0.1"
 VERIFIER_ID = "urn:registry-tool:gate:1"  # its number changes with what it verifies
-PROMOTED, REPRODUCED = "REGISTRY_PROMOTED", "REGISTRY_REPRODUCED"
-PROPERTIES = {
-    PROMOTED: "the pinned verdict promotes the subject by the policy, and its evidence was recomputed",
-    REPRODUCED: "training again gave the same bytes, or predictions within tolerance; the result is stored",
-}
+PROMOTED = "REGISTRY_PROMOTED"  # the pinned verdict promotes the subject by the policy; its evidence was recomputed
+REPRODUCED = "REGISTRY_REPRODUCED"  # training again gave the same bytes, or predictions within tolerance; it is stored
 PROPERTY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]{0,127}\Z")
 
 
@@ -30,7 +27,7 @@ PROPERTY_PATTERN = re.compile(r"[A-Z][A-Z0-9_]{0,127}\Z")
 class VerificationResult:
     """subject: the manifest's path. sha256, policy, verdict: hex digests of manifest, policy and verdict.
 
-    time: when it was verified (UTC). properties: what was found true; see PROPERTIES.
+    time: when it was verified (UTC). properties: what was found true; PROMOTED or REPRODUCED, or another verifier's.
     """
 
     subject: str

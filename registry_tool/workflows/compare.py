@@ -10,7 +10,7 @@ from pathlib import Path
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EvaluateRequest, Figure, Series
 from registry_tool.plugins.manager import Plugins
-from registry_tool.values import Json, Verdict
+from registry_tool.values import Json, Verdict, percent
 from registry_tool.workflows.evaluate import evaluate
 from registry_tool.workflows.gate import gate
 from registry_tool.workflows.loading import usable
@@ -90,7 +90,7 @@ def _numbers(document: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[s
         elif isinstance(value, list | tuple):
             for item in value:
                 if isinstance(item, Mapping) and isinstance(item.get("level"), float):
-                    yield from _numbers(item, f"{prefix}{float(item['level']) * 100:g}% ")
+                    yield from _numbers(item, f"{prefix}{percent(float(item['level']))}% ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{name}", float(value)
 

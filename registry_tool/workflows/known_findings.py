@@ -32,7 +32,7 @@ IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 UNLISTED_FAMILIES = ("Promotion", "Changes", "Plugins")
 NEVER_LISTED = frozenset(" ".join(FAMILIES[name] for name in UNLISTED_FAMILIES).split())  # first words of codes
 
-FindingKey = tuple[str | None, ...]  # the values of FIELDS
+FindingKey = tuple[str | None, ...]  # the values of IDENTITY_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

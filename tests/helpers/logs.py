@@ -1,4 +1,4 @@
-"""logs.py: tiny logs as each tool writes them: of any frames, under any names."""
+"""logs.py: tiny logs as each tool writes them: of any frames, under any names; and what one of them is read as."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fr_ensemble.corpus.imports.identity import LogChoice
+from fr_ensemble.corpus.imports.logs import Log, log_of
+from fr_ensemble.corpus.imports.reading import Frames, load, parse
 from fr_ensemble.corpus.vmaf_models import VMAF_MODELS
 
 Metrics = Mapping[str, Any]
+ANY_SCORE = LogChoice()
+
+
+def read_frames(path: Path) -> Frames:
+    return parse(path, *load(path))
+
+
+def read_log(path: Path, wanted: LogChoice = ANY_SCORE) -> Log:
+    return log_of(path, read_frames(path), wanted)
 
 
 def frames_of(model: str, n: int = 3, score: str = "vmaf", shift: float = 0.0) -> list[dict[str, Any]]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import sys
 from types import MappingProxyType, ModuleType
 
+import click
 import pytest
+from command_line import Program
 from places import ROOT
+from thumbs import with_plugin
 
+from registry_tool.hookspec import hookimpl
 from registry_tool.plugins.manager import load
 from registry_tool.report import reporters
 from registry_tool.report.reporters import REPORTERS, Rendered, Reporter, Validations, renderer
@@ -36,6 +41,25 @@ def test_choices_come_from_the_dictionary() -> None:
     assert reporters.explained(["text", "json"]) == "How to print it: text, for people; json, for programs."
     with pytest.raises(ValueError, match="expected one of ci, validations"):
         renderer("sarif", "verdicts")
+
+
+def test_a_plugins_command_prints_as_the_core_does(registry: Program) -> None:
+    """`ctx.obj.emit`: a number that JSON has no word for is null, and a line of text begins no other."""
+
+    @click.command("answer")
+    @click.option("--format", "form")
+    @click.pass_context
+    def answer(ctx: click.Context, form: str) -> None:
+        ctx.obj.emit(form, lambda: {"plcc": float("nan")}, lambda: ["plcc: nan\n::error::x"])
+
+    class Answering:
+        @hookimpl
+        def registry_commands(self) -> list[click.Command]:
+            return [answer]
+
+    plugins = with_plugin(Answering())
+    assert json.loads(registry("answer", "--format", "json", plugins=plugins).out) == {"plcc": None}
+    assert registry("answer", "--format", "text", plugins=plugins).out == "plcc: nan\\n::error::x\n"
 
 
 def test_the_recipe_of_a_renderer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from registry_tool.checks.attestations import policy_digest
 from registry_tool.signing.bundle import sign_envelope
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.keys import fingerprint
-from registry_tool.signing.svr import PROPERTIES, VerificationResult
+from registry_tool.signing.svr import VerificationResult
 
 pytestmark = pytest.mark.slow
 PROMOTED, REPRODUCED = "REGISTRY_PROMOTED", "REGISTRY_REPRODUCED"
@@ -286,7 +286,7 @@ def test_an_attestation_of_something_else_is_an_error(
     assert production.codes() == []
 
 
-RESULT = VerificationResult("t/m.json", "a" * 64, "b" * 64, "c" * 64, NOW, tuple(PROPERTIES))
+RESULT = VerificationResult("t/m.json", "a" * 64, "b" * 64, "c" * 64, NOW, (PROMOTED, REPRODUCED))
 
 
 def test_a_result_survives() -> None:

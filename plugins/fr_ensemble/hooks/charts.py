@@ -13,7 +13,7 @@ from fr_ensemble.evidence.intervals import Calibration
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
-from registry_tool.values import percent
+from registry_tool.values import counted, percent
 
 LADDER_SOURCES = 40  # the ones covered worst
 STRENGTHS = (0.8, 0.25)  # of the narrowest and of the widest interval of the ladder
@@ -51,7 +51,7 @@ def _reliability(predicted: Predicted) -> Figure:
         for name, calibration in predicted.methods.items()
     }
     k = len(predicted.corpus.sources)
-    title = f"Reliability: {predicted.corpus.n_rows} rows, {k} source{'s' * (k != 1)}"
+    title = f"Reliability: {counted(predicted.corpus.n_rows, 'row')}, {counted(k, 'source')}"
     return Figure(
         title,
         "The share of rows inside the interval against the share it claims: means over sources; bars are one standard "

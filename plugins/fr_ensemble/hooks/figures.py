@@ -29,7 +29,7 @@ from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.evidence.statistics import gaussian_crps, group_means, rmse, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
-from registry_tool.values import Rule, percent
+from registry_tool.values import Rule, counted, percent
 
 RELIABILITY_LEVELS = (
     0.1,
@@ -502,7 +502,7 @@ def _by_source(oof: Oof, y: Float64, rows: Int64, worst: list[int], square: Floa
         label = f"{oof.sources[k]}, RMSE {math.sqrt(square[k]):.2g}"
         yield Series(label, *_xy(oof.target, y, rows[oof.source[rows] == k]))
     if others := len(oof.sources) - len(worst):
-        words = f"{others} other source{'s' * (others != 1)}"
+        words = counted(others, "other source")
         yield Series(words, *_xy(oof.target, y, rows[~np.isin(oof.source[rows], worst)]), tone="muted")
 
 

@@ -25,14 +25,10 @@ from fr_ensemble.hooks.loaded import stored_intervals, unusable_evidence
 from registry_tool.hookspec import EntryView
 from registry_tool.toolkit import Text
 
-SIGMA_FLAG, DISTANCE_FLAG, LIBVMAF_FLAG = "sigma", "distance", "libvmaf"
+SIGMA_FLAG = "sigma"  # members differ more than on all but FLAGGED_SHARE of the held-out rows
+DISTANCE_FLAG = "distance"  # farther from the rows of training than all but FLAGGED_SHARE of a held-out source's
+LIBVMAF_FLAG = "libvmaf"  # computed by another version of libvmaf
 FLAGGED_SHARE = 0.05  # of the held-out rows, by sigma and by distance each
-FLAG_MEANINGS = {
-    INPUT_FLAG: "an input is outside its range in training",
-    SIGMA_FLAG: f"members differ more than on {1 - FLAGGED_SHARE:.0%} of the held-out rows",
-    DISTANCE_FLAG: f"farther from the rows of training than {1 - FLAGGED_SHARE:.0%} of a held-out source's",
-    LIBVMAF_FLAG: "computed by another version of libvmaf",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Progress, silent
 from registry_tool.toolkit import text_table
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, percent
 
 LEVEL = 0.05
 STATISTICS = {
@@ -171,7 +171,7 @@ def _together(document: Mapping[str, Any]) -> Sequence[str]:
     each = ", ".join(f"{item['name']} p {item['p']:.3f}" for item in document["statistics"])
     power_of = document["statistics"][0]["power"]
     return [
-        f"{m} new sources beside {k} of the evidence: being of one kind is {verdict} at {level * 100:g} % ({each})",
+        f"{m} new sources beside {k} of the evidence: being of one kind is {verdict} at {percent(level)} % ({each})",
         f"a shift by one standard deviation between sources is told in {power_of * 100:.0f} % of cases"
         if power_of
         else "so few sources can show nothing: take more",

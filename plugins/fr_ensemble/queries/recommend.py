@@ -44,7 +44,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import missing_column, text_table
-from registry_tool.values import EMPTY, percent
+from registry_tool.values import EMPTY, counted, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
@@ -368,21 +368,17 @@ def _rules(document: Mapping[str, Any]) -> Iterator[str]:
     by_bound = f"lower bound of clips ({bound['rule']}; guarantee: {bound['guarantee']})"
     if counts[CHOICE] and choice is not None:
         promise = f"{choice['rule']} over {choice['n_sources']} sources; guarantee: {choice['guarantee']}"
-        yield f"{_answers(counts[CHOICE])} by controlled choice ({promise})"
+        yield f"{counted(counts[CHOICE], 'answer')} by controlled choice ({promise})"
     if counts[BOUND]:
         why = "the evidence does not tell the encoders of its clips"
         if choice is not None:
             why = f"{choice['n_sources']} sources are too few to control choices at {level} %"
-        yield f"{_answers(counts[BOUND])} by the {by_bound}: {why}"
+        yield f"{counted(counts[BOUND], 'answer')} by the {by_bound}: {why}"
     if counts[SEQUENCE]:
         why = "their encodes are nearer to each other than those that choices are calibrated on"
-        yield f"{_answers(counts[SEQUENCE])} by the {by_bound}, which all dearer ones reach, too: {why}"
+        yield f"{counted(counts[SEQUENCE], 'answer')} by the {by_bound}, which all dearer ones reach, too: {why}"
     if bound["q"] is None and counts[CHOICE] < len(document["groups"]):
         yield f"no bound at {level} %: too few sources to calibrate on; ask for less"
-
-
-def _answers(count: int) -> str:
-    return f"{count} answer{'s' * (count != 1)}"
 
 
 def _plain(value: Any) -> str:

@@ -21,7 +21,7 @@ from fr_ensemble.corpus.columns import NORM_SOURCES
 from fr_ensemble.corpus.encoders import ENCODERS, QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.imports.fields import TEXTS, Fields, Row, log_name, trouble
 from fr_ensemble.corpus.imports.identity import Identity, LogChoice, identify
-from fr_ensemble.corpus.imports.reading import Frames, load, parse, read_frames
+from fr_ensemble.corpus.imports.reading import Frames, load, parse
 from fr_ensemble.corpus.record import MODEL_COLUMN, RECORD_KEY
 from fr_ensemble.corpus.vmaf_models import SAME_SCORE, model_of
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
@@ -65,11 +65,6 @@ class Log:
             return 0
         falls = self.score[:first].mean() - self.score[first:].mean() > MIN_FALL
         return len(self.score) - first if falls else 0
-
-
-def read_log(path: Path, wanted: LogChoice = LogChoice()) -> Log:  # noqa: B008 (a frozen value)
-    """One log, whichever its format. Raises InputError for a file that is no log or is not what is wanted."""
-    return log_of(path, read_frames(path), wanted)
 
 
 def log_of(path: Path, frames: Frames, wanted: LogChoice) -> Log:

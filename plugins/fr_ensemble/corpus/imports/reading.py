@@ -48,11 +48,6 @@ class NotALog(ValueError):
     """What a file has in the place of frames."""
 
 
-def read_frames(path: Path) -> Frames:
-    """One log, gzipped or not, in UTF-8 or UTF-16. Raises InputError, with tool and line, for a file that is no log."""
-    return parse(path, *load(path))
-
-
 def load(path: Path) -> tuple[bytes, str]:
     """The bytes of a log's file, and their sha256."""
     try:
@@ -65,7 +60,10 @@ def load(path: Path) -> tuple[bytes, str]:
 
 
 def parse(path: Path, data: bytes, sha256: str) -> Frames:
-    """The frames in a file's bytes. Raises InputError as `read_frames` does."""
+    """The frames of one log, gzipped or not, in UTF-8 or UTF-16.
+
+    Raises InputError, with tool and line, for a file that is no log.
+    """
     try:
         frames = _frames(_inflated(data))
         _require_each_once(frames.tool, frames.numbers)

@@ -12,10 +12,9 @@ import logs
 import pytest
 from command_line import Program
 from fr_ensemble.corpus.imports.identity import DEFAULTS, LogChoice, identify
-from fr_ensemble.corpus.imports.logs import read_log
-from fr_ensemble.corpus.imports.reading import read_frames
 from fr_ensemble.corpus.record import Definition, read_definition
 from fr_ensemble.corpus.vmaf_models import VMAF_MODELS, canonical, features_of, high_of, model_of
+from logs import read_frames, read_log
 
 from registry_tool.errors import InputError
 

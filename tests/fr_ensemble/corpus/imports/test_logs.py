@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import Program
-from fr_ensemble.corpus.imports.logs import Log, read_log
+from fr_ensemble.corpus.imports.logs import Log
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 from fr_ensemble.corpus.vocabulary import SCORES
+from logs import read_log
 from places import shared_data
 
 from registry_tool.errors import InputError
@@ -349,6 +350,18 @@ def test_a_stray_file_is_left_out_and_named(registry: Program, tmp_path: Path) -
     assert "notes.json: its name does not follow --pattern" in ran.err
     assert "b_x264_23.json: not a VMAF log" in ran.err
     assert "2 of 3 logs could not be used" in ran.err
+
+
+def test_no_name_of_a_log_speaks_to_the_terminal(registry: Program, tmp_path: Path) -> None:
+    """A log with an escape sequence in its path is named with it spelt out, in warnings and where it is left out."""
+    folder = tmp_path / "\x1b[31m"
+    folder.mkdir()
+    as_json(folder / "a_x264_23.json", [FRAMES[0], FRAMES[1] | {"vmaf": float("nan")}])
+    (folder / "b_x264_23.json").write_text("{}")
+    ran = registry(*IMPORT, folder, "--pattern", "{src}_{encoder}_{crf}.json", "-o", tmp_path / "c.parquet")
+    assert (ran.code, "\x1b" in ran.err) == (1, False)
+    assert "\\x1b[31m/a_x264_23.json: left out 1 frame with NaN" in ran.err
+    assert "\\x1b[31m/b_x264_23.json: not a VMAF log" in ran.err
 
 
 def test_a_field_that_no_name_holds_is_set(registry: Program, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import logs
 import pytest
 from fr_ensemble.corpus.imports import reading
-from fr_ensemble.corpus.imports.reading import Frames, read_frames
+from fr_ensemble.corpus.imports.reading import Frames
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import read_frames
 
 from registry_tool.errors import InputError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from fr_ensemble.arrays import TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.training import baselines
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import train
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the ensemble, which are measured")
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    corpus = options.corpus or SHIPPED
+    corpus = options.corpus or SHIPPED_CORPUS
     measure(corpus.name, read_corpus(corpus, ColumnSpec()).training_data(), options.epochs)
     if options.data is not None:
         clips = read_corpus(options.data / "clips.parquet", ColumnSpec(target="mos"))

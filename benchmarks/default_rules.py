@@ -24,7 +24,7 @@ from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, read_oof
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.plugin import DEFAULT_POLICY
 from fr_ensemble.training.execution import DEFAULT_EXECUTION
 from fr_ensemble.training.trainer import train
@@ -85,7 +85,7 @@ def cases(avt: Path | None, step: int, epochs: int) -> Iterator[tuple[str, Calla
     for entry in ("fr_vmaf_ensemble_v1", "fr_vmaf_outlier_v1"):
         path = next((ROOT / "model" / entry).glob("*/evidence/oof.npz"))
         yield f"`{entry}`", lambda path=path: read_oof(path.read_bytes()), vmaf  # type: ignore[misc]  # a default
-    shipped = thinned(read_corpus(SHIPPED, ColumnSpec()), step)
+    shipped = thinned(read_corpus(SHIPPED_CORPUS, ColumnSpec()), step)
     yield "shipped corpus, thinned", lambda: trained(shipped, epochs), vmaf
     yield "the same, quadratic ridge", lambda: ridge(shipped), vmaf
     if avt is not None:

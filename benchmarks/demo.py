@@ -34,9 +34,9 @@ def write_rows(path: Path) -> None:
     """A few rows of the shipped corpus, as somebody's own CSV would have them."""
     import pyarrow.parquet as pq
     from fr_ensemble.corpus.vocabulary import CANONICAL_6
-    from fr_ensemble.hooks.train import SHIPPED
+    from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
-    table = pq.read_table(SHIPPED, columns=["src", "encoder", "quality", *CANONICAL_6, "vmaf"])
+    table = pq.read_table(SHIPPED_CORPUS, columns=["src", "encoder", "quality", *CANONICAL_6, "vmaf"])
     rows = table.to_pylist()[:: table.num_rows // 5][:5]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])

@@ -24,7 +24,7 @@ import onnx
 import onnxruntime
 from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
 from fr_ensemble.artifacts.graphs import GELU, LAYERS, fused_model, member_model
-from fr_ensemble.artifacts.runtime import CHUNK, Ensemble, member_scores, standardise
+from fr_ensemble.artifacts.runtime import RUN_ROWS, Ensemble, member_scores, standardise
 from onnx import helper, numpy_helper
 
 BATCHES = ((1, 100, 4.0), (32, 50, 2.3), (100_000, 1, 1.3))  # rows, runs in a block, target
@@ -144,7 +144,7 @@ def main() -> None:
         truth = scores.mean(axis=0), scores.std(axis=0, ddof=1)
         pairs = zip(ensemble.predict(features, codec), truth, strict=True)
         worst = max(worst, *(float(np.abs(one - other).max()) for one, other in pairs))
-        what = f"{rows:,} row{'s' if rows > 1 else ''}" + (f", chunks of {CHUNK}" if rows > CHUNK else "")
+        what = f"{rows:,} row{'s' if rows > 1 else ''}" + (f", chunks of {RUN_ROWS}" if rows > RUN_ROWS else "")
         show(what, p50(sides, block, options.rounds if rows < 1000 else 5), target)
     loads = [
         lambda: [_session(m, None) for m in plain],

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
 PRODUCTION, HELD = "fr_vmaf_ensemble_v1", "fr_vmaf_outlier_v1"
 
@@ -50,7 +50,8 @@ def main() -> None:
     registry("flip", PRODUCTION, *to)
     with tempfile.TemporaryDirectory() as scratch:
         tables = [
-            pq.read_table(file).replace_schema_metadata() for file in (SHIPPED, SHIPPED.with_name("outlier.parquet"))
+            pq.read_table(file).replace_schema_metadata()
+            for file in (SHIPPED_CORPUS, SHIPPED_CORPUS.with_name("outlier.parquet"))
         ]
         corpus = Path(scratch) / "with_outlier.parquet"
         pq.write_table(pa.concat_tables(tables, promote_options="default"), corpus)

@@ -61,8 +61,8 @@ from fr_ensemble.evidence.statistics import (
     rmse,
     standard_error,
 )
-from fr_ensemble.hooks.train import SHIPPED
-from fr_ensemble.options import AUTO, CANDIDATES, RECIPES
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
+from fr_ensemble.options import AUTO_RECIPE, CANDIDATE_RECIPES, RECIPES
 from fr_ensemble.training.baselines import fit_each, fits_of
 from fr_ensemble.training.choosing import choose, train_chosen
 from fr_ensemble.training.execution import Execution
@@ -110,7 +110,9 @@ def rows_of(name: str, data: Path, scratch: Path) -> Path:
     """The run's file. The shipped sources come in pairs; `unlike` takes one of each, so that every source is alone."""
     if RUNS[name][1]:
         return data / RUNS[name][1]
-    table = pa.concat_tables([pq.read_table(SHIPPED), pq.read_table(SHIPPED.with_name("outlier.parquet"))])
+    table = pa.concat_tables(
+        [pq.read_table(SHIPPED_CORPUS), pq.read_table(SHIPPED_CORPUS.with_name("outlier.parquet"))]
+    )
     sources = [*list(PATTERNS)[::2], *OUTLIER]
     pq.write_table(table.filter(pc.field("src").isin(sources)), scratch / "unlike.parquet")
     return scratch / "unlike.parquet"
@@ -347,14 +349,14 @@ def contenders(corpus: Corpus, seeds: tuple[int, ...], epochs: int | None) -> It
         oof = Oof.of(corpus, seeds, train(data, recipe, Execution(jobs=1)).oof, recipe.sha256)
         yield name, Contender(oof, time.process_time() - began)
     began = time.process_time()
-    candidates = {name: recipes[name] for name in CANDIDATES}
+    candidates = {name: recipes[name] for name in CANDIDATE_RECIPES}
     choice = choose(data, corpus.sources, candidates, Execution(jobs=1))
     spent = time.process_time() - began
     trained = train_chosen(data, choice, Execution(jobs=1))
     counts = Counter(one.chosen for one in choice.folds.values())
     chosen = ", ".join(f"{name} in {count} of {len(corpus.sources)}" for name, count in counts.most_common())
     oof = Oof.of(corpus, seeds, trained.oof, choice.recipe.sha256)
-    yield AUTO, Contender(oof, time.process_time() - began, f"{spent:.1f} to choose: {chosen}")
+    yield AUTO_RECIPE, Contender(oof, time.process_time() - began, f"{spent:.1f} to choose: {chosen}")
     for name, fit in fits_of(corpus.n_rows, 1).items():
         began = time.process_time()
         baselines = Baselines((name,), *fit_each(data, {name: fit}), corpus.rows_sha256)

@@ -29,7 +29,7 @@ from fr_ensemble.evidence.ladders import MEAN, ClipStatistic, Ladders, clips_as_
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.statistics import group_means
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.options import RECIPES
 from fr_ensemble.queries.recommend import BOUND, CHOICE, SEQUENCE
 from fr_ensemble.training.execution import Execution
@@ -117,8 +117,8 @@ def shipped() -> tuple[Oof, Int64, Float64, Corpus]:
     """The evidence of the entry in model/ and the bitrates of its corpus' clips."""
     folder = next(MODEL.glob("*/manifest.json")).parent
     oof = read_oof((folder / "evidence" / "oof.npz").read_bytes())
-    corpus = read_corpus(SHIPPED, ColumnSpec())
-    return oof, *_costs(oof, corpus, SHIPPED), corpus
+    corpus = read_corpus(SHIPPED_CORPUS, ColumnSpec())
+    return oof, *_costs(oof, corpus, SHIPPED_CORPUS), corpus
 
 
 def _costs(oof: Oof, corpus: Corpus, path: Path) -> tuple[Int64, Float64]:

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
 RECORD = b"fr_ensemble.corpus"  # of how a corpus was made, in its metadata
 ADM_AND_VIF, MOTION, SCORES = 1.01, 1.1, 0.97  # another libvmaf's by this one's
@@ -132,7 +132,7 @@ def trial(table: pa.Table, seed: int, options: argparse.Namespace) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("corpus", type=Path, nargs="?", default=SHIPPED)
+    parser.add_argument("corpus", type=Path, nargs="?", default=SHIPPED_CORPUS)
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--offset", type=float, default=-5.0, help="points added to scores")
     parser.add_argument("--encoder", default="libsvtav1", help="that training lacks")

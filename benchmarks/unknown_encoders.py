@@ -25,7 +25,7 @@ from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import coverage, rmse
-from fr_ensemble.hooks.train import SHIPPED
+from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.training.model import train_model
 from fr_ensemble.training.network import predict
 from fr_ensemble.training.table import ModelKey, TrainingTable, prepare
@@ -106,7 +106,7 @@ def trials(corpus: Corpus, recipe: Recipe) -> Iterator[tuple[str, list[float], l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("corpus", type=Path, nargs="?", default=SHIPPED)
+    parser.add_argument("corpus", type=Path, nargs="?", default=SHIPPED_CORPUS)
     parser.add_argument("--target", default="vmaf")
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--shares", default="0,0.1,0.2")

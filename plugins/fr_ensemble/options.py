@@ -34,15 +34,15 @@ RECIPE_OPTIONS = (
     "early_stopping",
     "hidden",
 )
-NOISY = {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True}
+NOISY_RECIPE = {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True}
 RECIPES: Mapping[str, Mapping[str, Any]] = {  # what each changes of the public one; measured in docs/how-to/train.md
     "public": {},
     "clean": {"dropout": 0.0, "epochs": 60},
-    "noisy": NOISY,
-    "narrow": {**NOISY, "hidden": 16},
+    "noisy": NOISY_RECIPE,
+    "narrow": {**NOISY_RECIPE, "hidden": 16},
 }
-AUTO = "auto"
-CANDIDATES = ("public", "noisy", "narrow")  # of AUTO; the first is taken where none is clearly better
+AUTO_RECIPE = "auto"
+CANDIDATE_RECIPES = ("public", "noisy", "narrow")  # of AUTO_RECIPE; the first is taken where none is clearly better
 AUTO_ROWS = 2_000  # a corpus with fewer has its recipe chosen where nothing else is asked for
 EXECUTION_OPTIONS = ("device", "engine", "jobs", "checkpoint", "resume")
 
@@ -83,11 +83,11 @@ OPTIONS = (
     click.Option(["--seeds"], default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds of the members."),
     click.Option(
         ["--recipe"],
-        type=click.Choice([*RECIPES, AUTO]),
+        type=click.Choice([*RECIPES, AUTO_RECIPE]),
         help="Where the options below begin. clean: for a target without noise, as VMAF; noisy, narrow: for opinions, "
-        f"narrow where noisy overfits; {AUTO}: chooses in every fold, on its training sources, among "
-        f"{', '.join(CANDIDATES)}.  [default: {AUTO} below {AUTO_ROWS:,} rows where none of the options from "
-        "--epochs to --hidden is given; else public]",
+        f"narrow where noisy overfits; {AUTO_RECIPE}: chooses in every fold, on its training sources, among "
+        f"{', '.join(CANDIDATE_RECIPES)}.  [default: {AUTO_RECIPE} below {AUTO_ROWS:,} rows where none of the options "
+        "from --epochs to --hidden is given; else public]",
     ),
     click.Option(["--epochs"], type=click.IntRange(1), help="Passes over the rows.  [default: 200; 1 with --smoke]"),
     click.Option(["--batch-size"], type=click.IntRange(1), help="Batch size, in rows.  [default: 32]"),
@@ -179,7 +179,7 @@ def job_of(request: TrainRequest) -> Job:
     from fr_ensemble.corpus.rows import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
     from fr_ensemble.corpus.vocabulary import UNKNOWN, vocabulary
-    from fr_ensemble.hooks.train import SHIPPED, Choosing, Job
+    from fr_ensemble.hooks.train import SHIPPED_CORPUS, Choosing, Job
     from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 
     options = request.options
@@ -187,7 +187,7 @@ def job_of(request: TrainRequest) -> Job:
         raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
     column_names(options["source_column"], options["encoder_column"])  # refuses one for both
     bounds = bounds_in(options["target_range"])
-    definition = read_definition(request.corpus or SHIPPED, options["target"]) if not request.smoke else None
+    definition = read_definition(request.corpus or SHIPPED_CORPUS, options["target"]) if not request.smoke else None
     model = definition.model if definition is not None else DEFAULT_MODEL
     if bounds is None and options["target"] in DEFINED_TARGETS:
         bounds = (0.0, high_of(model))
@@ -221,10 +221,10 @@ def job_of(request: TrainRequest) -> Job:
 
     name = options.get("recipe")
     choosing = None
-    if name == AUTO or (name is None and not request.smoke and not {*typed} & {*RECIPE_OPTIONS}):
-        candidates = {candidate: recipe_of(candidate) for candidate in CANDIDATES}
-        choosing = Choosing(candidates, None if name == AUTO else AUTO_ROWS)
-    recipe = recipe_of("public" if name in (None, AUTO) else name)
+    if name == AUTO_RECIPE or (name is None and not request.smoke and not {*typed} & {*RECIPE_OPTIONS}):
+        candidates = {candidate: recipe_of(candidate) for candidate in CANDIDATE_RECIPES}
+        choosing = Choosing(candidates, None if name == AUTO_RECIPE else AUTO_ROWS)
+    recipe = recipe_of("public" if name in (None, AUTO_RECIPE) else name)
     if options["resume"] and options["checkpoint"] is None:
         raise InputError("--resume: found no --checkpoint, expected the folder of the run that is to go on: name it")
     trainer = options["trainer"] or (COMPILED if options["device"] == "cpu" else REFERENCE)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import VERSION, Loaded, schema_of
+from registry_tool.documents.store import REGISTRY_VERSION, Loaded, schema_of
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.signing.blob import read_blob_bundle, verify_blob
 from registry_tool.signing.dsse import SignatureError, UntrustedError
@@ -80,9 +80,9 @@ def check_unknown_fields(loaded: Loaded) -> list[Finding]:
 
     In version 0 and 1 the schema itself refuses them.
     """
-    if loaded.registry.schema_version != VERSION:
+    if loaded.registry.schema_version != REGISTRY_VERSION:
         return []
-    schema, value = schema_of(VERSION), loaded.document.value
+    schema, value = schema_of(REGISTRY_VERSION), loaded.document.value
     parts: list[tuple[str, str | None, Mapping[str, Json], Mapping[str, Json]]] = [
         ("", None, value, schema["properties"])
     ]

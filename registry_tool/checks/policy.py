@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from registry_tool.documents.schema import show
-from registry_tool.documents.store import VERSION, schema_of
+from registry_tool.documents.store import REGISTRY_VERSION, schema_of
 from registry_tool.hookspec import Kind
 from registry_tool.toolkit import ROUNDING
 from registry_tool.values import EMPTY, Entry, Evidence, Policy, Verdict
@@ -57,7 +57,7 @@ def judge(
 
 def unread(policy: Policy, kind: str) -> tuple[str, ...]:
     """A warning on each field of a kind's policy that this version does not know: it may be a misspelt one."""
-    known = schema_of(VERSION)["$defs"]["policy"]["properties"]
+    known = schema_of(REGISTRY_VERSION)["$defs"]["policy"]["properties"]
     return tuple(
         f"the policy of kind {kind!r} has an unknown field {show(name)}, which asks for nothing: "
         "correct the name, or leave it: it is kept as it is"

@@ -9,7 +9,7 @@ import registry_tool.schemas as schemas
 from registry_tool.checks.policy import disagreements, judge, required
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.manifest import Manifest
-from registry_tool.documents.store import VERSION, schema_findings
+from registry_tool.documents.store import REGISTRY_VERSION, schema_findings
 from registry_tool.errors import InputError, RegistryError, RejectedError
 from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, InFile
 from registry_tool.hookspec import EntryView, GateRequest, Level
@@ -205,7 +205,7 @@ def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding
     entry, promotion = view.entry, view.entry.promotion
     if entry.smoke:
         return [] if promotion is None else [ON_SMOKE.at(view.row, "/promotion")]
-    if inspection.registry.schema_version != VERSION and entry.manifest is None:
+    if inspection.registry.schema_version != REGISTRY_VERSION and entry.manifest is None:
         return []  # version 1 has no promotions; its single models are judged by its own rules
     if is_random(view):
         return [RANDOM_ROWS.at(view.row, "/smoke", found="random_rows: true", id=entry.id)]

@@ -114,7 +114,7 @@ def show(value: Json) -> str:
 
 
 def _violations_of(error: ValidationError) -> Iterator[Finding]:
-    describe = DESCRIBED.get(str(error.validator), _other)
+    describe = KEYWORD_FINDINGS.get(str(error.validator), _other)
     yield from describe(error, pointer(*error.absolute_path))
 
 
@@ -192,7 +192,7 @@ def _other(error: Any, place: str) -> Iterator[Finding]:
 
 
 BOUNDS = {"minimum": ">=", "maximum": "<=", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
-DESCRIBED: Mapping[str, Callable[[Any, str], Iterator[Finding]]] = {  # keyword of JSON Schema -> what it finds
+KEYWORD_FINDINGS: Mapping[str, Callable[[Any, str], Iterator[Finding]]] = {  # keyword of JSON Schema -> what it finds
     "required": _missing,
     **dict.fromkeys(("additionalProperties", "unevaluatedProperties"), _unknown),
     "type": _mistyped,

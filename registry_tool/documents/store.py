@@ -18,7 +18,7 @@ from registry_tool.values import Json, Registry, visible
 
 REGISTRY_NAMES = ("model/registry.json", "registry.json")
 MAX_NEARBY = 5  # registries that a message lists
-VERSION = 2
+REGISTRY_VERSION = 2
 VERSION_UNKNOWN = FindingRule(
     "registry-version",
     "unknown schema_version",
@@ -163,7 +163,7 @@ def _read(path: Path, data: bytes) -> Loaded | Unreadable:
         return Unreadable(path, None, (problem.at(path.name),))
     value = document.value
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, VERSION):
+    if not isinstance(version, int) or isinstance(version, bool) or version not in (0, 1, REGISTRY_VERSION):
         finding = VERSION_UNKNOWN.at(path.name, "/schema_version", found=show(version))
         return Unreadable(path, document, located([finding], {path.name: document}))
     models = value.get("models")
@@ -185,7 +185,7 @@ def _entry_findings(document: Document, number: int, schema: Mapping[str, Json],
     model = document.value["models"][number]
     entry = model["id"] if isinstance(model, dict) and isinstance(model.get("id"), str) else None
     around = {"schema_version": document.value["schema_version"], "models": [model]}
-    if around["schema_version"] == VERSION:
+    if around["schema_version"] == REGISTRY_VERSION:
         around["policies"] = {}
     alone = replace(document, value=around)
     return [
@@ -195,7 +195,7 @@ def _entry_findings(document: Document, number: int, schema: Mapping[str, Json],
 
 
 def schema_of(version: int) -> dict[str, Json]:
-    document: dict[str, Json] = schemas.load("registry" if version == VERSION else "registry-v1")
+    document: dict[str, Json] = schemas.load("registry" if version == REGISTRY_VERSION else "registry-v1")
     return document
 
 
@@ -217,7 +217,7 @@ def located(findings: list[Finding], documents: Mapping[str, Document]) -> tuple
 
 
 def empty() -> Registry:
-    return Registry(VERSION, ())
+    return Registry(REGISTRY_VERSION, ())
 
 
 def new(path: Path) -> Loaded:

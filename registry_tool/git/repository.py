@@ -49,7 +49,7 @@ class Option:
         return self.name
 
 
-BASE = Option("--base", "compare with an older registry: --base-file FILE", "--base-file")
+BASE_OPTION = Option("--base", "compare with an older registry: --base-file FILE", "--base-file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class RepositoryPath:
 
     top: Path
     path: str
-    option: Option = BASE
+    option: Option = BASE_OPTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Item:
     path: str
 
 
-def locate(registry: Path, option: Option = BASE) -> RepositoryPath:
+def locate(registry: Path, option: Option = BASE_OPTION) -> RepositoryPath:
     """The repository that holds a registry, decided by the names on the way to it, not by what they lead to.
 
     It is the nearest folder above the registry that has a `.git`. Raises InputError where there is none, where a link

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from registry_tool.documents.store import REGISTRY_NAMES, Loaded, Unreadable, load, read
 from registry_tool.errors import InputError
 from registry_tool.git.repository import (
-    BASE,
+    BASE_OPTION,
     FETCH_HINT,
     REGULAR_MODE,
     Option,
@@ -61,7 +61,7 @@ class Base:
         return f"{self.name}{commit}"
 
 
-def load_base(name: str, registry: Path, searched_from: Path | None = None, option: Option = BASE) -> Base:
+def load_base(name: str, registry: Path, searched_from: Path | None = None, option: Option = BASE_OPTION) -> Base:
     """The registry where HEAD left a revision; it may have been moved since.
 
     name: a branch, a tag, `refs/...`, HEAD or a commit's hash, with ~N or ^N after it; never a file. `main` is

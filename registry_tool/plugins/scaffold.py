@@ -35,10 +35,10 @@ TEMPLATE_FILES = {  # name -> (folder, its files)
     "trained": ("template", (*COMMON_FILES, "src/registry_ruler/model.py", "tests/test_model.py")),
     "single-onnx": ("template/single", COMMON_FILES),
 }
-TRAINED = "trained"
+TRAINED_TEMPLATE = "trained"
 
 
-def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = TRAINED) -> tuple[Path, bool]:
+def new_plugin(name: str, output: Path | None, plugins: Plugins, source: str = TRAINED_TEMPLATE) -> tuple[Path, bool]:
     """(the folder, whether it was made: False where it holds this very project already).
 
     output: None is registry-NAME here. source: a name of TEMPLATE_FILES. Raises InputError for a name that no kind can
@@ -86,8 +86,8 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def next_steps(folder: Path, name: str, source: str = TRAINED) -> Sequence[str]:
+def next_steps(folder: Path, name: str, source: str = TRAINED_TEMPLATE) -> Sequence[str]:
     """What a person types next."""
-    last = f"registry train {name} --id first --corpus rows.csv" if source == TRAINED else "registry plugins"
+    last = f"registry train {name} --id first --corpus rows.csv" if source == TRAINED_TEMPLATE else "registry plugins"
     place = f"./{folder}" if str(folder).startswith("-") else str(folder)
     return [f"cd {shlex.quote(place)}", "pip install -e '.[test]'", "pytest", last]

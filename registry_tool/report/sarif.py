@@ -22,7 +22,7 @@ from registry_tool.workflows.ci import CiRun
 from registry_tool.workflows.validate import Validation
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-SUPPRESSED: dict[str, Json] = {"suppressions": [{"kind": "external", "justification": "A known finding."}]}
+SUPPRESSION: dict[str, Json] = {"suppressions": [{"kind": "external", "justification": "A known finding."}]}
 ROOT_ID = "%SRCROOT%"  # what every path is relative to; a viewer knows where its checkout is
 
 
@@ -48,7 +48,7 @@ def log(results: Iterable[Validation], known: Iterable[tuple[Validation, Finding
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {ROOT_ID: {"description": {"text": "The root of the repository."}}},
         "results": [
-            _result(result, finding, codes, prints) | (SUPPRESSED if number >= counted else {})
+            _result(result, finding, codes, prints) | (SUPPRESSION if number >= counted else {})
             for number, (result, finding) in enumerate(pairs)
         ],
     }

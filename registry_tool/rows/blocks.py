@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_BYTES = 1 << 20  # of a file parsed at once
-NEWLINE = 10
+NEWLINE_BYTE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def blocks_of(file: IO[bytes], offset: int, lines: int) -> Iterator[Block]:
         end = data.rfind(b"\n") + 1
         if end:
             block = b"".join((*rest, data[:end]))
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE)
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE_BYTE)
             yield Block(block, ends, offset, lines)
             offset, lines, rest = offset + len(block), lines + len(ends), []
         rest.append(data[end:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
-from registry_tool.rows.blocks import NEWLINE, Block, batches, is_text, numbers_of, text_of
+from registry_tool.rows.blocks import NEWLINE_BYTE, Block, batches, is_text, numbers_of, text_of
 from registry_tool.rows.exact import Header, Position, csv_place, jsonl_place, open_bytes
 from registry_tool.values import Progress
 
@@ -194,8 +194,8 @@ def _quotes_are_plain(data: NDArray[np.uint8], lines: NDArray[np.int64], delimit
     opening, closing = quotes[::2], quotes[1::2]
     if (np.searchsorted(lines, opening) != np.searchsorted(lines, closing)).any():
         return False
-    padded = np.concatenate([[NEWLINE], data, [NEWLINE]]).astype(np.uint8)
-    begins, ends = (np.isin(padded[position], (delimiter, NEWLINE, RETURN)) for position in (opening, closing + 2))
+    padded = np.concatenate([[NEWLINE_BYTE], data, [NEWLINE_BYTE]]).astype(np.uint8)
+    begins, ends = (np.isin(padded[position], (delimiter, NEWLINE_BYTE, RETURN)) for position in (opening, closing + 2))
     doubled = opening[1:] == closing[:-1] + 1  # "" inside a field
     begins[1:] |= doubled
     ends[:-1] |= doubled

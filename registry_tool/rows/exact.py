@@ -29,7 +29,7 @@ from registry_tool.rows.batches import (
 from registry_tool.values import Progress, silent
 
 DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
-QUOTED = re.compile(r'"[^"]*("|$)')
+QUOTED_PATTERN = re.compile(r'"[^"]*("|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _open(path: Path, start: Position, newline: str | None = "") -> TextIO:
 
 
 def _header(path: Path | str, first: str, others: Iterable[str]) -> Header:
-    delimiter = max(DELIMITERS, key=QUOTED.sub("", first).count)
+    delimiter = max(DELIMITERS, key=QUOTED_PATTERN.sub("", first).count)
     reader = csv.reader(chain([first] if first else [], others), strict=True, delimiter=delimiter)
     try:
         names = [name.strip() for name in next(reader, [])]

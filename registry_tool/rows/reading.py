@@ -38,7 +38,7 @@ def read_rows(
         path.open("rb").close()
     reader = READERS.get(ending(path))
     if reader is None:
-        known = f"{', '.join(READERS)}, or {GZIPPED[0]}.gz"
+        known = f"{', '.join(READERS)}, or {GZIP_SUFFIXES[0]}.gz"
         raise InputError(f"{path}: found the extension {path.suffix!r}, expected one of {known}: convert or rename it")
     naming = _Naming(path, pick, names)
     with _one_line(path):
@@ -125,7 +125,7 @@ def ending(path: Path) -> str:
     """What the name of a table says of its format, in lower case: `.csv`, of a gzipped text too."""
     suffix = path.suffix.lower()
     inner = path.with_suffix("").suffix.lower()
-    return inner if suffix == ".gz" and inner in GZIPPED else suffix
+    return inner if suffix == ".gz" and inner in GZIP_SUFFIXES else suffix
 
 
 def read_metadata(path: Path, key: str) -> str | None:
@@ -210,4 +210,4 @@ READERS: Mapping[str, TableReader] = MappingProxyType(
         **dict.fromkeys((".csv", ".tsv"), _read_csv),
     }
 )
-GZIPPED = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")  # formats that may be gzipped: `.csv.gz`
+GZIP_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")  # formats that may be gzipped: `.csv.gz`

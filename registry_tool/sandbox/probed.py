@@ -102,7 +102,7 @@ BRANCH_UNPROBED = FindingRule(
     example="then_branch of If",
     severity=Severity.WARNING,
 )
-REFUSED = FindingRule(
+PROBE_REFUSED = FindingRule(
     "onnx-probe-refused",
     "onnxruntime cannot load or run the model",
     why="A runtime that loads it fails.",
@@ -126,7 +126,7 @@ TIME_LIMIT = FindingRule(
     hint=LIMITS_HINT,
     example="a Loop within a Loop",
 )
-CRASHED = FindingRule(
+PROBE_CRASHED = FindingRule(
     "onnx-probe-crashed",
     "the model crashes the process that reads or runs it",
     why="It crashes a runtime too, or does worse.",
@@ -143,7 +143,7 @@ PROBED_RULES = {
         NEWER,
         LOOP,
         ALLOCATION,
-        REFUSED,
+        PROBE_REFUSED,
         UNRUN,
         OUTPUT_NOT_FINITE,
         OUTPUT_CONSTANT,
@@ -151,7 +151,7 @@ PROBED_RULES = {
         BRANCH_UNPROBED,
         MEMORY_LIMIT,
         TIME_LIMIT,
-        CRASHED,
+        PROBE_CRASHED,
     )
 }
-BY_LIMITS = (MEMORY_LIMIT.code, TIME_LIMIT.code, CRASHED.code)  # what a limit that is too low can cause
+BY_LIMITS = (MEMORY_LIMIT.code, TIME_LIMIT.code, PROBE_CRASHED.code)  # what a limit that is too low can cause

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from registry_tool.errors import WorldError
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.sandbox import children
-from registry_tool.sandbox.probed import BY_LIMITS, CRASHED, PROBED_RULES, TIME_LIMIT
+from registry_tool.sandbox.probed import BY_LIMITS, PROBE_CRASHED, PROBED_RULES, TIME_LIMIT
 from registry_tool.values import EMPTY
 
 MEMORY_BYTES = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
@@ -62,7 +62,7 @@ def _found(answer: ChildAnswer) -> tuple[Found, ...]:
             return found
     except (TypeError, ValueError, AttributeError):
         pass
-    return (Found(CRASHED.code, "its answer is none"),)
+    return (Found(PROBE_CRASHED.code, "its answer is none"),)
 
 
 def _summary(answer: ChildAnswer) -> OnnxSummary | OnnxError:
@@ -71,7 +71,7 @@ def _summary(answer: ChildAnswer) -> OnnxSummary | OnnxError:
     try:
         return OnnxSummary.from_dict(answer.get("summary"))
     except ValueError as error:
-        return OnnxError(f"its answer is none: {error}", CRASHED.code)
+        return OnnxError(f"its answer is none: {error}", PROBE_CRASHED.code)
 
 
 def _npy(array: Any) -> bytes:
@@ -95,7 +95,7 @@ def _outputs(answer: ChildAnswer) -> dict[str, Any]:
             for name, (shape, data) in packed.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise OnnxError(f"its answer is none: {error}", CRASHED.code) from None
+        raise OnnxError(f"its answer is none: {error}", PROBE_CRASHED.code) from None
 
 
 class Prober(AbstractContextManager["Prober"]):
@@ -233,7 +233,7 @@ class Prober(AbstractContextManager["Prober"]):
         size = struct.unpack("<I", self._read_exactly(4, deadline))[0]
         if size > MAX_ANSWER:
             self._end()
-            raise _Ended(CRASHED.code, "its answer is too long")
+            raise _Ended(PROBE_CRASHED.code, "its answer is too long")
         data = self._read_exactly(size, deadline)
         try:
             answer = json.loads(data)
@@ -241,7 +241,7 @@ class Prober(AbstractContextManager["Prober"]):
             answer = None
         if not isinstance(answer, dict):
             self._end()
-            raise _Ended(CRASHED.code, "its answer is none")
+            raise _Ended(PROBE_CRASHED.code, "its answer is none")
         return answer
 
     def _read_exactly(self, size: int, deadline: float) -> bytes:
@@ -272,7 +272,7 @@ class Prober(AbstractContextManager["Prober"]):
         status = self._end(grace=5.0)  # it closed a pipe, so it is about to end
         if status == -signal.SIGXCPU:
             return _Ended(TIME_LIMIT.code, f"more than {self._cpu} s of processor time")
-        return _Ended(CRASHED.code, f"signal {-status}" if status < 0 else f"exit status {status}")
+        return _Ended(PROBE_CRASHED.code, f"signal {-status}" if status < 0 else f"exit status {status}")
 
     def _end(self, grace: float = 0.0) -> int:
         """The child's exit status; it is killed where it does not end by itself within `grace` seconds."""

@@ -10,11 +10,11 @@ import numpy as np
 from registry_tool.onnx_summary import Scaling
 from registry_tool.sandbox.tensors import Tensor
 
-ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-PASSING = ("Identity", "Cast")  # what may stand between
+ARITHMETIC_OPS = ("Add", "Sub", "Mul", "Div")
+PASSING_OPS = ("Identity", "Cast")  # what may stand between
 MAX_STEPS = 8  # nodes that are followed from an input
 MAX_CONSTANT_VALUES = 4_096  # of a constant: as many means as a sidecar may have
-NUMBERS = {"float32": ("<f4", "float_data"), "float64": ("<f8", "double_data")}
+NUMBER_FIELDS = {"float32": ("<f4", "float_data"), "float64": ("<f8", "double_data")}
 
 
 def scalings_of(graph: Any, tensors: list[Tensor]) -> Iterator[Scaling]:
@@ -45,9 +45,9 @@ def _followed(name: str, readers: Mapping[str, list[Any]], constants: Mapping[st
         if node.op_type == "Scaler":
             attributes = {one.name: tuple(one.floats) for one in node.attribute}
             pairs = [("Sub", attributes.get("offset", ())), ("Mul", attributes.get("scale", ()))]
-        elif node.op_type in ARITHMETIC and len(node.input) == 2:
+        elif node.op_type in ARITHMETIC_OPS and len(node.input) == 2:
             pairs = [(node.op_type, _numbers(constants.get(_other(node, value))))]
-        elif node.op_type in PASSING:
+        elif node.op_type in PASSING_OPS:
             pairs = []
         else:
             return
@@ -67,9 +67,9 @@ def _other(node: Any, value: str) -> str:
 
 def _numbers(tensor: Tensor | None) -> tuple[float, ...]:
     """The values of a small float tensor; () for any other."""
-    if tensor is None or tensor.elem_type not in NUMBERS or not 0 < tensor.size <= MAX_CONSTANT_VALUES * 8:
+    if tensor is None or tensor.elem_type not in NUMBER_FIELDS or not 0 < tensor.size <= MAX_CONSTANT_VALUES * 8:
         return ()
-    dtype, field = NUMBERS[tensor.elem_type]
+    dtype, field = NUMBER_FIELDS[tensor.elem_type]
     payload = tensor.payload()
     values = np.frombuffer(payload, dtype) if payload is not None else tensor.numbers(field)
     return tuple(values.astype(np.float64).tolist()) if np.isfinite(values).all() else ()

@@ -19,7 +19,7 @@ from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.signing.keys import PublicKey, check_public_key, read_pem
 
 # What cryptography raises for parts of a certificate that are none, or that it does not know.
-MALFORMED = (
+MALFORMED_ERRORS = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -39,7 +39,7 @@ def certificates_in(data: bytes, name: str) -> list[x509.Certificate]:
     """Every certificate in these PEM bytes; `name` is how messages call them. Raises InputError where there is none."""
     try:
         return [_readable(certificate) for certificate in x509.load_pem_x509_certificates(data)]
-    except MALFORMED:
+    except MALFORMED_ERRORS:
         raise InputError(f"{name}: found no certificate in PEM form, expected one: check the path") from None
 
 
@@ -49,12 +49,12 @@ def parse_certificates(ders: Sequence[bytes]) -> list[x509.Certificate]:
         raise SignatureError(f"certificates: found {len(ders)}, expected 1 to {MAX_CHAIN}")
     try:
         return [_readable(x509.load_der_x509_certificate(der)) for der in ders]
-    except MALFORMED:
+    except MALFORMED_ERRORS:
         raise SignatureError("certificates: one of them is malformed, expected certificates in DER form") from None
 
 
 def _readable(certificate: x509.Certificate) -> x509.Certificate:
-    """The same certificate, after its parts were parsed, which is done on first use. Raises one of MALFORMED."""
+    """The same certificate, after its parts were parsed, which is done on first use. Raises one of MALFORMED_ERRORS."""
     _ = certificate.subject.rfc4514_string(), certificate.issuer, certificate.extensions
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.version
     return certificate
@@ -64,7 +64,7 @@ def key_of(certificate: x509.Certificate) -> PublicKey:
     """Its public key. Raises SignatureError for an algorithm that is not supported."""
     try:
         return check_public_key(certificate.public_key(), "its key")
-    except (InputError, *MALFORMED) as error:
+    except (InputError, *MALFORMED_ERRORS) as error:
         raise SignatureError(f"the signer's certificate: {error}") from None
 
 
@@ -105,7 +105,7 @@ def verify_chain(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certifi
     )
     try:
         policy.build_client_verifier().verify(signer, list(chain[1:]))
-    except (VerificationError, *MALFORMED) as error:
+    except (VerificationError, *MALFORMED_ERRORS) as error:
         raise UntrustedError(
             f"the certificate of {name_of(signer)} does not lead to a trusted root: {' '.join(str(error).split())}"
         ) from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Arrays = dict[str, NDArray[Any]]
-SEED = 21  # of the order in which rows are shuffled
+SHUFFLE_SEED = 21  # of the order in which rows are shuffled
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class EvidenceTable:
 
         values = columns[name]
         axis = _row_axis(values, len(columns[self.source]))
-        return np.take(values, np.random.default_rng(SEED).permutation(values.shape[axis]), axis)
+        return np.take(values, np.random.default_rng(SHUFFLE_SEED).permutation(values.shape[axis]), axis)
 
     def _constant(self, columns: Arrays) -> NDArray[Any]:
         import numpy as np

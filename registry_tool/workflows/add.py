@@ -26,8 +26,8 @@ from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
 from registry_tool.workflows.loading import publish, registry_for_new_entry
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx", re.ASCII)  # of a file, as `registry.json` may hold it
-PINNING = (
+FILE_NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx", re.ASCII)  # as `registry.json` may hold it
+REWRITTEN_FIELDS = (  # of an entry that gets another model
     *("onnx", "sha256", "opset", "external_data", "sidecar_sha256", "int8_sha256", "signatures", "evidence"),
     *("quant_mode", "quant_calibration_set", "quant_accuracy_budget_plcc"),
 )
@@ -74,7 +74,7 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
         loaded = _target(path, model)
         plugins.need(loaded.registry.requires)
         old = loaded.registry.entry(model.entry_id)
-        kept = {key: value for key, value in (old.document if old else {}).items() if key not in PINNING}
+        kept = {key: value for key, value in (old.document if old else {}).items() if key not in REWRITTEN_FIELDS}
         entry = Entry.from_dict(
             {**kept, "id": model.entry_id, "kind": model.kind, "smoke": True, **_below(folder, pins), **model.fields}
         )
@@ -113,7 +113,7 @@ def _files(model: NewModel, policy: Policy) -> tuple[dict[str, bytes], dict[str,
     """The files of the model's folder by name, and the fields that pin them, in paths relative to it."""
     limit: int = policy.extra.get("max_file_bytes", ONNX_MAX_BYTES)
     data, name = _read(model.file, limit), check_path(model.file.name)
-    if not NAME.fullmatch(name):
+    if not FILE_NAME_PATTERN.fullmatch(name):
         raise InputError(
             f"{model.file}: expected a name of letters of ASCII, digits, -, _ and . that ends in .onnx: rename it"
         )

@@ -18,7 +18,7 @@ from registry_tool.values import EMPTY, Json
 from registry_tool.workflows.loading import inspected, registry_for_new_entry, usable, verified
 from registry_tool.workflows.train import NewEntry, Registered, register
 
-INHERITED = ("license", "license_url")  # fields of an entry that hold for its models, whatever their intervals
+INHERITED_FIELDS = ("license", "license_url")  # fields of an entry that hold for its models, whatever their intervals
 
 
 def calibrate(
@@ -40,7 +40,7 @@ def calibrate(
         if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
             raise RejectedError(f"{entry_id}: it does not validate, so it is not calibrated: {error}")
         made = plugins.calibrate(view, request)
-        kept = {name: view.entry.document[name] for name in INHERITED if name in view.entry.document}
+        kept = {name: view.entry.document[name] for name in INHERITED_FIELDS if name in view.entry.document}
     if made is None:
         known = "`registry plugins` tells which can"
         raise InputError(f"{entry_id}: the kind {new.kind!r} cannot be calibrated: {known}")

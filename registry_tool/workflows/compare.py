@@ -16,8 +16,8 @@ from registry_tool.workflows.gate import gate
 from registry_tool.workflows.loading import usable
 
 LEFT_OUT = ("by", "clips", "baselines", "n_rows", "against")  # parts of an evaluation that are no figure of all rows
-DIGITS = 5
-INTERVALS = (("_t_low", "_t_high"), ("_low", "_high"))  # how the ends of a figure's 95 % interval are named
+FIGURE_DIGITS = 5
+INTERVAL_SUFFIXES = (("_t_low", "_t_high"), ("_low", "_high"))  # how the ends of a figure's 95 % interval are named
 STANDARD_ERROR = "_se"  # how a figure's standard error is named
 AXIS_ROOM = 0.08  # beside the values, of their range
 
@@ -106,7 +106,8 @@ def table(contenders: Sequence[Contender]) -> list[list[str]]:
 def _rows(prefix: str, found: Sequence[Mapping[str, float]]) -> list[list[str]]:
     names = dict.fromkeys(name for numbers in found for name in numbers)
     return [
-        [f"{prefix}{name}", *(f"{one[name]:.{DIGITS}g}" if name in one else "-" for one in found)] for name in names
+        [f"{prefix}{name}", *(f"{one[name]:.{FIGURE_DIGITS}g}" if name in one else "-" for one in found)]
+        for name in names
     ]
 
 
@@ -155,7 +156,7 @@ def _compared(
 
 def _interval(numbers: Mapping[str, float], name: str) -> tuple[float, float] | None:
     """The ends of a figure's interval, or one standard error around it; None where it has neither."""
-    for low, high in INTERVALS:
+    for low, high in INTERVAL_SUFFIXES:
         ends = numbers.get(f"{name}{low}", math.nan), numbers.get(f"{name}{high}", math.nan)
         if all(map(math.isfinite, ends)):
             return ends

@@ -147,7 +147,7 @@ def gate_base(
         )
     plugins.need_all((*was.requires, *loaded.registry.requires), was.optional_plugins)
     files = read_evidence(evidence) if evidence is not None else None
-    if files is not None and loaded.registry.schema_version == store.VERSION:
+    if files is not None and loaded.registry.schema_version == store.REGISTRY_VERSION:
         raise InputError(
             "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
         )
@@ -252,7 +252,7 @@ class _Comparer:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
         removed = [old for old in self._removed() if old.is_production]
         joined = self._joined() if removed else EMPTY
-        hint = None if self.after.schema_version == store.VERSION else DELETED_VERSION_1_HINT
+        hint = None if self.after.schema_version == store.REGISTRY_VERSION else DELETED_VERSION_1_HINT
         return [
             self._hold(
                 old, "deleted while in production", [DELETED.at(self._place(old), "/models", hint=hint, id=old.id)]
@@ -292,13 +292,13 @@ class _Comparer:
         """
         if entry.smoke or old.smoke or entry.sha256 != old.sha256 or entry.manifest is not None:
             return False
-        migrated = self.after.schema_version == store.VERSION > self.before.schema_version
+        migrated = self.after.schema_version == store.REGISTRY_VERSION > self.before.schema_version
         came_from = (entry.promotion or EMPTY).get("imported_from")
         if migrated:
             document = self.base.registry.document if self.base.registry is not None else None
             if document is None or sha256_of(document.data) != came_from:
                 return False
-        elif self.after.schema_version == store.VERSION and came_from is None:
+        elif self.after.schema_version == store.REGISTRY_VERSION and came_from is None:
             return False
         fields = (
             {*old.document, *entry.document}
@@ -328,7 +328,7 @@ class _Comparer:
 
     def _may_be_pinned_by_its_graph(self, entry: Entry) -> bool:
         """Whether weights in another file, which version 1 may pin inside the ONNX file alone, may have changed."""
-        if self.after.schema_version == store.VERSION or entry.manifest is not None:
+        if self.after.schema_version == store.REGISTRY_VERSION or entry.manifest is not None:
             return False
         own = self.base.place.path if self.base.place is not None else None
         return self.changed.paths is None or any(path != own for path in self.changed.paths)
@@ -351,7 +351,11 @@ class _Comparer:
         A model reads its means and deviations there: another sidecar is another model.
         """
         base = self.base
-        if self.after.schema_version == store.VERSION or entry.manifest is not None or old.manifest is not None:
+        if (
+            self.after.schema_version == store.REGISTRY_VERSION
+            or entry.manifest is not None
+            or old.manifest is not None
+        ):
             return False
         if base.place is None or base.commit is None or base.path is None:
             return False
@@ -380,7 +384,7 @@ class _Comparer:
             if (
                 entry.manifest is not None
                 and "demotion" in entry.document
-                and self.before.schema_version < store.VERSION
+                and self.before.schema_version < store.REGISTRY_VERSION
             ):
                 view = self.inspection.verify(index)
                 if isinstance(view, BrokenEntry):
@@ -391,7 +395,7 @@ class _Comparer:
         return members
 
     def _demoted(self, entry: Entry, index: int, old: Entry | None) -> Judgement | None:
-        if old is None or old.smoke or (self.after.schema_version < store.VERSION and entry.manifest is None):
+        if old is None or old.smoke or (self.after.schema_version < store.REGISTRY_VERSION and entry.manifest is None):
             return None  # version 1 has no place for a reason
         demotion = entry.document.get("demotion", EMPTY)
         if demotion.get("manifest_sha256") == old.sha256:
@@ -431,10 +435,13 @@ class _Comparer:
             return judge_entry(view, self.inspection, base=self.before)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
-        if self.after.schema_version < store.VERSION and (judgement := self._judged_as_member(entry)) is not None:
+        if (
+            self.after.schema_version < store.REGISTRY_VERSION
+            and (judgement := self._judged_as_member(entry)) is not None
+        ):
             return judgement
         hint = promoting_again(entry, self.inspection)
-        if self.after.schema_version < store.VERSION:
+        if self.after.schema_version < store.REGISTRY_VERSION:
             hint = SUMMARIES_HINT if self._ensembles_of(entry) else f"set smoke to true, or {VERSION_2_HINT}"
         return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
 
@@ -499,4 +506,4 @@ class _Comparer:
 
     @property
     def _is_older_version(self) -> bool:
-        return self.after.schema_version < store.VERSION
+        return self.after.schema_version < store.REGISTRY_VERSION

@@ -40,11 +40,11 @@ def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) 
         with inspected(loaded, plugins) as inspection:
             view = verified(inspection, entry_id)
             entry = view.entry
-            if loaded.registry.schema_version != store.VERSION:
+            if loaded.registry.schema_version != store.REGISTRY_VERSION:
                 version = loaded.registry.schema_version
                 raise InputError(
-                    f"{path}: schema_version {version} pins no evidence, expected {store.VERSION}: "
-                    f"make one of version {store.VERSION} with `registry migrate {path} -o NEW`"
+                    f"{path}: schema_version {version} pins no evidence, expected {store.REGISTRY_VERSION}: "
+                    f"make one of version {store.REGISTRY_VERSION} with `registry migrate {path} -o NEW`"
                 )
             if entry.onnx is None:
                 raise InputError(f"{entry_id}: found a manifest, expected one ONNX file: its plugin makes its evidence")

@@ -28,7 +28,7 @@ from registry_tool.strictjson import dump
 from registry_tool.values import Json
 from registry_tool.workflows.loading import entry_for_use, inspected
 
-LAYOUT = "libvmaf"
+LIBVMAF_LAYOUT = "libvmaf"
 MEMBER_KIND = "fr"
 PUBLIC_KINDS = ("fr", "nr", "filter")
 ENSEMBLE_FIELDS = (
@@ -43,7 +43,7 @@ PUBLIC_FIELDS = (  # of the public schema, which refuses others; but for its sig
     *("id", "kind", "onnx", "sha256", "opset", "notes", "smoke", "license", "license_url", "description"),
     *("quant_mode", "quant_calibration_set", "int8_sha256", "quant_accuracy_budget_plcc"),
 )
-DESCRIBING = ("license", "license_url", "description", "notes")
+DESCRIBING_FIELDS = ("license", "license_url", "description", "notes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def export(loaded: Loaded, plugins: Plugins, entry_id: str, output: Path, *, all
 
 
 def _require_loadable(view: VerifiedEntry) -> None:
-    runtime = RUNTIMES[LAYOUT]
+    runtime = RUNTIMES[LIBVMAF_LAYOUT]
     fused = (view.manifest or {}).get("fused", {}).get("onnx") if view.entry.manifest else None
     for name in (path for path in view.paths if path.endswith(".onnx") and path != fused):
         summary = view.onnx(name)
@@ -125,7 +125,7 @@ def _ensemble(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Jso
         }
         files[name] = view.read(member["onnx"])
         files[f"{member['id']}.json"] = dump({**sidecar, **own})
-        described = {key: view.entry.document[key] for key in DESCRIBING if key in view.entry.document}
+        described = {key: view.entry.document[key] for key in DESCRIBING_FIELDS if key in view.entry.document}
         fields = {key: own[key] for key in ("id", "kind", "onnx", "sha256")}
         models.append({**described, **fields, "opset": manifest["opset"], "smoke": view.entry.smoke})
     kept = {name: manifest[name] for name in (*ENSEMBLE_FIELDS, "confidence") if name in manifest}

@@ -196,7 +196,7 @@ def _entry(inspection: Inspection, entry_id: str) -> VerifiedEntry:
 def _without_evidence(inspection: Inspection, entry_id: str) -> InputError | None:
     """Says what judges a single model, or an ensemble's unpinned manifest, of version 1; None for anything else."""
     entry = inspection.registry.entry(entry_id)
-    if inspection.registry.schema_version >= store.VERSION or (entry is not None and entry.onnx is None):
+    if inspection.registry.schema_version >= store.REGISTRY_VERSION or (entry is not None and entry.onnx is None):
         return None
     pins = f"{entry_id}: a registry of version 1 pins no evidence"
     for ensemble in read_ensembles(inspection):

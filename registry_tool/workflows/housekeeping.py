@@ -26,7 +26,7 @@ def name_schema(path: Path, folder: Path) -> str:
     schema = Path(os.path.relpath(folder, path.parent), "registry.schema.json").as_posix()
     with locked(path.parent):
         loaded = usable(path)
-        if (version := loaded.registry.schema_version) != store.VERSION:
+        if (version := loaded.registry.schema_version) != store.REGISTRY_VERSION:
             raise InputError(f"{path}: schema_version {version}, expected 2: write its $schema by hand: {schema}")
         store.save(path, replace(loaded.registry, extra={**loaded.registry.extra, "$schema": schema}))
     return schema

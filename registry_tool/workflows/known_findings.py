@@ -27,7 +27,7 @@ from registry_tool.workflows.validate import Validation
 
 FORMAT_VERSION = 1
 MAKE_HINT = "make it with `registry known-findings write`"
-LIST = Option("--known-findings", "commit the list itself")
+LIST_OPTION = Option("--known-findings", "commit the list itself")
 IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 UNLISTED_FAMILIES = ("Promotion", "Changes", "Plugins")
 NEVER_LISTED = frozenset(" ".join(FAMILIES[name] for name in UNLISTED_FAMILIES).split())  # first words of codes
@@ -106,7 +106,7 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
             "revision: keep it beside the registry"
         )
     source = f"{file} at {revision[:12]}"
-    of_list = replace(place, option=LIST)
+    of_list = replace(place, option=LIST_OPTION)
     data = repository.read_at(of_list, revision, absolute.relative_to(place.top).as_posix())
     return KnownFindings(source, _parsed(source, data) if data is not None else {}, data is not None)
 

@@ -69,7 +69,7 @@ def registry_for_new_entry(path: Path, kind: str, entry_id: str) -> Loaded:
     if not path.exists():
         return store.new(path)
     loaded = usable(path)
-    if loaded.registry.schema_version != store.VERSION:
+    if loaded.registry.schema_version != store.REGISTRY_VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} takes no new entries, expected 2: "
             "name one of version 2 with --registry PATH; it is made where there is none"

@@ -112,8 +112,8 @@ def migrate(
     """
     plugins.need_all()
     loaded = usable(path)
-    if loaded.registry.schema_version == store.VERSION:
-        raise InputError(f"{path}: it is of version {store.VERSION} already: there is nothing to migrate")
+    if loaded.registry.schema_version == store.REGISTRY_VERSION:
+        raise InputError(f"{path}: it is of version {store.REGISTRY_VERSION} already: there is nothing to migrate")
     if new.resolve().is_relative_to(path.resolve().parent):
         raise InputError(f"{new}: it lies in the old registry's folder, which is not written to: name another folder")
     before = check(loaded, plugins, Level.FULL, progress)
@@ -204,7 +204,7 @@ class _Work:
         known = self.inspection.plugins.kinds
         defaults = {kind: known[kind].default_policy for kind in {entry.kind for entry in entries} & known.keys()}
         policies = {**defaults, **self.inspection.registry.policies}
-        return Registry(store.VERSION, tuple(sorted(entries, key=lambda e: e.id)), policies)
+        return Registry(store.REGISTRY_VERSION, tuple(sorted(entries, key=lambda e: e.id)), policies)
 
     # ---- entries --------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ def demote(path: Path, entry_id: str, reason: str) -> Entry:
 def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
     loaded = usable(path)
     entry = find_entry(loaded, entry_id)
-    if loaded.registry.schema_version != store.VERSION:
+    if loaded.registry.schema_version != store.REGISTRY_VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} has no promotions, expected 2: "
             f"edit `smoke` by hand, or make one of version 2 with `registry migrate {path} -o NEW`"

@@ -102,7 +102,7 @@ def refuse_inside(path: Path, key: Path) -> None:
 
 
 def refuse_older(path: Path, version: int) -> None:
-    if version != store.VERSION:
+    if version != store.REGISTRY_VERSION:
         raise InputError(
             f"{path}: schema_version {version} has no place for it, expected 2: "
             f"`registry migrate {path} -o NEW` makes a registry of version 2; a file alone is signed with --path"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from registry_tool.documents.store import VERSION, Loaded, Unreadable
+from registry_tool.documents.store import REGISTRY_VERSION, Loaded, Unreadable
 from registry_tool.git.repository import Option
 from registry_tool.git.revisions import load_base
 from registry_tool.toolkit import differences
@@ -42,7 +42,9 @@ def since(loaded: Loaded | Unreadable, name: str) -> Since:
     before, commit = base.registry, str(base.commit)
     if not isinstance(loaded, Loaded) or not isinstance(before, Loaded) or before.findings:
         return Since(name, commit, frozenset())
-    if loaded.registry.schema_version != VERSION or any(differences(_beside_entries(loaded), _beside_entries(before))):
+    if loaded.registry.schema_version != REGISTRY_VERSION or any(
+        differences(_beside_entries(loaded), _beside_entries(before))
+    ):
         return Since(name, commit, frozenset())
     old = _by_id(before.registry.entries)
     own = _by_id(loaded.registry.entries)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry_tool.checks.runtimes import is_looser
-from registry_tool.documents.store import VERSION
+from registry_tool.documents.store import REGISTRY_VERSION
 from registry_tool.values import Policy, Registry
 from registry_tool.workflows.base_changes import policy_changes
 
@@ -38,6 +38,8 @@ def test_a_runtime_that_loads_more_is_looser(mine: dict[str, Any], other: dict[s
 
 def test_gate_base_lists_a_looser_runtime_as_loosened() -> None:
     """A change that takes the runtime out of a policy is listed as one that loosens it."""
-    before, after = (Registry(VERSION, (), {"nr": Policy.from_dict({"rules": [], **f})}) for f in (LIBVMAF, {}))
+    before, after = (
+        Registry(REGISTRY_VERSION, (), {"nr": Policy.from_dict({"rules": [], **f})}) for f in (LIBVMAF, {})
+    )
     [change] = policy_changes(before, after, {}, set())
     assert change.words.startswith("loosened: ")

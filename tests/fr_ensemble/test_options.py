@@ -6,7 +6,7 @@ import click
 import pytest
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.hooks.train import Choosing, Job
-from fr_ensemble.options import AUTO_ROWS, CANDIDATES, OPTIONS, RECIPES, job_of
+from fr_ensemble.options import AUTO_ROWS, CANDIDATE_RECIPES, OPTIONS, RECIPES, job_of
 
 from registry_tool.hookspec import TrainRequest
 
@@ -49,7 +49,7 @@ def test_the_recipe_is_chosen_where_nothing_is_said_of_it() -> None:
     assert silent is not None
     assert asked is not None
     assert (silent.below, asked.below) == (AUTO_ROWS, None)
-    assert silent.candidates == asked.candidates == {name: Recipe(**RECIPES[name]) for name in CANDIDATES}
+    assert silent.candidates == asked.candidates == {name: Recipe(**RECIPES[name]) for name in CANDIDATE_RECIPES}
     assert choosing_of("--epochs", "200") is choosing_of("--hidden", "64") is choosing_of("--recipe", "public") is None
     assert choosing_of(smoke=True) is None
 

@@ -46,10 +46,10 @@ def test_one_is_production_and_one_is_held(plugins: Plugins, registry: Registry)
 def test_production_was_trained_on_the_shipped_corpus(plugins: Plugins, registry: Registry) -> None:
     """The production manifest names the rows that ship with the plugin."""
     from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
-    from fr_ensemble.hooks.train import SHIPPED
+    from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
     (entry,) = (entry for entry in registry.entries if entry.is_production)
-    corpus = read_corpus(SHIPPED, ColumnSpec())
+    corpus = read_corpus(SHIPPED_CORPUS, ColumnSpec())
     with verified_entry(usable(REGISTRY), plugins, entry.id) as view:
         assert view.manifest is not None
         assert view.manifest["corpus"]["sha256"] == corpus.sha256

@@ -76,11 +76,30 @@ def figures_that_are_none(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: figures"
 
 
+def numbers_of_one_word(tree: ast.Module) -> Iterator[str]:
+    """Constants that are a number and do not say of what: CHUNK = 512 in the place of CHUNK_ROWS = 512."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Constant(value=int() | float())
+                | ast.UnaryOp()
+                | ast.BinOp(left=ast.Constant(value=int() | float())),
+            ) if name.isalpha() and name.isupper():
+                yield f"line {node.lineno}: {name}"
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_name_is_no_adverb_and_no_pronoun(path: Path) -> None:
     """A reader of one line learns what the variable holds, and `figures` are figures."""
     assert list(refused(tree_of(path))) == []
     assert list(figures_that_are_none(tree_of(path))) == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_constant_says_what_its_number_is_of(path: Path) -> None:
+    """A noun with its unit: more than one word."""
+    assert list(numbers_of_one_word(tree_of(path))) == []
 
 
 @pytest.mark.parametrize(
@@ -95,9 +114,12 @@ def test_a_name_is_no_adverb_and_no_pronoun(path: Path) -> None:
         (figures_that_are_none, "def figures(x) -> list[Figure]: pass", []),
         (figures_that_are_none, "figures: Sequence[Figure] = ()", []),
         (figures_that_are_none, "x = [figures for figures in y]", ["line 1: figures"]),
+        (numbers_of_one_word, "CHUNK = 512", ["line 1: CHUNK"]),
+        (numbers_of_one_word, "SCALE = -0.5\nSPAN = 2**16", ["line 1: SCALE", "line 2: SPAN"]),
+        (numbers_of_one_word, "CHUNK_ROWS = 512\nWORD = 'x'\ne = 3", []),
     ],
 )
-def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # both of them
+def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # three of them
     """Each on a text made for it."""
     assert sorted(check(ast.parse(source))) == sorted(found)
 

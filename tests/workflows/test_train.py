@@ -336,4 +336,4 @@ def test_the_registry_of_a_run_has_its_policy_written_out(tmp_path: Path) -> Non
     train(path, Trainer())
     document = json.loads(path.read_bytes())
     assert document["policies"] == {"sketch": rules("score >= 0.5")}
-    assert store.VERSION == document["schema_version"] == 2
+    assert store.REGISTRY_VERSION == document["schema_version"] == 2

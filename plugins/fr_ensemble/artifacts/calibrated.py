@@ -11,7 +11,7 @@ from fr_ensemble.artifacts.paths import CALIBRATED_PATHS
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import EXACT, differences
 
-OWN = ("calibrated_from", "calibration", "intervals", "confidence")  # what a calibration says itself
+OWN_FIELDS = ("calibrated_from", "calibration", "intervals", "confidence")  # what a calibration says itself
 OWN_WITH_OFFSET = ("fused", "probe")  # and what follows from an offset
 PARTLY_KEPT = {  # and what of it is the parent's all the same
     "intervals": ("input_ranges",),
@@ -54,7 +54,7 @@ def parent_problems(manifest: Mapping[str, Any], data: bytes) -> Iterator[str]:
 
 
 def _differences(manifest: Mapping[str, Any], parent: Mapping[str, Any]) -> Iterator[str]:
-    own = OWN + OWN_WITH_OFFSET if offset_of(manifest) else OWN
+    own = OWN_FIELDS + OWN_WITH_OFFSET if offset_of(manifest) else OWN_FIELDS
     expected = calibrated_manifest(parent, manifest["id"], {name: manifest[name] for name in own})
     new = {pin["path"]: pin for pin in manifest["evidence"] if pin["path"] in CALIBRATED_PATHS}
     expected["evidence"] = [*parent["evidence"], *(new.get(path) for path in CALIBRATED_PATHS)]

@@ -10,8 +10,8 @@ from typing import Any
 
 from fr_ensemble.artifacts.recipe import Recipe
 
-RULE = "grouped-5-fold"  # of the training sources, one seed, fewer epochs: see training/choosing.py
-MARGIN = 0.05  # of the first recipe's error: what one seed and few sources cannot tell apart stays with the default
+CHOICE_RULE = "grouped-5-fold"  # of the training sources, one seed, fewer epochs: see training/choosing.py
+ERROR_MARGIN = 0.05  # of the first recipe's error: what one seed and few sources cannot tell apart stays the default
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class FoldChoice:
 
     @property
     def chosen(self) -> str:
-        """The recipe with the least error, if it is less than the first one's by MARGIN; else the first."""
+        """The recipe with the least error, if it is less than the first one's by ERROR_MARGIN; else the first."""
         first, best = next(iter(self.errors)), min(self.errors, key=lambda name: self.errors[name])
-        return best if self.errors[best] < (1.0 - MARGIN) * self.errors[first] else first
+        return best if self.errors[best] < (1.0 - ERROR_MARGIN) * self.errors[first] else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class RecipeChoice:
         """As in the manifest; `from_dict` reads it back."""
         folds = [{"held_out": name, **_document(one)} for name, one in self.folds.items()]
         candidates = [{"name": name, "recipe": recipe.to_dict()} for name, recipe in self.candidates.items()]
-        return {"rule": RULE, "candidates": candidates, **_document(self.final), "folds": folds}
+        return {"rule": CHOICE_RULE, "candidates": candidates, **_document(self.final), "folds": folds}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> RecipeChoice:

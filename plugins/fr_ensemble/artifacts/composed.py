@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 FIRST_OPSET = 8  # Sum, Sub and Div take operands of any shapes since then
-SCALED = "scaled"
+SCALED_TENSOR = "scaled"
 
 
 def composed(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
@@ -68,7 +68,7 @@ def composed_model(
 
     constant("mean", scaler.mean.astype(np.float32))
     constant("std", scaler.std.astype(np.float32))
-    add("Div", SCALED, add("Sub", "centred", FEATURES, "mean"), "std")
+    add("Div", SCALED_TENSOR, add("Sub", "centred", FEATURES, "mean"), "std")
     for name, values in (("row", [-1]), ("count", np.float32(len(models))), ("ddof", np.float32(len(models) - 1))):
         constant(name, np.asarray(values, np.int64) if name == "row" else values)
     scores = []
@@ -124,7 +124,7 @@ def _add_member(graph: GraphProto, member: GraphProto, prefix: str, n_codec: int
         raise ValueError(f"found {names}, expected {FEATURES}, one more input, and one score")
     if widths[codec] != n_codec:
         raise ValueError(f"{codec}: found {widths[codec]} columns, expected {n_codec}: slots, then conditions")
-    new_names = {FEATURES: SCALED, codec: CODEC, "": ""}
+    new_names = {FEATURES: SCALED_TENSOR, codec: CODEC, "": ""}
     for node in member.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ValueError(f"it has the operator {node.op_type} with a graph inside, expected plain operators")

@@ -28,7 +28,7 @@ PRODUCER = "registry-tool"
 FEATURES, CODEC, SCORE, MU, SIGMA = "features", "codec_onehot", "score", "mu", "sigma"
 
 LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
-CARRIER = 8.0  # GELU(8) is 8 to the last bit, and a product with a power of two is exact
+CARRIER_VALUE = 8.0  # GELU(8) is 8 to the last bit, and a product with a power of two is exact
 GELU = {"sqrt2": np.float32(np.sqrt(2.0)), "one": np.float32(1.0), "half": np.float32(0.5)}
 Arrays = dict[str, NDArray[Any]]
 GRAPH_VERSION = 2  # of the fused graphs that are written today
@@ -198,7 +198,7 @@ def _width(weights: Weights, n_features: int) -> int:
 
 def _side_by_side(members: Sequence[Weights]) -> Arrays:
     """The fused graph's layers: w1 (D, M (H + 1)), b1 (M (H + 1),), w2 (M, H + 1, H), w3 (M, H, 1), b3 (M, 1, 1)."""
-    carrier = np.float32(CARRIER)
+    carrier = np.float32(CARRIER_VALUE)
     return {
         "w1": np.concatenate([np.pad(m.w1, ((0, 0), (0, 1))) for m in members], axis=1),
         "b1": np.concatenate([np.append(m.b1, carrier) for m in members]),

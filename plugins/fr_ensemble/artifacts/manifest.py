@@ -27,7 +27,7 @@ from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY
 
 SCHEMA_VERSION = 2
-SETTINGS = (
+RECORD_SETTINGS = (
     "engine",
     "ffmpeg",
     "libvmaf",
@@ -45,7 +45,7 @@ CONFIDENCE = {"nominal_coverage": 0.95, "gaussian_z": 1.959963984540054}  # z of
 GAUSSIAN, CONFORMAL = "ensemble", "ensemble+conformal"  # how a public reader makes an interval of mu and sigma
 # What the inputs of a probe are: as a corpus has them, or as the fused graph takes them. Nothing is standardised.
 PROBE_STAGES = {"features": "raw", "encoder": "raw", "conditioning": "raw", "codec_block": "transformed"}
-RECORDED = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
+RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
 
 
 def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
     """
     found = {"machine": platform.machine(), **arithmetic, "python": platform.python_version()}
     found["libc"] = " ".join(platform.libc_ver()).strip() or "unknown"
-    for name in RECORDED:
+    for name in RECORDED_PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = version_of(name)
     return [{"name": name, "version": version} for name, version in found.items()]
@@ -100,7 +100,7 @@ def record_of(corpus: Corpus) -> dict[str, Any] | None:
     if corpus.record is None:
         return None
     text = json.dumps(corpus.record, sort_keys=True, separators=(",", ":"))
-    settings = {name: corpus.record[name] for name in SETTINGS if name in corpus.record}
+    settings = {name: corpus.record[name] for name in RECORD_SETTINGS if name in corpus.record}
     try:
         settings = settings if len(dump(settings)) <= MAX_SETTINGS_BYTES else {}
     except ValueError:

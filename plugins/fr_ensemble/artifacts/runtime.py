@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Numbers = NDArray[np.float64] | NDArray[np.float32]
-CHUNK = 512  # rows a run: (5, 512, 64) float32 activations stay in the L2 cache; 256 to 1,024 measure alike
+RUN_ROWS = 512  # rows a run: (5, 512, 64) float32 activations stay in the L2 cache; 256 to 1,024 measure alike
 
 
 class Ensemble:
@@ -38,18 +38,18 @@ class Ensemble:
     def predict(self, features: Numbers, codec_block: Numbers) -> tuple[Float64, Float64]:
         """mu and sigma, float64 (n,), in target units.
 
-        features: (n, F), raw units. codec_block: (n, C), one-hot slots, then raw conditioning columns. Runs CHUNK rows
-        at a time, so memory beyond the result does not grow with n; the chunks change no row's bits that matter (a
+        features: (n, F), raw units. codec_block: (n, C), one-hot slots, then raw conditioning columns. RUN_ROWS run at
+        a time, so memory beyond the result does not grow with n; the chunks change no row's bits that matter (a
         single row may take another kernel and differ by one float32 step). NaN goes in as NaN and comes out as NaN.
         """
         n = _rows(features, codec_block, self.n_features, self.n_codec)
-        if 0 < n <= CHUNK:  # one run, nothing to put together
+        if 0 < n <= RUN_ROWS:  # one run, nothing to put together
             mu, sigma = self._run(features, codec_block)
             mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
         else:
             mu, sigma = np.empty(n), np.empty(n)
-            for start in range(0, n, CHUNK):
-                rows = slice(start, start + CHUNK)
+            for start in range(0, n, RUN_ROWS):
+                rows = slice(start, start + RUN_ROWS)
                 mu[rows], sigma[rows] = self._run(features[rows], codec_block[rows])
         return mu if self._range is None else np.clip(mu, *self._range), sigma
 
@@ -110,8 +110,8 @@ def member_scores(models: Sequence[bytes], features: Numbers, codec_block: Numbe
     for place, model in enumerate(models):
         try:
             session = _session(model, 1, [SCORE])
-            for start in range(0, _rows(features, codec_block, *_widths(session)), CHUNK):
-                rows = slice(start, start + CHUNK)
+            for start in range(0, _rows(features, codec_block, *_widths(session)), RUN_ROWS):
+                rows = slice(start, start + RUN_ROWS)
                 (scores[place, rows],) = _run(session, [SCORE], features[rows], codec_block[rows])
         except ValueError as error:
             raise ValueError(f"members/{place}: {error}") from None

@@ -21,7 +21,7 @@ from registry_tool.toolkit import Columns, RowBatch, Text, bad_cell, missing_col
 
 # What tells two encodes of one source by one encoder apart, where no `clip` column does: all of these that are there.
 QUALITY_COLUMNS = ("quality", "cq", "crf", "qp", "bitrate_kbps", "bitrate", "height", "preset")
-LARGEST = 1e12  # of a number: models compute in float32, which ends at 3e38, and sigma squares what layers multiply
+MAX_TABLE_NUMBER = 1e12  # in size: models compute in float32, up to 3e38, and sigma squares what layers multiply
 NORMS = {"preset_norm": preset_norm_of, "crf_norm": crf_norm_of}  # follow from an encoder and its preset, or its number
 NORM_SOURCES = {"preset_norm": ("preset",), "crf_norm": QUALITY_NUMBERS}
 NO_FEATURES = (MODEL_COLUMN, "vmaf_binary_version")  # names like a score's, which no hint proposes
@@ -64,8 +64,8 @@ class Layout:
         numbers = tuple(self.numbers.values())
         texts = tuple(dict.fromkeys((*self.texts.values(), *self.derived.values())))
         if self.partial:
-            return Columns((), texts, (*self.values, *numbers), LARGEST)
-        return Columns(numbers, texts, self.values, LARGEST)
+            return Columns((), texts, (*self.values, *numbers), MAX_TABLE_NUMBER)
+        return Columns(numbers, texts, self.values, MAX_TABLE_NUMBER)
 
     def batch(self, found: RowBatch) -> RowBatch:
         """The rows under the names that are asked for, those of failed encodes left out."""

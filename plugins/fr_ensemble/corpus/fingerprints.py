@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
-from fr_ensemble.corpus.rows import LARGEST
+from fr_ensemble.corpus.rows import MAX_TABLE_NUMBER
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, is_reference_feature
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, Text, read_rows
@@ -332,7 +332,7 @@ def reference_fingerprints(
 
     def columns(found: Sequence[str]) -> Columns:
         taken.extend(ReferenceColumns.pick(found, inputs))
-        return Columns(tuple(taken), ("src", FRAME) if taken else ("src",), largest=LARGEST)
+        return Columns(tuple(taken), ("src", FRAME) if taken else ("src",), largest=MAX_TABLE_NUMBER)
 
     reference: ReferenceColumns | None = None
     for batch in read_rows(path, columns, progress=progress, names=names):

@@ -9,7 +9,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.vocabulary import is_libvmaf_feature
 
-GIVEAWAY = 0.99  # |Pearson's r| with the target, mean over sources
+GIVEAWAY_CORRELATION = 0.99  # |Pearson's r| with the target, mean over sources
 
 
 def giveaways(names: Sequence[str], forms: Sequence[Sequence[Float64]], target: Float64, source: Int64) -> list[str]:
@@ -23,7 +23,7 @@ def giveaways(names: Sequence[str], forms: Sequence[Sequence[Float64]], target: 
         if is_libvmaf_feature(name):
             continue
         means = [np.mean([abs(_correlation(form[place][rows], target[rows])) for rows in sources]) for form in forms]
-        if (mean := float(max(means))) > GIVEAWAY:
+        if (mean := float(max(means))) > GIVEAWAY_CORRELATION:
             correlation = f"|r| with the target is {mean:.3f}, mean over sources"
             found.append(f"input column {name}: its {correlation}: is it made from the target?")
     return found

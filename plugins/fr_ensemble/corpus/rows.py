@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64, TrainingData
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.columns import LARGEST as LARGEST
+from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER as MAX_TABLE_NUMBER
 from fr_ensemble.corpus.columns import QUALITY_COLUMNS as QUALITY_COLUMNS
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, layout_of
 from fr_ensemble.corpus.growing import Growing

@@ -35,7 +35,7 @@ CALIBRATION_FORMAT = replace(
     "`calibration_fingerprints.npz` beside it have the arrays of `inputs.npz` and `fingerprints.npz`; `parent.json` is "
     "the manifest of the entry at `calibrated_from`.",
 )
-MOST_SOURCES = 2000  # up to which it is said how many sources a level takes
+MAX_STATED_SOURCES = 2000  # up to which it is said how many sources a level takes
 SAME_NAMES_SHOWN = 3
 
 
@@ -145,10 +145,10 @@ def promise(method: str, n_sources: int, levels: Sequence[float] = NOMINAL_LEVEL
 
 
 def sources_for(method: str, level: float) -> int | None:
-    """The least number of sources for which a level is promised; None where there is none up to MOST_SOURCES."""
-    if not is_promised(method, MOST_SOURCES, level):
+    """The least number of sources for which a level is promised; None where there is none up to MAX_STATED_SOURCES."""
+    if not is_promised(method, MAX_STATED_SOURCES, level):
         return None
-    low, high = 0, MOST_SOURCES
+    low, high = 0, MAX_STATED_SOURCES
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_promised(method, middle, level) else (middle, high)

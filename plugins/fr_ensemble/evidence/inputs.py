@@ -9,7 +9,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block
-from fr_ensemble.corpus.rows import LARGEST, ColumnSpec, Corpus, RowsDigest
+from fr_ensemble.corpus.rows import MAX_TABLE_NUMBER, ColumnSpec, Corpus, RowsDigest
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import Text
@@ -72,8 +72,8 @@ class Inputs:
             if getattr(self, name).shape[:1] != (m,):
                 raise EvidenceProblem(f"inputs.npz {name}: found {len(getattr(self, name))} rows, expected {m}")
         for name, values in (("features", self.features), ("conditioning", self.conditioning)):
-            if not (np.abs(values) <= LARGEST).all():  # False for NaN
-                raise EvidenceProblem(f"inputs.npz {name}: expected finite numbers up to {LARGEST:g}")
+            if not (np.abs(values) <= MAX_TABLE_NUMBER).all():  # False for NaN
+                raise EvidenceProblem(f"inputs.npz {name}: expected finite numbers up to {MAX_TABLE_NUMBER:g}")
         for name, names, index in (("encoder", self.encoders, self.encoder), ("clip", self.clips, self.clip)):
             if index is not None:
                 _check_names(name, names, index, m)

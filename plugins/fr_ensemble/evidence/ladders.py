@@ -29,7 +29,7 @@ CONTROL_GUARANTEE = (
     "of a new source's choices at most 1 - confidence fail, on average over sources, for encodes as far apart as the "
     "calibration's; after a full refit approximate"
 )
-FINEST = 0.1  # share of the calibration's ladders that may be finer than their `gap`
+FINER_SHARE = 0.1  # share of the calibration's ladders that may be finer than their `gap`
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,13 @@ class Ladders:
         return np.array(scores), np.array(sources)
 
     def gap(self) -> float:
-        """Half of what all but FINEST of the ladders have between neighbours, at their median, target units.
+        """Half of what all but FINER_SHARE of the ladders have between neighbours, at their median, target units.
 
         A ladder below it is finer than these: half, since predictions are nearer to each other than the truth. Without
         ladders of two encodes infinite.
         """
         gaps = [np.median(np.diff(np.sort(self.y[rows]))) for rows in self._ladders() if len(rows) > 1]
-        return float(np.quantile(gaps, FINEST)) / 2.0 if gaps else math.inf
+        return float(np.quantile(gaps, FINER_SHARE)) / 2.0 if gaps else math.inf
 
     def _ladders(self) -> list[Int64]:
         order = np.argsort(self.ladder, kind="stable")

@@ -10,7 +10,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 
-FITTED = 2  # numbers that the mapping takes from the rows: an offset and a slope
+FITTED_PARAMETERS = 2  # numbers that the mapping takes from the rows: an offset and a slope
 MIN_ROWS = 3
 
 
@@ -53,4 +53,4 @@ class Mapped:
 
 
 def _rmse(error: Float64) -> float:
-    return math.sqrt(float(np.sum(np.square(error))) / (len(error) - FITTED))
+    return math.sqrt(float(np.sum(np.square(error))) / (len(error) - FITTED_PARAMETERS))

@@ -25,11 +25,11 @@ from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
 from registry_tool.values import Rule, percent
 
-DRAWS, SEED = 1000, 0
+N_DRAWS, POWER_SEED = 1000, 0
 # Of many sources fewer are drawn: draws times sources at most, and draws at least.
 MAX_DRAWN, MIN_DRAWS = 250_000, 200
 DETECTION_SHARE = 0.8  # of draws held: what counts as seen
-MAX_NOISE, STEPS = 2.0, 20  # of the targets' deviation, and halvings of it
+MAX_NOISE, N_HALVINGS = 2.0, 20  # of the targets' deviation, and halvings of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +42,9 @@ class Draws:
     @classmethod
     def of(cls, k: int) -> Draws:
         """Random ones, by frozen streams (NEP 19): the same evidence has the same power everywhere."""
-        size = (max(MIN_DRAWS, min(DRAWS, MAX_DRAWN // k)), k)
-        sources = np.random.RandomState(SEED).randint(k, size=size, dtype=np.int64)
-        return cls(sources, np.random.RandomState(SEED + 1).standard_normal(size))
+        size = (max(MIN_DRAWS, min(N_DRAWS, MAX_DRAWN // k)), k)
+        sources = np.random.RandomState(POWER_SEED).randint(k, size=size, dtype=np.int64)
+        return cls(sources, np.random.RandomState(POWER_SEED + 1).standard_normal(size))
 
     @classmethod
     def every_source(cls, k: int) -> Draws:
@@ -73,7 +73,7 @@ class Power:
     def to_dict(self) -> dict[str, Any]:
         return {
             "draws": self.draws,
-            "seed": SEED,
+            "seed": POWER_SEED,
             "held": self.held,
             "seen": DETECTION_SHARE,
             "rise": self.rise,
@@ -126,7 +126,7 @@ def _smallest(held: Callable[[float], float], largest: float) -> float | None:
     low, high = 0.0, largest
     if held(high) < DETECTION_SHARE:
         return None
-    for _ in range(STEPS):
+    for _ in range(N_HALVINGS):
         middle = (low + high) / 2.0
         low, high = (low, middle) if held(middle) >= DETECTION_SHARE else (middle, high)
     return high

@@ -16,7 +16,7 @@ from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import rmse
 
 MIN_VARIATION = 0.02  # of the target's range: a source whose targets span less is no fold. Lowest of honest ones: 0.37
-OVERSHOOT = 0.1  # of the target's range, by which a prediction may be outside of it
+MAX_OVERSHOOT = 0.1  # of the target's range, by which a prediction may be outside of it
 OVERSHOOT_SHARE = 0.1  # of a member's predictions, which may be farther outside. Most of honest members: 0.032
 MIN_MEMBER_DIFFERENCE = 0.01  # RMS, of the RMSE of mu. Lowest of honest ones: 0.13
 MIN_DISTINCT = 5  # values of a source: fewer can be equal in two sources by chance
@@ -66,7 +66,7 @@ def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
     if bounds is None:
         return problems
     low, high = bounds
-    reach = OVERSHOOT * (high - low)
+    reach = MAX_OVERSHOOT * (high - low)
     for seed, predictions in zip(oof.seeds, oof.predictions, strict=True):
         share = float(np.mean((predictions < low - reach) | (predictions > high + reach)))
         if share > OVERSHOOT_SHARE:

@@ -24,7 +24,7 @@ from registry_tool.toolkit import Columns, RowBatch
 from registry_tool.values import percent
 
 OUT_OF_DISTRIBUTION = "out_of_distribution"
-FLAGS = "flags"
+FLAGS_COLUMN = "flags"
 
 
 class EnsemblePredictor:
@@ -50,7 +50,7 @@ class EnsemblePredictor:
         columns = _columns(checked, spec, self._ensemble, intervals, levels)
         known = PredictedRows.of(checked, columns["sigma"])
         found = self._flagger.of(known, self._other_libvmaf)
-        columns[FLAGS] = found.text
+        columns[FLAGS_COLUMN] = found.text
         calibration = intervals.calibration()
         messages = [*calibration.unbounded(levels), *calibration.unguaranteed(levels)]
         warnings = {**found.warnings, **(dict.fromkeys(messages, len(checked)) if len(checked) else {})}

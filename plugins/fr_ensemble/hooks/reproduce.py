@@ -25,7 +25,7 @@ from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.loaded import ensemble_of, load_trained, predictions_of
-from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED, SHIPPED_NAME, Choosing, Job, make, read
+from fr_ensemble.hooks.train import BASELINES_LIBRARY, SHIPPED_CORPUS, SHIPPED_NAME, Choosing, Job, make, read
 from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.archive import EvidenceProblem, same_content
 from registry_tool.errors import InputError
@@ -33,7 +33,7 @@ from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Repro
 
 # Share of the RMS sigma that predictions may move (RMS). Measured, docs/how-to/audit.md: torch's plainest kernels in
 # place of AVX-512 move them by 1e-5 of it, one target of 300 that is one point lower by 2e-2, one epoch less by 0.6.
-TOLERANCE = 1e-3
+REPRODUCED_TOLERANCE = 1e-3
 FOLLOWS_FROM_WEIGHTS = ("/probe", "/intervals/calibrations", "/confidence/conformal_q_residual", "/eval")
 ORDER_OF_ADDITION = "the order in which training adds numbers"
 CAUSES_IN_TRAINING = {
@@ -59,7 +59,7 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     corpus = read(job, request.progress)
     found, expected = corpus.rows_sha256, manifest["corpus"]["rows_sha256"]
     if found != expected:
-        corpus_path, name = job.corpus or SHIPPED, manifest["corpus"]["name"]
+        corpus_path, name = job.corpus or SHIPPED_CORPUS, manifest["corpus"]["name"]
         difference = f"found rows of sha256 {found}, expected {expected} ({name}, {manifest['corpus']['n_rows']} rows)"
         raise InputError(
             f"{corpus_path}: {difference}: name the corpus that {view.entry.id} learned from: --corpus FILE"
@@ -67,7 +67,9 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
     warnings, file_sha256 = [], manifest["corpus"]["sha256"]
     if corpus.sha256 != file_sha256:
         difference = f"found another file with the same rows, sha256 {corpus.sha256}, the manifest says {file_sha256}"
-        warnings.append(f"{job.corpus or SHIPPED}: {difference}: what it says of the file itself was not checked")
+        warnings.append(
+            f"{job.corpus or SHIPPED_CORPUS}: {difference}: what it says of the file itself was not checked"
+        )
         corpus = replace(corpus, sha256=file_sha256)
     trained = make(job, corpus, request.progress)
     # which figures may not be missing is a fact of the release that wrote it: those that came later are only more
@@ -156,7 +158,7 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     if (method := manifest["intervals"].get("method")) not in INTERVAL_METHODS:
         raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
     name, path = manifest["corpus"]["name"], request.corpus
-    if name == SHIPPED_NAME and path is not None and _sha256(path) == _sha256(SHIPPED):
+    if name == SHIPPED_NAME and path is not None and _sha256(path) == _sha256(SHIPPED_CORPUS):
         path = None
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
@@ -193,14 +195,14 @@ def _agreements(
     unit = manifest["target"]["name"]
     block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
     (mu, sigma), (old_mu, old_sigma) = new.predict(corpus.features, block), old.predict(corpus.features, block)
-    tolerance = TOLERANCE * _rms(sigma)
+    tolerance = REPRODUCED_TOLERANCE * _rms(sigma)
     yield agreement_of("mu", old_mu, mu, tolerance, unit)
     yield agreement_of("sigma", old_sigma, sigma, tolerance, unit)
     before, after = predictions_of(view), read_oof(trained.files[OOF_PATH])
     rows = ("seeds", "sources", "source", "clips", "clip", "target")
     if different := [name for name in rows if not np.array_equal(getattr(before, name), getattr(after, name))]:
         raise EvidenceProblem(f"{OOF_PATH}: found other {different[0]} than those of the corpus")
-    tolerance = TOLERANCE * _rms(after.sigma)
+    tolerance = REPRODUCED_TOLERANCE * _rms(after.sigma)
     yield agreement_of("mu of held-out sources", before.mu, after.mu, tolerance, unit)
     yield agreement_of("sigma of held-out sources", before.sigma, after.sigma, tolerance, unit)
     if "encoders_left_out" in manifest:
@@ -208,7 +210,7 @@ def _agreements(
             read_left_out(data) for data in (view.read(LEFT_OUT_PATH), trained.files[LEFT_OUT_PATH])
         )
         before, after = old_parts.as_oof(before), new_parts.as_oof(after)
-        tolerance = TOLERANCE * _rms(after.sigma)
+        tolerance = REPRODUCED_TOLERANCE * _rms(after.sigma)
         yield agreement_of("mu of encoders left out", before.mu, after.mu, tolerance, unit)
         yield agreement_of("sigma of encoders left out", before.sigma, after.sigma, tolerance, unit)
 

@@ -45,7 +45,7 @@ from fr_ensemble.training.parity import ParitySample, check_export
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, Trained
 
-SHIPPED = Path(__file__).parents[1] / "data" / "corpus.parquet"
+SHIPPED_CORPUS = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
 SMOKE_SEED = 0
 PROBE_ROWS = 4
@@ -108,7 +108,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     from fr_ensemble.training.trainer import arithmetic, train
 
     (vmaf, no_vmaf), spec = _vmaf(job), job.spec
-    path = None if job.random else job.corpus or SHIPPED
+    path = None if job.random else job.corpus or SHIPPED_CORPUS
     try:
         check_size(
             corpus.n_rows, len(corpus.sources), len(job.recipe.seeds), len(corpus.clips or ())
@@ -221,7 +221,7 @@ def read(job: Job, progress: Progress) -> Corpus:
     """The rows that a run learns from. Raises InputError for a source whose rows no gate could judge."""
     if job.random:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
-    path = job.corpus or SHIPPED
+    path = job.corpus or SHIPPED_CORPUS
     spec, names = job.spec, column_names(path)
     keep = [name for name in DESCRIBING_COLUMNS if name in names]
     corpus = read_corpus(path, spec, keep, progress=progress)

@@ -31,7 +31,7 @@ from registry_tool.hookspec import EntryView, Progress, silent
 from registry_tool.toolkit import text_table
 from registry_tool.values import EMPTY, percent
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 STATISTICS = {
     "distance": "distance to the rows of training, mean over rows",
     "sigma": "difference of the members, mean over rows",
@@ -70,9 +70,9 @@ def exchangeable(
         "corpus": corpus.name,
         "n_known": len(known["sigma"]),
         "n_new": len(new),
-        "level": LEVEL,
+        "level": SIGNIFICANCE_LEVEL,
         "p": p,
-        "refuted": p <= LEVEL,
+        "refuted": p <= SIGNIFICANCE_LEVEL,
         "statistics": statistics,
         "sources": [
             {"src": name, "n_rows": sums.n_rows, **_ranked(sums, known)}
@@ -86,7 +86,7 @@ def _known(view: EntryView, manifest: Mapping[str, Any]) -> tuple[ReferenceRows,
     oof, spec, scaler = predictions_of(view), spec_of(manifest, target=False), scaler_of(manifest)
     with unusable_evidence(view.entry.id):
         inputs = read_inputs(view.read(INPUTS_PATH))
-        reference = ReferenceRows.of(inputs, oof.source, spec, scaler, 1.0 - LEVEL)
+        reference = ReferenceRows.of(inputs, oof.source, spec, scaler, 1.0 - SIGNIFICANCE_LEVEL)
         own = oof.source[inputs.row]
         apart = apart_from_others(inputs, oof.source, spec, scaler)
     k = len(oof.sources)
@@ -134,7 +134,7 @@ def _judged(name: str, known: Float64, new: Float64) -> dict[str, Any]:
         "meaning": STATISTICS[name],
         "p": rank_sum_p(known, new),
         "smallest_p": 1.0 / math.comb(k + m, m),
-        "power": power(k, m, LEVEL / len(STATISTICS)),
+        "power": power(k, m, SIGNIFICANCE_LEVEL / len(STATISTICS)),
         "known_mean": float(known.mean()),
         "new_mean": float(new.mean()),
         "mean_rank": float(ranks(np.concatenate([known, new]))[k:].mean()),

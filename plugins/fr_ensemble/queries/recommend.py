@@ -48,7 +48,7 @@ from registry_tool.values import EMPTY, counted, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
-FAILED = "failed encodes, without a number for every feature, are left out"
+FAILED_WARNING = "failed encodes, without a number for every feature, are left out"
 MAX_CHARTS = 12
 FLAGGED_ROWS = 0.5  # share of a clip's rows from which a flag is shown of it
 CHOICE, BOUND, SEQUENCE = "choice", "bound", "sequence"  # rules of a group
@@ -236,7 +236,7 @@ def _read(
         block = codec_block(rows.codec, rows.conditioning, spec.n_slots)
         scores = member_scores(models, *standardise(rows.features, block, scaler, spec.n_slots)) + offset  # (M, n)
         costs = _numbers(rows, cost, corpus)
-        warnings.update({FAILED: rows.n_failed} if rows.n_failed else {})
+        warnings.update({FAILED_WARNING: rows.n_failed} if rows.n_failed else {})
         found = flagger.of(PredictedRows.of(rows, scores.std(axis=0, ddof=1)), other_libvmaf)
         warnings.update(found.warnings)
         assert rows.source is not None

@@ -16,7 +16,7 @@ from registry_tool.hookspec import Progress, silent
 MAX_FIT_ROWS = 20_000  # of a fold, evenly taken from it: more would take longer than the ensemble
 MAX_PROCESS_ROWS = 1_000  # of a corpus: a Gaussian process takes the rows' number cubed
 MAX_KERNEL_ROWS = 300  # of a fold, that a Gaussian process fits its kernel to
-TREES = 50
+N_TREES = 50
 RIDGE_PENALTY = 1.0  # on standardised columns
 RANDOM_STATE = 0
 
@@ -89,14 +89,14 @@ def _gradient_boosting(x: Float64, y: Float64, new: Float64) -> tuple[Float64, F
 def _extra_trees(x: Float64, y: Float64, new: Float64, jobs: int | None) -> tuple[Float64, Float64]:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    forest = ExtraTreesRegressor(TREES, random_state=RANDOM_STATE, n_jobs=jobs or -1).fit(x, y)
+    forest = ExtraTreesRegressor(N_TREES, random_state=RANDOM_STATE, n_jobs=jobs or -1).fit(x, y)
     rows: Any = new.astype(np.float32)  # what each tree takes
     mean, squares = np.zeros(len(new)), np.zeros(len(new))
     for number, tree in enumerate(forest.estimators_, start=1):  # Welford 1962: all trees at once take much memory
         apart = tree.predict(rows) - mean
         mean += apart / number
         squares += apart * apart * (number - 1) / number
-    return mean, np.sqrt(squares / (TREES - 1))
+    return mean, np.sqrt(squares / (N_TREES - 1))
 
 
 def _gaussian_process(x: Float64, y: Float64, new: Float64) -> tuple[Float64, Float64]:

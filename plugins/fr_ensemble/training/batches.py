@@ -16,7 +16,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import draws
 from fr_ensemble.training.model import ModelState, drop_threshold
 from fr_ensemble.training.table import ModelKey, TrainingTable
-from fr_ensemble.training.tile import ROWS
+from fr_ensemble.training.tile import TILE_ROWS
 
 Order = NDArray[np.int32]
 
@@ -46,7 +46,7 @@ def draw(
     n, size, hidden = len(models), recipe.batch_size, recipe.hidden
     index, weight = np.zeros((n, size), np.int64), np.zeros((n, size), np.float32)
     keep, noise = np.ones((n, 2, size, hidden), np.float32), np.zeros((n, size, table.inputs), np.float32)
-    padded, h, numeric = -(-size // ROWS) * ROWS, models[0].layout.h, numeric_columns(table)
+    padded, h, numeric = -(-size // TILE_ROWS) * TILE_ROWS, models[0].layout.h, numeric_columns(table)
     threshold, hide = drop_threshold(recipe.dropout), drop_threshold(recipe.encoder_dropout)
     unknown = np.zeros((n, size), bool)
     for j, (model, order) in enumerate(zip(models, orders, strict=True)):
@@ -66,7 +66,7 @@ def draw(
             bits = np.empty(padded * h // 2, np.uint64)
             draws.words(model.streams[1], bits)
             alive = bits.view(np.uint16).reshape(2, padded, h)[:, :size, :hidden] >= threshold
-            keep[j] = alive / np.float32(1.0 - threshold / draws.RESOLUTION)
+            keep[j] = alive / np.float32(1.0 - threshold / draws.RATE_STEPS)
     return Minibatch(index, weight, keep, noise, unknown)
 
 

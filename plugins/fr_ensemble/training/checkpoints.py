@@ -19,7 +19,7 @@ import numpy as np
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
 from fr_ensemble.training.model import ModelState
-from fr_ensemble.training.table import FINAL, TrainingTable
+from fr_ensemble.training.table import FINAL_FOLD, TrainingTable
 from registry_tool.errors import InputError, WorldError
 from registry_tool.toolkit import clean_staging, write_atomic
 
@@ -31,7 +31,7 @@ def run_digest(table: TrainingTable, recipe: Recipe) -> str:
     """What a run computes: its data, its recipe, and how this machine, with these releases, multiplies and adds."""
     releases = [metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
     sha = hashlib.sha256(f"{recipe.sha256} {has_fma()} {table.n_features} {table.n_slots} {releases}".encode())
-    scaler = table.scales[FINAL].scaler
+    scaler = table.scales[FINAL_FOLD].scaler
     for array in (table.rows, table.source, scaler.mean, scaler.std):
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
@@ -85,7 +85,7 @@ class Checkpoint:
         return f"{self.run} {model.key.fold} {model.key.seed}"
 
     def path(self, model: ModelState) -> Path:
-        fold = "final" if model.key.fold == FINAL else f"fold{model.key.fold}"
+        fold = "final" if model.key.fold == FINAL_FOLD else f"fold{model.key.fold}"
         return self.folder / f"{fold}-seed{model.key.seed}.npz"
 
     def save(self, model: ModelState) -> None:

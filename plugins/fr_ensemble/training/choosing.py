@@ -1,6 +1,6 @@
 """choosing.py: chooses a recipe for a corpus, inside every fold, and trains each fold by its choice. Judges nothing.
 
-A fold's choice sees its training sources alone: they are cut into GROUPS groups of whole sources, each predicted by
+A fold's choice sees its training sources alone: they are cut into N_GROUPS groups of whole sources, each predicted by
 models that learned from the others, one seed, at most MAX_EPOCHS epochs. The recipe with the least RMSE, a mean over
 sources, is the fold's, where it is clearly below that of the first. So the fold's held-out source tells how well a
 recipe that is chosen so does, not how well one does that was chosen with the source in view.
@@ -18,11 +18,11 @@ from fr_ensemble.artifacts.choice import FoldChoice, RecipeChoice
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import rmse
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
-from fr_ensemble.training.table import FINAL, ModelKey, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
 from fr_ensemble.training.trainer import TrainKeys, check_execution, collected, model_keys, start_training
 from registry_tool.hookspec import Progress, silent
 
-GROUPS = 5
+N_GROUPS = 5
 MAX_EPOCHS = 50  # a quarter of the public recipe's, so that three candidates cost 0.6 of its five seeds
 MIN_CHOICE_SOURCES = 3  # a fold has two sources to choose on
 
@@ -40,8 +40,8 @@ def choose(
     """
     check_execution(execution)
     short = {name: replace(one, epochs=min(one.epochs, MAX_EPOCHS)) for name, one in candidates.items()}
-    folds = [*range(len(sources)), FINAL]
-    groups = [min(GROUPS, len(sources) - (fold != FINAL)) for fold in folds]
+    folds = [*range(len(sources)), FINAL_FOLD]
+    groups = [min(N_GROUPS, len(sources) - (fold != FINAL_FOLD)) for fold in folds]
     total, done = sum(one.epochs for one in short.values()) * sum(groups), 0
     errors: dict[int, dict[str, float]] = {fold: {} for fold in folds}
     with start_training(execution, progress) as train_keys:
@@ -54,12 +54,12 @@ def choose(
                     owner,
                     recipe,
                     train_keys,
-                    f"choosing/{'final' if fold == FINAL else f'fold{fold}'}-{name}",
+                    f"choosing/{'final' if fold == FINAL_FOLD else f'fold{fold}'}-{name}",
                     _after(progress, "choosing a recipe (model-epochs)", done, total),
                 )
                 done += recipe.epochs * n_groups
     found = {name: FoldChoice(errors[g]) for g, name in enumerate(sources)}
-    return RecipeChoice(dict(candidates), found, FoldChoice(errors[FINAL]))
+    return RecipeChoice(dict(candidates), found, FoldChoice(errors[FINAL_FOLD]))
 
 
 def _after(progress: Progress, step: str, done: int, total: int) -> Callable[[int], None]:
@@ -103,7 +103,7 @@ def train_chosen(
     check_execution(execution)
     table = prepare(data, raw_conditions=choice.recipe.raw_conditions)
     names = [one.chosen for one in choice.folds.values()]
-    chosen = dict(enumerate(names)) | {FINAL: choice.final.chosen}
+    chosen = dict(enumerate(names)) | {FINAL_FOLD: choice.final.chosen}
     parts = {
         name: [key for key in model_keys(table, recipe) if chosen[key.fold] == name]
         for name, recipe in choice.candidates.items()

@@ -18,7 +18,7 @@ from fr_ensemble.training.compiling import compiled, intrinsic
 
 STREAM_LANES = 8
 WARM_UP = 12  # words that numpy's SFC64 leaves out after seeding
-RESOLUTION = 2**16  # of a rate: what 16 bits tell apart
+RATE_STEPS = 2**16  # of a rate: what 16 bits tell apart
 SHUFFLE_WORDS = 512  # words that a shuffle draws at a time
 UInt64 = NDArray[np.uint64]
 WORDS = types.CPointer(types.uint64)

@@ -21,7 +21,7 @@ from fr_ensemble.training.tile import at, dot, fma, prefetch, product, transpose
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0.0), F(0.5), F(1.0), F(2.0)
-SMALLEST = F(1e-30)  # what is nearer to zero is zero: denormal numbers cost a hundred cycles each
+MIN_MAGNITUDE = F(1e-30)  # what is nearer to zero is zero: denormal numbers cost a hundred cycles each
 BETA1, BETA2, EPSILON = 0.9, 0.999, F(1e-8)  # torch.optim.Adam's defaults
 KEEP2, NEW1, NEW2 = F(BETA2), F(1.0 - BETA1), F(1.0 - BETA2)
 ROOT_HALF, ROOT_TWO_PI = F(0.70710678), F(0.39894228)  # 1 / sqrt(2), 1 / sqrt(2 pi)
@@ -155,12 +155,12 @@ def adam(state, g, size, root, decay, shrink):
         gi = fma(pi, decay, g[i])
         mi = fma(NEW1, gi - m[i], m[i])
         vi = fma(NEW2, gi * gi, v[i] * KEEP2)
-        mi = ZERO if abs(mi) <= SMALLEST else mi  # written so that NaN stays NaN
-        vi = ZERO if vi <= SMALLEST else vi
+        mi = ZERO if abs(mi) <= MIN_MAGNITUDE else mi  # written so that NaN stays NaN
+        vi = ZERO if vi <= MIN_MAGNITUDE else vi
         pi = fma(pi, shrink, -(size * mi / fma(np.sqrt(vi), root, EPSILON)))
         m[i] = mi
         v[i] = vi
-        p[i] = ZERO if abs(pi) <= SMALLEST else pi
+        p[i] = ZERO if abs(pi) <= MIN_MAGNITUDE else pi
 
 
 @compiled

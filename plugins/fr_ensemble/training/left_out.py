@@ -15,13 +15,13 @@ from fr_ensemble.arrays import Float32, TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.model import NetworkLayout, Result, scores_of
-from fr_ensemble.training.table import FINAL, ModelKey, TrainingTable, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, TrainingTable, prepare
 from fr_ensemble.training.trainer import start_training
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Text
 
-OPTION = "--leave-out-encoders"
+LEAVE_OUT_OPTION = "--leave-out-encoders"
 
 
 RowNumbers = NDArray[np.int32]  # numbers of some
@@ -30,14 +30,16 @@ RowNumbers = NDArray[np.int32]  # numbers of some
 def check_encoders(data: TrainingData, encoder: Text, recipe: Recipe) -> None:
     """Raises InputError where an encoder cannot be left out, before anything is trained."""
     if len(encoder.names) < 2:
-        raise InputError(f"{OPTION}: found one encoder, {encoder.names[0]}, expected two or more: leave the option out")
+        raise InputError(
+            f"{LEAVE_OUT_OPTION}: found one encoder, {encoder.names[0]}, expected two or more: leave the option out"
+        )
     needed = 3 if recipe.early_stopping else 2
     for code, name in enumerate(encoder.names):
         n = len(np.unique(data.source[encoder.codes != code]))
         if n < needed:
             raise InputError(
-                f"{OPTION}: found {n} sources with rows of other encoders than {name}, expected {needed} or more: "
-                "leave the option out"
+                f"{LEAVE_OUT_OPTION}: found {n} sources with rows of other encoders than {name}, expected {needed} or "
+                "more: leave the option out"
             )
 
 
@@ -75,10 +77,10 @@ def predict_left_out(
 def _folds(data: TrainingData, own: NDArray[np.bool_]) -> dict[int, RowNumbers]:
     """An encoder's own rows by the fold of the others' table that predicts them.
 
-    FINAL, which holds nothing out, predicts those of sources without rows of another encoder.
+    FINAL_FOLD, which holds nothing out, predicts those of sources without rows of another encoder.
     """
     fold_of = {int(number): fold for fold, number in enumerate(np.unique(data.source[~own]))}
-    folds = np.array([fold_of.get(number, FINAL) for number in data.source.tolist()])
+    folds = np.array([fold_of.get(number, FINAL_FOLD) for number in data.source.tolist()])
     return {int(fold): np.flatnonzero(own & (folds == fold)).astype(np.int32) for fold in np.unique(folds[own])}
 
 

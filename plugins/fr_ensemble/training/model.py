@@ -19,12 +19,12 @@ from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws, kernel
 from fr_ensemble.training.compiling import aligned, forget, is_compiled
 from fr_ensemble.training.table import ModelKey, Role, TrainingTable
-from fr_ensemble.training.tile import COLUMNS, ROWS
+from fr_ensemble.training.tile import TILE_COLUMNS, TILE_ROWS
 from registry_tool.errors import InputError
 
 STEPS_A_CALL = 4096  # of the kernel, some 60 ms: between two calls a model hears of an interrupt and may be saved
-DRAWN = (Role.ORDER, Role.DROPOUT, Role.NOISE)
-DRAWN_WITH_ENCODERS = (*DRAWN, Role.ENCODER)  # with encoder dropout
+DRAWN_ROLES = (Role.ORDER, Role.DROPOUT, Role.NOISE)
+DRAWN_WITH_ENCODERS = (*DRAWN_ROLES, Role.ENCODER)  # with encoder dropout
 
 
 class Result(NamedTuple):
@@ -61,11 +61,11 @@ class NetworkLayout:
 
     @property
     def k(self) -> int:
-        return -(-(self.inputs + 1) // ROWS) * ROWS
+        return -(-(self.inputs + 1) // TILE_ROWS) * TILE_ROWS
 
     @property
     def h(self) -> int:
-        return -(-self.hidden // COLUMNS) * COLUMNS
+        return -(-self.hidden // TILE_COLUMNS) * TILE_COLUMNS
 
     @property
     def size(self) -> int:
@@ -103,7 +103,7 @@ class ModelState:
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t and beta2^t after t steps
-    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN, or (4, ...) of DRAWN_WITH_ENCODERS
+    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN_ROLES, or (4, ...) of DRAWN_WITH_ENCODERS
     best: Float32  # with early stopping: the weights of the best epoch, its loss and number
     best_loss: float = np.inf
     best_epoch: int = 0
@@ -113,7 +113,7 @@ class ModelState:
         """Before the first epoch."""
         layout = NetworkLayout(table.inputs, recipe.hidden)
         p = layout.pack(initial_weights(key.generator(Role.INIT), table.inputs, recipe.hidden))
-        roles = DRAWN_WITH_ENCODERS if recipe.encoder_dropout else DRAWN
+        roles = DRAWN_WITH_ENCODERS if recipe.encoder_dropout else DRAWN_ROLES
         streams = np.stack([draws.stream(key.entropy(role)).reshape(-1) for role in roles])
         return cls(key, layout, 0, p, aligned(layout.size), aligned(layout.size), np.ones(2), streams, p.copy())
 
@@ -142,7 +142,7 @@ def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weigh
 
 def drop_threshold(dropout: float) -> int:
     """The dropout rate in units of 1 / RESOLUTION: a unit is out where 16 random bits are below it."""
-    return min(round(dropout * draws.RESOLUTION), draws.RESOLUTION - 1)
+    return min(round(dropout * draws.RATE_STEPS), draws.RATE_STEPS - 1)
 
 
 class Steps:
@@ -174,7 +174,7 @@ def settings_of(recipe: Recipe, layout: NetworkLayout) -> kernel.Settings:
     decay, decoupled = (0.0, recipe.weight_decay) if recipe.decoupled_weight_decay else (recipe.weight_decay, 0.0)
     return kernel.Settings(
         batch=recipe.batch_size,
-        B=-(-recipe.batch_size // ROWS) * ROWS,
+        B=-(-recipe.batch_size // TILE_ROWS) * TILE_ROWS,
         H=layout.h,
         rate=recipe.learning_rate,
         decay=np.float32(decay),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float32, Float64, Int64, Scaler, TrainingData
 from registry_tool.errors import InputError
 
-FINAL = 2**32 - 1  # the `fold` of a final member, which holds nothing out
-RECORD = 8  # floats: a row begins on a multiple, so that six features and their target are one half of a cache line
+FINAL_FOLD = 2**32 - 1  # the `fold` of a final member, which holds nothing out
+RECORD_FLOATS = 8  # a row begins on a multiple, so that six features and their target are one half of a cache line
 
 
 class Role(IntEnum):
@@ -29,7 +29,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ModelKey:
-    """One model: the source held out (FINAL: none), and a seed."""
+    """One model: the source held out (FINAL_FOLD: none), and a seed."""
 
     fold: int
     seed: int
@@ -66,12 +66,12 @@ class TrainingTable:
     n rows; F features and K conditioning columns, the numeric ones; V one-hot slots; D = F + V + K inputs.
     """
 
-    rows: Float32  # (n, C): numeric columns in raw units, slot, target, zeros up to a multiple of RECORD
+    rows: Float32  # (n, C): numeric columns in raw units, slot, target, zeros up to a multiple of RECORD_FLOATS
     source: NDArray[np.int32]  # (n,)
     n_features: int  # F
     n_slots: int  # V
     n_numeric: int  # F + K
-    scales: dict[int, FoldScale]  # by fold, FINAL included
+    scales: dict[int, FoldScale]  # by fold, FINAL_FOLD included
 
     @property
     def inputs(self) -> int:
@@ -99,7 +99,7 @@ class TrainingTable:
 
     def judged(self, key: ModelKey) -> NDArray[np.int32]:
         """The rows that a model is to score: those it holds out, or all for a final member, which holds out none."""
-        chosen = np.flatnonzero(self.source == key.fold) if key.fold != FINAL else np.arange(len(self.source))
+        chosen = np.flatnonzero(self.source == key.fold) if key.fold != FINAL_FOLD else np.arange(len(self.source))
         return chosen.astype(np.int32)
 
 
@@ -116,7 +116,7 @@ def prepare(data: TrainingData, *, raw_conditions: bool = False) -> TrainingTabl
     if not all(np.isfinite(column).all() for column in columns):
         raise InputError("features, conditioning, target: found NaN or infinity, expected finite numbers")
     n_numeric = len(columns) - 1
-    rows = np.zeros((n, -(-(n_numeric + 2) // RECORD) * RECORD), np.float32)
+    rows = np.zeros((n, -(-(n_numeric + 2) // RECORD_FLOATS) * RECORD_FLOATS), np.float32)
     for place, column in enumerate(columns[:-1]):
         rows[:, place] = column
     rows[:, n_numeric], rows[:, n_numeric + 1] = data.codec, data.target
@@ -136,7 +136,7 @@ def fit_scales(columns: Sequence[Float64], source: NDArray[np.int32], counts: In
     """
     starts = np.cumsum(counts) - counts
     by_source = np.argsort(source, kind="stable")
-    folds = [*range(len(counts)), FINAL]
+    folds = [*range(len(counts)), FINAL_FOLD]
     fits = np.array(folds)[:, None] != np.arange(len(counts))  # (S + 1, S), which sources a fold trains on
     n = fits * counts
     means, deviations = [], []

@@ -16,12 +16,12 @@ from numba.core import cgutils
 
 from fr_ensemble.training.compiling import compiled, has_fma, has_wide_registers, intrinsic
 
-LANES = 8  # floats of an AVX register; the parts in which `dot` adds
-COLUMNS = 16  # a product's width is a multiple: the narrow tile's columns
-ROWS = 4  # a product's height is a multiple
+REGISTER_FLOATS = 8  # floats of an AVX register; the parts in which `dot` adds
+TILE_COLUMNS = 16  # a product's width is a multiple: the narrow tile's columns
+TILE_ROWS = 4  # a product's height is a multiple
 NARROW_SHAPE = (4, 2, 8)  # rows, vectors a row, lanes a vector: 8 sums in 8 of 16 AVX registers
 WIDE_SHAPE = (4, 4, 16)  # 16 sums in 16 of 32 AVX-512 registers
-WIDE_COLUMNS = 64 if has_wide_registers() else COLUMNS
+WIDE_COLUMNS = 64 if has_wide_registers() else TILE_COLUMNS
 POINTER = types.CPointer(types.float32)
 I64 = ir.IntType(64)
 FLOAT = ir.FloatType()
@@ -129,27 +129,27 @@ wide_tile = _tile(*(WIDE_SHAPE if has_wide_registers() else NARROW_SHAPE))
 
 @intrinsic
 def dot(ctx: Any, a: Any, b_: Any, n: Any) -> Any:
-    """Sum of a[i] * b[i], n a multiple of LANES: eight sums, one a lane, added in halves (4 + 4, 2 + 2, 1 + 1)."""
+    """Sum of a[i] * b[i], n a multiple of REGISTER_FLOATS: eight sums, added in halves (4 + 4, 2 + 2, 1 + 1)."""
 
     def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
         left, right, n = args
-        kind = ir.VectorType(FLOAT, LANES)
+        kind = ir.VectorType(FLOAT, REGISTER_FLOATS)
         before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
         b.branch(loop)
         b.position_at_end(loop)
         i, total = b.phi(I64), b.phi(kind)
         i.add_incoming(I64(0), before)
-        total.add_incoming(kind([0.0] * LANES), before)
+        total.add_incoming(kind([0.0] * REGISTER_FLOATS), before)
         x, y = (b.load(_vector(b, base, i, kind), align=4) for base in (left, right))
-        new, following = _fused(b, x, y, total), b.add(i, I64(LANES))
+        new, following = _fused(b, x, y, total), b.add(i, I64(REGISTER_FLOATS))
         i.add_incoming(following, loop)
         total.add_incoming(new, loop)
         b.cbranch(b.icmp_signed("<", following, n), loop, after)
         b.position_at_end(after)
-        half = LANES // 2
+        half = REGISTER_FLOATS // 2
         while half:
-            places = [*range(half, 2 * half), *[0] * (LANES - half)]
-            other = b.shuffle_vector(new, kind(ir.Undefined), ir.VectorType(ir.IntType(32), LANES)(places))
+            places = [*range(half, 2 * half), *[0] * (REGISTER_FLOATS - half)]
+            other = b.shuffle_vector(new, kind(ir.Undefined), ir.VectorType(ir.IntType(32), REGISTER_FLOATS)(places))
             new, half = b.fadd(new, other), half // 2
         return b.extract_element(new, ir.IntType(32)(0))
 
@@ -158,19 +158,19 @@ def dot(ctx: Any, a: Any, b_: Any, n: Any) -> Any:
 
 @intrinsic
 def turn(ctx: Any, a: Any, row: Any, c: Any, column: Any) -> Any:
-    """c[j * column + i] = a[i * row + j], i and j below LANES: a square block, turned by swaps."""
+    """c[j * column + i] = a[i * row + j], i and j below REGISTER_FLOATS: a square block, turned by swaps."""
 
     def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
         a, row, c, column = args
-        kind, places = ir.VectorType(FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
-        x = [b.load(_vector(b, a, b.mul(row, I64(i)), kind), align=4) for i in range(LANES)]
+        kind, places = ir.VectorType(FLOAT, REGISTER_FLOATS), ir.VectorType(ir.IntType(32), REGISTER_FLOATS)
+        x = [b.load(_vector(b, a, b.mul(row, I64(i)), kind), align=4) for i in range(REGISTER_FLOATS)]
         for s in (4, 2, 1):
-            low = places([LANES + lane - s if lane & s else lane for lane in range(LANES)])
-            high = places([LANES + lane if lane & s else lane + s for lane in range(LANES)])
-            for i in range(LANES):
+            low = places([REGISTER_FLOATS + lane - s if lane & s else lane for lane in range(REGISTER_FLOATS)])
+            high = places([REGISTER_FLOATS + lane if lane & s else lane + s for lane in range(REGISTER_FLOATS)])
+            for i in range(REGISTER_FLOATS):
                 if not i & s:
                     x[i], x[i + s] = b.shuffle_vector(x[i], x[i + s], low), b.shuffle_vector(x[i], x[i + s], high)
-        for i in range(LANES):
+        for i in range(REGISTER_FLOATS):
             b.store(x[i], _vector(b, c, b.mul(column, I64(i)), kind), align=4)
         return cx.get_dummy_value()
 
@@ -179,9 +179,9 @@ def turn(ctx: Any, a: Any, row: Any, c: Any, column: Any) -> Any:
 
 @compiled
 def transpose(a, c, n):  # type: ignore[no-untyped-def]  # numba infers them
-    """C (n, n) = A (n, n) turned, both flat; n a multiple of LANES."""
-    for r in range(0, n, LANES):
-        for j in range(0, n, LANES):
+    """C (n, n) = A (n, n) turned, both flat; n a multiple of REGISTER_FLOATS."""
+    for r in range(0, n, REGISTER_FLOATS):
+        for j in range(0, n, REGISTER_FLOATS):
             turn(at(a, r * n + j), n, at(c, j * n + r), n)
 
 
@@ -195,10 +195,10 @@ def product(a, strides, w, c, shape):  # type: ignore[no-untyped-def]  # numba i
     n, k, width = shape
     j = 0
     while j + WIDE_COLUMNS <= width:
-        for r in range(0, n, ROWS):
+        for r in range(0, n, TILE_ROWS):
             wide_tile(at(a, r * row), (row, step), at(w, j), at(c, r * width + j), (k, width))
         j += WIDE_COLUMNS
     while j < width:
-        for r in range(0, n, ROWS):
+        for r in range(0, n, TILE_ROWS):
             narrow_tile(at(a, r * row), (row, step), at(w, j), at(c, r * width + j), (k, width))
-        j += COLUMNS
+        j += TILE_COLUMNS

@@ -21,7 +21,7 @@ from fr_ensemble.training.checkpoints import Checkpoint, run_digest
 from fr_ensemble.training.engines import Work, start_engine
 from fr_ensemble.training.execution import COMPILED, DEFAULT_EXECUTION, REFERENCE, TRAINERS, Execution
 from fr_ensemble.training.model import Result, warm_up
-from fr_ensemble.training.table import FINAL, ModelKey, TrainingTable, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, TrainingTable, prepare
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import note
@@ -96,7 +96,7 @@ def start_training(execution: Execution, progress: Progress = silent) -> Iterato
 
 def model_keys(table: TrainingTable, recipe: Recipe) -> list[ModelKey]:
     """All models of a run, those with the most rows first."""
-    held_out = dict(enumerate(np.bincount(table.source).tolist())) | {FINAL: 0}
+    held_out = dict(enumerate(np.bincount(table.source).tolist())) | {FINAL_FOLD: 0}
     folds = sorted(held_out, key=lambda fold: (held_out[fold], fold))
     return [ModelKey(fold, seed) for fold in folds for seed in recipe.seeds]
 
@@ -120,16 +120,16 @@ def checkpoint_of(execution: Execution, name: str, table: TrainingTable, recipe:
 
 
 def collected(table: TrainingTable, recipe: Recipe, results: Sequence[Result]) -> TrainedModels:
-    members = {result.key.seed: result.weights for result in results if result.key.fold == FINAL}
+    members = {result.key.seed: result.weights for result in results if result.key.fold == FINAL_FOLD}
     oof = np.full((len(recipe.seeds), len(table.source)), np.nan, np.float32)
     fitted = np.full_like(oof, np.nan)
     for key, _, scores in results:
         row = recipe.seeds.index(key.seed)
-        if key.fold == FINAL:
+        if key.fold == FINAL_FOLD:
             fitted[row] = scores
         else:
             oof[row, table.source == key.fold] = scores
-    return TrainedModels(tuple(members[s] for s in recipe.seeds), table.scales[FINAL].scaler, oof, fitted)
+    return TrainedModels(tuple(members[s] for s in recipe.seeds), table.scales[FINAL_FOLD].scaler, oof, fitted)
 
 
 def check_execution(execution: Execution) -> None:

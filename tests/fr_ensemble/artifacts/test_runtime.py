@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from fr_ensemble.arrays import Float32, Float64, Scaler, Weights
 from fr_ensemble.artifacts.graphs import fused_model, member_model
-from fr_ensemble.artifacts.runtime import CHUNK, Ensemble, member_scores, standardise
+from fr_ensemble.artifacts.runtime import RUN_ROWS, Ensemble, member_scores, standardise
 
 N_FEATURES, N_SLOTS, N_CONDITIONING = 3, 4, 1
 ONE_STEP = 2.0**-17  # of float32 from 64 to 128: another kernel may add in another order
@@ -41,7 +41,7 @@ def rows_of(n: int) -> tuple[Float64, Float32]:
     return numbers[:, :N_FEATURES], np.hstack([slots, numbers[:, N_FEATURES:]]).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
+@pytest.mark.parametrize("n", [0, 1, 2, RUN_ROWS - 1, RUN_ROWS, RUN_ROWS + 1, 3 * RUN_ROWS + 5])
 def test_chunks_change_nothing(n: int) -> None:
     """Any number of rows gives what one run of the graph over all of them gives, as float64 of shape (n,)."""
     features, codec = rows_of(n)
@@ -75,7 +75,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     one, block = rows_of(1)
     features, codec = np.broadcast_to(one, (n, one.shape[1])), np.broadcast_to(block, (n, block.shape[1]))
     ensemble = Ensemble(FUSED)
-    ensemble.predict(features[:CHUNK], codec[:CHUNK])
+    ensemble.predict(features[:RUN_ROWS], codec[:RUN_ROWS])
     tracemalloc.start()
     try:
         ensemble.predict(features, codec)
@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_rows() -> None:
     assert 2 * 8 * n <= peak < 2 * 8 * n + 2**20
 
 
-@pytest.mark.parametrize("n", [1, 5, CHUNK + 1])
+@pytest.mark.parametrize("n", [1, 5, RUN_ROWS + 1])
 def test_each_run_is_about_its_own_rows(n: int) -> None:
     """Runs with as many rows, one after another, do not see each other's rows, and no result changes later."""
     ensemble, (features, codec) = Ensemble(FUSED), rows_of(4 * n)
@@ -137,11 +137,11 @@ def test_rows_are_standardised_as_the_graph_does_it() -> None:
 
 def test_members_give_a_row_each() -> None:
     """member_scores has shape (M, n), in the files' order, whatever n is."""
-    rows = standardise(*rows_of(CHUNK + 3), SCALER, N_SLOTS)
+    rows = standardise(*rows_of(RUN_ROWS + 3), SCALER, N_SLOTS)
     scores = member_scores(MEMBERS, *rows)
-    assert scores.shape == (3, CHUNK + 3)
+    assert scores.shape == (3, RUN_ROWS + 3)
     np.testing.assert_array_equal(member_scores(MEMBERS[::-1], *rows), scores[::-1])
-    assert member_scores([], *rows).shape == (0, CHUNK + 3)
+    assert member_scores([], *rows).shape == (0, RUN_ROWS + 3)
 
 
 def _other_graph(width: int | str) -> bytes:

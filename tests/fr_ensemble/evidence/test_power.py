@@ -14,7 +14,7 @@ from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.power import DRAWS, Draws, Power, power
+from fr_ensemble.evidence.power import N_DRAWS, Draws, Power, power
 from fr_ensemble.plugin import DEFAULT_POLICY
 from sandbox import Sandbox
 
@@ -165,4 +165,4 @@ def test_the_gate_says_it(smoke: Sandbox, registry: Program) -> None:
     assert ran.out.count("note: ") == 2
     assert "of the time at 5 other sources" in ran.out
     said = json.loads(registry("gate", "tiny", "--registry", smoke.path, "--format", "json").out)["details"]["power"]
-    assert (said["draws"], 0.0 <= said["held"] <= 1.0, said["rmse"] > 0.0) == (DRAWS, True, True)
+    assert (said["draws"], 0.0 <= said["held"] <= 1.0, said["rmse"] > 0.0) == (N_DRAWS, True, True)

@@ -239,7 +239,7 @@ def test_without_a_corpus_the_shipped_one_is_used(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
 ) -> None:
     """It is called `shipped`, wherever the package lies."""
-    monkeypatch.setattr(room, "SHIPPED", corpus)
+    monkeypatch.setattr(room, "SHIPPED_CORPUS", corpus)
     again = run(job(None), quiet)
     assert again.manifest["corpus"]["name"] == "shipped"
     assert again.files["mine.onnx"] == trained.files["mine.onnx"]

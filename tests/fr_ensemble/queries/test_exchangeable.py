@@ -12,7 +12,7 @@ import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
 from fr_ensemble.evidence.statistics import MAX_EXACT_RANKS, rank_sum_p
-from fr_ensemble.queries.exchangeable import LEVEL, power
+from fr_ensemble.queries.exchangeable import SIGNIFICANCE_LEVEL, power
 from registries import QUICK, Made
 from sandbox import Sandbox
 
@@ -39,9 +39,9 @@ def test_ties_share_their_ranks() -> None:
 def test_the_power_is_what_simulated_sources_show() -> None:
     """A shift by one deviation, 22 and 6 sources; so few that no order is rare show nothing."""
     rng = np.random.default_rng(0)
-    told = [rank_sum_p(rng.normal(size=22), rng.normal(1.0, 1.0, 6)) <= LEVEL / 2 for _ in range(400)]
-    assert np.mean(told) == pytest.approx(power(22, 6, LEVEL / 2), abs=0.07)
-    assert power(9, 1, LEVEL / 2) == 0.0
+    told = [rank_sum_p(rng.normal(size=22), rng.normal(1.0, 1.0, 6)) <= SIGNIFICANCE_LEVEL / 2 for _ in range(400)]
+    assert np.mean(told) == pytest.approx(power(22, 6, SIGNIFICANCE_LEVEL / 2), abs=0.07)
+    assert power(9, 1, SIGNIFICANCE_LEVEL / 2) == 0.0
 
 
 def write(path: Path, rows: list[dict[str, str]]) -> Path:

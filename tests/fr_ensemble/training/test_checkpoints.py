@@ -22,7 +22,7 @@ from fr_ensemble.training import model
 from fr_ensemble.training.checkpoints import Checkpoint
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import ModelState, train_model
-from fr_ensemble.training.table import FINAL, ModelKey, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from places import TESTS
 
@@ -83,7 +83,7 @@ def test_interrupted_run_resumes_to_the_same_bytes(
 @pytest.mark.parametrize(
     "options", [{}, {"early_stopping": 3}, {"encoder_dropout": 0.3}, {"dropout": 0.0, "decoupled_weight_decay": True}]
 )
-@pytest.mark.parametrize("key", [ModelKey(1, 0), ModelKey(FINAL, 1)])
+@pytest.mark.parametrize("key", [ModelKey(1, 0), ModelKey(FINAL_FOLD, 1)])
 def test_a_model_resumes_at_every_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: ModelKey, options: dict[str, object]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("numba", reason="the compiled trainer needs the extra `train`")
 
 from fr_ensemble.training import draws  # after the check that numba is there
-from fr_ensemble.training.table import FINAL, ModelKey, Role
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, Role
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_each_lane_is_numpys_generator() -> None:
 
 def test_no_two_models_and_no_two_roles_share_a_stream() -> None:
     """Hundred thousands of words of models and roles of every kind: none appears twice."""
-    keys = [ModelKey(fold, seed) for fold in (0, 1, 5, FINAL) for seed in (0, 1, 2**32 - 1)]
+    keys = [ModelKey(fold, seed) for fold in (0, 1, 5, FINAL_FOLD) for seed in (0, 1, 2**32 - 1)]
     words = np.empty((len(keys) * len(Role), 4096), np.uint64)
     for row, (key, role) in zip(words, ((key, role) for key in keys for role in Role), strict=True):
         draws.words(draws.stream(key.entropy(role)), row)

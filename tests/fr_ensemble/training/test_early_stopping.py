@@ -16,7 +16,7 @@ from corpora import digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import ModelState, Steps, note_best, scores_of
-from fr_ensemble.training.table import FINAL, ModelKey, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from registries import TRAINING, Made
 
@@ -33,7 +33,7 @@ def test_whole_sources_decide_and_never_the_held_out_one() -> None:
     """Stopping rows are of the fold's training sources, and sources stay whole; seeds draw differently."""
     table = prepare(DATA)
     drawn = set()
-    for fold in (*range(6), FINAL):
+    for fold in (*range(6), FINAL_FOLD):
         for seed in range(4):
             stops = table.stops(ModelKey(fold, seed), 0.2)
             chosen = set(DATA.source[stops].tolist())
@@ -45,7 +45,7 @@ def test_whole_sources_decide_and_never_the_held_out_one() -> None:
     assert not table.stops(ModelKey(2, 0), 0.0).any()
 
 
-@pytest.mark.parametrize("key", [ModelKey(fold, seed) for fold in (0, 3, FINAL) for seed in (0, 1)])
+@pytest.mark.parametrize("key", [ModelKey(fold, seed) for fold in (0, 3, FINAL_FOLD) for seed in (0, 1)])
 def test_the_best_epoch_is_kept_until_patience_runs_out(key: ModelKey) -> None:
     """Held against every epoch's weights and a plain reading of the rule."""
     table = prepare(DATA)

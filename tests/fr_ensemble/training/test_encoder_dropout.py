@@ -16,7 +16,7 @@ from corpora import make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.model import train_model
-from fr_ensemble.training.table import FINAL, ModelKey, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
 from fr_ensemble.training.trainer import train
 from registries import TRAINING, Made
 
@@ -32,7 +32,7 @@ def test_absent_encoders_weigh_as_the_unknown_one() -> None:
     """A slot without training rows has the weights of the last one, in members and in each fold; others have not."""
     codec = np.where((DATA.source == 1) & (DATA.codec == 2), 3, np.where(DATA.codec == 3, 0, DATA.codec))
     table = prepare(replace(DATA, codec=codec))
-    for fold, absent in ((FINAL, []), (1, [3])):
+    for fold, absent in ((FINAL_FOLD, []), (1, [3])):
         trained = train_model(table, RECIPE, ModelKey(fold, 0))
         assert trained is not None
         slots = trained.weights.w1[6:11]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpora import make_corpus
-from fr_ensemble.training.table import FINAL, ModelKey, prepare
+from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
 
 from registry_tool.errors import InputError
 
@@ -17,7 +17,7 @@ def test_a_scale_sees_the_training_rows_alone() -> None:
     """A fold's scaler and target scale come from its training rows; the final members' from all rows."""
     data = make_corpus([30, 1, 20, 25], conditioning=2)
     table = prepare(data)
-    for fold in (0, 1, 2, 3, FINAL):
+    for fold in (0, 1, 2, 3, FINAL_FOLD):
         rows, fit = data.source != fold, table.scales[fold]
         np.testing.assert_allclose(fit.scaler.mean, data.numeric[rows].mean(0), rtol=1e-13)
         np.testing.assert_allclose(fit.scaler.std, data.numeric[rows].std(0), rtol=1e-13)
@@ -73,7 +73,7 @@ def test_a_row_is_a_record() -> None:
     assert np.array_equal(table.rows[:, 7:9], np.stack([data.codec, data.target], axis=1).astype(np.float32))
     assert not table.rows.flags.writeable
     assert (table.inputs, table.n_numeric) == (6 + 5 + 1, 7)
-    assert [table.judged(ModelKey(fold, 0)).tolist() for fold in (1, FINAL)] == [[3, 4], [0, 1, 2, 3, 4]]
+    assert [table.judged(ModelKey(fold, 0)).tolist() for fold in (1, FINAL_FOLD)] == [[3, 4], [0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fr_ensemble.corpus.build.encoding import ENGINE, CheckedSource, Encode, EncodeCache, Source, frames_filter
+from fr_ensemble.corpus.build.encoding import ENGINE_VERSION, CheckedSource, Encode, EncodeCache, Source, frames_filter
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg, FFmpegError, Runner, find_ffmpeg
 from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.record import RECORD_KEY
@@ -325,7 +325,7 @@ def _record(
     encoders = {encode.encoder.name: encode for encode in encodes}
     model = VMAF_MODELS[plan.model]
     return {
-        "engine": ENGINE,
+        "engine": ENGINE_VERSION,
         "ffmpeg": ffmpeg.version,
         "libvmaf": ffmpeg.libvmaf,
         "model": plan.model,

@@ -24,7 +24,7 @@ from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel
 from registry_tool.errors import InputError
 from registry_tool.toolkit import atomic_file, clean_staging, counted, write_atomic
 
-ENGINE = 1  # raised whenever the same settings give other rows; part of every cache key
+ENGINE_VERSION = 1  # raised whenever the same settings give other rows; part of every cache key
 _COUNT_FRAMES = (
     "-pix_fmt",
     "yuv420p",
@@ -150,7 +150,7 @@ def _read_frames(file: Path) -> tuple[Mapping[str, str], list[int]]:
 
 
 def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([ENGINE, *parts], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([ENGINE_VERSION, *parts], sort_keys=True).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

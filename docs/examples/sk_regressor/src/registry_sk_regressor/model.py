@@ -16,7 +16,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import OofPredictions
 from registry_tool.toolkit import Columns, missing_column, read_rows
 
-LARGEST = 1e30  # of any number: float32, in which the model computes, holds it
+MAX_NUMBER = 1e30  # of any number: float32, in which the model computes, holds it
 LEARNING_RATE = 0.1
 SOURCE, TARGET, PREDICTION = "src", "target", "prediction"  # columns of the evidence; features follow
 Float32: TypeAlias = NDArray[np.float32]
@@ -73,7 +73,7 @@ def columns(found: Sequence[str], place: str, features: Sequence[str], *others: 
     for name in (*others, *features):
         if name not in found:
             raise missing_column(place, name, found)
-    return Columns((*others[1:], *features), others[:1], largest=LARGEST)
+    return Columns((*others[1:], *features), others[:1], largest=MAX_NUMBER)
 
 
 def read(path: Path | None, features: Sequence[str], target: str) -> Rows:
@@ -161,7 +161,7 @@ def read_evidence(name: str, data: bytes) -> tuple[Rows, Float64, list[str]]:
         numbers = np.array([line[1:] for line in lines]).astype(np.float64)
         if header[:3] != [SOURCE, TARGET, PREDICTION] or numbers.shape != (len(lines), len(header) - 1) or not lines:
             raise ValueError(f"expected the columns {SOURCE}, {TARGET}, {PREDICTION} and features")
-        if not (np.abs(numbers) <= LARGEST).all():
+        if not (np.abs(numbers) <= MAX_NUMBER).all():
             raise ValueError("expected finite numbers")
     except (ValueError, csv.Error) as error:
         raise InputError(f"{name}: not out-of-fold predictions ({error}): train it again") from error

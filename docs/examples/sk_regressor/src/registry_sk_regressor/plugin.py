@@ -38,7 +38,7 @@ MODEL, EVIDENCE = "trees.onnx", "oof.csv"  # paths in the manifest, relative to 
 FEATURES = "adm2,vif_scale0,vif_scale1,vif_scale2,vif_scale3,motion2"
 DOMAINS = {"ai.onnx.ml": frozenset({"TreeEnsembleRegressor"})}
 MIN_SOURCES = 3
-MOST_POINTS = 1000  # of a chart
+MAX_POINTS = 1000  # of a chart
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def registry_figures(view: EntryView) -> Sequence[Figure]:
     from registry_sk_regressor import model
 
     rows, predictions, _ = model.read_evidence(EVIDENCE, view.read(EVIDENCE))
-    step = len(rows.y) // MOST_POINTS + 1
+    step = len(rows.y) // MAX_POINTS + 1
     true, predicted = rows.y[::step].tolist(), predictions[::step].tolist()
     low, high = min(*true, *predicted), max(*true, *predicted) + 1.0
     series = [Series("rows", true, predicted), Series("as it should be", [low, high], [low, high], "guide")]

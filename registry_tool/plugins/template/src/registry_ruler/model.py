@@ -14,7 +14,7 @@ from typing import NamedTuple
 from registry_tool.errors import InputError
 from registry_tool.toolkit import Columns, missing_column, read_rows
 
-LARGEST = 1e30  # of slope and intercept: float32, in which the model computes, holds it
+MAX_NUMBER = 1e30  # of slope and intercept: float32, in which the model computes, holds it
 Prediction = tuple[str, float, float]  # (source, target, what was predicted for it)
 
 
@@ -65,7 +65,7 @@ def fit(rows: Sequence[Row], feature: str) -> Line:
         line = Line(*statistics.linear_regression([row.feature for row in rows], [row.target for row in rows]))
     except statistics.StatisticsError as error:
         raise InputError(f"column {feature}: no line fits its values ({error}): name another with --feature") from error
-    if max(map(abs, line)) > LARGEST:
+    if max(map(abs, line)) > MAX_NUMBER:
         raise InputError(f"column {feature}: found {line}, expected numbers that float32 holds: scale the rows")
     return line
 

@@ -39,8 +39,8 @@ from registry_tool.values import Evidence, Policy, Rule
 KIND = "ruler"
 MODEL, EVIDENCE = "ruler.onnx", "oof.csv"  # paths in the manifest, relative to its folder
 MIN_SOURCES = 3
-MOST_POINTS = 1000  # of a chart
-NUMBER = {"type": "number", "minimum": -model.LARGEST, "maximum": model.LARGEST}
+MAX_POINTS = 1000  # of a chart
+NUMBER = {"type": "number", "minimum": -model.MAX_NUMBER, "maximum": model.MAX_NUMBER}
 
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -244,7 +244,7 @@ def _figures(pairs: Sequence[tuple[float, float]]) -> Sequence[Figure]:
     if not rows:
         return []
     low, high = min(map(min, rows)), max(map(max, rows)) + 1.0
-    shown = rows[:: len(rows) // MOST_POINTS + 1]
+    shown = rows[:: len(rows) // MAX_POINTS + 1]
     dots = Series("rows", [y for y, _ in shown], [prediction for _, prediction in shown])
     guide = Series("as it should be", [low, high], [low, high], "guide")
     chart = Chart(Axis("true", low, high), Axis("predicted", low, high), [guide, dots])

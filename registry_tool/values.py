@@ -39,6 +39,11 @@ def percent(level: float) -> str:
     return f"{level * 100:.10g}"
 
 
+def percentage(share: float) -> str:
+    """A share as people read it, in whole percent: `63 %`."""
+    return f"{share * 100:.0f} %"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 source`, `2 sources`."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -8,6 +8,7 @@ from places import EXAMPLES
 from sandbox import Sandbox
 
 from registry_tool.hookspec import Level
+from registry_tool.strictjson import pointer
 
 CODE = "registry-unknown-field"
 
@@ -34,3 +35,16 @@ def test_an_unknown_field_hides_nothing(smoke: Sandbox, name: str) -> None:
     assert smoke.entry[name] == 1
     smoke.edit_entry(sha256="0" * 64)
     assert {"digest-mismatch", CODE} <= {f.code for f in smoke.findings(Level.QUICK)}
+
+
+@pytest.mark.parametrize("kind", ["fr_ensembel", "house_rules"])
+def test_a_policy_of_an_unknown_kind_is_a_warning(smoke: Sandbox, kind: str) -> None:
+    """It is found at its own place with the kinds that there are; without plugins that could provide it, that is said
+    instead, and where an entry has the kind the entry's error says it."""
+    smoke.edit(lambda document: document["policies"].update({kind: {"rules": []}}))
+    (found,) = smoke.findings(Level.QUICK)
+    assert (found.code, str(found.severity)) == ("policy-kind-unknown", "warning")
+    assert found.pointer == pointer("policies", kind)
+    assert "fr_ensemble" in str(found.expected)
+    smoke.edit_entry(kind=kind)
+    assert "policy-kind-unknown" not in {finding.code for finding in smoke.findings(Level.QUICK)}

@@ -237,6 +237,8 @@ def make_documents() -> None:
         invalid(f"registry-version--{name}", registry(ENTRY, schema_version=version), pointer="/schema_version")
     invalid("registry-version--absent", {"policies": {}, "models": []}, pointer="/schema_version", line=1)
     invalid("kind-unknown", entry(kind="thumb"), pointer="/models/0/kind")
+    misspelt = registry(ENTRY, policies={"fr": EVIDENCE, "rf": EVIDENCE})
+    invalid("policy-kind-unknown", misspelt, pointer="/policies/rf", severity="warning")
     invalid("id-duplicate", registry(ENTRY, ENTRY), pointer="/models/1/id")
 
 

@@ -20,7 +20,7 @@ from fr_ensemble.corpus.rows import MAX_TABLE_NUMBER
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, is_reference_feature
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, Text, read_rows
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, percentage
 
 FRAME = "frame_index"
 LOG_DECIMALS = 6  # to which logs print
@@ -165,8 +165,8 @@ class SourcePairs:
         columns = ", ".join((*self.columns, *self.motion))
         by = " or ".join([f"values of {columns}"] * bool(columns) + ["rows of inputs"])
         return [
-            f"sources {' and '.join(pair.sources)}: found {pair.overlap:.0%} of the {by} in common, "
-            f"expected at most {MAX_OVERLAP:.0%}: they are one source"
+            f"sources {' and '.join(pair.sources)}: found {percentage(pair.overlap or 0)} of the {by} in common, "
+            f"expected at most {percentage(MAX_OVERLAP)}: they are one source"
             for pair in self.pairs
             if pair.is_one
         ]

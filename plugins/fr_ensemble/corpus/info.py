@@ -26,7 +26,7 @@ from fr_ensemble.corpus.rows import KNOWN_RANGES, without_name
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, SAME_SCORE, features_among, features_of, high_of
 from registry_tool.hookspec import Axis, Chart, Figure, Progress, Series, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, counted, read_rows, text_table
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, percentage
 
 SAME_DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
@@ -487,7 +487,10 @@ def _overlap_line(found: Mapping[str, Any] | None) -> list[str]:
     largest = max((pair["overlap"] for pair in found["pairs"]), default=0.0)
     pairs = found["n_judged"] + found["n_not_judged"]
     columns = ", ".join(found["columns"])
-    return [f"{columns}: at most {largest:.0%} in common, {found['n_judged']} of {pairs} pairs of sources judged", ""]
+    return [
+        f"{columns}: at most {percentage(largest)} in common, {found['n_judged']} of {pairs} pairs of sources judged",
+        "",
+    ]
 
 
 def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:
@@ -498,7 +501,9 @@ def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:
     for pair in found["pairs"]:
         names = " and ".join(pair["sources"])
         if pair["judged"] == "one source":
-            hints.append(f"leakage: {names} have {pair['overlap']:.0%} of {columns} in common: they are one source")
+            hints.append(
+                f"leakage: {names} have {percentage(pair['overlap'])} of {columns} in common: they are one source"
+            )
         elif pair["judged"] == "alike":
             hints.append(
                 f"leakage: {columns} of {names} is distributed alike (Kolmogorov-Smirnov distance "
@@ -514,8 +519,8 @@ def _leakage(document: Mapping[str, Any]) -> list[str]:
     for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
         first, second = pair["sources"]
         hints.append(
-            f"leakage: {first} and {second} have {pair['rows']} rows in common, {pair['share']:.0%} of the smaller: "
-            "is it one video under two names?"
+            f"leakage: {first} and {second} have {pair['rows']} rows in common, "
+            f"{percentage(pair['share'])} of the smaller: is it one video under two names?"
         )
     if more := len(document["shared_rows"]) - MAX_SHOWN_PAIRS:
         hints += [f"leakage: {more} more pairs of sources with rows in common"] if more > 0 else []

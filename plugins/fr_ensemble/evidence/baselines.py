@@ -173,7 +173,7 @@ def standings(
 def standings_table(found: Mapping[str, Standing], level: float = COMPARED_LEVEL) -> Sequence[Sequence[str]]:
     """For people, header first."""
     shown = percent(level)
-    rows = [["on held-out sources", "plcc", "rmse", f"cover {shown}%", f"score {shown}%"]]
+    rows = [["on held-out sources", "plcc", "rmse", f"cover {shown} %", f"score {shown} %"]]
     for name, one in found.items():
         cells = (f"{one.plcc:.4f}", f"{one.rmse:.4g}", f"{one.coverage:.3f}", f"{one.score:.4g}")
         rows.append([name.replace("_", " "), *("-" if text == "nan" else text for text in cells)])

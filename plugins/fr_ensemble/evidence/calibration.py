@@ -25,7 +25,7 @@ from fr_ensemble.evidence.methods import INTERVAL_METHODS, TWO_SIDED
 from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, write_oof
 from fr_ensemble.evidence.problems import copied_targets, range_problems
 from fr_ensemble.evidence.statistics import group_means
-from registry_tool.values import percent
+from registry_tool.values import percent, percentage
 
 CALIBRATION_FORMAT = replace(
     OOF_FORMAT,
@@ -177,7 +177,7 @@ def seen_problems(trained: Oof, known: Fingerprints | None, new: Oof, fingerprin
         problems.append(TOO_MANY_SHARE)
     for pair in shared or ():
         one, two = pair.sources
-        found = f"found {pair.overlap:.0%} of its values in {two}, which the members were trained on"
+        found = f"found {percentage(pair.overlap or 0)} of its values in {two}, which the members were trained on"
         problems.append(f"source {one}: {found}")
     k = len(trained.sources)
     target = np.concatenate([trained.target, new.target])

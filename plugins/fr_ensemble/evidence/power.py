@@ -23,7 +23,7 @@ from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
-from registry_tool.values import Rule, percent
+from registry_tool.values import Rule, percent, percentage
 
 N_DRAWS, POWER_SEED = 1000, 0
 # Of many sources fewer are drawn: draws times sources at most, and draws at least.
@@ -83,13 +83,13 @@ class Power:
 
     def lines(self, n_sources: int, unit: str) -> list[str]:
         """For people."""
-        lines = [f"a model exactly this good is held {self.held:.0%} of the time at {n_sources} other sources"]
+        lines = [f"a model exactly this good is held {percentage(self.held)} of the time at {n_sources} other sources"]
         if self.rise is None:
             lines.append("the rules hold no model for more noise in its predictions")
         elif self.held >= DETECTION_SHARE:
             lines.append("that is more than four times in five already")
         else:
-            share = f"{self.rise:.3g} {unit} of {self.rmse:.3g}, {self.rise / self.rmse:.0%}"
+            share = f"{self.rise:.3g} {unit} of {self.rmse:.3g}, {percentage(self.rise / self.rmse)}"
             lines.append(f"the smallest rise in RMSE that is held four times in five: {share}")
         return lines
 

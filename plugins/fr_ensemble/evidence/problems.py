@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import rmse
+from registry_tool.values import percentage
 
 MIN_VARIATION = 0.02  # of the target's range: a source whose targets span less is no fold. Lowest of honest ones: 0.37
 MAX_OVERSHOOT = 0.1  # of the target's range, by which a prediction may be outside of it
@@ -32,7 +33,7 @@ def target_problems(target: Float64, source: Int64, sources: Sequence[str], boun
     for name, values in zip(sources, _by_source(target, source, len(sources)), strict=True):
         span = float(np.ptp(values))
         if span < MIN_VARIATION * (high - low):
-            expected = f"at least {MIN_VARIATION:.0%} of the range {low:g}..{high:g}"
+            expected = f"at least {percentage(MIN_VARIATION)} of the range {low:g}..{high:g}"
             problems.append(f"source {name}: found targets that span {span:.3g}, expected {expected}: it is no fold")
     return problems + copied_targets(target, source, sources)
 
@@ -70,8 +71,8 @@ def prediction_problems(oof: Oof, bounds: Bounds | None) -> list[str]:
     for seed, predictions in zip(oof.seeds, oof.predictions, strict=True):
         share = float(np.mean((predictions < low - reach) | (predictions > high + reach)))
         if share > OVERSHOOT_SHARE:
-            found = f"found {share:.0%} of the predictions farther than {reach:g} outside of {low:g}..{high:g}"
-            problems.append(f"seed {seed}: {found}, expected at most {OVERSHOOT_SHARE:.0%}")
+            found = f"found {percentage(share)} of the predictions farther than {reach:g} outside of {low:g}..{high:g}"
+            problems.append(f"seed {seed}: {found}, expected at most {percentage(OVERSHOOT_SHARE)}")
     return problems
 
 
@@ -93,7 +94,7 @@ def _agreement_problems(oof: Oof) -> list[str]:
             problems.append(f"{pair}, fold {fold}: found the same predictions, expected two models: one was copied")
         elif difference < MIN_MEMBER_DIFFERENCE * error:
             found = f"found predictions that differ by {difference:.3g} (RMS)"
-            expected = f"at least {MIN_MEMBER_DIFFERENCE:.0%} of the RMSE, {error:.3g}"
+            expected = f"at least {percentage(MIN_MEMBER_DIFFERENCE)} of the RMSE, {error:.3g}"
             problems.append(f"{pair}: {found}, expected {expected}: one is a copy of the other, or training collapsed")
     if len(oof.seeds) > 1 and np.median(oof.sigma) < COLLAPSED_SIGMA * spread:
         problems.append(f"members: found a median sigma of {np.median(oof.sigma):.3g}, expected members that disagree")

@@ -13,7 +13,7 @@ from fr_ensemble.evidence.intervals import Calibration
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
-from registry_tool.values import counted, percent
+from registry_tool.values import counted, percent, percentage
 
 LADDER_SOURCES = 40  # the ones covered worst
 STRENGTHS = (0.8, 0.25)  # of the narrowest and of the widest interval of the ladder
@@ -107,7 +107,7 @@ def _errors(predicted: Predicted, levels: Sequence[float]) -> Figure:
     missed = (corpus.target < lower) | (corpus.target > upper)
     rows = drawn_rows(corpus.n_rows)
     dots = [
-        Series(f"{name}: {mask.mean():.0%}", reach[at].tolist(), error[at].tolist(), tone=tone)
+        Series(f"{name}: {percentage(mask.mean())}", reach[at].tolist(), error[at].tolist(), tone=tone)
         for name, mask, tone in (("outside", missed, "alarm"), ("inside", ~missed, "first"))
         for at in (rows[mask[rows]],)
     ]

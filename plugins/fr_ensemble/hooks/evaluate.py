@@ -262,7 +262,7 @@ def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[
 
 def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) -> list[list[str]]:
     header = ["rows", "n", *MEASURES]
-    header += [f"{text} {percent(level)}%" for level in levels for text in OF_LEVEL.values()]
+    header += [f"{text} {percent(level)} %" for level in levels for text in OF_LEVEL.values()]
     rows = [header, _row(f"all, {method} (stored)", document, document["n_rows"])]
     for name, levels_ in document["baselines"].items():
         rows.append(_row(f"all, {name}", {**document, "levels": levels_}, document["n_rows"]))

@@ -95,7 +95,7 @@ def test_a_video_split_by_encoder_is_one_source(tmp_path: Path) -> None:
     assert sorted(shares.values(), reverse=True)[:4] == [1.0, 1.0, 1.0, 0.0]  # type: ignore[type-var]
     problems = found.compared().problems()
     assert len(problems) == 3
-    assert problems[0].startswith("sources b-libsvtav1 and b-libx264: found 100% of the values of motion2")
+    assert problems[0].startswith("sources b-libsvtav1 and b-libx264: found 100 % of the values of motion2")
 
 
 @pytest.mark.parametrize(("common", "one"), [(0.4, False), (0.5, False), (0.6, True)])

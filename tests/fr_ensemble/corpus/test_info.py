@@ -91,7 +91,7 @@ def test_one_video_under_two_names(registry: Program, tmp_path: Path) -> None:
     assert document["shared_rows"] == [{"sources": ["a", "b"], "rows": 2, "share": 0.5}]
     assert (document["duplicate_rows"], document["source_overlap"]) == (0, None)
     text = registry(*INFO, tmp_path / "c.csv").out
-    assert "leakage: a and b have 2 rows in common, 50% of the smaller" in text
+    assert "leakage: a and b have 2 rows in common, 50 % of the smaller" in text
 
 
 @pytest.mark.parametrize("features", [True, False])
@@ -137,9 +137,9 @@ def test_what_sources_have_in_common_of_the_reference_is_shown(registry: Program
         ("b", "part", 0.25, "different"),
     ]
     text = registry(*INFO, path).out
-    assert "motion2: at most 100% in common, 10 of 15 pairs of sources judged\n" in text
+    assert "motion2: at most 100 % in common, 10 of 15 pairs of sources judged\n" in text
     assert [line for line in text.splitlines() if line.startswith("leakage")] == [
-        "leakage: a and twin have 100% of motion2 in common: they are one source"
+        "leakage: a and twin have 100 % of motion2 in common: they are one source"
     ]
 
 

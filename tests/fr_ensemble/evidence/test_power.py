@@ -151,8 +151,8 @@ def test_of_many_sources_fewer_are_drawn(k: int, draws: int) -> None:
 def test_what_is_said_is_said_in_words() -> None:
     """How often held; what is caught, or that nothing is."""
     assert Power(0.25, 0.1, 0.5, (), 1000).lines(9, "mos") == [
-        "a model exactly this good is held 25% of the time at 9 other sources",
-        "the smallest rise in RMSE that is held four times in five: 0.1 mos of 0.5, 20%",
+        "a model exactly this good is held 25 % of the time at 9 other sources",
+        "the smallest rise in RMSE that is held four times in five: 0.1 mos of 0.5, 20 %",
     ]
     assert "no model" in Power(0.0, None, 0.5, (), 1000).lines(9, "mos")[1]
     assert "already" in Power(0.9, 0.0, 0.5, (), 1000).lines(9, "mos")[1]

@@ -76,10 +76,10 @@ def nearly_copied_member(oof: Oof) -> Oof:
 CASES: dict[Callable[[Oof], Oof], str] = {
     copied_target: "sources s2 and s4: found the same 30 targets in both",
     copied_predictions: "sources s2 and s4: found the same predictions in both",
-    hardly_varying: "source s3: found targets that span 1.9, expected at least 2% of the range 0..100",
+    hardly_varying: "source s3: found targets that span 1.9, expected at least 2 % of the range 0..100",
     repeated_rows: "source s3: found 30 rows of which 2 are different, expected at least 5: it is no fold",
     outside_target: "target range 0..100: found 1 targets outside, the first 100.5 of s0",
-    outside_predictions: "seed 0: found 13% of the predictions farther than 10 outside of 0..100",
+    outside_predictions: "seed 0: found 13 % of the predictions farther than 10 outside of 0..100",
     nearly_copied_member: "seeds 0 and 1: found predictions that differ by 0.00",
 }
 

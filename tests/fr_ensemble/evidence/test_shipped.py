@@ -207,7 +207,7 @@ def test_fingerprints_are_computed_again(smoke: Sandbox) -> None:
     smoke.forge(None, {FINGERPRINTS_PATH: write_fingerprints(same)})
     smoke.drop_inputs()
     (line,) = messages(smoke)
-    assert "found 100% of the rows of inputs in common" in line
+    assert "found 100 % of the rows of inputs in common" in line
     assert smoke.gate().promotes is False
 
 
@@ -222,7 +222,7 @@ def test_motion_is_compared_whatever_the_manifest_names(smoke: Sandbox) -> None:
     for stored in (None, Fingerprints((), oof.sources, ())):
         assert with_inputs(stored, inputs, oof, spec).compared().problems() == []
         (line,) = with_inputs(stored, forged, oof, spec).compared().problems()
-        assert line.startswith(f"sources {oof.sources[0]} and {oof.sources[1]}: found 100% of the values of motion2")
+        assert line.startswith(f"sources {oof.sources[0]} and {oof.sources[1]}: found 100 % of the values of motion2")
 
 
 def test_clips_in_several_folds_are_warned_of(smoke: Sandbox) -> None:
@@ -252,8 +252,8 @@ def test_sources_with_one_reference_are_held(smoke: Sandbox, registry: Program) 
         assert (ran.code, document["verdict"]) == (code, "HOLD" if code else "PROMOTE"), document["reasons"]
     first, second = stored.sources[:2]
     assert document["reasons"] == [
-        f"sources {first} and {second}: found 53% of the values of scene or rows of inputs in common, "
-        "expected at most 50%: they are one source"
+        f"sources {first} and {second}: found 53 % of the values of scene or rows of inputs in common, "
+        "expected at most 50 %: they are one source"
     ]
     assert registry("flip", "tiny", "--registry", smoke.path).code != 0
 

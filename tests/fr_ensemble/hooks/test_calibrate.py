@@ -233,7 +233,7 @@ def test_sources_that_were_trained_on_are_refused(
 
     rows = changed(made.corpus, tmp_path / "rows.csv", rename)
     ran = registry("calibrate", "tiny", "--corpus", rows, "--id", "x", "--registry", smoke.path)
-    words = "found 100% of its values in s10, which the members were trained on"
+    words = "found 100 % of its values in s10, which the members were trained on"
     words = words if how == "renamed" else "the members were trained on sources of these names"
     assert (ran.code, words in ran.err) == (2, True), ran.err
     assert [row["id"] for row in smoke.registry["models"]] == ["tiny"]

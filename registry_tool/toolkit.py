@@ -33,9 +33,9 @@ from registry_tool.rows.writing import output_file as output_file
 from registry_tool.rows.writing import refuse_overwriting as refuse_overwriting
 from registry_tool.rows.writing import refuse_shared as refuse_shared
 from registry_tool.rows.writing import write_rows as write_rows
-from registry_tool.storage.files import atomic_file as atomic_file
-from registry_tool.storage.files import write_atomic as write_atomic
 from registry_tool.storage.lock import clean_staging as clean_staging
+from registry_tool.storage.writing import atomic_file as atomic_file
+from registry_tool.storage.writing import write_atomic as write_atomic
 from registry_tool.strictjson import pointer
 from registry_tool.values import Json
 from registry_tool.values import counted as counted

@@ -11,7 +11,8 @@ from registry_tool.documents.store import REGISTRY_VERSION, Loaded, schema_of
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.signing.blob import read_blob_bundle, verify_blob
 from registry_tool.signing.dsse import SignatureError, UntrustedError
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, pointer
 from registry_tool.values import Entry, Json
 

@@ -13,7 +13,7 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.legacy.manifests import MIGRATE_HINT
 from registry_tool.onnx_summary import ExternalTensor, OnnxSummary
 from registry_tool.sandbox.probed import EXPORT_AGAIN_HINT
-from registry_tool.storage.files import FileProblem, check_path
+from registry_tool.storage.paths import FileProblem, check_path
 from registry_tool.values import Artifact, first_names, one_line
 
 EXTERNAL_ESCAPES = FindingRule(

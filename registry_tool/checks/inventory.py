@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from posixpath import dirname
 
 from registry_tool.findings import Finding, FindingRule, Severity
-from registry_tool.storage.files import FileProblem, Folder, InventoryItem
+from registry_tool.storage.files import Folder, InventoryItem
+from registry_tool.storage.paths import FileProblem
 from registry_tool.values import Registry
 
 MODEL_SUFFIXES = (  # models and weights of other formats, some of which run code when they are loaded

@@ -24,7 +24,8 @@ from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 
 # How many quick looks a full one takes: at a single model, at an entry with evidence.

@@ -21,7 +21,8 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.signing.container import read_container
 from registry_tool.signing.dsse import SignatureError, UntrustedError
 from registry_tool.signing.statement import DIGEST_ALGORITHMS, FilesStatement
-from registry_tool.storage.files import FileProblem, Folder, InventoryItem
+from registry_tool.storage.files import Folder, InventoryItem
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import pointer
 from registry_tool.values import Policy, PolicySigner
 

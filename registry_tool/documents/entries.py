@@ -15,7 +15,8 @@ from registry_tool.findings import Finding, FindingRule, InFile, Severity
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import FILE_CHANGED, Contents, FileProblem, Folder, check_path
+from registry_tool.storage.files import Contents, Folder
+from registry_tool.storage.paths import FILE_CHANGED, FileProblem, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Json, read_only
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from registry_tool.documents.entries import pins_of, sha256_of
 from registry_tool.hookspec import Trained
-from registry_tool.storage.files import check_path
+from registry_tool.storage.paths import check_path
 from registry_tool.values import Json
 
 

@@ -12,7 +12,9 @@ import registry_tool.schemas as schemas
 from registry_tool.documents.schema import show, violations
 from registry_tool.errors import InputError, WorldError
 from registry_tool.findings import Finding, FindingRule
-from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import REGISTRY_MAX_BYTES, Document, JsonProblem, dump, parse, uncollected
 from registry_tool.values import Json, Registry, visible
 

@@ -9,7 +9,7 @@ from registry_tool.findings import InFile
 from registry_tool.legacy.manifests import entry_of, json_files
 from registry_tool.legacy.members import read_members
 from registry_tool.plugins.inspection import Inspection
-from registry_tool.storage.files import FileProblem
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse
 from registry_tool.values import Entry, Json
 

@@ -14,7 +14,9 @@ from registry_tool.findings import InFile
 from registry_tool.legacy.manifests import json_files
 from registry_tool.legacy.members import SHARED_FIELDS, misstated_z
 from registry_tool.legacy.transfer import Transfer, TransferError, json_object
-from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, ENTRY_ID, Entry, Json
 

@@ -22,7 +22,8 @@ from registry_tool.legacy.members import check_members, read_members
 from registry_tool.legacy.verdicts import contradictions
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import KIND_UNKNOWN
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse
 from registry_tool.values import Entry, Json
 

@@ -19,7 +19,8 @@ from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import Level
 from registry_tool.onnx_summary import OnnxError, OnnxSummary, Port
 from registry_tool.plugins.inspection import Inspection
-from registry_tool.storage.files import FileProblem, Folder, check_path
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Json
 

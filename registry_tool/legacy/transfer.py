@@ -13,7 +13,8 @@ from typing import Any
 from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of, stem
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import check_path, write_atomic
+from registry_tool.storage.paths import check_path
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse
 from registry_tool.values import Json
 

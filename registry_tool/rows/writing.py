@@ -19,7 +19,7 @@ from registry_tool.errors import InputError
 from registry_tool.rows import cells
 from registry_tool.rows.batches import Text
 from registry_tool.rows.cells import ColumnTable
-from registry_tool.storage.files import atomic_file, writing
+from registry_tool.storage.writing import atomic_file, writing
 from registry_tool.values import EMPTY, Json
 
 STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")

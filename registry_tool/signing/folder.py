@@ -12,7 +12,8 @@ from pathlib import Path
 from registry_tool.errors import InputError
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import DIGEST_ALGORITHMS, IGNORED_ALWAYS, FilesStatement
-from registry_tool.storage.files import FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
 
 
 def digests_of(path: Path, ignored: Sequence[str], algorithm: str = "sha256") -> dict[str, str]:

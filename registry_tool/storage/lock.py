@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from registry_tool.errors import WorldError
-from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, writing
+from registry_tool.storage.paths import LOCK_NAME, STAGING_PREFIX
+from registry_tool.storage.writing import writing
 from registry_tool.values import visible
 
 

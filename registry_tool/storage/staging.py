@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import LOCK_NAME, STAGING_PREFIX, FileProblem
 
 
 class NewFolder(AbstractContextManager["NewFolder"]):

@@ -21,7 +21,7 @@ from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import check_path
+from registry_tool.storage.paths import check_path
 from registry_tool.values import Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
 from registry_tool.workflows.loading import publish, registry_for_new_entry

@@ -22,8 +22,8 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.manager import Plugins
 from registry_tool.signing.bundle import Trust
 from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER_ID, VerificationResult
-from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
+from registry_tool.storage.writing import write_atomic
 from registry_tool.values import EMPTY, Entry
 from registry_tool.workflows.loading import inspected, refuse_without_verdict, usable, verified, verified_entry
 from registry_tool.workflows.sign import Signer, make_attestation

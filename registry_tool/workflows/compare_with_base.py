@@ -24,7 +24,7 @@ from registry_tool.legacy.ensembles import lists, read_ensembles
 from registry_tool.legacy.manifests import check_unpinned_manifests
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes, requirement_changes

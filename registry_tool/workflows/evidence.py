@@ -12,8 +12,8 @@ from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.single_evidence import DataRequest, SingleEvidence, make_evidence, read_evidence
-from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
+from registry_tool.storage.writing import write_atomic
 from registry_tool.values import Entry
 from registry_tool.workflows.loading import inspected, save_sound, usable, verified
 

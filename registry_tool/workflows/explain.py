@@ -18,7 +18,7 @@ from registry_tool.plugins.manager import LoadedPlugin, Plugins
 FINDING_MODULES = (  # of the core, with findings declared at their top level
     "findings",
     "strictjson",
-    "storage.files",
+    "storage.paths",
     "documents.schema",
     "documents.store",
     "documents.entries",

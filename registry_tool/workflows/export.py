@@ -22,8 +22,8 @@ from registry_tool.findings import Severity
 from registry_tool.hookspec import Level
 from registry_tool.legacy.members import ENCODER_COLUMN_PREFIX, SHARED_FIELDS
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import write_atomic
 from registry_tool.storage.staging import NewFolder
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump
 from registry_tool.values import Json
 from registry_tool.workflows.loading import entry_for_use, inspected

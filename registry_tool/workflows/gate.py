@@ -24,7 +24,9 @@ from registry_tool.legacy.ensembles import corpora, lists, read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Entry, Evidence, Json, Policy, Registry, Verdict, first_names
 from registry_tool.workflows.loading import inspected, usable, verified

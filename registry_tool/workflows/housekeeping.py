@@ -10,9 +10,7 @@ from pathlib import Path
 from registry_tool.checks.inventory import unused_runs
 from registry_tool.documents import store
 from registry_tool.errors import InputError
-from registry_tool.storage.files import (
-    Folder,
-)
+from registry_tool.storage.files import Folder
 from registry_tool.storage.lock import locked
 from registry_tool.storage.staging import remove_whole
 from registry_tool.workflows.loading import usable

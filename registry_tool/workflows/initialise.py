@@ -9,8 +9,9 @@ from pathlib import Path
 
 from registry_tool.documents import store
 from registry_tool.errors import InputError
-from registry_tool.storage.files import LOCK_NAME, STAGING_PREFIX, write_atomic, writing
 from registry_tool.storage.lock import locked
+from registry_tool.storage.paths import LOCK_NAME, STAGING_PREFIX
+from registry_tool.storage.writing import write_atomic, writing
 
 GITIGNORE_LINES = f"{LOCK_NAME}\n{STAGING_PREFIX}*\n"  # `git add` leaves the lock and staging out
 GITATTRIBUTES_LINES = "# Digests pin these bytes: git is to convert no line ending.\n* -text\n"

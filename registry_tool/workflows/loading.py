@@ -18,8 +18,9 @@ from registry_tool.findings import Finding, Severity
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import Folder, publish_folder
+from registry_tool.storage.files import Folder
 from registry_tool.storage.staging import remove_whole
+from registry_tool.storage.writing import publish_folder
 from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, ENTRY_ID, Entry, Registry, first_names
 

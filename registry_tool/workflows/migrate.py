@@ -24,8 +24,10 @@ from registry_tool.onnx_summary import OnnxError
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
 from registry_tool.storage.staging import NewFolder
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import JSON_MAX_BYTES, dump
 from registry_tool.values import EMPTY, Entry, Registry
 from registry_tool.workflows.initialise import prepare

@@ -16,8 +16,8 @@ from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import write_atomic
 from registry_tool.storage.lock import locked
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry, checked_text
 from registry_tool.workflows.gate import Judgement, judge_entry

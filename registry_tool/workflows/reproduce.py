@@ -19,9 +19,10 @@ from registry_tool.errors import InputError, PluginError, RejectedError
 from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem, write_atomic
 from registry_tool.storage.lock import locked
+from registry_tool.storage.paths import FileProblem
 from registry_tool.storage.staging import NewFolder
+from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import EMPTY, Json

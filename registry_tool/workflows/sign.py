@@ -17,7 +17,9 @@ from registry_tool.signing.container import BUNDLE_MAX_BYTES
 from registry_tool.signing.folder import compare, statement_of
 from registry_tool.signing.keys import fingerprint, load_private_key, load_public_key, name_of_key
 from registry_tool.signing.statement import FilesStatement
-from registry_tool.storage.files import FileProblem, Folder, write_atomic
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FileProblem
+from registry_tool.storage.writing import write_atomic
 
 
 @dataclass(frozen=True, slots=True)

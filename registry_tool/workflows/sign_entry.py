@@ -28,8 +28,9 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.signing.bundle import Trust, claimed_key
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import FilesStatement
-from registry_tool.storage.files import Folder, write_atomic
+from registry_tool.storage.files import Folder
 from registry_tool.storage.lock import locked
+from registry_tool.storage.writing import write_atomic
 from registry_tool.values import Entry, Json, Policy, Registry
 from registry_tool.workflows.loading import find_entry, usable, verified_entry
 from registry_tool.workflows.sign import Signer, make_bundle

@@ -12,7 +12,7 @@ from registry_tool.documents.pinning import with_digests
 from registry_tool.errors import InputError, PluginError
 from registry_tool.hookspec import Trained, TrainRequest
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.files import FileProblem
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import dump
 from registry_tool.values import Entry, Registry
 from registry_tool.workflows.initialise import locked_new

@@ -17,7 +17,8 @@ from sandbox import sha256, to_json
 from registry_tool.documents.entries import BrokenEntry, Reader, VerifiedEntry, pins_of, verify_entry
 from registry_tool.findings import Finding, InFile
 from registry_tool.hookspec import Kind
-from registry_tool.storage.files import Contents, FileProblem, Folder
+from registry_tool.storage.files import Contents, Folder
+from registry_tool.storage.paths import FileProblem
 from registry_tool.strictjson import Document
 from registry_tool.values import Entry
 

@@ -15,7 +15,8 @@ from sandbox import to_json
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import FILE_UNREADABLE, FileProblem, Folder
+from registry_tool.storage.files import Folder
+from registry_tool.storage.paths import FILE_UNREADABLE, FileProblem
 from registry_tool.values import Entry, Policy, Registry
 from registry_tool.workflows.loading import usable
 

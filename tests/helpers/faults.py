@@ -25,7 +25,7 @@ from registry_tool.findings import Severity
 from registry_tool.hookspec import GateRequest, Kind, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.sandbox.prober import Prober
-from registry_tool.storage import disk, files
+from registry_tool.storage import disk, paths
 from registry_tool.values import Evidence, Policy, Rule
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
@@ -212,7 +212,7 @@ class Injector:
     def _errors(self, folder: Path) -> Iterator[str]:
         with self.probing():
             for path in folder.rglob("registry.json"):
-                if not any(part.startswith(files.STAGING_PREFIX) for part in path.relative_to(folder).parts):
+                if not any(part.startswith(paths.STAGING_PREFIX) for part in path.relative_to(folder).parts):
                     found = validate(path, self.plugins).findings
                     yield from (str(f) for f in found if f.severity is Severity.ERROR)
 
@@ -231,7 +231,7 @@ def _registries(found: dict[str, bytes]) -> dict[str, bytes]:
     return {
         path: data
         for path, data in found.items()
-        if path.endswith("registry.json") and not path.startswith(files.STAGING_PREFIX)
+        if path.endswith("registry.json") and not path.startswith(paths.STAGING_PREFIX)
     }
 
 

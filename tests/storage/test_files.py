@@ -1,4 +1,4 @@
-"""test_files.py: which paths are taken, and what is read below a folder. Writing is in test_files_writing.py."""
+"""test_files.py: which paths are taken, and what is read below a folder. Writing is in test_writing.py."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_tool.storage import disk, files
-from registry_tool.storage.files import FileProblem, Folder, InventoryItem, check_path
+from registry_tool.storage import disk, files, paths
+from registry_tool.storage.files import Folder, InventoryItem
+from registry_tool.storage.paths import FileProblem, check_path
 
 
 def problem_of(call: Callable[[], object]) -> FileProblem:
@@ -97,8 +98,8 @@ def test_ordinary_paths_pass(path: str) -> None:
 )
 def test_ordinary_names_need_no_second_look(path: str) -> None:
     """What the pattern of ordinary names takes, the rules take too: it opens no door."""
-    if len(path) <= 1024 and files.ORDINARY_PATH(path):
-        assert files.fault_of(path) is None
+    if len(path) <= 1024 and paths.ORDINARY_PATH(path):
+        assert paths.fault_of(path) is None
 
 
 @given(st.text(st.sampled_from("ab./\\:~\u00e9\u0301\uff0e\u2024 \0"), max_size=12))

@@ -14,7 +14,7 @@ from sandbox import tree
 from tiny_models import entry, model, write
 
 from registry_tool.errors import InputError
-from registry_tool.storage.files import STAGING_PREFIX
+from registry_tool.storage.paths import STAGING_PREFIX
 from registry_tool.storage.staging import NewFolder
 
 

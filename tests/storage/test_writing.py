@@ -1,4 +1,4 @@
-"""test_files_writing.py: writing below faults and SIGKILL at every step, and the lock between real processes."""
+"""test_writing.py: writing below faults and SIGKILL at every step, and the lock between real processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from registry_tool.errors import RejectedError, WorldError
-from registry_tool.storage import disk, files
-from registry_tool.storage.files import FileProblem, publish_folder, write_atomic
+from registry_tool.storage import disk, paths
 from registry_tool.storage.lock import clean_staging, locked
+from registry_tool.storage.paths import FileProblem
+from registry_tool.storage.writing import publish_folder, write_atomic
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,7 @@ def test_sigkill(tmp_path: Path, task: Callable[[Path], None]) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         with locked(root, timeout=5):
             pass  # it cleans up after the dead
-        found = {path: data for path, data in state(root).items() if path != files.LOCK_NAME}
+        found = {path: data for path, data in state(root).items() if path != paths.LOCK_NAME}
         assert found in (BEFORE, AFTER[task])
         assert not list(root.rglob(".staging-*"))
         outcomes.add(found == BEFORE)
@@ -343,7 +344,7 @@ def test_a_killed_holder_blocks_nobody(tmp_path: Path) -> None:
 def test_the_lock_follows_no_link(tmp_path: Path) -> None:
     """A link in the place of the lock file is refused, and what it names is not touched."""
     (tmp_path / "precious").write_bytes(b"1")
-    (tmp_path / files.LOCK_NAME).symlink_to("precious")
+    (tmp_path / paths.LOCK_NAME).symlink_to("precious")
     with pytest.raises(WorldError, match="symbolic link"), locked(tmp_path):
         pass
     assert (tmp_path / "precious").read_bytes() == b"1"

@@ -237,7 +237,8 @@ class CalibrateRequest:
     entry_id: of the new entry. corpus: labelled rows of sources that nothing of the entry was trained on. offset:
     whether one constant is added to predictions too. group: the column whose values count as sources; "" is that of
     the sources. source_column, encoder_column: "" for the kind's usual names. method: of the intervals, None for the
-    kind's default. tell: takes a line for the person, before the work that it is about.
+    kind's default. tell: takes a line for the person, before the work that it is about. by_encoder: whether the rows
+    of each encoder are calibrated apart; since 0.2.0.
     """
 
     entry_id: str
@@ -249,6 +250,7 @@ class CalibrateRequest:
     method: str | None = None
     progress: Progress = silent
     tell: Callable[[str], None] = untold
+    by_encoder: bool = False
 
 
 @dataclass(frozen=True, slots=True)

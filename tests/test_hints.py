@@ -524,6 +524,8 @@ ELSEWHERE = {
     "its evidence has no inputs, expected some": "tests/fr_ensemble/queries/test_exchangeable.py",
     "intervals from sources like these": "tests/project/test_howto.py",
     "name what {} was calibrated on": "tests/fr_ensemble/hooks/test_calibrate.py",
+    "expected two encoders or more: drop --by-encoder": "tests/fr_ensemble/hooks/test_by_encoder.py",
+    "expected one ({} is in {}): drop --by-encoder": "tests/fr_ensemble/hooks/test_by_encoder.py",
     "expected every plugin here": "tests/plugins/test_left_out.py",
     "`registry plugins` lists them": "tests/plugins/test_left_out.py",
     "install it, `registry plugins` lists them": "tests/plugins/test_required.py",

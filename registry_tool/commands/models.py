@@ -168,6 +168,9 @@ def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
 @click.option(
     "--group", default="", metavar="COLUMN", help="Calibrate by session or database: its values count as sources."
 )
+@click.option(
+    "--by-encoder", is_flag=True, help="Calibrate the rows of each encoder apart, where it is in enough of the sources."
+)
 @column_name_options()
 @click.option("--interval", "method", metavar="METHOD", help="How intervals are calibrated, as for `train`.")
 @click.option("--license", metavar="SPDX", help="Licence of the new entry.  [default: that of ID]")
@@ -187,6 +190,7 @@ def calibrate(
     Examples:
       registry calibrate my_model --corpus mine.csv --id my_model_here
       registry calibrate my_model --corpus mine.csv --id my_model_here --offset
+      registry calibrate my_model --corpus mine.csv --id my_model_here --by-encoder
       registry calibrate mos_model --corpus tests.parquet --id mos_lab --group session
     """
     from registry_tool import toolkit

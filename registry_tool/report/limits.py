@@ -33,6 +33,7 @@ def limits(entry: Entry, manifest: Mapping[str, Json], judgement: Judgement | No
     yield from _of_inputs(known, manifest)
     if levels := unguaranteed_levels(manifest):
         yield f"Its intervals at {', '.join(levels)} have no guarantee: the sources are too few for them."
+    yield from _of_encoders(manifest)
     if judgement is not None and judgement.verdict.summary_only:
         yield "Its evidence is a summary without predictions: it cannot be computed again."
     if judgement is not None:
@@ -53,6 +54,17 @@ def _of_calibration(known: Manifest) -> Iterator[str]:
         yield f"Its intervals are calibrated on {count} other sources; they hold for sources of that kind alone."
 
 
+def _of_encoders(manifest: Mapping[str, Json]) -> Iterator[str]:
+    """Where the intervals of encoders are calibrated apart."""
+    items = part(part(manifest, "intervals"), "by_encoder", encoders=list).get("encoders", [])
+    own = {str(item["name"]): item for item in items if part({"item": item}, "item", name=str, calibrations=list)}
+    if own:
+        yield f"Rows of {', '.join(own)} have intervals of their encoder's rows alone; all other rows have pooled ones."
+    bare = {name: levels for name, item in own.items() if (levels := _bare_levels(item["calibrations"]))}
+    for name, levels in bare.items():
+        yield f"The intervals of {name} at {', '.join(levels)} have no guarantee: its sources are too few for them."
+
+
 def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:
     """The encoders of the corpus with their rows, else those that made it, where it records them; [] where neither."""
     counted = part(manifest, "corpus").get("encoders")
@@ -65,7 +77,11 @@ def trained_encoders(manifest: Mapping[str, Json]) -> list[str]:
 
 def unguaranteed_levels(manifest: Mapping[str, Json]) -> list[str]:
     """Levels of the rows' two-sided intervals that the manifest says no guarantee of, such as 95 %."""
-    calibrations = part(manifest, "intervals").get("calibrations")
+    return _bare_levels(part(manifest, "intervals").get("calibrations"))
+
+
+def _bare_levels(calibrations: Json) -> list[str]:
+    """The same of such a list of calibrations."""
     first = calibrations[0] if isinstance(calibrations, list | tuple) and calibrations else {}
     levels = first.get("levels") if isinstance(first, Mapping) else {}
     found = levels.items() if isinstance(levels, Mapping) else ()

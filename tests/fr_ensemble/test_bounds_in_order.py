@@ -14,7 +14,7 @@ import pytest
 from command_line import run
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.entry import checked_evidence
-from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE, TWO_SIDED
 from fr_ensemble.evidence.oof import Oof, deviation_of, mean_of, read_oof, write_oof
 from hypothesis import given, settings
@@ -23,6 +23,7 @@ from registries import ENCODERS, FEATURES, TRAINING
 from sandbox import Sandbox
 
 import registry_tool
+from registry_tool.toolkit import Text
 
 LEVELS = (0.5, 0.8, 0.95, 0.99)
 FROZEN = Path(__file__).parents[1] / "frozen" / "5e6a11a"  # fused graphs of version 1, which do not cut mu
@@ -63,6 +64,35 @@ def test_every_interval_holds_mu(method: str, side: str, oof: Oof, mu: list[floa
         for level in LEVELS:
             lower, upper = found.interval(np.array(mu), np.full(len(mu), sigma), level)
             assert ordered(lower, np.clip(mu, LOW, HIGH), upper)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [TWO_SIDED, LOWER_SIDE])
+@pytest.mark.parametrize("method", INTERVAL_METHODS)
+@settings(max_examples=15, deadline=None)
+@given(
+    oof=st.builds(made_oof, st.floats(-8.0, 8.0), st.integers(0, 9), st.sampled_from([(LOW, HIGH), None])),
+    rows=st.lists(st.tuples(numbers, st.sampled_from(["x264", "hevc", "AV1", "vp9", "?"])), min_size=1, max_size=6),
+    sigma=st.floats(0.0, 20.0),
+)
+def test_every_interval_by_encoder_holds_mu(
+    method: str, side: str, oof: Oof, rows: list[tuple[float, str]], sigma: float
+) -> None:
+    """Encoders apart, too few of them, and ones that the calibration lacks, in one table of rows."""
+    encoder = np.where(oof.source < 3, np.arange(len(oof.target)) % 3, np.arange(len(oof.target)) % 2)
+    told = replace(oof, encoders=("libx264", "libx265", "libsvtav1"), encoder=encoder)
+    pooled = calibrate(told, "row", method, LEVELS, side, (LOW, HIGH))
+    intervals = Intervals((pooled,), {}, EncoderIntervals.of(told, (pooled,), LEVELS))
+    mu, names = np.array([row[0] for row in rows]), [row[1] for row in rows]
+    found = intervals.of_rows(Text.of(names), "row", side)
+    for level in LEVELS:
+        lower, upper = found.interval(mu, np.full(len(mu), sigma), level)
+        assert ordered(lower, np.clip(mu, LOW, HIGH), upper)
+        for i, name in enumerate(names):
+            own = intervals.of_encoder(name, "row", side)
+            assert (own is pooled) == (name not in ("x264", "hevc"))
+            one = own.interval(mu[i : i + 1], np.array([sigma]), level)
+            assert (one[0][0], one[1][0]) == (lower[i], upper[i])
 
 
 def test_a_row_without_a_number_stays_one() -> None:

@@ -97,7 +97,7 @@ def test_train(tmp_path: Path) -> None:
 
 
 def test_calibrate(smoke: Sandbox) -> None:
-    """An entry is measured on sources set aside, calibrated three ways, validated and gated, as the page says."""
+    """An entry is measured on sources set aside, calibrated four ways, validated and gated, as the page says."""
     folder = smoke.folder.parent
     lines = write_corpus(folder / "mine.csv", 20, 20, seed=7).read_text().splitlines()
     days = ["session", *(f"day{number // 40}" for number in range(len(lines) - 1))]
@@ -105,7 +105,8 @@ def test_calibrate(smoke: Sandbox) -> None:
     script = "\n".join(blocks("how-to/calibrate.md")).replace("my_model", "tiny")
     said = shell(script, folder, REGISTRY_JSON=str(smoke.path))
     assert "12 sources: intervals of 50, 80, 90 % are guaranteed for a new source of the same kind" in said
-    assert said.count("calibrated from: tiny") == 3
+    assert said.count("calibrated from: tiny") == 4
+    assert "encoders apart: libsvtav1 (12 sources), libx264 (12 sources), libx265 (12 sources)" in said
     assert "registry.json: 2 entries: valid" in said
     assert "tiny_here: PROMOTE" in said
 

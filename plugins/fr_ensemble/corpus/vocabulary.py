@@ -145,3 +145,8 @@ def ffmpeg_name(name: str) -> str | None:
     """The encoder that a spelling stands for, by ffmpeg's name; None for a spelling that is not known."""
     found = SPELLINGS.get(plain_spelling(name))
     return None if found == UNKNOWN else found
+
+
+def encoder_name(name: str) -> str:
+    """What an encoder is called, however it is spelled: ffmpeg's name; for one not known, its plain spelling."""
+    return ffmpeg_name(name) or plain_spelling(name) or UNKNOWN

@@ -19,16 +19,30 @@ from fr_ensemble.artifacts.manifest import mu_range_of
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
 from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, TWO_SIDED
 from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, write_oof
 from fr_ensemble.evidence.problems import copied_targets, range_problems
 from fr_ensemble.evidence.statistics import group_means
+from registry_tool.archive import Array
+from registry_tool.toolkit import Text, first_names
 from registry_tool.values import percent, percentage
 
 CALIBRATION_FORMAT = replace(
     OOF_FORMAT,
+    axes={**OOF_FORMAT.axes, "encoders": "encoders"},
+    arrays={
+        **OOF_FORMAT.arrays,
+        "encoders": Array(
+            "U",
+            ("encoders",),
+            "Where intervals are calibrated by encoder: the encoders' names, each once, in ffmpeg's spelling.",
+            optional=True,
+        ),
+        "encoder": Array("i4", ("rows",), "Index into `encoders`.", optional=True),
+    },
     file="calibration.npz",
     meaning="Of an entry with `calibrated_from`: each row of the corpus at `calibration`, whose sources no member was "
     "trained on, predicted by each member, without the offset. `calibration_inputs.npz` and "
@@ -53,6 +67,18 @@ def predictions_of(corpus: Corpus, manifest: Mapping[str, Any], scores: Float64)
     """What the members (S, n) give for a corpus, without an offset."""
     seeds = [member["seed"] for member in manifest["members"]]
     return Oof.of(corpus, seeds, scores, manifest["recipe_sha256"], mu_range=mu_range_of(manifest))
+
+
+def by_encoder_name(encoder: Text) -> Text:
+    """The same encoders, each under one name, in alphabetical order."""
+    names, place = np.unique([encoder_name(name) for name in encoder.tolist()], return_inverse=True)
+    return Text(place.reshape(-1).astype(np.int64), tuple(map(str, names)))
+
+
+def with_encoders(pinned: Oof, encoder: Text) -> Oof:
+    """The same, which tell the encoder of each row, so that intervals are calibrated by encoder."""
+    apart = by_encoder_name(encoder)
+    return replace(pinned, encoders=apart.names, encoder=apart.codes)
 
 
 def write_calibration(pinned: Oof) -> bytes:
@@ -105,6 +131,23 @@ def claim_problems(manifest: Mapping[str, Any], pinned: Oof) -> Iterator[str]:
         yield f"offset: found {claims['offset']}, the predictions give {offset}"
     yield from range_problems(pinned.target, pinned.source, pinned.sources, (low, high))
     yield from copied_targets(pinned.target, pinned.source, pinned.sources)
+
+
+def encoder_problems(inputs: Inputs, pinned: Oof) -> Iterator[str]:
+    """Where rows are calibrated as rows of another encoder than theirs. inputs: of rows of the same corpus."""
+    if pinned.encoders is None or pinned.encoder is None or inputs.n_rows != len(pinned.target):
+        return
+    stored, recorded = ([encoder_name(name) for name in names] for names in (pinned.encoders, inputs.encoders))
+    if len({*stored}) != len(stored):
+        yield f"calibration.npz encoders: found {first_names(pinned.encoders)}, expected one name for each encoder"
+        return
+    numbers = {name: code for code, name in enumerate(stored)}
+    expected = np.array([numbers.get(name, -1) for name in recorded], np.int64)[inputs.encoder]
+    wrong = np.flatnonzero(pinned.encoder[inputs.row] != expected).tolist()
+    if wrong:
+        row, name = int(inputs.row[wrong[0]]), inputs.encoders[inputs.encoder[wrong[0]]]
+        found = pinned.encoders[pinned.encoder[row]]
+        yield f"calibration.npz encoder: row {row}: found {found}, calibration_inputs.npz has {name}"
 
 
 def score_problems(scores: Float64, inputs: Inputs, pinned: Oof, tolerance: float) -> Iterator[str]:

@@ -29,6 +29,7 @@ from fr_ensemble.evidence.baselines import Baselines, baseline_problems, read_ba
 from fr_ensemble.evidence.calibration import (
     as_unseen,
     claim_problems,
+    encoder_problems,
     read_calibration,
     score_problems,
     seen_problems,
@@ -212,6 +213,7 @@ def _check_calibration(view: EntryView, manifest: Mapping[str, Any], trained: Oo
         raise InputError(f"{view.entry.id}: {error}: calibrate it again") from error
     problems += claim_problems(manifest, pinned)
     problems += row_problems(claims, inputs, pinned, spec)
+    problems += encoder_problems(inputs, pinned)
     problems += fingerprint_problems(claims, fingerprints, pinned, inputs if not problems else None, spec)
     pairs = fingerprints.compared()
     problems += [*pairs.problems(), *seen_problems(trained, known, pinned, fingerprints)]

@@ -13,6 +13,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_name
 from fr_ensemble.evidence.methods import (
     DEFAULT_METHOD,
     INTERVAL_METHODS,
@@ -26,6 +27,7 @@ from fr_ensemble.evidence.oof import Oof, cut, remembered
 from fr_ensemble.evidence.statistics import group_means, interval_crps, interval_scores
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
+from registry_tool.toolkit import Text
 from registry_tool.values import percent
 
 NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -37,6 +39,7 @@ CALIBRATED_UNITS = (
 )  # what is calibrated, on which side
 CRPS_LEVELS = tuple((part + 0.5) / 40 for part in range(40))  # middles of equal parts of 0..1
 FLOOR_FACTORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
+MIN_ENCODER_SOURCES = 4  # of an encoder with intervals of its own: as many as the default method takes for 80 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,10 @@ class Calibration:
         bounds = ((level, *self.interval(mu, sigma, level)) for level in CRPS_LEVELS)
         return interval_crps([interval_scores(y, lower, upper, level) for level, lower, upper in bounds], CRPS_LEVELS)
 
+    def messages(self, levels: Sequence[float]) -> list[str]:
+        """What a person must know of these levels."""
+        return [*self.unbounded(levels), *self.unguaranteed(levels)]
+
     def unbounded(self, levels: Sequence[float]) -> list[str]:
         """Words on each of these levels whose q is infinite."""
         return [
@@ -159,23 +166,144 @@ class Calibration:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RowCalibrations:
+    """The calibration of each of n rows (or clips): that of its encoder, or the pooled one.
+
+    parts: encoder -> calibration; "" is the pooled one, and the first. place: (n,), which part each row has.
+    """
+
+    parts: Mapping[str, Calibration]
+    place: Int64
+
+    def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
+        """Lower and upper bounds (n,) of these rows; see Calibration.interval."""
+        lower, upper = np.empty(len(mu)), np.empty(len(mu))
+        for rows, calibration in ((self.place == part, one) for part, one in enumerate(self.parts.values())):
+            lower[rows], upper[rows] = calibration.interval(mu[rows], sigma[rows], level)
+        return lower, upper
+
+    def crps(self, y: Float64, mu: Float64, sigma: Float64) -> Float64:
+        """CRPS (n,); see Calibration.crps."""
+        found = np.empty(len(mu))
+        for rows, calibration in ((self.place == part, one) for part, one in enumerate(self.parts.values())):
+            found[rows] = calibration.crps(y[rows], mu[rows], sigma[rows])
+        return found
+
+    def of(self, rows: Any) -> RowCalibrations:
+        """Those of some of the rows, by a mask or their numbers."""
+        return replace(self, place=self.place[rows])
+
+    def messages(self, levels: Sequence[float]) -> dict[str, int]:
+        """What a person must know of these levels -> the number of rows that it is about."""
+        found = dict[str, int]()
+        counts = np.bincount(self.place, minlength=len(self.parts)).tolist()
+        for (name, calibration), count in zip(self.parts.items(), counts, strict=True):
+            lines = calibration.messages(levels) if count else []
+            found |= {f"encoder {name}: {line}" if name else line: count for line in lines}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderIntervals:
+    """Calibrations of each encoder apart, from its rows alone: group-conditional (Mondrian) conformal prediction.
+
+    Vovk, Gammerman & Shafer 2005, chapter 4. calibrations: by `encoder_name`, of each encoder that is in
+    MIN_ENCODER_SOURCES sources or more. pooled: of the corpus' other encoders, in how many sources they are.
+    """
+
+    calibrations: Mapping[str, tuple[Calibration, ...]]
+    pooled: Mapping[str, int]
+    min_sources: int = MIN_ENCODER_SOURCES
+
+    @classmethod
+    def of(cls, oof: Oof, kinds: Sequence[Calibration], levels: Sequence[float]) -> EncoderIntervals:
+        """As the pooled calibrations are made, of predictions that tell encoders. Raises what `calibrate` raises."""
+        sources = sources_in(oof)
+        made = {
+            name: tuple(calibrate(part, c.unit, c.method, levels, c.side, c.range) for c in kinds)
+            for name in own_encoders(sources)
+            for part in (_encoder_part(oof, name),)
+        }
+        return cls(made, {name: count for name, count in sources.items() if name not in made})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "min_sources": self.min_sources,
+            "encoders": [
+                {"name": name, "calibrations": [calibration.to_dict() for calibration in own]}
+                for name, own in self.calibrations.items()
+            ],
+            "pooled": [{"name": name, "n_sources": count} for name, count in self.pooled.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> EncoderIntervals:
+        """Raises what `Calibration.from_dict` raises."""
+        own = {item["name"]: tuple(map(Calibration.from_dict, item["calibrations"])) for item in document["encoders"]}
+        return cls(own, {item["name"]: item["n_sources"] for item in document["pooled"]}, document["min_sources"])
+
+
+def encoder_sources(encoder: Text, source: Int64) -> dict[str, int]:
+    """In how many sources each encoder is, by name. encoder, source: of n rows."""
+    return {name: len(np.unique(source[encoder.codes == code])) for code, name in enumerate(encoder.names)}
+
+
+def sources_in(oof: Oof) -> dict[str, int]:
+    """The same of predictions; {} where they do not tell encoders."""
+    if oof.encoder is None or oof.encoders is None:
+        return {}
+    return encoder_sources(Text(oof.encoder, oof.encoders), oof.source)
+
+
+@remembered
+def _encoder_part(oof: Oof, name: str) -> Oof:
+    """The rows of one encoder; read-only where all are, so that what is measured of them is remembered, too."""
+    part = oof.of_encoder(name)
+    part.target.setflags(write=oof.target.flags.writeable)
+    return part
+
+
+def own_encoders(sources: Mapping[str, int]) -> list[str]:
+    """The encoders with intervals of their own. sources: of each encoder, in how many it is."""
+    return [name for name, count in sources.items() if count >= MIN_ENCODER_SOURCES and name != UNKNOWN]
+
+
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """All calibrations of an ensemble, and the ranges of its numeric inputs in training; the manifest's `intervals`."""
+    """All calibrations of an ensemble, and the ranges of its numeric inputs in training; the manifest's `intervals`.
+
+    calibrations: pooled over encoders. by_encoder: where encoders are calibrated apart, too; a row's is its encoder's.
+    """
 
     calibrations: tuple[Calibration, ...]
     input_ranges: Mapping[str, tuple[float, float]]  # features, then transformed conditions, in input order
+    by_encoder: EncoderIntervals | None = None
 
     def calibration(self, unit: str = "row", side: str = TWO_SIDED) -> Calibration:
-        """Raises InputError where clips are not known, so that there is no calibration for them."""
-        for calibration in self.calibrations:
-            if (calibration.unit, calibration.side) == (unit, side):
-                return calibration
-        raise InputError(f"intervals: found no {side} calibration for a {unit}: train on a corpus that names its clips")
+        """The pooled one. Raises InputError where clips are not known, so that there is no calibration for them."""
+        return _of_kind(self.calibrations, unit, side)
 
-    def interval(self, mu: Float64, sigma: Float64, level: float) -> tuple[Float64, Float64]:
-        """Two-sided bounds for single rows; see Calibration.interval."""
-        return self.calibration().interval(mu, sigma, level)
+    def of_encoder(self, name: str, unit: str = "row", side: str = TWO_SIDED) -> Calibration:
+        """That of rows of an encoder, in any spelling: its own, or the pooled one. Raises what `calibration` raises."""
+        own = self.by_encoder.calibrations.get(encoder_name(name)) if self.by_encoder is not None else None
+        return _of_kind(own if own is not None else self.calibrations, unit, side)
+
+    def of_rows(self, encoder: Text, unit: str = "row", side: str = TWO_SIDED) -> RowCalibrations:
+        """Those of n rows, or clips, by their encoders in any spelling. Raises what `calibration` raises."""
+        parts = {"": self.calibration(unit, side)}
+        known = self.by_encoder.calibrations if self.by_encoder is not None else {}
+        parts |= {name: _of_kind(own, unit, side) for name, own in known.items()}
+        numbers = {name: part for part, name in enumerate(parts)}
+        places = np.array([numbers.get(encoder_name(name), 0) for name in encoder.names], np.int64)
+        return RowCalibrations(parts, places[encoder.codes])
+
+    def unguaranteed(self, levels: Sequence[float]) -> list[str]:
+        """Words on two-sided intervals of rows that no theorem stands behind: pooled, then of each encoder apart."""
+        apart = self.by_encoder.calibrations if self.by_encoder is not None else {}
+        named = ((name, _of_kind(own, "row", TWO_SIDED).unguaranteed(levels)) for name, own in apart.items())
+        lines = (f"encoder {name}: {line}" for name, of_encoder in named for line in of_encoder)
+        return [*self.calibration().unguaranteed(levels), *lines]
 
     def with_levels(self, levels: Sequence[float], read: Callable[[], Oof]) -> Intervals:
         """A copy that knows these levels too, calibrated by the same rule; reads the predictions only if it must."""
@@ -189,7 +317,9 @@ class Intervals:
             calibrate(oof, c.unit, c.method, levels or [q.level for q in c.levels], c.side, c.range)
             for c in self.calibrations
         )
-        return replace(self, calibrations=tuple(again))
+        pooled = tuple(again)
+        apart = None if oof.encoder is None else EncoderIntervals.of(oof, pooled, [q.level for q in pooled[0].levels])
+        return replace(self, calibrations=pooled, by_encoder=apart)
 
     def outside(self, numeric: Float64) -> Any:
         """True for rows (n,) with a numeric input (n, F + K) outside what training saw: out of distribution."""
@@ -203,6 +333,7 @@ class Intervals:
             "method": self.calibrations[0].method,
             "calibrations": [calibration.to_dict() for calibration in self.calibrations],
             "input_ranges": [{"name": name, "range": list(bounds)} for name, bounds in self.input_ranges.items()],
+            **({} if self.by_encoder is None else {"by_encoder": self.by_encoder.to_dict()}),
         }
 
     @classmethod
@@ -211,11 +342,27 @@ class Intervals:
         try:
             ranges = {r["name"]: (float(r["range"][0]), float(r["range"][1])) for r in document["input_ranges"]}
             calibrations = tuple(map(Calibration.from_dict, document["calibrations"]))
+            apart = EncoderIntervals.from_dict(document["by_encoder"]) if "by_encoder" in document else None
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"intervals: {type(error).__name__}: {error}, expected what training writes") from error
         if not calibrations:
             raise ValueError("intervals: found no calibrations, expected one or more")
-        return cls(calibrations, ranges)
+        return cls(calibrations, ranges, apart)
+
+
+def encoders_of_clips(encoder: Text, clip: Int64, n_clips: int) -> Text:
+    """The encoder of each clip, (C,); "" where a clip has rows of several. encoder, clip: of each row, (n,)."""
+    low, high = np.full(n_clips, len(encoder.names)), np.full(n_clips, -1)
+    np.minimum.at(low, clip, encoder.codes)
+    np.maximum.at(high, clip, encoder.codes)
+    return Text(np.where(low == high, high, len(encoder.names)), (*encoder.names, ""))
+
+
+def _of_kind(calibrations: Sequence[Calibration], unit: str, side: str) -> Calibration:
+    for calibration in calibrations:
+        if (calibration.unit, calibration.side) == (unit, side):
+            return calibration
+    raise InputError(f"intervals: found no {side} calibration for a {unit}: train on a corpus that names its clips")
 
 
 def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Intervals:
@@ -229,10 +376,11 @@ def calibrate_all(oof: Oof, corpus: Corpus, method: str = DEFAULT_METHOD) -> Int
 def calibrate_all_of(
     oof: Oof, input_ranges: Mapping[str, tuple[float, float]], target_range: tuple[float, float], method: str
 ) -> Intervals:
-    """The same, where the ranges of the inputs in training are known."""
+    """The same, where the ranges of the inputs in training are known; of encoders apart where predictions tell them."""
     kinds = [kind for kind in CALIBRATED_UNITS if kind[0] == "row" or oof.clips is not None]
-    calibrations = (calibrate(oof, unit, method, NOMINAL_LEVELS, side, target_range) for unit, side in kinds)
-    return Intervals(tuple(calibrations), input_ranges)
+    made = tuple(calibrate(oof, unit, method, NOMINAL_LEVELS, side, target_range) for unit, side in kinds)
+    apart = None if oof.encoder is None else EncoderIntervals.of(oof, made, NOMINAL_LEVELS)
+    return Intervals(made, input_ranges, apart)
 
 
 @remembered
@@ -297,10 +445,34 @@ def held_out_reach(oof: Oof, method: str, level: float, sigma: Float64 | None = 
     """Half-widths of the rows' two-sided intervals (n,), target units, before they are cut to the target's range.
 
     As for an unseen source: q comes from the other sources (the floor from all). Infinite where those are too
-    few for the level. sigma: of other predictions of the same rows. Raises what `calibrate` raises.
+    few for the level. Where predictions tell encoders, a row of one with enough sources has that of its rows alone.
+    sigma: of other predictions of the same rows. Raises what `calibrate` raises.
     """
+    sigma = oof.sigma if sigma is None else sigma
+    reach = _held_out_reach(oof, method, level, sigma)
+    for name in own_encoders(sources_in(oof)):
+        rows = oof.encoder == (oof.encoders or ()).index(name)
+        reach[rows] = _held_out_reach(_encoder_part(oof, name), method, level, sigma[rows])
+    return reach
+
+
+def held_out_shares(
+    oof: Oof, method: str, levels: Sequence[float], target_range: tuple[float, float] = (-math.inf, math.inf)
+) -> Float64:
+    """Share of each source's rows inside two-sided intervals as for an unseen source, (levels, K), levels ascending.
+
+    See `held_out_reach`; of three sources or more.
+    """
+    if oof.encoder is None:
+        pooled = calibrate(oof, "row", method, levels, target_range=target_range)
+        return np.array([[*quantile.coverage.values()] for quantile in pooled.levels])
+    error, k = np.abs(oof.target - oof.mu), len(oof.sources)
+    return np.array([group_means(error <= held_out_reach(oof, method, level), oof.source, k) for level in levels])
+
+
+def _held_out_reach(oof: Oof, method: str, level: float, sigma: Float64) -> Float64:
     rule, ranked = INTERVAL_METHODS[method], _rank(oof, "row", method, TWO_SIDED)
-    scale = rule.scale(oof.sigma if sigma is None else sigma, ranked.floor)
+    scale = rule.scale(sigma, ranked.floor)
     others = (rule.without(ranked.scores, g) for g in range(len(oof.sources)))
     q = np.array([rule.quantile(scores, level, TWO_SIDED).q for scores in others])
     with np.errstate(invalid="ignore"):  # an infinite q of a scale of 0

@@ -82,8 +82,13 @@ def clips_as_rows(oof: Oof, statistic: ClipStatistic) -> Oof:
     parts = np.split(order, np.cumsum(np.bincount(oof.clip))[:-1])
     target = np.array([statistic.of(oof.target[rows]) for rows in parts])
     predictions = np.stack([statistic.of(oof.predictions[:, rows]) for rows in parts], axis=1)
-    source = oof.source[[rows[0] for rows in parts]]
-    return replace(oof, source=source, clips=None, clip=None, target=target, predictions=predictions, vmaf=None)
+    first = [rows[0] for rows in parts]
+    apart: dict[str, Any] = {}  # encoders, where they are told
+    if oof.encoder is not None and oof.encoders is not None:
+        used, encoder = np.unique(oof.encoder[first], return_inverse=True)  # a clip is of its first row's encoder
+        apart = {"encoders": tuple(oof.encoders[code] for code in used.tolist()), "encoder": encoder.reshape(-1)}
+    rows: dict[str, Any] = {"source": oof.source[first], "target": target, "predictions": predictions}
+    return replace(oof, clips=None, clip=None, vmaf=None, **rows, **apart)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

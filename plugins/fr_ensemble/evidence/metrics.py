@@ -17,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, BASELINES
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, calibrate
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, held_out_shares
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
@@ -87,8 +87,8 @@ class MetricInputs:
         stored = self.calibration
         if oof is None or stored is None or len(oof.sources) < MIN_COVERAGE_SOURCES or len(oof.seeds) < 2:
             return {}
-        recalibrated = calibrate(oof, "row", stored.method, NOMINAL_LEVELS, target_range=stored.range)
-        return {quantile.level: np.array([*quantile.coverage.values()]) for quantile in recalibrated.levels}
+        shares = held_out_shares(oof, stored.method, NOMINAL_LEVELS, stored.range)
+        return dict(zip(NOMINAL_LEVELS, shares, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

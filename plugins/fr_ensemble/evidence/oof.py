@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -97,6 +97,8 @@ class Oof:
     corpus_sha256: str | None
     vmaf: Float64 | None = None  # (n,), the corpus's plain VMAF where the target is another, to be compared with
     mu_range: tuple[float, float] | None = None  # what mu is cut to, as in fused graphs since version 2
+    encoders: tuple[str, ...] | None = None  # where intervals are calibrated by encoder: as `encoder_name` names them
+    encoder: Int64 | None = None  # (n,), index into encoders
 
     def __post_init__(self) -> None:
         n = len(self.target)
@@ -118,12 +120,12 @@ class Oof:
         if self.mu_range is not None and not -np.inf < self.mu_range[0] < self.mu_range[1] < np.inf:
             raise EvidenceProblem(f"mu_range: found {self.mu_range}, expected two finite numbers, the lower one first")
         _check_index("source", self.source, self.sources, n)
-        if (self.clips is None) != (self.clip is None):
-            raise EvidenceProblem("clip: found one of clips and clip index, expected both or neither")
-        if self.clips is not None and self.clip is not None:
-            _check_index("clip", self.clip, self.clips, n)
-            if len(np.unique(self.clip * len(self.sources) + self.source)) != len(self.clips):
-                raise EvidenceProblem("clip: found a clip with rows of two sources, expected one source a clip")
+        _check_both("clip", self.clip, self.clips, n)
+        _check_both("encoder", self.encoder, self.encoders, n)
+        if self.clip is not None and len(np.unique(self.clip * len(self.sources) + self.source)) != len(
+            self.clips or ()
+        ):
+            raise EvidenceProblem("clip: found a clip with rows of two sources, expected one source a clip")
 
     @classmethod
     def of(
@@ -149,6 +151,36 @@ class Oof:
     def sigma(self) -> Float64:
         """Sample standard deviation over members (ddof 1), (n,)."""
         return deviation_of(self.predictions)
+
+    @property
+    def pooled(self) -> Oof:
+        """The same, whose encoders are not told apart."""
+        return self if self.encoder is None else replace(self, encoders=None, encoder=None)
+
+    def of_encoder(self, name: str) -> Oof:
+        """The rows of one encoder, as if there were no others: its sources, and of its clips those rows.
+
+        Raises ValueError for a name that is none of `encoders`.
+        """
+        rows = self.encoder == (self.encoders or ()).index(name)
+        used, source = np.unique(self.source[rows], return_inverse=True)
+        sources = tuple(self.sources[g] for g in used.tolist())
+        clips, clip = self.clips, self.clip
+        if clips is not None and clip is not None:
+            known, clip = np.unique(clip[rows], return_inverse=True)
+            clips, clip = tuple(clips[c] for c in known.tolist()), clip.reshape(-1).astype(np.int64)
+        return replace(
+            self,
+            sources=sources,
+            source=source.reshape(-1).astype(np.int64),
+            clips=clips,
+            clip=clip,
+            target=self.target[rows],
+            predictions=self.predictions[:, rows],
+            vmaf=None if self.vmaf is None else self.vmaf[rows],
+            encoders=None,
+            encoder=None,
+        )
 
 
 def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatenate[Oof, P], R]:
@@ -214,6 +246,8 @@ def write_oof(oof: Oof, archive_format: ArchiveFormat = OOF_FORMAT) -> bytes:
         values = {**values, "vmaf": oof.vmaf}
     if oof.mu_range is not None:
         values = {**values, "mu_range": oof.mu_range}
+    if oof.encoders is not None:
+        values = {**values, "encoders": oof.encoders, "encoder": oof.encoder}
     return write_arrays(archive_format, values)
 
 
@@ -242,6 +276,8 @@ def read_oof(data: bytes, archive_format: ArchiveFormat = OOF_FORMAT) -> Oof:
         corpus_sha256=corpus or None,
         vmaf=arrays["vmaf"].astype(np.float64) if "vmaf" in arrays else None,
         mu_range=_ends(arrays["mu_range"]) if "mu_range" in arrays else None,
+        encoders=tuple(map(str, arrays["encoders"])) if "encoders" in arrays else None,
+        encoder=arrays["encoder"].astype(np.int64) if "encoder" in arrays else None,
     )
 
 
@@ -249,6 +285,13 @@ def _ends(array: NDArray[Any]) -> tuple[float, float]:
     if array.shape != (2,):
         raise EvidenceProblem(f"mu_range: found the shape {array.shape}, expected two numbers")
     return float(array[0]), float(array[1])
+
+
+def _check_both(name: str, index: Int64 | None, names: tuple[str, ...] | None, n: int) -> None:
+    if (names is None) != (index is None):
+        raise EvidenceProblem(f"{name}: found one of {name}s and {name} index, expected both or neither")
+    if names is not None and index is not None:
+        _check_index(name, index, names, n)
 
 
 def _check_index(name: str, index: Int64, names: tuple[str, ...], n: int) -> None:

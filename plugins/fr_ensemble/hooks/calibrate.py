@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,20 +36,32 @@ from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import Corpus, read_corpus
 from fr_ensemble.corpus.sources import read_sources
+from fr_ensemble.corpus.vocabulary import UNKNOWN
 from fr_ensemble.evidence.calibration import (
     as_unseen,
+    by_encoder_name,
     offset_in,
     predictions_of,
     promise,
     read_calibration,
     seen_problems,
     seen_warnings,
+    with_encoders,
     write_calibration,
 )
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import Intervals, calibrate_all_of, residual_quantile
-from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
+from fr_ensemble.evidence.intervals import (
+    MIN_ENCODER_SOURCES,
+    EncoderIntervals,
+    Intervals,
+    calibrate_all_of,
+    encoder_sources,
+    held_out_shares,
+    own_encoders,
+    residual_quantile,
+)
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
@@ -69,7 +81,7 @@ from registry_tool.hookspec import (
     Trained,
 )
 from registry_tool.strictjson import parse
-from registry_tool.values import percent
+from registry_tool.values import counted, percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
@@ -113,16 +125,24 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     if request.group and request.source_column:
         raise InputError("--group: its values count as sources, so it takes no --source-column: leave one of them out")
     toolkit.column_names(request.source_column, request.encoder_column)  # refuses one for both
+    if request.by_encoder and INTERVAL_METHODS[method].rule == Gaussian.rule:
+        raise InputError(
+            f"--by-encoder: --interval {method} calibrates nothing, by encoder or not: drop one of the two"
+        )
     warnings = check_target(view.entry.id, parent.manifest, request.corpus)
     corpus = _read(parent, request)
     k = len(corpus.sources)
     request.tell(f"{request.corpus.name}: {corpus.n_rows} rows, {k} sources by the column {_column(corpus)}")
     for line in promise(method, k):
         request.tell(f"{k} sources: {line}")
+    for line in _encoders_apart(corpus, request, method) if request.by_encoder else ():
+        request.tell(line)
     recorded = record(
         corpus, request.corpus, Recipe.from_dict(dict(parent.manifest["recipe"])), ALL_EVIDENCE, request.progress
     )
     pinned = _predicted(parent, corpus)
+    if request.by_encoder:
+        pinned = with_encoders(pinned, corpus.groups["encoder"])
     warnings += _refuse_seen(parent, request, pinned, recorded)
     made = make(
         parent, request.entry_id, Measured(corpus, request.corpus.name, pinned, recorded, request.offset, method)
@@ -151,6 +171,34 @@ def _read(parent: Parent, request: CalibrateRequest) -> Corpus:
     if problems := copied_targets(corpus.target, corpus.source, corpus.sources):
         raise InputError(f"{request.corpus}, column {spec.target}: {problems[0]}: leave one of them out")
     return corpus
+
+
+def _encoders_apart(corpus: Corpus, request: CalibrateRequest, method: str) -> Iterator[str]:
+    """Which encoders get intervals of their own and what their sources promise, for people.
+
+    Raises InputError where none does, or where there is one encoder alone.
+    """
+    if corpus.spec.by_encoder:
+        raise InputError("--by-encoder: with --group encoder no source has a second encoder: drop one of the two")
+    sources = encoder_sources(by_encoder_name(corpus.groups["encoder"]), corpus.source)
+    own, common = own_encoders(sources), max(sources, key=lambda name: sources[name])
+    if len(sources) < 2:
+        raise InputError(
+            f"{request.corpus}: found rows of {common} alone, expected two encoders or more: drop --by-encoder"
+        )
+    if not own:
+        raise InputError(
+            f"{request.corpus}: found no encoder in {MIN_ENCODER_SOURCES} sources or more, expected one "
+            f"({common} is in {sources[common]}): drop --by-encoder"
+        )
+    groups: dict[int, list[str]] = {}
+    for name in own:
+        groups.setdefault(sources[name], []).append(name)
+    for k, names in groups.items():
+        yield from (f"{', '.join(names)}, {k} sources: {line}" for line in promise(method, k))
+    for name in (name for name in sources if name not in own):
+        why = "no encoder's name" if name == UNKNOWN else f"fewer than {MIN_ENCODER_SOURCES}"
+        yield f"{name}, {counted(sources[name], 'source')}, {why}: it takes the intervals of all rows"
 
 
 def _predicted(parent: Parent, corpus: Corpus) -> Oof:
@@ -233,7 +281,7 @@ def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
         PARENT_PATH: parent.data,
     }
     manifest = calibrated_manifest(parent.manifest, entry_id, own)
-    return Trained(files, manifest, summary=_summary(parent, intervals, document))
+    return Trained(files, manifest, summary=_summary(parent, intervals, document, calibrated))
 
 
 def _inherited(parent: Parent) -> dict[str, bytes]:
@@ -259,12 +307,12 @@ def _with_offset(parent: Parent, own: dict[str, Any], offset: float) -> dict[str
     return {manifest["fused"]["onnx"]: fused}
 
 
-def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any], oof: Oof) -> list[tuple[str, str]]:
     calibration, target = intervals.calibration(), parent.manifest["target"]["name"]
-    shown = []
-    for level in SHOWN_LEVELS:
-        inside = [*calibration.quantile(level).coverage.values()]
-        shown += [f"{percent(level)} %: {np.mean(inside):.3f}"] if inside else []
+    shares = held_out_shares(oof, calibration.method, SHOWN_LEVELS) if len(oof.sources) > 2 else ()
+    shown = [
+        f"{percent(level)} %: {of_level.mean():.3f}" for level, of_level in zip(SHOWN_LEVELS, shares, strict=False)
+    ]
     offset = (
         f"{document['offset']:+.4g} {target}, the mean over sources of {target} - mu"
         if "offset" in document
@@ -273,9 +321,16 @@ def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any]) 
     return [
         ("calibrated from", parent.id),
         ("sources", f"{len(calibration.n_per_source)}: {', '.join(calibration.n_per_source)}"),
+        *([("encoders apart", _encoders_in_words(intervals.by_encoder))] if intervals.by_encoder is not None else []),
         ("offset", offset),
         ("covered, each source by the others", ", ".join(shown) or "not judged: it takes three sources"),
     ]
+
+
+def _encoders_in_words(apart: EncoderIntervals) -> str:
+    """Encoders with the numbers of their sources, and those that take the pooled intervals."""
+    own = ", ".join(f"{name} ({len(made[0].n_per_source)} sources)" for name, made in apart.calibrations.items())
+    return own + (f"; pooled: {', '.join(apart.pooled)}" if apart.pooled else "")
 
 
 # ---- again -----------------------------------------------------------------------------------------------------------
@@ -304,6 +359,8 @@ def reproduce_calibration(view: EntryView, request: ReproduceRequest) -> Reprodu
     recipe = Recipe.from_dict(dict(parent.manifest["recipe"]))
     recorded = record(corpus, request.corpus, recipe, EvidenceContents.of(claims), request.progress)
     again, stored = _predicted(parent, corpus), read_calibration(view.read(CALIBRATION_PATH))
+    if stored.encoder is not None:
+        again = with_encoders(again, corpus.groups["encoder"])
     agreement = _agreement(stored, again, spec.bounds, manifest["target"]["name"])
     if agreement.largest <= agreement.tolerance:
         again = replace(again, predictions=stored.predictions)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.intervals import Calibration
+from fr_ensemble.evidence.intervals import Calibration, RowCalibrations
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
@@ -27,13 +27,13 @@ class Predicted:
     corpus: Corpus
     mu: Float64  # (n,), inside the target's range
     sigma: Float64  # (n,)
-    methods: Mapping[str, Calibration]
+    methods: Mapping[str, Calibration | RowCalibrations]
 
     @property
-    def stored(self) -> Calibration:
+    def stored(self) -> Calibration | RowCalibrations:
         return next(iter(self.methods.values()))
 
-    def inside(self, calibration: Calibration, level: float) -> Float64:
+    def inside(self, calibration: Calibration | RowCalibrations, level: float) -> Float64:
         """Share of each source's rows inside their interval, (K,)."""
         lower, upper = calibration.interval(self.mu, self.sigma, level)
         target = self.corpus.target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,14 @@ from fr_ensemble.corpus.seen import numbers_of
 from fr_ensemble.evidence import statistics
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
-from fr_ensemble.evidence.intervals import CRPS_LEVELS, Calibration, Intervals, calibrate
+from fr_ensemble.evidence.intervals import (
+    CRPS_LEVELS,
+    Calibration,
+    Intervals,
+    RowCalibrations,
+    calibrate,
+    encoders_of_clips,
+)
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.evidence.p1401 import Mapped
@@ -55,22 +62,19 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     mu, sigma = ensemble.predict(corpus.features, block)
     encoders = ["encoder"] if len(np.unique(corpus.groups["encoder"].codes)) > 1 and not request.smoke else []
     groups = {column: _groups(corpus, column, request.smoke) for column in dict.fromkeys([*request.by, *encoders])}
-    stored = intervals_of(view, request.levels)
+    stored, encoder = intervals_of(view, request.levels), corpus.groups["encoder"]
+    measured = _measure(corpus.target, mu, sigma, stored.of_rows(encoder), request.levels)
     methods = _methods(view, stored.calibration(), request.levels)
     document = {
         "entry": view.entry.id,
         "corpus": name,
         "n_rows": corpus.n_rows,
         "target": {"name": spec.target, **(corpus.definition.to_dict() if corpus.definition else {})},
-        **_measured(corpus.target, mu, sigma, stored.calibration(), request.levels),
-        "over_sources": _over_sources(corpus, mu, sigma, stored.calibration(), request.levels),
+        **measured(np.arange(corpus.n_rows)),
+        "over_sources": _over_sources(corpus, measured, request.levels),
         "clips": _clips(view, corpus, block, stored, request.levels),
         "by": {
-            column: {
-                label: _measured(corpus.target[rows], mu[rows], sigma[rows], stored.calibration(), request.levels)
-                | {"n_rows": int(rows.sum())}
-                for label, rows in labelled.items()
-            }
+            column: {label: measured(rows) | {"n_rows": int(rows.sum())} for label, rows in labelled.items()}
             for column, labelled in groups.items()
         },
         "baselines": {
@@ -78,7 +82,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             for name, other in methods.items()
         },
     }
-    distribution = intervals_of(view, CRPS_LEVELS).calibration()
+    distribution = intervals_of(view, CRPS_LEVELS).of_rows(encoder)
     document["crps_calibrated"] = float(distribution.crps(corpus.target, mu, sigma).mean())
     if mapped := Mapped.of(corpus.target, mu, _half_width(corpus)):
         document["p1401"] = mapped.to_dict()
@@ -89,8 +93,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         found = flagger.of(_predicted_rows(corpus, sigma), flagger.other_libvmaf(request.corpus))
         warnings += [f"{words}: {n} rows" for words, n in sorted(found.warnings.items())]
         document["flags"] = {
-            name: _measured(corpus.target[mask], mu[mask], sigma[mask], stored.calibration(), request.levels)
-            | {"n_rows": int(mask.sum())}
+            name: measured(mask) | {"n_rows": int(mask.sum())}
             for name, mask in (*found.masks.items(), ("none", ~np.any([*found.masks.values()], axis=0)))
             if mask.any()
         }
@@ -110,8 +113,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         share = f"{len(calibrated)} of {len(corpus.sources)} sources ({calibrated[0]}{', ...' * (len(calibrated) > 1)})"
         warnings.append(f"{share}: it was calibrated on sources of these names, and their coverage flatters")
     for unit in ("row", "clip") if document["clips"] else ("row",):
-        calibration = stored.calibration(unit)
-        warnings += [*calibration.unbounded(request.levels), *calibration.unguaranteed(request.levels)]
+        warnings += stored.of_rows(encoder, unit).messages(request.levels)
     table = _table(document, stored.calibration().method, request.levels)
     drawn = _figures(view, request.levels, corpus, mu, sigma) if request.figures else ()
     return Evaluation(document, table, warnings, drawn)
@@ -131,8 +133,10 @@ def _predicted_rows(corpus: Corpus, sigma: Float64) -> PredictedRows:
 def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float64, sigma: Float64) -> Sequence[Figure]:
     """Charts of the stored intervals and of those of other methods."""
     grid = sorted({*levels, *RELIABILITY_LEVELS})
-    stored = intervals_of(view, grid).calibration()
-    calibrations = {f"stored: {stored.method}": stored, **_methods(view, stored, grid)}
+    intervals = intervals_of(view, grid)
+    stored, own = intervals.calibration(), intervals.of_rows(corpus.groups["encoder"])
+    methods: Mapping[str, Calibration | RowCalibrations] = _methods(view, stored, grid)
+    calibrations = {f"stored: {stored.method}": own, **methods}
     return charts(Predicted(corpus, mu, sigma, calibrations), levels)
 
 
@@ -180,11 +184,14 @@ def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> d
 
 
 def _over_sources(
-    corpus: Corpus, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]
+    corpus: Corpus, measured_of: Callable[[Any], dict[str, Any]], levels: Sequence[float]
 ) -> dict[str, Any]:
-    """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has."""
+    """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has.
+
+    measured_of: the figures of some rows.
+    """
     rows = [corpus.source == g for g in range(len(corpus.sources))]
-    each = [_measured(corpus.target[r], mu[r], sigma[r], stored, levels) for r in rows]
+    each = [measured_of(r) for r in rows]
     of_levels = []
     for place, level in enumerate(levels):
         at = [measured["levels"][place] for measured in each]
@@ -225,7 +232,8 @@ def _clips(
     scores = member_scores([view.read(member["onnx"]) for member in manifest["members"]], *inputs) + offset_of(manifest)
     means = np.stack([statistics.group_means(member, corpus.clip, n) for member in scores])
     y, mu, sigma = statistics.group_means(corpus.target, corpus.clip, n), means.mean(axis=0), means.std(axis=0, ddof=1)
-    return {"n_clips": n, **_measured(y, cut(mu, corpus.spec.bounds), sigma, stored.calibration("clip"), levels)}
+    own = stored.of_rows(encoders_of_clips(corpus.groups["encoder"], corpus.clip, n), "clip")
+    return {"n_clips": n, **_measured(y, cut(mu, corpus.spec.bounds), sigma, own, levels)}
 
 
 def _finite(value: float) -> float | None:
@@ -241,7 +249,16 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
     return {label: text.codes == code for code, label in enumerate(text.names)}
 
 
-def _measured(y: Float64, mu: Float64, sigma: Float64, stored: Calibration, levels: Sequence[float]) -> dict[str, Any]:
+def _measure(
+    y: Float64, mu: Float64, sigma: Float64, stored: RowCalibrations, levels: Sequence[float]
+) -> Callable[[Any], dict[str, Any]]:
+    """What measures some of n rows, by a mask or their numbers."""
+    return lambda rows: _measured(y[rows], mu[rows], sigma[rows], stored.of(rows), levels)
+
+
+def _measured(
+    y: Float64, mu: Float64, sigma: Float64, stored: RowCalibrations, levels: Sequence[float]
+) -> dict[str, Any]:
     return {
         "plcc": _finite(statistics.plcc(mu, y)),
         "srocc": _finite(statistics.srocc(mu, y)),

@@ -22,7 +22,7 @@ from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of, left_out_of
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
-from fr_ensemble.evidence.intervals import CRPS_LEVELS, Intervals, calibrate, held_out_reach
+from fr_ensemble.evidence.intervals import CRPS_LEVELS, Intervals, calibrate, held_out_reach, held_out_shares
 from fr_ensemble.evidence.left_out import EVERY_ENCODER, encoder_standings, standing_line, standings_rows
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.p1401 import Mapped
@@ -275,8 +275,11 @@ class Covered:
     rules: Sequence[Rule]
 
     def shares(self, method: str, levels: Sequence[float]) -> Float64:
-        """Share of each source's rows inside intervals that are calibrated on the others, (levels, K)."""
-        return np.array([[*q.coverage.values()] for q in calibrate(self.oof, "row", method, levels).levels])
+        """Share of each source's rows inside intervals that are calibrated on the others, (levels, K).
+
+        Encoders are calibrated apart by the entry's own method alone.
+        """
+        return held_out_shares(self.oof if method == self.method else self.oof.pooled, method, levels)
 
 
 def _intervals(covered: Covered, target: str, *, calibrated: bool) -> Iterator[Figure]:

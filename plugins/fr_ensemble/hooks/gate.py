@@ -41,13 +41,14 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
     if request.evidence is not None:
         return _foreign(view, request.evidence, request)
     found = checked_evidence(view)
-    problems, calibration = (*found.problems, *found.unfit), None
+    problems, intervals = (*found.problems, *found.unfit), None
     try:
-        calibration = Intervals.from_dict((view.manifest or {})["intervals"]).calibration()
+        intervals = Intervals.from_dict((view.manifest or {})["intervals"])
     except (ValueError, KeyError, InputError) as error:
         problems += (f"the manifest's intervals cannot be read: {error}",)
     compared, lacking = _comparisons(view, found.oof, request)
     compared |= compare_with_baselines(found.oof, found.baselines)
+    calibration = intervals.calibration() if intervals is not None else None
     inputs = MetricInputs(found.scores, found.oof, calibration, compared, found.shipped, found.calibration)
     metrics = compute_metrics(inputs)
     seen = power(inputs, request.rules, metrics)
@@ -66,7 +67,7 @@ def gate(view: EntryView, request: GateRequest) -> Evidence:
         together=together(metrics),
         metrics_version=METRICS_VERSION,
         since={name: METRICS[name].since for name in metrics},
-        warnings=(*found.warnings, *(calibration.unguaranteed(NOMINAL_LEVELS) if calibration else ())),
+        warnings=(*found.warnings, *(intervals.unguaranteed(NOMINAL_LEVELS) if intervals is not None else ())),
         notes=(
             *_chosen(view),
             *_beside_best(inputs, _unit(view)),

@@ -51,10 +51,7 @@ class EnsemblePredictor:
         known = PredictedRows.of(checked, columns["sigma"])
         found = self._flagger.of(known, self._other_libvmaf)
         columns[FLAGS_COLUMN] = found.text
-        calibration = intervals.calibration()
-        messages = [*calibration.unbounded(levels), *calibration.unguaranteed(levels)]
-        warnings = {**found.warnings, **(dict.fromkeys(messages, len(checked)) if len(checked) else {})}
-        return Batch(columns, warnings)
+        return Batch(columns, {**found.warnings, **intervals.of_rows(checked.encoder).messages(levels)})
 
     def check_file(self, path: Path) -> EnsemblePredictor:
         check_features(self._id, self._manifest, path)
@@ -80,7 +77,8 @@ def _columns(
     columns: dict[str, Any] = {} if rows.source is None else {"src": rows.source}
     outside = intervals.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
     columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUT_OF_DISTRIBUTION: outside}
+    calibrations = intervals.of_rows(rows.encoder)
     for level in levels:
-        lower, upper = intervals.interval(mu, sigma, level)
+        lower, upper = calibrations.interval(mu, sigma, level)
         columns |= {f"lower_{percent(level)}": lower, f"upper_{percent(level)}": upper}
     return columns

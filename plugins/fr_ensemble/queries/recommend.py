@@ -19,15 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.seen import INPUT_FLAG
+from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
-from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate
+from fr_ensemble.evidence.intervals import Calibration, EncoderIntervals, Intervals, calibrate
 from fr_ensemble.evidence.ladders import (
     CONTROL_GUARANTEE,
     CONTROL_RULE,
@@ -38,6 +39,7 @@ from fr_ensemble.evidence.ladders import (
     ladders_of,
 )
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
+from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
@@ -78,6 +80,7 @@ class Clip:
         self.outside += counts.get(INPUT_FLAG, 0)
 
     def finish(self, calibration: Calibration, question: Question) -> None:
+        """calibration: of clips of this encoder."""
         statistics = question.statistic.of(self.members) if np.ndim(self.members) == 2 else self.members / self.n_rows
         self.members = 0.0
         self.cost /= self.n_rows
@@ -111,9 +114,49 @@ class Choice:
         gaps = np.diff(np.sort([clip.mu for clip in ladder]))
         return bool(len(gaps)) and float(np.median(gaps)) < self.gap
 
+    @classmethod
+    def of(cls, clips: Oof, ladder: Int64, calibration: Calibration, question: Question) -> Choice:
+        """clips, ladder: (C,) encodes whose truth is known, as `clips_as_rows` and `ladders_of` give them."""
+        rule, floor = INTERVAL_METHODS[calibration.method], calibration.floor
+        ladders = Ladders.of(clips, ladder, lambda sigma: rule.scale(sigma, floor))
+        q = ladders.quantile(question.target, question.confidence, by_source=not question.by_encoder)
+        return cls(q, ladders.gap(), len(clips.sources), calibration)
+
     def to_dict(self) -> dict[str, Any]:
         q, gap = (value if math.isfinite(value) else None for value in (self.q, self.gap))
         return {"q": q, "rule": CONTROL_RULE, "guarantee": CONTROL_GUARANTEE, "n_sources": self.n_sources, "gap": gap}
+
+
+@dataclass(frozen=True, slots=True)
+class Assured:
+    """How encodes are assured: lower bounds of clips, and choices; of an encoder that is calibrated apart, its own.
+
+    unit: under which `bounds` has them. choices: by encoder, "" being the pooled one; none where the evidence does not
+    tell the encoders of its clips.
+    """
+
+    bounds: Intervals
+    unit: str
+    choices: Mapping[str, Choice]
+
+    def bound(self, encoder: str | None) -> Calibration:
+        """Of clips by an encoder; None: the pooled one."""
+        if encoder is None:
+            return self.bounds.calibration(self.unit, LOWER_SIDE)
+        return self.bounds.of_encoder(encoder, self.unit, LOWER_SIDE)
+
+    def choice(self, encoder: str | None) -> Choice | None:
+        """Among encodes by an encoder; None: by several."""
+        own = None if encoder is None else self.choices.get(encoder_name(encoder))
+        return own or self.choices.get("")
+
+    def to_dict(self, confidence: float, encoder: str | None = None) -> dict[str, Any]:
+        """`bound` and `choice` of the document."""
+        calibration, choice = self.bound(encoder), self.choice(encoder)
+        quantile = calibration.quantile(confidence)
+        bound: dict[str, Any] = {"q": quantile.q if np.isfinite(quantile.q) else None, "floor": calibration.floor}
+        bound |= {"rule": quantile.rule, "guarantee": quantile.guarantee}
+        return {"bound": bound, **({"choice": choice.to_dict()} if choice is not None else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +191,12 @@ def recommend(
         found = f"--target {question.target:g} --confidence {question.confidence:g}"
         raise InputError(f"{found}: expected a target in {low:g}..{high:g} and a confidence between 0 and 1")
     check_features(view.entry.id, manifest, question.corpus)
-    stored = intervals_of(view, [question.confidence])
-    calibration, choice = _calibrated(view, stored, question)
+    assured = _calibrated(view, intervals_of(view, [question.confidence]), question)
     cost = _cost(question, spec)
     clips, warnings = _read(view, question, spec, cost, progress)
     for clip in clips:
-        clip.finish(calibration, question)
-    quantile = calibration.quantile(question.confidence)
+        clip.finish(assured.bound(clip.encoder), question)
+    apart = [*(assured.bounds.by_encoder.calibrations if assured.bounds.by_encoder is not None else ())]
     return {
         "entry": view.entry.id,
         "corpus": question.corpus.name,
@@ -164,37 +206,36 @@ def recommend(
             "statistic": str(question.statistic),
         },
         "confidence": question.confidence,
-        "bound": {
-            "q": quantile.q if np.isfinite(quantile.q) else None,
-            "floor": calibration.floor,
-            "rule": quantile.rule,
-            "guarantee": quantile.guarantee,
-        },
-        **({"choice": choice.to_dict()} if choice is not None else {}),
+        **assured.to_dict(question.confidence),
+        **({"by_encoder": [{"encoder": e, **assured.to_dict(question.confidence, e)} for e in apart]} if apart else {}),
         "cost": {"column": cost, "cheaper": "higher" if cost in SCALES else "lower"},
-        "groups": _groups(clips, question, cost, choice),
+        "groups": _groups(clips, question, cost, assured),
     }, warnings
 
 
-def _calibrated(view: EntryView, stored: Intervals, question: Question) -> tuple[Calibration, Choice | None]:
-    """The lower bound of clips by the question's statistic, and how choices are made; None: by that bound alone.
+def _calibrated(view: EntryView, stored: Intervals, question: Question) -> Assured:
+    """The lower bounds of clips by the question's statistic, and how choices are made.
 
     Raises InputError for an entry that knows no clips.
     """
-    calibration = stored.calibration("clip", LOWER_SIDE)
+    calibration, bounds, unit = stored.calibration("clip", LOWER_SIDE), stored, "clip"
     with unusable_evidence(view.entry.id):
         oof, inputs = calibrated_on(view.manifest or {}, view.read), _inputs(view)
         clips = clips_as_rows(oof, question.statistic)
         if not question.statistic.is_mean:
             levels = (question.confidence,)
             calibration = calibrate(clips, "row", calibration.method, levels, LOWER_SIDE, calibration.range)
+            apart = None if clips.encoder is None else EncoderIntervals.of(clips, [calibration], levels)
+            bounds, unit = Intervals((calibration,), {}, apart), "row"
         ladder = ladders_of(oof, inputs) if inputs is not None else None
     if ladder is None:
-        return calibration, None
-    rule, floor = INTERVAL_METHODS[calibration.method], calibration.floor
-    ladders = Ladders.of(clips, ladder, lambda sigma: rule.scale(sigma, floor))
-    q = ladders.quantile(question.target, question.confidence, by_source=not question.by_encoder)
-    return calibration, Choice(q, ladders.gap(), len(oof.sources), calibration)
+        return Assured(bounds, unit, {})
+    choices = {"": Choice.of(clips, ladder, calibration, question)}
+    for name in bounds.by_encoder.calibrations if bounds.by_encoder is not None else ():
+        rows = clips.encoder == (clips.encoders or ()).index(name)
+        own = bounds.of_encoder(name, unit, LOWER_SIDE)
+        choices[name] = Choice.of(clips.of_encoder(name), ladder[rows], own, question)
+    return Assured(bounds, unit, choices)
 
 
 def _inputs(view: EntryView) -> Inputs | None:
@@ -290,7 +331,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _groups(clips: Sequence[Clip], question: Question, cost: str, choice: Choice | None) -> list[dict[str, Any]]:
+def _groups(clips: Sequence[Clip], question: Question, cost: str, assured: Assured) -> list[dict[str, Any]]:
     """One a source (and encoder), its encodes from the cheapest on, and the one that is chosen."""
     groups: dict[tuple[str, str | None], list[Clip]] = {}
     for clip in clips:
@@ -304,6 +345,7 @@ def _groups(clips: Sequence[Clip], question: Question, cost: str, choice: Choice
                 "for all: name a column such as the bitrate with --cost, or ask by encoder"
             )
         ladders = [[clip for clip in members if clip.encoder == name] for name in encoders]
+        choice = assured.choice(encoder)
         rule = _rule(choice, ladders)
         for clip in members:
             clip.assured = choice.assured(clip) if choice is not None and rule == CHOICE else clip.lower
@@ -362,9 +404,21 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _rules(document: Mapping[str, Any]) -> Iterator[str]:
-    """By what encodes are chosen, and what that promises."""
-    bound, choice, level = document["bound"], document.get("choice"), percent(document["confidence"])
-    counts = Counter(group["rule"] for group in document["groups"])
+    """By what encodes are chosen, and what that promises; of encoders that are calibrated apart, each by its own."""
+    apart, level = {one["encoder"]: one for one in document.get("by_encoder", ())}, percent(document["confidence"])
+    groups: dict[str, list[str]] = {}
+    for group in document["groups"]:
+        name = encoder_name(group["encoder"] or "")
+        groups.setdefault(name if group["encoder"] is not None and name in apart else "", []).append(group["rule"])
+    for name, rules in sorted(groups.items()):
+        yield from (f"{name}: {line}" if name else line for line in _reasons(apart.get(name, document), rules, level))
+    if apart and any(group["encoder"] is None for group in document["groups"]):
+        yield f"the lower bound of an encode by {' or '.join(apart)} is that of its encoder's rows"
+
+
+def _reasons(known: Mapping[str, Any], rules: Sequence[str], level: str) -> Iterator[str]:
+    """Of answers by these rules. known: has `bound` and, where choices can be made, `choice`."""
+    bound, choice, counts = known["bound"], known.get("choice"), Counter(rules)
     by_bound = f"lower bound of clips ({bound['rule']}; guarantee: {bound['guarantee']})"
     if counts[CHOICE] and choice is not None:
         promise = f"{choice['rule']} over {choice['n_sources']} sources; guarantee: {choice['guarantee']}"
@@ -377,7 +431,7 @@ def _rules(document: Mapping[str, Any]) -> Iterator[str]:
     if counts[SEQUENCE]:
         why = "their encodes are nearer to each other than those that choices are calibrated on"
         yield f"{counted(counts[SEQUENCE], 'answer')} by the {by_bound}, which all dearer ones reach, too: {why}"
-    if bound["q"] is None and counts[CHOICE] < len(document["groups"]):
+    if bound["q"] is None and counts[CHOICE] < len(rules):
         yield f"no bound at {level} %: too few sources to calibrate on; ask for less"
 
 

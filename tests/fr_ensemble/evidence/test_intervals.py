@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -15,9 +16,11 @@ from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
 from fr_ensemble.evidence.intervals import (
     FLOOR_FACTORS,
     Calibration,
+    EncoderIntervals,
     Intervals,
     calibrate,
     calibrate_all,
+    encoders_of_clips,
     residual_quantile,
 )
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
@@ -26,6 +29,7 @@ from fr_ensemble.evidence.statistics import student_t_quantile
 
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
+from registry_tool.toolkit import Text
 
 pytestmark = pytest.mark.slow
 
@@ -210,6 +214,71 @@ def test_split_agrees_with_mapie():
         _, bounds = oracle.predict_interval(x[:1])
         ours = calibrate(make_oof(y, 0.0, 1.0, [i % 3 for i in range(n)]), method="split", levels=levels)
         assert [q.q for q in ours.levels] == pytest.approx(bounds[0, 1].tolist(), rel=ROUNDED)
+
+
+def told(oof, encoder, encoders):
+    """The same, which tells the encoder of each row."""
+    return replace(oof, encoders=encoders, encoder=np.array(encoder))
+
+
+def test_encoders_apart_are_mondrian_conformal_of_crepes():
+    """Where no source has a second row of an encoder, an encoder's half widths are those of crepes' categories."""
+    crepes = pytest.importorskip("crepes", reason="crepes is an optional oracle")
+    rng, levels, names = np.random.default_rng(8), [0.513, 0.777, 0.871], ("libx264", "libx265", "vp9")
+    k = 23
+    encoder, source = np.repeat([0, 1, 2], k), np.tile(np.arange(k), 3)
+    y, sigma = rng.normal(size=3 * k) * np.array([1.0, 4.0, 9.0])[encoder], rng.uniform(0.5, 2.0, 3 * k)
+    oof = told(make_oof(y, 0.0, sigma, source.tolist()), encoder, names)
+    found = EncoderIntervals.of(oof, [calibrate(oof, levels=levels)], levels).calibrations
+    assert tuple(found) == names
+    floors = np.array([found[name][0].floor for name in names])
+    oracle = crepes.ConformalRegressor().fit(y, sigmas=np.hypot(sigma, floors[encoder]), bins=encoder)
+    for level in levels:
+        expected = oracle.predict_int(np.zeros(3), sigmas=np.ones(3), bins=np.arange(3), confidence=level)[:, 1]
+        assert [found[name][0].quantile(level).q for name in names] == pytest.approx(expected, rel=ROUNDED)
+
+
+def test_encoders_apart_cover_each_encoder():
+    """Over many draws of sources, a new source's rows of each encoder are inside as often as claimed, and hardly more.
+
+    Pooled, those of the encoder with the larger errors are inside less often.
+    """
+    rng, level, k, rows = np.random.default_rng(3), 0.8, 9, 4
+    inside = {"apart": np.zeros(2), "pooled": np.zeros(2)}
+    draws = 400
+    for _ in range(draws):
+        scale = np.repeat([1.0, 5.0], rows)
+        error = (rng.normal(size=(k + 1, 1)) + 0.5 * rng.normal(size=(k + 1, 2 * rows))) * scale
+        known, new = error[:k].ravel(), error[k]
+        oof = make_oof(known, 0.0, 1.0, np.repeat(np.arange(k), 2 * rows).tolist())
+        oof = told(oof, np.tile(np.repeat([0, 1], rows), k), ("a", "b"))
+        pooled = calibrate(oof, method="abs", levels=[level])
+        own = EncoderIntervals.of(oof, [pooled], [level]).calibrations
+        for code, name in enumerate("ab"):
+            of_new = np.abs(new[code * rows : (code + 1) * rows])
+            inside["apart"][code] += np.mean(of_new <= own[name][0].quantile(level).q) / draws
+            inside["pooled"][code] += np.mean(of_new <= pooled.quantile(level).q) / draws
+    assert ((inside["apart"] > level - 0.03) & (inside["apart"] < level + 1 / (k + 1) + 0.03)).all()
+    assert inside["pooled"][1] < level - 0.03
+    assert inside["pooled"][0] > 0.95
+
+
+def test_which_encoders_are_apart():
+    """Those in four sources or more, but rows of an unknown encoder; the others are counted."""
+    encoder = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 2, 2]
+    source = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4]
+    oof = told(make_oof(np.arange(12.0), 0.0, 1.0, source), encoder, ("libx264", "libx265", "unknown"))
+    found = EncoderIntervals.of(oof, [calibrate(oof, levels=[0.5], target_range=(0.0, 20.0))], [0.5])
+    assert [*found.calibrations] == ["libx264"]
+    assert found.pooled == {"libx265": 3, "unknown": 5}
+    assert found.calibrations["libx264"][0].n_per_source == {"s00": 1, "s01": 1, "s02": 1, "s03": 1}
+    assert EncoderIntervals.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_a_clip_by_several_encoders_has_the_pooled_interval():
+    """Its encoder is not one; the others' clips have their encoders' names."""
+    encoder = Text(np.array([0, 0, 1, 1, 0]), ("libx264", "libx265"))
+    assert encoders_of_clips(encoder, np.array([0, 0, 1, 2, 2]), 3).tolist() == ["libx264", "libx265", ""]
 
 
 @pytest.mark.parametrize("method", ["loso-hcp-random-effects", "loso-hcp-t", "source-split"])

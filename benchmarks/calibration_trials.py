@@ -63,7 +63,7 @@ def trained(corpus: Path, arguments: str, folder: Path) -> tuple[dict[str, Any],
     command = [sys.executable, "-m", "registry_tool", "train", "fr_ensemble", "--id", "avt", "--license", LICENSE]
     environment = {**os.environ, "REGISTRY_JSON": str(folder / "registry.json")}
     done = subprocess.run(
-        [*command, "--corpus", str(corpus), *arguments.split()],
+        [*command, "--corpus", str(corpus), "--no-baselines", *arguments.split()],
         env=environment,
         capture_output=True,
         text=True,

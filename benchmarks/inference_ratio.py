@@ -145,7 +145,7 @@ def main() -> None:
         pairs = zip(ensemble.predict(features, codec), truth, strict=True)
         worst = max(worst, *(float(np.abs(one - other).max()) for one, other in pairs))
         what = f"{rows:,} row{'s' if rows > 1 else ''}" + (f", chunks of {RUN_ROWS}" if rows > RUN_ROWS else "")
-        show(what, p50(sides, block, options.rounds if rows < 1000 else 5), target)
+        show(what, p50(sides, block, options.rounds if rows < 1000 else min(options.rounds, 5)), target)
     loads = [
         lambda: [_session(m, None) for m in plain],
         lambda: [_session(m, 1) for m in plain],

@@ -75,20 +75,18 @@ TRAINING = "fr_ensemble.training."  # the room that may import torch
 HEAVY = {"numpy", "onnx", "onnxruntime", "torch", "pyarrow", "scipy"}
 
 
-CORE_MODULES, PLUGIN_MODULES = (
-    {name: tree_of(path) for name, path in modules(package).items()} for package in PACKAGES
-)
+CORE_MODULES, PLUGIN_MODULES = (modules(package) for package in PACKAGES)
 SCHEMAS = {"registry_tool.schemas"}
 KNOWN = {*CORE_MODULES, *PLUGIN_MODULES, *SCHEMAS}
 
 
 @cache
-def imports(tree: ast.AST, *, at_load: bool = False) -> frozenset[str]:
-    """The modules that a tree imports; at_load: only those that importing it loads.
+def imports(path: Path, *, at_load: bool = False) -> frozenset[str]:
+    """The modules that a module imports; at_load: only those that importing it loads.
 
     `from package import name` is package.name where that is a module, else package; only the plugin uses relative ones.
     """
-    return frozenset(imported(tree, at_load))
+    return frozenset(imported(tree_of(path), at_load))
 
 
 def imported(tree: ast.AST, at_load: bool) -> Iterator[str]:
@@ -140,8 +138,8 @@ def test_the_top_level_is_public() -> None:
 @pytest.mark.parametrize("name", [*CORE_MODULES, *PLUGIN_MODULES])
 def test_imports_run_downward(name: str) -> None:
     """A module imports from its own room and from lower floors alone, inside functions too."""
-    tree = CORE_MODULES.get(name) or PLUGIN_MODULES[name]
-    own = {module for module in imports(tree) if module in KNOWN and module.split(".")[0] == name.split(".")[0]}
+    path = CORE_MODULES.get(name) or PLUGIN_MODULES[name]
+    own = {module for module in imports(path) if module in KNOWN and module.split(".")[0] == name.split(".")[0]}
     upward = {module for module in own if room(module) != room(name) and floor(module) >= floor(name)}
     assert upward == set()
 
@@ -164,7 +162,7 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
 def test_only_reports_draw() -> None:
     """Pages and pictures are the business of one room: jinja2 and matplotlib load there, and when one is made."""
     drawing, every = {"jinja2", "markupsafe", "matplotlib"}, CORE_MODULES | PLUGIN_MODULES
-    users = {name for name, tree in every.items() if {m.split(".")[0] for m in imports(tree)} & drawing}
+    users = {name for name, path in every.items() if {m.split(".")[0] for m in imports(path)} & drawing}
     assert users == {"registry_tool.report.templating", "registry_tool.report.png"}
     tops = {name for name in users if {m.split(".")[0] for m in imports(every[name], at_load=True)} & drawing}
     assert tops == {"registry_tool.report.templating"}
@@ -172,9 +170,9 @@ def test_only_reports_draw() -> None:
 
 def test_only_the_child_parses_onnx() -> None:
     """The core's own process loads no parser of ONNX: that is the child's."""
-    users = {name for name, tree in (CORE_MODULES | PLUGIN_MODULES).items() if IN_CHILD & imports(tree)}
+    users = {name for name, path in (CORE_MODULES | PLUGIN_MODULES).items() if IN_CHILD & imports(path)}
     assert users - IN_CHILD == {CHILD}
-    onnx = {name for name, tree in CORE_MODULES.items() if "onnx" in {m.split(".")[0] for m in imports(tree)}}
+    onnx = {name for name, path in CORE_MODULES.items() if "onnx" in {m.split(".")[0] for m in imports(path)}}
     assert {room(name) for name in onnx} == {"sandbox."}
 
 
@@ -202,7 +200,7 @@ def test_pure_rooms_open_no_file(name: str) -> None:
     assert imports(CORE_MODULES[name]) & {"os", "pathlib", "io", "shutil", "subprocess"} == set()
     calls = {
         node.func.id
-        for node in ast.walk(CORE_MODULES[name])
+        for node in ast.walk(tree_of(CORE_MODULES[name]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert "open" not in calls
@@ -229,8 +227,7 @@ def test_the_built_in_plugin_uses_the_public_door() -> None:
 @pytest.mark.parametrize("name", [name for name in PLUGIN_MODULES if not name.startswith(TRAINING)])
 def test_torch_stays_in_the_rooms_of_training(name: str) -> None:
     """Anything else of the plugin runs where torch is not installed."""
-    tree = PLUGIN_MODULES[name]
-    assert "torch" not in {module.split(".")[0] for module in imports(tree)}
+    assert "torch" not in {module.split(".")[0] for module in imports(PLUGIN_MODULES[name])}
 
 
 @pytest.mark.parametrize("name", PLUGIN_MODULES)
@@ -254,9 +251,9 @@ def test_the_hooks_module_is_light() -> None:
 
 
 @pytest.mark.parametrize("package", [CORE_MODULES, PLUGIN_MODULES], ids=["core", "plugin"])
-def test_no_room_imports_itself_round_a_corner(package: dict[str, ast.Module]) -> None:
+def test_no_room_imports_itself_round_a_corner(package: dict[str, Path]) -> None:
     """There is no cycle among the modules of a package, `plugins.load` and its built-in plugin included."""
-    edges = {name: imports(tree) & set(package) for name, tree in package.items()}
+    edges = {name: imports(path) & set(package) for name, path in package.items()}
     while free := {name for name, targets in edges.items() if not targets & set(edges)}:
         edges = {name: targets for name, targets in edges.items() if name not in free}
     assert edges == {}

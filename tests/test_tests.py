@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence, Set
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,14 @@ REACHING = {"setattr", "delattr", "getattr", "attrgetter", "object", "patch"}  #
 CHECKING = {"fail", "raises", "warns", "assert_array_equal", "assert_allclose"}  # of pytest and numpy
 
 
+@lru_cache(maxsize=2)
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree))
+
+
 def asserts_either(tree: ast.AST) -> Iterator[str]:
     """Assertions that are an `or`: the half that was meant may never hold."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Assert) and is_either(node.test):
             yield f"line {node.lineno}: assert {ast.unparse(node.test)}"
 
@@ -41,16 +46,20 @@ def is_either(test: ast.expr) -> bool:
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return (node for node in nodes(tree) if isinstance(node, ast.FunctionDef))
 
 
 @cache
 def named(function: ast.FunctionDef) -> frozenset[str]:
     """The names that a function uses; `assert` stands for an assertion."""
-    nodes = list(ast.walk(function))
-    found = {node.id for node in nodes if isinstance(node, ast.Name)}
-    found |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return frozenset(found | {"assert" for node in nodes if isinstance(node, ast.Assert)})
+    found = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                found.add(name)
+            case ast.Assert():
+                found.add("assert")
+    return frozenset(found)
 
 
 def checking(functions: Sequence[ast.FunctionDef], known: Set[str] = frozenset({*CHECKING, "assert"})) -> Set[str]:
@@ -86,13 +95,13 @@ def called(node: ast.Call) -> str:
 def uses_private_names(tree: ast.AST) -> Iterator[str]:
     """Private names of the project: imported, as attributes of what is imported, or in texts that patch them."""
     imported: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PROJECT:
             imported |= {alias.asname or alias.name for alias in node.names}
             yield from (f"line {node.lineno}: {alias.name}" for alias in node.names if is_private(alias.name))
         elif isinstance(node, ast.Import):
             imported |= {alias.asname or alias.name for alias in node.names if alias.name.split(".")[0] in PROJECT}
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
             if isinstance(node.value, ast.Name) and node.value.id in imported:
                 yield f"line {node.lineno}: {ast.unparse(node)}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import ColumnSpec
+from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.train import Job, run
 
 from registry_tool.errors import InputError
@@ -60,8 +61,10 @@ def test_it_is_refused_before_training(
         run(Job("x", path, ColumnSpec(features=features), Recipe(epochs=1), False), silent)
 
 
+@pytest.mark.slow
 def test_encoders_that_are_left_out_may_have_references_in_common(tmp_path: Path) -> None:
     """`--group encoder` has a fold for each encoder of the same videos, which is no fault of the corpus."""
     path = write(tmp_path / "c.csv", "split")
     spec = ColumnSpec(features=("f", "motion2"), source_column="encoder")
-    run(Job("x", path, spec, Recipe(epochs=1, seeds=(0, 1)), False), silent)
+    recipe, evidence = Recipe(epochs=1, seeds=(0, 1), hidden=4), EvidenceContents(baselines=False)
+    run(Job("x", path, spec, recipe, False, contents=evidence), silent)

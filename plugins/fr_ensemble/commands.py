@@ -433,7 +433,8 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
       registry fr-ensemble corpus info clips.csv --target mos --format json
       registry fr-ensemble corpus info corpus.parquet --plot corpus.png
     """
-    from fr_ensemble.corpus.info import Asked, describe, figures, lines
+    from fr_ensemble.corpus.info import Asked, describe
+    from fr_ensemble.corpus.info_views import figures, lines
     from fr_ensemble.corpus.rows import Condition
 
     asked = Asked(

@@ -15,6 +15,7 @@ from fr_ensemble.evidence.metrics import (
     METRICS_VERSION,
     NEEDS_BASELINES,
     NEEDS_CALIBRATION,
+    NEEDS_ENCODERS,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -36,6 +37,11 @@ NEEDS = {
     NEEDS_CALIBRATION: (
         "Of a calibration",
         "From the sources that `registry calibrate` made the intervals of. Absent for other entries.",
+    ),
+    NEEDS_ENCODERS: (
+        "Of encoders apart",
+        "From the encoders that `registry calibrate --by-encoder` made intervals of their own for. Absent for other "
+        "entries.",
     ),
     **{
         name: (f"Against {words.split(' through')[0]}", f"Errors beside those of {words}, on the same rows.")

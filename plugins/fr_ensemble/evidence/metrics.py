@@ -17,7 +17,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, BASELINES
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, held_out_shares
+from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, EncoderIntervals, held_out_shares
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
@@ -30,7 +30,7 @@ MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibratio
 TARGET_UNITS = "target units"
 HIGHER, LOWER = "higher", "lower"
 NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES = "folds", "predictions", "inputs", "baselines"
-NEEDS_CALIBRATION = "calibration"
+NEEDS_CALIBRATION, NEEDS_ENCODERS = "calibration", "encoders"
 COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
@@ -82,6 +82,16 @@ class MetricInputs:
     def calibration_coverage(self) -> Mapping[float, Float64]:
         """The same of the sources of `registry calibrate`."""
         return self._coverage(self.calibrated)
+
+    @cached_property
+    def encoder_coverage(self) -> Mapping[float, list[Float64]]:
+        """By level, of each encoder that is calibrated apart: each source's share of its rows inside, (K,)."""
+        if self.calibrated is None or self.calibrated.encoder is None or self.calibration is None:
+            return {}
+        apart = EncoderIntervals.of(self.calibrated, [self.calibration], NOMINAL_LEVELS).calibrations.values()
+        return {
+            level: [np.array([*own.quantile(level).coverage.values()]) for (own,) in apart] for level in NOMINAL_LEVELS
+        }
 
     def _coverage(self, oof: Oof | None) -> Mapping[float, Float64]:
         stored = self.calibration
@@ -163,6 +173,23 @@ def _calibration_metrics() -> Iterator[Metric]:
     yield Metric("calibration_n_sources", "sources", HIGHER, meaning, NEEDS_CALIBRATION, 5, _n_calibrated)
     share = "of those sources, the share of one's rows inside their {level} % interval, calibrated on the others"
     yield from _coverage_metrics("calibration_coverage", share, NEEDS_CALIBRATION, 5, lambda m: m.calibration_coverage)
+
+
+def _encoder_metrics() -> Iterator[Metric]:
+    """Encoders that `registry calibrate --by-encoder` calibrated apart; absent where it did none."""
+    of_encoder = partial(Metric, unit="", direction=HIGHER, needs=NEEDS_ENCODERS, since=6)  # no older evidence has any
+    for level in NOMINAL_LEVELS:
+        name = f"calibration_encoder_coverage_{percent(level)}"
+        meaning = (
+            f"of the encoders calibrated apart the least share of an encoder's rows inside its {percent(level)} % "
+            "interval, calibrated on the other sources, a mean over sources"
+        )
+        yield of_encoder(name, meaning=meaning, compute=partial(_of_encoders, _covered, level))
+        meaning = (
+            f"the least of such a share plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim"
+        )
+        meaning += " is refuted at 5 %, for one encoder at least"
+        yield of_encoder(f"{name}_upper", meaning=meaning, compute=partial(_of_encoders, _covered_upper, level))
 
 
 def _refuted_metrics() -> Iterator[Metric]:
@@ -293,6 +320,11 @@ def _of_shares(
     return math.nan if of_sources is None else figure(of_sources)
 
 
+def _of_encoders(figure: Callable[[Float64], float], level: float, inputs: MetricInputs) -> float:
+    """The least over encoders."""
+    return min(map(figure, inputs.encoder_coverage.get(level, ())), default=math.nan)
+
+
 def _covered(shares: Float64) -> float:
     return float(shares.mean())
 
@@ -329,7 +361,7 @@ def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
 
 _GROUPS = (
     *(_fold_metrics, _source_metrics, _input_metrics, _calibration_metrics, _comparison_metrics, _baseline_metrics),
-    _refuted_metrics,
+    *(_refuted_metrics, _encoder_metrics),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for group in _GROUPS for metric in group()})
 DESCRIPTIONS = tuple(MetricDescription(m.name, m.meaning, m.unit, m.direction, m.since) for m in METRICS.values())

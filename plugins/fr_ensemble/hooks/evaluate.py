@@ -64,7 +64,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     groups = {column: _groups(corpus, column, request.smoke) for column in dict.fromkeys([*request.by, *encoders])}
     stored, encoder = intervals_of(view, request.levels), corpus.groups["encoder"]
     measured = _measure(corpus.target, mu, sigma, stored.of_rows(encoder), request.levels)
-    methods = _methods(view, stored.calibration(), request.levels)
+    methods = _methods(view, stored, request.levels)
     document = {
         "entry": view.entry.id,
         "corpus": name,
@@ -135,7 +135,7 @@ def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float
     grid = sorted({*levels, *RELIABILITY_LEVELS})
     intervals = intervals_of(view, grid)
     stored, own = intervals.calibration(), intervals.of_rows(corpus.groups["encoder"])
-    methods: Mapping[str, Calibration | RowCalibrations] = _methods(view, stored, grid)
+    methods: Mapping[str, Calibration | RowCalibrations] = _methods(view, intervals, grid)
     calibrations = {f"stored: {stored.method}": own, **methods}
     return charts(Predicted(corpus, mu, sigma, calibrations), levels)
 
@@ -170,17 +170,20 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
     return found
 
 
-def _methods(view: EntryView, stored: Calibration, levels: Sequence[float]) -> dict[str, Calibration]:
+def _methods(view: EntryView, intervals: Intervals, levels: Sequence[float]) -> dict[str, Calibration]:
     """The methods beside the stored one: members taken for a Gaussian, and what a random row split would claim.
 
-    None for a migrated ensemble, which pins no predictions to calibrate on.
+    Where encoders are calibrated apart, the pooled intervals, too. None for a migrated ensemble, which pins no
+    predictions to calibrate on.
     """
+    stored = intervals.calibration()
     if not is_current(view.manifest or {}):
         return {}
     with unusable_evidence(view.entry.id):
         oof = calibrated_on(view.manifest or {}, view.read)
     named = (("gaussian", "gaussian"), ("row-split", "split"))
-    return {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
+    found = {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}
+    return found if intervals.by_encoder is None else {**found, "pooled": stored}
 
 
 def _over_sources(

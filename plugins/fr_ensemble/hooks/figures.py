@@ -22,7 +22,15 @@ from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of, left_out_of
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
-from fr_ensemble.evidence.intervals import CRPS_LEVELS, Intervals, calibrate, held_out_reach, held_out_shares
+from fr_ensemble.evidence.intervals import (
+    CRPS_LEVELS,
+    Intervals,
+    calibrate,
+    held_out_reach,
+    held_out_shares,
+    own_encoders,
+    sources_in,
+)
 from fr_ensemble.evidence.left_out import EVERY_ENCODER, encoder_standings, standing_line, standings_rows
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.p1401 import Mapped
@@ -236,6 +244,8 @@ def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float) -> Figure:
         found.append((share, [name, *counts, *errors, f"{share * 100:.1f} %"]))
     header = ["encoder", "rows", "sources", "bias", "RMSE", f"in {percent(level)} %"]
     drawn = "" if inputs.is_complete else f" A sample of {len(rows)} of {inputs.n_rows} rows is counted."
+    if own_names := own_encoders(sources_in(oof)):
+        drawn += f" Rows of {', '.join(own_names)} have intervals of their encoder's rows alone."
     return Figure(
         "Encoders",
         "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "

@@ -19,6 +19,7 @@ from fr_ensemble.evidence.metrics import (
     METRICS_VERSION,
     NEEDS_BASELINES,
     NEEDS_CALIBRATION,
+    NEEDS_ENCODERS,
     NEEDS_FOLDS,
     NEEDS_INPUTS,
     NEEDS_PREDICTIONS,
@@ -30,7 +31,7 @@ from predictions import CORPUS, make_oof
 from sandbox import Sandbox
 
 NEXT = METRICS_VERSION + 1
-NEEDS = (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES, NEEDS_CALIBRATION)
+NEEDS = (NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES, NEEDS_CALIBRATION, NEEDS_ENCODERS)
 
 
 def test_each_metric_says_what_it_is() -> None:

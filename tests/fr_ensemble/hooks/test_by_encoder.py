@@ -20,6 +20,7 @@ from fr_ensemble.artifacts.paths import CALIBRATION_PATH
 from fr_ensemble.evidence.calibration import read_calibration
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks import calibrate as hook
+from fr_ensemble.hooks.figures import figures
 from policies import GATE, rules, set_policy
 from registries import FEATURES, Made
 from sandbox import Sandbox
@@ -28,7 +29,7 @@ import registry_tool
 from registry_tool import schemas
 from registry_tool.documents.schema import violations
 from registry_tool.errors import PluginError
-from registry_tool.hookspec import CalibrateRequest
+from registry_tool.hookspec import CalibrateRequest, Figure
 from registry_tool.workflows.calibrate import calibrate
 
 SOURCES, QUALITIES, FRAMES = 8, 4, 3
@@ -171,13 +172,14 @@ def test_it_validates_gates_and_flips(apart: Sandbox) -> None:
     """As any entry; the new sources' coverage is that by encoder."""
     assert apart.errors() == []
     asked = [*GATE["rules"], *rules("calibration_coverage_80_upper >= 0.8")["rules"]]
+    asked += rules("calibration_encoder_coverage_80_upper >= 0.8")["rules"]
     apart.edit(set_policy("fr_ensemble", {"rules": asked}))
     assert apart.gate().promotes
     assert apart.flip()
 
 
-def test_coverage_of_a_source_is_by_its_encoders(apart: Sandbox) -> None:
-    """calibration_coverage_80 by plain numpy: each row by its encoder's rows of the other sources, else by all rows."""
+def inside_as_unseen(apart: Sandbox) -> np.ndarray[Any, Any]:
+    """By plain numpy: which rows are inside 80 % by their encoder's rows of the other sources, else by all of those."""
     oof, found = pinned(apart), own_calibrations(apart)
     mean, sigma = np.clip(oof.predictions.mean(axis=0), 0, 100), oof.predictions.std(axis=0, ddof=1)
     assert oof.encoder is not None
@@ -195,10 +197,26 @@ def test_coverage_of_a_source_is_by_its_encoders(apart: Sandbox) -> None:
             q = score[rest][order][np.searchsorted(reach, 0.8 - 1e-9)]
             rows = (oof.encoder == code) & (oof.source == g)
             inside[rows] = score[rows] <= q
+    return inside
+
+
+def test_coverage_is_by_encoder(apart: Sandbox) -> None:
+    """The metrics' shares are those of plain numpy: of sources, and of the encoder that is covered least."""
+    oof, found, inside = pinned(apart), own_calibrations(apart), inside_as_unseen(apart)
+    assert oof.encoders is not None
     expected = [inside[oof.source == g].mean() for g in range(SOURCES)]
     metrics = apart.gate().metrics
     assert metrics["calibration_coverage_80"] == pytest.approx(np.mean(expected), abs=1e-9)
     assert metrics["calibration_coverage_80_worst"] == pytest.approx(min(expected), abs=1e-9)
+    shares = [
+        np.array([inside[(oof.encoder == oof.encoders.index(name)) & (oof.source == g)].mean() for g in range(SOURCES)])
+        for name in found
+        if name
+    ]
+    assert metrics["calibration_encoder_coverage_80"] == pytest.approx(min(s.mean() for s in shares), abs=1e-9)
+    upper = min(s.mean() + 1.64 * s.std(ddof=1) / np.sqrt(SOURCES) for s in shares)
+    assert metrics["calibration_encoder_coverage_80_upper"] == pytest.approx(upper, abs=1e-9)
+    assert not [name for name in Sandbox(apart.path, "pooled").gate().metrics if "encoder" in name]
 
 
 # ---- whose row has which ---------------------------------------------------------------------------------------------
@@ -272,6 +290,7 @@ def test_evaluate_measures_with_its_encoders_bounds(registry: Program, apart: Sa
             assert one["levels"][0]["coverage"] == pytest.approx(inside[mask].mean(), abs=0.02), label
             assert one["levels"][0]["width"] == pytest.approx((upper - lower)[mask].mean(), abs=1e-3), label
     pooled = json.loads(registry("evaluate", "pooled", *where, "--format", "json").out)
+    assert document["baselines"]["pooled"] == pooled["levels"]
     assert document["clips"]["levels"][0]["width"] != pooled["clips"]["levels"][0]["width"]
     assert document["crps_calibrated"] < pooled["crps_calibrated"]
     assert violations(document, schemas.load("evaluation")) == []
@@ -342,12 +361,28 @@ def test_card_and_report_say_it(registry: Program, apart: Sandbox, tmp_path: Pat
     card = registry("card", "apart", "--registry", apart.path).out
     assert "Rows of libx264, libx265, mpeg2video have intervals of their encoder's rows alone" in card
     assert "The intervals of libx265 at 90 %, 95 %, 99 % have no guarantee" in card
-    pages = {}
     for name in ("apart", "pooled"):
         ran = registry("report", name, "-o", tmp_path / f"{name}.html", "--registry", apart.path)
         assert ran.code == 0, ran.err
-        pages[name] = (tmp_path / f"{name}.html").read_text(encoding="utf-8").partition(">Encoders<")[2][:3000]
-    assert pages["apart"] != pages["pooled"]
+        text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        words = "Rows of libx264, libx265, mpeg2video have intervals of their encoder"
+        assert (words in text) == (name == "apart")
+
+
+def test_the_report_counts_by_encoder(apart: Sandbox, mine: Path) -> None:
+    """Its shares of encoders and of sources are those of plain numpy; other methods are beside them as ever."""
+    inside, rows, found = inside_as_unseen(apart), table(mine), dict[str, dict[str, Figure]]()
+    for name in ("apart", "pooled"):
+        with Sandbox(apart.path, name).view() as view:
+            found[name] = {figure.title: figure for figure in figures(view) or ()}
+    for title, column in (("Encoders", "encoder"), ("Calibrated on other sources", "src")):
+        cells = {row[0]: row[-1] for row in found["apart"][title].table.rows[1:]}
+        assert {*cells} == {row[column] for row in rows}
+        for label, share in cells.items():
+            assert share == f"{inside[[row[column] == label for row in rows]].mean() * 100:.1f} %"
+    one, two = (found[name]["Reliability: the mean source"].table.rows for name in ("apart", "pooled"))
+    assert [row[3:] for row in one] == [row[3:] for row in two]
+    assert [row[1] for row in one] != [row[1] for row in two]
 
 
 def only(*encoders: str) -> Callable[[dict[str, str]], bool]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import click
 
-from registry_tool.commands import attest, audit, ci, gate, inspect, models, sign
+from registry_tool.commands import attest, audit, ci, evaluation, gate, inspect, models, reference, sign
 from registry_tool.commands.plugin import plugin as plugin_group
 from registry_tool.commands.shared import plugins_of, quiet_option, quietable, without_plugin_option
 from registry_tool.errors import ExitCode, RegistryError, environment_error
@@ -65,8 +65,9 @@ def cli() -> None:
 
 for _command in (
     *(inspect.init, inspect.validate, inspect.list_, inspect.show_, inspect.paths, inspect.card, inspect.report),
-    *(inspect.rule, inspect.metrics, inspect.plugins, inspect.schema, inspect.prune),
-    *(models.add, models.evidence, models.train, models.calibrate, models.evaluate, models.compare, models.predict),
+    *(inspect.prune, reference.rule, reference.metrics, reference.plugins, reference.schema),
+    *(models.add, models.evidence, models.train, models.calibrate),
+    *(evaluation.evaluate, evaluation.compare, evaluation.predict),
     *(gate.gate, gate.flip, gate.repromote, ci.ci, ci.known_findings),
     *(audit.migrate, audit.export, audit.history, audit.reproduce, plugin_group),
     *(sign.sign, sign.verify_signature, attest.attest, attest.verify_attestation, attest.bom),

@@ -1,13 +1,15 @@
 """recommend_trials.py: how often `recommend` chooses an encode that is not good enough, and what its choices cost.
 
 Each source of an entry's evidence is asked about as a new one: its encodes as predicted by models that did not see it,
-all that is calibrated from the other sources. For targets between the 20th and the 80th percentile of true figures:
-failures (of ladders asked), overspend (cost over the cheapest that is truly good, mean of answers that hold), and how
-many questions that have an answer get none. Rules: `bound` takes the cheapest encode whose lower bound reaches the
-target, as release 0.1.0 did; `choice` is what `recommend` does. First, simulated ladders whose neighbours are a tenth
-of the error apart, with a calibration on ladders of ten errors: there `recommend` goes by `sequence`.
+all that is calibrated from the other sources. For targets between the 20th and the 80th percentile of true figures, or
+those of --ask: failures (of ladders asked), overspend (cost over the cheapest that is truly good, mean of answers that
+hold), how many of these answers are the cheapest, and how many questions that have an answer get none. Rules: `bound`
+takes the cheapest encode whose lower bound reaches the target, as release 0.1.0 did; `choice` is what `recommend` does;
+`mu` takes the cheapest whose mu does, with nothing to spare and nothing promised. First, simulated ladders whose
+neighbours are a tenth of the error apart, with a calibration on ladders of ten errors: there `recommend` goes by
+`sequence`.
 
-    python benchmarks/recommend_trials.py [../shared/data/avt-vqdb-uhd-1]
+    python benchmarks/recommend_trials.py [AVT-FOLDER] [--ask 60,98,2]
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from fr_ensemble.training.trainer import train
 MODEL = Path(__file__).parents[1] / "model" / "fr_vmaf_ensemble_v1"
 CONFIDENCES = (0.8, 0.9, 0.95)
 TARGETS = 13  # quantiles of the true figures, from the 20th percentile to the 80th
-RULES = (BOUND, CHOICE)
+MU = "mu"
+RULES = (BOUND, CHOICE, MU)
 
 
 def answer(rows: Int64, cost: Float64, assured: Float64, target: float, rule: str) -> int | None:
@@ -57,11 +60,19 @@ class Asked:
 
     confidences: tuple[float, ...]
     targets: int
+    steps: tuple[float, float, float] | None = None  # targets from, to, by; else quantiles of the true figures
+
+    def of(self, y: Float64) -> Float64:
+        """The targets of a corpus whose true figures are y."""
+        if self.steps is None:
+            return np.quantile(y, np.linspace(0.2, 0.8, self.targets))
+        low, high, step = self.steps
+        return np.arange(low, high + step / 2.0, step)
 
 
 def trial(clips: Oof, ladder: Int64, cost: Float64, statistic: str, asked: Asked) -> None:
     """The table of one corpus."""
-    targets = np.quantile(clips.target, np.linspace(0.2, 0.8, asked.targets))
+    targets = asked.of(clips.target)
     low, high = float(clips.target.min()), float(clips.target.max())
     for confidence in asked.confidences:
         found: dict[str, list[tuple[int, bool, float, bool]]] = {
@@ -92,8 +103,8 @@ def trial(clips: Oof, ladder: Int64, cost: Float64, statistic: str, asked: Asked
                     controlled += own_rule == CHOICE
                     good = rows[clips.target[rows] >= target]
                     for rule in RULES:
-                        used = own_rule if rule == CHOICE else BOUND
-                        assured = clips.mu - q * scale if used == CHOICE else lower
+                        used = own_rule if rule == CHOICE else rule
+                        assured = {CHOICE: clips.mu - q * scale, MU: clips.mu}.get(used, lower)
                         taken = answer(rows, cost, assured, float(target), used)
                         fails = taken is not None and bool(clips.target[taken] < target)
                         over = math.nan
@@ -109,6 +120,7 @@ def trial(clips: Oof, ladder: Int64, cost: Float64, statistic: str, asked: Asked
             answerable = np.isfinite(over) | (none > 0) | (fails > 0)
             print(
                 f"    {rule:<12} failures {failures:.3f}  overspend {np.nanmean(over):>7.1%}  "
+                f"the cheapest {np.mean(over[np.isfinite(over)] == 0.0):.1%}  "
                 f"no answer {none.sum() / answerable.sum():.1%}"
             )
 
@@ -177,13 +189,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="of the simulation")
     parser.add_argument("--confidences", default=",".join(map(str, CONFIDENCES)))
     parser.add_argument("--targets", type=int, default=TARGETS)
+    parser.add_argument("--ask", metavar="LOW,HIGH,STEP", help="targets of VMAF, instead of quantiles")
     options = parser.parse_args()
-    asked = Asked(tuple(map(float, options.confidences.split(","))), options.targets)
+    confidences = tuple(map(float, options.confidences.split(",")))
+    asked = Asked(confidences, options.targets)
+    of_vmaf = asked
+    if options.ask is not None:
+        low, high, step = map(float, options.ask.split(","))
+        of_vmaf = replace(asked, steps=(low, high, step))
     fine(options.repeats)
     oof, ladder, cost, _ = shipped()
     print("the shipped corpus, VMAF")
     for statistic in (MEAN, ClipStatistic(percentile=10.0), ClipStatistic(window=3)):
-        trial(clips_as_rows(oof, statistic), ladder, cost, str(statistic), asked)
+        trial(clips_as_rows(oof, statistic), ladder, cost, str(statistic), of_vmaf)
     if options.data is not None:
         print("AVT-VQDB-UHD-1, MOS")
         oof, ladder, cost = opinions(options.data)

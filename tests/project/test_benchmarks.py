@@ -44,7 +44,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "nested_loso": ("{data} --runs clips --epochs 1 --seeds 2 --thin 2", "RMSE less that of plain VMAF"),
     "plugin_loading": ("--plugins 1 --rounds 1", "plugins"),
     "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),
-    "recommend_trials": ("{data} --repeats 2 --confidences 0.8 --targets 1", "AVT-VQDB-UHD-1, MOS"),
+    "recommend_trials": ("{data} --repeats 2 --confidences 0.8 --targets 1 --ask 60,80,20", "AVT-VQDB-UHD-1, MOS"),
     "signing": ("--rounds 1 --entries 2", "entries"),
     "simulated_shifts": ("{data}/frames.parquet --splits 1 --epochs 1 --seeds 0,1", "flagged"),
     "train_ratio": ("--rows 200 --sources 3 --seeds 2 --epochs 1 --rounds 1 --reference-steps 5", "ratio"),

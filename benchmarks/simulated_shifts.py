@@ -2,9 +2,10 @@
 
 Trains on some of the sources of a corpus, calibrates on others, and evaluates on the rest, all by the program's own
 commands. The sources that training lacks are as they are, or changed: an offset in their scores; another libvmaf, whose
-features and scores are on other scales; an encoder that training has no row of. Shares are means over sources.
+features and scores are on other scales; an encoder that training has no row of, alone or among the others. Among the
+others it is calibrated with all rows, and by encoder. Shares are means over sources.
 
-    python benchmarks/simulated_shifts.py [CORPUS] [--splits 3] [--offset -5] [--encoder libsvtav1] [--epochs 60]
+    python benchmarks/simulated_shifts.py [CORPUS] [--splits 3] [--calibrated 0.35] [--offset -5] [--encoder libsvtav1]
 """
 
 from __future__ import annotations
@@ -93,16 +94,16 @@ def figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, fl
     )
 
 
-def split(table: pa.Table, seed: int) -> tuple[list[str], list[str], list[str]]:
-    """Sources to train on, to calibrate on, to evaluate on."""
+def split(table: pa.Table, seed: int, share: float) -> tuple[list[str], list[str], list[str]]:
+    """Sources to train on, to calibrate on (such a share of them), to evaluate on."""
     names = np.random.default_rng(seed).permutation(sorted(set(table["src"].to_pylist()))).tolist()
-    ends = round(TRAINED * len(names)), round((TRAINED + CALIBRATED) * len(names))
+    ends = round(TRAINED * len(names)), round((TRAINED + share) * len(names))
     return names[: ends[0]], names[ends[0] : ends[1]], names[ends[1] :]
 
 
 def trial(table: pa.Table, seed: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """By shift, the figures of one split."""
-    trained, calibrated, evaluated = split(table, seed)
+    trained, calibrated, evaluated = split(table, seed, options.calibrated)
     other_encoders = pc.not_equal(table["encoder"], options.encoder)
     changes: dict[str, tuple[str, Change]] = {
         "none": ("all", lambda rows: rows),
@@ -127,6 +128,18 @@ def trial(table: pa.Table, seed: int, options: argparse.Namespace) -> dict[str, 
             mine, new = paths
             program("calibrate", id, "--corpus", str(mine), "--offset", "--id", f"mine{number}")
             found[shift] = figures(program.evaluated(id, new), program.evaluated(f"mine{number}", new))
+        mine = folder / "mixed.parquet"
+        pq.write_table(of_sources(table, calibrated), mine)
+        for id, more in (("pooled", ()), ("apart", ("--by-encoder",))):
+            program("calibrate", "without", "--corpus", str(mine), "--offset", "--id", id, *more)
+        new = of_sources(table, evaluated)
+        for part, rows in (
+            (options.encoder, new.filter(pc.equal(new["encoder"], options.encoder))),
+            ("the others", new.filter(pc.not_equal(new["encoder"], options.encoder))),
+        ):
+            pq.write_table(rows, folder / "part.parquet")
+            both = (program.evaluated(id, folder / "part.parquet") for id in ("pooled", "apart"))
+            found[f"mixed, rows of {part}"] = figures(*both)
     return found
 
 
@@ -134,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("corpus", type=Path, nargs="?", default=SHIPPED_CORPUS)
     parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--calibrated", type=float, default=CALIBRATED, help="share of the sources to calibrate on")
     parser.add_argument("--offset", type=float, default=-5.0, help="points added to scores")
     parser.add_argument("--encoder", default="libsvtav1", help="that training lacks")
     parser.add_argument("--epochs", type=int, default=60)
@@ -142,11 +156,14 @@ def main() -> None:
     table = pq.read_table(options.corpus)
     counts = ", ".join(
         f"{len(names)} to {verb}"
-        for names, verb in zip(split(table, 0), ("train on", "calibrate on", "evaluate on"), strict=True)
+        for names, verb in zip(
+            split(table, 0, options.calibrated), ("train on", "calibrate on", "evaluate on"), strict=True
+        )
     )
     print(f"{options.corpus.name}: sources: {counts}; {options.splits} splits")
     print(
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; before: as trained; after: calibrate --offset"
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors; before: as trained; after: calibrate --offset; "
+        "mixed: calibrate --offset, before, and with --by-encoder, after"
     )
     trials = [trial(table, seed, options) for seed in range(options.splits)]
     for shift in trials[0]:

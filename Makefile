@@ -1,7 +1,7 @@
 # make demo   from a fresh clone to a validated production ensemble
 # make test   the tests
 # make test-fast   those of pure rooms and examples, in a minute
-# make golden what every command prints, written anew: tests/golden
+# make golden what every command prints, written anew: tests/golden, docs/models
 # make site   the documents as a site, in build/site, every link checked
 # make stress the totals of what the tests sample, as figures (some ten minutes)
 # All make their own virtual environment in .venv and install what they need.
@@ -27,7 +27,7 @@ test-fast: .venv/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 golden: .venv/dev.stamp
-	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py $(ARGS)
+	GOLDEN=write $(BIN)/python -m pytest tests/test_golden.py tests/project/test_model.py $(ARGS)
 
 site: .venv/dev.stamp
 	$(BIN)/mkdocs build --strict --quiet

@@ -28,6 +28,7 @@ from certificates import key_pair
 from command_line import run
 
 from registry_tool.cli import cli
+from registry_tool.report import reporters
 
 pytestmark = pytest.mark.slow
 
@@ -192,6 +193,11 @@ def scene(play: Callable[[Scene], None]) -> Callable[[Scene], None]:
     return play
 
 
+def reports(result: str) -> list[str]:
+    """The formats that show a result beside text and JSON: a new one needs no edit here."""
+    return [form for form in reporters.choices(result) if form not in ("text", "json")]
+
+
 @scene
 def validate_examples(at: Scene) -> None:
     for number, example in enumerate((*VALID, *INVALID)):
@@ -209,7 +215,7 @@ def init(at: Scene) -> None:
 def validate(at: Scene) -> None:
     at.run("validate", "--level", "quick", *VALID, *INVALID)
     at.run("validate", "valid/manual", *SOME_INVALID)
-    for form in ("sarif", "junit", "github"):
+    for form in reports("validations"):
         at.run("validate", "valid/manual", "invalid/json-syntax", "invalid/onnx-not-finite", "--format", form)
     at.run("validate", "invalid/folder-unused", "--strict")
     for registry in ("model", "frozen/model"):
@@ -276,8 +282,7 @@ def report(at: Scene) -> None:
 
 @scene
 def rule(at: Scene) -> None:
-    at.run("rule")
-    for form in ("json", "markdown"):
+    for form in ("json", *reports("rules")):
         at.run("rule", "size-mismatch", "--format", form)
     for code in ("digest-mismatch", "verdict-holds", "ensemble-members", "no-such-code"):
         at.run("rule", code)
@@ -363,7 +368,7 @@ def train(at: Scene) -> None:
     at.run(*TRAIN, "--id", "b", "--corpus", "frozen/none.csv", *new)
     at.run(*TRAIN, "--id", "b", "--corpus", "frozen/clean.csv", "--target", "psnr", *new)
     at.run(*TRAIN, "--id", "B b", "--corpus", "frozen/clean.csv", *new)
-    at.run(*TRAIN, "--id", "b", "--corpus", "frozen/clean.csv", "--interval", "wide", *new)
+    at.run(*TRAIN, "--id", "b", "--corpus", "frozen/clean.csv", "--trainer", "wide", *new)
     at.run("train", "fr", "--id", "b")
     at.run("train")
 
@@ -431,7 +436,7 @@ def gate(at: Scene) -> None:
     for entry in ("promoted", "demoted", "held", "probe"):
         at.run("gate", entry, "--registry", "frozen/model")
         at.run("gate", entry, "--registry", "frozen/model", "--format", "json", trained=True)
-    for form in ("junit", "github"):
+    for form in reports("verdicts"):
         at.run("gate", "held", "--registry", "frozen/model", "--format", form)
     for entry in MODELS:
         at.run("gate", entry, "--registry", "model", trained=True)
@@ -466,7 +471,7 @@ def gate_base(at: Scene) -> None:
         at.commit(1, "before")
         (at.folder / registry / "registry.json").write_bytes(document)
         at.commit(2, "flipped")
-        for form in ("text", "json", "junit", "github"):
+        for form in ("text", "json", *reports("verdicts")):
             at.run("gate", "--base", "HEAD~1", "--registry", registry, "--format", form, trained=form == "json")
         at.run("gate", "--base", "HEAD", "--registry", registry)
     at.run("gate", "--base", "no-such-branch", "--registry", "frozen/model")

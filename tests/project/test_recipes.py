@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fr_ensemble.corpus.encoders import ENCODERS
+from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from registries import TRAINING, Made
 from sandbox import Sandbox
+
+from registry_tool.plugins.manager import load
+from registry_tool.workflows.explain import declared
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "plugins" / "fr_ensemble"
@@ -49,6 +54,14 @@ def test_a_recipe_takes_three_files_at_most(title: str) -> None:
     assert 1 <= len(re.findall(r"^\d\. ", recipe(title), flags=re.MULTILINE)) <= MAX_STEPS
     named = [name for name in steps(title) if "/" in name and " " not in name]
     assert [name for name in named if name not in MADE and not (ROOT / name).is_file()] == []
+
+
+def test_no_transcript_lists_what_a_recipe_adds_to() -> None:
+    """An encoder, an interval method or a finding that is added changes no transcript of a run that has none of it."""
+    codes = [rule.code for group in declared(load()) for rule in group.rules]
+    for path in (ROOT / "tests" / "golden").glob("*.txt"):
+        words = {*re.findall(r"[\w-]+", path.read_text(encoding="utf-8"))}
+        assert [names for names in (ENCODERS, INTERVAL_METHODS, codes) if {*names} <= words] == [], path.name
 
 
 class Copy:
@@ -93,7 +106,8 @@ def copy(tmp_path: Path) -> Copy:
 
 def test_the_recipe_of_a_metric(copy: Copy, production: Sandbox) -> None:
     """The gate measures it, its page lists it, and the registry of the release before stays valid."""
-    copy.insert(steps("Add a metric")[0], "    for level in NOMINAL_LEVELS:\n", code("Add a metric"))
+    end_of_generator = "\n\ndef _calibration_metrics() -> Iterator[Metric]:\n"
+    copy.insert(steps("Add a metric")[0], end_of_generator, code("Add a metric"))
     found: dict[str, Any] = json.loads(copy.registry("gate", "tiny", "--registry", production.path, "--format", "json"))
     assert found["metrics"]["median_sigma"] > 0.0
     assert "median_sigma" not in production.verdict["metrics"]

@@ -8,7 +8,8 @@
 Newest: what an installer picks today, from the wheel. Lowest: each dependency at the floor that pyproject.toml names,
 from the source distribution. In both the program validates and gates the shipped registry, makes an empty one and, with
 the extra `train`, trains on the shipped corpus in an empty folder. It needs nothing but a Python; what it makes is in a
-temporary folder. Exit 1: a run failed; a Python that is not there is said and left out.
+temporary folder. --built FOLDER: packages stay there, for the next run. Exit 1: a run failed; a Python that is not
+there is said and left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,35 +64,52 @@ def run(*command: object, folder: Path | None = None) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=folder)
 
 
-def build(folder: Path) -> dict[str, Path]:
-    """The wheel and the source distribution, built from a copy of what git knows, so that nothing lies about."""
-    source = folder / "source"
+@dataclass(frozen=True)
+class Packages:
+    """The wheel and the source distribution, and the Python whose pip installs them."""
+
+    folder: Path
+
+    @property
+    def tools(self) -> Path:
+        return self.folder / "tools" / "bin" / "python"
+
+    def of(self, versions: str) -> Path:
+        (found,) = (self.folder / "dist").glob("*.whl" if versions == "newest" else "*.tar.gz")
+        return found
+
+    def pip(self, environment: Path, *arguments: object) -> None:
+        run(self.tools, "-m", "pip", "--disable-pip-version-check", "--python", environment, *arguments)
+
+
+def build(folder: Path) -> Packages:
+    """Both from a copy of what git knows, so that nothing lies about; what an earlier run has built is taken."""
+    packages, source = Packages(folder), folder / "source"
+    if (folder / "dist").is_dir():
+        return packages
     names = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, source / name)
-    tools = environment(folder / "tools", Path(sys.executable))
-    run(tools, "-m", "pip", "install", "--quiet", "setuptools>=77")
+    run(sys.executable, "-m", "venv", folder / "tools")
+    packages.pip(packages.tools, "install", "--quiet", "setuptools>=77")
     for made in ("sdist", "wheel"):
         script = f"import sys; from setuptools import build_meta as b; b.build_{made}(sys.argv[1])"
-        subprocess.run([tools, "-c", script, folder / "dist"], check=True, cwd=source, stdout=subprocess.DEVNULL)
-    (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
-    return {"newest": wheel, "lowest": sdist}
+        command = [packages.tools, "-c", script, folder / "built"]
+        subprocess.run(command, check=True, cwd=source, stdout=subprocess.DEVNULL)
+    (folder / "built").rename(folder / "dist")
+    return packages
 
 
-def environment(folder: Path, python: Path) -> Path:
-    run(python, "-m", "venv", folder)
-    return folder / "bin" / "python"
-
-
-def check(python: Path, package: Path, versions: str, extras: list[str], folder: Path) -> None:
+def check(python: Path, packages: Packages, versions: str, extras: list[str], folder: Path) -> None:
     """Install the package into an environment of its own, and use it in an empty folder."""
-    interpreter = environment(folder / "environment", python)
-    named = f"{package}[{','.join(extras)}]" if extras else str(package)
+    interpreter = folder / "environment" / "bin" / "python"
+    run(python, "-m", "venv", "--without-pip", folder / "environment")
+    named = f"{packages.of(versions)}[{','.join(extras)}]" if extras else str(packages.of(versions))
     exact = floors(extras) if versions == "lowest" else []
-    run(interpreter, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", named, *exact)
-    run(interpreter, "-m", "pip", "check")
+    packages.pip(interpreter, "install", "--quiet", "--no-compile", named, *exact)
+    packages.pip(interpreter, "check")
     program, empty, trained = folder / "environment" / "bin" / "registry", folder / "empty", folder / "trained"
     empty.mkdir()
     trained.mkdir()
@@ -108,11 +127,12 @@ def main() -> int:
     parser.add_argument("pythons", nargs="*", default=PYTHONS, metavar="PYTHON", help="such as 3.12; default: all")
     parser.add_argument("--versions", choices=["newest", "lowest"], help="of the dependencies; default: both")
     parser.add_argument("--extras", default="", help="extras to install too, such as train,sign")
+    parser.add_argument("--built", type=Path, metavar="FOLDER", help="where packages are kept; default: nowhere")
     options = parser.parse_args()
     extras = [extra for extra in options.extras.split(",") if extra]
     failed, absent = [], []
     with tempfile.TemporaryDirectory() as temporary:
-        packages = build(Path(temporary))
+        packages = build(options.built.resolve() if options.built else Path(temporary) / "built")
         for version in options.pythons:
             python = find_python(version)
             if python is None:
@@ -125,7 +145,7 @@ def main() -> int:
                 folder.mkdir()
                 print(f"== Python {version}, {versions} dependencies", flush=True)
                 try:
-                    check(python, packages[versions], versions, extras, folder)
+                    check(python, packages, versions, extras, folder)
                 except subprocess.CalledProcessError as error:
                     print(f"failed: {error}", flush=True)
                     failed.append(f"{version} {versions}")

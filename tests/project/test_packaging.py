@@ -82,18 +82,9 @@ class Bare:
 
     def __init__(self, base: Path, wheel: Path) -> None:
         self.bin = base / "bin"
-        venv.create(base, with_pip=True)
+        venv.create(base, with_pip=False)
         self.environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "REGISTRY_JSON")}
-        command = [
-            str(self.bin / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            str(wheel),
-        ]
-        subprocess.run(command, check=True, env=self.environment)
+        pip("--python", self.bin / "python", "install", "--quiet", "--disable-pip-version-check", wheel)
 
     def run(self, program: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [str(self.bin / program), *map(str, arguments)]
@@ -224,12 +215,19 @@ def test_editable_install(source: Path, tmp_path: Path) -> None:
     assert done.stdout.split() == [str(source / p) for p in ("registry_tool", "schemas", "plugins/fr_ensemble")]
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first run on a Python leaves the packages for the others."""
+    return tmp_path_factory.mktemp("matrix")
+
+
 @pytest.mark.parametrize(
     ("version", "versions", "extras"), [("3.11", "lowest", ""), ("3.12", "newest", "train"), ("3.13", "newest", "")]
 )
-def test_from_scratch_on_each_python(version: str, versions: str, extras: str) -> None:
+def test_from_scratch_on_each_python(built: Path, version: str, versions: str, extras: str) -> None:
     """Wheel and source distribution install and run on each Python, and train in an empty folder without the clone."""
-    command = [sys.executable, ROOT / ".ci" / "matrix.py", version, "--versions", versions, "--extras", extras]
+    options = ("--versions", versions, "--extras", extras, "--built", built)
+    command = [sys.executable, ROOT / ".ci" / "matrix.py", version, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if f"not here: {version}" in done.stdout:
         pytest.skip(f"Python {version} is not installed")

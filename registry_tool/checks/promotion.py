@@ -118,7 +118,7 @@ def measure(
             f"{view.entry.id}: the kind {view.entry.kind!r} has no gate, expected evidence: "
             'with `"gate": "manual"` in its policy a person promotes it: flip with --reason'
         )
-    if incumbent is not None and not problem and not evidence.problems and not compares(evidence.details):
+    if incumbent is not None and not problem and not evidence.problems and incumbent_part(evidence.details) is None:
         found = f"incumbent {incumbent.entry.id}: found no comparison"
         problem = f"{found}, expected a kind whose plugin compares entries: leave it out"
     return replace(evidence, problems=(*evidence.problems, problem)) if problem else evidence
@@ -156,10 +156,11 @@ def promoting_again(entry: Entry, inspection: Inspection) -> str:
     return f"run `registry flip {entry.id} --demote --reason ...`, then {promoting(entry, inspection)}"
 
 
-def compares(answer: Mapping[str, Json]) -> bool:
-    """Whether a plugin's answer says how the entry compares with an incumbent."""
+def incumbent_part(answer: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """What a plugin's answer says of how the entry compares with an incumbent; None where it says nothing."""
     against = answer.get("against")
-    return isinstance(against, Mapping) and "incumbent" in against
+    found = against.get("incumbent") if isinstance(against, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def refuse_itself(entry_id: str, incumbent: str | None) -> None:

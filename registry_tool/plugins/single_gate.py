@@ -102,7 +102,7 @@ def _metrics() -> Iterator[SingleMetric]:
     meaning = "1 less Pearson's correlation of the int8 variant's pictures with the model's"
     yield SingleMetric("int8_picture_loss", "", LOWER_BETTER, meaning, _int8_picture_loss, True)
     meaning = "mean_rmse less the incumbent's on the same rows: below 0 the entry is better"
-    yield SingleMetric("rmse_vs_incumbent", UNITS_OF_TARGET, LOWER_BETTER, meaning, _against)
+    yield SingleMetric("rmse_vs_incumbent", UNITS_OF_TARGET, LOWER_BETTER, meaning, _rmse_vs_incumbent)
 
 
 def _mean(values: Float64) -> float:
@@ -190,7 +190,7 @@ def _int8_picture_loss(inputs: SingleInputs) -> float:
     return 1.0 - plcc(*(one.reshape(-1).astype(np.float64) for one in (inputs.int8, inputs.prediction)))
 
 
-def _against(inputs: SingleInputs) -> float:
+def _rmse_vs_incumbent(inputs: SingleInputs) -> float:
     if inputs.other is None:
         return math.nan
     return _mean(inputs.over_groups(_rmse) - inputs.over_groups(_rmse, inputs.other))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from registry_tool.checks.promotion import incumbent_part
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EvaluateRequest, Figure, Series
 from registry_tool.plugins.manager import Plugins
@@ -72,9 +73,7 @@ def compare(
 
 def _over_sources(document: Mapping[str, Json]) -> dict[str, Json]:
     """How an evaluation differs from the first entry's over sources, as far as it says so."""
-    against = document.get("against")
-    incumbent = against.get("incumbent") if isinstance(against, Mapping) else None
-    if not isinstance(incumbent, Mapping):
+    if (incumbent := incumbent_part(document)) is None:
         return {}
     names = ("difference", "difference_t_low", "difference_t_high")
     return {f"rmse_vs_first{name.removeprefix('difference')}": incumbent.get(name) for name in names}

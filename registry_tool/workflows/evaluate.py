@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from registry_tool.checks.promotion import compares, find_incumbent, refuse_itself
+from registry_tool.checks.promotion import find_incumbent, incumbent_part, refuse_itself
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EvaluateRequest, Evaluation
 from registry_tool.plugins.manager import Plugins
@@ -25,7 +25,7 @@ def evaluate(
         raise InputError(
             f"{entry_id}: the kind {view.entry.kind!r} cannot be evaluated: `registry plugins` tells which can"
         )
-    if incumbent is not None and not compares(answer.document):
+    if incumbent is not None and incumbent_part(answer.document) is None:
         reason = f"found no comparison with {incumbent}, expected a kind whose plugin compares entries"
         raise InputError(f"--incumbent: {reason}: leave it out")
     return answer

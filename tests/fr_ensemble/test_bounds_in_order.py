@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run
+from csv_tables import read_csv
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate
@@ -145,8 +146,7 @@ def uncut_mu(path: Path, entry: str, rows: Path) -> Numbers:
     manifest_path = path.parent / next(model["manifest"] for model in document["models"] if model["id"] == entry)
     manifest = json.loads(manifest_path.read_bytes())
     graph = manifest_path.parent / manifest["fused"]["onnx"]
-    with rows.open(newline="") as file:
-        table = list(csv.DictReader(file))
+    table = read_csv(rows)
     features = np.array([[float(row[name]) for name in manifest["feature_order"]] for row in table])
     codec = np.array([[float(row["encoder"] == name) for name in manifest["codec_vocab"]] for row in table])
     return Ensemble(graph.read_bytes()).predict(features, codec)[0]
@@ -166,8 +166,7 @@ def test_predict_load_and_evaluate_show_one_mu_inside(opened: tuple[Path, str], 
     if entry == "promoted":
         assert raw.min() < 0.0
         assert raw.max() > 100.0
-    with far_rows.open(newline="") as file:
-        table = list(csv.DictReader(file))
+    table = read_csv(far_rows)
     columns = {name: np.array([float(row[name]) for row in table]) for name in FEATURES}
     model = registry_tool.open(path).load(entry, allow_smoke=True)
     found = model.predict(columns | {"encoder": [row["encoder"] for row in table]}, levels=LEVELS)

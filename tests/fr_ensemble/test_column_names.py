@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 from command_line import Program
+from csv_tables import read_csv, write_csv
 from registries import TRAINING, Made
 from sandbox import Sandbox
 
@@ -16,17 +16,12 @@ NAMES = ("--source-column", "video", "--encoder-column", "tool")
 
 def renamed(path: Path, folder: Path) -> Path:
     """The rows of a corpus under other names, in a column that misleads beside them, with semicolons."""
-    with path.open(newline="") as file:
-        found = list(csv.DictReader(file))
+    found = read_csv(path)
     rows = [
         {"video": row.pop("src"), "tool": row.pop("encoder"), **row, "src": "one", "crf": 20 + place % 3}
         for place, row in enumerate(found)
     ]
-    with (folder / path.name).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / path.name
+    return write_csv(folder / path.name, rows, delimiter=";")
 
 
 @pytest.fixture
@@ -76,13 +71,9 @@ def test_a_hint_names_an_option_that_is_there(smoke: Sandbox, heldout: Path, reg
     assert ran.err.endswith("is it 'srcs'? rename it or name it with --source-column\n")
     ran = registry("predict", "tiny", *where, "--source-column", "srcs", "--encoder-column", "tool")
     assert ran.code == 0
-    with heldout.open(newline="") as file:
-        rows = list(csv.DictReader(file, delimiter=";"))
+    rows = read_csv(heldout, delimiter=";")
     rows[3]["vmaf"] = "130"
-    with heldout.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(heldout, rows, delimiter=";")
     names = ("--source-column", "srcs", "--encoder-column", "tool")
     ran = registry("evaluate", "tiny", *where, *names)
     assert ran.err.endswith("column vmaf: found 130, expected 0..100: correct or drop the row\n")

@@ -21,6 +21,7 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 from command_line import Program, program
+from csv_tables import write_csv
 from onnx import TensorProto, helper
 from packaging.requirements import Requirement
 from places import ROOT
@@ -64,11 +65,7 @@ def real_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Frames of real encodes, scored by libvmaf, as CSV: every twentieth of the corpus that ships."""
     path = tmp_path_factory.mktemp("real") / "rows.csv"
     table = parquet.read_table(REAL, columns=["src", "quality", "adm2", "vmaf"]).to_pylist()[::20]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, table[0])
-        writer.writeheader()
-        writer.writerows(table)
-    return path
+    return write_csv(path, table)
 
 
 @pytest.fixture

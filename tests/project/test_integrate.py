@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, program
+from csv_tables import write_csv
 from places import ROOT
 from policies import set_policy
 from registries import FEATURES, TRAINING, write_corpus
@@ -63,10 +64,7 @@ def with_conditions(path: Path, spelled: tuple[str, ...] = ()) -> Rows:
     for index, row in enumerate(rows):
         row |= {"kbps": round(float(rng.uniform(200, 9000)), 1), "crf": int(rng.integers(20, 40))}
         row |= {"encoder": spelled[index % len(spelled)]} if spelled else {}
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     return [row | {name: float(row[name]) for name in FEATURES} for row in rows]
 
 

@@ -60,7 +60,7 @@ class Notes:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class NoteBench:
     """A registry with one note, `n`, and the program that reproduces it."""
 
     box: Sandbox
@@ -77,9 +77,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(registry: Program, tmp_path: Path) -> Bench:
+def bench(registry: Program, tmp_path: Path) -> NoteBench:
     notes = Notes()
-    bench = Bench(Sandbox(tmp_path / "model" / "registry.json", "n"), notes, with_plugin(notes, "notes"), registry)
+    bench = NoteBench(Sandbox(tmp_path / "model" / "registry.json", "n"), notes, with_plugin(notes, "notes"), registry)
     bench.train()
     return bench
 
@@ -100,7 +100,7 @@ def bench(registry: Program, tmp_path: Path) -> Bench:
     ],
 )
 def test_bytes_and_values_are_compared(
-    bench: Bench, text: bytes, more: dict[str, Any], environment: str, code: int, words: str
+    bench: NoteBench, text: bytes, more: dict[str, Any], environment: str, code: int, words: str
 ) -> None:
     """A difference passes where the environment explains it and it follows from the weights."""
     bench.notes.environment = environment
@@ -111,7 +111,7 @@ def test_bytes_and_values_are_compared(
 
 
 @pytest.mark.parametrize("rms", [0.3, float("nan"), float("inf")])
-def test_predictions_beyond_tolerance_are_refused(bench: Bench, rms: float) -> None:
+def test_predictions_beyond_tolerance_are_refused(bench: NoteBench, rms: float) -> None:
     """Whatever the environment explains; no number is none either."""
     bench.notes.environment = "2"
     bench.notes.train_again(b"other")
@@ -121,7 +121,7 @@ def test_predictions_beyond_tolerance_are_refused(bench: Bench, rms: float) -> N
     assert (ran.code, "predictions differ beyond tolerance" in ran.out, ran.out.count("FAIL")) == (1, True, 1)
 
 
-def test_rounding_of_a_value_is_no_other_value(bench: Bench) -> None:
+def test_rounding_of_a_value_is_no_other_value(bench: NoteBench) -> None:
     """A sum in another order passes where the environment differs, a thousandth does not."""
     for value, code in ((0.1 + 0.2, 0), (0.3003, 1)):
         bench.notes.environment, bench.notes.trained = "1", bench.notes.make(b"text", mean=0.3)
@@ -131,7 +131,7 @@ def test_rounding_of_a_value_is_no_other_value(bench: Bench) -> None:
         assert bench.reproduce().code == code
 
 
-def test_what_nothing_explains_is_shown_first(bench: Bench) -> None:
+def test_what_nothing_explains_is_shown_first(bench: NoteBench) -> None:
     """However many values follow from the weights; those are counted."""
     bench.notes.environment = "2"
     bench.notes.trained = bench.notes.make(b"text", figure={"a": [0.0] * 20})
@@ -142,7 +142,7 @@ def test_what_nothing_explains_is_shown_first(bench: Bench) -> None:
     assert "  and 11 more values of the manifest: --format json" in lines
 
 
-def test_what_agrees_with_nothing_is_not_reproduced(bench: Bench) -> None:
+def test_what_agrees_with_nothing_is_not_reproduced(bench: NoteBench) -> None:
     """Other bytes of a plugin that compares no predictions, and files that one side lacks."""
     bench.notes.environment = "2"
     bench.notes.again = Reproduction(bench.notes.make(b"other"), (), {"ink": "the colour"})
@@ -153,7 +153,7 @@ def test_what_agrees_with_nothing_is_not_reproduced(bench: Bench) -> None:
     assert (ran.code, "differs more.txt" in ran.out) == (1, True)
 
 
-def test_what_cannot_be_reproduced_is_one_line(bench: Bench) -> None:
+def test_what_cannot_be_reproduced_is_one_line(bench: NoteBench) -> None:
     """A kind without the hook or with None, no such entry, a full --keep, an entry that does not validate."""
     ran = bench.reproduce("n", "--keep", bench.box.folder)
     assert (ran.code, "expected a new or empty folder" in ran.err) == (2, True)
@@ -186,7 +186,7 @@ ENVIRONMENTS = (
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=repr)
-def test_an_environment_of_any_shape_is_no_failure(bench: Bench, environment: object) -> None:
+def test_an_environment_of_any_shape_is_no_failure(bench: NoteBench, environment: object) -> None:
     """What a manifest records at `environment` is its plugin's own: another shape stops nothing."""
     bench.notes.trained = bench.notes.make(b"text", environment=environment)
     bench.train()

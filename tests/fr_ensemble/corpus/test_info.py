@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import Program
+from csv_tables import write_csv
 from fr_ensemble.corpus import info
 from places import ROOT, shared_data
 from registries import FEATURES
@@ -37,14 +37,6 @@ def row(source: str, place: int, encoder: str = "libx264", **more: Any) -> dict[
     }
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def asked(registry: Program, path: Path, *arguments: str) -> dict[str, Any]:
     ran = registry(*INFO, path, "--format", "json", *arguments)
     assert (ran.code, ran.err) == (0, "")
@@ -57,7 +49,7 @@ def test_a_sound_corpus(registry: Program, tmp_path: Path) -> None:
     """Counts, ranges and sources are those of the rows, and nothing is odd."""
     encoders = ("libx264", "x265", "wonder")
     rows = [row("ab"[i // 8], i, encoders[i % 3], crf=20 + i % 2) for i in range(16)]
-    path = write(tmp_path / "c.csv", rows)
+    path = write_csv(tmp_path / "c.csv", rows)
     document = asked(registry, path)
     assert (document["corpus"], document["n_rows"]) == ("c.csv", 16)
     bars = document["target"].pop("histogram")
@@ -87,7 +79,7 @@ def test_one_video_under_two_names(registry: Program, tmp_path: Path) -> None:
     """Rows that two sources share are counted with their share: equal features, whatever the target."""
     rows = [row("a", i) for i in range(8)] + [row("b", i + 6) for i in range(4)] + [row("c", i + 20) for i in range(4)]
     rows[8]["vmaf"] += 0.5
-    document = asked(registry, write(tmp_path / "c.csv", rows))
+    document = asked(registry, write_csv(tmp_path / "c.csv", rows))
     assert document["shared_rows"] == [{"sources": ["a", "b"], "rows": 2, "share": 0.5}]
     assert (document["duplicate_rows"], document["source_overlap"]) == (0, None)
     text = registry(*INFO, tmp_path / "c.csv").out
@@ -102,7 +94,7 @@ def test_equal_targets_are_no_leak(features: bool, registry: Program, tmp_path: 
         item["adm2"] += 0.000001 * (item["src"] == "b")
         item |= {"other": place}
     kept = [{k: v for k, v in item.items() if features or k not in FEATURES} for item in rows]
-    path = write(tmp_path / "c.csv", kept)
+    path = write_csv(tmp_path / "c.csv", kept)
     document = asked(registry, path)
     assert (document["shared_rows"], document["duplicate_rows"]) == ([], 0)
     assert "leakage" not in registry(*INFO, path).out
@@ -126,7 +118,7 @@ def test_what_sources_have_in_common_of_the_reference_is_shown(registry: Program
     motion = {name: rng.uniform(1, 9, 20).round(6).tolist() for name in "abc"}
     motion |= {"twin": motion["a"], "part": [*motion["b"][:5], *rng.uniform(10, 19, 15).round(6).tolist()]}
     motion["still"] = [2.5] * 20
-    path = write(tmp_path / "c.csv", frames(motion))
+    path = write_csv(tmp_path / "c.csv", frames(motion))
     document = asked(registry, path)
     assert document["shared_rows"] == []
     overlap = document["source_overlap"]
@@ -147,7 +139,7 @@ def test_parts_of_one_video_are_asked_about(registry: Program, tmp_path: Path) -
     """Other frames with values that are distributed alike."""
     grid = [round(1.0 + 0.1 * i, 6) for i in range(50)]
     motion = {"a": grid, "later": [round(v + 0.05, 6) for v in grid], "other": [v + 50 for v in grid]}
-    document = asked(registry, write(tmp_path / "c.csv", frames(motion)))
+    document = asked(registry, write_csv(tmp_path / "c.csv", frames(motion)))
     assert [(*p["sources"], p["judged"]) for p in document["source_overlap"]["pairs"]] == [("a", "later", "alike")]
     assert "leakage: motion2 of a and later is distributed alike" in registry(*INFO, tmp_path / "c.csv").out
 
@@ -159,18 +151,18 @@ def test_equal_rows_of_different_videos_are_no_leak(registry: Program, tmp_path:
     rows = frames(motion)
     for item in rows:
         item |= dict.fromkeys(FEATURES[:-1], 1.0) | {"vmaf": 100.0} if item["frame_index"] == 0 else {}
-    document = asked(registry, write(tmp_path / "c.csv", rows))
+    document = asked(registry, write_csv(tmp_path / "c.csv", rows))
     assert (document["shared_rows"], document["source_overlap"]["pairs"]) == ([], [])
     for item in rows:
         del item["frame_index"]
-    (pair,) = asked(registry, write(tmp_path / "d.csv", rows))["shared_rows"]
+    (pair,) = asked(registry, write_csv(tmp_path / "d.csv", rows))["shared_rows"]
     assert pair["rows"] == 2
 
 
 def test_rows_of_another_encoder_are_not_the_same(registry: Program, tmp_path: Path) -> None:
     """Two encoders that give the same scores are no leak and no duplicate."""
     rows = [row("a", i) for i in range(4)] + [row("a", i, "libx265") for i in range(4)] + [row("b", 0, "libsvtav1")]
-    document = asked(registry, write(tmp_path / "c.csv", rows))
+    document = asked(registry, write_csv(tmp_path / "c.csv", rows))
     assert (document["shared_rows"], document["duplicate_rows"]) == ([], 0)
 
 
@@ -179,7 +171,7 @@ def test_oddities_are_named(registry: Program, tmp_path: Path) -> None:
     rows = [row(source, i % 3, motion2=1.5, preset="fast") for source in ("My_clip", "my clip") for i in range(4)]
     for item in rows:
         del item["vif_scale1"]
-    document = asked(registry, write(tmp_path / "c.csv", rows))
+    document = asked(registry, write_csv(tmp_path / "c.csv", rows))
     assert document["duplicate_rows"] == 2
     assert document["constant_columns"] == ["encoder", "motion2", "preset"]
     assert document["missing_features"] == ["vif_scale1"]
@@ -199,7 +191,7 @@ def test_rows_that_train_would_refuse_are_named(registry: Program, tmp_path: Pat
     rows = [row(source, place) for place, source in enumerate("abcab")]
     rows[1]["src"] = rows[2]["src"] = ""
     rows[3]["vmaf"], rows[4]["vmaf"], rows[4]["encoder"] = 130.0, -5.0, "x\x1b"
-    path = write(tmp_path / "c.csv", rows)
+    path = write_csv(tmp_path / "c.csv", rows)
     unusable = {about["column"]: about for about in asked(registry, path)["unusable_rows"]}
     assert {name: (about["n_rows"], about["found"]) for name, about in unusable.items()} == {
         "src": (2, ""),
@@ -210,7 +202,7 @@ def test_rows_that_train_would_refuse_are_named(registry: Program, tmp_path: Pat
     assert f"unusable: 2 rows, the first {path}:3, column src: found '', expected a name in visible characters" in said
     assert f"unusable: 2 rows, the first {path}:5, column vmaf: found 130, expected 0..100" in said
     assert "\x1b" not in said
-    path = write(tmp_path / "d.csv", [item | {"vmaf_model": "vmaf_v1.0.16_3d0h_2160"} for item in rows[3:4]])
+    path = write_csv(tmp_path / "d.csv", [item | {"vmaf_model": "vmaf_v1.0.16_3d0h_2160"} for item in rows[3:4]])
     assert "found 130, expected 0..110" in registry(*INFO, path).out
     assert asked(registry, path, "--target", "motion2")["unusable_rows"] == []
     assert asked(registry, path, "--target-range", "0,200")["unusable_rows"] == []
@@ -222,7 +214,7 @@ def test_rows_that_train_would_refuse_are_named(registry: Program, tmp_path: Pat
 def test_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that comes in many batches is described as in one, whichever its format."""
     rows = [row("abc"[i % 3], i // 2, ("libx264", "libx265")[i % 5 == 0]) for i in range(30)]
-    path = write(tmp_path / "c.csv", rows)
+    path = write_csv(tmp_path / "c.csv", rows)
     whole = plain(info.describe(path))
     assert whole["shared_rows"]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
@@ -277,7 +269,7 @@ def test_what_is_no_corpus_is_refused(text: str, message: str, registry: Program
 def test_a_corpus_without_a_target(registry: Program, tmp_path: Path) -> None:
     """Rows to predict have no target and are described all the same."""
     rows = [{k: v for k, v in row("a", i).items() if k != "vmaf"} for i in range(3)]
-    assert asked(registry, write(tmp_path / "c.csv", rows))["target"] is None
+    assert asked(registry, write_csv(tmp_path / "c.csv", rows))["target"] is None
     assert "target: no such column" in registry(*INFO, tmp_path / "c.csv").out
 
 
@@ -303,8 +295,8 @@ def test_a_picture(registry: Program, tmp_path: Path, monkeypatch: pytest.Monkey
     """--plot draws a PNG beside the same words, of odd names and without a target too; it needs matplotlib."""
     pytest.importorskip("matplotlib")
     rows = [row(source, i) for source in ("a$^{", "A$^{", "b") for i in range(4)]
-    path = write(tmp_path / "c.csv", rows)
-    bare = write(tmp_path / "bare.csv", [{k: v for k, v in item.items() if k != "vmaf"} for item in rows])
+    path = write_csv(tmp_path / "c.csv", rows)
+    bare = write_csv(tmp_path / "bare.csv", [{k: v for k, v in item.items() if k != "vmaf"} for item in rows])
     pictures = set()
     for file in (path, bare, ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet"):
         ran = registry(*INFO, file, "--plot", tmp_path / "p.png")
@@ -325,7 +317,7 @@ def test_what_is_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     if name == "c.parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif name == "c.csv":
-        write(path, rows)
+        write_csv(path, rows)
     else:
         path.write_text("".join(json.dumps(item) + "\n" for item in rows))
     monkeypatch.setattr(info, "BATCH_ROWS", 3)
@@ -352,7 +344,7 @@ def test_sources_that_differ_by_an_encoder_are_flagged(
     names: list[str], groups: list[list[str]], registry: Program, tmp_path: Path
 ) -> None:
     """One video that a pattern split by its encoders is one group; names that are nothing else are left alone."""
-    path = write(tmp_path / "c.csv", [row(name, place) for place, name in enumerate(names)])
+    path = write_csv(tmp_path / "c.csv", [row(name, place) for place, name in enumerate(names)])
     assert asked(registry, path)["similar_names"] == groups
     for group in groups:
         assert f"leakage: are {' and '.join(group)} one source?" in registry(*INFO, path).out
@@ -363,7 +355,7 @@ def test_rows_of_two_models_are_found(registry: Program, tmp_path: Path) -> None
     rows = [row("ab"[place % 2], place) for place in range(12)]
     rows += [{**rows[place], "src": "c", "encoder": "x265", "vmaf": rows[place]["vmaf"] + 7.0} for place in (1, 4)]
     rows += [{**rows[place], "src": "d", "vmaf": rows[place]["vmaf"] + 0.001} for place in (6, 7)]
-    path = write(tmp_path / "c.csv", rows)
+    path = write_csv(tmp_path / "c.csv", rows)
     assert asked(registry, path)["conflicting_rows"] == 4
     assert "two models: 4 rows have the features of another row and another vmaf" in registry(*INFO, path).out
 
@@ -371,7 +363,7 @@ def test_rows_of_two_models_are_found(registry: Program, tmp_path: Path) -> None
 @pytest.mark.parametrize("model", ["vmaf_v0.6.1neg", "vmaf_v1.0.16_3d0h", "mine"])
 def test_the_definition_is_told(model: str, registry: Program, tmp_path: Path) -> None:
     """What a table's column says of its target is said, and the features that are missing are that model's."""
-    path = write(tmp_path / "c.csv", [row("ab"[place % 2], place, vmaf_model=model) for place in range(4)])
+    path = write_csv(tmp_path / "c.csv", [row("ab"[place % 2], place, vmaf_model=model) for place in range(4)])
     document = asked(registry, path)
     assert document["target"]["definition"] == model
     lacking = ["cambi", "speed_chroma_uv", "adm3", "motion3"] if "v1" in model else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -10,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from csv_tables import write_csv
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, spellings, stand_in, vocabulary
 from places import shared_data
@@ -36,10 +36,7 @@ def write(path, rows, columns=None):
     """Rows as the file format that the extension names."""
     columns = columns or list(rows[0])
     if path.suffix == ".csv":
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(path, rows, columns)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:

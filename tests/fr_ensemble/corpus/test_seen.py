@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, run
+from csv_tables import read_csv, write_csv
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.seen import SeenCorpus, numbers_of, unlike
 from fr_ensemble.evidence.oof import read_oof
@@ -54,11 +55,10 @@ def test_text_that_is_no_number_is_none() -> None:
 @pytest.mark.slow
 def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_path: Path) -> None:
     """Encoders by rows, the range of fps; predict, evaluate and the API say what is outside of it."""
-    with made.corpus.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(made.corpus)
     for number, row in enumerate(rows):
         row["fps"] = "24" if number % 2 else "60"
-    write(tmp_path / "corpus.csv", rows)
+    write_csv(tmp_path / "corpus.csv", rows)
     path = tmp_path / "model" / "registry.json"
     what = ("--id", "tiny", "--corpus", tmp_path / "corpus.csv", "--registry", path)
     assert run(tmp_path, "train", "fr_ensemble", *what, *TRAINING).code == 0
@@ -67,7 +67,7 @@ def test_what_training_saw_is_in_the_manifest_and_flags_rows(made: Made, tmp_pat
     assert seen["ranges"] == [{"name": "fps", "range": [24.0, 60.0]}]
     assert seen["encoders"] == [{"name": name, "n_rows": 100} for name in ("libsvtav1", "libx264", "libx265")]
     new = [rows[0] | {"fps": "120"}, rows[1] | {"encoder": "hevc_nvenc"}, rows[2] | {"encoder": "dirac"}, rows[3]]
-    write(tmp_path / "new.csv", [row | {"src": "new"} for row in new])
+    write_csv(tmp_path / "new.csv", [row | {"src": "new"} for row in new])
     ran = run(tmp_path, "predict", "tiny", "--corpus", "new.csv", "--registry", path)
     rows_out = list(csv.DictReader(io.StringIO(ran.out)))
     limit = np.quantile(read_oof((box.artifacts / "evidence" / "oof.npz").read_bytes()).sigma, 0.95)
@@ -118,19 +118,11 @@ def test_another_libvmaf_is_told_by_every_command(made: Made, tmp_path: Path) ->
             assert ("libvmaf" in ran.out) == expected
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @pytest.mark.slow
 def test_a_level_that_new_sources_refute_is_told(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
     """Scores that are 12 points lower: coverage with its error over sources; of those as they were, none."""
-    with made.heldout.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    write(tmp_path / "lower.csv", [row | {"vmaf": str(max(float(row["vmaf"]) - 12.0, 0.0))} for row in rows])
+    rows = read_csv(made.heldout)
+    write_csv(tmp_path / "lower.csv", [row | {"vmaf": str(max(float(row["vmaf"]) - 12.0, 0.0))} for row in rows])
     for corpus, levels in ((made.heldout, []), (tmp_path / "lower.csv", ["50", "80", "95"])):
         where = ("--corpus", corpus, "--levels", "0.5,0.8,0.95", "--registry", smoke.path)
         messages = [line for line in registry("evaluate", "tiny", *where).err.splitlines() if "refuted" in line]

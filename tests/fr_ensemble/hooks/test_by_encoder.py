@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, run
+from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH
 from fr_ensemble.evidence.calibration import read_calibration
 from fr_ensemble.evidence.oof import Oof
@@ -96,11 +97,6 @@ def made_registry(made: Made, mine: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def apart(made_registry: Path, tmp_path: Path) -> Sandbox:
     return Sandbox(made_registry, "apart").copy(tmp_path / "model")
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def numbers(rows: list[dict[str, str]], name: str) -> np.ndarray[Any, Any]:
@@ -224,17 +220,14 @@ def test_coverage_is_by_encoder(apart: Sandbox) -> None:
 
 def test_each_row_has_its_encoders_bounds(registry: Program, apart: Sandbox, others: Path) -> None:
     """In every spelling; an encoder with too few sources, an unknown one and one not calibrated on have the pooled."""
-    rows = table(others)
+    rows = read_csv(others)
     for number, row in enumerate(rows):
         if row["encoder"] == "x264" and number % 4 == 0:
             row["encoder"] = "H.264"
         if row["encoder"] == "unknown":
             row["encoder"] = "libaom-av1" if number % 2 else "unknown"
     path = apart.folder.parent / "rows.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     ran = registry("predict", "apart", "--corpus", path, "--levels", ",".join(LEVELS), "--registry", apart.path)
     assert ran.code == 0, ran.err
     given = list(csv.DictReader(ran.out.splitlines()))
@@ -279,7 +272,7 @@ def test_evaluate_measures_with_its_encoders_bounds(registry: Program, apart: Sa
     where = ("--corpus", others, "--levels", "0.8", "--registry", apart.path)
     document = json.loads(registry("evaluate", "apart", *where, "--by", "src", "--format", "json").out)
     given = list(csv.DictReader(registry("predict", "apart", *where).out.splitlines()))
-    target = numbers(table(others), "vmaf")
+    target = numbers(read_csv(others), "vmaf")
     lower, upper = numbers(given, "lower_80"), numbers(given, "upper_80")
     inside = (lower <= target) & (target <= upper)
     assert document["levels"][0]["coverage"] == pytest.approx(inside.mean(), abs=0.002)
@@ -371,7 +364,7 @@ def test_card_and_report_say_it(registry: Program, apart: Sandbox, tmp_path: Pat
 
 def test_the_report_counts_by_encoder(apart: Sandbox, mine: Path) -> None:
     """Its shares of encoders and of sources are those of plain numpy; other methods are beside them as ever."""
-    inside, rows, found = inside_as_unseen(apart), table(mine), dict[str, dict[str, Figure]]()
+    inside, rows, found = inside_as_unseen(apart), read_csv(mine), dict[str, dict[str, Figure]]()
     for name in ("apart", "pooled"):
         with Sandbox(apart.path, name).view() as view:
             found[name] = {figure.title: figure for figure in figures(view) or ()}
@@ -408,12 +401,9 @@ def test_what_cannot_be_told_apart_is_refused(
     registry: Program, smoke: Sandbox, mine: Path, keep: Any, options: tuple[str, ...], words: str
 ) -> None:
     """In one line, before anything is computed, and nothing is written; without --by-encoder the rows are taken."""
-    rows = [row for row in table(mine) if keep(row)]
+    rows = [row for row in read_csv(mine) if keep(row)]
     path = smoke.folder.parent / "rows.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     before = smoke.tree()
     arguments = ("calibrate", "tiny", "--corpus", path, "--id", "x", *options, "--registry", smoke.path)
     ran = registry(*arguments, "--by-encoder")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, run
+from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights, shifted
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import CALIBRATED_PATHS, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH, PARENT_PATH
@@ -41,15 +42,10 @@ SOURCES = 8
 
 def changed(path: Path, target: Path, change: Callable[[int, dict[str, str]], object]) -> Path:
     """A copy of a CSV, with each row changed in place."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     for number, row in enumerate(rows):
         change(number, row)
-    with target.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
-    return target
+    return write_csv(target, rows)
 
 
 @pytest.fixture(scope="session")

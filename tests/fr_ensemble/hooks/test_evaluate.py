@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program
+from csv_tables import read_csv
 from fr_ensemble.evidence.intervals import CRPS_LEVELS
 from fr_ensemble.evidence.p1401 import Mapped
 from registries import Made
@@ -140,8 +141,7 @@ def test_a_level_that_is_not_stored_is_computed(smoke: Sandbox, registry: Progra
 def test_mu_and_sigma_are_the_members(smoke: Sandbox, registry: Program, made: Made) -> None:
     """The mean and the sample deviation (ddof 1) of the members' own scores, each run by itself."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    with made.heldout.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(made.heldout)
     manifest = smoke.manifest
     raw = np.array([[float(row[name]) for name in manifest["feature_order"]] for row in rows])
     features = ((raw - manifest["feature_mean"]) / manifest["feature_std"]).astype(np.float32)

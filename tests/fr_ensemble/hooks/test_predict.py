@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program, program
+from csv_tables import read_csv, write_csv
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from registries import QUICK, Made
 from sandbox import Sandbox
@@ -24,16 +25,7 @@ from registry_tool.documents.schema import violations
 
 @pytest.fixture
 def heldout(made: Made) -> list[dict[str, str]]:
-    with made.heldout.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return read_csv(made.heldout)
 
 
 def table(text: str) -> list[dict[str, str]]:
@@ -52,7 +44,7 @@ def test_rows_unlike_the_training_rows_are_marked(
     names, means = smoke.manifest["feature_order"], smoke.manifest["feature_mean"]
     same = {name: str(mean) for name, mean in zip(names, means, strict=True)}
     rows = [heldout[0] | same | {"motion2": repr(value)} for value in values]
-    ran = registry("predict", "tiny", "--corpus", write(tmp_path / "r.csv", rows), "--registry", smoke.path)
+    ran = registry("predict", "tiny", "--corpus", write_csv(tmp_path / "r.csv", rows), "--registry", smoke.path)
     assert [row["out_of_distribution"] for row in table(ran.out)] == ["False", "False", "True", "True"]
     assert [line for line in ran.err.splitlines() if "no guarantee" not in line] == [
         f"warning: motion2 is outside what training saw, {low:g} to {high:g}: 2 rows"
@@ -65,7 +57,7 @@ def test_unknown_encoders_are_counted_over_all_batches(
     """One warning an encoder, however many batches its rows come in, and words about rows go to stderr alone."""
     monkeypatch.setattr("registry_tool.workflows.predict.BATCH_ROWS", 2)
     rows = [heldout[0] | {"encoder": name} for name in ("h267", "libx264", "h267", "h267", "dirac")]
-    ran = registry("predict", "tiny", "--corpus", write(tmp_path / "r.csv", rows), "--registry", smoke.path)
+    ran = registry("predict", "tiny", "--corpus", write_csv(tmp_path / "r.csv", rows), "--registry", smoke.path)
     lines = [line for line in ran.err.splitlines() if "encoder" in line]
     assert lines == [
         "warning: encoder 'dirac' is unknown: 1 row",
@@ -90,7 +82,7 @@ def test_rows_come_from_standard_input(
 ) -> None:
     """CSV, JSON lines or a JSON list, told by the first line; the rows of a file, to rounding where each runs alone."""
     objects = [{k: v if k in ("src", "encoder", "clip") else float(v) for k, v in row.items()} for row in heldout]
-    path = write(smoke.folder.parent / "r.csv", heldout)
+    path = write_csv(smoke.folder.parent / "r.csv", heldout)
     lines = "".join(f"{json.dumps(row)}\n" for row in objects).encode()
     data = {
         "csv": path.read_bytes(),
@@ -116,7 +108,7 @@ def test_each_row_is_printed_before_the_next_arrives(
     smoke: Sandbox, heldout: list[dict[str, str]], tmp_path: Path
 ) -> None:
     """With --flush a program at the other end can wait for the answer to a row before it sends another."""
-    lines = write(tmp_path / "r.csv", heldout).read_text().splitlines(keepends=True)
+    lines = write_csv(tmp_path / "r.csv", heldout).read_text().splitlines(keepends=True)
     command = [
         sys.executable,
         "-m",
@@ -167,7 +159,7 @@ def test_a_bad_row_ends_a_stream_behind_the_rows_before_it(
     smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With --flush they were printed; the message names the line."""
-    stdin_of(monkeypatch, write(tmp_path / "r.csv", [*heldout[:2], heldout[2] | {"adm2": "x"}]).read_bytes())
+    stdin_of(monkeypatch, write_csv(tmp_path / "r.csv", [*heldout[:2], heldout[2] | {"adm2": "x"}]).read_bytes())
     ran = registry("predict", "tiny", "--corpus", "-", "--flush", "--registry", smoke.path)
     assert (ran.code, len(table(ran.out))) == (2, 2)
     assert "standard input:4, column adm2: found 'x', expected a number" in ran.err
@@ -259,7 +251,7 @@ def test_errors_are_over_sources(
 ) -> None:
     """Each source weighs alike, however many rows it has; the errors are those of K sources; the worst is named."""
     rows = [row for i, row in enumerate(heldout) if row["src"] != "s20" or i % 8 == 0]
-    document = evaluated(registry, smoke, "--corpus", write(tmp_path / "r.csv", rows), "--levels", "0.5,0.8")
+    document = evaluated(registry, smoke, "--corpus", write_csv(tmp_path / "r.csv", rows), "--levels", "0.5,0.8")
     groups = document["by"]["src"]
     assert [group["n_rows"] for group in groups.values()] == [5, 40, 40]
 
@@ -333,7 +325,7 @@ def test_one_source_has_no_standard_error(
     smoke: Sandbox, registry: Program, heldout: list[dict[str, str]], tmp_path: Path
 ) -> None:
     """Null, not 0: one draw says nothing of the next. A single row has no correlation either."""
-    document = evaluated(registry, smoke, "--corpus", write(tmp_path / "r.csv", heldout[:1]))
+    document = evaluated(registry, smoke, "--corpus", write_csv(tmp_path / "r.csv", heldout[:1]))
     assert document["over_sources"]["levels"][0]["coverage_se"] is None
     assert (document["plcc"], document["clips"], document["n_rows"]) == (None, None, 1)
     assert "-" in registry("evaluate", "tiny", "--corpus", tmp_path / "r.csv", "--registry", smoke.path).out
@@ -343,7 +335,7 @@ def test_clip_means_have_their_own_figures(registry: Program, made: Made, tmp_pa
     """Where the corpus and the entry know clips: members' clip means, by the clips' calibration."""
     with made.corpus.open(newline="") as file:
         rows = [row | {"clip": f"{row['src']}c{i % 6}"} for i, row in enumerate(csv.DictReader(file))]
-    corpus = write(tmp_path / "clips.csv", rows)
+    corpus = write_csv(tmp_path / "clips.csv", rows)
     box = Sandbox(tmp_path / "registry.json")
     options = (*QUICK, "--epochs", "3", "--hidden", "8", "--registry", box.path)
     assert registry("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *options).code == 0
@@ -367,7 +359,7 @@ def test_a_picture_is_drawn_where_asked(smoke: Sandbox, registry: Program, made:
     """A PNG, the same bytes each time, beside the same figures; of one source too."""
     pytest.importorskip("matplotlib")
     with made.heldout.open(newline="") as file:
-        one = write(tmp_path / "one.csv", list(csv.DictReader(file))[:3])
+        one = write_csv(tmp_path / "one.csv", list(csv.DictReader(file))[:3])
     for corpus in (made.heldout, one):
         pictures = []
         for name in ("a.png", "b.png"):

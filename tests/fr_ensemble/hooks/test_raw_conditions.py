@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program
+from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import member_scores
 from registries import FEATURES, TRAINING, write_corpus
@@ -19,21 +20,12 @@ pytestmark = pytest.mark.slow
 RAW = ("--condition", "crf_norm", "--member-conditions", "raw")
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def conditioned(folder: Path, name: str, **changed: Any) -> Path:
     """Rows of three sources with a condition from 0 to 1; changed: cells of the sixth."""
-    rows = rows_of(write_corpus(folder / "plain.csv", 3, 12, seed=4))
+    rows = read_csv(write_corpus(folder / "plain.csv", 3, 12, seed=4))
     rows = [row | {"crf_norm": str((index % 9) / 8)} for index, row in enumerate(rows)]
     rows[5].update(changed)
-    with (folder / name).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / name
+    return write_csv(folder / name, rows)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +44,7 @@ def test_members_take_conditions_as_they_are(corpus: Path, registry: Program, tm
     assert manifest["recipe"]["member_conditions"] == "raw"
     assert manifest["codec_block"][-1] == {"name": "crf_norm", "transform": "none", "mean": 0.0, "std": 1.0}
     assert registry("validate", tmp_path / "registry.json").code == 0
-    rows = rows_of(corpus)
+    rows = read_csv(corpus)
     features = np.array([[float(row[name]) for name in FEATURES] for row in rows])
     scaled = (features - manifest["feature_mean"]) / manifest["feature_std"]
     block = np.zeros((len(rows), len(manifest["codec_block"])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from csv_tables import read_csv, write_csv
 from registries import FEATURES, write_corpus
 
 pytest.importorskip("numba", reason="a run needs the extra `train`")
@@ -59,8 +59,7 @@ def trained(corpus: Path) -> Trained:
 @pytest.fixture(scope="module")
 def conditioned(corpus: Path) -> tuple[Path, Trained]:
     """The same rows with a quality and a bit rate, and a mean opinion score for a target; encoders of version 1."""
-    with corpus.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(corpus)
     path = corpus.parent / "conditioned.jsonl"
     with path.open("w") as file:
         for number, row in enumerate(rows):
@@ -270,15 +269,10 @@ def constant_fold(rows: list[dict[str, str]]) -> None:
 
 
 def changed_corpus(corpus: Path, change: Callable[[Any], None]) -> Path:
-    with corpus.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(corpus)
     change(rows)
     path = corpus.parent / f"{change.__name__}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return write_csv(path, rows)
 
 
 def test_a_constant_feature_is_trained(corpus: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import registry_tool.schemas as schemas
 from command_line import Program
+from csv_tables import write_csv
 from fr_ensemble.evidence.statistics import MAX_EXACT_RANKS, rank_sum_p
 from fr_ensemble.queries.exchangeable import SIGNIFICANCE_LEVEL, power
 from registries import QUICK, Made
@@ -44,14 +45,6 @@ def test_the_power_is_what_simulated_sources_show() -> None:
     assert power(9, 1, SIGNIFICANCE_LEVEL / 2) == 0.0
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 def test_new_sources_are_ranked_among_the_known_ones(
     smoke: Sandbox, registry: Program, made: Made, tmp_path: Path
 ) -> None:
@@ -61,7 +54,7 @@ def test_new_sources_are_ranked_among_the_known_ones(
     far = [row | {"motion2": str(float(row["motion2"]) * 5 + 100)} for row in rows]
     found: dict[str, Any] = {}
     for name, table in (("alike", rows), ("far", far)):
-        path = write(tmp_path / f"{name}.csv", table)
+        path = write_csv(tmp_path / f"{name}.csv", table)
         ran = registry(
             "fr-ensemble", "exchangeable", "tiny", "--corpus", path, "--registry", smoke.path, "--format", "json"
         )
@@ -90,7 +83,7 @@ def test_what_cannot_be_judged_is_one_line(smoke: Sandbox, registry: Program, ma
     """Rows without sources; an entry whose evidence has no inputs."""
     with made.heldout.open(newline="") as file:
         rows = [{name: value for name, value in row.items() if name != "src"} for row in csv.DictReader(file)]
-    path = write(tmp_path / "rows.csv", rows)
+    path = write_csv(tmp_path / "rows.csv", rows)
     ran = registry("fr-ensemble", "exchangeable", "tiny", "--corpus", path, "--registry", smoke.path)
     assert (ran.code, "found no column src" in ran.err) == (2, True)
     bare = tmp_path / "bare" / "registry.json"

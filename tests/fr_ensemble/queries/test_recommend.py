@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -13,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from command_line import Program, program
+from csv_tables import read_csv, write_csv
 from filelock import FileLock
 from fr_ensemble.corpus.vocabulary import vocabulary
 from registries import FEATURES, TRAINING
@@ -43,20 +43,7 @@ def write(path: Path, sources: int, seed: int, **more: Any) -> Path:
                     place = {"src": f"s{seed}{source}", "encoder": encoder, "quality": quality}
                     kbps = 4000 * 2 ** (-quality / 6) * (1 if encoder == "libx264" else 0.7)
                     rows.append(place | {"bitrate_kbps": kbps} | numbers | {"vmaf": 100 * good**0.6} | more)
-    return save(path, rows)
-
-
-def save(path: Path, rows: list[dict[str, Any]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def load(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return write_csv(path, rows)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +84,7 @@ def test_figures_are_those_of_the_clips_calibration(registry: Program, clips: Sa
     of_clips = [c for c in clips.manifest["intervals"]["calibrations"] if (c["unit"], c["side"]) == ("clip", "lower")]
     q, floor = of_clips[0]["levels"]["0.95"]["q"], of_clips[0]["floor"]
     assert document["bound"]["q"] == pytest.approx(q)
-    rows = load(clips.folder.parent / ROWS)
+    rows = read_csv(clips.folder.parent / ROWS)
     group = document["groups"][0]
     for encode in group["encodes"]:
         mine = [
@@ -143,8 +130,8 @@ def test_more_confidence_never_costs_less(registry: Program, clips: Sandbox) -> 
 
 def test_a_quality_number_is_a_cost(registry: Program, clips: Sandbox, tmp_path: Path) -> None:
     """Without a bitrate, the highest number that holds is the cheapest; scales of two encoders are not compared."""
-    rows = [{k: v for k, v in row.items() if k != "bitrate_kbps"} for row in load(clips.folder.parent / ROWS)]
-    path = save(tmp_path / "r.csv", rows)
+    rows = [{k: v for k, v in row.items() if k != "bitrate_kbps"} for row in read_csv(clips.folder.parent / ROWS)]
+    path = write_csv(tmp_path / "r.csv", rows)
     document = asked(registry, clips, "--target", 60, "--confidence", 0.8, rows=path)
     assert document["cost"] == {"column": "quality", "cheaper": "higher"}
     for group in document["groups"]:
@@ -172,8 +159,8 @@ def test_words_for_people(registry: Program, clips: Sandbox) -> None:
     assert ran.code == 0
     assert ran.out.startswith("mean vmaf of a clip at least 99.9, at 95 %\n4 answers by the lower bound of clips (")
     assert ran.out.count("none of 4; the best:") == 4
-    rows = load(clips.folder.parent / ROWS)
-    path = save(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
+    rows = read_csv(clips.folder.parent / ROWS)
+    path = write_csv(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
     ran = registry("fr-ensemble", "recommend", "tiny", "--target", 50, *where[2:], "--corpus", path, "--by", "source")
     assert f"warning: encoder 'wonder' is unknown: {len(rows)} rows" in ran.err
     assert re.search(rf"warning: motion2 is outside what training saw, .* to .*: {len(rows)} rows", ran.err)
@@ -217,9 +204,9 @@ def test_a_wrong_question_says_what_was_expected(
     """Rows or options that do not fit are one line and exit 2."""
     dropped = {name for name, value in change.items() if value is None}
     rows = [
-        {k: v for k, v in {**row, **change}.items() if k not in dropped} for row in load(clips.folder.parent / ROWS)
+        {k: v for k, v in {**row, **change}.items() if k not in dropped} for row in read_csv(clips.folder.parent / ROWS)
     ]
-    path = save(tmp_path / "r.csv", rows)
+    path = write_csv(tmp_path / "r.csv", rows)
     ran = registry("fr-ensemble", "recommend", "tiny", "--corpus", path, "--registry", clips.path, *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err
@@ -278,9 +265,9 @@ def test_choices_are_controlled_where_the_sources_suffice(registry: Program, cli
 
 def test_a_finer_ladder_is_climbed_down(registry: Program, clips: Sandbox, tmp_path: Path) -> None:
     """Encodes nearer to each other than the calibration's: all dearer ones have to hold, too."""
-    rows = load(clips.folder.parent / ROWS)
+    rows = read_csv(clips.folder.parent / ROWS)
     near = [row | {"quality": 20 + i / 100, "bitrate_kbps": 900 - i} for i, row in enumerate(rows[:FRAMES] * 6)]
-    document = asked(registry, clips, "--target", 60, "--confidence", 0.8, rows=save(tmp_path / "near.csv", near))
+    document = asked(registry, clips, "--target", 60, "--confidence", 0.8, rows=write_csv(tmp_path / "near.csv", near))
     [group] = document["groups"]
     assert group["rule"] == "sequence"
     held = [encode["assured"] >= 60 for encode in reversed(group["encodes"])]

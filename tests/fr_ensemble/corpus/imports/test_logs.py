@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import Program
+from csv_tables import write_csv
 from fr_ensemble.corpus.imports.logs import Log
 from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
@@ -416,10 +417,7 @@ def test_a_field_that_no_encode_has_costs_its_log(
     names = ["log", *dict.fromkeys(["src", "encoder", column])]
     rows = [{"log": "a.json", "src": "s", "encoder": "x264"} | ({} if column == "src" else {column: "20"})]
     rows.append(rows[0] | {"log": "b.json", column: cell})
-    with (tmp_path / "t.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(tmp_path / "t.csv", rows, names)
     where = [tmp_path / "a.json", tmp_path / "b.json", "-o", tmp_path / "c.parquet"]
     ran = registry(*IMPORT, *where, "--meta", tmp_path / "t.csv")
     assert (ran.code, "3 rows of 1 log\n" in ran.out) == (1, True)

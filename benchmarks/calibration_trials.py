@@ -85,16 +85,7 @@ def predicted(manifest: dict[str, Any], folder: Path, corpus: Corpus) -> Oof:
 
 def only(oof: Oof, sources: list[int]) -> Oof:
     """The rows of some sources."""
-    rows = np.isin(oof.source, sources)
-    return replace(
-        oof,
-        sources=tuple(oof.sources[g] for g in sources),
-        source=np.searchsorted(sources, oof.source[rows]),
-        clips=None,
-        clip=None,
-        target=oof.target[rows],
-        predictions=oof.predictions[:, rows],
-    )
+    return oof.of_rows(np.isin(oof.source, sources))
 
 
 def measured(unseen: Oof, calibration: Calibration) -> list[float]:

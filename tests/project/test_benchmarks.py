@@ -46,7 +46,10 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "predict_ratio": ("--rows 1000 --rounds 1 --only csv-csv", "csv"),
     "recommend_trials": ("{data} --repeats 2 --confidences 0.8 --targets 1 --ask 60,80,20", "AVT-VQDB-UHD-1, MOS"),
     "signing": ("--rounds 1 --entries 2", "entries"),
-    "simulated_shifts": ("{data}/frames.parquet --splits 1 --epochs 1 --seeds 0,1 --calibrated 0.5", "flagged"),
+    "simulated_shifts": (
+        "{data}/frames.parquet --splits 1 --epochs 1 --seeds 0,1 --calibrated 0.5 --divisions 2",
+        "by encoder",
+    ),
     "train_ratio": ("--rows 200 --sources 3 --seeds 2 --epochs 1 --rounds 1 --reference-steps 5", "ratio"),
     "unknown_encoders": ("{data}/frames.parquet --step 1 --epochs 1 --seeds 2 --shares 0.2", "left out"),
     "validate_ratio": ("--entries 20 --rounds 1 --full-rounds 1", "entries"),

@@ -188,7 +188,7 @@ def _encoder_metrics() -> Iterator[Metric]:
         meaning = (
             f"the least of such a share plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim"
         )
-        meaning += " is refuted at 5 %, for one encoder at least"
+        meaning += " is refuted for one encoder at least, at 5 % each"
         yield of_encoder(f"{name}_upper", meaning=meaning, compute=partial(_of_encoders, _covered_upper, level))
 
 

@@ -158,29 +158,34 @@ class Oof:
         return self if self.encoder is None else replace(self, encoders=None, encoder=None)
 
     def of_encoder(self, name: str) -> Oof:
-        """The rows of one encoder, as if there were no others: its sources, and of its clips those rows.
+        """The rows of one encoder, as if there were no others. Raises ValueError for a name that none has."""
+        if self.encoder is None or self.encoders is None:
+            raise ValueError(f"predictions: found no encoders, expected {name} among them")
+        return self.pooled.of_rows(self.encoder == self.encoders.index(name))
 
-        Raises ValueError for a name that is none of `encoders`.
-        """
-        rows = self.encoder == (self.encoders or ()).index(name)
-        used, source = np.unique(self.source[rows], return_inverse=True)
-        sources = tuple(self.sources[g] for g in used.tolist())
-        clips, clip = self.clips, self.clip
-        if clips is not None and clip is not None:
-            known, clip = np.unique(clip[rows], return_inverse=True)
-            clips, clip = tuple(clips[c] for c in known.tolist()), clip.reshape(-1).astype(np.int64)
+    def of_rows(self, rows: NDArray[np.bool_]) -> Oof:
+        """Some of the rows (n,), with their sources, clips and encoders alone."""
+        sources, source = _used(self.sources, self.source[rows])
+        clips, clip = (None, None) if self.clip is None else _used(self.clips or (), self.clip[rows])
+        encoders, encoder = (None, None) if self.encoder is None else _used(self.encoders or (), self.encoder[rows])
         return replace(
             self,
             sources=sources,
-            source=source.reshape(-1).astype(np.int64),
+            source=source,
             clips=clips,
             clip=clip,
             target=self.target[rows],
             predictions=self.predictions[:, rows],
             vmaf=None if self.vmaf is None else self.vmaf[rows],
-            encoders=None,
-            encoder=None,
+            encoders=encoders,
+            encoder=encoder,
         )
+
+
+def _used(names: tuple[str, ...], index: Int64) -> tuple[tuple[str, ...], Int64]:
+    """The names that an index uses, and the index into these."""
+    used, place = np.unique(index, return_inverse=True)
+    return tuple(names[code] for code in used.tolist()), place.reshape(-1).astype(np.int64)
 
 
 def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatenate[Oof, P], R]:

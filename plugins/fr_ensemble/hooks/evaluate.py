@@ -25,13 +25,13 @@ from fr_ensemble.evidence.intervals import (
     calibrate,
     encoders_of_clips,
 )
-from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of, unusable_evidence
+from fr_ensemble.hooks.refuted import refuted_encoders, refuted_levels
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
@@ -97,12 +97,11 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
             for name, mask in (*found.masks.items(), ("none", ~np.any([*found.masks.values()], axis=0)))
             if mask.any()
         }
-    refuted = [] if request.smoke else list(_refuted(document["over_sources"]))  # random rows refute nothing
-    if refuted:
-        refuted.append(
-            f"intervals from sources like these: `registry calibrate {view.entry.id} --corpus FILE --id NEW`"
-        )
-    warnings += [*corpus.failed_encodes(), *target_warnings, *refuted]
+    warnings += [*corpus.failed_encodes(), *target_warnings]
+    if not request.smoke:  # random rows refute nothing
+        bounds = {level: stored.of_rows(encoder).interval(mu, sigma, level) for level in request.levels}
+        origin = manifest.get("calibrated_from", {"id": view.entry.id})["id"]
+        warnings += refuted_levels(document["over_sources"], refuted_encoders(corpus, bounds), origin)
     trained_on = manifest["corpus"]["sources"] if is_current(manifest) else ()
     known = [] if request.smoke else sorted({*corpus.sources} & {*trained_on})
     if known:
@@ -202,17 +201,6 @@ def _over_sources(
         named = {"worst_source": corpus.sources[worst], "worst_coverage": at[worst]["coverage"]}
         of_levels.append({"level": level, **_means(at, OF_LEVEL), **named})
     return {"n_sources": len(rows), **_means(each, MEASURES), "levels": of_levels}
-
-
-def _refuted(over: Mapping[str, Any]) -> Iterator[str]:
-    """Where the coverage of new sources is below nominal by more than chance: one-sided, at 5 %."""
-    enough = over["n_sources"] >= MIN_COVERAGE_SOURCES
-    for item in over["levels"] if enough else ():
-        covered, error = item["coverage"], item["coverage_se"]
-        if covered + ONE_SIDED_Z * error < item["level"]:
-            found = f"coverage is {covered:.3f} +- {error:.3f} over {over['n_sources']} sources"
-            reason = "rows are made or scored unlike the calibration's, so that its bounds are too narrow for them"
-            yield f"{percent(item['level'])} % is refuted: {found}: {reason}"
 
 
 def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:

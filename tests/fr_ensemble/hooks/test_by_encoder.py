@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -265,6 +266,22 @@ def test_it_mends_what_pooling_hides(registry: Program, apart: Sandbox, others: 
     assert min(covered["apart"][name] for name in ("libx265", "libx264", "x264", "mpeg2video")) > 0.75
     assert width["apart"]["libx264"] < 0.6 * width["pooled"]["libx264"]
     assert covered["apart"][FEW] == covered["pooled"][FEW]
+
+
+def test_an_encoder_that_refutes_a_level_is_named(registry: Program, apart: Sandbox, tmp_path: Path) -> None:
+    """Though all rows together do not; the entry to calibrate is the one with the members, and the command works."""
+    said, others = {}, write(tmp_path / "more.csv", 20, seed=9, encoders=("x264", "libx265", "mpeg2video"))
+    for name in ("pooled", "apart"):
+        where = ("--corpus", others, "--levels", "0.5", "--registry", apart.path)
+        said[name] = registry("evaluate", name, *where).err
+    assert "50 % is refuted: " not in said["pooled"]
+    [line] = [line for line in said["pooled"].splitlines() if "50 % is refuted for rows of" in line]
+    assert re.search(r"for rows of libx265: coverage is 0\.0\d\d \+- 0\.\d{3} over 20 sources", line), line
+    assert "refuted" not in said["apart"]
+    [command] = re.findall("`registry (calibrate .*)`", said["pooled"])
+    assert command == "calibrate tiny --corpus FILE --id NEW --by-encoder"
+    typed = command.replace("FILE", str(others)).replace("NEW", "again")
+    assert registry(*typed.split(), "--registry", apart.path).code == 0
 
 
 def test_evaluate_measures_with_its_encoders_bounds(registry: Program, apart: Sandbox, others: Path) -> None:

@@ -1,0 +1,68 @@
+"""refuted.py: which levels labelled rows refute, for all of them and for one encoder's, in words. Opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fr_ensemble.arrays import Float64
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.calibration import by_encoder_name
+from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
+from fr_ensemble.evidence.statistics import standard_error, student_t_quantile
+from registry_tool.values import percent
+
+REFUTED_AT = 0.05  # how often a level that holds may be refuted by chance; for all encoders together
+
+
+def refuted_levels(over: Mapping[str, Any], by_encoder: Mapping[float, list[str]], origin: str) -> Iterator[str]:
+    """What to say of levels that are refuted, and what to do.
+
+    over: `over_sources` of the document of an evaluation. by_encoder: of `refuted_encoders`, which is said of levels
+    alone that all rows do not refute. origin: the entry that can be calibrated.
+    """
+    found = dict(_refuted(over))
+    encoders = [line for level, lines in by_encoder.items() if level not in found for line in lines]
+    yield from (*found.values(), *encoders)
+    if found:
+        yield f"intervals from sources like these: `registry calibrate {origin} --corpus FILE --id NEW`"
+    if encoders:
+        why = "intervals of each encoder"
+        yield f"{why}: `registry calibrate {origin} --corpus FILE --id NEW --by-encoder`, of sources like these"
+
+
+def _refuted(over: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
+    """Where the coverage of new sources is below nominal by more than chance: one-sided, at 5 %."""
+    enough = over["n_sources"] >= MIN_COVERAGE_SOURCES
+    for item in over["levels"] if enough else ():
+        covered, error = item["coverage"], item["coverage_se"]
+        if covered + ONE_SIDED_Z * error < item["level"]:
+            found = f"coverage is {covered:.3f} +- {error:.3f} over {over['n_sources']} sources"
+            reason = "rows are made or scored unlike the calibration's, so that its bounds are too narrow for them"
+            yield item["level"], f"{percent(item['level'])} % is refuted: {found}: {reason}"
+
+
+def refuted_encoders(corpus: Corpus, bounds: Mapping[float, tuple[Float64, Float64]]) -> dict[float, list[str]]:
+    """Levels that the rows of one encoder refute, where there are several: level -> words on each such encoder.
+
+    By Student's t over the sources that have such rows, at 5 % for all encoders together (Bonferroni). bounds: by
+    level, lower and upper, (n,) each.
+    """
+    encoder, found = by_encoder_name(corpus.groups["encoder"]), dict[float, list[str]]()
+    confidence = 1.0 - REFUTED_AT / len(encoder.names)
+    for code, name in enumerate(encoder.names) if len(encoder.names) > 1 else ():
+        rows = encoder.codes == code
+        groups = [rows & (corpus.source == g) for g in np.unique(corpus.source[rows]).tolist()]
+        for level, (lower, upper) in bounds.items():
+            inside = (lower <= corpus.target) & (corpus.target <= upper)
+            shares = np.array([inside[group].mean() for group in groups])
+            if len(shares) < MIN_COVERAGE_SOURCES:
+                continue
+            t = student_t_quantile(confidence, len(shares) - 1)
+            if shares.mean() + t * standard_error(shares) < level:
+                figure = f"{shares.mean():.3f} +- {standard_error(shares):.3f} over {len(shares)} sources"
+                words = f"{percent(level)} % is refuted for rows of {name}: coverage is {figure}"
+                found.setdefault(level, []).append(words)
+    return found

@@ -83,7 +83,7 @@ def test_train(tmp_path: Path) -> None:
     """Whole sources are set aside; three recipes are trained, compared by their gates and on what was set aside."""
     pq = pytest.importorskip("pyarrow.parquet")
     table = pq.read_table(ROOT / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
-    pq.write_table(table.take(list(range(0, len(table), 10))), tmp_path / "corpus.parquet")
+    pq.write_table(table.take(list(range(0, len(table), 24))), tmp_path / "corpus.parquet")
     script = "\n".join(blocks("how-to/train.md")).replace(" --epochs 60", "").replace("MIT", "MIT --epochs 3")
     script = script.replace("MIT --epochs 3 --recipe", "MIT --epochs 3 --no-baselines --recipe")  # one entry has them
     said = shell(script, tmp_path)

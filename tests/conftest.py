@@ -19,7 +19,7 @@ from command_line import Program, run
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from migrating import with_models
-from places import NOT_THERE, shared_data
+from places import LONG_FILES, NOT_THERE, TESTS, shared_data
 from policies import rules
 from public_shape import write_extract
 from registries import Made
@@ -53,10 +53,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that needs a trained ensemble is slow, too."""
+    """A test that needs a trained ensemble is slow, too. Those of the longest files begin first."""
     for item in items:
         if "made" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def pytest_collection_finish() -> None:

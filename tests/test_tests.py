@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
-from places import ROOT, TESTS
+from places import LONG_FILES, ROOT, TESTS
 from sources import text_of, tree_of
 
 FILES = sorted(path for path in TESTS.rglob("*.py") if "examples" not in path.parts)
@@ -142,6 +142,11 @@ def test_a_test_asserts_what_it_means(path: Path) -> None:
 def test_the_checks_find_what_they_are_for(check, source, found) -> None:  # type: ignore[no-untyped-def]  # three of them
     """Each on a text made for it."""
     assert list(check(ast.parse(source))) == found
+
+
+def test_the_longest_files_are_here() -> None:
+    """A file that is moved or split begins first no more: its new name is wanted."""
+    assert [name for name in LONG_FILES if not (TESTS / name).is_file()] == []
 
 
 FORMATTED = [

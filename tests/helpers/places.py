@@ -10,6 +10,17 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 EXAMPLES = TESTS / "examples"
 SHARED_DATA = ROOT.parent / "shared" / "data"
+# Files that take the longest. Their tests begin first, so that no worker is left alone with one at the end.
+LONG_FILES = (
+    "project/test_benchmarks.py",
+    "project/test_readme.py",
+    "testing/test_conformance.py",
+    "project/test_packaging.py",
+    "project/test_ci.py",
+    "project/test_howto.py",
+    "plugins/test_scaffold.py",
+    "fr_ensemble/training/test_compiling.py",
+)
 NOT_THERE = "../shared/data is not there"  # the end of a run counts the tests that this skips
 
 

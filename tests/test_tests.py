@@ -149,6 +149,27 @@ def test_the_longest_files_are_here() -> None:
     assert [name for name in LONG_FILES if not (TESTS / name).is_file()] == []
 
 
+SOURCES = sorted(
+    path
+    for folder in ("registry_tool", "plugins", "tests", "benchmarks", "docs")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+    if "template" not in path.parts
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_docstring_names_files_that_are_there(path: Path) -> None:
+    """A file that was renamed keeps no older name in a docstring, its own least of all."""
+    known, tree = {one.name for one in SOURCES}, tree_of(path)
+    texts = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    assert {name for text in texts for name in re.findall(r"\b\w+\.py\b", text)} <= known
+    assert re.findall(r"\A(\w+\.py):", texts[0]) in ([], [path.name])
+
+
 FORMATTED = [
     path
     for folder in ("registry_tool", "plugins", "tests", "benchmarks", "docs")

@@ -41,9 +41,10 @@ def cyclonedx(overview: Overview) -> str:
     component["modelCard"] = _card(overview)
     component["properties"] = list(_properties(overview))
     if corpus := part(manifest, "corpus"):
-        data = {"type": "dataset", "name": str(corpus.get("name", CORPUS)), "bom-ref": f"{CORPUS}-data"}
-        data["contents"] = {"properties": list(_named("corpus", corpus))}  # type: ignore[assignment]  # a nested object
-        made = {"type": "data", "name": str(corpus.get("name", CORPUS)), "bom-ref": CORPUS, "data": [data]}
+        name = str(corpus.get("name", CORPUS))
+        contents = {"properties": list(_named("corpus", corpus))}
+        data = {"type": "dataset", "name": name, "bom-ref": f"{CORPUS}-data", "contents": contents}
+        made = {"type": "data", "name": name, "bom-ref": CORPUS, "data": [data]}
         document.setdefault("components", []).append(made)
         document["dependencies"].append({"ref": CORPUS})
         next(row for row in document["dependencies"] if row["ref"] == MODEL).setdefault("dependsOn", []).append(CORPUS)

@@ -1,4 +1,4 @@
-"""Tests of onnxchecks.py: every defect of a pinned ONNX file has its own finding, sound files have none."""
+"""Tests of onnx.py: every defect of a pinned ONNX file has its own finding, sound files have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of checks.py: valid registries have no findings; every invalid example has its own, at its place."""
+"""Tests of registry.py: valid registries have no findings; every invalid example has its own, at its place."""
 
 from __future__ import annotations
 

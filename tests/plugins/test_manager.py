@@ -1,4 +1,4 @@
-"""Tests of plugins.py: a broken plugin is named when it loads, and hooks reach the owner of a kind alone."""
+"""Tests of manager.py: a broken plugin is named when it loads, and hooks reach the owner of a kind alone."""
 
 from __future__ import annotations
 

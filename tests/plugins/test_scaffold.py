@@ -1,4 +1,4 @@
-"""test_plugin_new.py: `registry plugin new`: what it makes is installed and used through the program, on real rows."""
+"""test_scaffold.py: `registry plugin new`: what it makes is installed and used through the program, on real rows."""
 
 from __future__ import annotations
 

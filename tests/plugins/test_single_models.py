@@ -1,4 +1,4 @@
-"""Tests of onnx_kinds.py: what a single-model entry, its sidecar and its ONNX file say must agree."""
+"""Tests of single_models.py: what a single-model entry, its sidecar and its ONNX file say must agree."""
 
 from __future__ import annotations
 

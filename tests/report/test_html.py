@@ -1,4 +1,4 @@
-"""test_report.py: the page of `registry report`: what it says, that it loads nothing, that texts stay texts."""
+"""test_html.py: the page of `registry report`: what it says, that it loads nothing, that texts stay texts."""
 
 from __future__ import annotations
 

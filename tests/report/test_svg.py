@@ -1,4 +1,4 @@
-"""test_report_svg.py: charts: where points land, round ticks, looks. The page around them is test_report.py's."""
+"""test_svg.py: charts: where points land, round ticks, looks. The page around them is test_html.py's."""
 
 from __future__ import annotations
 

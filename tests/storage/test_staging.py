@@ -1,4 +1,4 @@
-"""Tests of newfolder.py: `migrate` makes its folder whole or not at all, and writes over nothing of a person's."""
+"""Tests of staging.py: `migrate` makes its folder whole or not at all, and writes over nothing of a person's."""
 
 from __future__ import annotations
 

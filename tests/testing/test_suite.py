@@ -1,4 +1,4 @@
-"""test_testing.py: the conformance suite finds each way to break a plugin's contract."""
+"""test_suite.py: the conformance suite finds each way to break a plugin's contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of flows.py beyond training: evaluate and predict use verified bytes, prune removes what nothing names."""
+"""Tests of the workflows beyond training: evaluate and predict use verified bytes, prune removes what nothing names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of gating.py: gate, flip and demote; what is judged, what is written, and what no fraud gets past."""
+"""Tests of gate.py and promote.py: what is judged, what is written, and what no fraud gets past."""
 
 from __future__ import annotations
 

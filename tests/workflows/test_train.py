@@ -1,4 +1,4 @@
-"""Tests of flows.py: what train writes and when, that nothing is half written, and what prune removes."""
+"""Tests of train.py: what train writes and when, that nothing is half written, and what prune removes."""
 
 from __future__ import annotations
 

@@ -82,8 +82,9 @@ class Inputs:
     def of(cls, corpus: Corpus, rows: Int64) -> Inputs:
         """Some rows of a corpus, by their ascending numbers."""
         encoder = corpus.groups["encoder"]
-        named = corpus.clip_names is not None and corpus.clip is not None
-        clip = Text.of([corpus.clip_names[c] for c in corpus.clip[rows]]) if named else None  # type: ignore[index]
+        clip = None
+        if corpus.clip_names is not None and corpus.clip is not None:
+            clip = Text.of([corpus.clip_names[c] for c in corpus.clip[rows]])
         used, codes = np.unique(encoder.codes[rows], return_inverse=True)
         return cls(
             corpus.n_rows,

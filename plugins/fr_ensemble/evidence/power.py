@@ -150,9 +150,9 @@ def _moving(inputs: MetricInputs, oof: Oof) -> dict[str, Values]:
     found["pooled_plcc"] = partial(_pooled, moments)
     for level, shares in inputs.coverage.items():
         name = f"coverage_{percent(level)}"
-        found[name] = lambda noise, draws, shares=shares: shares[draws.sources].mean(axis=1)  # type: ignore[misc]  # a default
-        found[f"{name}_worst"] = lambda noise, draws, shares=shares: shares[draws.sources].min(axis=1)  # type: ignore[misc]
-        found[f"{name}_upper"] = lambda noise, draws, shares=shares: _upper(shares[draws.sources])  # type: ignore[misc]
+        found[name] = partial(_share, shares, lambda drawn: drawn.mean(axis=1))
+        found[f"{name}_worst"] = partial(_share, shares, lambda drawn: drawn.min(axis=1))
+        found[f"{name}_upper"] = partial(_share, shares, _upper)
     for name, comparison in inputs.comparisons.items():
         found[f"rmse_vs_{name}"] = partial(_difference, comparison, 0.0)
         if len(comparison.sources) >= MIN_T_SOURCES:
@@ -183,6 +183,11 @@ def _worsened(moments: _Moments, correlation: Float64, noise: float, draws: Draw
     luck = draws.luck * np.sqrt(variance.mean(axis=0))[draws.sources]
     worse: Float64 = np.clip((correlation * kept)[:, draws.sources] + luck, -1.0, 1.0)
     return worse
+
+
+def _share(shares: Float64, statistic: Callable[[Float64], Float64], noise: float, draws: Draws) -> Float64:
+    """A statistic of the drawn sources' shares (B, K); noise moves none."""
+    return statistic(shares[draws.sources])
 
 
 def _upper(shares: Float64) -> Float64:

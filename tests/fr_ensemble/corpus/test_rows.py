@@ -1,4 +1,4 @@
-"""test_corpus.py: vocabularies, corpora in three formats, what they refuse and how they say it."""
+"""test_rows.py: vocabularies, corpora in three formats, what they refuse and how they say it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of baseline.py: the curve, what is paired with what, and what the gate and evaluate make of it."""
+"""Tests of comparisons.py: the curve, what is paired with what, and what the gate and evaluate make of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""test_conformal.py: calibration on sources: quantiles worked by hand, oracles, coverage in simulation, round trips."""
+"""test_intervals.py: calibration on sources: quantiles worked by hand, oracles, coverage in simulation, round trips."""
 
 from __future__ import annotations
 

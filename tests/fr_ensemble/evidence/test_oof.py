@@ -1,4 +1,4 @@
-"""test_evidence.py: evidence written, read back, recomputed; and every way of faking it."""
+"""test_oof.py: evidence written, read back, recomputed; and every way of faking it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""test_metrics.py: the figures against scipy, worked cases and edge sizes."""
+"""test_statistics.py: the figures against scipy, worked cases and edge sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of use.py: evaluation against an independent computation, and what it refuses."""
+"""Tests of evaluate.py: evaluation against an independent computation, and what it refuses."""
 
 from __future__ import annotations
 

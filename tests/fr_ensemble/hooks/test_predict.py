@@ -1,4 +1,4 @@
-"""Tests of use.py: an ensemble at work on rows through the program: predict and evaluate."""
+"""Tests of predict.py: an ensemble at work on rows through the program: predict and evaluate."""
 
 from __future__ import annotations
 

@@ -195,10 +195,11 @@ def _encoders_apart(corpus: Corpus, request: CalibrateRequest, method: str) -> I
     for name in own:
         groups.setdefault(sources[name], []).append(name)
     for k, names in groups.items():
-        yield from (f"{', '.join(names)}, {k} sources: {line}" for line in promise(method, k))
+        each = " each" if len(names) > 1 else ""
+        yield from (f"{', '.join(names)} ({k} sources{each}): {line}" for line in promise(method, k))
     for name in (name for name in sources if name not in own):
         why = "no encoder's name" if name == UNKNOWN else f"fewer than {MIN_ENCODER_SOURCES}"
-        yield f"{name}, {counted(sources[name], 'source')}, {why}: it takes the intervals of all rows"
+        yield f"{name} ({counted(sources[name], 'source')}, {why}): it takes the intervals of all rows"
 
 
 def _predicted(parent: Parent, corpus: Corpus) -> Oof:

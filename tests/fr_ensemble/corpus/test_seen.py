@@ -120,11 +120,13 @@ def test_another_libvmaf_is_told_by_every_command(made: Made, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_level_that_new_sources_refute_is_told(smoke: Sandbox, registry: Program, made: Made, tmp_path: Path) -> None:
-    """Scores that are 12 points lower: coverage with its error over sources; of those as they were, none."""
+    """Scores that are 12 points lower: coverage with its error over sources, and what to do; as they were, nothing."""
     rows = read_csv(made.heldout)
     write_csv(tmp_path / "lower.csv", [row | {"vmaf": str(max(float(row["vmaf"]) - 12.0, 0.0))} for row in rows])
     for corpus, levels in ((made.heldout, []), (tmp_path / "lower.csv", ["50", "80", "95"])):
         where = ("--corpus", corpus, "--levels", "0.5,0.8,0.95", "--registry", smoke.path)
-        messages = [line for line in registry("evaluate", "tiny", *where).err.splitlines() if "refuted" in line]
+        ran = registry("evaluate", "tiny", *where)
+        assert ("like these: `registry calibrate tiny --corpus FILE --id NEW`" in ran.err) == (levels != [])
+        messages = [line for line in ran.err.splitlines() if "refuted" in line]
         assert [line.split()[1] for line in messages] == levels
         assert all("over 3 sources" in line for line in messages)

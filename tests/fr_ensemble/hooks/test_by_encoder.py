@@ -359,9 +359,11 @@ def test_what_each_encoder_can_promise_is_said_first(registry: Program, smoke: S
     ran = registry("calibrate", "tiny", "--corpus", mine, "--id", "x", "--by-encoder", "--registry", smoke.path)
     assert ran.code == 0, ran.err
     lines = ran.err.splitlines()
-    assert lines[3].startswith(f"libx264, libx265, mpeg2video, {SOURCES} sources: intervals of 50, 80 % are guaranteed")
-    assert "libsvtav1, 3 sources, fewer than 4: it takes the intervals of all rows" in lines
-    assert f"unknown, {SOURCES} sources, no encoder's name: it takes the intervals of all rows" in lines
+    assert lines[3].startswith(
+        f"libx264, libx265, mpeg2video ({SOURCES} sources each): intervals of 50, 80 % are guaranteed"
+    )
+    assert "libsvtav1 (3 sources, fewer than 4): it takes the intervals of all rows" in lines
+    assert f"unknown ({SOURCES} sources, no encoder's name): it takes the intervals of all rows" in lines
     own = ", ".join(f"{name} ({SOURCES} sources)" for name in ("libx264", "libx265", "mpeg2video"))
     assert f"encoders apart: {own}; pooled: libsvtav1, unknown" in ran.out
 
@@ -377,6 +379,9 @@ def test_card_and_report_say_it(registry: Program, apart: Sandbox, tmp_path: Pat
         text = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         words = "Rows of libx264, libx265, mpeg2video have intervals of their encoder"
         assert (words in text) == (name == "apart")
+        bare = f"intervals of a row at 90 %, 95 %, 99 % have no guarantee from {SOURCES} sources"
+        assert bare in text
+        assert (f"encoder libx265: {bare}" in text) == (name == "apart")
 
 
 def test_the_report_counts_by_encoder(apart: Sandbox, mine: Path) -> None:

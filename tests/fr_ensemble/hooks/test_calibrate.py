@@ -348,6 +348,22 @@ def test_card_and_report_say_what_it_was_calibrated_on(registry: Program, lower:
     assert "Calibrated on" not in registry("card", "tiny", "--registry", lower.path).out
 
 
+def test_levels_that_the_sources_cannot_promise_are_said(
+    registry: Program, here: Sandbox, made: Made, tmp_path: Path
+) -> None:
+    """By predict, evaluate, gate, the card and the report's first page; a level that is promised is not."""
+    words = "have no guarantee from 8 sources (random-effects-t: assumes that sources differ normally)"
+    where, rows = ("--registry", here.path), ("--corpus", made.heldout, "--levels", "0.8,0.95")
+    for command in ("predict", "evaluate"):
+        ran = registry(command, "here", *rows, *where)
+        assert f"intervals of a row at 95 % {words}" in ran.err
+    assert f"intervals of a row at 90 %, 95 %, 99 % {words}" in registry("gate", "here", *where).out
+    assert "Its intervals at 90 %, 95 %, 99 % have no guarantee" in registry("card", "here", *where).out
+    assert registry("report", "here", "-o", tmp_path / "report.html", *where).code == 0
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"intervals of a row at 90 %, 95 %, 99 % {words}" in text[: text.index("Leave one source out")]
+
+
 # ---- what a forger may do --------------------------------------------------------------------------------------------
 
 

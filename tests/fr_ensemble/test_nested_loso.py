@@ -139,6 +139,9 @@ def test_all_stand_side_by_side(
     nested.main()
     printed = capsys.readouterr().out
     for name in ("public", "clean", "noisy", "narrow", "auto", "ridge", "gradient boosting", "extra trees"):
-        assert printed.count(f"\n{name} ") == len(nested.METHODS)
-    assert printed.count("<- least score") == len(nested.METHODS)
+        assert printed.count(f"\n| {name} | ") == len(nested.METHODS)
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {9}
+    assert sum("**" in row for row in rows) == len(nested.METHODS)
+    assert sum(line.startswith("auto less ") for line in printed.splitlines()) == 2 * len(nested.METHODS)
     assert "to choose: " in printed

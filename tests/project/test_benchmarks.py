@@ -35,6 +35,7 @@ RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data
     "gate_power": ("--bodies 1 --rulings 2", "held"),
     "import_logs": ("--logs 2", " times"),
     "inference_ratio": ("--rounds 1", "rows"),
+    "interval_trials": ("{data} --only mos-canonical,vmaf --epochs 1 --seed-sets 2", "sets of five seeds"),
     "large_corpus": ("--train --rows 1000", "train"),
     "large_errors": ("{data}/frames.parquet --step 1 --epochs 1", "held out"),
     "load_time": ("--rounds 1", "beyond the session"),
@@ -114,6 +115,7 @@ def test_a_script_explains_itself(
 ) -> None:
     """Its help names every option of its smallest run."""
     monkeypatch.setattr(sys, "argv", [str(SCRIPTS[name]), "--help"])
+    monkeypatch.syspath_prepend(SCRIPTS[name].parent)  # as for a program: one script may take from another
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
     assert end.value.code == 0

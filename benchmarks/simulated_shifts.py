@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +36,7 @@ from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
+from registry_tool import cli
 from registry_tool.strictjson import parse
 
 RECORD = b"fr_ensemble.corpus"  # of how a corpus was made, in its metadata
@@ -68,17 +70,22 @@ def of_sources(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 class Program:
-    """The program on a registry of its own."""
+    """The program on a registry of its own, loaded once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.registry = folder, folder / "model" / "registry.json"
 
     def __call__(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "registry_tool", *arguments, "--registry", str(self.registry)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            sys.exit(done.stderr)
-        return done.stdout
+        """What a command prints, in this process; ends the benchmark where it fails."""
+        sys.argv = ["registry", *arguments, "--registry", str(self.registry)]
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = end.code
+        if code:
+            sys.exit(err.getvalue())
+        return out.getvalue()
 
     def train(self, id: str, corpus: Path, options: argparse.Namespace) -> None:
         recipe = f"--recipe clean --epochs {options.epochs} --seeds {options.seeds} --no-baselines --license MIT"

@@ -286,7 +286,7 @@ def uncollected() -> Iterator[None]:
 
 
 def dump(value: Json) -> bytes:
-    """The one way documents are written: keys sorted, two spaces, UTF-8, a newline at the end.
+    """The one way documents of a registry are written: keys sorted, two spaces, UTF-8, a newline at the end.
 
     Raises ValueError (a JsonProblem where `parse` would refuse the result): what is written can be read again.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from registry_tool.commands.shared import (
+    corpus_option,
     emit,
     entry_argument,
     find,
@@ -113,12 +114,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 
 @click.command()
 @entry_argument()
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The corpus it was trained on.  [default: the corpus that ships with the plugin]",
-)
+@corpus_option("The corpus it was trained on.  [default: the corpus that ships with the plugin]")
 @click.option("--jobs", type=click.IntRange(1), help="Processor cores to use.  [default: all]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
 @click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")

@@ -13,6 +13,7 @@ import click
 
 from registry_tool.commands.shared import (
     complete_ids,
+    corpus_option,
     draw,
     emit,
     entry_argument,
@@ -34,7 +35,7 @@ FORMULA_PATTERN = re.compile(r"\s*[=+\-@\t\r]")  # how texts begin that spreadsh
 
 @click.command()
 @entry_argument()
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows it has not seen.")
+@corpus_option("Rows it has not seen.")
 @click.option("--smoke", is_flag=True, help="On fresh random rows: shows that it runs.")
 @click.option("--levels", default="0.5,0.8,0.95", show_default=True, help="Nominal coverages, between 0 and 1.")
 @click.option("--by", default="src", show_default=True, help="Columns to break the figures down by.")
@@ -95,7 +96,7 @@ def evaluate(
 
 @click.command()
 @click.argument("entry_ids", metavar="ID ID...", nargs=-1, required=True, shell_complete=complete_ids)
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Rows that none of them has seen, too.")
+@corpus_option("Rows that none of them has seen, too.")
 @click.option("--levels", default="0.8", show_default=True, help="Nominal coverages on these rows, between 0 and 1.")
 @plot_option("Draw what the policy rules and what has an interval, too.")
 @column_name_options()
@@ -159,13 +160,7 @@ def _levels(text: str) -> Sequence[float]:
 
 @click.command()
 @entry_argument()
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Rows; a target is not needed. `-` is standard input: CSV, JSON lines or a JSON list.",
-)
+@corpus_option("Rows; a target is not needed. `-` is standard input: CSV, JSON lines or a JSON list.", required=True)
 @click.option("--levels", default="0.95", show_default=True, help="Nominal coverages of the intervals.")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Where to write.  [default: standard output]")
 @click.option(

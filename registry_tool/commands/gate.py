@@ -14,6 +14,7 @@ import click
 from registry_tool.commands.shared import (
     add_summary,
     complete_kinds,
+    corpus_option,
     emit,
     entry_argument,
     find,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Judge loso_seed*.json files in a folder instead.",
 )
-@click.option("--corpus", type=click.Path(path_type=Path), metavar="FILE", help="Compare --evidence with this corpus.")
+@corpus_option("Compare --evidence with this corpus.")
 @column_name_options("The corpus's column")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.", shell_complete=complete_kinds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_tool.commands.shared import (
+    corpus_option,
     entry_argument,
     find,
     plugins_of,
@@ -143,13 +144,7 @@ def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
 
 @click.command()
 @entry_argument()
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Labelled rows of sources that it was not trained on.",
-)
+@corpus_option("Labelled rows of sources that it was not trained on.", required=True)
 @click.option("--id", "new_id", required=True, metavar="NAME", help="Id of the new entry.")
 @click.option("--offset", is_flag=True, help="Add one constant to predictions too: what your scores exceed them by.")
 @click.option(

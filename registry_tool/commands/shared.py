@@ -184,6 +184,11 @@ def quietable(command: click.Command) -> click.Command:
     return command
 
 
+def corpus_option(help: str, *, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--corpus`, a table of rows; help: of which."""
+    return click.option("--corpus", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help)
+
+
 def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--output`, a folder that a command makes; required where there is no default."""
     words = "The folder to make; new or empty." + (f"  [default: {default}]" if default else "")

@@ -55,6 +55,11 @@ class Deployed:
     rows: Rows
     expected: Rows
 
+    @classmethod
+    def of(cls, box: Sandbox, corpus: Path, rows: Rows) -> Deployed:
+        where = ("--corpus", corpus, "--format", "jsonl", "--registry", box.path)
+        return cls(box, rows, [json.loads(line) for line in program("predict", box.id, *where).stdout.splitlines()])
+
 
 def with_conditions(path: Path, spelled: tuple[str, ...] = ()) -> Rows:
     """The rows of a corpus with a bitrate and a quality number; with other spellings of encoders."""
@@ -90,8 +95,22 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     made = Sandbox(box, "mine")
     made.edit(set_policy("fr_ensemble", {"rules": [{"metric": "n_seeds", "op": ">=", "bound": 1}]}))
     program("flip", "mine", "--registry", box)
-    out = program("predict", "mine", "--corpus", base / "rows.csv", "--format", "jsonl", "--registry", box).stdout
-    return Deployed(Sandbox(box, "mine"), rows, [json.loads(line) for line in out.splitlines()])
+    return Deployed.of(Sandbox(box, "mine"), base / "rows.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def apart(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """The same, calibrated by encoder; one of these has no slot, and one is in too few sources."""
+    base, where = tmp_path_factory.mktemp("apart"), ("--registry", deployed.box.path)
+    with_conditions(write_corpus(base / "own.csv", 8, 24, seed=3), ("avc", "libx265", "aomenc"))
+    lines = (base / "own.csv").read_text().splitlines()
+    (base / "own.csv").write_text("\n".join([*lines, *(line.replace("aomenc", "av1") for line in lines[-2:])]) + "\n")
+    rows = with_conditions(
+        write_corpus(base / "rows.csv", 2, 20, seed=4), ("H.264", "hevc", "libaom-av1", "AV1", "dirac")
+    )
+    program("calibrate", "mine", "--corpus", base / "own.csv", "--id", "apart", "--by-encoder", *where)
+    program("flip", "apart", *where)
+    return Deployed.of(Sandbox(deployed.box.path, "apart"), base / "rows.csv", rows)
 
 
 def assert_same(found: Rows, expected: Rows) -> None:
@@ -106,7 +125,7 @@ def assert_same(found: Rows, expected: Rows) -> None:
 def in_python(deployed: Deployed) -> tuple[Rows, list[list[float]]]:
     names: dict[str, Any] = {}
     exec(compile(code("python"), "integrate.md", "exec"), names)
-    manifest, session = names["load"](deployed.box.path, "mine")
+    manifest, session = names["load"](deployed.box.path, deployed.box.id)
     columns = names["predict"](manifest, session, deployed.rows)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     probe = manifest["probe"]
@@ -127,7 +146,7 @@ def in_javascript(deployed: Deployed) -> tuple[Rows, list[list[float]]]:
     (folder / "integrate.js").write_text(code("javascript"))
     (folder / "driver.js").write_text(DRIVER)
     (folder / "rows.json").write_text(json.dumps(deployed.rows))
-    command = [node, "driver.js", str(deployed.box.path), "mine", "rows.json"]
+    command = [node, "driver.js", str(deployed.box.path), deployed.box.id, "rows.json"]
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, env=dict(os.environ))
     answer = json.loads(done.stdout)
     return answer["rows"], answer["blocks"]
@@ -142,6 +161,16 @@ def test_the_code_of_the_page_gives_the_numbers_of_the_command(
     assert_same(rows, deployed.expected)
     stored = deployed.box.manifest["probe"]["codec_block"]
     assert blocks == [pytest.approx(row, rel=1e-12) for row in stored]
+
+
+@pytest.mark.parametrize("run", [in_python, in_javascript])
+def test_the_code_of_the_page_takes_intervals_by_encoder(
+    apart: Deployed, run: Callable[[Deployed], tuple[Rows, list[list[float]]]]
+) -> None:
+    """In every spelling, of an encoder without a slot too; others take those of all rows."""
+    names = {item["name"] for item in apart.box.manifest["intervals"]["by_encoder"]["encoders"]}
+    assert names == {"libx264", "libx265", "libaom-av1"}
+    assert_same(run(apart)[0], apart.expected)
 
 
 def test_the_code_of_the_page_takes_an_older_manifest(deployed: Deployed) -> None:

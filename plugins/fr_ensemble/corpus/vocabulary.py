@@ -150,3 +150,8 @@ def ffmpeg_name(name: str) -> str | None:
 def encoder_name(name: str) -> str:
     """What an encoder is called, however it is spelled: ffmpeg's name; for one not known, its plain spelling."""
     return ffmpeg_name(name) or plain_spelling(name) or UNKNOWN
+
+
+def spellings_of(encoder: str) -> tuple[str, ...]:
+    """The spellings of an encoder, named as `encoder_name` does, in the form of `plain_spelling`, in order."""
+    return tuple(sorted({plain_spelling(encoder), *(one for one, name in SPELLINGS.items() if name == encoder)}))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_name
+from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_name, spellings_of
 from fr_ensemble.evidence.methods import (
     DEFAULT_METHOD,
     INTERVAL_METHODS,
@@ -28,7 +28,7 @@ from fr_ensemble.evidence.statistics import group_means, interval_crps, interval
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.toolkit import Text
-from registry_tool.values import percent
+from registry_tool.values import percent, plain_spelling
 
 NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 CALIBRATED_UNITS = (
@@ -210,10 +210,12 @@ class EncoderIntervals:
 
     Vovk, Gammerman & Shafer 2005, chapter 4. calibrations: by `encoder_name`, of each encoder that is in
     MIN_ENCODER_SOURCES sources or more. pooled: of the corpus' other encoders, in how many sources they are.
+    spellings: by encoder, the names that are taken for its own, for readers that know none; see `spellings_of`.
     """
 
     calibrations: Mapping[str, tuple[Calibration, ...]]
     pooled: Mapping[str, int]
+    spellings: Mapping[str, tuple[str, ...]]
     min_sources: int = MIN_ENCODER_SOURCES
 
     @classmethod
@@ -225,13 +227,27 @@ class EncoderIntervals:
             for name in own_encoders(sources)
             for part in (_encoder_part(oof, name),)
         }
-        return cls(made, {name: count for name, count in sources.items() if name not in made})
+        pooled = {name: count for name, count in sources.items() if name not in made}
+        return cls(made, pooled, {name: spellings_of(name) for name in made})
+
+    def with_spellings_of(self, stored: EncoderIntervals) -> EncoderIntervals:
+        """With the stored spellings, which may be fewer: those of a later release may be more. Wrong ones are not."""
+        known = {
+            name: names
+            for name, names in stored.spellings.items()
+            if name in self.spellings and plain_spelling(name) in names and {*names} <= {*self.spellings[name]}
+        }
+        return replace(self, spellings={**self.spellings, **known})
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "min_sources": self.min_sources,
             "encoders": [
-                {"name": name, "calibrations": [calibration.to_dict() for calibration in own]}
+                {
+                    "name": name,
+                    "spellings": list(self.spellings[name]),
+                    "calibrations": [calibration.to_dict() for calibration in own],
+                }
                 for name, own in self.calibrations.items()
             ],
             "pooled": [{"name": name, "n_sources": count} for name, count in self.pooled.items()],
@@ -241,7 +257,9 @@ class EncoderIntervals:
     def from_dict(cls, document: Mapping[str, Any]) -> EncoderIntervals:
         """Raises what `Calibration.from_dict` raises."""
         own = {item["name"]: tuple(map(Calibration.from_dict, item["calibrations"])) for item in document["encoders"]}
-        return cls(own, {item["name"]: item["n_sources"] for item in document["pooled"]}, document["min_sources"])
+        spellings = {item["name"]: tuple(item["spellings"]) for item in document["encoders"]}
+        pooled = {item["name"]: item["n_sources"] for item in document["pooled"]}
+        return cls(own, pooled, spellings, document["min_sources"])
 
 
 def encoder_sources(encoder: Text, source: Int64) -> dict[str, int]:
@@ -319,6 +337,8 @@ class Intervals:
         )
         pooled = tuple(again)
         apart = None if oof.encoder is None else EncoderIntervals.of(oof, pooled, [q.level for q in pooled[0].levels])
+        if apart is not None and self.by_encoder is not None:
+            apart = apart.with_spellings_of(self.by_encoder)
         return replace(self, calibrations=pooled, by_encoder=apart)
 
     def outside(self, numeric: Float64) -> Any:

@@ -480,6 +480,10 @@ def promised(said: dict[str, Any]) -> None:
     said["encoders"][0]["calibrations"][0]["levels"]["0.95"]["guarantee"] = "1 - alpha"
 
 
+def misspelled(said: dict[str, Any]) -> None:
+    said["encoders"][0]["spellings"].append("h265")
+
+
 def lenient(said: dict[str, Any]) -> None:
     said["min_sources"] = 2
 
@@ -511,7 +515,7 @@ def twice(pinned: Oof, encoder: Any, make: Any) -> Oof:
 
 ATTACKS = [
     *(("make", change, "the intervals are not those of the") for change in (half, swapped, dropped, promised)),
-    *(("make", change, "the intervals are not those of the") for change in (lenient, counted, without)),
+    *(("make", change, "the intervals are not those of the") for change in (lenient, counted, misspelled, without)),
     ("with_encoders", easy, "calibration.npz encoder: row"),
     ("with_encoders", twice, "calibration.npz encoders: found"),
 ]

@@ -524,6 +524,7 @@ ELSEWHERE = {
     "its evidence has no inputs, expected some": "tests/fr_ensemble/queries/test_exchangeable.py",
     "intervals from sources like these": "tests/project/test_howto.py",
     "--by-encoder`, of sources like these": "tests/fr_ensemble/hooks/test_by_encoder.py",
+    "export one calibrated without --offset": "tests/fr_ensemble/hooks/test_calibrate.py",
     "name what {} was calibrated on": "tests/fr_ensemble/hooks/test_calibrate.py",
     "expected two encoders or more: drop --by-encoder": "tests/fr_ensemble/hooks/test_by_encoder.py",
     "expected one ({} is in {}): drop --by-encoder": "tests/fr_ensemble/hooks/test_by_encoder.py",

@@ -17,8 +17,8 @@ from registry_tool.workflows.reproduce import Outcome, Reproduced
 
 MOST_CHANGES = 10  # shown of a manifest
 OUTCOME_TEXTS = {
-    Outcome.IDENTICAL: ("green", "trained again, to the same bytes"),
-    Outcome.WITHIN_TOLERANCE: ("yellow", "trained again, to other bytes: predictions agree within tolerance"),
+    Outcome.IDENTICAL: ("green", "made again, to the same bytes"),
+    Outcome.WITHIN_TOLERANCE: ("yellow", "made again, to other bytes: predictions agree within tolerance"),
     Outcome.UNEXPLAINED: ("red", "NOT reproduced: bytes differ, and nothing recorded explains it"),
     Outcome.BEYOND_TOLERANCE: ("red", "NOT reproduced: predictions differ beyond tolerance"),
 }

@@ -16,6 +16,7 @@ from registry_tool.checks.registry import check
 from registry_tool.checks.runtimes import RUNTIMES
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry
+from registry_tool.documents.manifest import CalibrationFacts, Manifest
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Severity
@@ -111,6 +112,7 @@ def _ensemble(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Jso
     manifest: Mapping[str, Any] = view.manifest or {}
     if not {"members", "codec_block", *ENSEMBLE_FIELDS} <= manifest.keys():
         raise InputError(f"{view.entry.id}: kind {view.entry.kind!r}: that layout has no place for it")
+    _refuse_offset(view, Manifest.of(manifest).calibration)
     files: dict[str, bytes] = {}
     models: list[dict[str, Json]] = []
     sidecar = dict(_shared(view, manifest))
@@ -133,6 +135,16 @@ def _ensemble(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Jso
     identity = {"id": view.entry.id, "kind": view.entry.kind, "members": members, "smoke": view.entry.smoke}
     files[f"{view.entry.id}.json"] = dump({**kept, **identity})
     return files, models
+
+
+def _refuse_offset(view: VerifiedEntry, calibration: CalibrationFacts | None) -> None:
+    """A loader of that layout takes the members' mean: it would know the intervals, and not where their middle is."""
+    if calibration is not None and calibration.offset:
+        parent = calibration.parent
+        raise InputError(
+            f"{view.entry.id}: its offset of {calibration.offset:+.4g} is in its fused graph, that layout has members "
+            f"alone: export one calibrated without --offset: `registry calibrate {parent} --corpus FILE --id NEW`"
+        )
 
 
 def _shared(view: VerifiedEntry, manifest: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:

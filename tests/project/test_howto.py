@@ -125,7 +125,7 @@ def test_audit(smoke: Sandbox, made: Made, monkeypatch: pytest.MonkeyPatch) -> N
     said = shell(script, smoke.folder)
     assert "2026-05-02 10:00  turned production: sha256 " in said
     assert said.count("tiny: production on 2026-05-02T") == 2
-    assert said.count("tiny: trained again, to the same bytes") == 2
+    assert said.count("tiny: made again, to the same bytes") == 2
     assert (smoke.folder / "again" / "manifest.json").is_file()
 
 

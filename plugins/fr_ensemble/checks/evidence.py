@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fr_ensemble.artifacts.manifest import spec_of
-from fr_ensemble.checks.manifest import TRAIN_AGAIN, check_equal
+from fr_ensemble.checks.manifest import CALIBRATE_AGAIN, TRAIN_AGAIN, check_equal
 from fr_ensemble.evidence.entry import checked_evidence
 from fr_ensemble.evidence.intervals import CALIBRATED_UNITS, NOMINAL_LEVELS, Intervals, residual_quantile
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
@@ -27,9 +28,9 @@ INTERVALS_UNUSABLE = FindingRule(
 )
 INTERVALS_DISAGREE = FindingRule(
     "intervals-disagree",
-    "intervals are not those of the out-of-fold predictions",
+    "intervals are not those of the predictions in the evidence",
     why="They were narrowed by hand, or belong to another run.",
-    message="the intervals are not those of the out-of-fold predictions",
+    message="the intervals are not those of the predictions in the evidence",
     hint=TRAIN_AGAIN,
     example="a smaller q at 95 %",
 )
@@ -62,6 +63,13 @@ EVIDENCE_NEWER = FindingRule(
 
 def check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     """Contradictions in the evidence; then what the manifest stores of it, recomputed."""
+    is_calibrated = "calibration" in manifest  # its members are its parent's: nothing of it was trained
+    for finding in _check_evidence(view, manifest):
+        again = is_calibrated and finding.hint == TRAIN_AGAIN
+        yield replace(finding, hint=CALIBRATE_AGAIN) if again else finding
+
+
+def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         evidence = checked_evidence(view)
     except InputError as error:

@@ -28,6 +28,7 @@ from registry_tool.hookspec import EntryView
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
 LIBC_ROUNDING = 1e-12  # relative; a logarithm's last bits follow the C library
 TRAIN_AGAIN = "train again, or restore the files"
+CALIBRATE_AGAIN = "calibrate again, or restore the files"
 
 SIZE = FindingRule(
     "ensemble-size",

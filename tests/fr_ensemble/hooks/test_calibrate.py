@@ -255,6 +255,27 @@ def test_it_is_reproduced_from_its_members(registry: Program, lower: Sandbox, mi
     assert (ran.code, "it was calibrated on 'mine.csv'" in ran.err) == (2, True), ran.err
 
 
+def test_what_contradicts_it_says_to_calibrate_again(lower: Sandbox) -> None:
+    """An offset or a quantile that the evidence does not give: nothing of the entry was trained."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["intervals"]["calibrations"][0]["levels"]["0.8"]["q"] /= 2.0
+        manifest["calibration"]["offset"] += 1.0
+
+    lower.forge(change)
+    found = {finding.code: finding.hint for finding in lower.errors()}
+    assert {found["intervals-disagree"], found["evidence-problem"]} == {"calibrate again, or restore the files"}
+
+
+def test_an_offset_is_not_exported(registry: Program, lower: Sandbox, tmp_path: Path) -> None:
+    """The other loader has the members alone, and intervals about their mean; without an offset it is exported."""
+    words = ("export", "--allow-smoke", "-o", tmp_path / "out")
+    ran = registry(*words, "lower", "--registry", lower.path)
+    assert (ran.code, (tmp_path / "out").exists()) == (2, False)
+    assert "calibrated without --offset: `registry calibrate tiny --corpus FILE --id NEW`" in ran.err
+    assert registry(*words, "here", "--registry", lower.path).code == 0
+
+
 def test_evaluating_on_its_own_sources_is_said(registry: Program, here: Sandbox, mine: Path, made: Made) -> None:
     """Coverage of sources that intervals were made of flatters; of others there is no such warning."""
     words = "8 of 8 sources (s30, ...): it was calibrated on sources of these names"

@@ -192,7 +192,7 @@ def test_the_same_rows_in_another_file(smoke: Sandbox, made: Made, registry: Pro
     lines = made.corpus.read_text().splitlines()
     (tmp_path / "copy.csv").write_text("\n".join(lines) + "\n\n")
     ran = registry("reproduce", "tiny", "--corpus", tmp_path / "copy.csv", "--registry", smoke.path)
-    assert (ran.code, "trained again, to the same bytes" in ran.out) == (0, True)
+    assert (ran.code, "made again, to the same bytes" in ran.out) == (0, True)
     assert "another file with the same rows" in ran.err
 
 

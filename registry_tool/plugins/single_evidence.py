@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Float32 = NDArray[np.float32]
     Int64 = NDArray[np.int64]
+    Numbers = NDArray[Any]  # of a person's file
+    _Rows = tuple[dict[str, Numbers], Numbers, Sequence[str]]  # inputs by name, targets, and each row's group
 
 EVIDENCE_VERSION = 1
 MAX_INPUTS = 4
@@ -107,7 +109,7 @@ class SingleEvidence:
         """Whether a row's target is more than one number."""
         return bool(self.target[0].size > 1)
 
-    def rows_of(self) -> Iterator[Any]:
+    def rows_of(self) -> Iterator[NDArray[np.bool_]]:
         """Which rows each group has, in the groups' order."""
         return (self.group == place for place in range(len(self.groups)))
 
@@ -189,7 +191,7 @@ def run_on(view: EntryView, path: str, inputs: Mapping[str, Float32], *, scaled:
     return np.asarray(found, np.float32)
 
 
-def _refuse_loss(values: Any, port: Port) -> None:
+def _refuse_loss(values: Numbers, port: Port) -> None:
     """Raises EvidenceProblem where the model's input is of a type that cannot hold the rows; the child casts them."""
     import numpy as np
 
@@ -208,7 +210,7 @@ def scaler_of(sidecar: Mapping[str, Json]) -> tuple[Json, Json] | None:
     return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
-def _feature_input(inputs: Mapping[str, Any]) -> str | None:
+def _feature_input(inputs: Mapping[str, Numbers]) -> str | None:
     if FEATURES_PORT in inputs:
         return FEATURES_PORT
     tables = [name for name, values in inputs.items() if values.ndim == 2]
@@ -248,7 +250,7 @@ def make_evidence(view: EntryView, request: DataRequest) -> bytes:
         raise InputError(f"{request.file}: {error}: correct the file, or the sidecar") from None
 
 
-def _require_rows(place: str, array: Any) -> None:
+def _require_rows(place: str, array: Numbers) -> None:
     """Raises InputError for an array, of an .npz, that is no numbers of rows, or has one that float32 does not hold."""
     import numpy as np
 
@@ -265,9 +267,6 @@ def _missing(request: DataRequest, name: str, found: Sequence[str]) -> InputErro
     """The error for a column, or an array, that is not there; its hint names the options that `evidence` has."""
     options = {request.target: "add it, or name it with --target", request.group: "add it, or name it with --group"}
     return missing_column(request.file, name, found, options.get(name, "add it"))
-
-
-_Rows = tuple[dict[str, Any], Any, Sequence[str]]  # inputs by name, targets, and each row's group
 
 
 def _from_arrays(graph: OnnxSummary, _: Mapping[str, Json], request: DataRequest) -> _Rows:
@@ -341,7 +340,7 @@ def _from_table(graph: OnnxSummary, sidecar: Mapping[str, Json], request: DataRe
     return {name: inputs[name] for name in names}, columns[request.target].astype(np.float32), labels
 
 
-def _slots(encoders: Sequence[str], vocabulary: Sequence[str], file: Path) -> Any:
+def _slots(encoders: Sequence[str], vocabulary: Sequence[str], file: Path) -> Float32:
     """One-hot slots (n, V), whatever the spelling; a name without one takes that of `unknown`.
 
     Raises InputError where there is no such slot.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float64 = NDArray[np.float64]
+    Scores = NDArray[Any]  # of a model, in its own type
 
 # Other processors and releases of onnxruntime add float32 numbers in another order: below 1e-6 of the spread was seen.
 PREDICTION_TOLERANCE = 1e-4  # of the span of the targets, or of the peak of pictures
@@ -46,11 +47,11 @@ class SingleInputs:
     """What metrics are computed from. int8, other: what the int8 variant, and an incumbent, give for the rows."""
 
     evidence: SingleEvidence
-    prediction: Any
-    int8: Any = None
-    other: Any = None
+    prediction: Scores
+    int8: Scores | None = None
+    other: Scores | None = None
 
-    def over_groups(self, figure: Callable[[Float64, Float64], float], prediction: Any = None) -> Float64:
+    def over_groups(self, figure: Callable[[Float64, Float64], float], prediction: Scores | None = None) -> Float64:
         """A figure of predictions and targets in each group, (K,)."""
         import numpy as np
 
@@ -123,11 +124,11 @@ def _pooled(inputs: SingleInputs) -> float:
     return plcc(*(one.reshape(-1).astype(np.float64) for one in (inputs.prediction, inputs.evidence.target)))
 
 
-def _rmse(one: Any, two: Any) -> float:
+def _rmse(one: Scores, two: Scores) -> float:
     return rmse(one.reshape(-1), two.reshape(-1))
 
 
-def _psnr(inputs: SingleInputs, prediction: Any = None) -> Float64:
+def _psnr(inputs: SingleInputs, prediction: Scores | None = None) -> Float64:
     return inputs.over_groups(lambda one, two: psnr(one, two, inputs.evidence.peak), prediction)
 
 
@@ -246,7 +247,7 @@ def _is_for(metric: SingleMetric, evidence: SingleEvidence) -> bool:
     return metric.pictures in (None, evidence.is_picture)
 
 
-def _shaped(prediction: Any, evidence: SingleEvidence) -> Any:
+def _shaped(prediction: Scores, evidence: SingleEvidence) -> Scores:
     """What the model gave in the targets' shape: a score may be (n,) or (n, 1)."""
     if prediction.size != evidence.target.size:
         found, expected = prediction.shape, evidence.target.shape
@@ -262,7 +263,7 @@ def evidence_sha256(view: EntryView) -> str:
     return digest.hexdigest()
 
 
-def evidence_problems(view: EntryView, evidence: SingleEvidence, prediction: Any) -> Iterator[str]:
+def evidence_problems(view: EntryView, evidence: SingleEvidence, prediction: Scores) -> Iterator[str]:
     """What contradicts the evidence, or what it is of. prediction: what the shipped model gives."""
     import numpy as np
 
@@ -276,7 +277,7 @@ def evidence_problems(view: EntryView, evidence: SingleEvidence, prediction: Any
         yield from _scaled_twice(view, evidence, prediction)
 
 
-def _scaled_twice(view: EntryView, evidence: SingleEvidence, prediction: Any) -> Iterator[str]:
+def _scaled_twice(view: EntryView, evidence: SingleEvidence, prediction: Scores) -> Iterator[str]:
     """Where the model does better on rows that are not scaled: its graph holds a scaler, and the sidecar another."""
     try:
         unscaled = _shaped(run_on(view, view.entry.onnx or "", evidence.inputs, scaled=False), evidence)
@@ -306,7 +307,7 @@ def _shared_rows(evidence: SingleEvidence) -> Iterator[str]:
                 )
 
 
-def _int8(view: EntryView, evidence: SingleEvidence) -> tuple[Any, list[str]]:
+def _int8(view: EntryView, evidence: SingleEvidence) -> tuple[Scores | None, list[str]]:
     """What the int8 variant gives for the rows; None without one."""
     path = int8_path(view)
     if path is None:
@@ -330,7 +331,7 @@ def _unbudgeted(view: EntryView) -> Iterator[str]:
         yield "int8 variant: measured, not judged: the entry has no quant_accuracy_budget_plcc"
 
 
-def _incumbent(incumbent: EntryView | None, evidence: SingleEvidence) -> tuple[Any, list[str]]:
+def _incumbent(incumbent: EntryView | None, evidence: SingleEvidence) -> tuple[Scores | None, list[str]]:
     """What an incumbent gives for the entry's rows; what keeps it from that is a problem."""
     if incumbent is None:
         return None, []

@@ -562,7 +562,7 @@ def test_any_level_comes_from_the_predictions():
     ).quantile(0.7)
     assert wider.calibration().quantile(0.5) == intervals.calibration().quantile(0.5)
     with pytest.raises(InputError, match=r"found 0\.7, expected one of 0\.5, 0\.8"):
-        intervals.interval(np.zeros(1), np.ones(1), 0.7)
+        intervals.calibration().interval(np.zeros(1), np.ones(1), 0.7)
 
 
 def test_rows_outside_the_training_ranges_are_flagged():

@@ -177,8 +177,14 @@ def test_a_model_is_added_as_the_readme_says(tmp_path: Path) -> None:
 SKIPS = {"trained": 2, "single-onnx": 9}  # a hook that is left out is one skip, with its reason
 
 
+@pytest.fixture(scope="module")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What mypy knows of the core and of numpy, which take it longer than a plugin."""
+    return tmp_path_factory.mktemp("mypy")
+
+
 @pytest.mark.parametrize("source", SKIPS)
-def test_its_own_tests_pass(tmp_path: Path, source: str) -> None:
+def test_its_own_tests_pass(tmp_path: Path, mypy_cache: Path, source: str) -> None:
     """The project's tests, the conformance suite among them, and its strict type check pass as they are made."""
     folder = tmp_path / "made"
     program("plugin", "new", "my_thumbs", "--from", source, "-o", folder)
@@ -187,7 +193,7 @@ def test_its_own_tests_pass(tmp_path: Path, source: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     skipped = re.search(r"(\d+) skipped", done.stdout.splitlines()[-1])
     assert int(skipped[1] if skipped else 0) == SKIPS[source], done.stdout
-    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(mypy_cache)]
     environment = os.environ | {"MYPYPATH": str(ROOT)}  # mypy does not see an editable installation
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
     assert "source files" in done.stdout, done.stderr

@@ -147,8 +147,10 @@ def column_name_options(of: str = "Column") -> Callable[[Callable[..., Any]], Ca
 
 def column_names(source: str, encoder: str) -> dict[str, str]:
     """`names` of `read_rows` by the two options. Raises InputError where both name one column."""
-    if source == (encoder or "encoder"):
-        raise InputError(f"--source-column and --encoder-column: found {source!r} for both, expected two columns")
+    if (source or "src") == (encoder or "encoder"):
+        raise InputError(
+            f"--source-column and --encoder-column: found {(encoder or source)!r} for both, expected two columns"
+        )
     return {name: column for name, column in (("src", source), ("encoder", encoder)) if column}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from registry_tool.checks.declared import HTTP_PATTERN
@@ -61,9 +62,9 @@ def card(
         rows = [[name, f"{value:.6g}", rules.get(name, "")] for name, value in sorted(verdict.metrics.items())]
         yield from markdown_table([["metric", "value", "rule"], *rows], right=[1])
         if verdict.reasons:
-            yield from ("", "Why it is held:", "", *(f"- {reason}" for reason in verdict.reasons))
+            yield from ("", "Why it is held:", "", *(f"- {_line(reason)}" for reason in verdict.reasons))
         if verdict.warnings:
-            yield from ("", "What to look at:", "", *(f"- {warning}" for warning in verdict.warnings))
+            yield from ("", "What to look at:", "", *(f"- {_line(warning)}" for warning in verdict.warnings))
         if judgement.evidence is not None and judgement.evidence.notes:
             yield from ("", "To read it by:", "", *(f"- {markdown_text(note)}" for note in judgement.evidence.notes))
         if judgement.evidence is not None and (table := judgement.evidence.table):
@@ -81,8 +82,13 @@ def card(
         made = ", ".join(f"{name} {version}" for name, version in facts.environment.items())
         yield from ("", f"Environment: {made or NOT_RECORDED}.")
     if found := list(limits(entry, manifest, judgement)):
-        yield from ("", "## Limits", "", *(f"- {limit}" for limit in found))
+        yield from ("", "## Limits", "", *(f"- {_line(limit)}" for limit in found))
     yield from ("", "## Use", "", "```console", f"$ registry predict {entry.id} --corpus rows.csv", "```")
+
+
+def _line(sentence: str) -> str:
+    """A sentence with names of sources and encoders, which begin no tag and no picture; its commands stay code."""
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", sentence).replace("![", "!\\[")
 
 
 def _license(entry: Entry) -> Iterator[str]:

@@ -59,6 +59,8 @@ def test_one_column_is_not_two(smoke: Sandbox, heldout: Path, registry: Program)
         ran = registry(*command, *twice)
         assert (ran.code, ran.out) == (2, ""), command
         assert "found 'tool' for both, expected two columns" in ran.err
+    ran = registry("evaluate", "tiny", "--corpus", heldout, *where, "--encoder-column", "src")  # the sources' own
+    assert (ran.code, "found 'src' for both" in ran.err) == (2, True)
 
 
 def test_a_hint_names_an_option_that_is_there(smoke: Sandbox, heldout: Path, registry: Program) -> None:

@@ -120,3 +120,14 @@ def test_limits_are_what_the_documents_say(thumb: Sandbox, registry: Program) ->
     assert "from 2 sources (`a`, `b`); content" in ran.out
     assert "saw fps 24 alone; `registry predict` marks" in ran.out
     assert rows(ran.out)["Trained encoders"] == "`x264`, `x265`"
+
+
+def test_names_begin_no_tag_and_no_picture(thumb: Sandbox, registry: Program) -> None:
+    """Those of encoders and sources come from tables of other people."""
+    names = ["<img src=x>", "![x](http://x)", "`<b>"]
+    encoders = [{"name": name, "n_rows": 3} for name in names]
+    put(thumb, {"corpus": {"n_rows": 9, "sources": names, "encoders": encoders}})
+    ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
+    limits = ran.out.split("## Limits\n\n")[1]
+    assert "rows of &lt;img src=x> (3), !\\[x](http://x) (3), `&lt;b> (3); rows" in limits
+    assert ("<img" in limits, "<b" in limits, "![" in limits) == (False, False, False)

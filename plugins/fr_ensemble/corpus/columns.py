@@ -67,6 +67,10 @@ class Layout:
             return Columns((), texts, (*self.values, *numbers), MAX_TABLE_NUMBER)
         return Columns(numbers, texts, self.values, MAX_TABLE_NUMBER)
 
+    def called(self, names: Mapping[str, str]) -> dict[str, str]:
+        """What rows call a text -> the column of the file. names: as of `read_rows`."""
+        return {name: names.get(column, column) for name, column in self.texts.items()}
+
     def batch(self, found: RowBatch) -> RowBatch:
         """The rows under the names that are asked for, those of failed encodes left out."""
         if self.partial:

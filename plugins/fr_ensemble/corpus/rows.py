@@ -26,11 +26,13 @@ from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, read_rows
+from registry_tool.values import EMPTY
 
 KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
 # Of a condition. By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
 TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType({"none": float, "log2": math.log2})
 SMOKE_ROWS = 100  # random rows that show that a command runs
+MAX_ENCODER_NAME = 1024  # characters, as in the schema of manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,7 @@ def read_batches(
         assert layout is not None  # read_rows picks before it reads
         batch = layout.batch(found)
         if batch.n:
-            yield _rows(batch, spec, first, found.n - batch.n)
+            yield _rows(batch, spec, first, layout.called(spec.names), found.n - batch.n)
         first, n_rows = first + found.n, n_rows + batch.n
     if not n_rows:
         raise InputError(f"{path}: found {first} rows and no number in one of their columns, expected rows with scores")
@@ -266,13 +268,17 @@ def read_corpus(
     kept = [name for name in keep if name not in ("src", "encoder")]
     batches = read_batches(path, spec, keep=kept, progress=progress)
     corpus = _gather(batches, spec)
-    for column, names in (("src", corpus.sources), ("clip", corpus.clips or ())):
+    source_column = spec.source_column or "src"
+    for column, names in ((source_column, corpus.sources), ("clip", corpus.clips or ())):
         if control := next((name for name in names if not name.isprintable()), None):
             raise InputError(
                 f"{path}, column {column}: found {control[:40]!r}, expected names without control characters"
             )
+    if long := next((name for name in corpus.groups["encoder"].names if len(name) > MAX_ENCODER_NAME), None):
+        column, found = spec.encoder_column or "encoder", f"a name of {len(long)} characters"
+        raise InputError(f"{path}, column {column}: found {found}, expected at most {MAX_ENCODER_NAME}: shorten it")
     if len(corpus.sources) < min_sources:
-        message = f"{path}, column src: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
+        message = f"{path}, column {source_column}: found {len(corpus.sources)} source ({', '.join(corpus.sources)})"
         raise InputError(
             f"{message}, expected at least {min_sources}: each source is judged by the rows of others: add some"
         )
@@ -316,15 +322,18 @@ def check_rows(batch: RowBatch, spec: ColumnSpec, keep: Sequence[str] = ()) -> R
     """Rows of the columns that `columns_of` named. Raises InputError for one that cannot be used."""
     found = [*batch.numbers, *batch.texts, *batch.values]
     layout = layout_of("rows", found, _wanted(spec, [name for name in keep if name in batch.values]))
-    return _rows(layout.batch(batch), spec, 0)
+    return _rows(layout.batch(batch), spec, 0, layout.called(spec.names))
 
 
-def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> Rows:
-    """Rows as the columns mean them. first: the number of the first one. Raises InputError for one that cannot be."""
+def _rows(batch: RowBatch, spec: ColumnSpec, first: int, called: Mapping[str, str] = EMPTY, n_failed: int = 0) -> Rows:
+    """Rows as the columns mean them. first: the number of the first one. Raises InputError for one that cannot be.
+
+    called: what rows call a text -> the file's column, for messages.
+    """
     numbers, texts = batch.numbers, batch.texts
     source = texts.get("src")
     for name, text in texts.items():
-        require_names(text, name, batch.place)
+        require_names(text, name, batch.place, called.get(name, name))
     encoder = texts["encoder"]
     slots, unknown = vocabulary.encode(encoder.names, spec.vocabulary_version)
     counts = np.bincount(encoder.codes, minlength=len(encoder.names))
@@ -350,13 +359,17 @@ def _rows(batch: RowBatch, spec: ColumnSpec, first: int, n_failed: int = 0) -> R
     )
 
 
-def require_names(text: Text, column: str, place: Place) -> None:
-    """Names are printable, and a source or a clip has one: they go into documents that people read."""
-    rows = without_name(text, is_needed=column in ("src", "clip"))
+def require_names(text: Text, name: str, place: Place, column: str = "") -> None:
+    """Names are printable, and a source or a clip has one: they go into documents that people read.
+
+    column: the file's for it, where it is another name.
+    """
+    rows = without_name(text, is_needed=name in ("src", "clip"))
     if rows.any():
         index = int(np.argmax(rows))
-        name = text.names[text.codes[index]]
-        raise bad_cell(place(index), column, f"{name!r:.80}" if name else "nothing", "a name in visible characters")
+        value = text.names[text.codes[index]]
+        found = f"{value!r:.80}" if value else "nothing"
+        raise bad_cell(place(index), column or name, found, "a name in visible characters")
 
 
 def without_name(text: Text, is_needed: bool) -> NDArray[np.bool_]:

@@ -141,13 +141,16 @@ def figures(view: EntryView, rules: Sequence[Rule] = ()) -> Sequence[Figure] | N
     oof = found.oof
     shown = calibrated or oof
     level = _shown_level(shown, method, rules)
-    encoders = [_by_encoder(inputs, shown, method, level)] if inputs is not None and level is not None else []
+    left_out = [*_encoders_left_out(view, oof, method, level or COMPARED_LEVEL)]
+    encoders = (
+        [_by_encoder(inputs, shown, method, level, bool(left_out))] if inputs is not None and level is not None else []
+    )
     return [
         _held_out(found, _plcc_bound(rules)),
         *_chosen_recipes(manifest),
         *_beside_baselines(view, oof, method, level or COMPARED_LEVEL),
         *encoders,
-        *_encoders_left_out(view, oof, method, level or COMPARED_LEVEL),
+        *left_out,
         *_intervals(Covered(shown, method, level, rules), target["name"], calibrated=calibrated is not None),
         *_against_true(oof, target),
         *_mapped(oof, method, target),
@@ -230,8 +233,8 @@ def _inputs(view: EntryView, manifest: Mapping[str, Any]) -> Inputs | None:
     return read_inputs(view.read(path)) if claims.get("evidence_inputs", {}).get("n_rows") else None
 
 
-def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float) -> Figure:
-    """Errors and coverage of each encoder's rows, the worst covered first."""
+def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float, has_left_out: bool) -> Figure:
+    """Errors and coverage of each encoder's rows, the worst covered first. has_left_out: the page shows that, too."""
     rows = inputs.row
     error, source = (oof.mu - oof.target)[rows], oof.source[rows]
     inside = np.abs(error) <= held_out_reach(oof, method, level)[rows]
@@ -250,7 +253,12 @@ def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float) -> Figure:
         "Encoders",
         "Each encoder's rows as predicted by models that never saw their source, and the share of them inside the "
         f"interval calibrated on the other sources; the worst covered is on top.{drawn} No figure here is of an "
-        "encoder that training lacks: `registry train fr_ensemble --leave-out-encoders` measures that.",
+        + "encoder that training lacks: "
+        + (
+            "those are in the next table."
+            if has_left_out
+            else "`registry train fr_ensemble --leave-out-encoders` measures that."
+        ),
         table=Table([header, *(row for _, row in sorted(found, key=itemgetter(0)))]),
     )
 

@@ -327,6 +327,35 @@ def test_one_source_is_enough_to_evaluate_but_not_to_train(tmp_path):
     assert read_corpus(path, ColumnSpec(), min_sources=1).sources == ("only",)
 
 
+@pytest.mark.parametrize(
+    ("given", "names", "words"),
+    [
+        ("session", {"source_column": "session"}, "column session: found nothing"),
+        ("chip", {"encoder_column": "chip"}, "column chip: found 'x\\ny'"),
+        ("codec", {}, "column codec: found 'x\\ny'"),
+    ],
+)
+def test_a_bad_name_is_of_the_column_that_the_file_has(tmp_path, given, names, words):
+    """Where options or vmaf-tune call the column of sources or encoders otherwise, messages do so, too."""
+    rows, asked = make_rows(), "src" if "source_column" in names else "encoder"
+    for row in rows:
+        row[given] = row.pop(asked)
+    rows[7][given] = None if asked == "src" else "x\ny"
+    with pytest.raises(InputError) as error:
+        read_corpus(write(tmp_path / "rows.csv", rows), ColumnSpec(**names))
+    assert words in str(error.value)
+
+
+def test_an_encoder_with_a_name_longer_than_documents_take_is_refused(tmp_path):
+    """Before anything is computed: a manifest counts the rows of each."""
+    rows = make_rows()
+    rows[7]["encoder"] = "x" * 1025
+    with pytest.raises(InputError, match="column encoder: found a name of 1025 characters, expected at most 1024"):
+        read_corpus(write(tmp_path / "rows.csv", rows), ColumnSpec())
+    rows[7]["encoder"] = "x" * 1024
+    assert read_corpus(write(tmp_path / "again.csv", rows), ColumnSpec()).unknown_encoders["x" * 1024] == 1
+
+
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     """On the base install a parquet corpus asks for the extra, and CSV works."""
     rows = make_rows()

@@ -92,6 +92,7 @@ def test_the_option_is_in_evidence_manifest_and_report(
     page = tmp_path / "report.html"
     assert registry("report", "tiny", "--registry", box.path, "-o", page).code == 0
     assert "saw neither it nor the row&#39;s source" in page.read_text()
+    assert "an encoder that training lacks: those are in the next table." in page.read_text()
     ran = registry("reproduce", "tiny", "--corpus", made.corpus, "--registry", box.path, "--format", "json")
     document = json.loads(ran.out)
     apart = {item["name"]: item["largest"] for item in document["agreements"]}

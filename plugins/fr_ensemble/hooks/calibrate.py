@@ -40,6 +40,7 @@ from fr_ensemble.corpus.vocabulary import UNKNOWN
 from fr_ensemble.evidence.calibration import (
     as_unseen,
     by_encoder_name,
+    is_promised,
     offset_in,
     predictions_of,
     promise,
@@ -53,6 +54,7 @@ from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.intervals import (
     MIN_ENCODER_SOURCES,
+    NOMINAL_LEVELS,
     EncoderIntervals,
     Intervals,
     calibrate_all_of,
@@ -85,6 +87,7 @@ from registry_tool.values import counted, percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
+PROMISED_WITH_OFFSET = "--offset: what is guaranteed is nearly so: a source is scored with the offset of the others"
 CALIBRATED_BY_ENCODER = "--group encoder: intervals are for a new encoder of these sources, not for new sources"
 
 
@@ -133,8 +136,8 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     corpus = _read(parent, request)
     k = len(corpus.sources)
     request.tell(f"{request.corpus.name}: {corpus.n_rows} rows, {k} sources by the column {_column(corpus)}")
-    for line in promise(method, k):
-        request.tell(f"{k} sources: {line}")
+    for line in _promised(k, request, method):
+        request.tell(line)
     for line in _encoders_apart(corpus, request, method) if request.by_encoder else ():
         request.tell(line)
     recorded = record(
@@ -154,6 +157,13 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     if warning := INTERVAL_METHODS[method].warning:
         warnings.append(f"--interval {method}: {warning}")
     return replace(made, warnings=warnings)
+
+
+def _promised(k: int, request: CalibrateRequest, method: str) -> Iterator[str]:
+    """What k sources promise, for people."""
+    yield from (f"{k} sources: {line}" for line in promise(method, k))
+    if request.offset and any(is_promised(method, k, level) for level in NOMINAL_LEVELS):
+        yield PROMISED_WITH_OFFSET
 
 
 def _column(corpus: Corpus) -> str:

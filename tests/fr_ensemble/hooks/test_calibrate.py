@@ -189,6 +189,14 @@ def test_what_can_be_promised_is_said_first(registry: Program, here: Sandbox, mi
     assert of(here, "few").manifest["intervals"]["calibrations"][0]["n_sources"] == 2
 
 
+def test_a_promise_with_an_offset_is_said_to_be_nearly_one(registry: Program, smoke: Sandbox, mine: Path) -> None:
+    """A new source has the offset of all, each of the calibration's that of the others; without one nothing is said."""
+    for options, count in (((), 0), (("--offset",), 1), (("--offset", "--interval", "gaussian"), 0)):
+        words = ("calibrate", "tiny", "--corpus", mine, "--id", "x", "--registry", smoke.path)
+        ran = registry(*words, *options)
+        assert (ran.code, ran.err.count("what is guaranteed is nearly so")) == (0, count), ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -374,7 +374,8 @@ class Reproduction:
 
     agreements: how far predictions moved. causes: items of the manifest's `environment` that can have made these
     differences -> what they decide. follows: pointers into the manifest below which numbers follow from the weights,
-    so that they may differ as far as the predictions do. warnings: what was not checked.
+    so that they may differ as far as the predictions do. warnings: what was not checked. unchecked: files that were
+    not made again, in the artefact's folder; `trained` has the entry's own bytes for them.
     """
 
     trained: Trained
@@ -382,6 +383,7 @@ class Reproduction:
     causes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     follows: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    unchecked: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,9 +154,12 @@ def as_of_document(item: AsOf) -> dict[str, Json]:
 def reproduction(item: Reproduced) -> Iterator[str]:
     """The outcome, each file, what the manifest says otherwise, the environments' differences, the predictions."""
     colour, words = OUTCOME_TEXTS[item.outcome]
-    yield f"{item.entry}: {click.style(words, fg=colour, bold=True)}"
+    beside = f", {len(item.unchecked)} of the files not checked" if item.unchecked else ""
+    yield f"{item.entry}: {click.style(words, fg=colour, bold=True)}{beside}"
     for name, same in item.files.items():
         yield f"  {'same   ' if same else 'differs'} {name}"
+    for name in item.unchecked:
+        yield f"  not checked {name}"
     for change in sorted(item.changes, key=lambda change: change.explained)[:MOST_CHANGES]:
         why = "follows from the weights, or is rounding" if change.explained else "nothing recorded explains it"
         yield f"  {visible(f'{change.pointer}: then {change.old!r:.60}, now {change.new!r:.60} ({why})')}"

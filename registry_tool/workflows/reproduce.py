@@ -70,6 +70,7 @@ def _then_and_now(difference: ValueChange | EnvironmentDifference) -> dict[str, 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
     """What training again showed. files: path -> whether the bytes are the same; the manifest without environment.
+    unchecked: paths of files that were not made again.
 
     added: pointers of values that the old manifest does not have yet, which count for nothing. manifest_sha256,
     made_sha256: of the two manifests that were compared. made_with: name -> version of the environment now.
@@ -83,6 +84,7 @@ class Reproduced:
     environment: Sequence[EnvironmentDifference]
     agreements: Sequence[Agreement]
     warnings: Sequence[str]
+    unchecked: Sequence[str]
     made_sha256: str
     made_with: Mapping[str, str]
 
@@ -95,6 +97,7 @@ class Reproduced:
             "made_with": dict(self.made_with),
             "outcome": str(self.outcome),
             "files": dict(self.files),
+            "unchecked": list(self.unchecked),
             "changes": [_then_and_now(change) for change in self.changes],
             "added": list(self.added),
             "environment": [_then_and_now(one) for one in self.environment],
@@ -154,7 +157,7 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
     names = {path for path in view.paths if path != MANIFEST_NAME} | set(made.trained.files)
     files = {
         name: name in view.paths and name in made.trained.files and view.read(name) == made.trained.files[name]
-        for name in sorted(names)
+        for name in sorted(names - {*made.unchecked})
     }
     leaves = list(differences(_compared(manifest), _compared(old)))
     changes = [
@@ -179,6 +182,7 @@ def compare(view: EntryView, made: Reproduction, manifest: Mapping[str, Json]) -
         environment=environment,
         agreements=made.agreements,
         warnings=made.warnings,
+        unchecked=made.unchecked,
         made_sha256=sha256_of(dump(dict(manifest))),
         made_with=current,
     )

@@ -30,7 +30,7 @@ from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
-from fr_ensemble.hooks.loaded import intervals_of, load_ensemble, predictions_of, unusable_evidence
+from fr_ensemble.hooks.loaded import intervals_of, known_sources, load_ensemble, predictions_of, unusable_evidence
 from fr_ensemble.hooks.refuted import refuted_encoders, refuted_levels
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
@@ -102,15 +102,9 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         bounds = {level: stored.of_rows(encoder).interval(mu, sigma, level) for level in request.levels}
         origin = manifest.get("calibrated_from", {"id": view.entry.id})["id"]
         warnings += refuted_levels(document["over_sources"], refuted_encoders(corpus, bounds), origin)
-    trained_on = manifest["corpus"]["sources"] if is_current(manifest) else ()
-    known = [] if request.smoke else sorted({*corpus.sources} & {*trained_on})
-    if known:
+    for text, known in known_sources(manifest, () if request.smoke else corpus.sources).items():
         share = f"{len(known)} of {len(corpus.sources)} sources ({known[0]}{', ...' * (len(known) > 1)})"
-        warnings.append(f"{share}: it was trained on sources of these names, and figures of rows it knows flatter")
-    own = manifest.get("calibration", {}).get("corpus", {}).get("sources", ())
-    if calibrated := [] if request.smoke else sorted({*corpus.sources} & {*own}):
-        share = f"{len(calibrated)} of {len(corpus.sources)} sources ({calibrated[0]}{', ...' * (len(calibrated) > 1)})"
-        warnings.append(f"{share}: it was calibrated on sources of these names, and their coverage flatters")
+        warnings.append(f"{share}: {text}")
     for unit in ("row", "clip") if document["clips"] else ("row",):
         warnings += stored.of_rows(encoder, unit).messages(request.levels)
     table = _table(document, stored.calibration().method, request.levels)

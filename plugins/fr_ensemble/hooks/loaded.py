@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,6 +72,20 @@ def unusable_evidence(entry_id: str) -> Iterator[None]:
         yield
     except EvidenceProblem as error:
         raise InputError(f"{entry_id}: {error}: train it again") from error
+
+
+def known_sources(manifest: Mapping[str, Any], sources: Collection[str]) -> dict[str, list[str]]:
+    """What makes figures of rows of these sources too good -> the names of those it is true of, sorted."""
+    seen = {
+        "it was trained on sources of these names, and figures of rows it knows flatter": manifest["corpus"]["sources"]
+        if is_current(manifest)
+        else (),
+        "it was calibrated on sources of these names, and their coverage flatters": (
+            manifest.get("calibration", {}).get("corpus", {}).get("sources", ())
+        ),
+    }
+    found = {text: sorted({*sources} & {*names}) for text, names in seen.items()}
+    return {text: names for text, names in found.items() if names}
 
 
 def stored_intervals(view: EntryView) -> Intervals:

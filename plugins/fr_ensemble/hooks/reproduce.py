@@ -91,6 +91,7 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
         CAUSES_IN_TRAINING if moved else CAUSES_IN_TRAINING | CAUSES_IN_WRITING,
         FOLLOWS_FROM_WEIGHTS,
         warnings,
+        [BASELINES_PATH] * bool(unchecked),
     )
 
 

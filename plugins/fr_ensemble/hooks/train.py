@@ -223,7 +223,7 @@ def read(job: Job, progress: Progress) -> Corpus:
         return random_corpus(SMOKE_ROWS, job.spec, SMOKE_SEED)
     path = job.corpus or SHIPPED_CORPUS
     spec, names = job.spec, column_names(path)
-    keep = [name for name in DESCRIBING_COLUMNS if name in names]
+    keep = [name for name in DESCRIBING_COLUMNS if name in names and name != spec.source_column]
     corpus = read_corpus(path, spec, keep, progress=progress)
     for number, name in enumerate(corpus.sources):
         target = corpus.target[corpus.source == number]

@@ -41,11 +41,11 @@ from fr_ensemble.evidence.ladders import (
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
-from fr_ensemble.hooks.loaded import intervals_of, unusable_evidence
+from fr_ensemble.hooks.loaded import intervals_of, known_sources, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
-from registry_tool.toolkit import missing_column, text_table
+from registry_tool.toolkit import first_names, missing_column, text_table
 from registry_tool.values import EMPTY, counted, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
@@ -194,6 +194,8 @@ def recommend(
     assured = _calibrated(view, intervals_of(view, [question.confidence]), question)
     cost = _cost(question, spec)
     clips, warnings = _read(view, question, spec, cost, progress)
+    for text, known in known_sources(manifest, {clip.src for clip in clips}).items():
+        warnings[f"{first_names(known)}: {text}"] = sum(clip.n_rows for clip in clips if clip.src in known)
     for clip in clips:
         clip.finish(assured.bound(clip.encoder), question)
     apart = [*(assured.bounds.by_encoder.calibrations if assured.bounds.by_encoder is not None else ())]

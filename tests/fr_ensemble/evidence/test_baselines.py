@@ -327,6 +327,11 @@ def test_reproduce_compares_them_with_a_tolerance(
     document = reproduced(registry, box, trained[1])
     assert document["outcome"] == "identical"
     assert any("not trained again" in warning and "0.9" in warning for warning in document["warnings"])
+    assert document["unchecked"] == [FILE]
+    assert FILE not in document["files"]
+    printed = registry("reproduce", "tiny", "--corpus", trained[1], "--registry", box.path).out
+    assert "made again, to the same bytes, 1 of the files not checked" in printed
+    assert f"  not checked {FILE}\n" in printed
 
 
 @pytest.mark.slow

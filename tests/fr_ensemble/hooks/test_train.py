@@ -22,6 +22,7 @@ from fr_ensemble.artifacts.graphs import read_weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks import train as room
@@ -114,6 +115,17 @@ def test_the_manifest_says_what_was_trained_on(trained: Trained, corpus: Path) -
     assert manifest["feature_std"] == pytest.approx(read.features.std(axis=0), rel=0.02)  # ddof is the trainer's own
     assert manifest["target"] == {"name": "vmaf", "range": [0.0, 100.0]}
     assert (manifest["recipe"], manifest["recipe_sha256"]) == (QUICK.to_dict(), QUICK.sha256)
+
+
+@pytest.mark.parametrize("column", DESCRIBING_COLUMNS)
+def test_a_column_that_describes_video_can_name_the_sources(corpus: Path, tmp_path: Path, column: str) -> None:
+    """Its values count as sources then, and it describes nothing beside them."""
+    described = dict.fromkeys(DESCRIBING_COLUMNS, 24)
+    rows = [{**row, **described, column: 30 + int(row["src"][-1])} for row in read_csv(corpus)]
+    path = write_csv(tmp_path / "described.csv", rows)
+    found = room.read(job(path, spec=ColumnSpec(source_column=column)), quiet)
+    assert found.sources == ("30", "31", "32")
+    assert {*DESCRIBING_COLUMNS} & {*found.groups} == {*DESCRIBING_COLUMNS} - {column}
 
 
 def test_the_probe_is_rows_of_the_corpus(trained: Trained, corpus: Path) -> None:

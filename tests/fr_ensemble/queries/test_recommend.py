@@ -102,6 +102,17 @@ def test_figures_are_those_of_the_clips_calibration(registry: Program, clips: Sa
         assert encode["cost"] == pytest.approx(float(mine[0]["bitrate_kbps"]))
 
 
+def test_sources_that_it_was_trained_on_are_named(registry: Program, clips: Sandbox, tmp_path: Path) -> None:
+    """With the number of their rows; of sources that it has not seen there is no such warning."""
+    place = clips.folder.parent
+    known, new = read_csv(place / "corpus.csv"), read_csv(place / ROWS)
+    asking = ("fr-ensemble", "recommend", "tiny", "--registry", clips.path, "--target", 80, "--confidence", 0.8)
+    ran = registry(*asking, "--corpus", write_csv(tmp_path / "both.csv", [*new, *known]))
+    names = ", ".join(f"s1{source}" for source in range(3))
+    assert re.search(rf"warning: {names} .*it was trained on sources of these names.*: {len(known)} rows", ran.err)
+    assert "trained on" not in registry(*asking, "--corpus", place / ROWS).err
+
+
 @pytest.mark.parametrize("target", [40, 70, 85, 99.9])
 @pytest.mark.parametrize("by", ["encoder", "source"])
 def test_the_cheapest_that_holds(registry: Program, clips: Sandbox, target: float, by: str) -> None:

@@ -175,6 +175,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Boxes:
         "made_sha256": "0" * 64,
         "made_with": {"numpy": "2"},
         "files": {"manifest.json": True},
+        "unchecked": ["evidence/baselines.npz"],
         "changes": [{"pointer": "/a", "then": 1, "now": 2, "explained": True}],
         "added": ["/b"],
         "environment": [{"name": "numpy", "then": "1", "now": "2", "decides": "weights"}],

@@ -66,6 +66,22 @@ def program(*arguments: object, timeout: float = 120, **options: object) -> subp
     return subprocess.run(command, **options)  # type: ignore[call-overload, no-any-return]  # checked by the tests
 
 
+def program_without(modules: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, which cannot import these modules."""
+    blocked = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {modules!r}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Block())
+from registry_tool.cli import main
+main()
+"""
+    command = [sys.executable, "-c", blocked, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @contextmanager
 def _surroundings(folder: Path) -> Iterator[None]:
     environment, there = dict(os.environ), Path.cwd()

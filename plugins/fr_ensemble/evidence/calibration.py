@@ -23,7 +23,7 @@ from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, TWO_SIDED
-from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, write_oof
+from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, used_names, write_oof
 from fr_ensemble.evidence.problems import copied_targets, range_problems
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.archive import Array
@@ -71,8 +71,9 @@ def predictions_of(corpus: Corpus, manifest: Mapping[str, Any], scores: Float64)
 
 def by_encoder_name(encoder: Text) -> Text:
     """The same encoders, each under one name, in alphabetical order."""
-    names, place = np.unique([encoder_name(name) for name in encoder.tolist()], return_inverse=True)
-    return Text(place.reshape(-1).astype(np.int64), tuple(map(str, names)))
+    names, place = np.unique([encoder_name(name) for name in encoder.names], return_inverse=True)
+    used, codes = used_names(tuple(map(str, names)), place.reshape(-1)[encoder.codes])
+    return Text(codes, used)
 
 
 def with_encoders(pinned: Oof, encoder: Text) -> Oof:

@@ -471,7 +471,7 @@ def held_out_reach(oof: Oof, method: str, level: float, sigma: Float64 | None = 
     sigma = oof.sigma if sigma is None else sigma
     reach = _held_out_reach(oof, method, level, sigma)
     for name in own_encoders(sources_in(oof)):
-        rows = oof.encoder == (oof.encoders or ()).index(name)
+        rows = oof.rows_by(name)
         reach[rows] = _held_out_reach(_encoder_part(oof, name), method, level, sigma[rows])
     return reach
 

@@ -21,7 +21,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.methods import RANK_TOLERANCE
-from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.oof import Oof, used_names
 from registry_tool.errors import InputError
 
 CONTROL_RULE = "conformal-risk-control"
@@ -83,12 +83,20 @@ def clips_as_rows(oof: Oof, statistic: ClipStatistic) -> Oof:
     target = np.array([statistic.of(oof.target[rows]) for rows in parts])
     predictions = np.stack([statistic.of(oof.predictions[:, rows]) for rows in parts], axis=1)
     first = [rows[0] for rows in parts]
-    apart: dict[str, Any] = {}  # encoders, where they are told
-    if oof.encoder is not None and oof.encoders is not None:
-        used, encoder = np.unique(oof.encoder[first], return_inverse=True)  # a clip is of its first row's encoder
-        apart = {"encoders": tuple(oof.encoders[code] for code in used.tolist()), "encoder": encoder.reshape(-1)}
-    rows: dict[str, Any] = {"source": oof.source[first], "target": target, "predictions": predictions}
-    return replace(oof, clips=None, clip=None, vmaf=None, **rows, **apart)
+    encoders, encoder = None, None
+    if oof.encoder is not None:
+        encoders, encoder = used_names(oof.encoders or (), oof.encoder[first])  # a clip is of its first row's encoder
+    return replace(
+        oof,
+        source=oof.source[first],
+        clips=None,
+        clip=None,
+        target=target,
+        predictions=predictions,
+        vmaf=None,
+        encoders=encoders,
+        encoder=encoder,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -157,17 +157,24 @@ class Oof:
         """The same, whose encoders are not told apart."""
         return self if self.encoder is None else replace(self, encoders=None, encoder=None)
 
-    def of_encoder(self, name: str) -> Oof:
-        """The rows of one encoder, as if there were no others. Raises ValueError for a name that none has."""
+    def rows_by(self, encoder: str) -> NDArray[np.bool_]:
+        """Which rows are by an encoder, (n,). Raises ValueError for a name that none has."""
         if self.encoder is None or self.encoders is None:
-            raise ValueError(f"predictions: found no encoders, expected {name} among them")
-        return self.pooled.of_rows(self.encoder == self.encoders.index(name))
+            raise ValueError(f"predictions: found no encoders, expected {encoder} among them")
+        rows: NDArray[np.bool_] = self.encoder == self.encoders.index(encoder)
+        return rows
+
+    def of_encoder(self, name: str) -> Oof:
+        """The rows of one encoder, as if there were no others. Raises what `rows_by` raises."""
+        return self.pooled.of_rows(self.rows_by(name))
 
     def of_rows(self, rows: NDArray[np.bool_]) -> Oof:
         """Some of the rows (n,), with their sources, clips and encoders alone."""
-        sources, source = _used(self.sources, self.source[rows])
-        clips, clip = (None, None) if self.clip is None else _used(self.clips or (), self.clip[rows])
-        encoders, encoder = (None, None) if self.encoder is None else _used(self.encoders or (), self.encoder[rows])
+        sources, source = used_names(self.sources, self.source[rows])
+        clips, clip = (None, None) if self.clip is None else used_names(self.clips or (), self.clip[rows])
+        encoders, encoder = (
+            (None, None) if self.encoder is None else used_names(self.encoders or (), self.encoder[rows])
+        )
         return replace(
             self,
             sources=sources,
@@ -182,7 +189,7 @@ class Oof:
         )
 
 
-def _used(names: tuple[str, ...], index: Int64) -> tuple[tuple[str, ...], Int64]:
+def used_names(names: tuple[str, ...], index: Int64) -> tuple[tuple[str, ...], Int64]:
     """The names that an index uses, and the index into these."""
     used, place = np.unique(index, return_inverse=True)
     return tuple(names[code] for code in used.tolist()), place.reshape(-1).astype(np.int64)

@@ -63,7 +63,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
     encoders = ["encoder"] if len(np.unique(corpus.groups["encoder"].codes)) > 1 and not request.smoke else []
     groups = {column: _groups(corpus, column, request.smoke) for column in dict.fromkeys([*request.by, *encoders])}
     stored, encoder = intervals_of(view, request.levels), corpus.groups["encoder"]
-    measured = _measure(corpus.target, mu, sigma, stored.of_rows(encoder), request.levels)
+    own = stored.of_rows(encoder)
+    measured = _measure(corpus.target, mu, sigma, own, request.levels)
     methods = _methods(view, stored, request.levels)
     document = {
         "entry": view.entry.id,
@@ -99,7 +100,7 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         }
     warnings += [*corpus.failed_encodes(), *target_warnings]
     if not request.smoke:  # random rows refute nothing
-        bounds = {level: stored.of_rows(encoder).interval(mu, sigma, level) for level in request.levels}
+        bounds = {level: own.interval(mu, sigma, level) for level in request.levels}
         origin = manifest.get("calibrated_from", {"id": view.entry.id})["id"]
         warnings += refuted_levels(document["over_sources"], refuted_encoders(corpus, bounds), origin)
     for text, known in known_sources(manifest, () if request.smoke else corpus.sources).items():

@@ -11,7 +11,7 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.calibration import by_encoder_name
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
-from fr_ensemble.evidence.statistics import standard_error, student_t_quantile
+from fr_ensemble.evidence.statistics import group_means, standard_error, student_t_quantile
 from registry_tool.values import percent
 
 REFUTED_AT = 0.05  # how often a level that holds may be refuted by chance; for all encoders together
@@ -52,14 +52,12 @@ def refuted_encoders(corpus: Corpus, bounds: Mapping[float, tuple[Float64, Float
     """
     encoder, found = by_encoder_name(corpus.groups["encoder"]), dict[float, list[str]]()
     confidence = 1.0 - REFUTED_AT / len(encoder.names)
+    inside = {level: (lower <= corpus.target) & (corpus.target <= upper) for level, (lower, upper) in bounds.items()}
     for code, name in enumerate(encoder.names) if len(encoder.names) > 1 else ():
         rows = encoder.codes == code
-        groups = [rows & (corpus.source == g) for g in np.unique(corpus.source[rows]).tolist()]
-        for level, (lower, upper) in bounds.items():
-            inside = (lower <= corpus.target) & (corpus.target <= upper)
-            shares = np.array([inside[group].mean() for group in groups])
-            if len(shares) < MIN_COVERAGE_SOURCES:
-                continue
+        used, source = np.unique(corpus.source[rows], return_inverse=True)
+        for level, is_inside in inside.items() if len(used) >= MIN_COVERAGE_SOURCES else ():
+            shares = group_means(is_inside[rows], source.reshape(-1), len(used))
             t = student_t_quantile(confidence, len(shares) - 1)
             if shares.mean() + t * standard_error(shares) < level:
                 figure = f"{shares.mean():.3f} +- {standard_error(shares):.3f} over {len(shares)} sources"

@@ -234,9 +234,8 @@ def _calibrated(view: EntryView, stored: Intervals, question: Question) -> Assur
         return Assured(bounds, unit, {})
     choices = {"": Choice.of(clips, ladder, calibration, question)}
     for name in bounds.by_encoder.calibrations if bounds.by_encoder is not None else ():
-        rows = clips.encoder == (clips.encoders or ()).index(name)
         own = bounds.of_encoder(name, unit, LOWER_SIDE)
-        choices[name] = Choice.of(clips.of_encoder(name), ladder[rows], own, question)
+        choices[name] = Choice.of(clips.of_encoder(name), ladder[clips.rows_by(name)], own, question)
     return Assured(bounds, unit, choices)
 
 

@@ -6,8 +6,6 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Program, run
+from command_line import Program, program_without, run
 from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH
 from fr_ensemble.evidence.calibration import read_calibration
@@ -44,16 +42,6 @@ LOST = {
 }  # points that scores are lower
 FEW = "libsvtav1"  # in three sources alone
 LEVELS = ("0.5", "0.8")
-BLOCKED = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "numba", "llvmlite"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Block())
-from registry_tool.cli import main
-main()
-"""
 
 
 def write(path: Path, sources: int, seed: int, encoders: tuple[str, ...] = tuple(LOST)) -> Path:
@@ -444,8 +432,7 @@ def test_it_is_reproduced(registry: Program, made_registry: Path, mine: Path, na
 def test_it_needs_neither_torch_nor_numba(smoke: Sandbox, mine: Path) -> None:
     """Where neither can be imported encoders are calibrated apart all the same."""
     arguments = ("calibrate", "tiny", "--corpus", mine, "--id", "x", "--by-encoder", "--registry", smoke.path)
-    command = [sys.executable, "-c", BLOCKED, *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ran = program_without(("torch", "numba", "llvmlite"), *arguments)
     assert ran.returncode == 0, ran.stderr
 
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+Numbers = Float64 | Float32
+Mask = NDArray[np.bool_]
+RowChoice = Mask | Int64  # some of n rows: a mask (n,), or their numbers
 
 
 @dataclass(frozen=True, slots=True)

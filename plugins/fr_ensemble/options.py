@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS
 from registry_tool.errors import InputError
 from registry_tool.toolkit import column_name_parameters, column_names
-from registry_tool.values import checked_text
+from registry_tool.values import Json, checked_text
 
 if TYPE_CHECKING:
     from fr_ensemble.corpus.rows import ColumnSpec
@@ -34,7 +34,7 @@ RECIPE_OPTIONS = (
     "early_stopping",
     "hidden",
 )
-RECIPES: Mapping[str, Mapping[str, Any]] = {  # what each changes of the public one; measured in docs/how-to/train.md
+RECIPES: Mapping[str, Mapping[str, Json]] = {  # what each changes of the public one; measured in docs/how-to/train.md
     "public": {},
     "clean": {"dropout": 0.0, "epochs": 60},
     "noisy": {"epochs": 60, "input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True},
@@ -272,7 +272,10 @@ def features_named(text: str | None) -> tuple[str, ...]:
     return tuple(column for name in names for column in FEATURE_SETS.get(name, (name,)))
 
 
-def _numbers(option: str, text: str, of: type) -> tuple[Any, ...]:
+N = TypeVar("N", int, float)
+
+
+def _numbers(option: str, text: str, of: Callable[[str], N]) -> tuple[N, ...]:
     try:
         return tuple(of(part) for part in text.split(","))
     except ValueError:

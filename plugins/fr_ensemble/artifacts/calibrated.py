@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fr_ensemble.artifacts.manifest import is_current, offset_of
 from fr_ensemble.artifacts.paths import CALIBRATED_PATHS
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import EXACT, differences
+from registry_tool.values import Json
 
 OWN_FIELDS = ("calibrated_from", "calibration", "intervals", "confidence")  # what a calibration says itself
 OWN_WITH_OFFSET = ("fused", "probe")  # and what follows from an offset
@@ -21,7 +21,7 @@ PARTLY_KEPT = {  # and what of it is the parent's all the same
 DIFFERENCES_SHOWN = 3
 
 
-def calibrated_manifest(parent: Mapping[str, Any], entry_id: str, own: Mapping[str, Any]) -> dict[str, Any]:
+def calibrated_manifest(parent: Mapping[str, Json], entry_id: str, own: Mapping[str, Json]) -> dict[str, Json]:
     """The parent's manifest with another id, these fields, and pins of the calibration's evidence."""
     kept = {name: value for name, value in parent.items() if name != "$schema"}
     return {**kept, **own, "id": entry_id, "evidence": [*parent["evidence"], *_pins(CALIBRATED_PATHS)]}
@@ -31,7 +31,7 @@ def _pins(paths: tuple[str, ...]) -> list[dict[str, str]]:
     return [{"path": path} for path in paths]
 
 
-def parent_problems(manifest: Mapping[str, Any], data: bytes) -> Iterator[str]:
+def parent_problems(manifest: Mapping[str, Json], data: bytes) -> Iterator[str]:
     """Where a calibrated entry's manifest is not made of its parent's, whose bytes are pinned beside it."""
     origin, digest = manifest["calibrated_from"], hashlib.sha256(data).hexdigest()
     if digest != origin["manifest_sha256"]:
@@ -53,13 +53,13 @@ def parent_problems(manifest: Mapping[str, Any], data: bytes) -> Iterator[str]:
         yield f"not what its parent {origin['id']} has: {line}"
 
 
-def _differences(manifest: Mapping[str, Any], parent: Mapping[str, Any]) -> Iterator[str]:
+def _differences(manifest: Mapping[str, Json], parent: Mapping[str, Json]) -> Iterator[str]:
     own = OWN_FIELDS + OWN_WITH_OFFSET if offset_of(manifest) else OWN_FIELDS
     expected = calibrated_manifest(parent, manifest["id"], {name: manifest[name] for name in own})
     new = {pin["path"]: pin for pin in manifest["evidence"] if pin["path"] in CALIBRATED_PATHS}
     expected["evidence"] = [*parent["evidence"], *(new.get(path) for path in CALIBRATED_PATHS)]
     found = {name: value for name, value in manifest.items() if name != "$schema"}
-    pairs: list[tuple[str, Any, Any]] = [("", found, expected)]
+    pairs: list[tuple[str, Json, Json]] = [("", found, expected)]
     for name, kept in PARTLY_KEPT.items():
         one, other = ({key: part[name].get(key) for key in kept} for part in (manifest, parent))
         pairs.append((f"/{name}", one, other))

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fr_ensemble.artifacts.recipe import Recipe
+from registry_tool.values import Json
 
 CHOICE_RULE = "grouped-5-fold"  # of the training sources, one seed, fewer epochs: see training/choosing.py
 ERROR_MARGIN = 0.05  # of the first recipe's error: what one seed and few sources cannot tell apart stays the default
@@ -52,14 +52,14 @@ class RecipeChoice:
         """Of the members that ship."""
         return self.candidates[self.final.chosen]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """As in the manifest; `from_dict` reads it back."""
         folds = [{"held_out": name, **_document(one)} for name, one in self.folds.items()]
         candidates = [{"name": name, "recipe": recipe.to_dict()} for name, recipe in self.candidates.items()]
         return {"rule": CHOICE_RULE, "candidates": candidates, **_document(self.final), "folds": folds}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> RecipeChoice:
+    def from_dict(cls, document: Mapping[str, Json]) -> RecipeChoice:
         """Raises ValueError for a document that `to_dict` did not write."""
         try:
             candidates = {one["name"]: Recipe.from_dict(dict(one["recipe"])) for one in document["candidates"]}
@@ -91,10 +91,10 @@ class RecipeChoice:
         return f"recipe {self.final.chosen}, chosen on the training sources alone; of {len(self.folds)} folds: {folds}"
 
 
-def choice_of(manifest: Mapping[str, Any]) -> RecipeChoice | None:
+def choice_of(manifest: Mapping[str, Json]) -> RecipeChoice | None:
     """Of a manifest; None where training chose none. Raises ValueError for what training never writes."""
     return RecipeChoice.from_dict(manifest["recipe_choice"]) if "recipe_choice" in manifest else None
 
 
-def _document(one: FoldChoice) -> dict[str, Any]:
+def _document(one: FoldChoice) -> dict[str, Json]:
     return {"chosen": one.chosen, "rmse": [*one.errors.values()]}

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fr_ensemble.arrays import Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, PRODUCER, SIGMA
 from registry_tool.hookspec import EntryView
+from registry_tool.values import Json
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 FIRST_OPSET = 8  # Sum, Sub and Div take operands of any shapes since then
 SCALED_TENSOR = "scaled"
 
 
-def composed(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
+def composed(view: EntryView, manifest: Mapping[str, Json]) -> bytes:
     """The fused graph of a completed manifest, from its members. Raises ValueError where there can be none."""
     members = []
     for member in manifest["members"]:
@@ -59,7 +61,7 @@ def composed_model(
     _check_alike(models)
     graph = GraphProto(name="fr_ensemble_composed")
 
-    def constant(name: str, values: Any) -> None:
+    def constant(name: str, values: ArrayLike) -> None:
         graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
 
     def add(op: str, output: str, *inputs: str) -> str:
@@ -143,7 +145,7 @@ def _add_member(graph: GraphProto, member: GraphProto, prefix: str, n_codec: int
     return new_names.get(output, prefix + output)
 
 
-def _width(port: Any) -> int:
+def _width(port: ValueInfoProto) -> int:
     """Columns of an input [N, columns] of float32 whose rows may be any number."""
     from onnx import TensorProto
 
@@ -156,7 +158,7 @@ def _width(port: Any) -> int:
     return int(dims[1].dim_value)
 
 
-def _take_in(tensor: Any, folder: str, read: Callable[[str], bytes]) -> None:
+def _take_in(tensor: TensorProto, folder: str, read: Callable[[str], bytes]) -> None:
     """The values of a tensor that lie in another file, into the tensor."""
     from onnx import TensorProto
 
@@ -170,7 +172,7 @@ def _take_in(tensor: Any, folder: str, read: Callable[[str], bytes]) -> None:
     tensor.raw_data = data[start : start + size]
 
 
-def layout_of(sidecars: Sequence[Mapping[str, Any]], vocabulary: Sequence[str], widths: Sequence[int]) -> list[str]:
+def layout_of(sidecars: Sequence[Mapping[str, Json]], vocabulary: Sequence[str], widths: Sequence[int]) -> list[str]:
     """The conditions behind the slots of the codec input, as the members' sidecars call them.
 
     widths: columns of each member's codec input. Raises ValueError where the sidecars do not say it, or differ.
@@ -190,7 +192,7 @@ def layout_of(sidecars: Sequence[Mapping[str, Any]], vocabulary: Sequence[str], 
     return layouts[0][len(slots) :]
 
 
-def _layouts(sidecars: Sequence[Mapping[str, Any]]) -> Iterator[list[str] | None]:
+def _layouts(sidecars: Sequence[Mapping[str, Json]]) -> Iterator[list[str] | None]:
     for sidecar in sidecars:
         layout = sidecar.get("codec_block_layout")
         if layout is not None and not (isinstance(layout, list | tuple) and all(isinstance(n, str) for n in layout)):

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Scaler
+from fr_ensemble.arrays import Float64, Int64, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, OPSET_VERSION, SCORE, SIGMA, FusedFormat
 from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
@@ -24,7 +23,7 @@ from fr_ensemble.corpus.seen import SeenCorpus
 from fr_ensemble.corpus.vmaf_models import canonical
 from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
 
 SCHEMA_VERSION = 2
 RECORD_SETTINGS = (
@@ -48,7 +47,7 @@ PROBE_STAGES = {"features": "raw", "encoder": "raw", "conditioning": "raw", "cod
 RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime", "pyarrow", "registry-tool")  # packages in `environment`
 
 
-def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
+def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Json]]:
     """The second input's columns: one-hot slots, then conditioning columns with their mean and deviation."""
     slots = [
         {"name": name, "transform": "onehot", "mean": 0.0, "std": 1.0} for name in vocabulary(corpus.vocabulary_version)
@@ -65,7 +64,7 @@ def codec_columns(corpus: ColumnSpec, scaler: Scaler) -> list[dict[str, Any]]:
     ]
 
 
-def codec_block(codec: Any, conditioning: Float64, n_slots: int) -> Float64:
+def codec_block(codec: Int64, conditioning: Float64, n_slots: int) -> Float64:
     """Slots (n,) and conditioning columns (n, K) -> the fused graph's second input, float64 (n, V + K), unscaled."""
     block = np.zeros((len(codec), n_slots + conditioning.shape[1]))
     block[np.arange(len(codec)), codec] = 1.0
@@ -91,7 +90,7 @@ def version_of(package: str) -> str:
     return metadata.version(package)
 
 
-def record_of(corpus: Corpus) -> dict[str, Any] | None:
+def record_of(corpus: Corpus) -> dict[str, Json] | None:
     """How the corpus was made, as its file says: versions and settings, and the digest of the whole record.
 
     What grows with sources and logs stays in the file, and so do settings that no manifest can hold. None for a corpus
@@ -108,7 +107,7 @@ def record_of(corpus: Corpus) -> dict[str, Any] | None:
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "settings": settings}
 
 
-def corpus_document(corpus: Corpus, name: str) -> dict[str, Any]:
+def corpus_document(corpus: Corpus, name: str) -> dict[str, Json]:
     """What a manifest says of the rows that were learned from, or calibrated on."""
     return {
         "name": name,
@@ -133,16 +132,16 @@ class ManifestParts:
     corpus_name: str
     recipe: Recipe
     scaler: Scaler
-    probe: Mapping[str, Any]
-    intervals: Mapping[str, Any]
+    probe: Mapping[str, Json]
+    intervals: Mapping[str, Json]
     conformal_q_residual: float | None
-    eval: Mapping[str, Any]
+    eval: Mapping[str, Json]
     metrics_version: int
     arithmetic: Mapping[str, str]
     random_rows: bool
     graph_version: int = GRAPH_VERSION
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The manifest without digests of files: the core adds those."""
         entry_id, corpus, recipe, scaler = self.entry_id, self.corpus, self.recipe, self.scaler
         spec, n_features, residual = corpus.spec, len(corpus.spec.features), self.conformal_q_residual
@@ -203,18 +202,18 @@ def confidence_method(graph_version: int, residual: float | None) -> str:
     return CONFORMAL if graph_version > 1 and residual is not None else GAUSSIAN
 
 
-def graph_version_of(manifest: Mapping[str, Any]) -> int:
+def graph_version_of(manifest: Mapping[str, Json]) -> int:
     """Of the writer of the fused graph; manifests of the first one do not say it."""
     return int(manifest["fused"].get("graph_version", 1))
 
 
-def mu_range_of(manifest: Mapping[str, Any]) -> tuple[float, float] | None:
+def mu_range_of(manifest: Mapping[str, Json]) -> tuple[float, float] | None:
     """What mu is cut to in the fused graph and in the evidence; None where mu is the members' mean, uncut."""
     low, high = manifest["target"]["range"]
     return (float(low), float(high)) if graph_version_of(manifest) > 1 else None
 
 
-def fused_format_of(manifest: Mapping[str, Any]) -> FusedFormat:
+def fused_format_of(manifest: Mapping[str, Json]) -> FusedFormat:
     """How the fused graph of this manifest is written. What the file says of itself is what does not change later."""
     version = graph_version_of(manifest)
     if version == 1:
@@ -230,17 +229,17 @@ def fused_format_of(manifest: Mapping[str, Any]) -> FusedFormat:
     return FusedFormat(version, mu_range_of(manifest), metadata)
 
 
-def is_current(manifest: Mapping[str, Any]) -> bool:
+def is_current(manifest: Mapping[str, Json]) -> bool:
     """False for a public version-1 manifest, which has no codec block, no fused graph and no evidence."""
     return manifest.get("schema_version") == SCHEMA_VERSION
 
 
-def is_runnable(manifest: Mapping[str, Any]) -> bool:
+def is_runnable(manifest: Mapping[str, Json]) -> bool:
     """Whether it has a fused graph: one that was trained here, or one that `registry migrate` completed."""
     return is_current(manifest) or ("migration" in manifest and "fused" in manifest)
 
 
-def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, str] = EMPTY) -> ColumnSpec:
+def spec_of(manifest: Mapping[str, Json], *, target: bool, names: Mapping[str, str] = EMPTY) -> ColumnSpec:
     """The columns that the ensemble reads; target=False for rows to predict. names: as of a request's `column_names`.
 
     Raises InputError for what no run writes.
@@ -259,12 +258,12 @@ def spec_of(manifest: Mapping[str, Any], *, target: bool, names: Mapping[str, st
     )
 
 
-def with_columns_of(spec: ColumnSpec, corpus: Mapping[str, Any]) -> ColumnSpec:
+def with_columns_of(spec: ColumnSpec, corpus: Mapping[str, Json]) -> ColumnSpec:
     """The columns as the file of a manifest's corpus calls them."""
     return replace(spec, **{option: corpus.get(option, "") for option in COLUMN_NAMES})
 
 
-def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
+def definition_of(manifest: Mapping[str, Json]) -> Definition | None:
     """By which model the target is; a manifest from before it was said has it in the settings of its corpus."""
     target = manifest["target"]
     if "definition" in target:
@@ -276,12 +275,12 @@ def definition_of(manifest: Mapping[str, Any]) -> Definition | None:
     return definition_in((manifest["corpus"].get("record") or {}).get("settings"))
 
 
-def offset_of(manifest: Mapping[str, Any]) -> float:
+def offset_of(manifest: Mapping[str, Json]) -> float:
     """What calibration adds to every score, target units; see `shifted` in graphs.py."""
     return float((manifest.get("calibration") or {}).get("offset", 0.0))
 
 
-def scaler_of(manifest: Mapping[str, Any]) -> Scaler:
+def scaler_of(manifest: Mapping[str, Json]) -> Scaler:
     """Mean and deviation of the numeric columns, float64 (F + K,)."""
     conditions = [c for c in manifest["codec_block"] if c["transform"] != "onehot"]
     mean: Sequence[float] = [*manifest["feature_mean"], *(c["mean"] for c in conditions)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+
+from registry_tool.values import Json
 
 STOPPING_SHARE = 0.2  # of a fold's training sources, which early stopping takes to look at
 TRAINER_VERSION = 2  # raised whenever the same recipe gives other numbers
@@ -68,7 +69,7 @@ class Recipe:
         """Share of a model's training sources that it does not fit, since they tell it when to stop."""
         return STOPPING_SHARE if self.early_stopping else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The recipe as JSON values; `from_dict` reads it back. What came later is left out where it is off."""
         document = asdict(self) | {"seeds": list(self.seeds)}
         if not self.early_stopping:
@@ -80,7 +81,7 @@ class Recipe:
         return document
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Recipe:
+    def from_dict(cls, document: dict[str, Json]) -> Recipe:
         """Raises ValueError for an unknown field: a recipe that is not understood is not judged."""
         known = {f.name for f in fields(cls)}
         if extra := sorted(set(document) - known):

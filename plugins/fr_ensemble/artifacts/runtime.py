@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Scaler
+from fr_ensemble.arrays import Float32, Float64, Numbers, Scaler
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-Numbers = NDArray[np.float64] | NDArray[np.float32]
 RUN_ROWS = 512  # rows a run: (5, 512, 64) float32 activations stay in the L2 cache; 256 to 1,024 measure alike
 
 
@@ -44,8 +42,7 @@ class Ensemble:
         """
         n = _rows(features, codec_block, self.n_features, self.n_codec)
         if 0 < n <= RUN_ROWS:  # one run, nothing to put together
-            mu, sigma = self._run(features, codec_block)
-            mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+            mu, sigma = (values.astype(np.float64) for values in self._run(features, codec_block))
         else:
             mu, sigma = np.empty(n), np.empty(n)
             for start in range(0, n, RUN_ROWS):
@@ -53,7 +50,7 @@ class Ensemble:
                 mu[rows], sigma[rows] = self._run(features[rows], codec_block[rows])
         return mu if self._range is None else np.clip(mu, *self._range), sigma
 
-    def _run(self, features: Numbers, codec_block: Numbers) -> Any:
+    def _run(self, features: Numbers, codec_block: Numbers) -> Sequence[Float32]:
         """One run. From the second in a row with as many rows on, through buffers bound once, which is faster."""
         n, kept = len(features), self._kept
         if getattr(kept, "n", None) != n:
@@ -61,7 +58,8 @@ class Ensemble:
             return _run(self._session, [MU, SIGMA], features, codec_block)
         if kept.bound is None:
             kept.bound = _Bound(self._session, n, self.n_features, self.n_codec)
-        return kept.bound.run(features, codec_block)
+        bound: _Bound = kept.bound
+        return bound.run(features, codec_block)
 
 
 class _Bound:
@@ -154,11 +152,12 @@ def _rows(features: Numbers, codec_block: Numbers, n_features: int, n_codec: int
     return n
 
 
-def _run(session: InferenceSession, outputs: list[str], features: Any, codec_block: Any) -> Any:
+def _run(session: InferenceSession, outputs: list[str], features: Numbers, codec_block: Numbers) -> Sequence[Float32]:
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and so is its score
         feeds = {name: np.ascontiguousarray(x, np.float32) for name, x in ((FEATURES, features), (CODEC, codec_block))}
     try:
-        return session.run(outputs, feeds)
+        found: Sequence[Float32] = session.run(outputs, feeds)
+        return found
     except Exception as error:  # see _session
         raise _failed(error, len(features)) from None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from fr_ensemble.artifacts.manifest import spec_of
 from fr_ensemble.checks.manifest import CALIBRATE_AGAIN, TRAIN_AGAIN, check_equal
@@ -17,6 +16,7 @@ from registry_tool.errors import InputError
 from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView
 from registry_tool.toolkit import ROUNDING, differences
+from registry_tool.values import Json
 
 INTERVALS_UNUSABLE = FindingRule(
     "intervals-unusable",
@@ -61,7 +61,7 @@ EVIDENCE_NEWER = FindingRule(
 )
 
 
-def check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def check_evidence(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """Contradictions in the evidence; then what the manifest stores of it, recomputed."""
     is_calibrated = "calibration" in manifest  # its members are its parent's: nothing of it was trained
     for finding in _check_evidence(view, manifest):
@@ -69,7 +69,7 @@ def check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
         yield replace(finding, hint=CALIBRATE_AGAIN) if again else finding
 
 
-def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_evidence(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     try:
         evidence = checked_evidence(view)
     except InputError as error:
@@ -86,7 +86,7 @@ def _check_evidence(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fi
     yield from _check_intervals(view, manifest, calibrated)
 
 
-def _check_intervals(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> Iterator[Finding]:
+def _check_intervals(view: EntryView, manifest: Mapping[str, Json], oof: Oof) -> Iterator[Finding]:
     try:
         stored = Intervals.from_dict(manifest["intervals"])
         recalibrated = stored.recalibrated(oof, NOMINAL_LEVELS)
@@ -112,7 +112,7 @@ def _check_intervals(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> 
 
 
 def _check_stored_metrics(
-    view: EntryView, manifest: Mapping[str, Any], recomputed: Mapping[str, float]
+    view: EntryView, manifest: Mapping[str, Json], recomputed: Mapping[str, float]
 ) -> Iterator[Finding]:
     """Metrics at `eval`: each stored one equals the recomputed one, and none of its metrics_version is missing."""
     version, stored = manifest.get("metrics_version", 1), manifest["eval"]

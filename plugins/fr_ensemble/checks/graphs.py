@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Weights
+from fr_ensemble.arrays import Float64, Weights
 from fr_ensemble.artifacts.graphs import fused_model, read_weights, same_units, shifted
 from fr_ensemble.artifacts.manifest import fused_format_of, offset_of, scaler_of
 from fr_ensemble.artifacts.runtime import Ensemble
@@ -16,6 +15,7 @@ from fr_ensemble.evidence.entry import evidence_of
 from fr_ensemble.evidence.shipped import score_tolerance
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
+from registry_tool.values import Json
 
 GRAPH = FindingRule(
     "ensemble-graph",
@@ -36,7 +36,7 @@ FUSED = FindingRule(
 )
 
 
-def check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def check_graphs(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """Each file is, byte for byte, the graph this plugin writes for its weights; the fused one holds the members."""
     members = []
     for index, member in enumerate(manifest["members"]):
@@ -52,11 +52,11 @@ def check_graphs(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
         yield from _check_fused(view, manifest, [shifted(weights, offset_of(manifest)) for weights in members])
 
 
-def _input_width(manifest: Mapping[str, Any]) -> int:
+def _input_width(manifest: Mapping[str, Json]) -> int:
     return len(manifest["feature_order"]) + len(manifest["codec_block"])
 
 
-def _check_members(view: EntryView, manifest: Mapping[str, Any], members: Sequence[Weights]) -> Iterator[Finding]:
+def _check_members(view: EntryView, manifest: Mapping[str, Json], members: Sequence[Weights]) -> Iterator[Finding]:
     """Widths are the manifest's, and no member is a copy of another."""
     width, recipe_hidden = _input_width(manifest), manifest["recipe"].get("hidden")
     for index, weights in enumerate(members):
@@ -70,7 +70,7 @@ def _check_members(view: EntryView, manifest: Mapping[str, Any], members: Sequen
             yield RECIPE.at(view, "/recipe/hidden", fault=fault)
 
 
-def _check_fused(view: EntryView, manifest: Mapping[str, Any], members: Sequence[Weights]) -> Iterator[Finding]:
+def _check_fused(view: EntryView, manifest: Mapping[str, Json], members: Sequence[Weights]) -> Iterator[Finding]:
     n_features, n_slots = len(manifest["feature_order"]), len(manifest["codec_vocab"])
     try:
         expected = fused_model(members, scaler_of(manifest), n_features, n_slots, fused_format_of(manifest))
@@ -81,7 +81,7 @@ def _check_fused(view: EntryView, manifest: Mapping[str, Any], members: Sequence
         yield FUSED.at(view, "/fused/onnx", found="other bytes")
 
 
-def check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def check_probe(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """The fused graph gives the probe's mu and sigma. It is byte for byte our own by now, so it is safe to run."""
     probe = manifest["probe"]
     try:
@@ -105,5 +105,5 @@ def check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findin
             yield PROBE.at(view, f"/probe/{name}", found=found, expected=expected, fault=fault)
 
 
-def _numbers(values: Sequence[float] | Any) -> str:
+def _numbers(values: Float64) -> str:
     return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, SCORE, SIGMA
@@ -24,6 +23,7 @@ from fr_ensemble.corpus.rows import TRANSFORMS
 from fr_ensemble.corpus.vocabulary import UNKNOWN, VOCABULARIES, slot_of, spellings, stand_in
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView
+from registry_tool.values import Json
 
 Z_ROUNDING = 1e-3  # of coverage: 1.96 in the place of 1.959964
 LIBC_ROUNDING = 1e-12  # relative; a logarithm's last bits follow the C library
@@ -120,14 +120,14 @@ EVIDENCE_FILES = FindingRule(
 )
 
 
-def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def check_manifest(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """What a manifest says twice, and numbers that mean nothing; version-1 manifests too."""
     members = manifest["members"]
     yield from check_equal(view, SIZE, "/ensemble_size", manifest["ensemble_size"], len(members))
     if len(members) < 2:
         yield SIZE.at(view, "/members", found=len(members), expected="at least 2: one alone has no sigma")
     for key in ("seed", "id", "onnx", "sha256"):
-        seen: dict[Any, int] = {}
+        seen: dict[int | str, int] = {}
         for index, member in enumerate(members):
             if member[key] in seen:
                 place, first = f"/members/{index}/{key}", seen[member[key]]
@@ -151,7 +151,7 @@ def check_manifest(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Fin
         yield from _check_probe(view, manifest)
 
 
-def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_vocabulary(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     vocab, version = manifest["codec_vocab"], manifest["codec_vocab_version"]
     known = VOCABULARIES.get(version)
     if known is None:
@@ -169,7 +169,7 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[
             yield from check_equal(view, WIDTH, "/codec_block", ", ".join(slots), ", ".join(vocab))
 
 
-def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_constants(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """What this plugin always writes: names of ports, one-hot slots unscaled, what a reader makes of sigma."""
     recorded = definition_in((manifest["corpus"].get("record") or {}).get("settings"))
     if recorded is not None and "definition" in manifest["target"]:
@@ -199,7 +199,7 @@ def _check_constants(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[F
         yield from check_equal(view, CONSTANT, pointer, found, expected)
 
 
-def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_recipe(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     try:
         recipe = Recipe.from_dict(manifest["recipe"])
     except (ValueError, TypeError) as error:
@@ -229,7 +229,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Find
         yield EVIDENCE_FILES.at(view, "/evidence", file=path, fault=fault)
 
 
-def _check_choice(view: EntryView, manifest: Mapping[str, Any], recipe: Recipe) -> Iterator[Finding]:
+def _check_choice(view: EntryView, manifest: Mapping[str, Json], recipe: Recipe) -> Iterator[Finding]:
     """A recipe that was chosen is the one of the least error, in the folds of these sources."""
     try:
         choice = choice_of(manifest)
@@ -240,7 +240,7 @@ def _check_choice(view: EntryView, manifest: Mapping[str, Any], recipe: Recipe) 
         yield RECIPE.at(view, "/recipe_choice", fault=f"was not chosen as it says: {problem}")
 
 
-def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_probe(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """The probe's rows as a corpus has them give its codec block; a probe of an older release has the block alone."""
     probe, columns, version = manifest["probe"], manifest["codec_block"], manifest["codec_vocab_version"]
     block: list[list[float]] = probe["codec_block"]
@@ -265,7 +265,7 @@ def _check_probe(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Findi
             yield PROBE.at(view, f"/probe/conditioning/{index}", found=values, expected=expected, fault=fault)
 
 
-def _transformed(values: list[float], columns: list[dict[str, Any]], given: list[float]) -> bool:
+def _transformed(values: list[float], columns: list[dict[str, Json]], given: list[float]) -> bool:
     """Whether conditions as a corpus has them become what the codec block has."""
     try:
         made = [TRANSFORMS[column["transform"]](value) for value, column in zip(values, columns, strict=True)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from fr_ensemble.artifacts.composed import composed
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
@@ -12,9 +11,10 @@ from fr_ensemble.checks.graphs import FUSED
 from fr_ensemble.checks.manifest import CONSTANT, WIDTH, check_equal
 from registry_tool.findings import Finding
 from registry_tool.hookspec import EntryView
+from registry_tool.values import Json
 
 
-def check_migrated(view: EntryView, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def check_migrated(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
     """The fused graph is, byte for byte, its members behind the manifest's scaler and codec block."""
     if not is_runnable(manifest):
         return

@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.corpus.encoders import QUALITY_NUMBERS, crf_norm_of, preset_norm_of
 from fr_ensemble.corpus.record import MODEL_COLUMN
 from registry_tool.toolkit import Columns, RowBatch, Text, bad_cell, missing_column, number_of
@@ -148,7 +147,7 @@ def _numbers(batch: RowBatch, column: str) -> Float64:
     return np.array(numbers, np.float64)
 
 
-def _taken(batch: RowBatch, rows: Any, numbers: Mapping[str, Float64]) -> RowBatch:
+def _taken(batch: RowBatch, rows: Int64, numbers: Mapping[str, Float64]) -> RowBatch:
     """Some rows of a batch, with these numbers."""
     kept, place = rows.tolist(), batch.place
     return RowBatch(

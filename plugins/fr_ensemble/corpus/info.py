@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64
+from fr_ensemble.arrays import Float32, Float64, Mask
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
@@ -26,7 +25,7 @@ from fr_ensemble.corpus.rows import KNOWN_RANGES, without_name
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, SAME_SCORE, features_among, features_of, high_of
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
 
 SAME_DECIMALS = 4  # to which numbers must agree for two rows to be one: logs are printed with five or six
 SAME_FEATURES = 5  # decimals to which features must agree for their score to be one
@@ -72,7 +71,7 @@ class Histogram:
     def _fits(first: float, last: float) -> bool:
         return abs(first) < 2**53 and abs(last) < 2**53 and last - first < MAX_BARS
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         first, last = min(self.bars), max(self.bars)
         counts = [self.bars[bar] for bar in range(first, last + 1)]
         return {"from": first * self.width, "width": self.width, "counts": counts}
@@ -94,7 +93,7 @@ class Asked:
     bounds: tuple[float, float] | None = None
 
 
-def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) -> dict[str, Any]:
+def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) -> dict[str, Json]:
     """The document of `corpus info --format json`. Raises InputError for a file that cannot be used.
 
     Rows of a source are duplicates where encoder, features and target agree to SAME_DECIMALS. Two sources may be one
@@ -175,7 +174,7 @@ class _Unusable:
 
     def __init__(self, target: str, bounds: tuple[float, float] | None) -> None:
         self.target, self.bounds = target, bounds
-        self.found: dict[str, dict[str, Any]] = {}
+        self.found: dict[str, dict[str, Json]] = {}
 
     def update(self, batch: RowBatch) -> None:
         for name in ("src", "encoder", "clip"):
@@ -189,9 +188,7 @@ class _Unusable:
             rows = (numbers < low) | (numbers > high)
             self._add(batch, self.target, rows, numbers.tolist, f"{low:g}..{high:g}")
 
-    def _add(
-        self, batch: RowBatch, name: str, rows: NDArray[np.bool_], values: Callable[[], list[Any]], expected: str
-    ) -> None:
+    def _add(self, batch: RowBatch, name: str, rows: Mask, values: Callable[[], list[Json]], expected: str) -> None:
         if not rows.any():
             return
         first = int(np.argmax(rows))
@@ -214,7 +211,7 @@ class _Seen:
         self.encoders = Counter[str]()
         self.first_texts: dict[str, str] = {}  # of each column that is no number
         self.varied: set[str] = set()  # those of them with another text too
-        self.by_source: dict[str, dict[str, Any]] = {}
+        self.by_source: dict[str, dict[str, Json]] = {}
         self.by_encoder: dict[str, _Numbers] = {}
         self.histogram, self.scored = Histogram(), _Scored()
         self.sources: dict[str, int] = {}
@@ -283,7 +280,7 @@ class _Seen:
         hashes, self.hashes = np.concatenate(self.hashes), []
         return int((~_ranked(hashes, np.concatenate(self.owners))[2]).sum())
 
-    def shared(self) -> list[dict[str, Any]]:
+    def shared(self) -> list[dict[str, Json]]:
         """See `_shared`."""
         if not self.inputs:
             return []
@@ -295,11 +292,11 @@ class _Seen:
         return found.compared() if found is not None else None
 
 
-def _names(text: Text, rows: NDArray[np.bool_]) -> set[str]:
+def _names(text: Text, rows: Mask) -> set[str]:
     return {text.names[code] for code in np.unique(text.codes[rows])}
 
 
-def _source(about: Mapping[str, Any], targeted: bool) -> dict[str, Any]:
+def _source(about: Mapping[str, Json], targeted: bool) -> dict[str, Json]:
     return {
         "n_rows": about["n_rows"],
         "n_clips": len(about["clips"]) or None,
@@ -336,7 +333,7 @@ class _Scored:
         return int(np.diff(np.r_[starts, len(hashes)])[differ].sum())
 
 
-def _overlap(pairs: SourcePairs) -> dict[str, Any]:
+def _overlap(pairs: SourcePairs) -> dict[str, Json]:
     """How far sources have values of the reference's columns in common; of pairs, those that ask for a look."""
     judged = [pair for pair in pairs.pairs if pair.by_reference]
     odd = sorted((p for p in judged if p.overlap or p.is_alike), key=lambda p: (-(p.overlap or 0.0), p.sources))
@@ -371,7 +368,7 @@ def _hashes(columns: Sequence[Float64], decimals: int | None, encoder: Text | No
 
 def _ranked(
     hashes: NDArray[np.uint64], owners: NDArray[np.int32]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.uint64], NDArray[np.int32], Mask]:
     """Ordered by hash, then owner; and whether each is the first of its hash and owner."""
     order = np.lexsort((owners, hashes))
     hashes, owners = hashes[order], owners[order]
@@ -380,7 +377,7 @@ def _ranked(
     return hashes, owners, new
 
 
-def _shared(hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]) -> list[dict[str, Any]]:
+def _shared(hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]) -> list[dict[str, Json]]:
     """The pairs of sources with rows in common, the largest share first.
 
     share: of the rows of the smaller source, each different row counted once.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from registry_tool.hookspec import Axis, Chart, Figure, Series
 from registry_tool.toolkit import counted, text_table
-from registry_tool.values import percentage
+from registry_tool.values import Json, percentage
 
 SUMMARY_NAMES = ("min", "mean", "max")
 MAX_SHOWN_PAIRS = 20  # pairs of sources in the table
 MAX_CHART_SOURCES = 40  # the suspicious ones first, then those with the most rows
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
+def lines(document: Mapping[str, Json]) -> list[str]:
     """The document for people."""
     target, record = document["target"], document["record"] or {}
     shown = [
@@ -43,7 +42,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     return [*shown, *(odd or ["nothing odd: no duplicates, no constant columns, no rows in two sources"])]
 
 
-def _oddities(document: Mapping[str, Any]) -> list[str]:
+def _oddities(document: Mapping[str, Json]) -> list[str]:
     odd = []
     if document["missing_features"]:
         odd.append(f"missing features: {', '.join(document['missing_features'])}")
@@ -69,7 +68,7 @@ def _oddities(document: Mapping[str, Any]) -> list[str]:
     return odd
 
 
-def _overlap_line(found: Mapping[str, Any] | None) -> list[str]:
+def _overlap_line(found: Mapping[str, Json] | None) -> list[str]:
     """The greatest overlap, and how many pairs it is of."""
     if found is None:
         return []
@@ -82,7 +81,7 @@ def _overlap_line(found: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:
+def _overlap_hints(found: Mapping[str, Json] | None) -> list[str]:
     """Sources that are one, and sources that may be parts of one video."""
     if found is None:
         return []
@@ -102,7 +101,7 @@ def _overlap_hints(found: Mapping[str, Any] | None) -> list[str]:
     return hints[:MAX_SHOWN_PAIRS] + [f"leakage: {more} more pairs of sources by {columns}"] * (more > 0)
 
 
-def _leakage(document: Mapping[str, Any]) -> list[str]:
+def _leakage(document: Mapping[str, Json]) -> list[str]:
     """Hints that one video has two names."""
     hints = _overlap_hints(document["source_overlap"])
     for pair in document["shared_rows"][:MAX_SHOWN_PAIRS]:
@@ -117,7 +116,7 @@ def _leakage(document: Mapping[str, Any]) -> list[str]:
     return hints
 
 
-def _by(target: Mapping[str, Any]) -> str:
+def _by(target: Mapping[str, Json]) -> str:
     if "definition" not in target:
         return ""
     return f" by {target['definition']}" + (f" (libvmaf {target['libvmaf']})" if "libvmaf" in target else "")
@@ -127,7 +126,7 @@ def _summary(numbers: Mapping[str, float] | None) -> str:
     return "/".join(f"{numbers[name]:.4g}" for name in SUMMARY_NAMES) if numbers else "-"
 
 
-def figures(document: Mapping[str, Any]) -> list[Figure]:
+def figures(document: Mapping[str, Json]) -> list[Figure]:
     """How the target is spread over all rows, over sources (red: a hint of leakage) and over encoders."""
     target, sources, encoders = document["target"], document["sources"], document["encoders"]
     overlap = document["source_overlap"] or {"pairs": []}
@@ -143,7 +142,7 @@ def figures(document: Mapping[str, Any]) -> list[Figure]:
     return [*found, _ladder("Encoders (red: no slot of its own)", encoders, unknown, target)]
 
 
-def _histogram(target: Mapping[str, Any]) -> Figure:
+def _histogram(target: Mapping[str, Json]) -> Figure:
     bars = target["histogram"]
     low, width, counts = bars["from"], bars["width"], bars["counts"]
     middles = [low + width * (place + 0.5) for place in range(len(counts))]
@@ -156,7 +155,7 @@ def _histogram(target: Mapping[str, Any]) -> Figure:
     )
 
 
-def _ladder(title: str, about: Mapping[str, Any], odd: Collection[str], target: Mapping[str, Any] | None) -> Figure:
+def _ladder(title: str, about: Mapping[str, Json], odd: Collection[str], target: Mapping[str, Json] | None) -> Figure:
     """A rung a name: least to greatest target with its mean, or the number of rows without one."""
     names = [f"{name}  {item['n_rows']}" for name, item in about.items()]
     series = []

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fr_ensemble.corpus.vmaf_models import canonical
 from registry_tool.errors import InputError
 from registry_tool.toolkit import Columns, read_metadata, read_rows
+from registry_tool.values import Json
 
 RECORD_KEY = "fr_ensemble.corpus"  # of a parquet's metadata: how the corpus was made, as JSON
 MODEL_COLUMN = "vmaf_model"  # of a corpus without metadata, as vmaf-tune writes it too: the model, in every row
@@ -30,7 +30,7 @@ class Definition:
         return {"definition": self.model} | ({"libvmaf": self.libvmaf} if self.libvmaf else {})
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> dict[str, Json] | None:
     """What `corpus build` or `import` wrote into a parquet about its making; None elsewhere."""
     try:
         found = json.loads(read_metadata(path, RECORD_KEY) or "null")
@@ -49,7 +49,7 @@ def read_definition(path: Path, target: str | None) -> Definition | None:
     return _of_column(path) or definition_in(read_record(path))
 
 
-def definition_in(record: Mapping[str, Any] | None) -> Definition | None:
+def definition_in(record: Mapping[str, Json] | None) -> Definition | None:
     """The definition in a record of `corpus build` or `import`, or in its settings."""
     record = record or {}
     model, versions = record.get("model"), record.get("libvmaf")

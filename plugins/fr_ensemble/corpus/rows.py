@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float64, Int64, TrainingData
+from fr_ensemble.arrays import Float64, Int64, Mask, TrainingData
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER as MAX_TABLE_NUMBER
 from fr_ensemble.corpus.columns import QUALITY_COLUMNS as QUALITY_COLUMNS
@@ -26,7 +24,7 @@ from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, read_rows
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
 
 KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
 # Of a condition. By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
@@ -141,13 +139,18 @@ class Rows:
     source: Text | None  # None only where no target is asked for and the file names no sources
     encoder: Text
     clip: Text | None
-    values: Mapping[str, list[Any]]  # further columns asked for, as the file has them
+    values: Mapping[str, list[Json]]  # further columns asked for, as the file has them
     unknown_encoders: Counter[str]
     raw: Mapping[str, Float64 | Text] = field(repr=False)
     n_failed: int = 0  # rows of failed encodes, which are left out of these
 
     def __len__(self) -> int:
         return len(self.codec)
+
+    @property
+    def numeric(self) -> Float64:
+        """Features, then conditions, (n, F + K)."""
+        return np.concatenate([self.features, self.conditioning], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +179,18 @@ class Corpus:
     unknown_encoders: Mapping[str, int]
     sha256: str | None
     rows_sha256: str
-    record: Mapping[str, Any] | None
+    record: Mapping[str, Json] | None
     definition: Definition | None = None
     n_failed: int = 0
 
     @property
     def n_rows(self) -> int:
         return len(self.target)
+
+    @property
+    def numeric(self) -> Float64:
+        """Features, then conditions, (n, F + K)."""
+        return np.concatenate([self.features, self.conditioning], axis=1)
 
     def failed_encodes(self) -> list[str]:
         """A warning for the rows that were left out, or none."""
@@ -205,7 +213,7 @@ class RowsDigest:
     """
 
     def __init__(self) -> None:
-        self._hashes: dict[str, Any] = {}
+        self._hashes: dict[str, hashlib._Hash] = {}
         self._texts: dict[str, dict[str, int]] = {}
 
     def update(self, raw: Mapping[str, Float64 | Text]) -> None:
@@ -372,7 +380,7 @@ def require_names(text: Text, name: str, place: Place, column: str = "") -> None
         raise bad_cell(place(index), column or name, found, "a name in visible characters")
 
 
-def without_name(text: Text, is_needed: bool) -> NDArray[np.bool_]:
+def without_name(text: Text, is_needed: bool) -> Mask:
     """Which rows have a name that cannot be printed, (n,); or none, where one is needed."""
     bad = [code for code, name in enumerate(text.names) if not name.isprintable() or (is_needed and not name)]
     return np.isin(text.codes, bad)

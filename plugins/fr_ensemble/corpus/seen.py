@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Int64
+from fr_ensemble.arrays import Float64, Int64, Mask
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import slot_of
 from registry_tool.toolkit import Text
+from registry_tool.values import Json
 
 DESCRIBING_COLUMNS = ("fps", "width", "height", "bit_depth")  # of a corpus: what its video is, where it says so
 ENCODER_FLAG, INPUT_FLAG = "encoder", "input"
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,12 @@ class SeenCorpus:
         return cls(dict(sorted(encoders.items())), ranges)
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> SeenCorpus:
+    def from_manifest(cls, manifest: Mapping[str, Json]) -> SeenCorpus:
         corpus = manifest["corpus"] if "schema_version" in manifest else {}
         encoders = {item["name"]: item["n_rows"] for item in corpus.get("encoders", ())}
         return cls(encoders, {item["name"]: tuple(item["range"]) for item in corpus.get("ranges", ())})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The fields of a manifest's `corpus`."""
         encoders = [{"name": name, "n_rows": count} for name, count in self.encoders.items()]
         ranges = [{"name": name, "range": list(ends)} for name, ends in self.ranges.items()]
@@ -82,7 +80,7 @@ class RowsUnlike:
 
 
 def unlike(
-    seen: SeenCorpus, encoder: Text, version: int, unknown: Sequence[str], values: Mapping[str, Any]
+    seen: SeenCorpus, encoder: Text, version: int, unknown: Sequence[str], values: Mapping[str, Json]
 ) -> RowsUnlike:
     """Rows of encoders that training did not see, and of video outside of what it saw.
 
@@ -109,7 +107,7 @@ def outside_range(name: str, low: float, high: float) -> str:
     return f"{name} is outside what training saw, {low:g} to {high:g}"
 
 
-def numbers_of(text: Text) -> NDArray[np.float64]:
+def numbers_of(text: Text) -> Float64:
     """The numbers in a text, (n,); NaN for what is none."""
     return np.array([_number(name) for name in text.names], np.float64)[text.codes]
 

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from fr_ensemble.corpus.rows import without_name
 from registry_tool.errors import InputError
@@ -20,6 +19,7 @@ from registry_tool.toolkit import (
     read_rows,
     write_rows,
 )
+from registry_tool.values import Json
 
 
 def choose(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
@@ -66,7 +66,7 @@ def sources_of(path: Path, column: str) -> list[str]:
     return sorted(names)
 
 
-def _rows(path: Path, column: str, aside: frozenset[str], part: bool) -> Iterator[Mapping[str, list[Any]]]:
+def _rows(path: Path, column: str, aside: frozenset[str], part: bool) -> Iterator[Mapping[str, list[Json]]]:
     """The rows of one part, as the file has them."""
     names: list[str] = []
 

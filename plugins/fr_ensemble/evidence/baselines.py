@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import coverage, interval_scores, plcc, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import ROUNDING
-from registry_tool.values import percent
+from registry_tool.values import Json, percent
 
 BASELINE_PREFIX = "baseline_"  # of a baseline's name where it is compared with
 COMPARED_LEVEL = 0.8  # nominal coverage of the intervals that are compared
@@ -75,7 +74,7 @@ class Baselines:
         if not (np.isfinite(self.mean).all() and np.isfinite(self.spread).all() and (self.spread >= 0.0).all()):
             raise EvidenceProblem("baselines.npz: expected finite numbers, and no spread below 0")
 
-    def fields(self, target: Float64) -> list[dict[str, Any]]:
+    def fields(self, target: Float64) -> list[dict[str, Json]]:
         """As in the manifest."""
         return [{"name": name, "tolerance": tolerance_of(name, target)} for name in self.names]
 
@@ -110,7 +109,7 @@ def read_baselines(data: bytes) -> Baselines:
     return Baselines(names, arrays["mean"], arrays["spread"], str(arrays["rows_sha256"]))
 
 
-def baseline_problems(manifest: Mapping[str, Any], baselines: Baselines, oof: Oof) -> Iterator[str]:
+def baseline_problems(manifest: Mapping[str, Json], baselines: Baselines, oof: Oof) -> Iterator[str]:
     """Where baselines are not those of the manifest, or not on the rows of the predictions."""
     claimed = {item["name"]: item["tolerance"] for item in manifest["baselines"]}
     if [*claimed] != [*baselines.names]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from fr_ensemble.evidence.problems import copied_targets, range_problems
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.archive import Array
 from registry_tool.toolkit import Text, first_names
-from registry_tool.values import percent, percentage
+from registry_tool.values import Json, percent, percentage
 
 CALIBRATION_FORMAT = replace(
     OOF_FORMAT,
@@ -53,7 +52,7 @@ MAX_STATED_SOURCES = 2000  # up to which it is said how many sources a level tak
 SAME_NAMES_SHOWN = 3
 
 
-def calibrated_on(manifest: Mapping[str, Any], read: Callable[[str], bytes]) -> Oof:
+def calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], bytes]) -> Oof:
     """The predictions that an entry's intervals are made of: out-of-fold ones, or those of unseen sources.
 
     read: the bytes of a pinned file. Raises EvidenceProblem for bytes that are none.
@@ -63,7 +62,7 @@ def calibrated_on(manifest: Mapping[str, Any], read: Callable[[str], bytes]) -> 
     return as_unseen(read_calibration(read(CALIBRATION_PATH)), "offset" in manifest["calibration"])
 
 
-def predictions_of(corpus: Corpus, manifest: Mapping[str, Any], scores: Float64) -> Oof:
+def predictions_of(corpus: Corpus, manifest: Mapping[str, Json], scores: Float64) -> Oof:
     """What the members (S, n) give for a corpus, without an offset."""
     seeds = [member["seed"] for member in manifest["members"]]
     return Oof.of(corpus, seeds, scores, manifest["recipe_sha256"], mu_range=mu_range_of(manifest))
@@ -113,7 +112,7 @@ def _excess(pinned: Oof) -> Float64:
 # ---- what a manifest says of them ------------------------------------------------------------------------------------
 
 
-def claim_problems(manifest: Mapping[str, Any], pinned: Oof) -> Iterator[str]:
+def claim_problems(manifest: Mapping[str, Json], pinned: Oof) -> Iterator[str]:
     """Where the pinned predictions are not of the rows, the members and the offset that the manifest names."""
     claims, (low, high) = manifest["calibration"], manifest["target"]["range"]
     corpus = claims["corpus"]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, rmse, t_interval
 from registry_tool.archive import EvidenceProblem
 from registry_tool.toolkit import Columns, read_rows
+from registry_tool.values import Json
 
 VMAF_COLUMN = "vmaf"  # of a corpus with another target: the score that an ensemble has to beat
 # The curve's middle and log width, in deviations of x around its mean; far outside it is a straight line or a step.
@@ -136,7 +136,7 @@ class ErrorComparison:
     baseline_plcc: Float64  # (K,), NaN for a constant
 
     @classmethod
-    def of(cls, sources: tuple[str, ...], source: Any, y: Float64, mu: Float64, baseline: Float64) -> ErrorComparison:
+    def of(cls, sources: tuple[str, ...], source: Int64, y: Float64, mu: Float64, baseline: Float64) -> ErrorComparison:
         rows = [source == g for g in range(len(sources))]
         scores = ((rmse, mu), (rmse, baseline), (plcc, baseline))
         return cls(sources, *(np.array([score(values[r], y[r]) for r in rows]) for score, values in scores))
@@ -160,7 +160,7 @@ class ErrorComparison:
         """The same at another level."""
         return t_interval(self.entry_rmse - self.baseline_rmse, level)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """As in `evaluate --format json`; null for what one source cannot show."""
         correlation = float(self.baseline_plcc.mean())
         ends = zip(("low", "high", "t_low", "t_high"), (*self.bounds, *self.t_bounds), strict=True)

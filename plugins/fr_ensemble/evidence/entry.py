@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -60,6 +59,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump
 from registry_tool.toolkit import first_names
+from registry_tool.values import Json
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -153,7 +153,7 @@ def checked_evidence(view: EntryView) -> CheckedEvidence:
     return known[key]
 
 
-def _content(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
+def _content(view: EntryView, manifest: Mapping[str, Json]) -> bytes:
     """A digest of the manifest and of every file that it pins. Raises KeyError for one that is not there."""
     sha = hashlib.sha256(dump(manifest))
     graphs = [member["onnx"] for member in manifest["members"]]
@@ -162,7 +162,7 @@ def _content(view: EntryView, manifest: Mapping[str, Any]) -> bytes:
     return sha.digest()
 
 
-def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -> CheckedEvidence:
+def _check(view: EntryView, manifest: Mapping[str, Json], found: EntryEvidence) -> CheckedEvidence:
     seeds = [member["seed"] for member in manifest["members"]]
     with _readable(view):
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
@@ -196,7 +196,7 @@ def _check(view: EntryView, manifest: Mapping[str, Any], found: EntryEvidence) -
     return replace(answer, calibration=calibration)
 
 
-def _check_calibration(view: EntryView, manifest: Mapping[str, Any], trained: Oof) -> tuple[Oof, list[str], list[str]]:
+def _check_calibration(view: EntryView, manifest: Mapping[str, Json], trained: Oof) -> tuple[Oof, list[str], list[str]]:
     """What the intervals are made of, with what contradicts it, and what was not judged.
 
     The members give the pinned predictions for the pinned inputs, none of them was trained on those sources, and all
@@ -229,7 +229,7 @@ def _check_calibration(view: EntryView, manifest: Mapping[str, Any], trained: Oo
     return calibrated, problems, seen_warnings(known, fingerprints)
 
 
-def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | None:
+def baselines_of(view: EntryView, manifest: Mapping[str, Json]) -> Baselines | None:
     """The standard models beside the entry; None where it has none. Raises InputError for a file of another form."""
     if "baselines" not in manifest:
         return None
@@ -237,7 +237,7 @@ def baselines_of(view: EntryView, manifest: Mapping[str, Any]) -> Baselines | No
         return read_baselines(view.read(BASELINES_PATH))
 
 
-def left_out_of(view: EntryView, manifest: Mapping[str, Any]) -> EncodersLeftOut | None:
+def left_out_of(view: EntryView, manifest: Mapping[str, Json]) -> EncodersLeftOut | None:
     """Predictions of encoders that were left out; None where none were. Raises InputError as `baselines_of`."""
     if "encoders_left_out" not in manifest:
         return None
@@ -267,7 +267,9 @@ def _where_they_differ(found: Sequence[str], claimed: Sequence[str]) -> tuple[st
     return one, two
 
 
-def _bound(view: EntryView, manifest: Mapping[str, Any], oof: Oof) -> tuple[ShippedScores | None, list[str], list[str]]:
+def _bound(
+    view: EntryView, manifest: Mapping[str, Json], oof: Oof
+) -> tuple[ShippedScores | None, list[str], list[str]]:
     """What binds the predictions to the shipped bytes and to different sources: scores, problems, warnings.
 
     Raises InputError for files that the manifest names and the entry does not pin, or that cannot be read.

@@ -7,11 +7,11 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, Mask, RowChoice
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_name, spellings_of
 from fr_ensemble.evidence.methods import (
@@ -28,7 +28,7 @@ from fr_ensemble.evidence.statistics import group_means, interval_crps, interval
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.toolkit import Text
-from registry_tool.values import percent, plain_spelling
+from registry_tool.values import Json, percent, plain_spelling
 
 NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 CALIBRATED_UNITS = (
@@ -58,11 +58,11 @@ class Quantile:
     guarantee: str
     coverage: Mapping[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return asdict(self) | {"q": _finite(self.q), "q_conformal": _finite(self.q_conformal)}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Quantile:
+    def from_dict(cls, document: Mapping[str, Json]) -> Quantile:
         fields = {name: document[name] for name in cls.__slots__}
         return cls(**fields | {name: _number(document[name]) for name in ("level", "q", "q_conformal")})
 
@@ -136,7 +136,7 @@ class Calibration:
             f"({bare[0].rule}{bare[0].guarantee.removeprefix('none')})"
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """As in the manifest, with what the method implies written out."""
         miss = "mu - y" if self.side == LOWER_SIDE else "abs(y - mu)"
         score = INTERVAL_METHODS[self.method].formula(miss)
@@ -145,7 +145,7 @@ class Calibration:
         return asdict(self) | implied | {"range": list(self.range), "levels": levels}
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
+    def from_dict(cls, document: Mapping[str, Json]) -> Calibration:
         """Raises ValueError, KeyError or TypeError for a document that `to_dict` did not write."""
         levels = tuple(map(Quantile.from_dict, document["levels"].values()))
         low, high, floor = map(_number, (*document["range"], document["floor"]))
@@ -190,7 +190,7 @@ class RowCalibrations:
             found[rows] = calibration.crps(y[rows], mu[rows], sigma[rows])
         return found
 
-    def of(self, rows: Any) -> RowCalibrations:
+    def of(self, rows: RowChoice) -> RowCalibrations:
         """Those of some of the rows, by a mask or their numbers."""
         return replace(self, place=self.place[rows])
 
@@ -239,7 +239,7 @@ class EncoderIntervals:
         }
         return replace(self, spellings={**self.spellings, **known})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return {
             "min_sources": self.min_sources,
             "encoders": [
@@ -254,7 +254,7 @@ class EncoderIntervals:
         }
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> EncoderIntervals:
+    def from_dict(cls, document: Mapping[str, Json]) -> EncoderIntervals:
         """Raises what `Calibration.from_dict` raises."""
         own = {item["name"]: tuple(map(Calibration.from_dict, item["calibrations"])) for item in document["encoders"]}
         spellings = {item["name"]: tuple(item["spellings"]) for item in document["encoders"]}
@@ -341,14 +341,15 @@ class Intervals:
             apart = apart.with_spellings_of(self.by_encoder)
         return replace(self, calibrations=pooled, by_encoder=apart)
 
-    def outside(self, numeric: Float64) -> Any:
+    def outside(self, numeric: Float64) -> Mask:
         """True for rows (n,) with a numeric input (n, F + K) outside what training saw: out of distribution."""
         if not self.input_ranges:  # of a public ensemble, whose manifest does not say them
             return np.zeros(len(numeric), bool)
         low, high = np.array([*self.input_ranges.values()]).T
-        return ((numeric < low) | (numeric > high)).any(axis=1)
+        outside: Mask = ((numeric < low) | (numeric > high)).any(axis=1)
+        return outside
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return {
             "method": self.calibrations[0].method,
             "calibrations": [calibration.to_dict() for calibration in self.calibrations],
@@ -357,7 +358,7 @@ class Intervals:
         }
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Intervals:
+    def from_dict(cls, document: Mapping[str, Json]) -> Intervals:
         """Raises ValueError for a document that `to_dict` did not write."""
         try:
             ranges = {r["name"]: (float(r["range"][0]), float(r["range"][1])) for r in document["input_ranges"]}

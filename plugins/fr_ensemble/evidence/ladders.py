@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -56,16 +55,18 @@ class ClipStatistic:
             return f"percentile {self.percentile:g}"
         return "mean" if self.window is None else f"worst mean of {self.window} rows"
 
-    def of(self, values: Float64) -> Any:
+    def of(self, values: Float64) -> Float64:
         """Of one clip's rows (..., n): (...)."""
+        found: Float64
         if self.percentile is not None:
-            return np.percentile(values, self.percentile, axis=-1)
-        if self.window is None or self.window >= values.shape[-1]:
-            return values.mean(axis=-1)
-        sums = np.cumsum(values, axis=-1)
-        ends, starts = sums[..., self.window - 1 :], sums[..., : -self.window]
-        first = ends[..., :1]
-        return np.concatenate([first, ends[..., 1:] - starts], axis=-1).min(axis=-1) / self.window
+            found = np.percentile(values, self.percentile, axis=-1)
+        elif self.window is None or self.window >= values.shape[-1]:
+            found = values.mean(axis=-1)
+        else:
+            sums = np.cumsum(values, axis=-1)
+            ends, starts = sums[..., self.window - 1 :], sums[..., : -self.window]
+            found = np.concatenate([ends[..., :1], ends[..., 1:] - starts], axis=-1).min(axis=-1) / self.window
+        return found
 
 
 MEAN = ClipStatistic()

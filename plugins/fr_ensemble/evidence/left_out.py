@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, Mask
 from fr_ensemble.corpus.vocabulary import encode, ffmpeg_name, vocabulary
 from fr_ensemble.evidence.baselines import MIN_INTERVAL_SOURCES
 from fr_ensemble.evidence.inputs import Inputs
@@ -20,7 +19,7 @@ from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from fr_ensemble.evidence.statistics import coverage, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import Text
-from registry_tool.values import percent
+from registry_tool.values import Json, percent
 
 LEFT_OUT_VERSION = 1
 LEFT_OUT_FORMAT = ArchiveFormat(
@@ -106,7 +105,7 @@ def read_left_out(data: bytes) -> EncodersLeftOut:
 
 
 def left_out_problems(
-    manifest: Mapping[str, Any], left_out: EncodersLeftOut, oof: Oof, inputs: Inputs | None
+    manifest: Mapping[str, Json], left_out: EncodersLeftOut, oof: Oof, inputs: Inputs | None
 ) -> Iterator[str]:
     """Where they are not the manifest's, not on the rows of the predictions, or where one encoder counts as two."""
     file, claimed = LEFT_OUT_FORMAT.file, manifest["encoders_left_out"]
@@ -166,7 +165,7 @@ def encoder_standings(oof: Oof, left_out: EncodersLeftOut, method: str, level: f
     return ordered | {EVERY_ENCODER: EncoderStanding(len(oof.target), len(oof.sources), *means)}
 
 
-def _inside(oof: Oof, reach: Float64, rows: Any) -> float:
+def _inside(oof: Oof, reach: Float64, rows: Mask) -> float:
     if np.isnan(reach[rows]).any():
         return math.nan
     return coverage(oof.target[rows], oof.mu[rows] - reach[rows], oof.mu[rows] + reach[rows])

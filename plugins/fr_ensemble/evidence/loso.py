@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from fr_ensemble.evidence.summaries import (
 )
 from registry_tool.errors import InputError
 from registry_tool.strictjson import dump
+from registry_tool.values import Json
 
 MAX_DIFFERENCES = 3  # of a summary from the predictions, that are listed
 
@@ -61,7 +62,7 @@ class FoldScores:
         ]
         return cls(oof.seeds, oof.sources, tuple(n.tolist()), *tables)
 
-    def summary(self, index: int) -> dict[str, Any]:
+    def summary(self, index: int) -> dict[str, Json]:
         """Seed number `index` as the public `loso_seed{N}.json` has it; what is not a number is null."""
         folds = [
             {
@@ -78,7 +79,7 @@ class FoldScores:
         spread = _number(self.plcc[index].std(ddof=1)) if len(self.folds) > 1 else None
         return {"seed": self.seeds[index], "n_folds": len(folds), "folds": folds, "std_plcc": spread, **means}
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Json]:
         """The fold table, and the seeds' means, as JSON."""
         folds = [
             {
@@ -140,7 +141,7 @@ NOTHING_EXPECTED = Expected()
 
 def recompute(
     oof: Oof,
-    summaries: Mapping[int, Mapping[str, Any]],
+    summaries: Mapping[int, Mapping[str, Json]],
     expected: Expected = NOTHING_EXPECTED,
     scores: FoldScores | None = None,
 ) -> CheckedScores:
@@ -209,7 +210,7 @@ def _digests(oof: Oof) -> dict[str, str]:
 
 
 def _seed_problems(
-    found: Sequence[int], summaries: Mapping[int, Mapping[str, Any]], expected: Sequence[int] | None
+    found: Sequence[int], summaries: Mapping[int, Mapping[str, Json]], expected: Sequence[int] | None
 ) -> list[str]:
     problems = [
         f"seed {seed}: found no loso_seed{seed}.json, expected one" for seed in sorted(set(found) - set(summaries))
@@ -224,5 +225,5 @@ def _seed_problems(
     return problems
 
 
-def _number(value: Any) -> float | None:
+def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None

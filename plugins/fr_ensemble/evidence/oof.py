@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, Mask, Numbers
 from fr_ensemble.corpus.rows import Corpus
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 
@@ -157,18 +157,18 @@ class Oof:
         """The same, whose encoders are not told apart."""
         return self if self.encoder is None else replace(self, encoders=None, encoder=None)
 
-    def rows_by(self, encoder: str) -> NDArray[np.bool_]:
+    def rows_by(self, encoder: str) -> Mask:
         """Which rows are by an encoder, (n,). Raises ValueError for a name that none has."""
         if self.encoder is None or self.encoders is None:
             raise ValueError(f"predictions: found no encoders, expected {encoder} among them")
-        rows: NDArray[np.bool_] = self.encoder == self.encoders.index(encoder)
+        rows: Mask = self.encoder == self.encoders.index(encoder)
         return rows
 
     def of_encoder(self, name: str) -> Oof:
         """The rows of one encoder, as if there were no others. Raises what `rows_by` raises."""
         return self.pooled.of_rows(self.rows_by(name))
 
-    def of_rows(self, rows: NDArray[np.bool_]) -> Oof:
+    def of_rows(self, rows: Mask) -> Oof:
         """Some of the rows (n,), with their sources, clips and encoders alone."""
         sources, source = used_names(self.sources, self.source[rows])
         clips, clip = (None, None) if self.clip is None else used_names(self.clips or (), self.clip[rows])
@@ -200,7 +200,7 @@ def remembered(function: Callable[Concatenate[Oof, P], R]) -> Callable[Concatena
 
     Of shared predictions alone, whose arrays are read-only (see entry.py): others may be changed between two calls.
     """
-    results: WeakKeyDictionary[Oof, dict[Any, R]] = WeakKeyDictionary()
+    results: WeakKeyDictionary[Oof, dict[tuple[object, ...], R]] = WeakKeyDictionary()
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -223,7 +223,7 @@ def cut(mu: Float64, mu_range: tuple[float, float] | None) -> Float64:
     return mu if mu_range is None else np.clip(mu, *mu_range)
 
 
-def mean_of(predictions: NDArray[Any]) -> Float64:
+def mean_of(predictions: Numbers) -> Float64:
     """Mean over members, float64 (n,), of predictions (S, n)."""
     mean = np.empty(predictions.shape[1])
     for rows in _blocks(predictions):
@@ -231,7 +231,7 @@ def mean_of(predictions: NDArray[Any]) -> Float64:
     return mean
 
 
-def deviation_of(predictions: NDArray[Any]) -> Float64:
+def deviation_of(predictions: Numbers) -> Float64:
     """Sample standard deviation over members (ddof 1), float64 (n,), of predictions (S, n)."""
     deviation = np.empty(predictions.shape[1])
     for rows in _blocks(predictions):
@@ -239,7 +239,7 @@ def deviation_of(predictions: NDArray[Any]) -> Float64:
     return deviation
 
 
-def _blocks(predictions: NDArray[Any]) -> Iterator[slice]:
+def _blocks(predictions: Numbers) -> Iterator[slice]:
     """Some columns at a time: temporaries of all would be as large as the predictions."""
     return (slice(start, start + BLOCK_ROWS) for start in range(0, predictions.shape[1], BLOCK_ROWS))
 
@@ -247,7 +247,7 @@ def _blocks(predictions: NDArray[Any]) -> Iterator[slice]:
 def write_oof(oof: Oof, archive_format: ArchiveFormat = OOF_FORMAT) -> bytes:
     """`oof.npz`: a zip of .npy files without pickles; the same predictions give the same bytes."""
     clips, clip = (oof.clips, oof.clip) if oof.clips is not None else ((), ())
-    values: Mapping[str, Any] = {
+    values: dict[str, object] = {
         "version": OOF_VERSION,
         "digests": [oof.rows_sha256, oof.recipe_sha256, oof.corpus_sha256 or ""],
         **{name: getattr(oof, name) for name in ("seeds", "sources", "source", "target", "predictions")},
@@ -255,11 +255,11 @@ def write_oof(oof: Oof, archive_format: ArchiveFormat = OOF_FORMAT) -> bytes:
         "clip": clip,
     }
     if oof.vmaf is not None:
-        values = {**values, "vmaf": oof.vmaf}
+        values |= {"vmaf": oof.vmaf}
     if oof.mu_range is not None:
-        values = {**values, "mu_range": oof.mu_range}
+        values |= {"mu_range": oof.mu_range}
     if oof.encoders is not None:
-        values = {**values, "encoders": oof.encoders, "encoder": oof.encoder}
+        values |= {"encoders": oof.encoders, "encoder": oof.encoder}
     return write_arrays(archive_format, values)
 
 
@@ -293,7 +293,7 @@ def read_oof(data: bytes, archive_format: ArchiveFormat = OOF_FORMAT) -> Oof:
     )
 
 
-def _ends(array: NDArray[Any]) -> tuple[float, float]:
+def _ends(array: Float64) -> tuple[float, float]:
     if array.shape != (2,):
         raise EvidenceProblem(f"mu_range: found the shape {array.shape}, expected two numbers")
     return float(array[0]), float(array[1])

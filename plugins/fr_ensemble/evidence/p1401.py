@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64
+from registry_tool.values import Json
 
 FITTED_PARAMETERS = 2  # numbers that the mapping takes from the rows: an offset and a slope
 MIN_ROWS = 3
@@ -46,7 +46,7 @@ class Mapped:
         share = float(np.mean(beyond > 0.0))
         return cls(offset, slope, mapped.rmse, int(known.sum()), _rmse(beyond), share)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         known = {"n_rows": self.n_known, "rmse_star": self.rmse_star, "outlier_ratio": self.outlier_ratio}
         line = {"offset": self.offset, "slope": self.slope, "rmse": self.rmse}
         return {**line, "confidence": known} if self.n_known else line

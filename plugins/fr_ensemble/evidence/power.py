@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
-from registry_tool.values import Rule, percent, percentage
+from registry_tool.values import Json, Rule, percent, percentage
 
 N_DRAWS, POWER_SEED = 1000, 0
 # Of many sources fewer are drawn: draws times sources at most, and draws at least.
@@ -70,7 +69,7 @@ class Power:
     fixed: tuple[str, ...]
     draws: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return {
             "draws": self.draws,
             "seed": POWER_SEED,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from fr_ensemble.evidence.fingerprints import write_fingerprints
 from fr_ensemble.evidence.inputs import Inputs, chosen_rows, default_rows, write_inputs
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class EvidenceContents:
     encoders_left_out: bool = False
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> EvidenceContents:
+    def of(cls, manifest: Mapping[str, Json]) -> EvidenceContents:
         """What the evidence of this manifest holds but for baselines, which are compared on their own."""
         recorded = manifest.get("evidence_inputs")
         rows = recorded["n_rows"] if recorded else None
@@ -54,7 +53,7 @@ class Recorded:
     """files: by path. fields: of the manifest. warnings: what looks odd."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Json] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -65,7 +64,7 @@ def record(
 
     Raises InputError for sources that are one source: no gate could judge an ensemble that was trained on them.
     """
-    files, fields = dict[str, bytes](), dict[str, Any]()
+    files, fields = dict[str, bytes](), dict[str, Json]()
     names, inputs = inputs_of(corpus)
     forms = (tuple(inputs.T), (*corpus.features.T, *corpus.conditioning.T))
     warnings = giveaways(names, forms, corpus.target, corpus.source)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, Numbers
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import codec_block, mu_range_of, offset_of, scaler_of
 from fr_ensemble.artifacts.runtime import standardise
@@ -25,6 +24,7 @@ from registry_tool.archive import EvidenceProblem
 from registry_tool.hookspec import EntryView
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.toolkit import Text
+from registry_tool.values import Json
 
 # Other processors and other releases of onnxruntime add float32 numbers in another order. Differences seen are below
 # 1e-6 of the spread of the targets; a hundred times that is another model, not rounding.
@@ -114,7 +114,7 @@ def run_other(other: EntryView, inputs: Inputs, spec: ColumnSpec, other_spec: Co
     return cut(mu, other_spec.bounds)
 
 
-def _run(view: EntryView, path: str, feeds: Mapping[str, Any], outputs: Sequence[str]) -> list[Float64]:
+def _run(view: EntryView, path: str, feeds: Mapping[str, Numbers], outputs: Sequence[str]) -> list[Float64]:
     """A graph on m rows, in the sandbox: its outputs, (m,) each."""
     m = len(feeds[FEATURES])
     try:
@@ -127,7 +127,7 @@ def _run(view: EntryView, path: str, feeds: Mapping[str, Any], outputs: Sequence
     return arrays
 
 
-def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
+def input_problems(manifest: Mapping[str, Json], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
     """Where the inputs are not those of the corpus that the manifest and the predictions are of."""
     yield from row_problems(manifest, inputs, oof, spec)
     if inputs.n_rows != len(oof.target):
@@ -144,7 +144,7 @@ def input_problems(manifest: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: 
             yield f"input_ranges {known['name']}: found {found} in inputs.npz, the manifest says {expected}"
 
 
-def row_problems(recorded: Mapping[str, Any], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
+def row_problems(recorded: Mapping[str, Json], inputs: Inputs, oof: Oof, spec: ColumnSpec) -> Iterator[str]:
     """Where the inputs are not those of the rows that the predictions are of. recorded: what has `evidence_inputs`."""
     if inputs.n_rows != len(oof.target):
         yield f"inputs.npz: found rows of a corpus of {inputs.n_rows}, expected {len(oof.target)}"
@@ -167,7 +167,7 @@ def _rows_by_name(inputs: Inputs) -> dict[str, int]:
     return {name: count for name, count in zip(inputs.encoders, counts, strict=True) if count}
 
 
-def figure_problems(manifest: Mapping[str, Any], shipped: ShippedScores, oof: Oof) -> Iterator[str]:
+def figure_problems(manifest: Mapping[str, Json], shipped: ShippedScores, oof: Oof) -> Iterator[str]:
     """Where the shipped ensemble is not the one of the manifest's figures. Of a sample there are none."""
     low, high = manifest["target"]["range"]
     tolerance, target = score_tolerance(oof, (low, high)), oof.target[shipped.rows]
@@ -204,7 +204,7 @@ def group_problems(spec: ColumnSpec) -> list[str]:
 
 
 def fingerprint_problems(
-    manifest: Mapping[str, Any], stored: Fingerprints, oof: Oof, inputs: Inputs | None, spec: ColumnSpec
+    manifest: Mapping[str, Json], stored: Fingerprints, oof: Oof, inputs: Inputs | None, spec: ColumnSpec
 ) -> Iterator[str]:
     """Where the fingerprints are not those of the predictions' sources, or of the inputs as far as these say."""
     if list(stored.columns) != list(manifest["fingerprints"]["columns"]) or stored.sources != oof.sources:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fr_ensemble.arrays import Float64, Int64
 from registry_tool.measures import plcc as plcc
@@ -146,7 +146,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def group_means(values: Any, group: Int64, n_groups: int) -> Float64:
+def group_means(values: ArrayLike, group: Int64, n_groups: int) -> Float64:
     """Mean of the values (n,) in each group, float64 (n_groups,); NaN for an empty group."""
     counts = np.bincount(group, minlength=n_groups)
     sums = np.bincount(group, weights=np.asarray(values, np.float64), minlength=n_groups)

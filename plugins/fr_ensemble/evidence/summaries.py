@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -15,18 +14,19 @@ from registry_tool import toolkit
 from registry_tool.errors import InputError
 from registry_tool.strictjson import JsonProblem, parse
 from registry_tool.toolkit import MISSING, OTHER_PROGRAM, first_names
+from registry_tool.values import Json
 
 SUMMARY_NAME = re.compile(r"(?:.*/)?loso_seed(\d{1,10})\.json\Z")
 SCORE_RANGES = {"plcc": (-1.0, 1.0), "srocc": (-1.0, 1.0), "rmse": (0.0, math.inf)}  # of a fold
 FAKE_CODES = ("json-not-finite", "json-duplicate-key")  # readable JSON that no honest run writes
 
 
-def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Json]], tuple[str, ...]]:
     """The summaries among some files, by the seed in their name, in order; and what is wrong with names and keys.
 
     Raises InputError for a summary that is not a JSON object.
     """
-    documents: dict[int, dict[str, Any]] = {}
+    documents: dict[int, dict[str, Json]] = {}
     problems: list[str] = []
     for name in sorted(files):
         match = SUMMARY_NAME.match(name)
@@ -40,7 +40,7 @@ def read_summaries(files: Mapping[str, bytes]) -> tuple[dict[int, dict[str, Any]
     return dict(sorted(documents.items())), tuple(problems)
 
 
-def _load(name: str, data: bytes, problems: list[str]) -> dict[str, Any]:
+def _load(name: str, data: bytes, problems: list[str]) -> dict[str, Json]:
     try:
         document = parse(data).value
     except JsonProblem as problem:
@@ -53,7 +53,7 @@ def _load(name: str, data: bytes, problems: list[str]) -> dict[str, Any]:
     return document
 
 
-def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
+def summary_problems(seed: int, document: Mapping[str, Json]) -> list[str]:
     """What is wrong with one summary by itself: types, ranges, sums, leaks."""
     name = f"loso_seed{seed}.json"
     problems = []
@@ -75,7 +75,7 @@ def summary_problems(seed: int, document: Mapping[str, Any]) -> list[str]:
     return problems + _total_problems(name, document, folds)
 
 
-def _fold_problems(place: str, fold: Mapping[str, Any], total: int) -> list[str]:
+def _fold_problems(place: str, fold: Mapping[str, Json], total: int) -> list[str]:
     """What is wrong with one fold. total: the rows of all folds."""
     problems = []
     if not isinstance(fold.get("held_out"), str) or not fold["held_out"]:
@@ -85,7 +85,7 @@ def _fold_problems(place: str, fold: Mapping[str, Any], total: int) -> list[str]
         if not low <= value <= high or not math.isfinite(value):
             found = short(fold.get(score))
             problems.append(f"{place} {score}: found {found}, expected a number from {low:g} to {high:g}")
-    counts: list[Any] = [fold.get("n_train"), fold.get("n_val")]
+    counts: list[Json] = [fold.get("n_train"), fold.get("n_val")]
     if not all(map(is_count, counts)):
         problems.append(f"{place}: found n_train, n_val {short(counts)}, expected two counts of rows")
     elif sum(counts) != total:
@@ -94,7 +94,7 @@ def _fold_problems(place: str, fold: Mapping[str, Any], total: int) -> list[str]
     return problems
 
 
-def _total_problems(name: str, document: Mapping[str, Any], folds: Sequence[Mapping[str, Any]]) -> list[str]:
+def _total_problems(name: str, document: Mapping[str, Json], folds: Sequence[Mapping[str, Json]]) -> list[str]:
     """Means and spread that are not those of the folds."""
     problems = []
     for score in SCORE_RANGES:
@@ -109,7 +109,7 @@ def _total_problems(name: str, document: Mapping[str, Any], folds: Sequence[Mapp
     return problems
 
 
-def corpus_problems(seed: int, document: Mapping[str, Any], known: Mapping[str, int]) -> list[str]:
+def corpus_problems(seed: int, document: Mapping[str, Json], known: Mapping[str, int]) -> list[str]:
     """Where a summary cannot come from a corpus whose sources have so many rows."""
     name, folds = f"loso_seed{seed}.json", folds_of(document)
     missing, foreign = sorted(known.keys() - folds.keys()), sorted(folds.keys() - known.keys())
@@ -122,7 +122,7 @@ def corpus_problems(seed: int, document: Mapping[str, Any], known: Mapping[str, 
     return problems
 
 
-def digest_problems(seed: int, document: Mapping[str, Any], expected: Mapping[str, str | None]) -> list[str]:
+def digest_problems(seed: int, document: Mapping[str, Json], expected: Mapping[str, str | None]) -> list[str]:
     """Where a summary carries a digest that is known to be another."""
     return [
         f"loso_seed{seed}.json {key}: found {short(document[key])}, expected {digest}: evidence of something else"
@@ -131,7 +131,7 @@ def digest_problems(seed: int, document: Mapping[str, Any], expected: Mapping[st
     ]
 
 
-def lacking(documents: Mapping[int, Mapping[str, Any]], digests: Mapping[str, str]) -> tuple[str, ...]:
+def lacking(documents: Mapping[int, Mapping[str, Json]], digests: Mapping[str, str]) -> tuple[str, ...]:
     """Which digests some summaries do not carry, a line each. digests: field -> what cannot be told without it."""
     lines = []
     for name, words in digests.items():
@@ -140,7 +140,7 @@ def lacking(documents: Mapping[int, Mapping[str, Any]], digests: Mapping[str, st
     return tuple(lines)
 
 
-def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
+def between_problems(documents: Mapping[int, Mapping[str, Json]]) -> list[str]:
     """What summaries of one run cannot do: differ in corpus, recipe or folds, or agree in every score."""
     problems = []
     for key in ("corpus", "corpus_sha256", "rows_sha256", "recipe_sha256"):
@@ -160,7 +160,7 @@ def between_problems(documents: Mapping[int, Mapping[str, Any]]) -> list[str]:
     return problems
 
 
-def differences(name: str, found: Any, expected: Any) -> list[str]:
+def differences(name: str, found: Json, expected: Json) -> list[str]:
     """Where a JSON value says something else than the expected one; keys that are not expected are let be."""
     return [
         f"{name} #{d.pointer}: found {short(d.found)}, the predictions give {short(d.expected)}"
@@ -169,23 +169,23 @@ def differences(name: str, found: Any, expected: Any) -> list[str]:
     ]
 
 
-def folds_of(document: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def folds_of(document: Mapping[str, Json]) -> dict[str, Mapping[str, Json]]:
     """Its folds by held-out source, as far as they are folds."""
     folds = document.get("folds")
     folds = [fold for fold in folds if isinstance(fold, Mapping)] if isinstance(folds, list) else []
     return {fold["held_out"]: fold for fold in folds if isinstance(fold.get("held_out"), str)}
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Json) -> bool:
     """True for a whole number above 0; true is none."""
     return type(value) is int and value > 0
 
 
-def number(value: Any) -> float:
+def number(value: Json) -> float:
     """A JSON number; NaN for anything else, true and false too."""
     return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan
 
 
-def short(value: Any) -> str:
+def short(value: Json) -> str:
     """A JSON value, short enough for one line."""
     return f"{value:.9g}" if isinstance(value, float) else repr(value)[:80]

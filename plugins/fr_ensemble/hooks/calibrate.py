@@ -7,7 +7,6 @@ import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -83,7 +82,7 @@ from registry_tool.hookspec import (
     Trained,
 )
 from registry_tool.strictjson import parse
-from registry_tool.values import counted, percent
+from registry_tool.values import Json, counted, percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
@@ -97,7 +96,7 @@ class Parent:
 
     view: EntryView
     id: str
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, Json]
     data: bytes
 
     @classmethod
@@ -264,7 +263,7 @@ def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
         )
     except EvidenceProblem as error:
         raise InputError(f"{measured.name}: {error}") from error
-    document: dict[str, Any] = {
+    document: dict[str, Json] = {
         "corpus": corpus_document(corpus, measured.name),
         **measured.recorded.fields,
     }
@@ -272,7 +271,7 @@ def make(parent: Parent, entry_id: str, measured: Measured) -> Trained:
     document |= {"group": _column(corpus)} if corpus.spec.source_column else {}
     quantile = residual_quantile(calibrated, 0.95)
     residual = quantile if math.isfinite(quantile) else None
-    own: dict[str, Any] = {
+    own: dict[str, Json] = {
         "calibrated_from": {"id": parent.id, "manifest_sha256": hashlib.sha256(parent.data).hexdigest()},
         "calibration": document,
         "intervals": intervals.to_dict(),
@@ -303,7 +302,7 @@ def _inherited(parent: Parent) -> dict[str, bytes]:
     return {path: parent.view.read(path) for path in paths}
 
 
-def _with_offset(parent: Parent, own: dict[str, Any], offset: float) -> dict[str, bytes]:
+def _with_offset(parent: Parent, own: dict[str, Json], offset: float) -> dict[str, bytes]:
     """A fused graph whose members score so much more; `own` gets its pin and what it gives for the probe's rows."""
     manifest = parent.manifest
     members = [read_weights(parent.view.read(member["onnx"])) for member in manifest["members"]]
@@ -318,7 +317,7 @@ def _with_offset(parent: Parent, own: dict[str, Any], offset: float) -> dict[str
     return {manifest["fused"]["onnx"]: fused}
 
 
-def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Any], oof: Oof) -> list[tuple[str, str]]:
+def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Json], oof: Oof) -> list[tuple[str, str]]:
     calibration, target = intervals.calibration(), parent.manifest["target"]["name"]
     shares = held_out_shares(oof, calibration.method, SHOWN_LEVELS) if len(oof.sources) > 2 else ()
     shown = [

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float64, Mask, RowChoice
 from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.record import column_names
@@ -36,7 +35,7 @@ from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, EvaluateRequest, Evaluation, Figure
 from registry_tool.toolkit import Text
-from registry_tool.values import percent
+from registry_tool.values import Json, percent
 
 MEASURES = ("plcc", "srocc", "rmse", "crps")
 OF_LEVEL = {"coverage": "cover", "width": "width", "interval_score": "score"}  # figure -> its column in the table
@@ -91,7 +90,8 @@ def evaluate(view: EntryView, request: EvaluateRequest) -> Evaluation:
         document["against"] = compared
     warnings = list[str]()
     if request.corpus is not None and not request.smoke:
-        found = flagger.of(_predicted_rows(corpus, sigma), flagger.other_libvmaf(request.corpus))
+        rows = PredictedRows(encoder, corpus.unknown_encoders, corpus.groups, corpus.numeric, sigma)
+        found = flagger.of(rows, flagger.other_libvmaf(request.corpus))
         warnings += [f"{words}: {n} rows" for words, n in sorted(found.warnings.items())]
         document["flags"] = {
             name: measured(mask) | {"n_rows": int(mask.sum())}
@@ -119,11 +119,6 @@ def _half_width(corpus: Corpus) -> Float64 | None:
     return None if text is None else numbers_of(text)
 
 
-def _predicted_rows(corpus: Corpus, sigma: Float64) -> PredictedRows:
-    numeric = np.concatenate([corpus.features, corpus.conditioning], axis=1)
-    return PredictedRows(corpus.groups["encoder"], corpus.unknown_encoders, corpus.groups, numeric, sigma)
-
-
 def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float64, sigma: Float64) -> Sequence[Figure]:
     """Charts of the stored intervals and of those of other methods."""
     grid = sorted({*levels, *RELIABILITY_LEVELS})
@@ -134,9 +129,9 @@ def _figures(view: EntryView, levels: Sequence[float], corpus: Corpus, mu: Float
     return charts(Predicted(corpus, mu, sigma, calibrations), levels)
 
 
-def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Any]:
+def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Float64) -> dict[str, Json]:
     """Errors beside plain VMAF's, by a curve fitted on the evidence's rows, and beside another entry's."""
-    found: dict[str, Any] = {}
+    found: dict[str, Json] = {}
     if request.corpus is None:
         if request.incumbent is not None:
             raise InputError(
@@ -144,7 +139,7 @@ def _compared(view: EntryView, request: EvaluateRequest, corpus: Corpus, mu: Flo
             )
         return found
 
-    def compare(other: Float64) -> dict[str, Any]:
+    def compare(other: Float64) -> dict[str, Json]:
         return ErrorComparison.of(corpus.sources, corpus.source, corpus.target, mu, other).to_dict()
 
     seen = predictions_of(view) if is_current(view.manifest or {}) else None
@@ -181,8 +176,8 @@ def _methods(view: EntryView, intervals: Intervals, levels: Sequence[float]) -> 
 
 
 def _over_sources(
-    corpus: Corpus, measured_of: Callable[[Any], dict[str, Any]], levels: Sequence[float]
-) -> dict[str, Any]:
+    corpus: Corpus, measured_of: Callable[[RowChoice], dict[str, Json]], levels: Sequence[float]
+) -> dict[str, Json]:
     """Means over sources, each weighing alike, with standard errors; a source is one draw, however many rows it has.
 
     measured_of: the figures of some rows.
@@ -198,7 +193,7 @@ def _over_sources(
     return {"n_sources": len(rows), **_means(each, MEASURES), "levels": of_levels}
 
 
-def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float | None]:
+def _means(each: Sequence[Mapping[str, Json]], names: Iterable[str]) -> dict[str, float | None]:
     """NAME and NAME_se: mean and standard error over sources; None where a source lacks the figure."""
     found: dict[str, float | None] = {}
     for name in names:
@@ -209,7 +204,7 @@ def _means(each: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str,
 
 def _clips(
     view: EntryView, corpus: Corpus, block: Float64, stored: Intervals, levels: Sequence[float]
-) -> dict[str, Any] | None:
+) -> dict[str, Json] | None:
     """The figures of clip means, by the clips' own calibration; None where either side knows no clips."""
     if corpus.clip is None or corpus.clips is None or all(c.unit != "clip" for c in stored.calibrations):
         return None
@@ -226,7 +221,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
+def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Mask]:
     if column == "src":
         return {label: corpus.source == index for index, label in enumerate(corpus.sources)}
     if column not in corpus.groups:
@@ -237,14 +232,14 @@ def _groups(corpus: Corpus, column: str, random: bool) -> dict[str, Any]:
 
 def _measure(
     y: Float64, mu: Float64, sigma: Float64, stored: RowCalibrations, levels: Sequence[float]
-) -> Callable[[Any], dict[str, Any]]:
+) -> Callable[[RowChoice], dict[str, Json]]:
     """What measures some of n rows, by a mask or their numbers."""
     return lambda rows: _measured(y[rows], mu[rows], sigma[rows], stored.of(rows), levels)
 
 
 def _measured(
     y: Float64, mu: Float64, sigma: Float64, stored: RowCalibrations, levels: Sequence[float]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     return {
         "plcc": _finite(statistics.plcc(mu, y)),
         "srocc": _finite(statistics.srocc(mu, y)),
@@ -263,7 +258,7 @@ def _interval(y: Float64, lower: Float64, upper: Float64, level: float) -> dict[
     }
 
 
-def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) -> list[list[str]]:
+def _table(document: Mapping[str, Json], method: str, levels: Sequence[float]) -> list[list[str]]:
     header = ["rows", "n", *MEASURES]
     header += [f"{text} {percent(level)} %" for level in levels for text in OF_LEVEL.values()]
     rows = [header, _row(f"all, {method} (stored)", document, document["n_rows"])]
@@ -291,7 +286,7 @@ def _table(document: Mapping[str, Any], method: str, levels: Sequence[float]) ->
     return rows
 
 
-def _one_figure(header: Sequence[str], document: Mapping[str, Any]) -> Iterator[list[str]]:
+def _one_figure(header: Sequence[str], document: Mapping[str, Json]) -> Iterator[list[str]]:
     """Rows with a figure in one column: the calibrated distribution, and P.1401's."""
     n, mapped = document["n_rows"], document.get("p1401")
     shown = [("calibrated distribution", n, "crps", document["crps_calibrated"])]
@@ -305,7 +300,7 @@ def _one_figure(header: Sequence[str], document: Mapping[str, Any]) -> Iterator[
         yield [label, str(count), *(_cell(value, 4) if name == column else "" for name in header[2:])]
 
 
-def _row(label: str, measured: Mapping[str, Any], n: int, end: str = "") -> list[str]:
+def _row(label: str, measured: Mapping[str, Json], n: int, end: str = "") -> list[str]:
     intervals = [_cell(item[name + end], 3) for item in measured["levels"] for name in OF_LEVEL]
     return [label, str(n), *(_cell(measured[name + end], 4) for name in MEASURES), *intervals]
 

@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, RowChoice
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
@@ -37,7 +36,7 @@ from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.evidence.statistics import gaussian_crps, group_means, rmse, standard_error
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Series, Table
-from registry_tool.values import Rule, counted, percent
+from registry_tool.values import Json, Rule, counted, percent
 
 RELIABILITY_LEVELS = (
     0.1,
@@ -190,7 +189,7 @@ def _worst_shown(shown: int, of: int) -> str:
     return f" The {shown} worst of {of} are shown." if shown < of else ""
 
 
-def _chosen_recipes(manifest: Mapping[str, Any]) -> Iterator[Figure]:
+def _chosen_recipes(manifest: Mapping[str, Json]) -> Iterator[Figure]:
     """By fold, what was chosen and by what errors; nothing where the recipe was named by a person."""
     try:
         choice = choice_of(manifest)
@@ -211,7 +210,7 @@ def _chosen_recipes(manifest: Mapping[str, Any]) -> Iterator[Figure]:
 
 def _beside_baselines(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:
     """The ensemble and standard models on the same folds; nothing where the evidence has none of its rows."""
-    manifest: Mapping[str, Any] = view.manifest or {}
+    manifest: Mapping[str, Json] = view.manifest or {}
     baselines = baselines_of(view, manifest)
     if baselines is None or not baselines.are_of(oof):
         return
@@ -225,7 +224,7 @@ def _beside_baselines(view: EntryView, oof: Oof, method: str, level: float) -> I
     )
 
 
-def _inputs(view: EntryView, manifest: Mapping[str, Any]) -> Inputs | None:
+def _inputs(view: EntryView, manifest: Mapping[str, Json]) -> Inputs | None:
     """Those of the rows that the intervals are made of; None where the evidence has none."""
     path, claims = (
         (CALIBRATION_INPUTS_PATH, manifest["calibration"]) if "calibration" in manifest else (INPUTS_PATH, manifest)
@@ -265,7 +264,7 @@ def _by_encoder(inputs: Inputs, oof: Oof, method: str, level: float, has_left_ou
 
 def _encoders_left_out(view: EntryView, oof: Oof, method: str, level: float) -> Iterator[Figure]:
     """Each encoder as one that training lacks; nothing where none was left out."""
-    manifest: Mapping[str, Any] = view.manifest or {}
+    manifest: Mapping[str, Json] = view.manifest or {}
     left_out = left_out_of(view, manifest)
     if left_out is None or not left_out.are_of(oof):
         return
@@ -462,7 +461,7 @@ def _diagonal(name: str, x: Axis, y: Axis) -> Series:
 # ---- predicted against true ---------------------------------------------------------------------------------------
 
 
-def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
+def _against_true(oof: Oof, target: Mapping[str, Json]) -> Iterator[Figure]:
     """mu and its error against the target; the sources with the largest errors have colours, the others are grey."""
     name, (low, high) = target["name"], target["range"]
     error = oof.mu - oof.target
@@ -488,7 +487,7 @@ def _against_true(oof: Oof, target: Mapping[str, Any]) -> Iterator[Figure]:
     )
 
 
-def _mapped(oof: Oof, method: str, target: Mapping[str, Any]) -> Iterator[Figure]:
+def _mapped(oof: Oof, method: str, target: Mapping[str, Json]) -> Iterator[Figure]:
     """P.1401's first order, and the CRPS of sigma and of the calibrated distribution; each as held out."""
     mapped = Mapped.of(oof.target, oof.mu)
     if mapped is None or len(oof.seeds) < 2 or len(oof.sources) < MIN_SOURCES:
@@ -527,7 +526,7 @@ def _by_source(oof: Oof, y: Float64, rows: Int64, worst: list[int], square: Floa
         yield Series(words, *_xy(oof.target, y, rows[~np.isin(oof.source[rows], worst)]), tone="muted")
 
 
-def _xy(x: Float64, y: Float64, rows: Any) -> tuple[list[float], list[float]]:
+def _xy(x: Float64, y: Float64, rows: RowChoice) -> tuple[list[float], list[float]]:
     return x[rows].tolist(), y[rows].tolist()
 
 

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float64, Mask
 from fr_ensemble.artifacts.manifest import definition_of, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import INPUTS_PATH, OOF_PATH
 from fr_ensemble.corpus.record import definition_in, read_definition, read_record
 from fr_ensemble.corpus.rows import Rows
-from fr_ensemble.corpus.seen import INPUT_FLAG, Mask, RowsUnlike, SeenCorpus, outside_range, unlike
+from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, outside_range, unlike
 from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.nearest import ReferenceRows
@@ -24,6 +23,7 @@ from fr_ensemble.evidence.oof import read_oof
 from fr_ensemble.hooks.loaded import stored_intervals, unusable_evidence
 from registry_tool.hookspec import EntryView
 from registry_tool.toolkit import Text
+from registry_tool.values import Json
 
 SIGMA_FLAG = "sigma"  # members differ more than on all but FLAGGED_SHARE of the held-out rows
 DISTANCE_FLAG = "distance"  # farther from the rows of training than all but FLAGGED_SHARE of a held-out source's
@@ -40,14 +40,13 @@ class PredictedRows:
 
     encoder: Text
     unknown: Mapping[str, int]
-    values: Mapping[str, Any]
+    values: Mapping[str, Json]
     numeric: Float64
     sigma: Float64
 
     @classmethod
     def of(cls, rows: Rows, sigma: Float64) -> PredictedRows:
-        numeric = np.concatenate([rows.features, rows.conditioning], axis=1)
-        return cls(rows.encoder, rows.unknown_encoders, rows.values, numeric, sigma)
+        return cls(rows.encoder, rows.unknown_encoders, rows.values, rows.numeric, sigma)
 
 
 class Flagger:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, GateRequest, Table
 from registry_tool.toolkit import first_names
-from registry_tool.values import Evidence
+from registry_tool.values import Evidence, Json
 
 
 def gate(view: EntryView, request: GateRequest) -> Evidence:
@@ -196,7 +195,7 @@ def _foreign(view: EntryView, files: Mapping[str, bytes], request: GateRequest) 
     )
 
 
-def _source_rows(request: GateRequest, manifest: Mapping[str, Any] | None) -> SourceRows | None:
+def _source_rows(request: GateRequest, manifest: Mapping[str, Json] | None) -> SourceRows | None:
     """Of the file at hand. Which columns the rows' digest is of is known for an entry of version 2 alone."""
     if request.corpus is None:
         return None
@@ -205,7 +204,7 @@ def _source_rows(request: GateRequest, manifest: Mapping[str, Any] | None) -> So
     return SourceRows.of(read_corpus(request.corpus, spec_of(manifest, target=True, names=request.column_names)))
 
 
-def _digests_wanted(view: EntryView, manifest: Mapping[str, Any] | None) -> dict[str, str]:
+def _digests_wanted(view: EntryView, manifest: Mapping[str, Json] | None) -> dict[str, str]:
     """What a summary should carry: field -> what cannot be told without it."""
     wanted = {"corpus_sha256": "which corpus was measured, and whether it changed since,"}
     if manifest is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from fr_ensemble.artifacts.manifest import CONFIDENCE, CONFORMAL, is_current, is_runnable
 from fr_ensemble.artifacts.paths import OOF_PATH
@@ -19,9 +18,10 @@ from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump
+from registry_tool.values import Json
 
 
-def load_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+def load_ensemble(view: EntryView) -> tuple[Mapping[str, Json], Ensemble]:
     """The manifest and the fused graph, loaded. Raises InputError for a manifest without one, of version 1."""
     manifest = view.manifest
     if manifest is None or not is_runnable(manifest):
@@ -35,14 +35,14 @@ def load_ensemble(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
         raise InputError(f"{view.entry.id}: {error}: run `registry validate`") from error
 
 
-def load_trained(view: EntryView) -> tuple[Mapping[str, Any], Ensemble]:
+def load_trained(view: EntryView) -> tuple[Mapping[str, Json], Ensemble]:
     """The same of an ensemble that was trained here. Raises InputError for a migrated one: it pins no evidence."""
     if view.manifest is not None and not is_current(view.manifest):
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected schema_version 2: train it again")
     return load_ensemble(view)
 
 
-def ensemble_of(manifest: Mapping[str, Any], model: bytes) -> Ensemble:
+def ensemble_of(manifest: Mapping[str, Json], model: bytes) -> Ensemble:
     """A fused graph whose mu is inside the target's range, whatever its version. Raises what Ensemble raises."""
     low, high = manifest["target"]["range"]
     return Ensemble(model, mu_range=(low, high))
@@ -74,7 +74,7 @@ def unusable_evidence(entry_id: str) -> Iterator[None]:
         raise InputError(f"{entry_id}: {error}: train it again") from error
 
 
-def known_sources(manifest: Mapping[str, Any], sources: Collection[str]) -> dict[str, list[str]]:
+def known_sources(manifest: Mapping[str, Json], sources: Collection[str]) -> dict[str, list[str]]:
     """What makes figures of rows of these sources too good -> the names of those it is true of, sorted."""
     seen = {
         "it was trained on sources of these names, and figures of rows it knows flatter": manifest["corpus"]["sources"]
@@ -98,16 +98,15 @@ def stored_intervals(view: EntryView) -> Intervals:
         raise InputError(f"{view.entry.id}: the intervals cannot be read ({error}): run `registry validate`") from error
 
 
-def stated_intervals(manifest: Mapping[str, Any], levels: Sequence[float]) -> Intervals:
+def stated_intervals(manifest: Mapping[str, Json], levels: Sequence[float]) -> Intervals:
     """mu -+ q sigma as the `confidence` of a public manifest says: its own q at its level, else a normal quantile.
 
     Nothing was measured for it, so that every level says that it has no guarantee.
     """
-    confidence: Mapping[str, Any] = {**CONFIDENCE, **manifest.get("confidence", {})}
-    residual: Any = confidence.get("conformal_q_residual")
-    conformal = confidence.get("method") == CONFORMAL and residual is not None
-    own: float = residual if conformal else confidence["gaussian_z"]
-    guarantee = f"none: {'a q' if conformal else 'a z'} that the manifest of version 1 states"
+    confidence: Mapping[str, Json] = {**CONFIDENCE, **manifest.get("confidence", {})}
+    residual = confidence.get("conformal_q_residual") if confidence.get("method") == CONFORMAL else None
+    own, which = (confidence["gaussian_z"], "a z") if residual is None else (residual, "a q")
+    guarantee = f"none: {which} that the manifest of version 1 states"
     table = [
         Quantile(level, q, q, Gaussian.rule, guarantee, {})
         for level in sorted({*levels, confidence["nominal_coverage"]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from fr_ensemble.artifacts.composed import composed, layout_of
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
@@ -14,6 +13,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Trained
 from registry_tool.onnx_summary import OnnxError
 from registry_tool.strictjson import JsonProblem, parse
+from registry_tool.values import Json
 
 PUBLIC_TARGET = "vmaf"  # what every public fr_ensemble predicts; their documents have no field for it
 
@@ -45,8 +45,8 @@ def complete(view: EntryView) -> Trained | None:
     return Trained({str(fused["onnx"]): graph}, {**manifest, **added})
 
 
-def _sidecars(view: EntryView, manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
+def _sidecars(view: EntryView, manifest: Mapping[str, Json]) -> list[Mapping[str, Json]]:
+    found: list[Mapping[str, Json]] = []
     for member in manifest["members"]:
         pin = member.get("sidecar")
         try:
@@ -57,7 +57,7 @@ def _sidecars(view: EntryView, manifest: Mapping[str, Any]) -> list[Mapping[str,
     return found
 
 
-def _codec_widths(view: EntryView, manifest: Mapping[str, Any]) -> list[int]:
+def _codec_widths(view: EntryView, manifest: Mapping[str, Json]) -> list[int]:
     """Columns of each member's input beside the features; 0 where there is none."""
     widths = []
     for member in manifest["members"]:

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fr_ensemble.artifacts.manifest import codec_block, is_current, spec_of
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
-from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.corpus.rows import ColumnSpec, Rows, check_rows, columns_of
+from fr_ensemble.corpus.rows import check_rows, columns_of
+from fr_ensemble.corpus.seen import INPUT_FLAG
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import load_ensemble, stated_intervals, stored_intervals, unusable_evidence
 from fr_ensemble.hooks.targets import check_features
-from registry_tool.hookspec import Batch, EntryView
+from registry_tool.hookspec import Batch, Column, EntryView
 from registry_tool.toolkit import Columns, RowBatch
 from registry_tool.values import percent
 
@@ -47,11 +44,18 @@ class EnsemblePredictor:
     def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
         spec, intervals = self._spec, self._intervals(tuple(levels))
         checked = check_rows(rows, spec, [*self._flagger.seen.ranges])
-        columns = _columns(checked, spec, self._ensemble, intervals, levels)
-        known = PredictedRows.of(checked, columns["sigma"])
-        found = self._flagger.of(known, self._other_libvmaf)
+        block = codec_block(checked.codec, checked.conditioning, spec.n_slots)
+        mu, sigma = self._ensemble.predict(checked.features, block)
+        found = self._flagger.of(PredictedRows.of(checked, sigma), self._other_libvmaf)
+        calibrations = intervals.of_rows(checked.encoder)
+        columns: dict[str, Column] = {} if checked.source is None else {"src": checked.source}
+        columns |= {"encoder": checked.encoder, "mu": mu, "sigma": sigma}
+        columns[OUT_OF_DISTRIBUTION] = found.masks[INPUT_FLAG]
+        for level in levels:
+            lower, upper = calibrations.interval(mu, sigma, level)
+            columns |= {f"lower_{percent(level)}": lower, f"upper_{percent(level)}": upper}
         columns[FLAGS_COLUMN] = found.text
-        return Batch(columns, {**found.warnings, **intervals.of_rows(checked.encoder).messages(levels)})
+        return Batch(columns, {**found.warnings, **calibrations.messages(levels)})
 
     def check_file(self, path: Path) -> EnsemblePredictor:
         check_features(self._id, self._manifest, path)
@@ -68,17 +72,3 @@ class EnsemblePredictor:
             with unusable_evidence(self._id):
                 self._with_levels[levels] = self._stored.with_levels(levels, read)
         return self._with_levels[levels]
-
-
-def _columns(
-    rows: Rows, spec: ColumnSpec, ensemble: Ensemble, intervals: Intervals, levels: Sequence[float]
-) -> dict[str, Any]:
-    mu, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
-    columns: dict[str, Any] = {} if rows.source is None else {"src": rows.source}
-    outside = intervals.outside(np.concatenate([rows.features, rows.conditioning], axis=1))
-    columns |= {"encoder": rows.encoder, "mu": mu, "sigma": sigma, OUT_OF_DISTRIBUTION: outside}
-    calibrations = intervals.of_rows(rows.encoder)
-    for level in levels:
-        lower, upper = calibrations.interval(mu, sigma, level)
-        columns |= {f"lower_{percent(level)}": lower, f"upper_{percent(level)}": upper}
-    return columns

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,12 @@ from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.calibration import by_encoder_name
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.statistics import group_means, standard_error, student_t_quantile
-from registry_tool.values import percent
+from registry_tool.values import Json, percent
 
 REFUTED_AT = 0.05  # how often a level that holds may be refuted by chance; for all encoders together
 
 
-def refuted_levels(over: Mapping[str, Any], by_encoder: Mapping[float, list[str]], origin: str) -> Iterator[str]:
+def refuted_levels(over: Mapping[str, Json], by_encoder: Mapping[float, list[str]], origin: str) -> Iterator[str]:
     """What to say of levels that are refuted, and what to do.
 
     over: `over_sources` of the document of an evaluation. by_encoder: of `refuted_encoders`, which is said of levels
@@ -33,7 +32,7 @@ def refuted_levels(over: Mapping[str, Any], by_encoder: Mapping[float, list[str]
         yield f"{why}: `registry calibrate {origin} --corpus FILE --id NEW --by-encoder`, of sources like these"
 
 
-def _refuted(over: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
+def _refuted(over: Mapping[str, Json]) -> Iterator[tuple[float, str]]:
     """Where the coverage of new sources is below nominal by more than chance: one-sided, at 5 %."""
     enough = over["n_sources"] >= MIN_COVERAGE_SOURCES
     for item in over["levels"] if enough else ():

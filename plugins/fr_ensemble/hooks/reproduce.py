@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from fr_ensemble.training.execution import COMPILED, REFERENCE, Execution
 from registry_tool.archive import EvidenceProblem, same_content
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction, Trained
+from registry_tool.values import Json
 
 # Share of the RMS sigma that predictions may move (RMS). Measured, docs/how-to/audit.md: torch's plainest kernels in
 # place of AVX-512 move them by 1e-5 of it, one target of 300 that is one point lower by 2e-2, one epoch less by 0.6.
@@ -96,7 +97,7 @@ def reproduce(view: EntryView, request: ReproduceRequest) -> Reproduction:
 
 
 def _with_baselines(
-    view: EntryView, manifest: Mapping[str, Any], job: Job, corpus: Corpus, trained: Trained
+    view: EntryView, manifest: Mapping[str, Json], job: Job, corpus: Corpus, trained: Trained
 ) -> tuple[Trained, list[Agreement], list[str]]:
     """The same with the entry's own baselines, unless those that are trained now are farther from them than allowed.
 
@@ -144,7 +145,7 @@ def as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]
     return replace(trained, files=files), recompressed
 
 
-def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) -> Job:
+def _job(entry_id: str, manifest: Mapping[str, Json], request: ReproduceRequest) -> Job:
     """The run that the manifest describes."""
     try:
         recipe = Recipe.from_dict(dict(manifest["recipe"]))
@@ -170,14 +171,14 @@ def _job(entry_id: str, manifest: Mapping[str, Any], request: ReproduceRequest) 
     return Job(entry_id, path, spec, recipe, False, method, execution, name, contents, version, choosing)
 
 
-def trainer_of(manifest: Mapping[str, Any], device: str) -> str:
+def trainer_of(manifest: Mapping[str, Json], device: str) -> str:
     """The trainer that made an entry, where it is installed; the compiled one gives the same models without torch."""
     made = {item["name"]: item["version"] for item in manifest["environment"]}.get("trainer")
     wanted = made == REFERENCE or device != "cpu"
     return REFERENCE if wanted and find_spec("torch") is not None else COMPILED
 
 
-def _sha256(path: Any) -> str | None:
+def _sha256(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -186,7 +187,7 @@ def _sha256(path: Any) -> str | None:
 
 
 def _agreements(
-    view: EntryView, manifest: Mapping[str, Any], old: Ensemble, trained: Trained, corpus: Corpus
+    view: EntryView, manifest: Mapping[str, Json], old: Ensemble, trained: Trained, corpus: Corpus
 ) -> Iterator[Agreement]:
     """Both graphs on the corpus, run by the same engine, and both sets of out-of-fold predictions.
 

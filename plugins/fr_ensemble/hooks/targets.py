@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fr_ensemble.artifacts.manifest import definition_of
 from fr_ensemble.corpus.record import read_definition
 from fr_ensemble.corpus.vmaf_models import same_features
 from registry_tool.errors import InputError
+from registry_tool.values import Json
 
 
-def check_target(entry_id: str, manifest: Mapping[str, Any], corpus: Path) -> list[str]:
+def check_target(entry_id: str, manifest: Mapping[str, Json], corpus: Path) -> list[str]:
     """Raises InputError for rows whose target is by another model than the entry's; a warning where none names it."""
     expected, name = definition_of(manifest), manifest["target"]["name"]
     if expected is None:
@@ -30,7 +30,7 @@ def check_target(entry_id: str, manifest: Mapping[str, Any], corpus: Path) -> li
     return []
 
 
-def check_features(entry_id: str, manifest: Mapping[str, Any], corpus: Path) -> None:
+def check_features(entry_id: str, manifest: Mapping[str, Json], corpus: Path) -> None:
     """Raises InputError for rows whose features are another model's; those of NEG have the same names."""
     expected, found = definition_of(manifest), read_definition(corpus, manifest["target"]["name"])
     if expected is not None and found is not None and not same_features(expected.model, found.model):
@@ -40,7 +40,7 @@ def check_features(entry_id: str, manifest: Mapping[str, Any], corpus: Path) -> 
         )
 
 
-def check_same_target(entry_id: str, manifest: Mapping[str, Any], other_id: str, other: Mapping[str, Any]) -> None:
+def check_same_target(entry_id: str, manifest: Mapping[str, Json], other_id: str, other: Mapping[str, Json]) -> None:
     """Raises InputError for two entries that predict two things; manifests of version 1 name no target."""
     if "target" not in manifest or "target" not in other:
         return

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,6 +43,7 @@ from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.parity import ParitySample, check_export
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, Trained
+from registry_tool.values import Json
 
 SHIPPED_CORPUS = Path(__file__).parents[1] / "data" / "corpus.parquet"
 SHIPPED_NAME = "shipped"
@@ -184,7 +184,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     )
 
 
-def _probe(corpus: Corpus, trained: TrainedModels, mu_range: Range) -> dict[str, Any]:
+def _probe(corpus: Corpus, trained: TrainedModels, mu_range: Range) -> dict[str, Json]:
     """Some rows and what the trainer gives for them: not onnxruntime, whose last bits follow the processor."""
     rows = np.linspace(0, corpus.n_rows - 1, PROBE_ROWS).astype(int)
     block = codec_block(corpus.codec[rows], corpus.conditioning[rows], corpus.spec.n_slots)

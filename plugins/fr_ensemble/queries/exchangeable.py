@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Progress, silent
 from registry_tool.toolkit import text_table
-from registry_tool.values import EMPTY, percent
+from registry_tool.values import EMPTY, Json, percent
 
 SIGNIFICANCE_LEVEL = 0.05
 STATISTICS = {
@@ -48,7 +47,7 @@ class Sums:
 
 def exchangeable(
     view: EntryView, corpus: Path, names: Mapping[str, str] = EMPTY, progress: Progress = silent
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """The document of `fr-ensemble exchangeable --format json`. names: as of `read_rows`.
 
     Raises InputError for an entry whose evidence has no inputs, and for rows that do not name their sources.
@@ -81,7 +80,7 @@ def exchangeable(
     }
 
 
-def _known(view: EntryView, manifest: Mapping[str, Any]) -> tuple[ReferenceRows, dict[str, Float64]]:
+def _known(view: EntryView, manifest: Mapping[str, Json]) -> tuple[ReferenceRows, dict[str, Float64]]:
     """Points of training, and by figure that of each of its sources, (K,), as if it were new."""
     oof, spec, scaler = predictions_of(view), spec_of(manifest, target=False), scaler_of(manifest)
     with unusable_evidence(view.entry.id):
@@ -103,8 +102,7 @@ def _new(
         if rows.source is None:
             raise InputError(f"{corpus}: found no column src, expected one: a source is what is judged: add it")
         _, sigma = ensemble.predict(rows.features, codec_block(rows.codec, rows.conditioning, spec.n_slots))
-        numeric = np.concatenate([rows.features, rows.conditioning], axis=1)
-        values = {"distance": reference.distance((numeric - scaler.mean) / scaler.std), "sigma": sigma}
+        values = {"distance": reference.distance((rows.numeric - scaler.mean) / scaler.std), "sigma": sigma}
         for code, name in enumerate(rows.source.names):
             own = rows.source.codes == code
             if own.any():
@@ -119,14 +117,14 @@ def _means(new: Mapping[str, Sums], name: str) -> Float64:
     return np.array([sums.totals[name] / sums.n_rows for sums in new.values()])
 
 
-def _ranked(sums: Sums, known: Mapping[str, Float64]) -> dict[str, Any]:
+def _ranked(sums: Sums, known: Mapping[str, Float64]) -> dict[str, Json]:
     """A source's figures, each with p: the share of the known ones and itself that are as large."""
     found = {name: sums.totals[name] / sums.n_rows for name in STATISTICS}
     shares = {f"{name}_p": (1 + int((known[name] >= found[name]).sum())) / (len(known[name]) + 1) for name in found}
     return {**found, **shares}
 
 
-def _judged(name: str, known: Float64, new: Float64) -> dict[str, Any]:
+def _judged(name: str, known: Float64, new: Float64) -> dict[str, Json]:
     """p: that so many of the largest figures are the new sources', were their order chance. power: of this test."""
     k, m = len(known), len(new)
     return {
@@ -151,7 +149,7 @@ def power(k: int, m: int, level: float) -> float:
     return normal.cdf(reach - normal.inv_cdf(1.0 - level))
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
+def lines(document: Mapping[str, Json]) -> list[str]:
     """The document for people: the sources, then what they show together."""
     header = ["source", "rows", *chain.from_iterable([name, "p"] for name in STATISTICS)]
     rows = [
@@ -165,7 +163,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     return [*text_table([header, *rows]), *_together(document)]
 
 
-def _together(document: Mapping[str, Any]) -> Sequence[str]:
+def _together(document: Mapping[str, Json]) -> Sequence[str]:
     k, m, level = document["n_known"], document["n_new"], document["level"]
     verdict = "refuted" if document["refuted"] else "not refuted"
     each = ", ".join(f"{item['name']} p {item['p']:.3f}" for item in document["statistics"])

@@ -46,7 +46,7 @@ from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
 from registry_tool.toolkit import first_names, missing_column, text_table
-from registry_tool.values import EMPTY, counted, percent
+from registry_tool.values import EMPTY, Json, counted, percent
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
@@ -63,7 +63,7 @@ class Clip:
     src: str
     encoder: str
     clip: str
-    setting: Mapping[str, Any]
+    setting: Mapping[str, Json]
     n_rows: int = 0
     outside: int = 0  # rows with an input outside what training saw
     flags: dict[str, int] = field(default_factory=dict)  # rows with each of the flags of `predict`
@@ -88,7 +88,7 @@ class Clip:
         bound, _ = calibration.interval(np.array([self.mu]), np.array([self.sigma]), question.confidence)
         self.lower = float(bound[0])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         return {name: value for name, value in asdict(self).items() if name not in ("members", "src", "encoder")}
 
 
@@ -122,7 +122,7 @@ class Choice:
         q = ladders.quantile(question.target, question.confidence, by_source=not question.by_encoder)
         return cls(q, ladders.gap(), len(clips.sources), calibration)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         q, gap = (value if math.isfinite(value) else None for value in (self.q, self.gap))
         return {"q": q, "rule": CONTROL_RULE, "guarantee": CONTROL_GUARANTEE, "n_sources": self.n_sources, "gap": gap}
 
@@ -150,11 +150,11 @@ class Assured:
         own = None if encoder is None else self.choices.get(encoder_name(encoder))
         return own or self.choices.get("")
 
-    def to_dict(self, confidence: float, encoder: str | None = None) -> dict[str, Any]:
+    def to_dict(self, confidence: float, encoder: str | None = None) -> dict[str, Json]:
         """`bound` and `choice` of the document."""
         calibration, choice = self.bound(encoder), self.choice(encoder)
         quantile = calibration.quantile(confidence)
-        bound: dict[str, Any] = {"q": quantile.q if np.isfinite(quantile.q) else None, "floor": calibration.floor}
+        bound: dict[str, Json] = {"q": quantile.q if np.isfinite(quantile.q) else None, "floor": calibration.floor}
         bound |= {"rule": quantile.rule, "guarantee": quantile.guarantee}
         return {"bound": bound, **({"choice": choice.to_dict()} if choice is not None else {})}
 
@@ -177,7 +177,7 @@ class Question:
 
 def recommend(
     view: EntryView, question: Question, progress: Progress = silent
-) -> tuple[dict[str, Any], Mapping[str, int]]:
+) -> tuple[dict[str, Json], Mapping[str, int]]:
     """The document of `recommend --format json`, and warnings with the number of rows each is about.
 
     Raises InputError for an entry without a calibration for clips, and for rows that do not name their encodes.
@@ -324,7 +324,7 @@ def _numbers(rows: Rows, column: str, corpus: Path) -> Float64:
     return numbers
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Json) -> bool:
     try:
         float(value)
     except (ValueError, TypeError):
@@ -332,7 +332,7 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _groups(clips: Sequence[Clip], question: Question, cost: str, assured: Assured) -> list[dict[str, Any]]:
+def _groups(clips: Sequence[Clip], question: Question, cost: str, assured: Assured) -> list[dict[str, Json]]:
     """One a source (and encoder), its encodes from the cheapest on, and the one that is chosen."""
     groups: dict[tuple[str, str | None], list[Clip]] = {}
     for clip in clips:
@@ -385,7 +385,7 @@ def _holding(ladder: Sequence[Clip], rule: str, sign: float, target: float) -> I
     return (takewhile if rule == SEQUENCE else filter)(lambda clip: clip.assured >= target, dearest)
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
+def lines(document: Mapping[str, Json]) -> list[str]:
     """The document for people: a line a source (and encoder)."""
     cost, target, confidence = document["cost"]["column"], document["target"], document["confidence"]
     rows = []
@@ -404,7 +404,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     return [asked, *_rules(document), *text_table([header, *rows])]
 
 
-def _rules(document: Mapping[str, Any]) -> Iterator[str]:
+def _rules(document: Mapping[str, Json]) -> Iterator[str]:
     """By what encodes are chosen, and what that promises; of encoders that are calibrated apart, each by its own."""
     apart, level = {one["encoder"]: one for one in document.get("by_encoder", ())}, percent(document["confidence"])
     groups: dict[str, list[str]] = {}
@@ -417,7 +417,7 @@ def _rules(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"the lower bound of an encode by {' or '.join(apart)} is that of its encoder's rows"
 
 
-def _reasons(known: Mapping[str, Any], rules: Sequence[str], level: str) -> Iterator[str]:
+def _reasons(known: Mapping[str, Json], rules: Sequence[str], level: str) -> Iterator[str]:
     """Of answers by these rules. known: has `bound` and, where choices can be made, `choice`."""
     bound, choice, counts = known["bound"], known.get("choice"), Counter(rules)
     by_bound = f"lower bound of clips ({bound['rule']}; guarantee: {bound['guarantee']})"
@@ -436,17 +436,17 @@ def _reasons(known: Mapping[str, Any], rules: Sequence[str], level: str) -> Iter
         yield f"no bound at {level} %: too few sources to calibrate on; ask for less"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Json) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def figures(document: Mapping[str, Any]) -> list[Figure]:
+def figures(document: Mapping[str, Json]) -> list[Figure]:
     """A chart a source: for each encoder mu against the cost, down to its lower bound, and what is recommended."""
     sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_CHARTS]
     return [_figure(document, src, [group for group in document["groups"] if group["src"] == src]) for src in sources]
 
 
-def title(document: Mapping[str, Any]) -> str:
+def title(document: Mapping[str, Json]) -> str:
     """Of its picture."""
     more = len({group["src"] for group in document["groups"]}) - MAX_CHARTS
     shading = f"mu down to the {percent(document['confidence'])} % lower bound"
@@ -454,7 +454,7 @@ def title(document: Mapping[str, Any]) -> str:
     return f"{document['entry']} on {document['corpus']}: {shading}{left_out}"
 
 
-def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str, Any]]) -> Figure:
+def _figure(document: Mapping[str, Json], src: str, groups: Sequence[Mapping[str, Json]]) -> Figure:
     target, cost = document["target"], document["cost"]
     chosen = {group["recommended"] for group in groups}
     encodes = [encode for group in groups for encode in group["encodes"]]
@@ -466,7 +466,7 @@ def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str,
         Series("recommended", _each(best, "cost"), _each(best, "lower"), "stars", tone="ink"),
         Series(f"at least {at_least:g}", (across.low, across.high), (at_least, at_least), "guide"),
     ]
-    curves: dict[str, list[Mapping[str, Any]]] = {}
+    curves: dict[str, list[Mapping[str, Json]]] = {}
     for encode in encodes:
         curves.setdefault(encode["encoder"], []).append(encode)
     for encoder, of_it in curves.items():
@@ -481,7 +481,7 @@ def _figure(document: Mapping[str, Any], src: str, groups: Sequence[Mapping[str,
     return Figure(src, caption, Chart(across, up, series))
 
 
-def _each(encodes: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+def _each(encodes: Sequence[Mapping[str, Json]], name: str) -> list[float]:
     return [encode[name] for encode in encodes]
 
 

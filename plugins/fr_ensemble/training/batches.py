@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Int64
+from fr_ensemble.arrays import Float32, Int64, Mask
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import draws
 from fr_ensemble.training.model import ModelState, drop_threshold
@@ -29,7 +29,7 @@ class Minibatch:
     weight: Float32  # (M, B), in the loss
     keep: Float32  # (M, 2, B, H), what dropout multiplies each hidden unit with
     noise: Float32  # (M, B, D), added to the inputs
-    unknown: NDArray[np.bool_]  # (M, B), rows whose encoder counts as unknown
+    unknown: Mask  # (M, B), rows whose encoder counts as unknown
 
 
 def shuffled(rows: Order, model: ModelState) -> Order:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from registry_tool.errors import WorldError
 
 Function = Callable[..., Any]
+Intrinsic = tuple[Any, Function]  # the signature of a call, and what writes its code: numba and llvmlite have no types
 
 SOURCES = ("compiling.py", "tile.py", "draws.py", "kernel.py")
 VECTOR_PROBE = """

@@ -7,14 +7,19 @@ Everything that follows is integer arithmetic, or float64 without a function of 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numpy.typing import NDArray
 
-from fr_ensemble.training.compiling import compiled, intrinsic
+from fr_ensemble.training.compiling import Intrinsic, compiled, intrinsic
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import Context, Signature
 
 STREAM_LANES = 8
 WARM_UP = 12  # words that numpy's SFC64 leaves out after seeding
@@ -48,26 +53,26 @@ def words_of_halves(count: int) -> int:
 
 
 @intrinsic
-def _pointer(ctx: Any, array: Any) -> Any:
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+def _pointer(ctx: Context, array: types.Type) -> Intrinsic:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return cx.make_array(sig.args[0])(cx, b, args[0]).data
 
     return WORDS(array), generate
 
 
 @intrinsic
-def _sfc64(ctx: Any, state: Any, out: Any, n: Any) -> Any:
+def _sfc64(ctx: Context, state: types.Type, out: types.Type, n: types.Type) -> Intrinsic:
     """Fill out, n words, from a state of four rows of STREAM_LANES words."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         state, out, n = args
         i64 = ir.IntType(64)
         kind = ir.VectorType(i64, STREAM_LANES)
 
-        def address(base: Any, offset: Any) -> Any:
+        def address(base: ir.Value, offset: ir.Value) -> ir.Value:
             return b.bitcast(b.gep(base, [offset]), kind.as_pointer())
 
-        def constant(value: int) -> Any:
+        def constant(value: int) -> ir.Constant:
             return kind([value] * STREAM_LANES)
 
         first = [b.load(address(state, i64(STREAM_LANES * row)), align=8) for row in range(4)]

@@ -111,7 +111,13 @@ def pinning(workers: int) -> tuple[()] | tuple[Callable[[], None]]:
     return (pin,)
 
 
-def train_keys(table: TrainingTable, recipe: Recipe, keys: Sequence[ModelKey], checkpoint: Any, tick: Any) -> list[Any]:
+def train_keys(
+    table: TrainingTable,
+    recipe: Recipe,
+    keys: Sequence[ModelKey],
+    checkpoint: Checkpoint | None,
+    tick: Callable[[ModelKey, int], None],
+) -> list[Result | None]:
     """A Ray task: some models, one after another."""
     return [train_model(table, recipe, key, checkpoint, tick) for key in keys]
 

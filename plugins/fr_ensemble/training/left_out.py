@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, TrainingData
+from fr_ensemble.arrays import Float32, Mask, TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.model import NetworkLayout, Result, scores_of
@@ -74,7 +74,7 @@ def predict_left_out(
     return predictions
 
 
-def _folds(data: TrainingData, own: NDArray[np.bool_]) -> dict[int, RowNumbers]:
+def _folds(data: TrainingData, own: Mask) -> dict[int, RowNumbers]:
     """An encoder's own rows by the fold of the others' table that predicts them.
 
     FINAL_FOLD, which holds nothing out, predicts those of sources without rows of another encoder.
@@ -84,7 +84,7 @@ def _folds(data: TrainingData, own: NDArray[np.bool_]) -> dict[int, RowNumbers]:
     return {int(fold): np.flatnonzero(own & (folds == fold)).astype(np.int32) for fold in np.unique(folds[own])}
 
 
-def _without(data: TrainingData, own: NDArray[np.bool_], recipe: Recipe) -> TrainingTable:
+def _without(data: TrainingData, own: Mask, recipe: Recipe) -> TrainingTable:
     """The rows of the other encoders; folds are their sources, ascending."""
     rest = np.flatnonzero(~own)
     sources, source = np.unique(data.source[rest], return_inverse=True)

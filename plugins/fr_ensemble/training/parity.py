@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Scaler, TrainedModels, Weights
+from fr_ensemble.arrays import Float32, Float64, Numbers, Scaler, TrainedModels, Weights
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
 from fr_ensemble.corpus.rows import ColumnSpec, Corpus
@@ -23,7 +22,7 @@ PARITY_ROWS = 4096  # from all over the corpus: every weight is seen by each
 # Torch, the trainer and onnxruntime add the same float32 numbers in another order; measured differences stay below 4e-5
 # target units of a range of 100, so twice or more is a broken export, not rounding.
 EXPORT_TOLERANCE = 1e-4
-Predict = Callable[[Sequence[Weights], Float32], NDArray[Any]]
+Predict = Callable[[Sequence[Weights], Float32], Numbers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def predict_in_numpy(members: Sequence[Weights], x: Float32) -> Float64:
     return np.stack([score(member) for member in members])
 
 
-def _difference(one: NDArray[Any], other: NDArray[Any], part: str, bounds: tuple[float, float]) -> float:
+def _difference(one: Numbers, other: Numbers, part: str, bounds: tuple[float, float]) -> float:
     tolerance = EXPORT_TOLERANCE * max(1.0, (bounds[1] - bounds[0]) / 100.0)
     worst = float(np.abs(one - other).max())
     if not worst <= tolerance:

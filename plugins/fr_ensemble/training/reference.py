@@ -7,7 +7,6 @@ compiled trainer, so that both train the same models, to float32 rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +90,9 @@ class Adam:
                 values[name] = torch.where(mask, moved, values[name])
 
 
-def scores_of(table: TrainingTable, key: ModelKey, weights: Weights, chosen: NDArray[Any]) -> tuple[Float32, Float32]:
+def scores_of(
+    table: TrainingTable, key: ModelKey, weights: Weights, chosen: NDArray[np.int32] | Int64
+) -> tuple[Float32, Float32]:
     """Scores of rows of the table in the units of the weights, and their standardised targets, float32 (rows,)."""
     mean, std = batches.scales(table, [key])
     rows = (batches.raw_rows(table)[chosen] - mean[0]) / std[0]

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Int64, Scaler, TrainingData
+from fr_ensemble.arrays import Float32, Float64, Int64, Mask, Scaler, TrainingData
 from registry_tool.errors import InputError
 
 FINAL_FOLD = 2**32 - 1  # the `fold` of a final member, which holds nothing out
@@ -78,7 +78,7 @@ class TrainingTable:
         """D, the columns that the first layer sees."""
         return self.n_numeric + self.n_slots
 
-    def stops(self, key: ModelKey, share: float) -> NDArray[np.bool_]:
+    def stops(self, key: ModelKey, share: float) -> Mask:
         """Marks the rows that tell a model when to stop and that it does not fit, bool (n,); none of its held-out fold.
 
         share: of the fold's training sources, whole ones, at least one, drawn by the model itself; 0: none.
@@ -92,9 +92,9 @@ class TrainingTable:
         chosen = key.generator(Role.SPLIT).permutation(sources)[:count]
         return np.isin(self.source, chosen)
 
-    def fitted(self, key: ModelKey, share: float) -> NDArray[np.bool_]:
+    def fitted(self, key: ModelKey, share: float) -> Mask:
         """Marks the rows that a model fits, bool (n,): neither held out nor among those that tell it when to stop."""
-        fitted: NDArray[np.bool_] = (self.source != key.fold) & ~self.stops(key, share)
+        fitted: Mask = (self.source != key.fold) & ~self.stops(key, share)
         return fitted
 
     def judged(self, key: ModelKey) -> NDArray[np.int32]:

@@ -8,13 +8,18 @@ the registers. docs/explanation/kernel.md has the picture.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fr_ensemble.training.compiling import compiled, has_fma, has_wide_registers, intrinsic
+from fr_ensemble.training.compiling import Function, Intrinsic, compiled, has_fma, has_wide_registers, intrinsic
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import Context, Signature
 
 REGISTER_FLOATS = 8  # floats of an AVX register; the parts in which `dot` adds
 TILE_COLUMNS = 16  # a product's width is a multiple: the narrow tile's columns
@@ -27,7 +32,7 @@ I64 = ir.IntType(64)
 FLOAT = ir.FloatType()
 
 
-def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
+def _fused(b: ir.IRBuilder, x: ir.Value, y: ir.Value, z: ir.Value) -> ir.Value:
     """x * y + z, rounded once; twice where the processor has no such instruction."""
     if not has_fma():
         return b.fadd(b.fmul(x, y), z)
@@ -36,41 +41,41 @@ def _fused(b: Any, x: Any, y: Any, z: Any) -> Any:
     return b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(x.type, [x.type] * 3), name), [x, y, z])
 
 
-def _vector(b: Any, base: Any, offset: Any, kind: ir.VectorType) -> Any:
+def _vector(b: ir.IRBuilder, base: ir.Value, offset: ir.Value, kind: ir.VectorType) -> ir.Value:
     return b.bitcast(b.gep(base, [offset]), kind.as_pointer())
 
 
-def _spread(b: Any, scalar: Any, kind: ir.VectorType) -> Any:
+def _spread(b: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
     one = b.insert_element(kind(ir.Undefined), scalar, ir.IntType(32)(0))
     zeros = ir.VectorType(ir.IntType(32), kind.count)([0] * kind.count)
     return b.shuffle_vector(one, kind(ir.Undefined), zeros)
 
 
 @intrinsic
-def fma(ctx: Any, x: Any, y: Any, z: Any) -> Any:
+def fma(ctx: Context, x: types.Type, y: types.Type, z: types.Type) -> Intrinsic:
     """x * y + z of three float32."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return _fused(b, *args)
 
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
 @intrinsic
-def at(ctx: Any, array: Any, offset: Any) -> Any:
+def at(ctx: Context, array: types.Type, offset: types.Type) -> Intrinsic:
     """The address of array[offset], for a contiguous float32 array."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return b.gep(cx.make_array(sig.args[0])(cx, b, args[0]).data, [args[1]])
 
     return POINTER(array, types.intp), generate
 
 
 @intrinsic
-def prefetch(ctx: Any, array: Any, offset: Any) -> Any:
+def prefetch(ctx: Context, array: types.Type, offset: types.Type) -> Intrinsic:
     """Have the cache line of array[offset] fetched while other work is done; changes nothing."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
@@ -81,9 +86,11 @@ def prefetch(ctx: Any, array: Any, offset: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
-def _tile(rows: int, vectors: int, lanes: int) -> Any:
+def _tile(rows: int, vectors: int, lanes: int) -> Function:
     @intrinsic
-    def tile(ctx: Any, a: Any, strides: Any, w: Any, c: Any, sizes: Any) -> Any:
+    def tile(
+        ctx: Context, a: types.Type, strides: types.Type, w: types.Type, c: types.Type, sizes: types.Type
+    ) -> Intrinsic:
         """c[r * width + j] = sum over i below k of a[r * row + i * step] * w[i * width + j].
 
         strides: row, step. sizes: k, width.
@@ -91,7 +98,7 @@ def _tile(rows: int, vectors: int, lanes: int) -> Any:
         pair = types.UniTuple(types.intp, 2)
         signature = types.void(POINTER, pair, POINTER, POINTER, pair)
 
-        def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+        def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
             a, strides, w, c, sizes = args
             (row, step), (k, width) = cgutils.unpack_tuple(b, strides), cgutils.unpack_tuple(b, sizes)
             kind = ir.VectorType(FLOAT, lanes)
@@ -128,10 +135,10 @@ wide_tile = _tile(*(WIDE_SHAPE if has_wide_registers() else NARROW_SHAPE))
 
 
 @intrinsic
-def dot(ctx: Any, a: Any, b_: Any, n: Any) -> Any:
+def dot(ctx: Context, a: types.Type, b_: types.Type, n: types.Type) -> Intrinsic:
     """Sum of a[i] * b[i], n a multiple of REGISTER_FLOATS: eight sums, added in halves (4 + 4, 2 + 2, 1 + 1)."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         left, right, n = args
         kind = ir.VectorType(FLOAT, REGISTER_FLOATS)
         before, loop, after = b.basic_block, b.append_basic_block("loop"), b.append_basic_block("after")
@@ -157,10 +164,10 @@ def dot(ctx: Any, a: Any, b_: Any, n: Any) -> Any:
 
 
 @intrinsic
-def turn(ctx: Any, a: Any, row: Any, c: Any, column: Any) -> Any:
+def turn(ctx: Context, a: types.Type, row: types.Type, c: types.Type, column: types.Type) -> Intrinsic:
     """c[j * column + i] = a[i * row + j], i and j below REGISTER_FLOATS: a square block, turned by swaps."""
 
-    def generate(cx: Any, b: Any, sig: Any, args: Any) -> Any:
+    def generate(cx: BaseContext, b: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         a, row, c, column = args
         kind, places = ir.VectorType(FLOAT, REGISTER_FLOATS), ir.VectorType(ir.IntType(32), REGISTER_FLOATS)
         x = [b.load(_vector(b, a, b.mul(row, I64(i)), kind), align=4) for i in range(REGISTER_FLOATS)]

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fr_ensemble.corpus.build.encoding import ENGINE_VERSION, CheckedSource, Encode, EncodeCache, Source, frames_filter
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg, FFmpegError, Runner, find_ffmpeg
@@ -22,6 +22,7 @@ from fr_ensemble.corpus.record import RECORD_KEY
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, canonical
 from registry_tool.errors import InputError, WorldError
 from registry_tool.toolkit import BATCH_ROWS, Parquet, write_rows
+from registry_tool.values import Json
 
 __all__ = ["ENCODERS", "Built", "Plan", "Source", "Step", "build", "find_ffmpeg"]
 
@@ -249,13 +250,13 @@ def _parallel(
 
 def _batches(
     plan: Plan, checked: Mapping[str, CheckedSource], encodes: Sequence[Encode], files: Mapping[Encode, Path]
-) -> Iterator[dict[str, list[Any]]]:
+) -> Iterator[dict[str, list[str | float]]]:
     """Columns of at most BATCH_ROWS rows, encode after encode."""
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[str | float]] = {}
     names = _score_names(plan)
     for encode in encodes:
         source = checked[encode.source]
-        same = {
+        same: dict[str, str | float] = {
             "src": encode.source,
             "encoder": encode.encoder.name,
             "quality": encode.quality,
@@ -295,7 +296,7 @@ def _score_names(plan: Plan) -> tuple[str, ...]:
     return (*VMAF_MODELS[plan.model].features, "vmaf")
 
 
-def _parquet(record: Mapping[str, Any], plan: Plan) -> Parquet:
+def _parquet(record: Mapping[str, Json], plan: Plan) -> Parquet:
     integers = all(quality == int(quality) for numbers in plan.qualities.values() for quality in numbers)
     types = {
         "src": "string",
@@ -319,7 +320,7 @@ def _parquet(record: Mapping[str, Any], plan: Plan) -> Parquet:
 
 def _record(
     plan: Plan, ffmpeg: FFmpeg, checked: Mapping[str, CheckedSource], encodes: Sequence[Encode], without: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Everything that decides the rows, as JSON without any path; kept in the parquet's schema metadata."""
     sources = {source.name: source for source in plan.sources}
     encoders = {encode.encoder.name: encode for encode in encodes}

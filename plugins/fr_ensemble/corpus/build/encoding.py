@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from fr_ensemble.corpus.build.ffmpeg import PROBE_SIZE, FFmpeg, FFmpegError, Runner, last_words, takes_size
 from fr_ensemble.corpus.encoders import Encoder
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel, columns_of, spellings
 from registry_tool.errors import InputError
 from registry_tool.toolkit import atomic_file, clean_staging, counted, write_atomic
+from registry_tool.values import Json
 
 ENGINE_VERSION = 1  # raised whenever the same settings give other rows; part of every cache key
 _COUNT_FRAMES = (
@@ -215,7 +216,7 @@ class EncodeCache:
         if _file_digest(file) != (sha256 or _file_digest(folder / "first.y4m")):
             raise FFmpegError("the pattern gives other frames each time: give its generators seeds and colours")
 
-    def _facts(self, file: Path, raw: Sequence[str], folder: Path) -> dict[str, Any]:
+    def _facts(self, file: Path, raw: Sequence[str], folder: Path) -> dict[str, Json]:
         """Rate, size, number of frames and what is doubtful, by decoding once; then the self-check."""
         reference = input_arguments(file, raw)
         frames = (*reference, "-map", "0:v:0", "-fps_mode", "passthrough")

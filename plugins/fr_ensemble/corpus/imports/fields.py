@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from fr_ensemble.corpus.encoders import QUALITY_NUMBERS
 from fr_ensemble.corpus.vmaf_models import FEATURE_SETS
 from fr_ensemble.corpus.vocabulary import ffmpeg_name
 from registry_tool.errors import InputError
 from registry_tool.toolkit import BATCH_ROWS, Columns, decimal_comma, missing_column, read_rows
+from registry_tool.values import Json
 
 TEXTS = ("src", "encoder", "clip", "preset")  # columns of a table or pattern that stay text whatever they look like
 POSITIVE_COLUMNS = ("bitrate", "bitrate_kbps", "height", "width", "fps")
@@ -25,7 +25,7 @@ LOG_SUFFIXES = (".json", ".xml", ".csv")
 LOG_COLUMNS = frozenset({"frame_index", "vmaf", "vmaf_model"}.union(*FEATURE_SETS.values()))  # which the logs give
 MAX_SPLITS = 1000  # ways to read a name that are looked at
 
-Row = dict[str, Any]
+Row = dict[str, Json]
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ def log_name(log: Path) -> str:
     return log.stem if log.suffix.lower() == ".gz" else log.name
 
 
-def trouble(name: str, value: Any) -> str:
+def trouble(name: str, value: Json) -> str:
     """What is wrong with the value of a field, found and expected; "" for nothing."""
     if name in DIGIT_COLUMNS:
         if not isinstance(value, float):
@@ -253,19 +253,19 @@ def _convert(rows: Mapping[str, Row], column: str) -> None:
         row[column] = values[key]
 
 
-def _text(value: Any) -> str:
+def _text(value: Json) -> str:
     """A cell as text, a whole number as parquet and JSON may have it without its `.0`."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
-def _number_or_text(value: Any) -> float | str:
+def _number_or_text(value: Json) -> float | str:
     try:
         return _plain(value)
     except (ValueError, TypeError, OverflowError):
         return _text(value)
 
 
-def _plain(value: Any) -> float:
+def _plain(value: Json) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(value)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
 
 from fr_ensemble.corpus.imports.reading import Frames
 from fr_ensemble.corpus.vmaf_models import (
@@ -23,6 +22,7 @@ from fr_ensemble.corpus.vmaf_models import (
     spellings,
 )
 from registry_tool.errors import InputError
+from registry_tool.values import Json
 
 PLAIN_SCORES = (
     "vmaf",
@@ -83,7 +83,7 @@ def _identity(names: tuple[str, ...], model: str, wanted: LogChoice) -> Identity
     return Identity(score, _columns((candidates or DEFAULTS)[0], found), "", candidates)
 
 
-def _names(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _names(metrics: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
     """Every name in a log; frames of one length have the same names."""
     frames = metrics[:1] if len({*map(len, metrics)}) == 1 else metrics
     return tuple(name for name in dict.fromkeys(chain.from_iterable(frames)) if name)

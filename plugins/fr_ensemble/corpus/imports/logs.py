@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import Column, Progress, silent
 from registry_tool.strictjson import uncollected
 from registry_tool.toolkit import BATCH_ROWS, Parquet, Text, format_of, write_rows
+from registry_tool.values import Json
 
 TARGET = "vmaf"  # the column of the score, whichever it was in the logs
 MISALIGNED_MEAN = 12.0  # points: frames that do not belong together score about 10 on average, and often 0
@@ -122,7 +122,7 @@ def _table(path: Path, frames: Frames, names: Sequence[str]) -> Float64:
     return np.array(numbers, np.float64).reshape(-1, k)
 
 
-def _number(path: Path, frames: Frames, place: int, name: str, value: Any) -> float:
+def _number(path: Path, frames: Frames, place: int, name: str, value: Json) -> float:
     if value is None or value == "":
         return -np.inf
     try:
@@ -280,7 +280,7 @@ class _Reading:
 
     def tables(
         self, given: Mapping[Path, Row], types: Mapping[str, str], logs: Iterator[tuple[Path, Log]]
-    ) -> Iterator[Mapping[str, Sequence[Any] | Column]]:
+    ) -> Iterator[Mapping[str, Sequence[Json] | Column]]:
         """The columns of each log's rows, about BATCH_ROWS at once."""
         parts: list[tuple[Row, Log]] = []
         n_rows = 0
@@ -313,7 +313,7 @@ class _Reading:
             done.twins.append((twin, str(path)))
 
 
-def _columns(parts: Sequence[tuple[Row, Log]], types: Mapping[str, str]) -> dict[str, Sequence[Any] | Column]:
+def _columns(parts: Sequence[tuple[Row, Log]], types: Mapping[str, str]) -> dict[str, Sequence[Json] | Column]:
     """The rows of logs one below the other; of a field, its value in every row of its log."""
     logs = [log for _, log in parts]
     features = np.concatenate([log.features for log in logs])
@@ -322,7 +322,7 @@ def _columns(parts: Sequence[tuple[Row, Log]], types: Mapping[str, str]) -> dict
     own[TARGET] = np.concatenate([log.score for log in logs])
     counts = np.array([len(log.numbers) for log in logs])
 
-    def same(name: str, kind: str) -> Sequence[Any] | Column:
+    def same(name: str, kind: str) -> Sequence[Json] | Column:
         values = [row.get(name) for row, _ in parts]
         if None in values:
             return list(np.repeat(np.array(values, object), counts))

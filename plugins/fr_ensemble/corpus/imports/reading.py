@@ -21,6 +21,7 @@ from xml.parsers import expat
 
 from fr_ensemble.corpus.vmaf_models import canonical
 from registry_tool.errors import InputError, WorldError
+from registry_tool.values import Json
 
 LIBVMAF, RUN_VMAF, QUALITY_METRICS = "libvmaf", "run_vmaf", "ffmpeg-quality-metrics"
 MAX_LOG_BYTES = 1 << 30  # of a log out of its gzip; an hour at 60 frames per second has 200 MB
@@ -40,7 +41,7 @@ class Frames:
     version: str  # of libvmaf; "" where the log does not say
     model: str
     numbers: Sequence[int]
-    metrics: Sequence[Mapping[str, Any]]  # of each frame: name -> value, as the file has it
+    metrics: Sequence[Mapping[str, Json]]  # of each frame: name -> value, as the file has it
     sha256: str = ""  # of the file
 
 
@@ -140,7 +141,7 @@ def _json(text: str) -> Frames:
     return Frames(LIBVMAF, str(document.get("version", "")), model, _integers(numbers), metrics)
 
 
-def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str = "") -> Frames:
+def _numbered(tool: str, frames: Sequence[Json], key: str, first: int, model: str = "") -> Frames:
     """Frames whose number is one of their values, counted from `first`."""
     for place, frame in enumerate(frames):
         if not isinstance(frame, dict):
@@ -149,7 +150,7 @@ def _numbered(tool: str, frames: Sequence[Any], key: str, first: int, model: str
     return Frames(tool, "", model, [number - first for number in numbers], frames)
 
 
-def _integers(values: Sequence[Any]) -> Sequence[int]:
+def _integers(values: Sequence[Json]) -> Sequence[int]:
     """Frame numbers as whole numbers, from texts too."""
     if {*map(type, values)} <= {int}:
         return values
@@ -165,7 +166,7 @@ def _integers(values: Sequence[Any]) -> Sequence[int]:
     return numbers
 
 
-def _of_params(params: Mapping[str, Any]) -> str:
+def _of_params(params: Mapping[str, Json]) -> str:
     """libvmaf 1 wrote the model's file, and whether its phone curve was on."""
     return canonical(str(params.get("model") or ""), str(params.get("phone_model") or "0") in ("1", "True", "true"))
 
@@ -186,7 +187,7 @@ def _of_executor(name: str) -> str:
 
 def _xml(text: str) -> Frames:
     """No document type, so no entities: a log has none, and a hostile file could make one line into gigabytes."""
-    numbers: list[Any] = []
+    numbers: list[Json] = []
     metrics: list[dict[str, str]] = []
     about: dict[str, dict[str, str]] = {}
     roots = {"VMAF": LIBVMAF, "result": RUN_VMAF}

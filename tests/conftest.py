@@ -8,15 +8,17 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
 from command_line import Program, run
 from filelock import FileLock
+from fr_ensemble.arrays import Float32, Weights
 from hypothesis import HealthCheck, settings
 from migrating import with_models
 from places import LONG_FILES, NOT_THERE, TESTS, shared_data
@@ -90,6 +92,20 @@ def installed() -> Iterator[None]:
     """The environment is read for entry points once, not by every run of the program in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metadata, "entry_points", cache(metadata.entry_points))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torch_here() -> Iterator[None]:
+    """What is trained in this process is compared with a torch that is imported once, not by a child each time."""
+
+    def predict(members: Sequence[Weights], x: Float32) -> Float32:
+        from fr_ensemble.training import network
+
+        return np.stack([network.predict(member, x) for member in members])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fr_ensemble.training.parity.predict_in_torch", predict)
         yield
 
 

@@ -36,6 +36,7 @@ from registry_tool.hookspec import Trained
 pytestmark = pytest.mark.slow
 
 QUICK = Recipe(seeds=(0, 7), epochs=2, hidden=4, batch_size=8)
+IN_A_CHILD = parity.predict_in_torch  # as the program has it, before `torch_here` replaces it
 
 
 def job(corpus: Path | None, **changed: Any) -> Job:
@@ -45,6 +46,12 @@ def job(corpus: Path | None, **changed: Any) -> Job:
 
 def quiet(what: str, done: int, total: int) -> None:
     """No progress."""
+
+
+@pytest.fixture
+def child_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch computes in a process of its own, as it does for users."""
+    monkeypatch.setattr(parity, "predict_in_torch", IN_A_CHILD)
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +332,7 @@ def test_an_engine_that_is_not_there_is_one_line(corpus: Path, changed: dict[str
         run(job(corpus, execution=Execution(**changed)), quiet)
 
 
+@pytest.mark.usefixtures("child_with_torch")
 def test_the_export_is_checked_without_the_rows_and_torch(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check comes last, on a sample, and torch computes in a child: no process holds it beside the corpus."""
     real, held = parity.network, []
@@ -337,11 +345,12 @@ def test_the_export_is_checked_without_the_rows_and_torch(corpus: Path, monkeypa
         return real()
 
     gc.collect()
-    before, loaded = of_rows(), "torch" in sys.modules
+    before = of_rows()
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(parity, "network", network)
     run(job(corpus), quiet)
     assert held == [before]
-    assert ("torch" in sys.modules) is loaded
+    assert "torch" not in sys.modules
 
 
 def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,6 +361,7 @@ def test_graphs_that_are_not_the_trained_ones_are_a_broken_world(corpus: Path, m
         run(job(corpus), quiet)
 
 
+@pytest.mark.usefixtures("child_with_torch")
 def test_a_torch_that_does_not_work_is_a_broken_world(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -54,6 +53,7 @@ from fr_ensemble.evidence.shipped import (
     with_inputs,
 )
 from fr_ensemble.evidence.summaries import read_summaries
+from fr_ensemble.evidence.usable import usable_evidence
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
@@ -127,15 +127,6 @@ class CheckedEvidence:
 _checked: WeakKeyDictionary[EntryEvidence, dict[bytes, CheckedEvidence]] = WeakKeyDictionary()
 
 
-@contextmanager
-def _readable(view: EntryView) -> Iterator[None]:
-    """Files of evidence that are missing or of another form are an InputError."""
-    try:
-        yield
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: train it again") from error
-
-
 def checked_evidence(view: EntryView) -> CheckedEvidence:
     """The entry's evidence, compared with itself, the manifest and what the shipped models give; once for all who ask.
 
@@ -144,7 +135,7 @@ def checked_evidence(view: EntryView) -> CheckedEvidence:
     manifest = view.manifest
     if manifest is None or not is_current(manifest):
         raise InputError(f"{view.entry.id}: its manifest pins no evidence, expected {OOF_PATH}: train it again")
-    with _readable(view):
+    with usable_evidence(view.entry.id, manifest):
         evidence = evidence_of(view)
         key = _content(view, manifest)
     known = _checked.setdefault(evidence, {})
@@ -164,7 +155,7 @@ def _content(view: EntryView, manifest: Mapping[str, Json]) -> bytes:
 
 def _check(view: EntryView, manifest: Mapping[str, Json], found: EntryEvidence) -> CheckedEvidence:
     seeds = [member["seed"] for member in manifest["members"]]
-    with _readable(view):
+    with usable_evidence(view.entry.id, manifest):
         files = {summary_path(seed): view.read(summary_path(seed)) for seed in seeds}
     summaries, misnamed = read_summaries(files)
     corpus, (low, high) = manifest["corpus"], manifest["target"]["range"]
@@ -203,14 +194,12 @@ def _check_calibration(view: EntryView, manifest: Mapping[str, Json], trained: O
     else is the parent's. Raises InputError as `_bound`.
     """
     spec, claims = spec_of(manifest, target=True), manifest["calibration"]
-    try:
+    with usable_evidence(view.entry.id, manifest):
         problems = [*parent_problems(manifest, view.read(PARENT_PATH))]
         pinned = read_calibration(view.read(CALIBRATION_PATH))
         inputs = read_inputs(view.read(CALIBRATION_INPUTS_PATH))
         fingerprints = read_fingerprints(view.read(CALIBRATION_FINGERPRINTS_PATH))
         known = read_fingerprints(view.read(FINGERPRINTS_PATH)) if "fingerprints" in manifest else None
-    except (EvidenceProblem, KeyError) as error:
-        raise InputError(f"{view.entry.id}: {error}: calibrate it again") from error
     problems += claim_problems(manifest, pinned)
     problems += row_problems(claims, inputs, pinned, spec)
     problems += encoder_problems(inputs, pinned)
@@ -233,7 +222,7 @@ def baselines_of(view: EntryView, manifest: Mapping[str, Json]) -> Baselines | N
     """The standard models beside the entry; None where it has none. Raises InputError for a file of another form."""
     if "baselines" not in manifest:
         return None
-    with _readable(view):
+    with usable_evidence(view.entry.id, manifest):
         return read_baselines(view.read(BASELINES_PATH))
 
 
@@ -241,13 +230,13 @@ def left_out_of(view: EntryView, manifest: Mapping[str, Json]) -> EncodersLeftOu
     """Predictions of encoders that were left out; None where none were. Raises InputError as `baselines_of`."""
     if "encoders_left_out" not in manifest:
         return None
-    with _readable(view):
+    with usable_evidence(view.entry.id, manifest):
         return read_left_out(view.read(LEFT_OUT_PATH))
 
 
 def recorded_inputs(view: EntryView) -> Inputs:
     """The inputs of all rows of the evidence. Raises InputError where it has those of a sample, or none."""
-    with _readable(view):
+    with usable_evidence(view.entry.id, view.manifest or {}):
         inputs = read_inputs(view.read(INPUTS_PATH))
     if not inputs.is_complete:
         found = f"{len(inputs.row)} of {inputs.n_rows} rows"
@@ -276,7 +265,7 @@ def _bound(
     """
     spec, problems = with_columns_of(spec_of(manifest, target=True), manifest["corpus"]), list[str]()
     inputs, shipped, stored = None, None, None
-    with _readable(view):
+    with usable_evidence(view.entry.id, manifest):
         if manifest.get("evidence_inputs", {}).get("n_rows"):
             inputs = read_inputs(view.read(INPUTS_PATH))
             problems += input_problems(manifest, inputs, oof, spec)

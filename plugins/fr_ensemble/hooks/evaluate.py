@@ -26,10 +26,11 @@ from fr_ensemble.evidence.intervals import (
 )
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.evidence.p1401 import Mapped
+from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
-from fr_ensemble.hooks.loaded import intervals_of, known_sources, load_ensemble, predictions_of, unusable_evidence
+from fr_ensemble.hooks.loaded import intervals_of, known_sources, load_ensemble, predictions_of
 from fr_ensemble.hooks.refuted import refuted_encoders, refuted_levels
 from fr_ensemble.hooks.targets import check_same_target, check_target
 from registry_tool.errors import InputError
@@ -168,7 +169,7 @@ def _methods(view: EntryView, intervals: Intervals, levels: Sequence[float]) -> 
     stored = intervals.calibration()
     if not is_current(view.manifest or {}):
         return {}
-    with unusable_evidence(view.entry.id):
+    with usable_evidence(view.entry.id, view.manifest or {}):
         oof = calibrated_on(view.manifest or {}, view.read)
     named = (("gaussian", "gaussian"), ("row-split", "split"))
     found = {name: calibrate(oof, "row", method, levels, target_range=stored.range) for name, method in named}

@@ -20,7 +20,8 @@ from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.nearest import ReferenceRows
 from fr_ensemble.evidence.oof import read_oof
-from fr_ensemble.hooks.loaded import stored_intervals, unusable_evidence
+from fr_ensemble.evidence.usable import usable_evidence
+from fr_ensemble.hooks.loaded import stored_intervals
 from registry_tool.hookspec import EntryView
 from registry_tool.toolkit import Text
 from registry_tool.values import Json
@@ -65,7 +66,7 @@ class Flagger:
         """The sigma that all but FLAGGED_SHARE of the held-out rows are below, target units; inf without evidence."""
         if OOF_PATH not in self._evidence:
             return math.inf
-        with unusable_evidence(self._id):
+        with usable_evidence(self._id, self._manifest):
             return float(np.quantile(read_oof(self._evidence[OOF_PATH]).sigma, 1.0 - FLAGGED_SHARE))
 
     @cached_property
@@ -73,7 +74,7 @@ class Flagger:
         """None for an entry whose evidence has no inputs."""
         if INPUTS_PATH not in self._evidence:
             return None
-        with unusable_evidence(self._id):
+        with usable_evidence(self._id, self._manifest):
             inputs, source = read_inputs(self._evidence[INPUTS_PATH]), read_oof(self._evidence[OOF_PATH]).source
             return ReferenceRows.of(inputs, source, self._spec, scaler_of(self._manifest), 1.0 - FLAGGED_SHARE)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 
 from fr_ensemble.artifacts.manifest import CONFIDENCE, CONFORMAL, is_current, is_runnable
 from fr_ensemble.artifacts.paths import OOF_PATH
@@ -14,7 +13,7 @@ from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, Interval
 from fr_ensemble.evidence.methods import TWO_SIDED, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.statistics import normal_quantile
-from registry_tool.archive import EvidenceProblem
+from fr_ensemble.evidence.usable import usable_evidence
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.strictjson import dump
@@ -53,25 +52,17 @@ def intervals_of(view: EntryView, levels: Sequence[float]) -> Intervals:
 
     Of a migrated ensemble: what its `confidence` says, which nothing was calibrated for.
     """
-    if view.manifest is not None and not is_current(view.manifest):
-        return stated_intervals(view.manifest, levels)
-    with unusable_evidence(view.entry.id):
-        return stored_intervals(view).with_levels(levels, lambda: calibrated_on(view.manifest or {}, view.read))
+    manifest = view.manifest or {}
+    if not is_current(manifest):
+        return stated_intervals(manifest, levels)
+    with usable_evidence(view.entry.id, manifest):
+        return stored_intervals(view).with_levels(levels, lambda: calibrated_on(manifest, view.read))
 
 
 def predictions_of(view: EntryView) -> Oof:
     """The out-of-fold predictions. Raises InputError for bytes that are none, or too many to be measured."""
-    with unusable_evidence(view.entry.id):
+    with usable_evidence(view.entry.id, view.manifest or {}):
         return read_oof(view.read(OOF_PATH))
-
-
-@contextmanager
-def unusable_evidence(entry_id: str) -> Iterator[None]:
-    """What is wrong with an entry's evidence is no fault of the plugin: InputError in the place of EvidenceProblem."""
-    try:
-        yield
-    except EvidenceProblem as error:
-        raise InputError(f"{entry_id}: {error}: train it again") from error
 
 
 def known_sources(manifest: Mapping[str, Json], sources: Collection[str]) -> dict[str, list[str]]:

@@ -13,8 +13,9 @@ from fr_ensemble.corpus.rows import check_rows, columns_of
 from fr_ensemble.corpus.seen import INPUT_FLAG
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.intervals import Intervals
+from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
-from fr_ensemble.hooks.loaded import load_ensemble, stated_intervals, stored_intervals, unusable_evidence
+from fr_ensemble.hooks.loaded import load_ensemble, stated_intervals, stored_intervals
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.hookspec import Batch, Column, EntryView
 from registry_tool.toolkit import Columns, RowBatch
@@ -69,6 +70,6 @@ class EnsemblePredictor:
             return stated_intervals(self._manifest, levels)
         if levels not in self._with_levels:
             read = partial(calibrated_on, self._manifest, self._evidence.__getitem__)
-            with unusable_evidence(self._id):
+            with usable_evidence(self._id, self._manifest):
                 self._with_levels[levels] = self._stored.with_levels(levels, read)
         return self._with_levels[levels]

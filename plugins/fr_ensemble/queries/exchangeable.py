@@ -23,7 +23,8 @@ from fr_ensemble.corpus.rows import read_batches
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.nearest import ReferenceRows, apart_from_others
 from fr_ensemble.evidence.statistics import group_means, rank_sum_p, ranks
-from fr_ensemble.hooks.loaded import load_ensemble, predictions_of, unusable_evidence
+from fr_ensemble.evidence.usable import usable_evidence
+from fr_ensemble.hooks.loaded import load_ensemble, predictions_of
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Progress, silent
@@ -83,7 +84,7 @@ def exchangeable(
 def _known(view: EntryView, manifest: Mapping[str, Json]) -> tuple[ReferenceRows, dict[str, Float64]]:
     """Points of training, and by figure that of each of its sources, (K,), as if it were new."""
     oof, spec, scaler = predictions_of(view), spec_of(manifest, target=False), scaler_of(manifest)
-    with unusable_evidence(view.entry.id):
+    with usable_evidence(view.entry.id, view.manifest or {}):
         inputs = read_inputs(view.read(INPUTS_PATH))
         reference = ReferenceRows.of(inputs, oof.source, spec, scaler, 1.0 - SIGNIFICANCE_LEVEL)
         own = oof.source[inputs.row]

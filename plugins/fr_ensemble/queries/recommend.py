@@ -40,8 +40,9 @@ from fr_ensemble.evidence.ladders import (
 )
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
-from fr_ensemble.hooks.loaded import intervals_of, known_sources, unusable_evidence
+from fr_ensemble.hooks.loaded import intervals_of, known_sources
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
@@ -221,7 +222,7 @@ def _calibrated(view: EntryView, stored: Intervals, question: Question) -> Assur
     Raises InputError for an entry that knows no clips.
     """
     calibration, bounds, unit = stored.calibration("clip", LOWER_SIDE), stored, "clip"
-    with unusable_evidence(view.entry.id):
+    with usable_evidence(view.entry.id, view.manifest or {}):
         oof, inputs = calibrated_on(view.manifest or {}, view.read), _inputs(view)
         clips = clips_as_rows(oof, question.statistic)
         if not question.statistic.is_mean:

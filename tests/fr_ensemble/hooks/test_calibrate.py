@@ -273,6 +273,20 @@ def test_what_contradicts_it_says_to_calibrate_again(lower: Sandbox) -> None:
     assert {found["intervals-disagree"], found["evidence-problem"]} == {"calibrate again, or restore the files"}
 
 
+def test_evidence_that_cannot_be_read_says_to_calibrate_again(
+    registry: Program, here: Sandbox, made: Made, mine: Path
+) -> None:
+    """By every command that reads it, and with the command that makes another such entry."""
+    here.forge(files={CALIBRATION_PATH: b"no archive"})
+    for words in (("gate", "here"), ("predict", "here", "--corpus", made.heldout, "--levels", "0.85")):
+        ran = registry(*words, "--registry", here.path)
+        assert ran.code == 2
+        assert "calibrate tiny again: `registry calibrate tiny --corpus FILE --id NEW`" in ran.err
+    ran = registry("calibrate", "tiny", "--corpus", mine, "--id", "new", "--registry", here.path)
+    assert ran.code == 0, ran.err
+    assert [finding for finding in of(here, "new").errors() if finding.entry == "new"] == []
+
+
 def test_an_offset_is_not_exported(registry: Program, lower: Sandbox, tmp_path: Path) -> None:
     """The other loader has the members alone, and intervals about their mean; without an offset it is exported."""
     words = ("export", "--allow-smoke", "-o", tmp_path / "out")

@@ -554,7 +554,8 @@ def recommend_(
       registry fr-ensemble recommend my_model --corpus rows.parquet --target 92 --plot curves.png
     """
     from fr_ensemble.evidence.ladders import ClipStatistic
-    from fr_ensemble.queries.recommend import Question, figures, lines, recommend, title
+    from fr_ensemble.queries.recommend import Question, recommend
+    from fr_ensemble.queries.recommend_views import figures, lines, title
 
     host: Host = ctx.obj
     with host.open(entry_id, registry) as view, progress_bar() as progress:

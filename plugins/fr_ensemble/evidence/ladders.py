@@ -50,6 +50,21 @@ class ClipStatistic:
     def is_mean(self) -> bool:
         return self.percentile is None and self.window is None
 
+    @property
+    def min_rows(self) -> int:
+        """How many rows a clip has to have; of fewer, the statistic is of another part of it than is asked for."""
+        if self.window is not None:
+            return self.window
+        tail = 0.0 if self.percentile is None else min(self.percentile, 100.0 - self.percentile)
+        return math.ceil(round(100.0 / tail, 6)) if tail > 0.0 else 1
+
+    def of_few_rows(self) -> str:
+        """What is said of clips with fewer."""
+        few = f"clips of fewer than {self.min_rows} rows"
+        if self.percentile is None:
+            return f"{few}: the mean of all of them is taken for the worst window"
+        return f"{few}, too few for {self}: it is near their {'lowest' if self.percentile < 50.0 else 'highest'} row"
+
     def __str__(self) -> str:
         if self.percentile is not None:
             return f"percentile {self.percentile:g}"

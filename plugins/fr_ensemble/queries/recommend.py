@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,15 +44,13 @@ from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, known_sources
 from fr_ensemble.hooks.targets import check_features
 from registry_tool.errors import InputError
-from registry_tool.hookspec import Axis, Chart, EntryView, Figure, Progress, Series, silent
-from registry_tool.toolkit import first_names, missing_column, text_table
-from registry_tool.values import EMPTY, Json, counted, percent
+from registry_tool.hookspec import EntryView, Progress, silent
+from registry_tool.toolkit import first_names, missing_column
+from registry_tool.values import EMPTY, Json
 
 COSTS = ("bitrate_kbps", "bitrate", "quality", "crf", "cq", "qp")  # looked for in this order
 SCALES = ("quality", "crf", "cq", "qp")  # an encoder's own scale: a higher number is a cheaper encode
 FAILED_WARNING = "failed encodes, without a number for every feature, are left out"
-MAX_CHARTS = 12
-FLAGGED_ROWS = 0.5  # share of a clip's rows from which a flag is shown of it
 CHOICE, BOUND, SEQUENCE = "choice", "bound", "sequence"  # rules of a group
 
 
@@ -73,7 +70,8 @@ class Clip:
     sigma: float = 0.0
     lower: float = 0.0
     assured: float = 0.0  # the bound by which it was chosen or not
-    members: Any = field(default=0.0, repr=False)  # (M,), sums of the members' scores; else all of them, (M, rows)
+    # By batch: sums of the members' scores, (M,); all of them, (M, rows), where the statistic is no mean.
+    parts: list[Float64] = field(default_factory=list, repr=False)
 
     def add_flags(self, counts: Mapping[str, int]) -> None:
         for name, count in counts.items():
@@ -82,15 +80,18 @@ class Clip:
 
     def finish(self, calibration: Calibration, question: Question) -> None:
         """calibration: of clips of this encoder."""
-        statistics = question.statistic.of(self.members) if np.ndim(self.members) == 2 else self.members / self.n_rows
-        self.members = 0.0
+        if question.statistic.is_mean:
+            statistics = np.sum(self.parts, axis=0) / self.n_rows
+        else:
+            statistics = question.statistic.of(np.concatenate(self.parts, axis=1))
+        self.parts.clear()
         self.cost /= self.n_rows
         self.mu, self.sigma = float(np.clip(statistics.mean(), *calibration.range)), float(statistics.std(ddof=1))
         bound, _ = calibration.interval(np.array([self.mu]), np.array([self.sigma]), question.confidence)
         self.lower = float(bound[0])
 
     def to_dict(self) -> dict[str, Json]:
-        return {name: value for name, value in asdict(self).items() if name not in ("members", "src", "encoder")}
+        return {name: value for name, value in asdict(self).items() if name not in ("parts", "src")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,8 @@ def recommend(
     clips, warnings = _read(view, question, spec, cost, progress)
     for text, known in known_sources(manifest, {clip.src for clip in clips}).items():
         warnings[f"{first_names(known)}: {text}"] = sum(clip.n_rows for clip in clips if clip.src in known)
+    if short := [clip.n_rows for clip in clips if clip.n_rows < question.statistic.min_rows]:
+        warnings[question.statistic.of_few_rows()] = sum(short)
     for clip in clips:
         clip.finish(assured.bound(clip.encoder), question)
     apart = [*(assured.bounds.by_encoder.calibrations if assured.bounds.by_encoder is not None else ())]
@@ -301,11 +304,8 @@ def _read(
             clip.n_rows += int(per_clip[0][index])
             clip.add_flags({name: int(counts[index]) for name, counts in flagged.items() if counts[index]})
             clip.cost += float(per_clip[1][index])
-            if question.statistic.is_mean:
-                clip.members = clip.members + np.array([sums[index] for sums in per_clip[2:]])
-            else:
-                own = scores[:, place == index]
-                clip.members = own if clip.n_rows == own.shape[1] else np.concatenate([clip.members, own], axis=1)
+            sums = np.array([of_clips[index] for of_clips in per_clip[2:]])
+            clip.parts.append(sums if question.statistic.is_mean else scores[:, place == index])
     return list(clips.values()), warnings
 
 
@@ -354,14 +354,13 @@ def _groups(clips: Sequence[Clip], question: Question, cost: str, assured: Assur
         members.sort(key=lambda clip: (sign * clip.cost, -clip.assured, clip.clip))
         holding = [clip for ladder in ladders for clip in _holding(ladder, rule, sign, question.target)]
         chosen = next((clip for clip in members if clip in holding), None)
-        encodes = [{"encoder": clip.encoder, **clip.to_dict()} for clip in members]
         found.append(
             {
                 "src": src,
                 "encoder": encoder,
                 "rule": rule,
                 "recommended": chosen.clip if chosen else None,
-                "encodes": encodes,
+                "encodes": [clip.to_dict() for clip in members],
             }
         )
     return found
@@ -384,111 +383,3 @@ def _holding(ladder: Sequence[Clip], rule: str, sign: float, target: float) -> I
     """
     dearest = sorted(ladder, key=lambda clip: (-sign * clip.cost, -clip.assured, clip.clip))
     return (takewhile if rule == SEQUENCE else filter)(lambda clip: clip.assured >= target, dearest)
-
-
-def lines(document: Mapping[str, Json]) -> list[str]:
-    """The document for people: a line a source (and encoder)."""
-    cost, target, confidence = document["cost"]["column"], document["target"], document["confidence"]
-    rows = []
-    for group in document["groups"]:
-        best = max(group["encodes"], key=lambda encode: encode["assured"])
-        shown = next((e for e in group["encodes"] if e["clip"] == group["recommended"]), best)
-        setting = " ".join(f"{name}={_plain(value)}" for name, value in shown["setting"].items()) or "-"
-        flags = " ".join(name for name, count in shown["flags"].items() if count >= FLAGGED_ROWS * shown["n_rows"])
-        cells = [setting, f"{shown['cost']:g}", f"{shown['mu']:.2f}", f"{shown['assured']:.2f}", flags or "-"]
-        answer = group["recommended"] or f"none of {len(group['encodes'])}; the best:"
-        rows.append([group["src"], shown["encoder"], answer, *cells])
-    header = ["source", "encoder", "cheapest encode", "setting", cost, "mu", "lower bound", "flags"]
-    asked = (
-        f"{target['statistic']} {target['name']} of a clip at least {target['at_least']:g}, at {percent(confidence)} %"
-    )
-    return [asked, *_rules(document), *text_table([header, *rows])]
-
-
-def _rules(document: Mapping[str, Json]) -> Iterator[str]:
-    """By what encodes are chosen, and what that promises; of encoders that are calibrated apart, each by its own."""
-    apart, level = {one["encoder"]: one for one in document.get("by_encoder", ())}, percent(document["confidence"])
-    groups: dict[str, list[str]] = {}
-    for group in document["groups"]:
-        name = encoder_name(group["encoder"] or "")
-        groups.setdefault(name if group["encoder"] is not None and name in apart else "", []).append(group["rule"])
-    for name, rules in sorted(groups.items()):
-        yield from (f"{name}: {line}" if name else line for line in _reasons(apart.get(name, document), rules, level))
-    if apart and any(group["encoder"] is None for group in document["groups"]):
-        yield f"the lower bound of an encode by {' or '.join(apart)} is that of its encoder's rows"
-
-
-def _reasons(known: Mapping[str, Json], rules: Sequence[str], level: str) -> Iterator[str]:
-    """Of answers by these rules. known: has `bound` and, where choices can be made, `choice`."""
-    bound, choice, counts = known["bound"], known.get("choice"), Counter(rules)
-    by_bound = f"lower bound of clips ({bound['rule']}; guarantee: {bound['guarantee']})"
-    if counts[CHOICE] and choice is not None:
-        promise = f"{choice['rule']} over {choice['n_sources']} sources; guarantee: {choice['guarantee']}"
-        yield f"{counted(counts[CHOICE], 'answer')} by controlled choice ({promise})"
-    if counts[BOUND]:
-        why = "the evidence does not tell the encoders of its clips"
-        if choice is not None:
-            why = f"{choice['n_sources']} sources are too few to control choices at {level} %"
-        yield f"{counted(counts[BOUND], 'answer')} by the {by_bound}: {why}"
-    if counts[SEQUENCE]:
-        why = "their encodes are nearer to each other than those that choices are calibrated on"
-        yield f"{counted(counts[SEQUENCE], 'answer')} by the {by_bound}, which all dearer ones reach, too: {why}"
-    if bound["q"] is None and counts[CHOICE] < len(rules):
-        yield f"no bound at {level} %: too few sources to calibrate on; ask for less"
-
-
-def _plain(value: Json) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def figures(document: Mapping[str, Json]) -> list[Figure]:
-    """A chart a source: for each encoder mu against the cost, down to its lower bound, and what is recommended."""
-    sources = list(dict.fromkeys(group["src"] for group in document["groups"]))[:MAX_CHARTS]
-    return [_figure(document, src, [group for group in document["groups"] if group["src"] == src]) for src in sources]
-
-
-def title(document: Mapping[str, Json]) -> str:
-    """Of its picture."""
-    more = len({group["src"] for group in document["groups"]}) - MAX_CHARTS
-    shading = f"mu down to the {percent(document['confidence'])} % lower bound"
-    left_out = f"; {more} more sources are not shown" if more > 0 else ""
-    return f"{document['entry']} on {document['corpus']}: {shading}{left_out}"
-
-
-def _figure(document: Mapping[str, Json], src: str, groups: Sequence[Mapping[str, Json]]) -> Figure:
-    target, cost = document["target"], document["cost"]
-    chosen = {group["recommended"] for group in groups}
-    encodes = [encode for group in groups for encode in group["encodes"]]
-    costs = [encode["cost"] for encode in encodes]
-    across = _costs(cost["column"], costs, log=cost["cheaper"] == "lower" and min(costs) > 0)
-    best = [encode for encode in encodes if encode["clip"] in chosen]
-    at_least = target["at_least"]
-    series = [
-        Series("recommended", _each(best, "cost"), _each(best, "lower"), "stars", tone="ink"),
-        Series(f"at least {at_least:g}", (across.low, across.high), (at_least, at_least), "guide"),
-    ]
-    curves: dict[str, list[Mapping[str, Json]]] = {}
-    for encode in encodes:
-        curves.setdefault(encode["encoder"], []).append(encode)
-    for encoder, of_it in curves.items():
-        mu, lower = _each(of_it, "mu"), _each(of_it, "lower")
-        series.append(Series(encoder, _each(of_it, "cost"), mu, "line", ends=lower))
-    heights = [at_least, *_each(encodes, "mu"), *_each(encodes, "lower")]
-    room = 0.05 * (max(heights) - min(heights)) or 1.0
-    up = Axis(f"{target['statistic']} {target['name']}", min(heights) - room, max(heights) + room)
-    caption = (
-        f"{document['entry']}: {target['statistic']} {target['name']} of each encode, shaded down to its lower bound."
-    )
-    return Figure(src, caption, Chart(across, up, series))
-
-
-def _each(encodes: Sequence[Mapping[str, Json]], name: str) -> list[float]:
-    return [encode[name] for encode in encodes]
-
-
-def _costs(column: str, costs: Sequence[float], *, log: bool) -> Axis:
-    low, high = min(costs), max(costs)
-    if log:
-        return Axis(column, low / 1.1, high * 1.1, log=True)
-    room = 0.04 * (high - low) or 1.0
-    return Axis(column, low - room, high + room)

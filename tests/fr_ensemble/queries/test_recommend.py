@@ -168,7 +168,9 @@ def test_words_for_people(registry: Program, clips: Sandbox) -> None:
     where = ["--corpus", clips.folder.parent / ROWS, "--registry", clips.path]
     ran = registry("fr-ensemble", "recommend", "tiny", *where, "--target", 99.9)
     assert ran.code == 0
-    assert ran.out.startswith("mean vmaf of a clip at least 99.9, at 95 %\n4 answers by the lower bound of clips (")
+    assert ran.out.startswith(
+        "mean vmaf of a clip at least 99.9, at 95 %\n0 answers (4 without one) by the lower bound"
+    )
     assert ran.out.count("none of 4; the best:") == 4
     rows = read_csv(clips.folder.parent / ROWS)
     path = write_csv(clips.folder.parent / "far.csv", [{**row, "encoder": "wonder", "motion2": 99} for row in rows])
@@ -301,6 +303,28 @@ def test_the_worst_part_of_a_clip(registry: Program, clips: Sandbox, option: str
     means = [{one["clip"]: one["mu"] for one in group["encodes"]} for _, group in pairs]
     for group, known in zip(document["groups"], means, strict=True):
         assert all(encode["mu"] < known[encode["clip"]] for encode in group["encodes"])
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "words"),
+    [
+        ("--worst-window", FRAMES, ""),
+        ("--worst-window", FRAMES + 1, "fewer than 6 rows: the mean of all of them is taken for the worst window"),
+        ("--percentile", 100 / FRAMES, ""),
+        ("--percentile", 10, "fewer than 10 rows, too few for percentile 10: it is near their lowest row"),
+        ("--percentile", 99.9, "fewer than 1000 rows, too few for percentile 99.9: it is near their highest row"),
+        ("--percentile", 100, ""),
+    ],
+)
+def test_clips_with_too_few_rows_are_said(
+    registry: Program, clips: Sandbox, option: str, number: float, words: str
+) -> None:
+    """For a window or a percentile that takes more; with how many rows they are."""
+    where = ("--corpus", clips.folder.parent / ROWS, "--registry", clips.path, "--target", 60, "--confidence", 0.8)
+    ran = registry("fr-ensemble", "recommend", "tiny", *where, option, number)
+    said = [line for line in ran.err.splitlines() if "clips of" in line]
+    n_rows = len(read_csv(clips.folder.parent / ROWS))
+    assert said == ([f"warning: clips of {words}: {n_rows} rows"] if words else [])
 
 
 def test_two_figures_at_once_are_refused(registry: Program, clips: Sandbox) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Mask
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.corpus.vocabulary import slot_of
+from fr_ensemble.corpus.vocabulary import encoder_lines, slot_of
 from registry_tool.toolkit import Text
 from registry_tool.values import Json
 
@@ -88,11 +88,12 @@ def unlike(
     """
     untrained = seen.untrained([name for name in encoder.names if name not in unknown], version)
     masks: dict[str, Mask] = {ENCODER_FLAG: _of_names(encoder, {*unknown, *untrained})}
-    warnings = {
-        f"encoder {name!r} is unknown: it has a slot, and training had no row of it": count
-        for name in untrained
-        if (count := int(_of_names(encoder, {name}).sum()))
-    }
+    counts = {repr(name): count for name in untrained if (count := int(_of_names(encoder, {name}).sum()))}
+    warnings = encoder_lines(
+        counts,
+        " is unknown: it has a slot, and training had no row of it",
+        " are unknown: they have slots, and training had no row of them",
+    )
     for name in seen.columns([*values]):
         low, high = seen.ranges[name]
         numbers = numbers_of(values[name] if isinstance(values[name], Text) else Text.of(values[name]))

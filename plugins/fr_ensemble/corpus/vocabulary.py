@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from registry_tool.errors import InputError
-from registry_tool.values import plain_spelling
+from registry_tool.values import MAX_NAMES_SHOWN, first_names, plain_spelling
 
 if TYPE_CHECKING:
     from fr_ensemble.arrays import Int64
@@ -150,6 +150,16 @@ def ffmpeg_name(name: str) -> str | None:
 def encoder_name(name: str) -> str:
     """What an encoder is called, however it is spelled: ffmpeg's name; for one not known, its plain spelling."""
     return ffmpeg_name(name) or plain_spelling(name) or UNKNOWN
+
+
+def encoder_lines(counts: Mapping[str, int], one: str, many: str) -> dict[str, int]:
+    """Words on encoders -> rows, by each one's rows: a line each; of many, one that names the first few.
+
+    one, many: what is said behind the name or names.
+    """
+    if len(counts) <= MAX_NAMES_SHOWN:
+        return {f"encoder {name}{one}": count for name, count in counts.items()}
+    return {f"encoders {first_names(counts)}{many}": sum(counts.values())}
 
 
 def spellings_of(encoder: str) -> tuple[str, ...]:

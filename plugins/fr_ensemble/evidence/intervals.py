@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Mask, RowChoice
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_name, spellings_of
+from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_lines, encoder_name, spellings_of
 from fr_ensemble.evidence.methods import (
     DEFAULT_METHOD,
     INTERVAL_METHODS,
@@ -196,12 +196,21 @@ class RowCalibrations:
 
     def messages(self, levels: Sequence[float]) -> dict[str, int]:
         """What a person must know of these levels -> the number of rows that it is about."""
-        found = dict[str, int]()
         counts = np.bincount(self.place, minlength=len(self.parts)).tolist()
-        for (name, calibration), count in zip(self.parts.items(), counts, strict=True):
-            lines = calibration.messages(levels) if count else []
-            found |= {f"encoder {name}: {line}" if name else line: count for line in lines}
-        return found
+        named = zip(self.parts.items(), counts, strict=True)
+        lines = ((name, line, count) for (name, one), count in named if count for line in one.messages(levels))
+        return _by_encoders(lines)
+
+
+def _by_encoders(said: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """Words -> rows: what is said of all rows, whose encoder is "", and of encoders apart; equal words together."""
+    by_line: dict[str, dict[str, int]] = {}
+    for name, line, count in said:
+        by_line.setdefault(line, {})[name] = count
+    found = {line: counts.pop("") for line, counts in by_line.items() if "" in counts}
+    for line, counts in by_line.items():
+        found |= encoder_lines(counts, f": {line}", f": {line}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,9 +328,8 @@ class Intervals:
     def unguaranteed(self, levels: Sequence[float]) -> list[str]:
         """Words on two-sided intervals of rows that no theorem stands behind: pooled, then of each encoder apart."""
         apart = self.by_encoder.calibrations if self.by_encoder is not None else {}
-        named = ((name, _of_kind(own, "row", TWO_SIDED).unguaranteed(levels)) for name, own in apart.items())
-        lines = (f"encoder {name}: {line}" for name, of_encoder in named for line in of_encoder)
-        return [*self.calibration().unguaranteed(levels), *lines]
+        parts = {"": self.calibration(), **{name: _of_kind(own, "row", TWO_SIDED) for name, own in apart.items()}}
+        return [*_by_encoders((name, line, 0) for name, one in parts.items() for line in one.unguaranteed(levels))]
 
     def with_levels(self, levels: Sequence[float], read: Callable[[], Oof]) -> Intervals:
         """A copy that knows these levels too, calibrated by the same rule; reads the predictions only if it must."""

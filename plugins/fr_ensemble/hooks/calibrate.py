@@ -67,7 +67,7 @@ from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
 from fr_ensemble.evidence.shipped import run_members, score_tolerance
-from fr_ensemble.hooks.flags import unknown_encoder
+from fr_ensemble.hooks.flags import unknown_encoders
 from fr_ensemble.hooks.loaded import load_trained, stored_intervals
 from fr_ensemble.hooks.targets import check_target
 from registry_tool import toolkit
@@ -82,7 +82,7 @@ from registry_tool.hookspec import (
     Trained,
 )
 from registry_tool.strictjson import parse
-from registry_tool.values import Json, counted, percent
+from registry_tool.values import MAX_NAMES_SHOWN, Json, counted, first_names, percent
 
 SHOWN_LEVELS = (0.8, 0.95)  # of the coverage in the summary
 
@@ -149,8 +149,8 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     made = make(
         parent, request.entry_id, Measured(corpus, request.corpus.name, pinned, recorded, request.offset, method)
     )
-    version = corpus.spec.vocabulary_version
-    warnings += [f"{unknown_encoder(name, version)}: {n} rows" for name, n in sorted(corpus.unknown_encoders.items())]
+    unknown = unknown_encoders(corpus.unknown_encoders, corpus.spec.vocabulary_version)
+    warnings += [f"{words}: {counted(n, 'row')}" for words, n in unknown.items()]
     warnings += [*corpus.failed_encodes(), *recorded.warnings]
     warnings += [CALIBRATED_BY_ENCODER] if corpus.spec.by_encoder else []
     if warning := INTERVAL_METHODS[method].warning:
@@ -206,7 +206,11 @@ def _encoders_apart(corpus: Corpus, request: CalibrateRequest, method: str) -> I
     for k, names in groups.items():
         each = " each" if len(names) > 1 else ""
         yield from (f"{', '.join(names)} ({k} sources{each}): {line}" for line in promise(method, k))
-    for name in (name for name in sources if name not in own):
+    pooled = [name for name in sources if name not in own]
+    if len(pooled) > MAX_NAMES_SHOWN:
+        yield f"{first_names(pooled)} (fewer than {MIN_ENCODER_SOURCES} sources): they take the intervals of all rows"
+        return
+    for name in pooled:
         why = "no encoder's name" if name == UNKNOWN else f"fewer than {MIN_ENCODER_SOURCES}"
         yield f"{name} ({counted(sources[name], 'source')}, {why}): it takes the intervals of all rows"
 

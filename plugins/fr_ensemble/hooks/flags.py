@@ -16,7 +16,7 @@ from fr_ensemble.artifacts.paths import INPUTS_PATH, OOF_PATH
 from fr_ensemble.corpus.record import definition_in, read_definition, read_record
 from fr_ensemble.corpus.rows import Rows
 from fr_ensemble.corpus.seen import INPUT_FLAG, RowsUnlike, SeenCorpus, outside_range, unlike
-from fr_ensemble.corpus.vocabulary import UNKNOWN, stand_in
+from fr_ensemble.corpus.vocabulary import UNKNOWN, encoder_lines, stand_in
 from fr_ensemble.evidence.inputs import read_inputs
 from fr_ensemble.evidence.nearest import ReferenceRows
 from fr_ensemble.evidence.oof import read_oof
@@ -87,7 +87,7 @@ class Flagger:
             distance = self._reference.distance((rows.numeric - scaler.mean) / scaler.std)
             masks[DISTANCE_FLAG] = distance > self._reference.limit
         n, version = len(rows.sigma), self._spec.vocabulary_version
-        warnings = {unknown_encoder(name, version): count for name, count in rows.unknown.items()}
+        warnings = unknown_encoders(rows.unknown, version)
         if other_libvmaf:
             masks[LIBVMAF_FLAG] = np.ones(n, bool)
             warnings |= {other_libvmaf: n} if n else {}
@@ -117,7 +117,9 @@ class Flagger:
         return f"computed by libvmaf {found.libvmaf}, training's by {expected.libvmaf}"
 
 
-def unknown_encoder(name: str, version: int) -> str:
-    """What is said of rows whose encoder has no slot."""
+def unknown_encoders(counts: Mapping[str, int], version: int) -> dict[str, int]:
+    """Words on encoders that have no slot -> rows. counts: rows of each."""
     slot = stand_in(version)
-    return f"encoder {name!r} is unknown" + (f", taken for {slot}" if slot != UNKNOWN else "")
+    unknown = "unknown" if slot == UNKNOWN else f"unknown, taken for {slot}"
+    by_name = {repr(name): counts[name] for name in sorted(counts)}
+    return encoder_lines(by_name, f" is {unknown}", f" are {unknown}")

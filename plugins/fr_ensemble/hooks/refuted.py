@@ -11,7 +11,7 @@ from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.calibration import by_encoder_name
 from fr_ensemble.evidence.metrics import MIN_COVERAGE_SOURCES, ONE_SIDED_Z
 from fr_ensemble.evidence.statistics import group_means, standard_error, student_t_quantile
-from registry_tool.values import Json, percent
+from registry_tool.values import MAX_NAMES_SHOWN, Json, first_names, percent
 
 REFUTED_AT = 0.05  # how often a level that holds may be refuted by chance; for all encoders together
 
@@ -49,7 +49,7 @@ def refuted_encoders(corpus: Corpus, bounds: Mapping[float, tuple[Float64, Float
     By Student's t over the sources that have such rows, at 5 % for all encoders together (Bonferroni). bounds: by
     level, lower and upper, (n,) each.
     """
-    encoder, found = by_encoder_name(corpus.groups["encoder"]), dict[float, list[str]]()
+    encoder, found = by_encoder_name(corpus.groups["encoder"]), dict[float, dict[str, tuple[float, str]]]()
     confidence = 1.0 - REFUTED_AT / len(encoder.names)
     inside = {level: (lower <= corpus.target) & (corpus.target <= upper) for level, (lower, upper) in bounds.items()}
     for code, name in enumerate(encoder.names) if len(encoder.names) > 1 else ():
@@ -60,6 +60,14 @@ def refuted_encoders(corpus: Corpus, bounds: Mapping[float, tuple[Float64, Float
             t = student_t_quantile(confidence, len(shares) - 1)
             if shares.mean() + t * standard_error(shares) < level:
                 figure = f"{shares.mean():.3f} +- {standard_error(shares):.3f} over {len(shares)} sources"
-                words = f"{percent(level)} % is refuted for rows of {name}: coverage is {figure}"
-                found.setdefault(level, []).append(words)
-    return found
+                found.setdefault(level, {})[name] = (float(shares.mean()), figure)
+    return {level: _lines(level, of_level) for level, of_level in found.items()}
+
+
+def _lines(level: float, covered: Mapping[str, tuple[float, str]]) -> list[str]:
+    """A line for each encoder that refutes a level; for many one, the worst first. covered: as a number, in words."""
+    claim = f"{percent(level)} % is refuted for rows of"
+    if len(covered) <= MAX_NAMES_SHOWN:
+        return [f"{claim} {name}: coverage is {figure}" for name, (_, figure) in covered.items()]
+    worst_first = sorted(covered, key=lambda name: covered[name])
+    return [f"{claim} {first_names(worst_first)}: coverage is {covered[worst_first[0]][1]} for the first"]

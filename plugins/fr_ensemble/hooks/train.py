@@ -19,7 +19,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
-from fr_ensemble.corpus.vocabulary import stand_in
+from fr_ensemble.corpus.vocabulary import encoder_lines, stand_in
 from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, Baselines, standings, standings_table, write_baselines
 from fr_ensemble.evidence.comparisons import vmaf_column
@@ -306,7 +306,10 @@ def _summary(corpus: Corpus, name: str, metrics: Mapping[str, float]) -> list[tu
 
 def _warnings(corpus: Corpus) -> list[str]:
     version = corpus.spec.vocabulary_version
-    return [*corpus.failed_encodes(), *([BY_ENCODER] if corpus.spec.by_encoder else [])] + [
-        f"encoder {name!r} has no slot in vocabulary {version}: {count} rows count as {stand_in(version)}"
-        for name, count in sorted(corpus.unknown_encoders.items())
+    counts = {repr(name): count for name, count in sorted(corpus.unknown_encoders.items())}
+    lines = encoder_lines(counts, f" has no slot in vocabulary {version}", f" have no slot in vocabulary {version}")
+    return [
+        *corpus.failed_encodes(),
+        *([BY_ENCODER] if corpus.spec.by_encoder else []),
+        *(f"{words}: {count} rows count as {stand_in(version)}" for words, count in lines.items()),
     ]

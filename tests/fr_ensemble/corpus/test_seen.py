@@ -47,6 +47,15 @@ def test_rows_of_another_world_are_flagged() -> None:
     }
 
 
+def test_many_encoders_without_a_row_in_training_are_one_warning() -> None:
+    """It names the first few and counts the others."""
+    names = ["h264_nvenc", "hevc_nvenc", "av1_nvenc", "hevc_qsv", "libx264"]
+    assert unlike(SEEN, Text.of(names), 2, [], {}).warnings == {
+        "encoders 'h264_nvenc', 'hevc_nvenc', 'av1_nvenc' and 1 more are unknown: they have slots, and training had no "
+        "row of them": 4
+    }
+
+
 def test_text_that_is_no_number_is_none() -> None:
     """It is outside of no range."""
     assert np.array_equal(numbers_of(Text.of(["1", "", "x", "1"])), [1.0, np.nan, np.nan, 1.0], equal_nan=True)

@@ -17,10 +17,12 @@ import pytest
 from command_line import Program, program_without, run
 from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH
+from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
 from fr_ensemble.evidence.calibration import read_calibration
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks import calibrate as hook
 from fr_ensemble.hooks.figures import figures
+from fr_ensemble.hooks.refuted import refuted_encoders
 from policies import GATE, rules, set_policy
 from registries import FEATURES, Made
 from sandbox import Sandbox
@@ -315,6 +317,40 @@ def test_levels_without_a_guarantee_are_said_of_each_encoder(registry: Program, 
     words = f"encoder libx265: intervals of a row at 95 % have no guarantee from {SOURCES} sources"
     assert [line for line in ran.err.splitlines() if words in line]
     assert words.replace("at 95 %", "at 90 %, 95 %, 99 %") in registry("gate", "apart", "--registry", apart.path).out
+
+
+@pytest.fixture(scope="module")
+def many(mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same rows by five encoders that no vocabulary has, each in every source."""
+    rows = [row | {"encoder": f"e{number % 5}"} for number, row in enumerate(read_csv(mine))]
+    return write_csv(tmp_path_factory.mktemp("many") / "many.csv", rows)
+
+
+def test_many_encoders_are_one_line_each_time(registry: Program, smoke: Sandbox, many: Path) -> None:
+    """Which names the first few and counts the others, by every command that says something of each of a few."""
+    where, n_rows = ("--registry", smoke.path), len(read_csv(many))
+    unknown = f"warning: encoders 'e0', 'e1', 'e2' and 2 more are unknown: {n_rows} rows"
+    bare = f"encoders e0, e1, e2 and 2 more: intervals of a row at 95 % have no guarantee from {SOURCES} sources"
+    said = {
+        "calibrate": registry("calibrate", "tiny", "--corpus", many, "--id", "many", "--by-encoder", *where).err,
+        "predict": registry("predict", "many", "--corpus", many, "--levels", "0.95", *where).err,
+        "evaluate": registry("evaluate", "many", "--corpus", many, "--levels", "0.95", *where).err,
+        "gate": registry("gate", "many", *where).out.replace("at 90 %, 95 %, 99 %", "at 95 %"),
+    }
+    for command, wanted in (("calibrate", unknown), ("predict", unknown), ("evaluate", unknown)):
+        assert [line for line in said[command].splitlines() if "unknown: " in line] == [wanted]
+    for command in ("predict", "evaluate", "gate"):
+        assert len([line for line in said[command].splitlines() if "encoder" in line and bare in line]) == 1
+        assert "encoder e0" not in said[command]
+
+
+def test_many_encoders_that_refute_a_level_are_one_line(many: Path) -> None:
+    """With the worst first, and its coverage."""
+    corpus = read_corpus(many, ColumnSpec())
+    outside = np.full(corpus.n_rows, 200.0)
+    [line] = refuted_encoders(corpus, {0.5: (outside, outside)})[0.5]
+    figure = f"coverage is 0.000 +- 0.000 over {SOURCES} sources for the first"
+    assert line == f"50 % is refuted for rows of e0, e1, e2 and 2 more: {figure}"
 
 
 def test_recommend_takes_the_encoders_bound(registry: Program, apart: Sandbox, others: Path) -> None:

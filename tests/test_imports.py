@@ -56,7 +56,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"checks."},
         {"hooks."},
         {"queries.", "options"},
-        {"commands"},
+        {"commands."},
         {"plugin"},
     ],
 }

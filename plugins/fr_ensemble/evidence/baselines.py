@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import held_out_reach
+from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import coverage, interval_scores, plcc, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
@@ -22,7 +22,6 @@ from registry_tool.values import Json, percent
 
 BASELINE_PREFIX = "baseline_"  # of a baseline's name where it is compared with
 COMPARED_LEVEL = 0.8  # nominal coverage of the intervals that are compared
-MIN_INTERVAL_SOURCES = 3  # below them no source can be left out of a calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ def standing(oof: Oof, method: str, bounds: tuple[float, float], level: float = 
     """What an ensemble reaches on its folds, by an interval method. bounds: of the target."""
     rows = [oof.source == g for g in range(len(oof.sources))]
     covered, scored = float("nan"), float("nan")
-    if len(rows) >= MIN_INTERVAL_SOURCES:
+    if len(rows) >= MIN_COVERAGE_SOURCES:
         reach = held_out_reach(oof, method, level)
         lower, upper = (np.clip(oof.mu + side * reach, *bounds) for side in (-1.0, 1.0))
         covered = float(np.mean([coverage(oof.target[r], lower[r], upper[r]) for r in rows]))

@@ -15,11 +15,11 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import mu_range_of
-from fr_ensemble.artifacts.paths import CALIBRATION_PATH, OOF_PATH
+from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH
 from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import encoder_name
-from fr_ensemble.evidence.inputs import Inputs
+from fr_ensemble.evidence.inputs import Inputs, read_inputs
 from fr_ensemble.evidence.intervals import NOMINAL_LEVELS
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, TWO_SIDED
 from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, used_names, write_oof
@@ -60,6 +60,14 @@ def calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], bytes]) ->
     if "calibration" not in manifest:
         return read_oof(read(OOF_PATH))
     return as_unseen(read_calibration(read(CALIBRATION_PATH)), "offset" in manifest["calibration"])
+
+
+def inputs_calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], bytes]) -> Inputs | None:
+    """The inputs of those rows; None where the evidence has none. Raises what `calibrated_on` raises."""
+    path, claims = INPUTS_PATH, manifest
+    if "calibration" in manifest:
+        path, claims = CALIBRATION_INPUTS_PATH, manifest["calibration"]
+    return read_inputs(read(path)) if claims.get("evidence_inputs", {}).get("n_rows") else None
 
 
 def predictions_of(corpus: Corpus, manifest: Mapping[str, Json], scores: Float64) -> Oof:

@@ -173,7 +173,7 @@ def _check(view: EntryView, manifest: Mapping[str, Json], found: EntryEvidence) 
         if value != claimed:
             problems.append(f"evidence of another {name}: found {value}, the manifest says {claimed}")
     shipped, more, warnings = _bound(view, manifest, oof)
-    baselines = baselines_of(view, manifest)
+    baselines = baselines_of(view)
     if baselines is not None:
         more += baseline_problems(manifest, baselines, oof)
     problems += more
@@ -218,16 +218,18 @@ def _check_calibration(view: EntryView, manifest: Mapping[str, Json], trained: O
     return calibrated, problems, seen_warnings(known, fingerprints)
 
 
-def baselines_of(view: EntryView, manifest: Mapping[str, Json]) -> Baselines | None:
+def baselines_of(view: EntryView) -> Baselines | None:
     """The standard models beside the entry; None where it has none. Raises InputError for a file of another form."""
+    manifest = view.manifest or {}
     if "baselines" not in manifest:
         return None
     with usable_evidence(view.entry.id, manifest):
         return read_baselines(view.read(BASELINES_PATH))
 
 
-def left_out_of(view: EntryView, manifest: Mapping[str, Json]) -> EncodersLeftOut | None:
+def left_out_of(view: EntryView) -> EncodersLeftOut | None:
     """Predictions of encoders that were left out; None where none were. Raises InputError as `baselines_of`."""
+    manifest = view.manifest or {}
     if "encoders_left_out" not in manifest:
         return None
     with usable_evidence(view.entry.id, manifest):
@@ -274,7 +276,7 @@ def _bound(
             problems += fingerprint_problems(manifest, stored, oof, None if problems else inputs, spec)
         if inputs is not None and inputs.is_complete and not problems:
             stored = with_inputs(stored, inputs, oof, spec)
-    if (left_out := left_out_of(view, manifest)) is not None:
+    if (left_out := left_out_of(view)) is not None:
         problems += left_out_problems(manifest, left_out, oof, inputs)
     pairs = None if stored is None else stored.compared()
     problems += [] if pairs is None else pairs.problems()

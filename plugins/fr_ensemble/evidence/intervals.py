@@ -39,6 +39,7 @@ CALIBRATED_UNITS = (
 )  # what is calibrated, on which side
 CRPS_LEVELS = tuple((part + 0.5) / 40 for part in range(40))  # middles of equal parts of 0..1
 FLOOR_FACTORS = np.geomspace(0.02, 30.0, 61)  # times the median sigma
+MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
 MIN_ENCODER_SOURCES = 4  # of an encoder with intervals of its own: as many as the default method takes for 80 %
 
 
@@ -202,10 +203,10 @@ class RowCalibrations:
         return _by_encoders(lines)
 
 
-def _by_encoders(said: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+def _by_encoders(lines: Iterable[tuple[str, str, int]]) -> dict[str, int]:
     """Words -> rows: what is said of all rows, whose encoder is "", and of encoders apart; equal words together."""
     by_line: dict[str, dict[str, int]] = {}
-    for name, line, count in said:
+    for name, line, count in lines:
         by_line.setdefault(line, {})[name] = count
     found = {line: counts.pop("") for line, counts in by_line.items() if "" in counts}
     for line, counts in by_line.items():
@@ -435,7 +436,7 @@ def calibrate(
     n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
     ordered = sorted(set(levels))
     inside: dict[float, dict[str, float]] = {level: {} for level in ordered}
-    for g, name in enumerate(oof.sources) if k > 2 else ():
+    for g, name in enumerate(oof.sources) if k >= MIN_COVERAGE_SOURCES else ():
         others, own = rule.without(scores, g), z[source == g]  # one source at a time: each copies the others' rows
         for level in ordered:
             inside[level][name] = float(np.mean(own <= rule.quantile(others, level, side).q))

@@ -12,9 +12,8 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Mask
 from fr_ensemble.corpus.vocabulary import encode, ffmpeg_name, vocabulary
-from fr_ensemble.evidence.baselines import MIN_INTERVAL_SOURCES
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import held_out_reach
+from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from fr_ensemble.evidence.statistics import coverage, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
@@ -147,7 +146,7 @@ def encoder_standings(oof: Oof, left_out: EncodersLeftOut, method: str, level: f
     """Each encoder's, the largest error first; then, as EVERY_ENCODER, their means over encoders."""
     other = left_out.as_oof(oof)
     reaches = [np.full(len(oof.target), math.nan)] * 2
-    if len(oof.sources) >= MIN_INTERVAL_SOURCES:
+    if len(oof.sources) >= MIN_COVERAGE_SOURCES:
         reaches = [held_out_reach(oof, method, level, sigma=one.sigma) for one in (oof, other)]
     found = {}
     for code, name in enumerate(left_out.encoders):

@@ -17,7 +17,13 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, BASELINES
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, EncoderIntervals, held_out_shares
+from fr_ensemble.evidence.intervals import (
+    MIN_COVERAGE_SOURCES,
+    NOMINAL_LEVELS,
+    Calibration,
+    EncoderIntervals,
+    held_out_shares,
+)
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.shipped import ShippedScores
@@ -26,7 +32,6 @@ from registry_tool.hookspec import MetricDescription
 from registry_tool.values import percent
 
 ONE_SIDED_Z = 1.64  # standard errors that a true coverage exceeds its estimate by in one case of 20
-MIN_COVERAGE_SOURCES = 3  # below them no source can be left out of a calibration
 TARGET_UNITS = "target units"
 HIGHER, LOWER = "higher", "lower"
 NEEDS_FOLDS, NEEDS_PREDICTIONS, NEEDS_INPUTS, NEEDS_BASELINES = "folds", "predictions", "inputs", "baselines"

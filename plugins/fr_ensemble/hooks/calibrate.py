@@ -52,6 +52,7 @@ from fr_ensemble.evidence.calibration import (
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.intervals import (
+    MIN_COVERAGE_SOURCES,
     MIN_ENCODER_SOURCES,
     NOMINAL_LEVELS,
     EncoderIntervals,
@@ -323,7 +324,7 @@ def _with_offset(parent: Parent, own: dict[str, Json], offset: float) -> dict[st
 
 def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Json], oof: Oof) -> list[tuple[str, str]]:
     calibration, target = intervals.calibration(), parent.manifest["target"]["name"]
-    shares = held_out_shares(oof, calibration.method, SHOWN_LEVELS) if len(oof.sources) > 2 else ()
+    shares = held_out_shares(oof, calibration.method, SHOWN_LEVELS) if len(oof.sources) >= MIN_COVERAGE_SOURCES else ()
     shown = [
         f"{percent(level)} %: {of_level.mean():.3f}" for level, of_level in zip(SHOWN_LEVELS, shares, strict=False)
     ]

@@ -11,7 +11,7 @@ from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.intervals import Calibration, RowCalibrations
 from fr_ensemble.evidence.statistics import group_means
-from fr_ensemble.hooks.figures import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
+from fr_ensemble.hooks.drawing import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series
 from registry_tool.values import counted, percent, percentage
 

@@ -28,7 +28,7 @@ from fr_ensemble.evidence.oof import cut
 from fr_ensemble.evidence.p1401 import Mapped
 from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.charts import Predicted, charts
-from fr_ensemble.hooks.figures import RELIABILITY_LEVELS
+from fr_ensemble.hooks.drawing import RELIABILITY_LEVELS
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, known_sources, load_ensemble, predictions_of
 from fr_ensemble.hooks.refuted import refuted_encoders, refuted_levels

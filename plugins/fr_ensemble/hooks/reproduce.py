@@ -103,7 +103,7 @@ def _with_baselines(
 
     How a BLAS adds, and how a release of scikit-learn grows trees, is no part of the ensemble.
     """
-    stored = baselines_of(view, manifest)
+    stored = baselines_of(view)
     if stored is None:
         return trained, [], []
     own = [item for item in manifest["environment"] if item["name"] == BASELINES_LIBRARY]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -20,13 +19,11 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
-from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, INPUTS_PATH
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.seen import INPUT_FLAG
 from fr_ensemble.corpus.vocabulary import encoder_name
-from fr_ensemble.evidence.calibration import calibrated_on
-from fr_ensemble.evidence.inputs import Inputs, read_inputs
+from fr_ensemble.evidence.calibration import calibrated_on, inputs_calibrated_on
 from fr_ensemble.evidence.intervals import Calibration, EncoderIntervals, Intervals, calibrate
 from fr_ensemble.evidence.ladders import (
     CONTROL_GUARANTEE,
@@ -225,8 +222,9 @@ def _calibrated(view: EntryView, stored: Intervals, question: Question) -> Assur
     Raises InputError for an entry that knows no clips.
     """
     calibration, bounds, unit = stored.calibration("clip", LOWER_SIDE), stored, "clip"
-    with usable_evidence(view.entry.id, view.manifest or {}):
-        oof, inputs = calibrated_on(view.manifest or {}, view.read), _inputs(view)
+    manifest = view.manifest or {}
+    with usable_evidence(view.entry.id, manifest):
+        oof, inputs = calibrated_on(manifest, view.read), inputs_calibrated_on(manifest, view.read)
         clips = clips_as_rows(oof, question.statistic)
         if not question.statistic.is_mean:
             levels = (question.confidence,)
@@ -241,14 +239,6 @@ def _calibrated(view: EntryView, stored: Intervals, question: Question) -> Assur
         own = bounds.of_encoder(name, unit, LOWER_SIDE)
         choices[name] = Choice.of(clips.of_encoder(name), ladder[clips.rows_by(name)], own, question)
     return Assured(bounds, unit, choices)
-
-
-def _inputs(view: EntryView) -> Inputs | None:
-    """Of the rows that the intervals are made of; None where the evidence has none."""
-    calibrated = "calibration" in (view.manifest or {})
-    with suppress(KeyError):
-        return read_inputs(view.read(CALIBRATION_INPUTS_PATH if calibrated else INPUTS_PATH))
-    return None
 
 
 def _cost(question: Question, spec: ColumnSpec) -> str:

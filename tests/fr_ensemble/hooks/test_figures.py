@@ -14,8 +14,10 @@ from fr_ensemble.evidence.intervals import calibrate, held_out_reach
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import Oof, write_oof
+from fr_ensemble.hooks import drawing
 from fr_ensemble.hooks import figures as room
 from fr_ensemble.hooks.figures import figures
+from fr_ensemble.hooks.shades import LEAST_SHADE, Bound
 from numpy.typing import NDArray
 
 from registry_tool.errors import InputError
@@ -104,12 +106,12 @@ def test_heat_map_is_the_evidence() -> None:
 
 def test_shades_are_of_the_bound() -> None:
     """None where the bound is met, then from a little to all, at ten times its distance from 1 or without a number."""
-    bound = room.Bound(0.95, "the bound of mean_plcc")
+    bound = Bound(0.95, "the bound of mean_plcc")
     assert [bound.shade(value) for value in (1.0, 0.95, 0.4, -1.0, float("nan"))] == [0, 0, 1, 1, 1]
-    assert bound.shade(0.95 - 1e-9) == pytest.approx(room.LEAST_SHADE)
-    assert bound.shade(1.0 - 0.05 * 10**0.5) == pytest.approx((1 + room.LEAST_SHADE) / 2)
-    assert [room.Bound(1.0, "x").shade(0.999), room.Bound(0.8, "x").shade(0.0)] == [1.0, 1.0]
-    assert room.Bound(-0.5, "x").shade(-0.6) == 1.0
+    assert bound.shade(0.95 - 1e-9) == pytest.approx(LEAST_SHADE)
+    assert bound.shade(1.0 - 0.05 * 10**0.5) == pytest.approx((1 + LEAST_SHADE) / 2)
+    assert [Bound(1.0, "x").shade(0.999), Bound(0.8, "x").shade(0.0)] == [1.0, 1.0]
+    assert Bound(-0.5, "x").shade(-0.6) == 1.0
 
 
 def test_the_policy_shades() -> None:
@@ -184,7 +186,7 @@ def test_the_worst_source_beside_the_mean() -> None:
     assert (chart(mean).x, chart(mean).y.low, chart(mean).y.high) == (chart(worst).x, 0, 1)
     for series in chart(worst).series[1:]:
         method = series.name.split(":")[0]
-        levels = calibrate(oof, method=method, levels=room.RELIABILITY_LEVELS).levels
+        levels = calibrate(oof, method=method, levels=drawing.RELIABILITY_LEVELS).levels
         assert series.y == pytest.approx([min(q.coverage.values()) for q in levels])
         column = table(worst).rows[0].index(method)
         assert [row[column] for row in table(worst).rows[1:]] == [f"{y * 100:.1f} %" for y in series.y]
@@ -199,7 +201,7 @@ def test_reliability_is_the_calibration_of_the_others(method: str) -> None:
     assert stored.name == f"{method}: as stored"
     assert {series.name.split(":")[0] for series in others} == {"gaussian", "split"} - {method}
     inside = np.array(
-        [[*q.coverage.values()] for q in calibrate(oof, method=method, levels=room.RELIABILITY_LEVELS).levels]
+        [[*q.coverage.values()] for q in calibrate(oof, method=method, levels=drawing.RELIABILITY_LEVELS).levels]
     )
     assert stored.y == pytest.approx(inside.mean(axis=1))
     assert stored.bars == pytest.approx(inside.std(axis=1, ddof=1) / np.sqrt(6))
@@ -297,7 +299,7 @@ def test_predicted_against_true_names_the_worst() -> None:
 
 def test_many_rows_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a sample is drawn, the same each time, and the caption says how many of how many."""
-    monkeypatch.setattr(room, "MAX_POINTS", 100)
+    monkeypatch.setattr(drawing, "MAX_POINTS", 100)
     oof = make_oof()
     for title in ("Predicted against true", "Interval width against error"):
         figure = shown(oof)[title]
@@ -308,7 +310,7 @@ def test_many_rows_are_thinned_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_many_sources_show_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of very many sources holds the worst, and says so."""
-    monkeypatch.setattr(room, "MAX_SOURCES", 4)
+    monkeypatch.setattr(room, "MAX_TABLE_SOURCES", 4)
     figure = shown(make_oof())["Leave one source out: PLCC by seed and source"]
     assert len(table(figure).rows) == 5
     assert "The 4 worst of 6 are shown." in figure.caption

@@ -37,12 +37,13 @@ ALL_SLOW = re.compile(r"^pytestmark = .*\bpytest\.mark\.slow\b", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run without slow tests checks no IRI: jsonschema takes more than a second to load their grammar.
+    """A run without slow tests checks no IRI and no duration: jsonschema takes a second and more to load what does.
 
     A run in the background ignores Ctrl-C, and what it starts would inherit that: here it is heard.
     """
     if config.option.markexpr == "not slow":
-        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # importing it fails, as if it were absent
+        for name in ("rfc3987_syntax", "isoduration"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # importing it fails, as if it were absent
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("PIP_NO_COMPILE", "0")  # pip reads this as: do not compile; little of it is imported

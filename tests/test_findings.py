@@ -14,7 +14,7 @@ from importlib import import_module
 import click
 import pytest
 from places import ROOT
-from sources import PACKAGES, modules, text_of, tree_of
+from sources import PACKAGES, modules, text_of, tree_of, walked
 
 from registry_tool import cli
 from registry_tool.findings import CODE_PATTERN, FAMILIES, SHARED_PREFIXES, Finding, FindingRule, InFile, Severity
@@ -95,7 +95,7 @@ MODULES = {name: path for package in PACKAGES for name, path in modules(package)
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
     """(name of the function or method, call)."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Call):
             yield node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""), node
 
@@ -145,9 +145,7 @@ def test_findings_are_made_from_declarations() -> None:
 @cache
 def uses_of_names() -> Counter[str]:
     """How often each name is in the whole source."""
-    return Counter(
-        node.id for path in MODULES.values() for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)
-    )
+    return Counter(node.id for path in MODULES.values() for node in walked(tree_of(path)) if isinstance(node, ast.Name))
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -21,7 +21,7 @@ from policies import MANUAL, rules, set_bound, set_policy
 from repository import commit, git, own_git  # noqa: F401 (own_git is a fixture)
 from sandbox import to_json
 from situations import COMMAND, WORDS, Place
-from sources import tree_of
+from sources import tree_of, walked
 from tiny_models import entry, external, model, sidecar
 
 from registry_tool.plugins.manager import load
@@ -579,7 +579,7 @@ ELSEWHERE = {
 
 def hints(tree: ast.AST) -> Iterator[str]:
     """The texts of a module's refusals whose last part names a command or an option; `{}` is what is filled in."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Raise) or (isinstance(node, ast.Assign) and written(node.value)):
             for text in texts(node):
                 if " " in text and NAMES_A_COMMAND.search(text.rpartition(": ")[2]):

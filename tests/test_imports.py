@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 from sandbox import Sandbox
-from sources import PACKAGES, modules, tree_of
+from sources import PACKAGES, modules, tree_of, walked
 
 import registry_tool
 
@@ -200,7 +200,7 @@ def test_pure_rooms_open_no_file(name: str) -> None:
     assert imports(CORE_MODULES[name]) & {"os", "pathlib", "io", "shutil", "subprocess"} == set()
     calls = {
         node.func.id
-        for node in ast.walk(tree_of(CORE_MODULES[name]))
+        for node in walked(tree_of(CORE_MODULES[name]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert "open" not in calls

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from places import LONG_FILES, ROOT, TESTS
-from sources import text_of, tree_of
+from sources import text_of, tree_of, walked
 
 FILES = sorted(path for path in TESTS.rglob("*.py") if "examples" not in path.parts)
 PROJECT = ("registry_tool", "fr_ensemble")
@@ -43,6 +43,19 @@ def is_either(test: ast.expr) -> bool:
         case ast.IfExp(body=ast.Constant()) | ast.IfExp(orelse=ast.Constant()):
             return True
     return False
+
+
+def asserts_a_time(tree: ast.AST) -> Iterator[str]:
+    """Assertions on how long something took: it takes longer on a busy machine."""
+    for node in nodes(tree):
+        if isinstance(node, ast.Assert) and any(map(is_duration, ast.walk(node.test))):
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def is_duration(node: ast.AST) -> bool:
+    """A difference of times of the module `time`."""
+    ends = (node.left, node.right) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) else ()
+    return any(ast.unparse(end).startswith("time.") for end in ends)
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
@@ -113,9 +126,10 @@ def uses_private_names(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(TESTS).as_posix())
 def test_a_test_asserts_what_it_means(path: Path) -> None:
-    """No assertion passes by an `or`, no test is without one, and none knows a private name of the project."""
+    """No assertion passes by an `or` or a clock, no test is without one, none knows a private name of the project."""
     tree = ast.parse(text_of(path))  # nothing else looks at it: it need not be kept
     assert list(asserts_either(tree)) == [], "write one assertion for each case"
+    assert list(asserts_a_time(tree)) == [], "count what is done; benchmarks/ measures times"
     assert list(asserts_nothing(tree)) == [], "say what must be true"
     assert list(uses_private_names(tree)) == [], "test what the module offers"
 
@@ -129,6 +143,8 @@ def test_a_test_asserts_what_it_means(path: Path) -> None:
         (asserts_either, "assert a if b else True", ["line 1: assert a if b else True"]),
         (asserts_either, "assert (a or b) == c and d", []),
         (asserts_either, "assert any(a == b for a in c)", []),
+        (asserts_a_time, "assert time.monotonic() - began < 5", ["line 1: assert time.monotonic() - began < 5"]),
+        (asserts_a_time, "assert time.monotonic() < deadline", []),  # how long something is waited for
         (asserts_nothing, "def test_it(): begin()", ["line 1: test_it"]),
         (asserts_nothing, "def test_it(): ask()\ndef ask(): look()\ndef look(): assert x", []),
         (asserts_nothing, "def test_it():\n with pytest.raises(X): begin()", []),
@@ -164,7 +180,7 @@ def docstrings(path: Path) -> str:
     if set(FILE_NAME.findall(text_of(path))) <= SOURCE_NAMES:
         return ""
     places = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    return "\n".join(ast.get_docstring(n) or "" for n in ast.walk(tree_of(path)) if isinstance(n, places))
+    return "\n".join(ast.get_docstring(n) or "" for n in walked(tree_of(path)) if isinstance(n, places))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

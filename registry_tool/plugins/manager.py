@@ -393,7 +393,8 @@ def load(without: Collection[str] = ()) -> Plugins:
     plugins = Plugins(disabled=tuple(installed[name] for name in sorted(left_out)))
     plugins.add(single_models, "onnx_kinds", __version__)
     for entry_point in (one for one in entry_points if plain_name(one.name) not in left_out):
-        version, distribution = (entry_point.dist.version, entry_point.dist.name) if entry_point.dist else ("0", "")
+        about = entry_point.dist.metadata if entry_point.dist else {"Version": "0", "Name": ""}  # parsed at each access
+        version, distribution = about["Version"], about["Name"]
         try:
             with Guard(f"{entry_point.name} {version}", f"import of {entry_point.value}"):
                 module = entry_point.load()

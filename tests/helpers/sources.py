@@ -22,6 +22,12 @@ def tree_of(path: Path) -> ast.Module:
 
 
 @cache
+def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, which is kept with them."""
+    return tuple(ast.walk(tree))
+
+
+@cache
 def modules(package: str) -> dict[str, Path]:
     """Dotted name -> file, of every module of a package; the template of a plugin is none."""
     folder, found = PACKAGES[package], {}

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -33,21 +34,19 @@ class Slow(Thumbs):
     @hookimpl
     def registry_verify(self, view: Any, level: Level) -> Iterator[Finding]:
         yield view.finding("thumb-slow", "found before the end")
-        try:
+        with suppress(Exception):
             time.sleep(30)
-        except Exception:
-            time.sleep(30)
+        yield view.finding("thumb-late", "found after the end")
 
 
 def test_a_hook_that_takes_too_long_is_a_finding(thumb: Sandbox, registry: Program, monkeypatch: Any) -> None:
     """The plugin is named with its version and the limit; what it found before counts, and other entries go on."""
     monkeypatch.setitem(contract.HOOK_SECONDS, "registry_verify", 0.2)
-    began = time.monotonic()
     ran = registry(*VALIDATE, thumb.path, "--format", "json", plugins=with_plugin(Slow()))
-    assert time.monotonic() - began < 15
     findings = {finding["code"]: finding["message"] for finding in json.loads(ran.out)["findings"]}
     assert ran.code == 1
     assert "thumb-slow" in findings
+    assert "thumb-late" not in findings
     words = "plugin extra 7: registry_verify failed: HookTimeoutError: it took longer than 0.2 seconds"
     assert words in findings["plugin-failed"]
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -144,8 +145,7 @@ def test_a_plugin_without_kinds_is_welcome() -> None:
 
 
 class _Distribution:
-    version = "3.1"
-    name = "registry-thumbs"
+    metadata = MappingProxyType({"Name": "registry-thumbs", "Version": "3.1"})
 
 
 class _EntryPoint:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sources import tree_of
+from sources import tree_of, walked
 
 ROOT = Path(__file__).parents[2]
 # What a user would not search for, and what to say instead.
@@ -47,13 +47,13 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
     tree = tree_of(path)
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in walked(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
         and not is_command(node)
     }
-    for node in ast.walk(tree):
+    for node in walked(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.lineno, node.value
 

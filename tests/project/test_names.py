@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
-from sources import PACKAGES, tree_of
+from sources import PACKAGES, tree_of, walked
 
 # Adverbs, pronouns and verbs, which say nothing of what a variable holds; and words of an older dialect.
 REFUSED = frozenset(
@@ -47,7 +47,7 @@ PUBLIC = PACKAGES["registry_tool"] / "api.py"  # what programs use, in the domai
 
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of all that a module names itself: variables, arguments, fields, functions, classes."""
-    for node in ast.walk(tree):
+    for node in walked(tree):
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.alias(asname=str(name)):
                 yield getattr(node, "lineno", 0), name
@@ -61,8 +61,8 @@ def refused(tree: ast.AST) -> Iterator[str]:
 
 def figures_that_are_none(tree: ast.AST) -> Iterator[str]:
     """What is called figures and has no type with `Figure` in it, nor is the flag that asks for them."""
-    declared = [node.target for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
-    for node in ast.walk(tree):
+    declared = [node.target for node in walked(tree) if isinstance(node, ast.AnnAssign)]
+    for node in walked(tree):
         match node:
             case ast.arg(arg="figures", annotation=kind) | ast.FunctionDef(name="figures", returns=kind):
                 pass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -92,6 +93,7 @@ def rank_sum_p(known: Float64, new: Float64) -> float:
     return float(ways[m, round(2.0 * found) :].sum() / math.comb(k + m, m))
 
 
+@cache
 def student_t_quantile(p: float, df: int) -> float:
     """Quantile of Student's t for a whole number of degrees of freedom, 0 < p < 1.
 

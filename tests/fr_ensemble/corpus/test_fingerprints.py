@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -67,13 +66,13 @@ def test_different_videos_have_nothing_in_common(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("k", "values"), [(460, 1), (400, 30)], ids=["pairs", "values"])
 def test_sources_that_share_too_much_to_be_compared_are_a_problem(k: int, values: int) -> None:
-    """A hundred thousand pairs with a value in common take no minutes, and are never taken for different sources."""
+    """A hundred thousand pairs with a value in common are not looked at one by one, nor taken for different sources."""
     shared = tuple(np.arange(1.0, values + 1.0) for _ in range(k))
     found = Fingerprints(("motion2",), tuple(f"s{place}" for place in range(k)), (shared,))
-    started = time.process_time()
-    (problem,) = found.compared().problems()
+    pairs = found.compared()
+    (problem,) = pairs.problems()
     assert problem.startswith("sources: found equal values in more than 100000 pairs")
-    assert time.process_time() - started < 5.0
+    assert pairs.pairs == ()
 
 
 def test_sources_of_two_corpora_that_share_too_much_are_not_called_different() -> None:
@@ -240,14 +239,13 @@ def test_hashes_of_rows_follow_every_bit() -> None:
     assert (hashes == hashes.astype(np.int64)).all()
 
 
-def test_a_file_of_few_bytes_costs_little() -> None:
-    """Many columns and sources without values are refused before any of them is looked at."""
+def test_a_file_of_few_bytes_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many columns and sources without values are refused before their sets are made."""
     many = {"columns": [f"m{k}" for k in range(100_000)], "sources": [f"s{k}" for k in range(1000)]}
     data = write_arrays(FINGERPRINTS_FORMAT, GOOD | many)
-    began = time.process_time()
+    monkeypatch.delattr(np, "split")
     with pytest.raises(EvidenceProblem, match="at most 8 columns"):
         read_fingerprints(data)
-    assert time.process_time() - began < 5.0
 
 
 def test_the_file_says_the_same() -> None:

@@ -21,6 +21,8 @@ from sandbox import Sandbox, tree
 
 from registry_tool.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ("a", "b", "c", "d")
 CANDIDATES = {"short": replace(SMALL, epochs=1), "long": replace(SMALL, epochs=60, hidden=8)}
 ONE_JOB = Execution(jobs=1)
@@ -137,7 +139,6 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Path]:
     return Sandbox(base / "registry.json"), corpus
 
 
-@pytest.mark.slow
 def test_few_rows_have_their_recipe_chosen(chosen: tuple[Sandbox, Path], registry: Program) -> None:
     """The manifest says what was chosen in which fold; validate, gate, report and card are content and show it."""
     box, _ = chosen
@@ -153,7 +154,6 @@ def test_few_rows_have_their_recipe_chosen(chosen: tuple[Sandbox, Path], registr
     assert "The recipe of each fold" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_a_choice_is_reproduced(chosen: tuple[Sandbox, Path], registry: Program, tmp_path: Path) -> None:
     """Trained again it chooses again, to the same bytes."""
     box, corpus = chosen
@@ -163,7 +163,6 @@ def test_a_choice_is_reproduced(chosen: tuple[Sandbox, Path], registry: Program,
     assert tree(tmp_path / "again") == tree(box.artifacts)
 
 
-@pytest.mark.slow
 def test_a_choice_that_was_edited_is_found(chosen: tuple[Sandbox, Path], registry: Program, tmp_path: Path) -> None:
     """Errors that give another recipe than the members', and a choice that its errors do not give."""
     for number, edit in enumerate(("members", "fold")):

@@ -105,13 +105,13 @@ class Finding:
         return f"{text}: {self.hint}" if self.hint else text
 
     def __str__(self) -> str:
-        """One line: where, what was found, what was expected, what to do."""
-        place = self.file or "registry"
+        """One line: where, what was found, what was expected, what to do. A message that begins with the file says it."""
+        place, words = self.file or "registry", self.words.removeprefix(f"{self.file}: ")
         if self.line is not None:
             place += f":{self.line}"
         if self.pointer:
             place += f" #{self.pointer}"
-        return f"{place}: {self.words}"
+        return f"{place}: {words}"
 
 
 def path_of(file: str | None, registry: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -140,7 +141,7 @@ def load(path: Path) -> Loaded | Unreadable:
     if not path.parent.is_dir() or not os.path.lexists(path):
         raise InputError(
             f"{path}: no such file, expected a registry: check the path, or make one with "
-            "`registry train KIND --id NAME`"
+            f"`registry train KIND --id NAME --registry {shlex.quote(str(path))}`"
         )
     try:
         with Folder(path.parent) as folder:

@@ -243,6 +243,16 @@ def test_an_entry_has_room_for_four_of_its_largest_files(tmp_path: Path, keep: b
                 assert "max_file_bytes" in str(finding)
 
 
+def test_a_finding_on_a_file_names_it_once(tmp_path: Path) -> None:
+    """A sidecar without room: the line begins with the file, and the message does not say it again."""
+    entry = tiny_models.entry(tmp_path, b"model")
+    tiny_models.write(tmp_path, "m.json", bytes(4 * LIMIT + 1))
+    with read(tmp_path, entry, kind=None) as view:
+        [finding] = view.findings
+    assert finding.code == "entry-too-large"
+    assert str(finding).startswith("m.json: the entry's files are too large together")
+
+
 def test_a_file_over_its_own_limit_is_called_so(tmp_path: Path) -> None:
     """A file that is too large by itself is `file-too-large`, however little room there is."""
     data = bytes(LIMIT + 1)

@@ -105,7 +105,7 @@ class Finding:
         return f"{text}: {self.hint}" if self.hint else text
 
     def __str__(self) -> str:
-        """One line: where, what was found, what was expected, what to do. A message that begins with the file says it."""
+        """One line: where, what was found, what was expected, what to do; the file once, if the message begins so."""
         place, words = self.file or "registry", self.words.removeprefix(f"{self.file}: ")
         if self.line is not None:
             place += f":{self.line}"

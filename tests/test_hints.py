@@ -560,7 +560,6 @@ ELSEWHERE = {
     "sign it with `registry sign": "tests/signing/test_entries.py",
     "expected it pinned: `registry migrate` does that": "tests/workflows/test_export.py",
     "train it with --member-conditions raw": "tests/project/test_integrate.py",
-    "say --update to give it other bytes": "tests/workflows/test_add.py",
     "to update: leave --update out": "tests/workflows/test_add.py",
     "is about a quantised variant: name its file with --int8": "tests/workflows/test_add.py",
     "expected one of {}: name it with --kind": "tests/workflows/test_add.py",

@@ -23,6 +23,7 @@ from registry_tool.toolkit import column_name_options, note, warn
 from registry_tool.values import Json, checked_text
 
 if TYPE_CHECKING:
+    from registry_tool.values import Entry
     from registry_tool.workflows.train import Registered
 
 # Options that become fields of an entry -> their longest text.
@@ -59,7 +60,7 @@ class TrainGroup(click.Group):
 
 TRAIN_OPTIONS = [
     click.Option(
-        ["--id", "entry_id"], required=True, metavar="NAME", help="Id of the entry; a smoke id may be trained again."
+        ["--id", "entry_id"], required=True, metavar="NAME", help="Id of the entry; a smoke one of that id is replaced."
     ),
     click.Option(
         ["--corpus"],
@@ -139,13 +140,21 @@ def _say_registered(done: Registered, entry_id: str, path: Path) -> None:
         ("artefacts", done.folder),
     ):
         show(f"{name}: {value}")
+    _say_replaced(done.replaced)
     show(toolkit.text_table(done.trained.table))
+
+
+def _say_replaced(old: Entry | None) -> None:
+    if old is not None:
+        show(f"replaced: {old.id} (smoke) of sha256 {old.sha256}")
 
 
 @click.command()
 @entry_argument()
 @corpus_option("Labelled rows of sources that it was not trained on.", required=True)
-@click.option("--id", "new_id", required=True, metavar="NAME", help="Id of the new entry.")
+@click.option(
+    "--id", "new_id", required=True, metavar="NAME", help="Id of the new entry; a smoke one of that id is replaced."
+)
 @click.option("--offset", is_flag=True, help="Add one constant to predictions too: what your scores exceed them by.")
 @click.option(
     "--group", default="", metavar="COLUMN", help="Calibrate by session or database: its values count as sources."
@@ -190,7 +199,9 @@ def calibrate(
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--kind", required=True, metavar="KIND", help="A kind of single models: fr, nr, filter, or a plugin's.")
-@click.option("--id", "entry_id", required=True, metavar="NAME", help="Id of the entry.")
+@click.option(
+    "--id", "entry_id", required=True, metavar="NAME", help="Id of the entry; a smoke one of that id is replaced."
+)
 @click.option(
     "--sidecar",
     type=click.Path(path_type=Path),
@@ -213,7 +224,7 @@ def calibrate(
 )
 @click.option("--license", metavar="SPDX", help="Licence of the model.")
 @click.option("--description", metavar="TEXT", help="What it is, in a sentence.")
-@click.option("--update", is_flag=True, help="Give a smoke entry that is there other bytes.")
+@click.option("--update", is_flag=True, help="Give a smoke entry other bytes, and keep what its other fields say.")
 @click.option(
     "--registry",
     metavar="PATH",
@@ -253,6 +264,7 @@ def add(
     warn(*map(str, added.warnings))
     show(f"registered: {entry_id} (smoke) in {path}")
     show(f"artefacts: {added.folder}")
+    _say_replaced(added.replaced)
     if "registry_gate" in plugins_of(ctx).owner(kind).hooks:
         note(_next(f"evidence {entry_id} --data FILE", registry))
 

@@ -17,14 +17,13 @@ from registry_tool.checks.external_data import locations
 from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of, stem
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError, WorldError
-from registry_tool.findings import Finding
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.paths import check_path
-from registry_tool.values import Entry, Json, Policy, one_line
+from registry_tool.values import EMPTY, Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
-from registry_tool.workflows.loading import publish, registry_for_new_entry
+from registry_tool.workflows.loading import Published, publish, registry_for_new_entry
 
 FILE_NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.onnx", re.ASCII)  # as `registry.json` may hold it
 REWRITTEN_FIELDS = (  # of an entry that gets another model
@@ -37,8 +36,8 @@ REWRITTEN_FIELDS = (  # of an entry that gets another model
 class NewModel:
     """A model to register. sidecar: None for the `.json` of the model's name beside it, where there is one.
 
-    int8: its quantised variant. fields: further fields of the entry. update: the id is there, smoke, and gets other
-    bytes.
+    int8: its quantised variant. fields: further fields of the entry. update: the id is there, smoke, and keeps its
+    other fields.
     """
 
     entry_id: str
@@ -50,16 +49,7 @@ class NewModel:
     update: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
-    """What `add` wrote: the entry, the folder of its files below the registry's, and warnings on it."""
-
-    entry: Entry
-    folder: str
-    warnings: tuple[Finding, ...]
-
-
-def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
+def add(path: Path, plugins: Plugins, model: NewModel) -> Published:
     """Register a model as smoke, with a copy of its files in a folder of their digest.
 
     Raises InputError for what cannot be read or an id that cannot be taken, RejectedError, with findings, for a model
@@ -74,12 +64,13 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
         loaded = _target(path, model)
         plugins.need(loaded.registry.requires)
         old = loaded.registry.entry(model.entry_id)
-        kept = {key: value for key, value in (old.document if old else {}).items() if key not in REWRITTEN_FIELDS}
+        was = old.document if old is not None and model.update else EMPTY
+        kept = {key: value for key, value in was.items() if key not in REWRITTEN_FIELDS}
         entry = Entry.from_dict(
             {**kept, "id": model.entry_id, "kind": model.kind, "smoke": True, **_below(folder, pins), **model.fields}
         )
         try:
-            found = publish(loaded, plugins, entry, files, RejectedError)
+            done = publish(loaded, plugins, entry, files, RejectedError)
         except RejectedError:
             with suppress(OSError):  # other models of the id are there
                 (path.parent / model.entry_id).rmdir()
@@ -88,7 +79,7 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Added:
         if old is not None and "evidence" in old.document:  # of the bytes that were there before
             with suppress(OSError):
                 (path.parent / old.document["evidence"]["path"]).unlink()
-    return Added(entry, folder, tuple(found))
+    return done
 
 
 def _check_kind(plugins: Plugins, name: str) -> None:
@@ -101,10 +92,7 @@ def _check_kind(plugins: Plugins, name: str) -> None:
 
 def _target(path: Path, model: NewModel) -> Loaded:
     loaded = registry_for_new_entry(path, model.kind, model.entry_id)
-    old = loaded.registry.entry(model.entry_id)
-    if old is not None and not model.update:
-        raise InputError(f"{path}: {model.entry_id} is there, expected a new id: say --update to give it other bytes")
-    if old is None and model.update:
+    if model.update and loaded.registry.entry(model.entry_id) is None:
         raise InputError(f"{path}: no entry {model.entry_id!r} to update: leave --update out")
     return loaded
 

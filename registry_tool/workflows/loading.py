@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
@@ -125,21 +125,38 @@ def verified_entry(loaded: Loaded, plugins: Plugins, entry_id: str) -> Iterator[
         yield verified(Inspection(loaded, plugins, folder, prober), entry_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An entry that was registered. replaced: the smoke entry of its id that was there, where it was another one."""
+
+    entry: Entry
+    warnings: tuple[Finding, ...]
+    replaced: Entry | None
+
+    @property
+    def folder(self) -> str:
+        """Of its files, below the registry's folder."""
+        return posixpath.dirname(self.entry.path)
+
+
 def publish(
     loaded: Loaded, plugins: Plugins, entry: Entry, files: Mapping[str, bytes], fault: type[RegistryError] = PluginError
-) -> list[Finding]:
-    """Write the files of an entry's folder and register it; the kind's first entry brings its default policy.
+) -> Published:
+    """Write the files of an entry's folder and register it as smoke; the kind's first entry brings its default policy.
 
-    Gives the warnings. Raises what `save_sound` raises.
+    It takes the place of a smoke entry of its id, whose files stay. Raises what `save_sound` raises.
     """
-    path, folder = loaded.path, posixpath.dirname(entry.path)
+    path, folder, old = loaded.path, posixpath.dirname(entry.path), loaded.registry.entry(entry.id)
+    if old is not None:  # why it left production outlives the next model
+        entry = entry.with_fields(demotion=old.document.get("demotion"))
     made = None if (path.parent / folder).exists() else folder
     publish_folder(path.parent, folder, files)
     registry = loaded.registry.with_entry(entry)
     if entry.kind not in registry.policies:
         registry = registry.with_policy(entry.kind, plugins.kinds[entry.kind].default_policy)
     with inspected(loaded, plugins) as inspection:
-        return save_sound(inspection, registry, entry, made, fault)
+        found = save_sound(inspection, registry, entry, made, fault)
+    return Published(entry, tuple(found), old if old is not None and old.document != entry.document else None)
 
 
 def save_sound(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +20,13 @@ from registry_tool.workflows.loading import publish, registry_for_new_entry
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What `train` wrote."""
+    """What `train` wrote. replaced: see `Published`."""
 
     entry: Entry
     folder: str
     created_registry: bool
     trained: Trained
+    replaced: Entry | None
 
 
 def train(path: Path, plugins: Plugins, request: TrainRequest) -> Registered:
@@ -60,15 +60,12 @@ def register(path: Path, plugins: Plugins, new: NewEntry, trained: Trained) -> R
     entry, files = _artifacts(
         path, plugins, new, trained, registry_for_new_entry(path, new.kind, new.entry_id).registry
     )
-    folder = posixpath.dirname(entry.path)
     with locked_new(path):
         created = not path.exists()
         loaded = registry_for_new_entry(path, new.kind, new.entry_id)
         plugins.need(loaded.registry.requires)
-        if (old := loaded.registry.entry(entry.id)) is not None:  # why it left production outlives the next model
-            entry = entry.with_fields(demotion=old.document.get("demotion"))
-        publish(loaded, plugins, entry, files)
-    return Registered(entry, folder, created, trained)
+        done = publish(loaded, plugins, entry, files)
+    return Registered(done.entry, done.folder, created, trained, done.replaced)
 
 
 def _artifacts(

@@ -72,22 +72,27 @@ def test_a_sidecar_of_another_name_takes_the_models(tmp_path: Path, export: Path
     assert (tmp_path / "model" / entry_of(tmp_path / "model")["onnx"]).with_suffix(".json").read_text() == "{}"
 
 
-def test_an_update_gives_a_smoke_entry_other_bytes(tmp_path: Path, export: Path, registry: Program) -> None:
-    """What a person wrote stays, pins of the older bytes go; the same id is refused without --update."""
+@pytest.mark.parametrize(("update", "description"), [(("--update",), "Blur."), ((), None)])
+def test_a_smoke_entry_gets_other_bytes(
+    tmp_path: Path, export: Path, registry: Program, update: tuple[str, ...], description: str | None
+) -> None:
+    """The output says which bytes went; with --update what a person wrote stays, and in any case why it was demoted."""
     box = tmp_path / "model" / "registry.json"
     words = ("add", export / "blur.onnx", "--kind", "nr", "--id", "blur", "--registry", box)
     (export / "blur.json").write_text("{}")
     assert registry(*words, "--description", "Blur.").code == 0
-    before = entry_of(box.parent)
+    document = json.loads(box.read_bytes())
+    [before] = document["models"]
+    before["demotion"] = demotion = {"reason": "drifts", "manifest_sha256": before["sha256"]}
+    box.write_text(json.dumps(document))
     (export / "blur.json").unlink()
     (export / "blur.onnx").write_bytes(tiny_models.model(seed=1).SerializeToString())
-    refused = registry(*words)
-    assert (refused.code, "--update" in refused.err) == (2, True)
-    assert entry_of(box.parent) == before
-    assert registry(*words, "--update").code == 0
+    ran = registry(*words, *update)
+    assert ran.out.splitlines()[-1] == f"replaced: blur (smoke) of sha256 {before['sha256']}"
     after = entry_of(box.parent)
-    assert (after["description"], after["sha256"] != before["sha256"]) == ("Blur.", True)
-    assert "sidecar_sha256" not in after
+    assert (after.get("description"), after["sha256"] != before["sha256"]) == (description, True)
+    assert (after["demotion"], "sidecar_sha256" in after) == (demotion, False)
+    assert "replaced" not in registry(*words, *update).out
     assert registry("validate", box).code == 0
 
 

@@ -101,6 +101,7 @@ def test_a_smoke_entry_is_trained_again(path: Path) -> None:
     document["policies"]["sketch"]["rules"][0]["bound"] = 0.9
     path.write_bytes(to_json({**document, "of_another_version": 1}))
     new = train(path, Trainer(note="again"))
+    assert (old.replaced, new.replaced and new.replaced.sha256) == (None, old.entry.sha256)
     document = json.loads(path.read_bytes())
     assert [m["sha256"] for m in document["models"]] == [new.entry.sha256]
     assert document["policies"]["sketch"]["rules"][0]["bound"] == 0.9

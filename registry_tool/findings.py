@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from string import Formatter
@@ -112,6 +112,11 @@ class Finding:
         if self.pointer:
             place += f" #{self.pointer}"
         return f"{place}: {words}"
+
+
+def errors_of(findings: Iterable[Finding]) -> list[Finding]:
+    """Those of them that fail a run."""
+    return [finding for finding in findings if finding.severity is Severity.ERROR]
 
 
 def path_of(file: str | None, registry: str) -> str:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.named import texts
 from registry_tool.checks.promotion import promoting_again
-from registry_tool.checks.registry import check, external_files
+from registry_tool.checks.registry import check
 from registry_tool.checks.runtimes import is_looser
 from registry_tool.documents import store
-from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of, stem
+from registry_tool.documents.entries import BrokenEntry, VerifiedEntry, sha256_of
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding, FindingRule, InFile, Severity, path_of
-from registry_tool.git.repository import changed_files, read_at
+from registry_tool.findings import Finding, FindingRule, InFile, Severity, errors_of
 from registry_tool.git.revisions import Base, files_beside, load_base, load_base_file
 from registry_tool.hookspec import GateRequest, Level
 from registry_tool.legacy.ensembles import lists, read_ensembles
 from registry_tool.legacy.manifests import check_unpinned_manifests
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.paths import FileProblem
-from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
-from registry_tool.values import EMPTY, Entry, Json, Policy, Registry, Verdict
+from registry_tool.strictjson import pointer
+from registry_tool.values import EMPTY, Entry, Policy, Registry, Verdict
 from registry_tool.workflows.base_changes import Change, entry_changes, policy_changes, requirement_changes
+from registry_tool.workflows.base_files import DESCRIPTIVE_FIELDS, BaseFiles
 from registry_tool.workflows.gate import Judgement, judge_entry, judge_foreign, read_evidence
 from registry_tool.workflows.loading import inspected, usable
 
@@ -35,12 +31,7 @@ POLICY_CHANGED = "its policy changed"
 FILES_CHANGED, SIDECAR_CHANGED = "its files changed", "its sidecar changed"
 # How the findings begin that a file gives which changed under an unchanged document.
 PIN_CODES = ("digest-mismatch", "size-mismatch", "file-", "onnx-external-")
-ATTRIBUTES_FILE = ".gitattributes"
-# Fields of a single model that say nothing of what it computes, and those that a migration adds.
-DESCRIPTIVE_FIELDS = frozenset(
-    {"id", "onnx", "description", "notes", "license", "license_url", "sigstore_bundle", "signatures"}
-)
-ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})
+ADDED_BY_MIGRATION = frozenset({"promotion", "sidecar_sha256", "external_data"})  # fields of an entry
 
 FLIP_HINT = "run `registry flip {id} --demote --reason ...`, then `registry flip {id}`"
 VERSION_2_HINT = "promote it in a registry of version 2: `registry migrate OLD -o NEW`"
@@ -152,7 +143,7 @@ def gate_base(
             "--evidence: in version 2 an entry pins its own, expected it for version 1 alone: leave it out"
         )
     with inspected(loaded, plugins) as inspection:
-        comparer = _Comparer(inspection, before, was, files, _ChangedFiles(before))
+        comparer = _Comparer(inspection, before, was, files, BaseFiles(before, inspection))
         entries = range(len(loaded.registry.entries))
         judgements = [*filter(None, map(comparer.judge, entries)), *comparer.deleted()]
         kinds = {entry.kind for j in judgements for entry in [loaded.registry.entry(j.verdict.entry)] if entry}
@@ -169,25 +160,6 @@ def _load(base: str | Path, path: Path, searched_from: Path | None) -> Base:
     return load_base_file(base) if isinstance(base, Path) else load_base(base, path, searched_from)
 
 
-class _ChangedFiles:
-    """The files of a registry's folder that are not those of the base; git is asked when they are first wanted."""
-
-    def __init__(self, base: Base) -> None:
-        self._base = base
-
-    @cached_property
-    def paths(self) -> frozenset[str] | None:
-        """From the top of the repository; None: not known, so that any may be changed.
-
-        Where a change says anew how git writes files (line endings, encodings), git takes any of them for unchanged.
-        """
-        base = self._base
-        if base.place is None or base.commit is None or base.moved_to is not None:
-            return None
-        found = changed_files(base.place, base.commit, ATTRIBUTES_FILE)
-        return None if any(posixpath.basename(path) == ATTRIBUTES_FILE for path in found) else found
-
-
 def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterator[Finding]:
     """An error for each file that no entry pins and that the base's folder did not have."""
     if base.commit is None:
@@ -199,17 +171,6 @@ def _unregistered(loaded: store.Loaded, plugins: Plugins, base: Base) -> Iterato
             yield replace(finding, severity=Severity.ERROR)
 
 
-def _without_words(data: bytes) -> Json:
-    """A sidecar without the fields that say nothing of what its model computes; bytes that are none as they are."""
-    try:
-        document = parse(data).value
-    except JsonProblem:
-        return data.hex()
-    return (
-        {k: v for k, v in document.items() if k not in DESCRIPTIVE_FIELDS} if isinstance(document, dict) else document
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Comparer:
     """A registry as it is and as it was; `before` is an empty one where there was none."""
@@ -218,7 +179,7 @@ class _Comparer:
     base: Base
     before: Registry
     evidence: Mapping[str, bytes] | None
-    changed: _ChangedFiles
+    files: BaseFiles
 
     @property
     def after(self) -> Registry:
@@ -252,7 +213,7 @@ class _Comparer:
         """What was production and is gone: neither renamed, nor joined into an ensemble with a reason."""
         removed = [old for old in self._removed() if old.is_production]
         joined = self._joined() if removed else EMPTY
-        hint = None if self.after.schema_version == store.REGISTRY_VERSION else DELETED_VERSION_1_HINT
+        hint = DELETED_VERSION_1_HINT if self._is_older_version else None
         return [
             self._hold(
                 old, "deleted while in production", [DELETED.at(self._place(old), "/models", hint=hint, id=old.id)]
@@ -292,13 +253,13 @@ class _Comparer:
         """
         if entry.smoke or old.smoke or entry.sha256 != old.sha256 or entry.manifest is not None:
             return False
-        migrated = self.after.schema_version == store.REGISTRY_VERSION > self.before.schema_version
+        migrated = not self._is_older_version and self.before.schema_version < store.REGISTRY_VERSION
         came_from = (entry.promotion or EMPTY).get("imported_from")
         if migrated:
             document = self.base.registry.document if self.base.registry is not None else None
             if document is None or sha256_of(document.data) != came_from:
                 return False
-        elif self.after.schema_version == store.REGISTRY_VERSION and came_from is None:
+        elif not self._is_older_version and came_from is None:
             return False
         fields = (
             {*old.document, *entry.document}
@@ -314,60 +275,15 @@ class _Comparer:
         What was broken at the base already, by no file that changed since, is for `validate` to find.
         """
         entry = self.after.entries[index]
-        if self._has_other_sidecar(entry, old):
+        if self.files.has_other_sidecar(entry, old):
             return replace(self._judged(self.inspection.verify(index), old, SIDECAR_CHANGED), why=SIDECAR_CHANGED)
         if entry.document != old.document:
-            found = check_entry(self.inspection.verify(index), self.inspection)
-            broken = [f for f in found if f.severity is Severity.ERROR]
+            broken = errors_of(check_entry(self.inspection.verify(index), self.inspection))
             return self._hold(entry, FILES_CHANGED, broken) if broken else None
-        inspection = self.inspection if self._may_be_pinned_by_its_graph(entry) else self.inspection.quick()
+        inspection = self.inspection if self.files.may_hold_pinned_weights(entry) else self.inspection.quick()
         view = inspection.verify(index)
-        found = [f for f in check_entry(view, inspection) if f.severity is Severity.ERROR]
-        broken = [finding for finding in found if finding.code.startswith(PIN_CODES)]
-        return self._hold(entry, FILES_CHANGED, broken) if broken and self._files_changed(view) else None
-
-    def _may_be_pinned_by_its_graph(self, entry: Entry) -> bool:
-        """Whether weights in another file, which version 1 may pin inside the ONNX file alone, may have changed."""
-        if self.after.schema_version == store.REGISTRY_VERSION or entry.manifest is not None:
-            return False
-        own = self.base.place.path if self.base.place is not None else None
-        return self.changed.paths is None or any(path != own for path in self.changed.paths)
-
-    def _files_changed(self, view: VerifiedEntry | BrokenEntry) -> bool:
-        """Whether a file changed that may be the entry's: one that is named, or that has its folder or its stem."""
-        place, paths, entry = self.base.place, self.changed.paths, view.entry
-        if paths is None or place is None:
-            return True
-        own = posixpath.dirname(entry.manifest) if entry.manifest is not None else stem(entry.path)
-        prefix = posixpath.normpath(posixpath.join(posixpath.dirname(place.path), own)).removeprefix(".")
-        named = {path_of(text, place.path) for _, text in texts(entry.document)}
-        if self._may_be_pinned_by_its_graph(entry):
-            named |= {path_of(path, place.path) for path in external_files(view)}
-        return any(path in named or path.startswith(prefix) for path in paths)
-
-    def _has_other_sidecar(self, entry: Entry, old: Entry) -> bool:
-        """Whether the sidecar of a single model says other than at the base; version 1 pins none.
-
-        A model reads its means and deviations there: another sidecar is another model.
-        """
-        base = self.base
-        if (
-            self.after.schema_version == store.REGISTRY_VERSION
-            or entry.manifest is not None
-            or old.manifest is not None
-        ):
-            return False
-        if base.place is None or base.commit is None or base.path is None:
-            return False
-        path, paths = f"{stem(entry.path)}.json", self.changed.paths
-        if paths is not None and path_of(path, base.place.path) not in paths:
-            return False
-        was = read_at(base.place, base.commit, path_of(f"{stem(old.path)}.json", base.path))
-        try:
-            now = self.inspection.folder.read(path, JSON_MAX_BYTES)
-        except FileProblem:
-            return was is not None
-        return was is None or _without_words(was) != _without_words(now)
+        broken = [f for f in errors_of(check_entry(view, inspection)) if f.code.startswith(PIN_CODES)]
+        return self._hold(entry, FILES_CHANGED, broken) if broken and self.files.differ(view) else None
 
     def _was(self, entry: Entry) -> Entry | None:
         """The same entry before, under another id where its bytes are the same and neither id is on both sides."""
@@ -395,7 +311,7 @@ class _Comparer:
         return members
 
     def _demoted(self, entry: Entry, index: int, old: Entry | None) -> Judgement | None:
-        if old is None or old.smoke or (self.after.schema_version < store.REGISTRY_VERSION and entry.manifest is None):
+        if old is None or old.smoke or (self._is_older_version and entry.manifest is None):
             return None  # version 1 has no place for a reason
         demotion = entry.document.get("demotion", EMPTY)
         if demotion.get("manifest_sha256") == old.sha256:
@@ -412,13 +328,15 @@ class _Comparer:
 
     def _judged(self, view: VerifiedEntry | BrokenEntry, old: Entry | None, why: str) -> Judgement:
         entry = view.entry
-        errors = [f for f in check_entry(view, self.inspection) if f.severity is Severity.ERROR]
+        errors = errors_of(check_entry(view, self.inspection))
         policy = self.inspection.policy(entry.kind)
         if self._is_loosened(entry, old) and not self._meets_older_policy(view, old):
             errors.append(self._loosened(entry, entry.kind))
-        for change in requirement_changes(self.before, self.after):
-            if change.severity is Severity.WARNING:
-                errors.append(REQUIREMENT_LOOSENED.at(self._place(entry), "/requires", words=str(change)))
+        errors += [
+            REQUIREMENT_LOOSENED.at(self._place(entry), "/requires", words=str(change))
+            for change in requirement_changes(self.before, self.after)
+            if change.severity is Severity.WARNING
+        ]
         promotion = entry.promotion or EMPTY
         if "imported_from" in promotion:
             was = old is not None and old.is_production and old.sha256 == entry.sha256
@@ -435,13 +353,10 @@ class _Comparer:
             return judge_entry(view, self.inspection, base=self.before)
         if policy.gate == "manual" and promotion.get("manual") is True and promotion.get("reason"):
             return Judgement(Verdict(entry.id, "PROMOTE", policy, EMPTY, (), entry.sha256))
-        if (
-            self.after.schema_version < store.REGISTRY_VERSION
-            and (judgement := self._judged_as_member(entry)) is not None
-        ):
+        if self._is_older_version and (judgement := self._judged_as_member(entry)) is not None:
             return judgement
         hint = promoting_again(entry, self.inspection)
-        if self.after.schema_version < store.REGISTRY_VERSION:
+        if self._is_older_version:
             hint = SUMMARIES_HINT if self._ensembles_of(entry) else f"set smoke to true, or {VERSION_2_HINT}"
         return self._hold(entry, why, [UNJUDGED.at(view.row, "/smoke", found="smoke: false", hint=hint, id=entry.id)])
 
@@ -463,7 +378,7 @@ class _Comparer:
             return None
         for ensemble in self._ensembles_of(entry):
             found, _, _ = check_unpinned_manifests(self.inspection)
-            errors = [f for f in found if f.severity is Severity.ERROR and f.entry in (entry.id, ensemble.entry.id)]
+            errors = [f for f in errors_of(found) if f.entry in (entry.id, ensemble.entry.id)]
             if errors or isinstance(ensemble, BrokenEntry):
                 return self._hold(entry, "", errors)
             if self._is_loosened(ensemble.entry, None):

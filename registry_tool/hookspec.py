@@ -38,7 +38,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-def untold(line: str, /) -> None:
+def tell_nobody(line: str, /) -> None:
     """A line that is told to no one."""
 
 
@@ -249,7 +249,7 @@ class CalibrateRequest:
     encoder_column: str = ""
     method: str | None = None
     progress: Progress = silent
-    tell: Callable[[str], None] = untold
+    tell: Callable[[str], None] = tell_nobody
     by_encoder: bool = False
 
 

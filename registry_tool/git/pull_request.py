@@ -37,13 +37,13 @@ def target(environment: Mapping[str, str]) -> Target | None:
     if event == "merge_group":
         return Target(_merge_group(environment.get("GITHUB_EVENT_PATH", "")), "GITHUB_EVENT_PATH")
     if event in ("pull_request", "pull_request_target"):
-        raise _untold(f"GITHUB_EVENT_NAME: found {event!r} and no GITHUB_BASE_REF, expected the target branch")
+        raise _without_base(f"GITHUB_EVENT_NAME: found {event!r} and no GITHUB_BASE_REF, expected the target branch")
     if commit := environment.get("CI_MERGE_REQUEST_DIFF_BASE_SHA"):
         return Target(_hash(commit, "CI_MERGE_REQUEST_DIFF_BASE_SHA"), "CI_MERGE_REQUEST_DIFF_BASE_SHA")
     if branch := environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME"):
         return Target(f"refs/remotes/origin/{branch}", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME")
     if environment.get("CI_PIPELINE_SOURCE") == "merge_request_event":
-        raise _untold(
+        raise _without_base(
             "CI_PIPELINE_SOURCE: found 'merge_request_event' and no CI_MERGE_REQUEST_DIFF_BASE_SHA, "
             "expected the base of the merge request"
         )
@@ -56,7 +56,7 @@ def _merge_group(path: str) -> str:
     except (OSError, ValueError, LookupError, TypeError):
         commit = None
     if not isinstance(commit, str):
-        raise _untold(
+        raise _without_base(
             f"GITHUB_EVENT_PATH: found no merge_group.base_sha in {path!r}, expected the event of a merge group"
         )
     return _hash(commit, "GITHUB_EVENT_PATH: merge_group.base_sha")
@@ -65,9 +65,9 @@ def _merge_group(path: str) -> str:
 def _hash(commit: str, source: str) -> str:
     """A commit as the CI systems name one: a name (HEAD, say) could mean the very change that is to be judged."""
     if not FULL_HASH.match(commit):
-        raise _untold(f"{source}: found {visible(commit)!r}, expected a full hash")
+        raise _without_base(f"{source}: found {visible(commit)!r}, expected a full hash")
     return commit
 
 
-def _untold(message: str) -> InputError:
+def _without_base(message: str) -> InputError:
     return InputError(f"{message}: name the base with --base REF")

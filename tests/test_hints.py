@@ -198,6 +198,7 @@ FINDINGS = [
     Given("verdict-other", forged(evidence_sha256="0" * 64), variant="evidence"),
     Given("verdict-disagrees", forged(metrics={"mean_plcc": 1.0})),
     Given("policy-looser", bound(0.5)),
+    Given("policy-metric-unknown", policy("fr", rules("rmse_vs_baseline_x <= 0")), by_hand=policy("fr", MANUAL)),
     Given("policy-not-met", bound(0.99999)),
     Given("base-entry-deleted", since_start(without("promoted")), BASE, Place.restore),
     Given(
@@ -266,7 +267,8 @@ class Refused:
     """A command that is refused, and what its message says to type instead.
 
     then: spelt out where the message names options; empty where it names whole commands, which are typed as they are.
-    codes: with which those may end; 1 where they show what was refused, or judge it.
+    codes: with which each of those ends, all with 0 where none are given; 1 where it shows what was refused, or judges
+    it. code: with which the refused command ends.
     """
 
     typed: str
@@ -274,7 +276,8 @@ class Refused:
     then: tuple[str, ...] = ()
     make: Callable[[Place], object] = lambda place: None
     by_hand: Callable[[Place], object] = lambda place: None
-    codes: tuple[int, ...] = (0,)
+    codes: tuple[int, ...] = ()
+    code: int = 2
 
 
 def moved(place: Place) -> None:
@@ -379,8 +382,8 @@ REFUSALS = [
     Refused("show nothing", ": `registry list`"),
     Refused("show absolute", "duplicate id", make=twice, codes=(1,)),
     Refused("list", "run `registry validate", make=fields("promoted", smoke="no"), codes=(1,)),
-    Refused("gate promoted", "run `registry validate", make=broken("promoted"), codes=(1,)),
-    Refused("gate promoted --incumbent demoted", "cannot be compared with", make=broken("demoted"), codes=(1,)),
+    Refused("gate promoted", "run `registry validate", make=broken("promoted"), codes=(1,), code=1),
+    Refused("gate promoted --incumbent demoted", "cannot be compared with", make=broken("demoted"), codes=(1,), code=1),
     Refused("ci --known-findings known-findings.json", "make it with `registry known-findings write`"),
     # documents and plugins
     Refused("schema nothing", "`registry schema` lists"),
@@ -394,7 +397,7 @@ REFUSALS = [
         "name what to judge",
         ("gate promoted", f"{BASE} .", SUMMARIES),
         each(Place.start, with_summaries),
-        codes=(0, 1),
+        codes=(0, 0, 1),
     ),
     Refused("gate promoted --base HEAD", "name no ID and no other option", (f"{BASE} .",), Place.start),
     Refused("gate --incumbent demoted", "name its ID, without", ("gate promoted --incumbent demoted",)),
@@ -402,8 +405,8 @@ REFUSALS = [
     Refused("gate --base main", "the name is ambiguous", ("gate --base refs/heads/main",), ambiguous),
     Refused("gate --base ../old.json", "with --base-file", ("gate --base-file ../old.json",), each(Place.start, older)),
     Refused("gate --evidence ../loso", "with --seeds", (SUMMARIES,), with_summaries, codes=(1,)),
-    Refused("flip promoted", "it is production already"),
-    Refused("flip held --demote --reason x", "it is smoke already"),
+    Refused("flip promoted", "it is production already", code=1),
+    Refused("flip held --demote --reason x", "it is smoke already", code=1),
     Refused("flip promoted --demote", "needs --reason TEXT", ("flip promoted --demote --reason seen",)),
     Refused("flip single", "expected --reason TEXT", ("flip single --reason seen",), unpromoted),
     Refused("flip demoted --reason x", "leave --reason out", ("flip demoted",)),
@@ -418,7 +421,7 @@ REFUSALS = [
     Refused(
         "train fr_ensemble --id m --smoke", "--registry PATH", (f"{TRAIN} --id m --registry ../new",), in_version_1
     ),
-    Refused("train fr_ensemble --id promoted --smoke", "take a new --id", (f"{TRAIN} --id other",)),
+    Refused("train fr_ensemble --id promoted --smoke", "take a new --id", (f"{TRAIN} --id other",), code=1),
     Refused("train fr_ensemble --id single --smoke", "take another --id", (f"{TRAIN} --id other",), smoke("single")),
     Refused(
         "evaluate promoted", "name the rows", ("evaluate promoted --smoke", "evaluate promoted --corpus ../rows.csv")
@@ -428,6 +431,7 @@ REFUSALS = [
         "--skip-broken",
         ("migrate registry.json -o ../new --skip-broken",),
         half_broken,
+        code=1,
     ),
     Refused("history", "name an ID, or a day", ("history promoted", "history --as-of 2030-01-01"), Place.start),
     # signatures
@@ -445,22 +449,19 @@ REFUSALS = [
         each(signed, signed_entries),
     ),
     Refused(f"{VERIFY} ../b.json", "nothing to trust", (BY_KEY, BY_CERTIFICATE), signed),
-    Refused(f"{VERIFY} ../b.json --trust ../root.pem", "name the key to trust", (BY_KEY,), signed),
-    Refused(f"{VERIFY} ../c.json --public-key ../mine.pub", "name the root to trust", (BY_CERTIFICATE,), signed),
-    Refused(f"{SIGN} ../locked.key", "by a password", (f"{SIGN} ../locked.key --password-file ../password",), keys),
+    Refused(f"{VERIFY} ../b.json --trust ../root.pem", "name the key to trust", (BY_KEY,), signed, code=1),
     Refused(
-        FOLDER,
-        "the file is not signed",
-        (f"{FOLDER} --ignore-unsigned-files",),
-        signed_folder,
+        f"{VERIFY} ../c.json --public-key ../mine.pub", "name the root to trust", (BY_CERTIFICATE,), signed, code=1
     ),
+    Refused(f"{SIGN} ../locked.key", "by a password", (f"{SIGN} ../locked.key --password-file ../password",), keys),
+    Refused(FOLDER, "the file is not signed", (f"{FOLDER} --ignore-unsigned-files",), signed_folder, code=1),
     Refused(
         f"{SIGN} ../signer.key --chain ../root.pem",
         "--chain: found no --cert",
         (f"{SIGN} ../signer.key --chain ../root.pem --cert ../signer.pem",),
         signed,
     ),
-    Refused("attest demoted --key ../mine.key", "it is smoke, expected a production entry", make=keys),
+    Refused("attest demoted --key ../mine.key", "it is smoke, expected a production entry", make=keys, code=1),
     # rows and corpora
     Refused(
         "evaluate promoted --smoke --incumbent demoted",
@@ -504,15 +505,15 @@ def test_what_a_refusal_says_to_type_is_accepted(refused: Refused, tmp_path: Pat
     refused.make(place)
     ran = place.type(refused.typed)
     [line] = [line for line in (ran.out + ran.err).splitlines() if refused.words in line]
-    assert ran.code in (1, 2), ran
+    assert ran.code == refused.code, ran
     commands = refused.then or COMMAND.findall(line)
     assert commands, line
     hint = re.sub("without .*|no other option .*", "", line.rpartition(": ")[2])  # what shall not be typed
     assert set(OPTION.findall(hint)) <= set(OPTION.findall(" ".join((refused.typed, *commands))))
     refused.by_hand(place)
-    for command in commands:
+    for command, code in zip(commands, refused.codes or (0,) * len(commands), strict=True):
         ran = place.type(command)
-        assert ran.code in refused.codes, (command, ran)
+        assert ran.code == code, (command, ran)
 
 
 # ---- none is left out -------------------------------------------------------------------------------------------

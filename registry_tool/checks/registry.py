@@ -13,6 +13,7 @@ from registry_tool.checks.declared import check_declared, check_unknown_fields
 from registry_tool.checks.entry import check_entry
 from registry_tool.checks.inventory import UNREGISTERED, check_inventory, list_files, one_name
 from registry_tool.checks.named import NamedFile, check_named, named_files
+from registry_tool.checks.policy_names import check_policy_kinds, check_policy_metrics
 from registry_tool.checks.signatures import check_private_keys, check_signers
 from registry_tool.checks.workers import answers, count_processes, slices_of
 from registry_tool.documents.entries import ONNX_MAX_BYTES, ReadEntry, VerifiedEntry
@@ -26,7 +27,7 @@ from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
 from registry_tool.storage.paths import FileProblem
-from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
+from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse
 
 # How many quick looks a full one takes: at a single model, at an entry with evidence.
 FULL_COST, FULL_EVIDENCE_COST = 16, 128
@@ -67,16 +68,6 @@ PLUGIN_LEFT_OUT = FindingRule(
     message="plugin {plugin} was left out",
     hint="run it without --without-plugin and REGISTRY_PLUGINS_DISABLED",
     example="registry --without-plugin house-rules validate",
-    severity=Severity.WARNING,
-    since="0.2.0",
-)
-POLICY_KIND_UNKNOWN = FindingRule(
-    "policy-kind-unknown",
-    "policy of an unknown kind",
-    why="Its rules judge nothing, while the kind that was meant may have none.",
-    message="policy of kind {kind!r}: no installed plugin provides that kind",
-    hint="install the plugin that provides it, correct the kind, or remove the policy",
-    example='"policies": {"fr_ensembel": {"rules": []}}',
     severity=Severity.WARNING,
     since="0.2.0",
 )
@@ -137,7 +128,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
     loaded, registry, count = inspection.loaded, inspection.registry, len(inspection.registry.entries)
     repeated = dict(_check_ids(loaded))
     task = replace(task, repeated=frozenset(repeated))
-    findings = [*repeated.values(), *_check_alike(loaded), *_check_policy_kinds(inspection)]
+    findings = [*repeated.values(), *_check_alike(loaded), *check_policy_kinds(inspection)]
     seen = _Seen({loaded.name})
     processes = count_processes(task.weight(inspection))
     slices = slices_of(count, processes)
@@ -169,6 +160,7 @@ def _check_all(inspection: Inspection, task: _Task, progress: Progress | None) -
         for finding in check_inventory(left, seen.paths, registry):
             if not _is_read(finding, seen.unparsed, inspection):
                 findings.append(finding)
+    findings += check_policy_metrics(inspection)  # after the forks: it may load libraries that start threads
     if not isinstance(items, Finding):
         findings += check_private_keys(inspection.folder, items)
     return findings
@@ -306,18 +298,6 @@ def _check_alike(loaded: Loaded) -> Iterator[Finding]:
         other = seen.setdefault(re.sub("[-_]+", "-", one_name(entry.id)), entry.id)
         if one_name(other) != one_name(entry.id):
             yield ID_ALIKE.at(InFile(loaded.name, entry.id), f"/models/{place}/id", id=entry.id, other=other)
-
-
-def _check_policy_kinds(inspection: Inspection) -> Iterator[Finding]:
-    """Policies that judge nothing here, where no plugin is missing for a reason that is said already."""
-    loaded, plugins = inspection.loaded, inspection.plugins
-    if plugins.broken or plugins.disabled:
-        return
-    used = {entry.kind for entry in inspection.registry.entries}
-    for kind in inspection.registry.policies:
-        if kind not in plugins.kinds and kind not in used:
-            known = ", ".join(sorted(plugins.kinds))
-            yield POLICY_KIND_UNKNOWN.at(loaded.name, pointer("policies", kind), expected=known, kind=kind)
 
 
 def sort(findings: Iterable[Finding]) -> list[Finding]:

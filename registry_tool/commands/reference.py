@@ -65,10 +65,9 @@ def metrics(ctx: click.Context, kind: str | None, form: str) -> None:
     from dataclasses import asdict
 
     from registry_tool.toolkit import text_table
-    from registry_tool.workflows import explain
 
     loaded = plugins_of(ctx)
-    found = [(name, m) for name in ([kind] if kind else loaded.kinds) for m in explain.metrics_of(loaded, name)]
+    found = [(name, m) for name in ([kind] if kind else loaded.kinds) for m in loaded.metrics(name)]
     rows = [(name, m.name, m.better, m.unit, str(m.since), m.meaning) for name, m in found]
     header = ("kind", "metric", "better", "unit", "since", "meaning")
     emit(form, lambda: [{"kind": name, **asdict(m)} for name, m in found], lambda: text_table([header, *rows]))

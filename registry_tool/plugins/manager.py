@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from registry_tool.hookspec import (
     Hooks,
     Kind,
     Level,
+    MetricDescription,
     OofPredictions,
     Predictor,
     PredictRequest,
@@ -34,7 +35,7 @@ from registry_tool.hookspec import (
     Trained,
     TrainRequest,
 )
-from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of
+from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of, mistyped
 from registry_tool.rows.batches import Columns, RowBatch
 from registry_tool.values import Evidence, Requirement, Rule, plain_name
 from registry_tool.version import __version__
@@ -178,6 +179,21 @@ class Plugins:
         raise InputError(
             f"unknown kind {kind!r}: no installed plugin provides it, expected one of {known}: install its plugin"
         )
+
+    def metrics(self, kind: str) -> tuple[MetricDescription, ...]:
+        """What the gate of a kind measures; nothing where its plugin describes none.
+
+        Raises InputError for an unknown kind, PluginError for descriptions that do not load.
+        """
+        plugin = self.owner(kind)
+        if not (place := self.kinds[kind].metrics):
+            return ()
+        module, _, name = place.partition(":")
+        with Guard(plugin.label, f"import of {place}"):
+            described = tuple(getattr(import_module(module), name))
+            if wrong := mistyped(described, tuple[MetricDescription, ...]):
+                raise TypeError(f"found {wrong}")
+        return described
 
     def deprecation(self, hook: str) -> Warning | None:
         """What a plugin that implements a hook is told when it loads; None for a hook that stays."""

@@ -23,7 +23,6 @@ from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, needs, undist
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.toolkit import read_rows
 from registry_tool.values import Evidence
-from registry_tool.workflows.explain import metrics_of
 from registry_tool.workflows.predict import predict_rows
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
@@ -156,7 +155,7 @@ class Using(SuiteSetup):
         rules = {rule.metric for rule in good.plugins.kinds[self.kind].default_policy.rules}
         missing = sorted(rules - set(evidence.metrics))
         assert not missing, f"the default policy asks for {missing}, the gate measures {sorted(evidence.metrics)}"
-        described = {metric.name for metric in metrics_of(good.plugins, self.kind)}
+        described = {metric.name for metric in good.plugins.metrics(self.kind)}
         missing = sorted(set(evidence.metrics) - described)
         assert not missing, f"{missing}: describe them where `Kind.metrics` says, as MetricDescription"
         assert evidence.problems == ()

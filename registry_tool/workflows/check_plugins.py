@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from registry_tool.errors import PluginError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import Json
-from registry_tool.workflows.explain import declared_by, metrics_of
+from registry_tool.workflows.explain import declared_by
 
 RECORDED_HEADER = ("kind", "field", "reason")
 ORDER_MARKS = ("tryfirst", "trylast")  # pluggy's; plugins are asked apart, in the order in which they load
@@ -45,7 +45,7 @@ def check(plugins: Plugins) -> CheckedPlugins:
         try:
             declared_by(plugin)
             for kind in plugin.kinds:
-                metrics_of(plugins, kind.name)
+                plugins.metrics(kind.name)
         except PluginError as error:
             problems.append(str(error))
     deprecated = [

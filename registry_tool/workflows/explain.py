@@ -11,8 +11,6 @@ from types import ModuleType
 
 from registry_tool.errors import InputError, PluginError
 from registry_tool.findings import FAMILIES, FindingRule
-from registry_tool.hookspec import MetricDescription
-from registry_tool.plugins.contract import Guard, mistyped
 from registry_tool.plugins.manager import LoadedPlugin, Plugins
 
 FINDING_MODULES = (  # of the core, with findings declared at their top level
@@ -34,6 +32,7 @@ FINDING_MODULES = (  # of the core, with findings declared at their top level
     "checks.entry",
     "checks.inventory",
     "checks.named",
+    "checks.policy_names",
     "checks.promotion",
     "checks.signatures",
     "checks.attestations",
@@ -75,22 +74,6 @@ def declared_by(plugin: LoadedPlugin) -> list[FindingRule]:
             f"plugin {plugin.name}: its findings cannot be read: {type(error).__name__}: {error}: correct the modules "
             "in `Kind.findings`"
         ) from error
-
-
-def metrics_of(plugins: Plugins, kind: str) -> tuple[MetricDescription, ...]:
-    """What the gate of a kind measures; nothing where its plugin describes none.
-
-    Raises InputError for an unknown kind, PluginError for descriptions that do not load.
-    """
-    plugin = plugins.owner(kind)
-    if not (place := plugins.kinds[kind].metrics):
-        return ()
-    module, _, name = place.partition(":")
-    with Guard(plugin.label, f"import of {place}"):
-        described = tuple(getattr(import_module(module), name))
-        if wrong := mistyped(described, tuple[MetricDescription, ...]):
-            raise TypeError(f"found {wrong}")
-    return described
 
 
 def only(code: str, groups: Iterable[RuleGroup]) -> tuple[RuleGroup, ...]:

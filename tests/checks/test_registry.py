@@ -30,7 +30,7 @@ VALID = sorted(path.name for path in (EXAMPLES / "valid").iterdir() if path.name
 INVALID = sorted(path.name for path in (EXAMPLES / "invalid").iterdir())
 # Codes whose files no checkout can hold (links, pipes, two names that differ by case): made in tests of this file.
 MADE_HERE = {"file-is-symlink", "name-collision", "file-too-large"}
-NEEDS_FULL = ("onnx-", "sidecar-inputs", "sidecar-outputs", "sidecar-width", "evidence-")
+NEEDS_FULL = ("onnx-", "sidecar-inputs", "sidecar-outputs", "sidecar-width", "evidence-", "policy-metric-")
 
 
 PLUGINS = load()

@@ -32,7 +32,7 @@ def top(tmp_path: Path) -> Path:
     """A repository whose registry has three entries that a full check refuses, and a quick one does not."""
     folder = tmp_path / "top"
     rows = [row(folder / "model", name, opset=17) for name in IDS]
-    policies = {"fr": {"rules": [{"metric": "plcc", "op": ">=", "bound": 0.5}], "against": "m2"}}
+    policies = {"fr": {"rules": [{"metric": "mean_plcc", "op": ">=", "bound": 0.5}], "against": "m2"}}
     save(folder, {"schema_version": 2, "policies": policies, "models": rows})
     start(folder)
     return folder

@@ -239,6 +239,8 @@ def make_documents() -> None:
     invalid("kind-unknown", entry(kind="thumb"), pointer="/models/0/kind")
     misspelt = registry(ENTRY, policies={"fr": EVIDENCE, "rf": EVIDENCE})
     invalid("policy-kind-unknown", misspelt, pointer="/policies/rf", severity="warning")
+    misspelt = registry(ENTRY, policy={"rules": [{"metric": "mean_plc", "op": ">=", "bound": 0.9}]})
+    invalid("policy-metric-unknown", misspelt, pointer="/policies/fr/rules/0/metric", severity="warning")
     invalid("id-duplicate", registry(ENTRY, ENTRY), pointer="/models/1/id")
 
 

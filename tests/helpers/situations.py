@@ -75,9 +75,11 @@ class Place:
     def findings(self, command: str) -> list[tuple[str, str]]:
         """(code, hint or the whole line) of what `validate` or `gate --base` found."""
         ran = self.type(f"{command} --format json")
-        assert ran.code in (0, 1), ran
         document = json.loads(ran.out)
         if "findings" in document:
+            assert ran.code == (document["summary"]["error"] > 0), ran
             return [(found["code"], found["hint"]) for found in document["findings"]]
+        held = [verdict for verdict in document["judgements"] if verdict["verdict"] == "HOLD"]
+        assert ran.code == bool(held or document["added"]), ran
         reasons = [reason for verdict in document["judgements"] for reason in verdict["reasons"]]
         return [(reason.partition(":")[0], reason) for reason in reasons]

@@ -12,7 +12,7 @@ from registry_tool.checks.promotion import check_promotion
 from registry_tool.checks.signatures import check_signatures
 from registry_tool.documents.entries import BrokenEntry, ReadEntry, VerifiedEntry
 from registry_tool.documents.schema import show
-from registry_tool.findings import Finding, FindingRule, Severity
+from registry_tool.findings import Finding, FindingRule, errors_of
 from registry_tool.legacy.members import check_pinned_members
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import KIND_UNKNOWN
@@ -80,12 +80,12 @@ def check_entry(read: VerifiedEntry | BrokenEntry, inspection: Inspection, trust
     owner's to prove. A broken entry is not looked into any further.
     """
     findings = [*read.findings, *_check_kind(read, inspection), *_check_against_registry(read, inspection.registry)]
-    if isinstance(read, BrokenEntry) or any(f.severity is Severity.ERROR for f in findings):
+    if isinstance(read, BrokenEntry) or errors_of(findings):
         return findings
     findings += check_signatures(read, inspection.policy(read.entry.kind), trust)
     findings += check_promotion(read, inspection)  # before any plugin could touch its view
     findings += check_beside(read, inspection.policy(read.entry.kind), trust)
-    return [*findings, *check_content(read, inspection, sound=not any(f.severity is Severity.ERROR for f in findings))]
+    return [*findings, *check_content(read, inspection, sound=not errors_of(findings))]
 
 
 def check_content(view: VerifiedEntry, inspection: Inspection, *, sound: bool = True) -> list[Finding]:
@@ -99,7 +99,7 @@ def check_content(view: VerifiedEntry, inspection: Inspection, *, sound: bool = 
         findings, models = check_models(view, inspection.plugins.kinds[view.entry.kind], inspection.registry, prober)
     findings += check_pinned_members(view, inspection) if view.entry.manifest else []
     findings += inspection.plugins.findings(view, inspection.level)
-    if prober is not None and view.entry.onnx and sound and not any(f.severity is Severity.ERROR for f in findings):
+    if prober is not None and view.entry.onnx and sound and not errors_of(findings):
         for model in models:
             findings += run_model(view, model, prober)
     return findings

@@ -16,7 +16,7 @@ from registry_tool.checks.operators import ALLOWED_OPS
 from registry_tool.checks.runtimes import Runtime
 from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.schema import show
-from registry_tool.findings import Finding, FindingRule, InFile, Severity
+from registry_tool.findings import Finding, FindingRule, InFile, Severity, errors_of
 from registry_tool.hookspec import FURTHER_DOMAINS, Kind
 from registry_tool.legacy.members import OPSET_DISAGREES
 from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, OnnxSummary, Port
@@ -278,7 +278,7 @@ def _check_summary(
         *_check_opset(summary, view, name, place),
         *check_external(summary, view, view.artifacts[name], terms.weak_pins, stored),
     ]
-    if any(f.severity is Severity.ERROR for f in findings):
+    if errors_of(findings):
         return findings, None
     if stored:
         try:

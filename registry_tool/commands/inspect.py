@@ -82,7 +82,6 @@ def validate(
       registry validate --changed-since origin/main
     """
     from registry_tool import toolkit
-    from registry_tool.findings import Severity
     from registry_tool.hookspec import Level
     from registry_tool.workflows import validate as validate_workflow
     from registry_tool.workflows.validate import touched
@@ -106,7 +105,7 @@ def validate(
     _deliver(results, form, output, strict=strict)
     if any(result.lacks_plugins for result in results) or plugins_of(ctx).broken:
         ctx.exit(ExitCode.BROKEN)
-    failed = any(r.count(Severity.ERROR) or (strict and r.count(Severity.WARNING)) for r in results)
+    failed = any(result.fails(strict=strict) for result in results)
     ctx.exit(ExitCode.REJECTED if failed else ExitCode.OK)
 
 

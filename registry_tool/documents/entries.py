@@ -11,7 +11,7 @@ from typing import Any
 from registry_tool.documents.schema import TYPE
 from registry_tool.documents.store import schema_findings
 from registry_tool.errors import PluginError
-from registry_tool.findings import Finding, FindingRule, InFile, Severity
+from registry_tool.findings import Finding, FindingRule, InFile, errors_of
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
@@ -341,7 +341,7 @@ class _Verification:
         )
 
     def _holds(self) -> bool:
-        return not any(finding.severity is Severity.ERROR for finding in self._findings)
+        return not errors_of(self._findings)
 
     def _read_manifest(self, path: str) -> None:
         name, place = posixpath.basename(path), InFile(path, self._entry.id)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry_tool.documents.manifest import Manifest
-from registry_tool.findings import Severity
+from registry_tool.findings import Severity, errors_of
 from registry_tool.hookspec import Figure
 from registry_tool.report import svg, templating
 from registry_tool.report.audit import claimed
@@ -182,7 +182,7 @@ def _decision(overview: Overview) -> tuple[str, str]:
 
 def _badges(overview: Overview) -> Iterator[Badge]:
     word, tone = _decision(overview)
-    errors = sum(finding.severity is Severity.ERROR for finding in overview.findings)
+    errors = len(errors_of(overview.findings))
     if overview.entry.smoke:
         yield Badge("smoke: not for use", "note")
     else:

@@ -18,14 +18,20 @@ from registry_tool.checks.signatures import Signatures, verify_all
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.errors import RejectedError
-from registry_tool.findings import Finding, Severity
+from registry_tool.findings import Finding, errors_of
 from registry_tool.plugins.manager import Plugins
 from registry_tool.signing.bundle import Trust
 from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER_ID, VerificationResult
-from registry_tool.storage.lock import locked
 from registry_tool.storage.writing import write_atomic
 from registry_tool.values import EMPTY, Entry
-from registry_tool.workflows.loading import inspected, refuse_without_verdict, usable, verified, verified_entry
+from registry_tool.workflows.loading import (
+    changing,
+    inspected,
+    refuse_without_verdict,
+    usable,
+    verified,
+    verified_entry,
+)
 from registry_tool.workflows.sign import Signer, make_attestation
 from registry_tool.workflows.sign_entry import is_by, refuse_inside, refuse_older, trusted_by
 
@@ -65,14 +71,12 @@ def attest(
     """
     plugins.need_all()
     refuse_inside(path, signer.key)
-    usable(path)
-    with locked(path.parent):
-        loaded = usable(path)
+    with changing(path) as loaded:
         refuse_older(path, loaded.registry.schema_version)
         with inspected(loaded, plugins) as inspection:
             view = verified(inspection, entry_id)
             refuse_without_verdict(view.entry)
-            errors = [f for f in check_entry(view, inspection) if f.severity is Severity.ERROR]
+            errors = errors_of(check_entry(view, inspection))
             if errors and any(f.code != "attestation-invalid" for f in errors):
                 raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to attest: {errors[0]}")
             result = _result(view, time, verifier)

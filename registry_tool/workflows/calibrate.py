@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from registry_tool.checks.entry import check_entry
-from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Severity
+from registry_tool.errors import InputError
 from registry_tool.hookspec import CalibrateRequest
 from registry_tool.plugins.manager import Plugins
 from registry_tool.values import EMPTY, Json
-from registry_tool.workflows.loading import inspected, registry_for_new_entry, usable, verified
+from registry_tool.workflows.loading import inspected, refuse_unsound, registry_for_new_entry, usable, verified
 from registry_tool.workflows.train import NewEntry, Registered, register
 
 INHERITED_FIELDS = ("license", "license_url")  # fields of an entry that hold for its models, whatever their intervals
@@ -36,9 +34,7 @@ def calibrate(
         view = verified(inspection, entry_id)
         new = NewEntry(view.entry.kind, request.entry_id)
         registry_for_new_entry(path, new.kind, new.entry_id)
-        findings = check_entry(view, inspection)
-        if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
-            raise RejectedError(f"{entry_id}: it does not validate, so it is not calibrated: {error}")
+        refuse_unsound(view, inspection, "it is not calibrated")
         made = plugins.calibrate(view, request)
         kept = {name: view.entry.document[name] for name in INHERITED_FIELDS if name in view.entry.document}
     if made is None:

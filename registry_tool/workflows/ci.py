@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from registry_tool.documents import store
 from registry_tool.errors import ExitCode, InputError, RegistryError, environment_error
-from registry_tool.findings import Severity
 from registry_tool.git.pull_request import Target, target
 from registry_tool.git.repository import Option
 from registry_tool.git.revisions import Base, is_head, load_base
@@ -78,10 +77,7 @@ class CiRun:
     @property
     def exit_code(self) -> ExitCode:
         """The worst of all steps."""
-        found = self.validation
-        failed = found is not None and (
-            found.count(Severity.ERROR) or (self.request.strict and found.count(Severity.WARNING))
-        )
+        failed = self.validation is not None and self.validation.fails(strict=self.request.strict)
         held = self.comparison is not None and not self.comparison.passes
         judged = ExitCode.REJECTED if failed or held else ExitCode.OK
         return max([judged, *(item.exit_code for item in self.not_judged)])

@@ -12,10 +12,9 @@ from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.single_evidence import DataRequest, SingleEvidence, make_evidence, read_evidence
-from registry_tool.storage.lock import locked
 from registry_tool.storage.writing import write_atomic
 from registry_tool.values import Entry
-from registry_tool.workflows.loading import inspected, save_sound, usable, verified
+from registry_tool.workflows.loading import changing, inspected, save_sound, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +33,32 @@ def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) 
     RejectedError for a production entry, and for evidence that would not validate.
     """
     plugins.need_all()
-    usable(path)
-    with locked(path.parent):
-        loaded = usable(path)
-        with inspected(loaded, plugins) as inspection:
-            view = verified(inspection, entry_id)
-            entry = view.entry
-            if loaded.registry.schema_version != store.REGISTRY_VERSION:
-                version = loaded.registry.schema_version
-                raise InputError(
-                    f"{path}: schema_version {version} pins no evidence, expected {store.REGISTRY_VERSION}: "
-                    f"make one of version {store.REGISTRY_VERSION} with `registry migrate {path} -o NEW`"
-                )
-            if entry.onnx is None:
-                raise InputError(f"{entry_id}: found a manifest, expected one ONNX file: its plugin makes its evidence")
-            if "registry_gate" not in plugins.owner(entry.kind).hooks:
-                raise InputError(f"{entry_id}: the kind {entry.kind!r} has no gate, expected fr, nr or filter")
-            if entry.is_production:
-                raise RejectedError(
-                    f"{entry_id}: it is production, and what it was judged on does not change: take a new --id"
-                )
-            data = make_evidence(view, request)
-            digest = sha256_of(data)
-            target = f"{entry_id}/evidence/{digest[:12]}.npz"
-            made = None if (path.parent / target).exists() else target
-            write_atomic(path.parent / target, data, root=path.parent)
-            pinned = entry.with_fields(evidence={"path": target, "sha256": digest})
-            save_sound(inspection, loaded.registry.with_entry(pinned), pinned, made, RejectedError)
-            old = entry.document.get("evidence")
-            if old is not None and old["path"] != target:
-                with suppress(OSError):
-                    (path.parent / posixpath.normpath(old["path"])).unlink()
+    with changing(path) as loaded, inspected(loaded, plugins) as inspection:
+        view = verified(inspection, entry_id)
+        entry = view.entry
+        if loaded.registry.schema_version != store.REGISTRY_VERSION:
+            version = loaded.registry.schema_version
+            raise InputError(
+                f"{path}: schema_version {version} pins no evidence, expected {store.REGISTRY_VERSION}: "
+                f"make one of version {store.REGISTRY_VERSION} with `registry migrate {path} -o NEW`"
+            )
+        if entry.onnx is None:
+            raise InputError(f"{entry_id}: found a manifest, expected one ONNX file: its plugin makes its evidence")
+        if "registry_gate" not in plugins.owner(entry.kind).hooks:
+            raise InputError(f"{entry_id}: the kind {entry.kind!r} has no gate, expected fr, nr or filter")
+        if entry.is_production:
+            raise RejectedError(
+                f"{entry_id}: it is production, and what it was judged on does not change: take a new --id"
+            )
+        data = make_evidence(view, request)
+        digest = sha256_of(data)
+        target = f"{entry_id}/evidence/{digest[:12]}.npz"
+        made = None if (path.parent / target).exists() else target
+        write_atomic(path.parent / target, data, root=path.parent)
+        pinned = entry.with_fields(evidence={"path": target, "sha256": digest})
+        save_sound(inspection, loaded.registry.with_entry(pinned), pinned, made, RejectedError)
+        old = entry.document.get("evidence")
+        if old is not None and old["path"] != target:
+            with suppress(OSError):
+                (path.parent / posixpath.normpath(old["path"])).unlink()
     return Written(pinned, target, read_evidence(data))

@@ -19,7 +19,7 @@ from registry_tool.documents.entries import VerifiedEntry
 from registry_tool.documents.manifest import CalibrationFacts, Manifest
 from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Severity
+from registry_tool.findings import errors_of
 from registry_tool.hookspec import Level
 from registry_tool.legacy.members import ENCODER_COLUMN_PREFIX, SHARED_FIELDS
 from registry_tool.plugins.manager import Plugins
@@ -71,7 +71,7 @@ def export(loaded: Loaded, plugins: Plugins, entry_id: str, output: Path, *, all
         for path, data in files.items():
             write_atomic(made.path / path, data, root=made.path)
         found = check(store.load(made.path / "registry.json"), plugins, Level.FULL)
-        if errors := [finding for finding in found if finding.severity is Severity.ERROR]:
+        if errors := errors_of(found):
             raise RejectedError(f"{entry_id}: it would not validate in that layout: {errors[0]}", errors)
         made.publish()
     return Exported(tuple(str(model["id"]) for model in models), tuple(sorted(files)))

@@ -18,7 +18,7 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding, InFile, Severity
+from registry_tool.findings import Finding, InFile, errors_of
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.legacy.ensembles import corpora, lists, read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
@@ -56,8 +56,7 @@ def gate(path: Path, plugins: Plugins, entry_id: str, incumbent: str | None = No
         judgement = judge_entry(view, inspection, incumbent)
         if not judgement.verdict.promotes:
             return judgement
-        errors = [f for f in check_content(view, inspection) if f.severity is Severity.ERROR]
-        reasons = tuple(f"{finding.code}: {finding}" for finding in errors)
+        reasons = tuple(f"{found.code}: {found}" for found in errors_of(check_content(view, inspection)))
         decision = "HOLD" if reasons else judgement.verdict.decision
         return replace(judgement, verdict=replace(judgement.verdict, decision=decision, reasons=reasons))
 

@@ -14,11 +14,12 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RegistryError, RejectedError
-from registry_tool.findings import Finding, Severity
+from registry_tool.findings import Finding, errors_of
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.files import Folder
+from registry_tool.storage.lock import locked
 from registry_tool.storage.staging import remove_whole
 from registry_tool.storage.writing import publish_folder
 from registry_tool.strictjson import dump
@@ -31,6 +32,14 @@ def usable(path: Path) -> Loaded:
     if isinstance(loaded, Unreadable) or loaded.findings:
         raise InputError(f"{loaded.findings[0]}: run `registry validate {path}`", loaded.findings)
     return loaded
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[Loaded]:
+    """The registry, under its lock, for who writes to it. One that is not usable is refused before it is locked."""
+    usable(path)
+    with locked(path.parent):
+        yield usable(path)
 
 
 def find_entry(loaded: Loaded, entry_id: str) -> Entry:
@@ -111,10 +120,15 @@ def entry_for_use(inspection: Inspection, entry_id: str, hint: str, *, allow_smo
     if view.entry.smoke and not allow_smoke:
         way = "no model of random rows is promoted" if is_random(view) else promoting(view.entry, inspection)
         raise RejectedError(f"{entry_id}: it is a smoke entry, expected production: {way}; to try it, {hint}")
-    found = check_entry(view, inspection)
-    if wrong := [item for item in found if item.severity is Severity.ERROR]:
+    if wrong := errors_of(check_entry(view, inspection)):
         raise RejectedError(f"{entry_id}: {wrong[0]}: run `registry validate {inspection.loaded.path}`", wrong)
     return view
+
+
+def refuse_unsound(view: VerifiedEntry, inspection: Inspection, consequence: str) -> None:
+    """Raises RejectedError for an entry that `validate` would reject. consequence: what is not done with it."""
+    if errors := errors_of(check_entry(view, inspection)):
+        raise RejectedError(f"{view.entry.id}: it does not validate, so {consequence}: {errors[0]}")
 
 
 @contextmanager
@@ -178,8 +192,7 @@ def save_sound(
         index = [e.id for e in loaded.registry.entries].index(entry.id)
         after = replace(inspection, loaded=loaded)
         findings = check_entry(after.verify(index), after)
-    errors = [f for f in findings if f.severity is Severity.ERROR]
-    if errors:
+    if errors := errors_of(findings):
         if made is not None:
             remove_whole(path.parent, made)
         raise fault(f"{entry.id}: it would not validate, so nothing was changed: {errors[0]}", errors)

@@ -15,7 +15,7 @@ from registry_tool.checks.registry import check
 from registry_tool.documents import store
 from registry_tool.documents.entries import pins_of, sha256_of
 from registry_tool.errors import InputError
-from registry_tool.findings import Finding, FindingRule, Severity
+from registry_tool.findings import Finding, FindingRule, Severity, errors_of
 from registry_tool.hookspec import Level, Progress
 from registry_tool.legacy.joining import Joined, UnpinnedManifest, join
 from registry_tool.legacy.manifests import json_files
@@ -132,7 +132,7 @@ def migrate(
             write_atomic(made.path / "registry.json", dump(registry.to_dict()))
             prepare(made.path)
             after = check(store.load(made.path / "registry.json"), plugins, Level.FULL, progress)
-            errors = {f.entry or "": str(f) for f in reversed(after) if f.severity is Severity.ERROR}
+            errors = {f.entry or "": str(f) for f in reversed(errors_of(after))}
             found = {j.source: errors[j.entry.id] for j in work.joined if j.entry.id in errors}
             if unfit := {j.source: found[j.source] for j in work.joined if j.completed and j.source in found}:
                 incomplete |= unfit

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from registry_tool.checks.entry import check_entry
 from registry_tool.checks.policy import unread
 from registry_tool.checks.promotion import is_random, refuse_itself
 from registry_tool.checks.signatures import signatures_lacking
@@ -13,15 +12,13 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.findings import Severity
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.lock import locked
 from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump
-from registry_tool.values import Entry, Registry, checked_text
+from registry_tool.values import Entry, checked_text
 from registry_tool.workflows.gate import Judgement, judge_entry
-from registry_tool.workflows.loading import find_entry, inspected, save_sound, usable, verified
+from registry_tool.workflows.loading import changing, find_entry, inspected, refuse_unsound, save_sound, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +44,8 @@ def flip(path: Path, plugins: Plugins, entry_id: str, reason: str | None = None)
     Raises RejectedError for an entry that is production already, does not validate, or holds random rows.
     """
     plugins.need_all()
-    usable(path)
-    with locked(path.parent):
-        loaded, _, entry = _writable(path, entry_id)
+    with changing(path) as loaded:
+        entry = _promotable(loaded, entry_id)
         if entry.is_production:
             raise RejectedError(
                 f"{entry_id}: it is production already, expected a smoke entry: `registry gate {entry_id}` judges it, "
@@ -65,12 +61,11 @@ def repromote(path: Path, plugins: Plugins, entry_id: str, reason: str | None = 
     Raises RejectedError as `flip`, and for an entry that is smoke.
     """
     plugins.need_all()
-    usable(path)
-    with locked(path.parent):
-        _, registry, entry = _writable(path, entry_id)
+    with changing(path) as loaded:
+        entry = _promotable(loaded, entry_id)
         if entry.smoke:
             raise RejectedError(f"{entry_id}: it is smoke, expected a production entry: run `registry flip {entry_id}`")
-        as_smoke = registry.with_entry(entry.with_fields(smoke=True, promotion=None))
+        as_smoke = loaded.registry.with_entry(entry.with_fields(smoke=True, promotion=None))
         read = store.read(path, dump(as_smoke.to_dict()))
         if isinstance(read, Unreadable):
             raise InputError(f"{read.findings[0]}: run `registry validate {path}`")
@@ -84,9 +79,7 @@ def _promote(loaded: Loaded, plugins: Plugins, entry_id: str, reason: str | None
     entry = find_entry(loaded, entry_id)
     with inspected(loaded, plugins) as inspection:
         view = verified(inspection, entry_id)
-        findings = check_entry(view, inspection)
-        if errors := [f for f in findings if f.severity is Severity.ERROR]:
-            raise RejectedError(f"{entry_id}: it does not validate, so it is not promoted: {errors[0]}")
+        refuse_unsound(view, inspection, "it is not promoted")
         if is_random(view):
             raise RejectedError(f"{entry_id}: it was trained on random rows (--smoke), which promote nothing: train it")
         if inspection.policy(entry.kind).gate == "manual":
@@ -130,25 +123,24 @@ def _promote_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | 
 def demote(path: Path, entry_id: str, reason: str) -> Entry:
     """production -> smoke, with a reason that stays in the entry."""
     checked_text("--reason", reason, 512)
-    usable(path)
-    with locked(path.parent):
-        _, registry, entry = _writable(path, entry_id)
+    with changing(path) as loaded:
+        entry = _promotable(loaded, entry_id)
         if entry.smoke:
             raise RejectedError(
                 f"{entry_id}: it is smoke already, expected a production entry: `registry list` shows which are"
             )
         demotion = {"reason": reason, "manifest_sha256": entry.sha256}
         demoted = entry.with_fields(smoke=True, promotion=None, demotion=demotion)
-        store.save(path, registry.with_entry(demoted))
+        store.save(path, loaded.registry.with_entry(demoted))
         return demoted
 
 
-def _writable(path: Path, entry_id: str) -> tuple[Loaded, Registry, Entry]:
-    loaded = usable(path)
-    entry = find_entry(loaded, entry_id)
+def _promotable(loaded: Loaded, entry_id: str) -> Entry:
+    """The entry of this id. Raises InputError as `find_entry`, and for a registry without promotions."""
+    entry, path = find_entry(loaded, entry_id), loaded.path
     if loaded.registry.schema_version != store.REGISTRY_VERSION:
         raise InputError(
             f"{path}: schema_version {loaded.registry.schema_version} has no promotions, expected 2: "
             f"edit `smoke` by hand, or make one of version 2 with `registry migrate {path} -o NEW`"
         )
-    return loaded, loaded.registry, entry
+    return entry

@@ -10,23 +10,28 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from registry_tool.checks.entry import check_entry
 from registry_tool.documents import store
 from registry_tool.documents.entries import PIN_KEYS, sha256_of
 from registry_tool.documents.manifest import Manifest
 from registry_tool.documents.pinning import with_digests
 from registry_tool.errors import InputError, PluginError, RejectedError
-from registry_tool.findings import Severity
 from registry_tool.hookspec import Agreement, EntryView, ReproduceRequest, Reproduction
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage.lock import locked
 from registry_tool.storage.paths import FileProblem
 from registry_tool.storage.staging import NewFolder
 from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump, parse
 from registry_tool.toolkit import MISSING, ROUNDING, Difference, differences
 from registry_tool.values import EMPTY, Json
-from registry_tool.workflows.loading import find_entry, inspected, refuse_without_verdict, usable, verified
+from registry_tool.workflows.loading import (
+    changing,
+    find_entry,
+    inspected,
+    refuse_unsound,
+    refuse_without_verdict,
+    usable,
+    verified,
+)
 
 ENVIRONMENT_FIELD = "environment"  # the manifest's list of {name, version}: recorded, not compared
 MANIFEST_NAME = "manifest.json"
@@ -129,9 +134,7 @@ def reproduce(
         raise InputError(f"{keep}: found files, expected a new or empty folder: name another")
     with inspected(loaded, plugins) as inspection:
         view = verified(inspection, entry_id)
-        findings = check_entry(view, inspection)
-        if error := next((finding for finding in findings if finding.severity is Severity.ERROR), None):
-            raise RejectedError(f"{entry_id}: it does not validate, so there is nothing to reproduce: {error}")
+        refuse_unsound(view, inspection, "there is nothing to reproduce")
         made = plugins.reproduce(view, request)
         if made is None:
             known = "`registry plugins` tells which can"
@@ -201,8 +204,7 @@ def store_result(path: Path, done: Reproduced) -> str:
     data = dump(done.to_dict())
     digest = sha256_of(data)
     target = f"{done.entry}/verdicts/REPRODUCTION-{digest[:12]}.json"
-    with locked(path.parent):
-        loaded = usable(path)
+    with changing(path) as loaded:
         entry = find_entry(loaded, done.entry)
         refuse_without_verdict(entry)
         if entry.sha256 != done.manifest_sha256:

@@ -29,10 +29,9 @@ from registry_tool.signing.bundle import Trust, claimed_key
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import FilesStatement
 from registry_tool.storage.files import Folder
-from registry_tool.storage.lock import locked
 from registry_tool.storage.writing import write_atomic
 from registry_tool.values import Entry, Json, Policy, Registry
-from registry_tool.workflows.loading import find_entry, usable, verified_entry
+from registry_tool.workflows.loading import changing, find_entry, usable, verified_entry
 from registry_tool.workflows.sign import Signer, make_bundle
 
 
@@ -70,9 +69,7 @@ def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> S
     whose digests do not hold, InputError for a key inside the registry's folder or an unpinned file beside the signed.
     """
     refuse_inside(path, signer.key)
-    usable(path)
-    with locked(path.parent):
-        loaded = usable(path)
+    with changing(path) as loaded:
         refuse_older(path, loaded.registry.schema_version)
         entry = find_entry(loaded, entry_id)
         with verified_entry(loaded, plugins, entry_id) as view:

@@ -11,10 +11,7 @@ from registry_tool.checks.registry import PLUGIN_CODES, check
 from registry_tool.documents import store
 from registry_tool.documents.store import Loaded, Unreadable
 from registry_tool.findings import Finding, Severity
-from registry_tool.hookspec import (
-    Level,
-    Progress,
-)
+from registry_tool.hookspec import Level, Progress
 from registry_tool.plugins.manager import Plugins
 
 if TYPE_CHECKING:
@@ -54,6 +51,10 @@ class Validation:
 
     def count(self, severity: Severity) -> int:
         return sum(f.severity is severity for f in self.findings)
+
+    def fails(self, *, strict: bool) -> bool:
+        """Whether an error was found, or in a strict run a warning."""
+        return bool(self.count(Severity.ERROR) or (strict and self.count(Severity.WARNING)))
 
 
 def validate(

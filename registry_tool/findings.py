@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from string import Formatter
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol, TypedDict, Unpack
 
 CODE_PATTERN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+\Z")
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -81,7 +81,7 @@ class Finding:
     def at(self, line: int | None, column: int | None) -> Finding:
         return replace(self, line=line, column=column)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int | None]:
         return {
             "code": self.code,
             "severity": str(self.severity),
@@ -114,6 +114,20 @@ class Finding:
         return f"{place}: {words}"
 
 
+class FindingFields(TypedDict, total=False):
+    """Fields of a Finding, by name, for who makes one at a place."""
+
+    severity: Severity
+    entry: str | None
+    file: str | None
+    line: int | None
+    column: int | None
+    found: str | None
+    expected: str | None
+    hint: str | None
+    rule: FindingRule | None
+
+
 def errors_of(findings: Iterable[Finding]) -> list[Finding]:
     """Those of them that fail a run."""
     return [finding for finding in findings if finding.severity is Severity.ERROR]
@@ -128,7 +142,7 @@ def path_of(file: str | None, registry: str) -> str:
 class FindingPlace(Protocol):
     """What makes a finding on itself: a `hookspec.EntryView`, `InFile`, and the core's places in registry.json."""
 
-    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Unpack[FindingFields]) -> Finding:
         """A Finding there; pointer goes into the place's document."""
 
 
@@ -140,10 +154,11 @@ class InFile:
     entry: str | None = None
     base: str | None = None
 
-    def finding(self, code: str, message: str, pointer: str | None = None, **fields: Any) -> Finding:
+    def finding(self, code: str, message: str, pointer: str | None = None, **fields: Unpack[FindingFields]) -> Finding:
         if self.base is not None:
             pointer = self.base + (pointer or "")
-        return Finding(code, message, **{"entry": self.entry, "file": self.file, "pointer": pointer, **fields})
+        placed: FindingFields = {"entry": self.entry, "file": self.file, **fields}
+        return Finding(code, message, pointer=pointer, **placed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,7 @@ class FindingRule:
         or numbers. hint: where the usual one does not help. names: the values of the declaration's `{name}`s.
         """
         target = InFile(place) if place is None or isinstance(place, str) else place
-        fields: dict[str, Any] = {
+        fields: FindingFields = {
             "severity": self.severity,
             "found": None if found is None else str(found),
             "expected": _filled(self.expected, names) if expected is None else str(expected),
@@ -202,7 +217,9 @@ class FindingRule:
             "rule": self,
         }
         message = _filled(self.message, names) or ""
-        return target.finding(self.code, message, **({} if pointer is None else {"pointer": pointer}), **fields)
+        if pointer is None:
+            return target.finding(self.code, message, **fields)
+        return target.finding(self.code, message, pointer, **fields)
 
     @property
     def names(self) -> frozenset[str]:

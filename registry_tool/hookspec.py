@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 import pluggy
 
@@ -18,7 +18,7 @@ from registry_tool.figures import Chart as Chart
 from registry_tool.figures import Figure as Figure
 from registry_tool.figures import Series as Series
 from registry_tool.figures import Table as Table
-from registry_tool.findings import Finding
+from registry_tool.findings import Finding, FindingFields
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.rows.batches import Column as Column
 from registry_tool.rows.batches import Columns, RowBatch
@@ -159,7 +159,7 @@ class EntryView(Protocol):
         anything but float32 with a row each; KeyError as `read` does.
         """
 
-    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Unpack[FindingFields]) -> Finding:
         """A Finding on this entry whose place is `pointer` in the manifest (`file=` names another file)."""
 
 

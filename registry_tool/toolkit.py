@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -112,8 +112,10 @@ def progress_bar() -> Iterator[ProgressBar]:
 
 # ---- options ----------------------------------------------------------------------------------------------------
 
+Command = TypeVar("Command", bound=Callable[..., object] | click.Command)  # what a decorator takes, and gives back
 
-def plot_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+
+def plot_option(help: str) -> Callable[[Command], Command]:
     """`--plot PNG`, for a command that draws with `ctx.obj.draw`: refused before the work where nothing can draw."""
 
     def check(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -134,10 +136,10 @@ def column_name_parameters(of: str = "Column") -> list[click.Option]:
     ]
 
 
-def column_name_options(of: str = "Column") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def column_name_options(of: str = "Column") -> Callable[[Command], Command]:
     """The same for a command's function, which takes `source_column` and `encoder_column`."""
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Command) -> Command:
         for parameter in reversed(column_name_parameters(of)):
             function = click.option(*parameter.opts, default="", metavar="NAME", help=parameter.help)(function)
         return function

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import click
 
@@ -15,11 +15,14 @@ from registry_tool.commands.shared import (
     entry_argument,
     find,
     format_option,
+    page_option,
     plugins_of,
     registry_option,
     show,
 )
 from registry_tool.commands.trust import (
+    SignerOptions,
+    TrustOptions,
     given_trust,
     need_cryptography,
     signer_of,
@@ -39,7 +42,9 @@ URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}\Z")
 @signer_options
 @registry_option
 @click.pass_context
-def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry: str | None, **signer: Any) -> None:
+def attest(
+    ctx: click.Context, /, entry_id: str, verifier: str | None, registry: str | None, **signer: Unpack[SignerOptions]
+) -> None:
     """Attest the verdict of a production entry: an in-toto statement, signed.
 
     A Simple Verification Result on the manifest's digest: that the pinned verdict promotes it by the policy
@@ -70,7 +75,9 @@ def attest(ctx: click.Context, /, entry_id: str, verifier: str | None, registry:
 @registry_option
 @format_option()
 @click.pass_context
-def verify_attestation(ctx: click.Context, /, entry_id: str, registry: str | None, form: str, **trust: Any) -> None:
+def verify_attestation(
+    ctx: click.Context, /, entry_id: str, registry: str | None, form: str, **trust: Unpack[TrustOptions]
+) -> None:
     """Verify who attests the verdict of an entry, and what.
 
     Only what you name is trusted: a public key, or the root of a certificate chain; where you name none, the signers of
@@ -102,7 +109,7 @@ def verify_attestation(ctx: click.Context, /, entry_id: str, registry: str | Non
     show_default=True,
     help="cyclonedx: CycloneDX 1.6, JSON, with a model card.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
+@page_option
 @registry_option
 @click.pass_context
 def bom(ctx: click.Context, entry_id: str, form: str, output: Path | None, registry: str | None) -> None:

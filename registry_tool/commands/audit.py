@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from registry_tool.commands.shared import (
+    PATH,
+    allow_smoke_option,
     corpus_option,
     emit,
     entry_argument,
@@ -53,7 +55,7 @@ def migrate(ctx: click.Context, old: str, output: Path, skip_broken: bool, form:
 @entry_argument()
 @click.option("--layout", type=click.Choice(["libvmaf"]), default="libvmaf", show_default=True, help="Whose loader.")
 @folder_option()
-@click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
+@allow_smoke_option
 @registry_option
 @click.pass_context
 def export(
@@ -117,7 +119,7 @@ def history(ctx: click.Context, entry_id: str | None, day: str | None, registry:
 @corpus_option("The corpus it was trained on.  [default: the corpus that ships with the plugin]")
 @click.option("--jobs", type=click.IntRange(1), help="Processor cores to use.  [default: all]")
 @click.option("--device", default="cpu", show_default=True, help="Where to train, as for `train`.")
-@click.option("--keep", type=click.Path(path_type=Path), metavar="DIR", help="Keep what was trained in a new folder.")
+@click.option("--keep", type=PATH, metavar="DIR", help="Keep what was trained in a new folder.")
 @click.option("--exact", is_flag=True, help="Require the same bytes: exit 1 within tolerance, too.")
 @click.option("--store", "stores", is_flag=True, help="Keep the result beside the verdict, whatever it is.")
 @registry_option

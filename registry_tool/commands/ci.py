@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry_tool.commands.shared import add_summary, find, level_option, plugins_of, registry_option, show
+from registry_tool.commands.shared import PATH, add_summary, find, level_option, plugins_of, registry_option, show
 from registry_tool.errors import ExitCode, RegistryError
 from registry_tool.report import reporters
 from registry_tool.toolkit import counted, note
@@ -26,18 +26,15 @@ KNOWN_FILE = Path("known-findings.json")
 @click.option("--require-base", is_flag=True, help="Without a base: exit 2, since promotions were not judged.")
 @level_option()
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
-@click.option("--known-findings", "known", type=click.Path(path_type=Path), metavar="FILE", help="Do not count these.")
+@click.option("--known-findings", "known", type=PATH, metavar="FILE", help="Do not count these.")
 @click.option(
-    "--evidence",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Version 1: a folder with the loso_seed*.json files of an ensemble.",
+    "--evidence", type=PATH, metavar="DIR", help="Version 1: a folder with the loso_seed*.json files of an ensemble."
 )
 @click.option("--github", is_flag=True, help="Print annotations, and add the summary to GITHUB_STEP_SUMMARY.")
-@click.option("--summary", type=click.Path(path_type=Path), metavar="FILE", help="Write the summary as Markdown.")
-@click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write the findings for code scanning.")
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write everything as a test report.")
-@click.option("--json", type=click.Path(path_type=Path), metavar="FILE", help="Write everything for programs.")
+@click.option("--summary", type=PATH, metavar="FILE", help="Write the summary as Markdown.")
+@click.option("--sarif", type=PATH, metavar="FILE", help="Write the findings for code scanning.")
+@click.option("--junit", type=PATH, metavar="FILE", help="Write everything as a test report.")
+@click.option("--json", type=PATH, metavar="FILE", help="Write everything for programs.")
 @registry_option
 @click.pass_context
 def ci(

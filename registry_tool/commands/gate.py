@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_tool.commands.shared import (
+    PATH,
     add_summary,
     complete_kinds,
     corpus_option,
@@ -39,21 +40,14 @@ if TYPE_CHECKING:
 @click.option(
     "--base", metavar="REF", help="Judge every entry that turned production, or changed there, since a git revision."
 )
-@click.option(
-    "--base-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, since an older registry file."
-)
-@click.option(
-    "--evidence",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Judge loso_seed*.json files in a folder instead.",
-)
+@click.option("--base-file", type=PATH, metavar="FILE", help="The same, since an older registry file.")
+@click.option("--evidence", type=PATH, metavar="DIR", help="Judge loso_seed*.json files in a folder instead.")
 @corpus_option("Compare --evidence with this corpus.")
 @column_name_options("The corpus's column")
 @click.option("--seeds", metavar="N,N,...", help="The seeds of which --evidence must hold a file each.")
 @click.option("--kind", help="The kind of --evidence without an ID.", shell_complete=complete_kinds)
 @incumbent_options("Compare the errors with this entry's; the policy may name one, too.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdict there too.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write the verdict there too.")
 @registry_option
 @format_option("verdicts")
 @click.pass_context

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from registry_tool.commands.shared import (
     add_summary,
+    allow_smoke_option,
     deliver,
     emit,
     entry_argument,
     find,
     format_option,
     level_option,
+    page_option,
     plugins_of,
     registry_option,
     show,
 )
-from registry_tool.commands.trust import given_trust, trust_options
+from registry_tool.commands.trust import TrustOptions, given_trust, trust_options
 from registry_tool.errors import ExitCode, InputError
 from registry_tool.report import reporters
 from registry_tool.toolkit import note
@@ -58,7 +60,7 @@ def validate(
     strict: bool,
     changed: bool,
     changed_since: str | None,
-    **trust: Any,
+    **trust: Unpack[TrustOptions],
 ) -> None:
     """Check every byte and every claim of a registry.
 
@@ -176,7 +178,7 @@ def list_(registry: str | None, form: str) -> None:
 
 @click.command()
 @entry_argument()
-@click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
+@allow_smoke_option
 @registry_option
 @format_option()
 @click.pass_context
@@ -227,7 +229,7 @@ def show_(ctx: click.Context, entry_id: str, registry: str | None, form: str) ->
 
 @click.command()
 @entry_argument()
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
+@page_option
 @registry_option
 @click.pass_context
 def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str | None) -> None:
@@ -259,7 +261,7 @@ def card(ctx: click.Context, entry_id: str, output: Path | None, registry: str |
 
 @click.command()
 @entry_argument()
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there instead.")
+@page_option
 @registry_option
 @click.pass_context
 def report(ctx: click.Context, entry_id: str, output: Path | None, registry: str | None) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
 from registry_tool.commands.shared import (
+    NEW_REGISTRY_HELP,
+    PATH,
     corpus_option,
     entry_argument,
     find,
@@ -28,6 +30,17 @@ if TYPE_CHECKING:
 
 # Options that become fields of an entry -> their longest text.
 FIELD_LENGTHS = {"license": 128, "description": 256, "quant_calibration_set": 256}
+
+
+class CalibrateOptions(TypedDict):
+    """The options of `calibrate` that go to the plugin as they are."""
+
+    offset: bool
+    group: str
+    by_encoder: bool
+    source_column: str
+    encoder_column: str
+    method: str | None
 
 
 class TrainGroup(click.Group):
@@ -64,16 +77,12 @@ TRAIN_OPTIONS = [
     ),
     click.Option(
         ["--corpus"],
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         help="Rows to train on: parquet, feather, CSV or JSON. Default: the corpus that ships with the plugin.",
     ),
     click.Option(["--smoke"], is_flag=True, help="A quick run on random rows; it can never be flipped."),
-    click.Option(
-        ["--registry"],
-        metavar="PATH",
-        help="The registry.json; made where there is none. Default: REGISTRY_JSON, one here or above, else in model/.",
-    ),
+    click.Option(["--registry"], metavar="PATH", help=NEW_REGISTRY_HELP),
 ]
 
 
@@ -91,7 +100,7 @@ def train() -> None:
 
 @click.pass_context
 def _train(
-    ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: Any
+    ctx: click.Context, /, entry_id: str, corpus: Path | None, smoke: bool, registry: str | None, **options: object
 ) -> None:
     from registry_tool import toolkit
     from registry_tool.documents import store
@@ -114,9 +123,8 @@ def _next(command: str, registry: str | None) -> str:
     return f"next: registry {command}" + (f" --registry {shlex.quote(registry)}" if registry else "")
 
 
-def _fields(options: dict[str, Any]) -> dict[str, Json]:
-    """Takes the options that become fields of an entry out of these; those that were given, checked."""
-    texts = {name: options.pop(name) for name in FIELD_LENGTHS if name in options}
+def _fields(**texts: str | None) -> dict[str, Json]:
+    """The options, of FIELD_LENGTHS, that become fields of an entry: those that were given, checked."""
     return {
         name: checked_text(f"--{name.replace('_', '-')}", text, FIELD_LENGTHS[name])
         for name, text in texts.items()
@@ -169,7 +177,15 @@ def _say_replaced(old: Entry | None) -> None:
 @registry_option
 @click.pass_context
 def calibrate(
-    ctx: click.Context, /, entry_id: str, corpus: Path, new_id: str, registry: str | None, **options: Any
+    ctx: click.Context,
+    /,
+    entry_id: str,
+    corpus: Path,
+    new_id: str,
+    license: str | None,
+    description: str | None,
+    registry: str | None,
+    **options: Unpack[CalibrateOptions],
 ) -> None:
     """Calibrate an entry's intervals on your own sources; the result is a new entry with smoke: true.
 
@@ -188,7 +204,7 @@ def calibrate(
     from registry_tool.hookspec import CalibrateRequest
     from registry_tool.workflows import calibrate as calibrate_workflow
 
-    fields = _fields(options)
+    fields = _fields(license=license, description=description)
     with toolkit.progress_bar() as progress:
         request = CalibrateRequest(new_id, corpus, **options, progress=progress, tell=progress.note)
         done = calibrate_workflow.calibrate(find(registry), plugins_of(ctx), entry_id, request, fields)
@@ -197,20 +213,18 @@ def calibrate(
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--kind", required=True, metavar="KIND", help="A kind of single models: fr, nr, filter, or a plugin's.")
 @click.option(
     "--id", "entry_id", required=True, metavar="NAME", help="Id of the entry; a smoke one of that id is replaced."
 )
 @click.option(
     "--sidecar",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Its inputs, outputs and normalisation.  [default: the .json of its name beside it, if any]",
 )
-@click.option(
-    "--int8", type=click.Path(path_type=Path), metavar="FILE", help="Its quantised variant, an ONNX file too."
-)
+@click.option("--int8", type=PATH, metavar="FILE", help="Its quantised variant, an ONNX file too.")
 @click.option(
     "--quant-mode",
     type=click.Choice(["dynamic", "static", "qat"]),
@@ -225,14 +239,22 @@ def calibrate(
 @click.option("--license", metavar="SPDX", help="Licence of the model.")
 @click.option("--description", metavar="TEXT", help="What it is, in a sentence.")
 @click.option("--update", is_flag=True, help="Give a smoke entry other bytes, and keep what its other fields say.")
-@click.option(
-    "--registry",
-    metavar="PATH",
-    help="The registry.json; made where there is none. Default: REGISTRY_JSON, one here or above, else in model/.",
-)
+@click.option("--registry", metavar="PATH", help=NEW_REGISTRY_HELP)
 @click.pass_context
 def add(
-    ctx: click.Context, /, file: Path, kind: str, entry_id: str, update: bool, registry: str | None, **options: Any
+    ctx: click.Context,
+    file: Path,
+    kind: str,
+    entry_id: str,
+    sidecar: Path | None,
+    int8: Path | None,
+    quant_mode: str,
+    quant_calibration_set: str | None,
+    quant_budget: float | None,
+    license: str | None,
+    description: str | None,
+    update: bool,
+    registry: str | None,
 ) -> None:
     """Register an ONNX file, made elsewhere, with smoke: true.
 
@@ -249,17 +271,17 @@ def add(
     from registry_tool.workflows import add as add_workflow
 
     about_variant = ("quant_mode", "quant_calibration_set", "quant_budget")
-    if options["int8"] is None and (given := [name for name in about_variant if _is_given(ctx, name)]):
+    if int8 is None and (given := [name for name in about_variant if _is_given(ctx, name)]):
         option = f"--{given[0].replace('_', '-')}"
         raise click.UsageError(
             f"{option} is about a quantised variant: name its file with --int8, or leave {option} out"
         )
-    fields, quant_mode, budget = _fields(options), options.pop("quant_mode"), options.pop("quant_budget")
-    if options["int8"] is not None:
+    fields = _fields(license=license, description=description, quant_calibration_set=quant_calibration_set)
+    if int8 is not None:
         fields |= {"quant_mode": quant_mode}
-        fields |= {"quant_accuracy_budget_plcc": budget} if budget is not None else {}
+        fields |= {"quant_accuracy_budget_plcc": quant_budget} if quant_budget is not None else {}
     path = store.find_or_new(registry, os.environ, Path.cwd())
-    model = add_workflow.NewModel(entry_id, kind, file, **options, fields=fields, update=update)
+    model = add_workflow.NewModel(entry_id, kind, file, sidecar, int8, fields, update)
     added = add_workflow.add(path, plugins_of(ctx), model)
     warn(*map(str, added.warnings))
     show(f"registered: {entry_id} (smoke) in {path}")
@@ -273,7 +295,7 @@ def add(
 @entry_argument()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     metavar="FILE",
     help="Rows that it has not seen: a table with the sidecar's columns, or an .npz with the model's inputs.",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from registry_tool.commands.shared import (
+    PATH,
     complete_codes,
     complete_schemas,
     emit,
@@ -126,7 +127,7 @@ def plugins(ctx: click.Context, check: bool, form: str) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Write them all into a folder, and name it in the registry's $schema, for editors.",
 )

@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from registry_tool.errors import RegistryError
 from registry_tool.report import reporters
-from registry_tool.toolkit import QUIET_KEY
+from registry_tool.toolkit import QUIET_KEY, Command
 
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView, Figure
@@ -104,7 +104,7 @@ def find(registry: str | None) -> Path:
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def entry_argument(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def entry_argument(*, required: bool = True) -> Callable[[Command], Command]:
     """The argument `entry_id`, an id of the registry."""
     metavar = "ID" if required else "[ID]"
     return click.argument("entry_id", metavar=metavar, required=required, shell_complete=complete_ids)
@@ -150,11 +150,20 @@ complete_kinds, complete_schemas = _completing(_kinds), _completing(_schemas)
 
 # ---- options -----------------------------------------------------------------------------------------------------
 
+PATH = click.Path(path_type=Path)
+allow_smoke_option = click.option("--allow-smoke", is_flag=True, help="Take an entry that was not promoted, too.")
+page_option = click.option("-o", "--output", type=PATH, metavar="FILE", help="Write it there instead.")
 registry_option = click.option(
     "--registry",
     metavar="PATH",
     default=None,
     help="The registry.json (or its folder). Default: REGISTRY_JSON, else one here or in a parent folder.",
+)
+
+
+# Of `--registry`, for commands that register an entry.
+NEW_REGISTRY_HELP = (
+    "The registry.json; made where there is none. Default: REGISTRY_JSON, one here or above, else in model/."
 )
 
 
@@ -184,26 +193,25 @@ def quietable(command: click.Command) -> click.Command:
     return command
 
 
-def corpus_option(help: str, *, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def corpus_option(help: str, *, required: bool = False) -> Callable[[Command], Command]:
     """`--corpus`, a table of rows; help: of which."""
-    return click.option("--corpus", type=click.Path(path_type=Path), required=required, metavar="FILE", help=help)
+    return click.option("--corpus", type=PATH, required=required, metavar="FILE", help=help)
 
 
-def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Command], Command]:
     """`--output`, a folder that a command makes; required where there is no default."""
     words = "The folder to make; new or empty." + (f"  [default: {default}]" if default else "")
-    path = click.Path(path_type=Path)
-    return click.option("-o", "--output", type=path, metavar=metavar, required=not default, help=words)
+    return click.option("-o", "--output", type=PATH, metavar=metavar, required=not default, help=words)
 
 
 def level_option(
     help: str = "quick: documents and digests alone; full: graph content, probe rows and evidence too.",
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Command], Command]:
     """`--level`: how much of an entry is looked at."""
     return click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True, help=help)
 
 
-def format_option(result: str = "answers") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def format_option(result: str = "answers") -> Callable[[Command], Command]:
     """`--format`, with the formats that show a result, and what each is for."""
     choices = reporters.choices(result)
     return click.option(
@@ -235,10 +243,10 @@ def _spelt(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def incumbent_options(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def incumbent_options(help: str) -> Callable[[Command], Command]:
     """`--incumbent ID`, and its older name, which help no longer shows; see `incumbent_of`."""
 
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+    def add(command: Command) -> Command:
         shown = click.option("--incumbent", metavar="ID", help=help, shell_complete=complete_ids)
         return shown(click.option("--against", hidden=True)(command))
 

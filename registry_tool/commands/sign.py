@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import click
 
-from registry_tool.commands.shared import emit, entry_argument, find, format_option, plugins_of, registry_option, show
-from registry_tool.commands.trust import (
+from registry_tool.commands.shared import (
     PATH,
+    emit,
+    entry_argument,
+    find,
+    format_option,
+    plugins_of,
+    registry_option,
+    show,
+)
+from registry_tool.commands.trust import (
+    SignerOptions,
+    TrustOptions,
     given_trust,
     need_cryptography,
     signer_of,
@@ -39,7 +49,7 @@ def sign(
     bundle: Path | None,
     ignore_path: tuple[Path, ...],
     registry: str | None,
-    **signer: Any,
+    **signer: Unpack[SignerOptions],
 ) -> None:
     """Sign an entry, or any folder or file: an OpenSSF Model Signing (OMS v1.0) bundle.
 
@@ -95,7 +105,7 @@ def verify_signature(
     ignore_unsigned_files: bool,
     registry: str | None,
     form: str,
-    **trust: Any,
+    **trust: Unpack[TrustOptions],
 ) -> None:
     """Verify who signed an entry, a folder or a file, and that not a byte has changed since.
 

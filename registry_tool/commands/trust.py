@@ -7,17 +7,34 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
+from registry_tool.commands.shared import PATH
 from registry_tool.errors import InputError
+from registry_tool.toolkit import Command
 
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
     from registry_tool.workflows.sign import Signer, Trusted
 
-PATH = click.Path(path_type=Path)
+
+class SignerOptions(TypedDict):
+    """The values of `signer_options`."""
+
+    key: Path
+    cert: Path | None
+    chain: tuple[Path, ...]
+    password_file: Path | None
+
+
+class TrustOptions(TypedDict):
+    """The values of `trust_options`."""
+
+    public_key: tuple[Path, ...]
+    trust: tuple[Path, ...]
+    at: datetime | None
 
 
 def need_cryptography() -> None:
@@ -25,9 +42,9 @@ def need_cryptography() -> None:
         raise InputError("signatures need cryptography: pip install cryptography")
 
 
-def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def signer_options(command: Command) -> Command:
     """--key, --cert, --chain, --password-file."""
-    options: list[Callable[..., Any]] = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--key", type=PATH, metavar="PEM", required=True, help="Your private key."),
         click.option("--cert", type=PATH, metavar="PEM", help="The certificate of the key."),
         click.option("--chain", type=PATH, metavar="PEM", multiple=True, help="Certificates above it."),
@@ -38,11 +55,11 @@ def signer_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def trust_options(command: Command) -> Command:
     """--public-key, --trust, --at."""
     root = "A certificate to trust: a root, or one on the way to it."
     day = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-    options: list[Callable[..., Any]] = [
+    options: list[Callable[[Command], Command]] = [
         click.option("--public-key", type=PATH, metavar="PEM", multiple=True, help="A public key to trust."),
         click.option("--trust", "--cert-chain", "trust", type=PATH, metavar="PEM", multiple=True, help=root),
         click.option("--at", type=day, metavar="DATE", help="Judge certificates as of this time (UTC). Default: now."),

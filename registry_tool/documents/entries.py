@@ -6,12 +6,12 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from registry_tool.documents.schema import TYPE
 from registry_tool.documents.store import schema_findings
 from registry_tool.errors import PluginError
-from registry_tool.findings import Finding, FindingRule, InFile, errors_of
+from registry_tool.findings import Finding, FindingFields, FindingRule, InFile, errors_of
 from registry_tool.hookspec import Kind
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.sandbox.prober import Prober
@@ -244,11 +244,12 @@ class ReadEntry:
         """The file that `finding` points into: the manifest, the sidecar, else the registry."""
         return self.entry.manifest or self.sidecar or str(self.row.file)
 
-    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
-        file, base = fields.pop("file", self.document_file), self.row.base or ""
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Unpack[FindingFields]) -> Finding:
+        file, base = fields.get("file", self.document_file), self.row.base or ""
         if file == self.row.file and not pointer.startswith(base):
             pointer = base + pointer  # a plugin speaks of its entry, not of the whole registry
-        return Finding(code, message, **{"entry": self.entry.id, "file": file, "pointer": pointer, **fields})
+        placed: FindingFields = {"entry": self.entry.id, **fields, "file": file}
+        return Finding(code, message, pointer=pointer, **placed)
 
 
 class BrokenEntry(ReadEntry):

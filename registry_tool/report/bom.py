@@ -10,7 +10,6 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any
 
 from registry_tool.documents.manifest import Manifest
 from registry_tool.errors import InputError
@@ -51,25 +50,25 @@ def cyclonedx(overview: Overview) -> str:
     return f"{render(document)}\n"
 
 
-def _components(overview: Overview) -> dict[str, Any]:
+def _components(overview: Overview) -> dict[str, Json]:
     """What the library writes: the model, the files that it is made of, their digests and licence."""
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import HashAlgorithm, HashType, XsUri
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import DisjunctiveLicense
+    from cyclonedx.model.license import DisjunctiveLicense, License
     from cyclonedx.model.tool import Tool
     from cyclonedx.output.json import JsonV1Dot6
 
     entry = overview.entry
-    licenses: list[Any] = []
+    licenses: list[License] = []
     if isinstance(name := entry.document.get("license"), str):
         license = LicenseFactory().make_from_string(name)
         if isinstance(license, DisjunctiveLicense) and isinstance(url := entry.document.get("license_url"), str):
             license.url = XsUri(url)
         licenses.append(license)
 
-    def hashes(digest: str) -> list[Any]:
+    def hashes(digest: str) -> list[HashType]:
         return [HashType(alg=HashAlgorithm.SHA_256, content=digest)]
 
     bom = Bom()
@@ -91,7 +90,7 @@ def _components(overview: Overview) -> dict[str, Any]:
     for file in files:
         bom.components.add(file)
     bom.register_dependency(model, files)
-    document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
+    document: dict[str, Json] = json.loads(JsonV1Dot6(bom).output_as_string())
     return document
 
 

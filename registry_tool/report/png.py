@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Axis, Chart, Figure, Series
 from registry_tool.report.scales import ticks
 from registry_tool.report.svg import FEW_POINTS, colours, dashes
 from registry_tool.values import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_COLUMNS = 3  # panels side by side
 PANEL_INCHES, PANEL_LEAST_INCHES = 5.2, 4.4  # width, least height
@@ -66,7 +69,7 @@ def _height(chart: Chart) -> float:
     return max(shortest, 1.4 + NAME_INCHES * len(chart.y.names) + legend)
 
 
-def _panel(axes: Any, chart: Chart, inches: float) -> None:
+def _panel(axes: Axes, chart: Chart, inches: float) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -87,7 +90,7 @@ class _Look:
 
     colour: str
     marker: str
-    dash: Any
+    dash: str | tuple[float, list[float]]
     style: dict[str, Any]
 
     @classmethod
@@ -101,13 +104,13 @@ class _Look:
         return cls(drawn, LINE_MARKERS[(number - 1) % len(LINE_MARKERS)], pattern, style)
 
 
-def _points(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _points(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     many = len(item.x) > FEW_POINTS
     style = {**look.style, "alpha": item.strength * (DOT_STRENGTH if many else 1.0)}
     axes.scatter(_on(chart.x, item.x), _on(chart.y, item.y), s=9 if many else 28, linewidths=0, **style)
 
 
-def _line(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _line(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     x, y = _on(chart.x, item.x), _on(chart.y, item.y)
     if item.ends:
         axes.fill_between(x, _on(chart.y, item.ends), y, color=look.colour, alpha=0.18, linewidth=0)
@@ -116,26 +119,26 @@ def _line(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
     axes.plot(x, y, marker=look.marker, markersize=4.5, linewidth=1.6, linestyle=look.dash, **look.style)
 
 
-def _guide(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _guide(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     axes.plot(_on(chart.x, item.x), _on(chart.y, item.y), linewidth=0.9, linestyle=":", **look.style)
 
 
-def _stars(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _stars(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     axes.plot(_on(chart.x, item.x), _on(chart.y, item.y), marker="*", markersize=11, linestyle="none", **look.style)
 
 
-def _spans(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _spans(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     low, high = _on(chart.x, item.x), _on(chart.x, item.ends)
     width = [end - start for start, end in zip(low, high, strict=True)]
     axes.barh(_on(chart.y, item.y), width, left=low, height=item.thick, linewidth=0, **look.style)
 
 
-def _columns(axes: Any, chart: Chart, item: Series, look: _Look) -> None:
+def _columns(axes: Axes, chart: Chart, item: Series, look: _Look) -> None:
     heights = [y - chart.y.low for y in _on(chart.y, item.y)]
     axes.bar(_on(chart.x, item.x), heights, bottom=chart.y.low, width=item.thick, linewidth=0, **look.style)
 
 
-_DRAW: dict[str, Callable[[Any, Chart, Series, _Look], None]] = {
+_DRAW: dict[str, Callable[[Axes, Chart, Series, _Look], None]] = {
     "points": _points,
     "line": _line,
     "guide": _guide,

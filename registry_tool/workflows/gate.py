@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 from registry_tool.checks.entry import check_content
 from registry_tool.checks.policy import judge, summary_policy
@@ -18,7 +18,7 @@ from registry_tool.documents import store
 from registry_tool.documents.entries import BrokenEntry, VerifiedEntry
 from registry_tool.documents.schema import show
 from registry_tool.errors import InputError, RejectedError
-from registry_tool.findings import Finding, InFile, errors_of
+from registry_tool.findings import Finding, FindingFields, InFile, errors_of
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.legacy.ensembles import corpora, lists, read_ensembles
 from registry_tool.onnx_summary import OnnxSummary
@@ -174,7 +174,7 @@ class NoEntry:
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
-    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Unpack[FindingFields]) -> Finding:
         return InFile(None, self.entry.id).finding(code, message, pointer, **fields)
 
 

@@ -271,7 +271,7 @@ def turn(path: Path, entry: str, smoke: bool, doom: float | None, answers: Conne
             signal.setitimer(signal.ITIMER_REAL, doom or 0.0)  # nothing handles SIGALRM: the kernel ends the process
             yield
 
-    with patch("registry_tool.workflows.promote.locked", held), patch("registry_tool.workflows.loading.Prober", Fine):
+    with patch("registry_tool.workflows.loading.locked", held), patch("registry_tool.workflows.loading.Prober", Fine):
         promote_workflow.flip(path, plugins, entry, reason="stress") if smoke else promote_workflow.demote(
             path, entry, "stress"
         )

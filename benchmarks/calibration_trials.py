@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -27,6 +26,7 @@ from fr_ensemble.evidence.calibration import as_unseen, offset_in, predictions_o
 from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate_all_of
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
+from program import registry
 
 from registry_tool.strictjson import parse
 
@@ -60,17 +60,8 @@ def part(path: Path, test: str, every: int, without: str | None, folder: Path) -
 
 def trained(corpus: Path, arguments: str, folder: Path) -> tuple[dict[str, Any], Path]:
     """The manifest of an entry that learned from a corpus, and its folder."""
-    command = [sys.executable, "-m", "registry_tool", "train", "fr_ensemble", "--id", "avt", "--license", LICENSE]
-    environment = {**os.environ, "REGISTRY_JSON": str(folder / "registry.json")}
-    done = subprocess.run(
-        [*command, "--corpus", str(corpus), "--no-baselines", *arguments.split()],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        sys.exit(done.stderr)
+    to = ("--registry", folder / "registry.json", "--license", LICENSE, "--no-baselines", "--quiet")
+    registry("train", "fr_ensemble", "--id", "avt", "--corpus", corpus, *arguments.split(), *to)
     (manifest,) = folder.glob("avt/*/manifest.json")
     return parse(manifest.read_bytes()).value, manifest.parent
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from program import registry
 
 LICENSE = "CC-BY-NC-4.0"  # of the data, so of a model trained on it
 RECIPE = (
@@ -43,12 +43,6 @@ RUNS = {  # id of the entry -> title, file, options of `registry train`, the ent
 }
 
 
-def registry(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "registry_tool", *arguments]
-    environment = {**os.environ, "REGISTRY_JSON": str(folder / "registry.json")}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -61,18 +55,16 @@ def main() -> None:
     if not (options.data / "clips.parquet").is_file():
         sys.exit(f"{options.data}: found no clips.parquet, expected the AVT-VQDB-UHD-1 tables: name their folder")
     with tempfile.TemporaryDirectory() as scratch:
+        to = ["--registry", Path(scratch) / "registry.json", "--quiet"]
         for name in chosen:
             title, file, extra, incumbent = RUNS[name]
             began = time.perf_counter()
             train = ["train", "fr_ensemble", "--id", name, "--corpus", str(options.data / file), "--license", LICENSE]
             asked = [] if options.epochs is None else ["--epochs", str(options.epochs)]
-            done = registry(Path(scratch), *train, *extra.split(), *asked)
-            if done.returncode != 0:
-                sys.exit(done.stderr)
+            registry(*train, *extra.split(), *asked, *to)
             seconds = time.perf_counter() - began
             beside = ["--incumbent", incumbent] if incumbent in chosen[: chosen.index(name)] else []
-            gate = registry(Path(scratch), "gate", name, "--format", "json", *beside)
-            verdict = json.loads(gate.stdout)
+            verdict = json.loads(registry("gate", name, "--format", "json", *beside, *to, expected=(0, 1)))
             metrics = verdict["metrics"]
             print(f"\n{title}: {verdict['verdict']} ({metrics['n_rows']:.0f} rows, {seconds:.0f} s to train)")
             for key in ("mean_plcc", "plcc_spread", "min_seed_plcc", "worst_fold_plcc", "mean_srocc", "mean_rmse"):

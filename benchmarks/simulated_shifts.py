@@ -14,11 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,8 +32,8 @@ from fr_ensemble.evidence.intervals import EncoderIntervals, calibrate
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.train import SHIPPED_CORPUS
+from program import registry
 
-from registry_tool import cli
 from registry_tool.strictjson import parse
 
 RECORD = b"fr_ensemble.corpus"  # of how a corpus was made, in its metadata
@@ -70,22 +67,13 @@ def of_sources(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 class Program:
-    """The program on a registry of its own, loaded once."""
+    """The program on a registry of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.registry = folder, folder / "model" / "registry.json"
 
     def __call__(self, *arguments: str) -> str:
-        """What a command prints, in this process; ends the benchmark where it fails."""
-        sys.argv = ["registry", *arguments, "--registry", str(self.registry)]
-        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            try:
-                cli.main()
-            except SystemExit as end:
-                code = end.code
-        if code:
-            sys.exit(err.getvalue())
-        return out.getvalue()
+        return registry(*arguments, "--registry", self.registry, "--quiet")
 
     def train(self, id: str, corpus: Path, options: argparse.Namespace) -> None:
         recipe = f"--recipe clean --epochs {options.epochs} --seeds {options.seeds} --no-baselines --license MIT"

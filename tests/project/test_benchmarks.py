@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., str]
 
-SCRIPTS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
+FILES = sorted((ROOT / "benchmarks").glob("*.py"))
+SCRIPTS = {path.stem: path for path in FILES if '__name__ == "__main__"' in path.read_text(encoding="utf-8")}
 TRAINING = "--epochs 30 --hidden 16 --learning-rate 0.01 --no-baselines"
 RUNS = {  # script -> (its smallest run, what it prints at the end of it); {data}: two tables, {corpus}: a CSV
     "baselines": ("--corpus {corpus} --epochs 1", "gaussian_process"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner, Result
 from command_line import Program
 from places import ROOT
 from sandbox import Sandbox
@@ -27,10 +27,9 @@ DOCUMENTS = ("registry", "registry-v1", "fr_ensemble", "verdict")  # what stands
 SHARED = schemas.load("registry")["$defs"]
 
 
-def check(schema: Path, *documents: Path) -> subprocess.CompletedProcess[str]:
+def check(schema: Path, *documents: Path) -> Result:
     """check-jsonschema with nothing but the schema and the documents: no other file, no network."""
-    command = [sys.executable, "-m", "check_jsonschema", "--no-cache", "--schemafile", str(schema)]
-    return subprocess.run([*command, *map(str, documents)], capture_output=True, text=True, check=False)
+    return CliRunner().invoke(check_jsonschema, ["--no-cache", "--schemafile", str(schema), *map(str, documents)])
 
 
 def test_the_registry_names_its_schema(tmp_path: Path) -> None:
@@ -38,11 +37,11 @@ def test_the_registry_names_its_schema(tmp_path: Path) -> None:
     registry = json.loads((MODEL / "registry.json").read_text())
     schema = (MODEL / registry["$schema"]).resolve()
     assert schema == ROOT / "schemas" / "registry.schema.json"
-    assert check(schema, MODEL / "registry.json").returncode == 0
+    assert check(schema, MODEL / "registry.json").exit_code == 0
     registry["models"][0]["sha256"] = "short"
     (tmp_path / "registry.json").write_text(json.dumps(registry))
     ran = check(schema, tmp_path / "registry.json")
-    assert (ran.returncode, "$.models[0].sha256" in ran.stdout) == (1, True)
+    assert (ran.exit_code, "$.models[0].sha256" in ran.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -54,17 +53,17 @@ def test_pinned_documents_are_checked_by_others(name: str, pattern: str, field: 
     documents = list(MODEL.glob(pattern))
     schema = ROOT / "schemas" / f"{name}.schema.json"
     assert documents
-    assert check(schema, *documents).returncode == 0
+    assert check(schema, *documents).exit_code == 0
     document = json.loads(documents[0].read_text())
     del document[field]
     (tmp_path / "broken.json").write_text(json.dumps(document))
-    assert check(schema, tmp_path / "broken.json").returncode == 1
+    assert check(schema, tmp_path / "broken.json").exit_code == 1
 
 
 def test_the_public_registry_is_checked_by_others(public_documents: Path) -> None:
     """check-jsonschema takes the public version-1 registry by our schema of it."""
     registry = public_documents / "registry.json"
-    assert check(ROOT / "schemas" / "registry-v1.schema.json", registry).returncode == 0
+    assert check(ROOT / "schemas" / "registry-v1.schema.json", registry).exit_code == 0
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -153,11 +152,11 @@ def test_schemas_are_put_beside_a_registry(smoke: Sandbox, registry: Program, tm
     assert (ran.code, ran.out) == (0, "")
     assert smoke.registry == {**before, "$schema": "schemas/registry.schema.json"}
     assert registry("flip", "tiny", "--registry", smoke.path).code == 0
-    assert check(smoke.folder / smoke.registry["$schema"], smoke.path).returncode == 0
+    assert check(smoke.folder / smoke.registry["$schema"], smoke.path).exit_code == 0
     for name in schemas.names():
         assert json.loads((smoke.folder / "schemas" / f"{name}.schema.json").read_text())["$id"]
     schema = smoke.folder / "schemas" / "fr_ensemble.schema.json"
-    assert check(schema, smoke.artifacts / "manifest.json").returncode == 0
+    assert check(schema, smoke.artifacts / "manifest.json").exit_code == 0
     registry("train", "fr_ensemble", "--id", "new", "--smoke", "--registry", smoke.path)
     for pattern, name in (("new/*/manifest.json", "fr_ensemble"), ("tiny/verdicts/*.json", "verdict")):
         (document,) = smoke.folder.glob(pattern)
@@ -176,4 +175,4 @@ def test_findings_of_a_registry_are_checked_by_others(registry: Program, tmp_pat
     """The output of `validate --format json` against the printed schema of it."""
     registry("validate", MODEL, "--level", "quick", "--format", "json", "-o", tmp_path / "findings.json")
     (tmp_path / "schema.json").write_text(registry("schema", "findings").out)
-    assert check(tmp_path / "schema.json", tmp_path / "findings.json").returncode == 0
+    assert check(tmp_path / "schema.json", tmp_path / "findings.json").exit_code == 0

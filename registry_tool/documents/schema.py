@@ -90,6 +90,13 @@ def _fast(text: str) -> Callable[[Json], bool] | None:
     return validator.is_valid
 
 
+def is_valid(document: Json, schema: Mapping[str, Json]) -> bool:
+    """Whether there are no violations, without looking for more than one."""
+    text = json.dumps(schema, sort_keys=True)
+    fast = _fast(text)
+    return (fast is not None and fast(document)) or bool(_validator(text).is_valid(document))
+
+
 def violations(document: Json, schema: Mapping[str, Json]) -> list[Finding]:
     """Every violation, in the document's order; [] for a valid document."""
     text = json.dumps(schema, sort_keys=True)

@@ -146,6 +146,8 @@ class Measuring(Breaking):
     def _is_found(self, bench: Bench, forgeries: list[Json]) -> bool:
         """Whether each forgery that the schema lets through is objected to."""
         for document in forgeries:
+            if self._is_refused(bench, document):
+                continue
             bench.forge(document)
             if self._passes(bench):
                 return False

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 TWO_SIDED, LOWER_SIDE = "two-sided", "lower"
 MIN_SOURCE_MISSES = 1.5  # (K + 1) alpha below which the conformal quantile is infinite or one source's worst row
 RANK_TOLERANCE = 1e-9  # sums of masses against a level: 0.9 of 10 sources is 9 sources, whatever float64 makes of it
+MAX_QUANTILES_KEPT = 1024  # of random effects: every level asks for the last finite one's too
 DRAW_SEED = 0  # of the one row of each source that `source-split` draws
 NOT_EXCHANGEABLE = "rows of one source are not exchangeable with a new source's: expect less coverage than nominal"
 
@@ -190,6 +192,7 @@ class _RandomEffects:
         between = float(np.var(means, ddof=1)) if k > 1 else 0.0
         return cls(float(means.mean()), math.sqrt((1.0 + 1.0 / k) * between + within), max(k - 2, 1))
 
+    @lru_cache(maxsize=MAX_QUANTILES_KEPT)  # noqa: B019  # keeps three numbers
     def quantile(self, level: float, side: str) -> float:
         """What a miss is below with this probability: itself on the lower side, else its absolute value."""
         from fr_ensemble.evidence.statistics import student_t_cdf, student_t_quantile

@@ -37,6 +37,7 @@ CHILD_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("child.py"))
 CURE_HINT = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
+REPEATABLE_TASKS = ("read", "check")  # their answers follow from the bytes alone
 ChildAnswer = dict[str, Any]
 
 
@@ -181,6 +182,9 @@ class Prober(AbstractContextManager["Prober"]):
         self._is_ready = False
 
     def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> ChildAnswer:
+        question = (task, *others, *(hashlib.sha256(data).hexdigest() for data in (model, *others.values())))
+        if (known := children.answer(self._command, question)) is not None:
+            return known
         self.start()
         self._is_asked = True
         try:
@@ -210,6 +214,8 @@ class Prober(AbstractContextManager["Prober"]):
                     f"a model could not be probed: {found.text}: this process has less memory or processor time than "
                     "the probe may take: raise its limits (`ulimit -v`, `ulimit -t`)"
                 )
+        if self._child is not None and task in REPEATABLE_TASKS:
+            children.remember(self._command, question, answer)
         return answer
 
     # ---- the pipes --------------------------------------------------------------------------------------------------

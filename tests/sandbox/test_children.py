@@ -59,6 +59,20 @@ def test_one_child_serves_many_probers(started: list[subprocess.Popen[bytes]]) -
     assert started[0].poll() is not None
 
 
+def test_the_same_bytes_are_looked_at_once(started: list[subprocess.Popen[bytes]]) -> None:
+    """Within the context a prober knows what another one's child said of a model; outside of it a child is asked."""
+
+    def read_and_check() -> int | None:
+        with Prober() as prober:
+            assert prober.read(MODEL).inputs
+            assert prober.check(MODEL) == ()
+            return prober.pid
+
+    with kept_children():
+        assert [read_and_check(), read_and_check()] == [started[0].pid, None]
+    assert read_and_check() == started[1].pid
+
+
 def test_a_child_in_the_middle_of_a_model_is_not_kept(started: list[subprocess.Popen[bytes]]) -> None:
     """Where the run stops between a question and its answer, the next prober starts another child."""
 

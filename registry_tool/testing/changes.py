@@ -61,17 +61,19 @@ def other_types(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def replaced(document: Any, place: DocumentPath, item: Any) -> Any:
-    """The document with another value at a place."""
-    changed = copy.deepcopy(document)
-    look(changed, place[:-1])[place[-1]] = item
+    """The document with another value at a place; the two share what is the same."""
+    key, *rest = place
+    changed = copy.copy(document)
+    changed[key] = replaced(document[key], tuple(rest), item) if rest else item
     return changed
 
 
 def dropped(document: Any, place: DocumentPath) -> Any:
-    """The document without the value at a place."""
-    changed = copy.deepcopy(document)
-    del look(changed, place[:-1])[place[-1]]
-    return changed
+    """The document without the value at a place; the two share what is the same."""
+    *parent, key = place
+    kept = copy.copy(look(document, tuple(parent)))
+    del kept[key]
+    return replaced(document, tuple(parent), kept) if parent else kept
 
 
 def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, DocumentPath, Any]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import pytest
@@ -59,6 +59,13 @@ def run(folder: Path | None, *arguments: object, plugins: Plugins | None = None)
     return Ran(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
+def succeed(*arguments: object) -> Ran:
+    """`registry ARGUMENTS` in this process for what several tests share; AssertionError where it fails."""
+    ran = run(Path(), *arguments)
+    assert ran.code == 0, ran.err
+    return ran
+
+
 def program(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the program as its users do; CalledProcessError where it does not exit with 0."""
     command = [sys.executable, "-m", "registry_tool", *map(str, arguments)]
@@ -66,20 +73,16 @@ def program(*arguments: object, timeout: float = 120, **options: object) -> subp
     return subprocess.run(command, **options)  # type: ignore[call-overload, no-any-return]  # checked by the tests
 
 
-def program_without(modules: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The program in a process of its own, which cannot import these modules."""
+def program_without(modules: tuple[str, ...], *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, which finds and imports none of these modules."""
     blocked = f"""
 import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {modules!r}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Block())
+sys.modules |= dict.fromkeys({modules!r})
 from registry_tool.cli import main
 main()
 """
     command = [sys.executable, "-c", blocked, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
 @contextmanager

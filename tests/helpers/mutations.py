@@ -31,6 +31,7 @@ from registry_tool.workflows.validate import validate
 
 # Fields of registry.json that nothing else speaks of: words for people, and bars that `gate --base` guards.
 WORDS = {"license", "description", "quant_accuracy_budget_plcc", "reason"}
+Choose = Callable[[Iterable[Any]], Iterable[Any]]  # which of the changes of a document are made: a sample, or all
 Files = dict[str, bytes | None]  # path in the registry's folder -> its new bytes; None: the file goes
 
 
@@ -178,11 +179,11 @@ def text_changes(folder: Path) -> Iterator[Mutation]:
             yield Mutation(f"{path}: {name}", path, {path: changed}, pinners(folder, path))
 
 
-def pinned_changes(folder: Path) -> Iterator[Mutation]:
+def pinned_changes(folder: Path, choose: Choose = iter) -> Iterator[Mutation]:
     """Every field of every pinned JSON document: what pins it no longer holds."""
     for path, data in tree(folder).items():
         if path.endswith(".json") and path != "registry.json":
-            for what, _, changed in document_changes(json.loads(data)):
+            for what, _, changed in choose(document_changes(json.loads(data))):
                 yield Mutation(f"{path}: {what}", path, {path: to_json(changed)}, pinners(folder, path))
 
 
@@ -238,11 +239,10 @@ class Forger:
         entry["promotion"] = {"verdict": where, "sha256": sha256(data)}
         return {where: data}
 
-    def manifests(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
+    def manifests(self, unproven: Callable[[str, DocumentPath], bool], choose: Choose = iter) -> Iterator[Mutation]:
         """Every field of the manifest, with pins that fit."""
-        for what, at, changed in document_changes(self.box.manifest):
-            if unproven(what, at):
-                continue
+        changes = document_changes(self.box.manifest)
+        for what, _, changed in choose(found for found in changes if not unproven(*found[:2])):
 
             def change(manifest: dict[str, Any], changed: dict[str, Any] = changed) -> None:
                 manifest.clear()
@@ -250,14 +250,14 @@ class Forger:
 
             yield self.forged(f"forged manifest: {what}", change, {})
 
-    def summaries(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
+    def summaries(self, unproven: Callable[[str, DocumentPath], bool], choose: Choose = iter) -> Iterator[Mutation]:
         """Every field of every LOSO summary, with pins that fit."""
         for path, data in self.files.items():
             name = path.removeprefix(f"{self.run}/")
             if name.startswith("evidence/") and name.endswith(".json"):
-                for what, at, changed in document_changes(json.loads(data)):
-                    if not unproven(what, at):
-                        yield self.forged(f"forged {name}: {what}", lambda manifest: None, {name: to_json(changed)})
+                changes = document_changes(json.loads(data))
+                for what, _, changed in choose(found for found in changes if not unproven(*found[:2])):
+                    yield self.forged(f"forged {name}: {what}", lambda manifest: None, {name: to_json(changed)})
 
     def verdicts(self, unproven: Callable[[str, DocumentPath], bool]) -> Iterator[Mutation]:
         """Every field of the verdict, pinned again."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from command_line import program
+from command_line import succeed
 from policies import GATE, set_policy
 from sandbox import Sandbox
 
@@ -58,11 +58,11 @@ class Made:
         write_corpus(self.corpus, 5, 60, seed=1)
         write_corpus(self.heldout, 3, 40, seed=2)
         train = ("train", "fr_ensemble", "--id", "tiny", *TRAINING, "--registry")
-        program(*train, self.smoke / "registry.json", "--corpus", self.corpus)
-        program(*train, self.random / "registry.json", "--smoke")
+        succeed(*train, self.smoke / "registry.json", "--corpus", self.corpus)
+        succeed(*train, self.random / "registry.json", "--smoke")
         for folder in (self.smoke, self.random):
             Sandbox(folder / "registry.json").edit(set_policy("fr_ensemble", GATE))
         staged = self.production.with_name("staged")
         shutil.copytree(self.smoke, staged)
-        program("flip", "tiny", "--registry", staged)
+        succeed("flip", "tiny", "--registry", staged)
         staged.rename(self.production)

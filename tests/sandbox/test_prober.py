@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import resource
 import subprocess
 import sys
@@ -209,7 +211,9 @@ def test_what_a_low_limit_may_have_caused_is_an_environment_error(prober: Prober
     assert prober.run(tiny_models.model().SerializeToString()) == ()
     assert prober.pid is not None
     used = int(Path(f"/proc/{prober.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-    for make, limits in ((endless, {"RLIMIT_CPU": 4}), (greedy, {"RLIMIT_AS": used + 2**28})):
+    ticks = sum(map(int, Path(f"/proc/{prober.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    seconds = math.ceil(ticks / os.sysconf("SC_CLK_TCK")) + 1
+    for make, limits in ((endless, {"RLIMIT_CPU": seconds}), (greedy, {"RLIMIT_AS": used + 2**28})):
         with limited(**limits), Prober() as low, pytest.raises(WorldError, match="ulimit"):
             low.run(make().SerializeToString())
 

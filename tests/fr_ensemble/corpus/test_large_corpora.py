@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Program, program
+from command_line import Program, succeed
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus import info
 from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
@@ -108,7 +108,7 @@ def test_training_adds_less_than_300_bytes_a_row(files: tuple[Path, Path], monke
 def clipped(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with an ensemble that knows clips."""
     registry = tmp_path_factory.mktemp("model") / "registry.json"
-    program(
+    succeed(
         "train", "fr_ensemble", "--id", "big", "--corpus", files[0], *QUICK, "--batch-size", 512, "--registry", registry
     )
     return registry

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Program, program
+from command_line import Program, succeed
 from fr_ensemble.arrays import TrainingData
 from fr_ensemble.evidence.baselines import (
     BASELINES,
@@ -239,8 +239,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Path, st
     corpus = write_corpus(base / "corpus.csv", 6, 14, seed=6)
     quick = ["--seeds", "0,1", "--epochs", "3", "--hidden", "4", "--license", "MIT", "--registry"]
     path = base / "model" / "registry.json"
-    ran = program("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *quick, path)
-    return Sandbox(path), corpus, ran.stdout
+    ran = succeed("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *quick, path)
+    return Sandbox(path), corpus, ran.out
 
 
 @pytest.mark.slow

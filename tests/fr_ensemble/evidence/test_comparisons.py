@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import registry_tool.schemas as schemas
-from command_line import Program
+from command_line import Program, succeed
 from fr_ensemble.evidence.comparisons import (
     CURVE_BOUNDS,
     Curve,
@@ -227,14 +227,12 @@ def write_rows(path: Path, *, hole: bool = False) -> Path:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry folder with `good` and `poor` of one corpus, `rows.csv`, and `far` of another."""
-    from command_line import program
-
     folder = tmp_path_factory.mktemp("pair")
     rows, other = write_rows(folder / "rows.csv"), write_rows(folder / "far.csv", hole=True)
     for name, corpus, epochs in (("good", rows, "60"), ("poor", rows, "1"), ("far", other, "1")):
         arguments = ("train", "fr_ensemble", "--id", name, "--corpus", corpus, "--epochs", epochs, *TRAINING)
-        ran = program(*arguments, "--registry", folder / "model" / "registry.json")
-        assert ("no comparison with plain VMAF" in ran.stderr) == (name == "far")
+        ran = succeed(*arguments, "--registry", folder / "model" / "registry.json")
+        assert ("no comparison with plain VMAF" in ran.err) == (name == "far")
     return folder
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Program, program
+from command_line import Program, program_without
 from fr_ensemble.artifacts.graphs import fused_model, read_weights
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of
 from fr_ensemble.artifacts.recipe import Recipe
@@ -104,18 +104,10 @@ def elsewhere(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not has_fma():
         pytest.skip("NOT TESTED on this processor, which has no fused multiply-add: other bytes explained")
     path = tmp_path_factory.mktemp("elsewhere") / "registry.json"
-    program(
-        "train",
-        "fr_ensemble",
-        "--id",
-        "tiny",
-        "--corpus",
-        made.corpus,
-        *TRAINING,
-        "--registry",
-        path,
-        env=os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "-avx,-fma"},
-    )
+    arguments = ("train", "fr_ensemble", "--id", "tiny", "--corpus", made.corpus, *TRAINING, "--registry", path)
+    plain = os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "-avx,-fma"}
+    ran = program_without(("torch",), *arguments, env=plain)
+    assert ran.returncode == 0, ran.stderr
     return path.parent
 
 

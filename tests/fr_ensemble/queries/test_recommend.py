@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from command_line import Program, program
+from command_line import Program, succeed
 from csv_tables import read_csv, write_csv
 from filelock import FileLock
 from fr_ensemble.corpus.vocabulary import vocabulary
@@ -53,7 +53,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     with FileLock(f"{base}.lock"):
         corpus = write(base / "corpus.csv", SOURCES, seed=1)
         call = ("train", "fr_ensemble", "--id", "tiny", "--corpus", corpus, *TRAINING)
-        program(*call, "--registry", base / "model" / "registry.json")
+        succeed(*call, "--registry", base / "model" / "registry.json")
         write(base / ROWS, 2, seed=2)
     return Sandbox(base / "model" / "registry.json")
 

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
+from command_line import program_without
 from corpora import RECIPES, SMALL, UNEVEN, digest, make_corpus
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.compiling import has_fma
@@ -41,6 +42,7 @@ import json
 from fr_ensemble.training.compiling import has_fma, has_wide_registers, target
 from fr_ensemble.training.execution import Execution
 from fr_ensemble.training.trainer import arithmetic, train
+from command_line import program_without
 from corpora import RECIPES, UNEVEN, digest, make_corpus
 digests = {name: digest(train(make_corpus(UNEVEN, 1), recipe, Execution(jobs=1))) for name, recipe in RECIPES.items()}
 oof = train(make_corpus(UNEVEN, 1), RECIPES["small"], Execution(jobs=1)).oof.tolist()
@@ -110,11 +112,10 @@ def test_a_whole_entry_is_the_same_on_other_processors(made: Made, tmp_path: Pat
     trees = []
     for name, jobs in (("haswell", "1"), ("skylake-avx512", "2")):
         registry = tmp_path / name / "registry.json"
-        command = [sys.executable, "-m", "registry_tool", "train", "fr_ensemble", "--id", "e", "--corpus"]
-        command += [str(tmp_path / "rows.csv"), "--registry", str(registry), "--license", "MIT", "--jobs", jobs]
-        command += ["--seeds", "0,1", "--epochs", "20", "--condition", "log2:kbps", "--learning-rate", "0.01"]
-        command += ["--no-baselines"]
-        ran = subprocess.run(command, env=environment(name), capture_output=True, text=True, check=False)
+        arguments = ["train", "fr_ensemble", "--id", "e", "--corpus", tmp_path / "rows.csv", "--registry", registry]
+        arguments += ["--license", "MIT", "--jobs", jobs, "--seeds", "0,1", "--epochs", "20", "--no-baselines"]
+        arguments += ["--condition", "log2:kbps", "--learning-rate", "0.01"]
+        ran = program_without(("torch",), *arguments, env=environment(name))
         assert ran.returncode == 0, ran.stderr
         files = {path.name: path.read_bytes() for path in registry.parent.rglob("*") if path.is_file()}
         manifest = json.loads(files.pop("manifest.json"))

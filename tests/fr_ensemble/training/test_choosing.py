@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Program, program
+from command_line import Program, succeed
 from corpora import SMALL, make_corpus
 from fr_ensemble.artifacts.choice import FoldChoice, RecipeChoice
 from fr_ensemble.artifacts.recipe import Recipe
@@ -135,7 +135,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Path]:
     base = tmp_path_factory.mktemp("chosen")
     corpus = write_corpus(base / "corpus.csv", 4, 12, seed=1)
     what = ("--id", "tiny", "--corpus", corpus, "--seeds", "0,1", "--license", "MIT", "--no-baselines")
-    program("train", "fr_ensemble", *what, "--registry", base / "registry.json")
+    succeed("train", "fr_ensemble", *what, "--registry", base / "registry.json")
     return Sandbox(base / "registry.json"), corpus
 
 

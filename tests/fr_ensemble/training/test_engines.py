@@ -80,19 +80,14 @@ def test_the_process_keeps_its_cores() -> None:
 
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[Any]:
-    """A local Ray cluster with room for two tasks."""
+    """A local Ray cluster with room for two tasks; workers inherit the path, since a runtime_env starts each anew."""
     ray = pytest.importorskip("ray", reason="the engine needs the extra `ray`")
     path = os.pathsep.join(p for p in sys.path if p and Path(p).name != "tests")  # tests/fr_ensemble is another package
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+        yield ray
+        ray.shutdown()
 
 
 def test_killed_worker_changes_no_byte(two_workers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the trainer needs the extra `train`")
 
-from command_line import Program, program
+from command_line import Program, succeed
 from corpora import SMALL, make_corpus
 from fr_ensemble.evidence.left_out import EncodersLeftOut, read_left_out, write_left_out
 from fr_ensemble.evidence.statistics import plcc
@@ -77,7 +77,7 @@ def left_out(tmp_path_factory: pytest.TempPathFactory, made: Made) -> tuple[Sand
     """A small ensemble with each of its encoders left out, and what training printed."""
     path = tmp_path_factory.mktemp("left-out") / "registry.json"
     arguments = ("train", "fr_ensemble", "--id", "tiny", "--corpus", made.corpus, *QUICK, "--registry", path)
-    return Sandbox(path), program(*arguments, "--leave-out-encoders").stdout
+    return Sandbox(path), succeed(*arguments, "--leave-out-encoders").out
 
 
 def test_the_option_is_in_evidence_manifest_and_report(

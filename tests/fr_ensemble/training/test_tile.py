@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-from places import TESTS
 
 numba = pytest.importorskip("numba", reason="the compiled trainer needs the extra `train`")
 
@@ -22,9 +16,6 @@ from numpy.typing import NDArray  # noqa: E402
 pytestmark = pytest.mark.slow
 
 Float32 = NDArray[np.float32]
-FAST = re.compile(r"\b(fast|reassoc|contract|nnan|ninf|nsz|arcp|afn)\b")
-# What machine code of ours may call: of a maths library only the root, which IEEE 754 has rounded correctly everywhere.
-ALLOWED = ("llvm.", "numba_", "NRT_", "Py", "_Py", "_ZN", "sqrt")
 
 
 def rounded(value: Fraction) -> np.float32:
@@ -130,30 +121,3 @@ def test_a_unit_that_is_out_is_silent() -> None:
     assert not slope[:5].any()
     assert np.array_equal(h[5:], 2 * h2[5:])
     assert np.array_equal(slope[5:], 2 * slope2[5:])
-
-
-DUMP = """
-import numpy as np
-from fr_ensemble.training import kernel
-from corpora import make_corpus
-from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.training.model import ModelState, Steps, train_model
-from fr_ensemble.training.table import ModelKey, prepare
-train_model(prepare(make_corpus([5, 5])), Recipe(epochs=1, hidden=8), ModelKey(0, 0))
-for function in (kernel.train_epochs, kernel.scores):
-    assert len(function.signatures) == 1
-    print(function.inspect_llvm(function.signatures[0]))
-"""
-
-
-def test_nothing_lets_the_compiler_change_a_bit(tmp_path: Path) -> None:
-    """The LLVM of the whole kernel has no fast-math flag, calls no maths library, and is compiled once."""
-    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(TESTS / "helpers")}
-    ran = subprocess.run([sys.executable, "-c", DUMP], env=env, capture_output=True, text=True, check=True)
-    lines = ran.stdout.splitlines()
-    numbers = re.compile(r"= (tail )?(fadd|fsub|fmul|fdiv|call.*@llvm\.(fma|sqrt))\b")
-    arithmetic = [line for line in lines if numbers.search(line)]
-    assert len(arithmetic) > 300
-    assert [line for line in arithmetic if FAST.search(line)] == []
-    called = {name for line in lines for name in re.findall(r"call [^@]*@\"?([\w.]+)", line)}
-    assert {name for name in called if not name.startswith(ALLOWED)} == set()

@@ -89,6 +89,11 @@ def imports(path: Path, *, at_load: bool = False) -> frozenset[str]:
     return frozenset(imported(tree_of(path), at_load))
 
 
+def packages(path: Path, *, at_load: bool = False) -> set[str]:
+    """The first names of what a module imports."""
+    return {module.split(".")[0] for module in imports(path, at_load=at_load)}
+
+
 def imported(tree: ast.AST, at_load: bool) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.expr) or (at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
@@ -135,28 +140,29 @@ def test_the_top_level_is_public() -> None:
         assert set(re.findall(r"`(?:registry_tool\.)?(\w+)`", text)) == OPEN_TO_PLUGINS | {"testing"}
 
 
-@pytest.mark.parametrize("name", [*CORE_MODULES, *PLUGIN_MODULES])
-def test_imports_run_downward(name: str) -> None:
+def test_imports_run_downward() -> None:
     """A module imports from its own room and from lower floors alone, inside functions too."""
-    path = CORE_MODULES.get(name) or PLUGIN_MODULES[name]
-    own = {module for module in imports(path) if module in KNOWN and module.split(".")[0] == name.split(".")[0]}
-    upward = {module for module in own if room(module) != room(name) and floor(module) >= floor(name)}
-    assert upward == set()
+    upward = [
+        (name, module)
+        for name, path in (*CORE_MODULES.items(), *PLUGIN_MODULES.items())
+        for module in imports(path)
+        if module in KNOWN and module.split(".")[0] == name.split(".")[0]
+        if room(module) != room(name) and floor(module) >= floor(name)
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("name", CORE_MODULES)
-def test_the_core_knows_no_plugin(name: str) -> None:
+def test_the_core_knows_no_plugin() -> None:
     """No module of the core imports the first-party plugin, anywhere."""
-    assert not {module for module in imports(CORE_MODULES[name]) if module.split(".")[0] == "fr_ensemble"}
+    assert [name for name, path in CORE_MODULES.items() if "fr_ensemble" in packages(path)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in CORE_MODULES if name not in IN_CHILD])
-def test_the_core_loads_nothing_heavy(name: str) -> None:
+def test_the_core_loads_nothing_heavy() -> None:
     """No numpy, onnx or torch at module level; torch, scipy and, but for tables of rows, pyarrow nowhere."""
-    tops = {module.split(".")[0] for module in imports(CORE_MODULES[name], at_load=True)}
-    everything = {module.split(".")[0] for module in imports(CORE_MODULES[name])}
-    assert tops & HEAVY == set()
-    assert everything & {"torch", "pyarrow", "scipy"} <= ({"pyarrow"} if room(name) == "rows." else set())
+    found = {name: path for name, path in CORE_MODULES.items() if name not in IN_CHILD}
+    assert [name for name, path in found.items() if packages(path, at_load=True) & HEAVY] == []
+    assert [name for name, path in found.items() if packages(path) & {"torch", "scipy"}] == []
+    assert {room(name) for name, path in found.items() if "pyarrow" in packages(path)} == {"rows."}
 
 
 def test_only_reports_draw() -> None:
@@ -176,22 +182,22 @@ def test_only_the_child_parses_onnx() -> None:
     assert {room(name) for name in onnx} == {"sandbox."}
 
 
-@pytest.mark.parametrize(
-    "name", ["registry_tool.cli", *(n for n in CORE_MODULES if n.startswith("registry_tool.commands"))]
-)
-def test_commands_open_no_file_of_a_registry(name: str) -> None:
+def test_commands_open_no_file_of_a_registry() -> None:
     """Command lines parse and print: the rooms below the flows are theirs only to name values."""
-    below = {"sandbox.", "legacy."}
-    own = {m for m in imports(CORE_MODULES[name]) if m in KNOWN and m.startswith("registry_tool.")}
-    assert not {module for module in own if room(module) in below}
+    below = [
+        (name, module)
+        for name, path in CORE_MODULES.items()
+        if name.startswith(("registry_tool.cli", "registry_tool.commands"))
+        for module in imports(path)
+        if module in KNOWN and room(module) in {"sandbox.", "legacy."}
+    ]
+    assert below == []
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in CORE_MODULES if n.startswith(("registry_tool.workflows", "registry_tool.checks"))]
-)
-def test_stories_know_no_click(name: str) -> None:
+def test_stories_know_no_click() -> None:
     """Only the command line, its renderers and the hooks that add options know click."""
-    assert "click" not in imports(CORE_MODULES[name])
+    stories = ("registry_tool.workflows", "registry_tool.checks")
+    assert [name for name, path in CORE_MODULES.items() if name.startswith(stories) and "click" in imports(path)] == []
 
 
 @pytest.mark.parametrize("name", ["registry_tool.values", "registry_tool.checks.policy", "registry_tool.strictjson"])
@@ -206,10 +212,9 @@ def test_pure_rooms_open_no_file(name: str) -> None:
     assert "open" not in calls
 
 
-@pytest.mark.parametrize("name", PLUGIN_MODULES)
-def test_the_plugin_uses_the_public_door(name: str) -> None:
+def test_the_plugin_uses_the_public_door() -> None:
     """Of the core it imports what is open to plugins, and no more."""
-    own = {module for module in imports(PLUGIN_MODULES[name]) if module.startswith("registry_tool")}
+    own = {module for path in PLUGIN_MODULES.values() for module in imports(path) if module.startswith("registry_tool")}
     assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS}
 
 
@@ -224,17 +229,16 @@ def test_the_built_in_plugin_uses_the_public_door() -> None:
     assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS} | further
 
 
-@pytest.mark.parametrize("name", [name for name in PLUGIN_MODULES if not name.startswith(TRAINING)])
-def test_torch_stays_in_the_rooms_of_training(name: str) -> None:
+def test_torch_stays_in_the_rooms_of_training() -> None:
     """Anything else of the plugin runs where torch is not installed."""
-    assert "torch" not in {module.split(".")[0] for module in imports(PLUGIN_MODULES[name])}
+    known = [name for name, path in PLUGIN_MODULES.items() if "torch" in packages(path)]
+    assert [name for name in known if not name.startswith(TRAINING)] == []
 
 
-@pytest.mark.parametrize("name", PLUGIN_MODULES)
-def test_ray_pyarrow_and_scipy_load_inside_functions(name: str) -> None:
+def test_ray_pyarrow_and_scipy_load_inside_functions() -> None:
     """Importing a module of the plugin loads none of them."""
-    loaded = {module.split(".")[0] for module in imports(PLUGIN_MODULES[name], at_load=True)}
-    assert loaded & {"ray", "pyarrow", "scipy"} == set()
+    late = {"ray", "pyarrow", "scipy"}
+    assert [name for name, path in PLUGIN_MODULES.items() if packages(path, at_load=True) & late] == []
 
 
 def test_the_hooks_module_is_light() -> None:

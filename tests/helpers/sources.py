@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def tree_of(path: Path) -> ast.Module:
 def walked(tree: ast.AST) -> tuple[ast.AST, ...]:
     """All nodes of a tree, which is kept with them."""
     return tuple(ast.walk(tree))
+
+
+def offences(paths: Iterable[Path], check: Callable[[ast.Module], Iterable[str]]) -> list[str]:
+    """What a check finds in the trees of files, each with its file."""
+    return [f"{path.relative_to(ROOT).as_posix()}: {found}" for path in paths for found in check(tree_of(path))]
 
 
 @cache

@@ -176,7 +176,8 @@ def _floats(values: NDArray[np.float64], form: Form) -> Any:
 
     low, high = SAME_FORM
     size = np.abs(values)
-    other = ~((size >= low) & (size < high) & (values != np.rint(values)))
+    with np.errstate(invalid="ignore"):  # a signaling NaN stays one
+        other = ~((size >= low) & (size < high) & (values != np.rint(values)))
     cells = pa.array(values).cast(pa.string())
     if not other.any():
         return cells

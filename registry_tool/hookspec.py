@@ -38,7 +38,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-def tell_nobody(line: str, /) -> None:
+def discard_line(line: str, /) -> None:
     """A line that is told to no one."""
 
 
@@ -249,7 +249,7 @@ class CalibrateRequest:
     encoder_column: str = ""
     method: str | None = None
     progress: Progress = silent
-    tell: Callable[[str], None] = tell_nobody
+    tell: Callable[[str], None] = discard_line
     by_encoder: bool = False
 
 

@@ -72,6 +72,11 @@ def kept(command: tuple[str, ...]) -> Child | None:
     return None
 
 
+def are_kept() -> bool:
+    """Whether this is within `kept_children`."""
+    return pool is not None
+
+
 def answer(command: tuple[str, ...], question: ProbeQuestion) -> ProbeAnswer | None:
     """What a child of this command said before."""
     return None if pool is None else pool.answers.get((_need(command), question))

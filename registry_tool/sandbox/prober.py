@@ -56,6 +56,10 @@ class Found(NamedTuple):
     text: str
 
 
+def _question(task: str, model: bytes, others: Mapping[str, bytes]) -> children.ProbeQuestion:
+    return (task, *others, *(hashlib.sha256(data).hexdigest() for data in (model, *others.values())))
+
+
 def _found(answer: ChildAnswer) -> tuple[Found, ...]:
     try:
         found = tuple(Found(code, text) for code, text in answer.get("found", ()))
@@ -182,7 +186,7 @@ class Prober(AbstractContextManager["Prober"]):
         self._is_ready = False
 
     def _ask(self, task: str, model: bytes, others: Mapping[str, bytes]) -> ChildAnswer:
-        question = (task, *others, *(hashlib.sha256(data).hexdigest() for data in (model, *others.values())))
+        question = _question(task, model, others) if task in REPEATABLE_TASKS and children.are_kept() else ()
         if (known := children.answer(self._command, question)) is not None:
             return known
         self.start()
@@ -214,7 +218,7 @@ class Prober(AbstractContextManager["Prober"]):
                     f"a model could not be probed: {found.text}: this process has less memory or processor time than "
                     "the probe may take: raise its limits (`ulimit -v`, `ulimit -t`)"
                 )
-        if self._child is not None and task in REPEATABLE_TASKS:
+        if self._child is not None and question:
             children.remember(self._command, question, answer)
         return answer
 

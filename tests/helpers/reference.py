@@ -1,15 +1,15 @@
-"""reference.py: the reference implementation of model signatures, run as its users do. Tests nothing."""
+"""reference.py: the reference implementation of model signatures, as its users call it. Tests nothing."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from importlib import metadata
 
 import pytest
+from click.testing import CliRunner, Result
 
 
-def reference(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`python -m model_signing ARGUMENTS`; the test is skipped where it is not installed."""
+def reference(*arguments: object) -> Result:
+    """`model_signing ARGUMENTS` in this process; the test is skipped where it is not installed."""
     pytest.importorskip("model_signing")
-    command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    (script,) = metadata.entry_points(group="console_scripts", name="model_signing")
+    return CliRunner().invoke(script.load(), [*map(str, arguments)])

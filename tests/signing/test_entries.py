@@ -115,9 +115,9 @@ def test_the_reference_implementation_verifies_an_entry(registry: Program, produ
     run = production.folder / "tiny" / production.entry["sha256"][:12]
     signature = production.folder / pin["bundle"]
     ran = reference("verify", "key", run, "--signature", signature, "--public_key", ci.public)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.exit_code, ran.stderr) == (0, "")
     (run / "manifest.json").write_bytes(b"{}")
-    assert reference("verify", "key", run, "--signature", signature, "--public_key", ci.public).returncode != 0
+    assert reference("verify", "key", run, "--signature", signature, "--public_key", ci.public).exit_code != 0
 
 
 def test_signing_again_replaces_the_same_key(

@@ -120,17 +120,17 @@ def test_the_reference_implementation_agrees(registry: Program, folder: Path, tm
 
     registry("sign", "--path", folder, "--key", key, "--bundle", ours)
     ran = reference("verify", "key", folder, "--signature", ours, "--public_key", public)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.exit_code, ran.stderr) == (0, "")
     ran = reference("sign", "key", folder, "--private_key", key, "--signature", theirs)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     assert check(registry, folder, theirs, "--public-key", public)[0] == 0
 
     registry("sign", "--path", folder, "--key", key, "--cert", signer.path, "--bundle", ours)
     ran = reference("verify", "certificate", folder, "--signature", ours, "--certificate_chain", root.path)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     certificate = ("--private_key", key, "--signing_certificate", signer.path, "--certificate_chain", root.path)
     ran = reference("sign", "certificate", folder, *certificate, "--signature", theirs)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     assert check(registry, folder, theirs, "--trust", root.path)[0] == 0
 
 

@@ -323,6 +323,7 @@ def test_how_many_rows_are_published_is_the_authors_choice(
         "0.01",
         "--license",
         "MIT",
+        "--no-baselines",
         "--registry",
         smoke.path,
     )

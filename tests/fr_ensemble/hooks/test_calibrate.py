@@ -346,6 +346,7 @@ def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_pat
         "3",
         "--hidden",
         "8",
+        "--no-baselines",
     )
     ran = registry(*train, "--group", "session", "--registry", box.path)
     assert ran.code == 0, ran.err
@@ -360,7 +361,8 @@ def test_training_leaves_out_whole_groups(registry: Program, mine: Path, tmp_pat
 def test_training_leaves_out_encoders(registry: Program, made: Made, tmp_path: Path) -> None:
     """`train --group encoder` has a fold for each encoder, says what that is worth, and its evidence is made again."""
     box = Sandbox(tmp_path / "new" / "registry.json", "codecs")
-    train = ("train", "fr_ensemble", "--id", "codecs", "--corpus", made.corpus, "--seeds", "0,1", "--epochs", "3")
+    quick = ("--seeds", "0,1", "--epochs", "3", "--no-baselines")
+    train = ("train", "fr_ensemble", "--id", "codecs", "--corpus", made.corpus, *quick)
     ran = registry(*train, "--group", "encoder", "--registry", box.path)
     assert ran.code == 0, ran.err
     assert "for a new encoder of sources that training has" in ran.err

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from command_line import Program
 from places import ROOT
-from policies import MANUAL
-from sandbox import Sandbox, sha256, to_json
+from sandbox import Sandbox, sha256
 from shapes import SHAPES
-from thumbs import Thumbs, with_plugin
+from thumbs import Thumbs, put_sidecar, with_plugin
 
 from registry_tool.report import bom
 from registry_tool.strictjson import parse
@@ -110,12 +109,7 @@ FIELDS = ("corpus", "target", "feature_order", "outputs", "recipe", "environment
 def test_a_manifest_of_any_shape_gives_a_document(thumb: Sandbox, registry: Program, shape: Any) -> None:
     """Its fields are its plugin's own: what the document has no place for is left out."""
     for fields in (dict.fromkeys(FIELDS, shape), *({field: shape} for field in FIELDS)):
-        sidecar = to_json({"id": "t", "kind": "thumb", **fields})
-        (thumb.folder / "t.json").write_bytes(sidecar)
-        document = thumb.registry
-        document["policies"] = {"thumb": MANUAL}
-        document["models"][0]["sidecar_sha256"] = sha256(sidecar)
-        thumb.path.write_bytes(to_json(document))
+        put_sidecar(thumb, fields)
         assert made(registry, thumb, plugins=with_plugin(Thumbs()))["components"]
 
 

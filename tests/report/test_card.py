@@ -9,22 +9,11 @@ from typing import Any
 
 import pytest
 from command_line import Program
-from policies import MANUAL
-from sandbox import Sandbox, sha256, to_json
+from sandbox import Sandbox
 from shapes import SHAPES
-from thumbs import Thumbs, with_plugin
+from thumbs import Thumbs, put_sidecar, with_plugin
 
 FIELDS = ("corpus", "target", "feature_order", "codec_vocab", "recipe", "environment", "members")
-
-
-def put(thumb: Sandbox, fields: dict[str, Any]) -> None:
-    """Give the entry a sidecar with these fields and pin it; a person decides about its kind."""
-    sidecar = to_json({"id": "t", "kind": "thumb", **fields})
-    (thumb.folder / "t.json").write_bytes(sidecar)
-    document = thumb.registry
-    document["policies"] = {"thumb": MANUAL}
-    document["models"][0]["sidecar_sha256"] = sha256(sidecar)
-    thumb.path.write_bytes(to_json(document))
 
 
 def rows(text: str) -> dict[str, str]:
@@ -36,7 +25,7 @@ def rows(text: str) -> dict[str, str]:
 def test_a_manifest_of_any_shape_gives_a_page(thumb: Sandbox, registry: Program, command: str, shape: Any) -> None:
     """Its fields are its plugin's own: what the card does not know is not recorded, and nothing is a traceback."""
     for fields in (dict.fromkeys(FIELDS, shape), *({field: shape} for field in FIELDS)):
-        put(thumb, fields)
+        put_sidecar(thumb, fields)
         ran = registry(command, "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
         assert (ran.code, ran.err) == (0, "")
         assert "thumb" in ran.out
@@ -48,7 +37,7 @@ def test_a_manifest_of_any_shape_gives_a_page(thumb: Sandbox, registry: Program,
 
 def test_a_shape_that_the_card_knows_is_shown(thumb: Sandbox, registry: Program, tmp_path: Path) -> None:
     """Of any kind: target, inputs, corpus, recipe and environment; -o writes what is printed otherwise."""
-    put(
+    put_sidecar(
         thumb,
         {
             "target": {"name": "clicks", "range": [0, 1.5]},
@@ -87,7 +76,7 @@ def test_a_licence_has_its_name_and_link(
     thumb: Sandbox, registry: Program, name: str, url: str, front: list[str], shown: str
 ) -> None:
     """In the front matter, as the hub reads it, and in the table; a URL that is none, or ends the link, is left out."""
-    put(thumb, {})
+    put_sidecar(thumb, {})
     thumb.edit_entry(license=name, license_url=url)
     ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
     assert ran.code == 0
@@ -105,7 +94,9 @@ def test_limits_are_what_the_documents_say(thumb: Sandbox, registry: Program) ->
         "ranges": [{"name": "fps", "range": [24.0, 24.0]}, {"name": "height", "range": [360, 720]}],
     }
     ranges = [{"name": "adm2", "range": [0.5, 1.0]}, {"name": "odd", "range": [1]}, 7]
-    put(thumb, {"corpus": corpus, "target": {"name": "vmaf", "range": [0, 100]}, "intervals": {"input_ranges": ranges}})
+    put_sidecar(
+        thumb, {"corpus": corpus, "target": {"name": "vmaf", "range": [0, 100]}, "intervals": {"input_ranges": ranges}}
+    )
     ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
     limits = ran.out.split("## Limits\n\n")[1].split("\n\n")[0].splitlines()
     assert [line.split(" ")[1:5] for line in limits] == [
@@ -126,7 +117,7 @@ def test_names_begin_no_tag_and_no_picture(thumb: Sandbox, registry: Program) ->
     """Those of encoders and sources come from tables of other people."""
     names = ["<img src=x>", "![x](http://x)", "`<b>"]
     encoders = [{"name": name, "n_rows": 3} for name in names]
-    put(thumb, {"corpus": {"n_rows": 9, "sources": names, "encoders": encoders}})
+    put_sidecar(thumb, {"corpus": {"n_rows": 9, "sources": names, "encoders": encoders}})
     ran = registry("card", "t", "--registry", thumb.path, plugins=with_plugin(Thumbs()))
     limits = ran.out.split("## Limits\n\n")[1]
     assert "rows of &lt;img src=x> (3), !\\[x](http://x) (3), `&lt;b> (3); rows" in limits

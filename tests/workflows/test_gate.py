@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tiny_models
+from disks import failing
 from policies import MANUAL, set_bound, set_policy
 from sandbox import Sandbox, sha256, to_json
 from thumbs import Thumbs, with_plugin
@@ -20,7 +21,6 @@ from registry_tool.documents.schema import violations
 from registry_tool.errors import InputError, RegistryError, RejectedError, WorldError
 from registry_tool.hookspec import hookimpl
 from registry_tool.plugins.manager import Plugins
-from registry_tool.storage import disk
 from registry_tool.values import Evidence, Verdict
 from registry_tool.workflows.gate import gate, write_verdict
 from registry_tool.workflows.promote import demote, flip, repromote
@@ -288,21 +288,11 @@ def test_an_id_that_stands_twice_is_not_flipped(thumb: Sandbox) -> None:
 )
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_flip_on_a_failing_disk_is_all_or_nothing(
-    smoke: Sandbox, plugins: Plugins, monkeypatch: pytest.MonkeyPatch, operation: str, number: int, after: int
+    smoke: Sandbox, plugins: Plugins, operation: str, number: int, after: int
 ) -> None:
     """It is flipped whole, or a clear error says that it is not; the registry validates in either case."""
-    calls, real = 0, getattr(disk, operation)
-
-    def fail(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise OSError(number, "injected")
-        return real(*arguments, **options)
-
     failed = False
-    with monkeypatch.context() as patch:
-        patch.setattr(disk, operation, fail)
+    with failing(operation, number, after):
         try:
             flip(smoke.path, plugins, "tiny")
         except RegistryError:

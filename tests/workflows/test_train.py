@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import failing
 from policies import rules
 from registries import FEATURES
 from sandbox import Sandbox, sha256, to_json, tree
@@ -22,7 +23,6 @@ from registry_tool.hookspec import (
     hookimpl,
 )
 from registry_tool.plugins.manager import load
-from registry_tool.storage import disk
 from registry_tool.workflows import train as train_workflow
 from registry_tool.workflows.validate import validate
 
@@ -263,22 +263,11 @@ FAULTS = [
 
 @pytest.mark.parametrize(("operation", "number"), FAULTS)
 @pytest.mark.parametrize("after", [0, 1, 2, 4, 7])
-def test_a_failing_disk_leaves_the_old_registry(
-    smoke: Sandbox, monkeypatch: pytest.MonkeyPatch, operation: str, number: int, after: int
-) -> None:
+def test_a_failing_disk_leaves_the_old_registry(smoke: Sandbox, operation: str, number: int, after: int) -> None:
     """Full, failing or read-only at any write: either it went well or a clear error and a registry that validates."""
-    plugins, calls, real = with_plugin(Trainer()), 0, getattr(disk, operation)
-
-    def fail(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise OSError(number, "injected")
-        return real(*arguments, **options)
-
+    plugins = with_plugin(Trainer())
     before = smoke.path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(disk, operation, fail)
+    with failing(operation, number, after):
         message = ""
         try:
             train(smoke.path, None, plugins=plugins)

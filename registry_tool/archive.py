@@ -41,7 +41,7 @@ class ArchiveFormat:
     arrays: Mapping[str, Array]
 
 
-def write_arrays(archive_format: ArchiveFormat, values: Mapping[str, Any]) -> bytes:
+def write_arrays(archive_format: ArchiveFormat, values: Mapping[str, object]) -> bytes:
     """A zip of .npy files without pickles. The compressed bytes follow the zlib of this Python; nothing else does."""
     import numpy as np
 

@@ -29,6 +29,10 @@ from registry_tool.values import silent as silent
 
 if TYPE_CHECKING:
     import click
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32 = NDArray[np.float32]
 
 PROJECT = "registry_tool"
 KIND_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -150,7 +154,7 @@ class EntryView(Protocol):
         read (the core has a finding on it), KeyError as `read` does.
         """
 
-    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def run(self, path: str, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
         """What the ONNX file at one of `paths` gives for rows: float32 arrays by output, for float32 arrays by input.
 
         A child process with limits casts them to the types of the inputs and runs it, some hundred rows at a time; the

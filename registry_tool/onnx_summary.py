@@ -36,6 +36,13 @@ class Port:
     elem_type: str
     shape: tuple[int | str | None, ...] | None
 
+    def __str__(self) -> str:
+        """`features float32 [?, 6]`: an open axis has any name, and any size."""
+        if self.shape is None:
+            return f"{self.name} {self.elem_type} of any shape"
+        axes = (str(size) if isinstance(size, int) else "?" for size in self.shape)
+        return f"{self.name} {self.elem_type} [{', '.join(axes)}]"
+
 
 @dataclass(frozen=True, slots=True)
 class ExternalTensor:
@@ -127,12 +134,12 @@ class OnnxSummary:
     oddities: tuple[str, ...]  # what the bytes hold beyond the message that ONNX defines
     values_sha256: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A JSON document."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, document: Any) -> OnnxSummary:
+    def from_dict(cls, document: object) -> OnnxSummary:
         """The reverse of `to_dict`. Raises ValueError for a document of any other shape: its writer is not trusted."""
         summary: OnnxSummary = _typed(document, cls)
         return summary
@@ -143,7 +150,7 @@ def _fields(of: type) -> dict[str, Any]:
     return typing.get_type_hints(of)
 
 
-def _typed(value: Any, kind: Any) -> Any:
+def _typed(value: object, kind: Any) -> Any:
     """A JSON value as the annotated type; ValueError where it is of another."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
+from click.decorators import FC
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import BATCH_ROWS as BATCH_ROWS
@@ -112,10 +113,8 @@ def progress_bar() -> Iterator[ProgressBar]:
 
 # ---- options ----------------------------------------------------------------------------------------------------
 
-Command = TypeVar("Command", bound=Callable[..., object] | click.Command)  # what a decorator takes, and gives back
 
-
-def plot_option(help: str) -> Callable[[Command], Command]:
+def plot_option(help: str) -> Callable[[FC], FC]:
     """`--plot PNG`, for a command that draws with `ctx.obj.draw`: refused before the work where nothing can draw."""
 
     def check(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -136,10 +135,10 @@ def column_name_parameters(of: str = "Column") -> list[click.Option]:
     ]
 
 
-def column_name_options(of: str = "Column") -> Callable[[Command], Command]:
+def column_name_options(of: str = "Column") -> Callable[[FC], FC]:
     """The same for a command's function, which takes `source_column` and `encoder_column`."""
 
-    def decorate(function: Command) -> Command:
+    def decorate(function: FC) -> FC:
         for parameter in reversed(column_name_parameters(of)):
             function = click.option(*parameter.opts, default="", metavar="NAME", help=parameter.help)(function)
         return function

@@ -19,7 +19,7 @@ Json = Annotated[Any, "JSON"]
 ENTRY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")  # of an entry that this release writes
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}\Z")
 MAX_NAMES_SHOWN = 3  # of a list, in a message
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[str, Json] = MappingProxyType({})
 
 
 def visible(text: str, max_characters: int | None = None) -> str:
@@ -70,28 +70,28 @@ def _refuse(*_: Any, **__: Any) -> Any:
     raise TypeError("it is read-only: what the core passes to a hook stays as it is; change a copy.deepcopy of it")
 
 
-class ReadOnlyDict(dict[str, Any]):
+class ReadOnlyDict(dict[str, Json]):
     """A JSON object that cannot be changed; copies of it, shallow or deep, are ordinary dicts."""
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[dict[str, Json]], tuple[dict[str, Json]]]:
         return dict, (dict(self),)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+    def __deepcopy__(self, memo: dict[int, object]) -> dict[str, Json]:
         return deepcopy(dict(self), memo)
 
 
-class ReadOnlyList(list[Any]):
+class ReadOnlyList(list[Json]):
     """A JSON array that cannot be changed; copies of it, shallow or deep, are ordinary lists."""
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[list[Json]], tuple[list[Json]]]:
         return list, (list(self),)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+    def __deepcopy__(self, memo: dict[int, object]) -> list[Json]:
         return deepcopy(list(self), memo)
 
 

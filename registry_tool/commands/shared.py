@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.decorators import FC
 
 from registry_tool.errors import RegistryError
 from registry_tool.report import reporters
-from registry_tool.toolkit import QUIET_KEY, Command
+from registry_tool.toolkit import QUIET_KEY
 
 if TYPE_CHECKING:
     from registry_tool.hookspec import EntryView, Figure
@@ -104,7 +105,7 @@ def find(registry: str | None) -> Path:
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def entry_argument(*, required: bool = True) -> Callable[[Command], Command]:
+def entry_argument(*, required: bool = True) -> Callable[[FC], FC]:
     """The argument `entry_id`, an id of the registry."""
     metavar = "ID" if required else "[ID]"
     return click.argument("entry_id", metavar=metavar, required=required, shell_complete=complete_ids)
@@ -193,12 +194,12 @@ def quietable(command: click.Command) -> click.Command:
     return command
 
 
-def corpus_option(help: str, *, required: bool = False) -> Callable[[Command], Command]:
+def corpus_option(help: str, *, required: bool = False) -> Callable[[FC], FC]:
     """`--corpus`, a table of rows; help: of which."""
     return click.option("--corpus", type=PATH, required=required, metavar="FILE", help=help)
 
 
-def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Command], Command]:
+def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[FC], FC]:
     """`--output`, a folder that a command makes; required where there is no default."""
     words = "The folder to make; new or empty." + (f"  [default: {default}]" if default else "")
     return click.option("-o", "--output", type=PATH, metavar=metavar, required=not default, help=words)
@@ -206,12 +207,12 @@ def folder_option(metavar: str = "DIR", default: str = "") -> Callable[[Command]
 
 def level_option(
     help: str = "quick: documents and digests alone; full: graph content, probe rows and evidence too.",
-) -> Callable[[Command], Command]:
+) -> Callable[[FC], FC]:
     """`--level`: how much of an entry is looked at."""
     return click.option("--level", type=click.Choice(["quick", "full"]), default="full", show_default=True, help=help)
 
 
-def format_option(result: str = "answers") -> Callable[[Command], Command]:
+def format_option(result: str = "answers") -> Callable[[FC], FC]:
     """`--format`, with the formats that show a result, and what each is for."""
     choices = reporters.choices(result)
     return click.option(
@@ -243,10 +244,10 @@ def _spelt(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode()
 
 
-def incumbent_options(help: str) -> Callable[[Command], Command]:
+def incumbent_options(help: str) -> Callable[[FC], FC]:
     """`--incumbent ID`, and its older name, which help no longer shows; see `incumbent_of`."""
 
-    def add(command: Command) -> Command:
+    def add(command: FC) -> FC:
         shown = click.option("--incumbent", metavar="ID", help=help, shell_complete=complete_ids)
         return shown(click.option("--against", hidden=True)(command))
 

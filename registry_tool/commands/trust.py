@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import click
+from click.decorators import FC
 
 from registry_tool.commands.shared import PATH
 from registry_tool.errors import InputError
-from registry_tool.toolkit import Command
 
 if TYPE_CHECKING:
     from registry_tool.signing.bundle import Trust
@@ -42,9 +42,9 @@ def need_cryptography() -> None:
         raise InputError("signatures need cryptography: pip install cryptography")
 
 
-def signer_options(command: Command) -> Command:
+def signer_options(command: FC) -> FC:
     """--key, --cert, --chain, --password-file."""
-    options: list[Callable[[Command], Command]] = [
+    options: list[Callable[[FC], FC]] = [
         click.option("--key", type=PATH, metavar="PEM", required=True, help="Your private key."),
         click.option("--cert", type=PATH, metavar="PEM", help="The certificate of the key."),
         click.option("--chain", type=PATH, metavar="PEM", multiple=True, help="Certificates above it."),
@@ -55,11 +55,11 @@ def signer_options(command: Command) -> Command:
     return command
 
 
-def trust_options(command: Command) -> Command:
+def trust_options(command: FC) -> FC:
     """--public-key, --trust, --at."""
     root = "A certificate to trust: a root, or one on the way to it."
     day = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-    options: list[Callable[[Command], Command]] = [
+    options: list[Callable[[FC], FC]] = [
         click.option("--public-key", type=PATH, metavar="PEM", multiple=True, help="A public key to trust."),
         click.option("--trust", "--cert-chain", "trust", type=PATH, metavar="PEM", multiple=True, help=root),
         click.option("--at", type=day, metavar="DATE", help="Judge certificates as of this time (UTC). Default: now."),

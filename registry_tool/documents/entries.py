@@ -6,7 +6,7 @@ import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from registry_tool.documents.schema import TYPE
 from registry_tool.documents.store import schema_findings
@@ -19,6 +19,12 @@ from registry_tool.storage.files import Contents, Folder
 from registry_tool.storage.paths import FILE_CHANGED, FileProblem, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, Document, JsonProblem, parse, pointer
 from registry_tool.values import SHA256_PATTERN, Artifact, Entry, Json, read_only
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32 = NDArray[np.float32]
 
 ONNX_MAX_BYTES = 50 * 2**20  # a policy's `max_file_bytes` says otherwise
 MAX_FILES_HELD = 4  # of that size, in one entry: so many bytes are held at once
@@ -148,7 +154,7 @@ class PinnedFiles:
         data = self.read(name)
         return self._prober(name).read(data, sha256=self.artifacts[name].sha256)
 
-    def run(self, name: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def run(self, name: str, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
         """What the ONNX file of this name gives for rows; see `hookspec.EntryView`."""
         data = self.read(name)
         return self._prober(name).infer(data, inputs)
@@ -277,7 +283,7 @@ class VerifiedEntry(ReadEntry):
     def onnx(self, path: str) -> OnnxSummary:
         return self.files.onnx(path)
 
-    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def run(self, path: str, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
         return self.files.run(path, inputs)
 
     def pinned_file(self, path: str, sha256: str, *field: str | int) -> bytes | Finding:

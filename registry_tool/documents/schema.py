@@ -17,6 +17,7 @@ from registry_tool.values import Json
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import ValidationError
+    from referencing import Registry
 
 MAX_VIOLATIONS = 50  # a document: more lines than that do not help
 MAX_SHOWN = 80  # characters of a found value in a message
@@ -64,7 +65,7 @@ CHOICE = FindingRule(
 
 
 @cache
-def _registry() -> Any:
+def _registry() -> Registry[Json]:
     from referencing import Registry, Resource
 
     resources = [Resource.from_contents(schemas.load(name)) for name in schemas.names()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from registry_tool.errors import InputError
+from registry_tool.values import Json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ class Column(Protocol):
 
     def __len__(self) -> int: ...
 
-    def tolist(self) -> list[Any]: ...
+    def tolist(self) -> list[Json]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Text:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, values: Sequence[Any]) -> Text:
+    def of(cls, values: Sequence[object]) -> Text:
         import numpy as np
 
         names: dict[str, int] = {}
@@ -104,7 +105,7 @@ class RowBatch:
     place: Place
     numbers: Mapping[str, NDArray[np.float64]]  # (n,) each, finite
     texts: Mapping[str, Text]
-    values: Mapping[str, list[Any]] = field(default_factory=dict)
+    values: Mapping[str, list[Json]] = field(default_factory=dict)
 
 
 # the file's column names -> what to read; raises InputError if one is missing

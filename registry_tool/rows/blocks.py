@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from registry_tool.rows.batches import Columns, Place, RowBatch, Text
 from registry_tool.rows.exact import Position, bytes_read, open_bytes
@@ -20,6 +20,7 @@ from registry_tool.values import Progress
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 BLOCK_BYTES = 1 << 20  # of a file parsed at once
@@ -41,7 +42,7 @@ class BlockPart:
     """Rows of a block that were not given yet: those of `table`, behind `skip` others."""
 
     block: Block
-    table: Any
+    table: pa.Table
     skip: int = 0
 
     @property
@@ -52,10 +53,10 @@ class BlockPart:
 class BlockReader(Protocol):
     """What makes of blocks of one format."""
 
-    def table(self, block: Block) -> Any:
+    def table(self, block: Block) -> pa.Table | None:
         """The rows as an Arrow table; None where pyarrow may mean something else by them than the standard library."""
 
-    def batch(self, table: Any, place: Place) -> RowBatch | None:
+    def batch(self, table: pa.Table, place: Place) -> RowBatch | None:
         """Rows of such tables as a batch; None where a number among them may not be read."""
 
     def place(self, start: Position) -> Place:
@@ -137,7 +138,7 @@ def is_text(data: bytes) -> bool:
     return b"\r" not in data or data.count(b"\r") == data.count(b"\r\n")
 
 
-def numbers_of(array: Any, columns: Columns) -> NDArray[np.float64] | None:
+def numbers_of(array: pa.Array, columns: Columns) -> NDArray[np.float64] | None:
     """A column as numbers that may be read; None where one may not."""
     import pyarrow as pa
 
@@ -150,7 +151,7 @@ def numbers_of(array: Any, columns: Columns) -> NDArray[np.float64] | None:
     return None
 
 
-def text_of(array: Any) -> Text:
+def text_of(array: pa.Array) -> Text:
     """An Arrow column of any type as texts; a null is the empty one."""
     coded = array if hasattr(array, "indices") else array.dictionary_encode()
     words = Text.of([*coded.dictionary.to_pylist(), None])  # the last one is for nulls

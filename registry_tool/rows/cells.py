@@ -16,6 +16,7 @@ from registry_tool.values import Json
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 ColumnTable = Mapping[str, Sequence[Json] | Column]  # consecutive rows: column name -> values, all of one length
@@ -123,7 +124,7 @@ def _pieces(table: ColumnTable, form: Form) -> Iterator[str]:
 class _Coded:
     """A column of few different cells: row i has cells[codes[i]]."""
 
-    cells: Any  # Arrow strings
+    cells: pa.StringArray
     codes: NDArray[np.int64]
     longest: int  # bytes of a cell
 
@@ -137,7 +138,7 @@ class _Coded:
         return len(self.codes)
 
 
-def _column(values: Sequence[Json] | Column, form: Form) -> Any:
+def _column(values: Sequence[Json] | Column, form: Form) -> _Coded | NDArray[Any]:
     """An array of numbers, or the cells of anything else."""
     import numpy as np
 
@@ -149,7 +150,7 @@ def _column(values: Sequence[Json] | Column, form: Form) -> Any:
             with suppress(OverflowError):
                 return np.array(values, np.int64)
         if kinds != {float}:
-            names: dict[Any, int] = {}
+            names: dict[Json, int] = {}
             cells = values if kinds == {str} else [form.cell(value) for value in values]
             codes = np.fromiter((names.setdefault(cell, len(names)) for cell in cells), np.int64, len(cells))
             return _Coded.of(codes, [form.cell(name) for name in names] if kinds == {str} else list(names))
@@ -159,8 +160,7 @@ def _column(values: Sequence[Json] | Column, form: Form) -> Any:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _cells(column: Any, rows: slice, form: Form) -> Any:
-    """An Arrow array of strings."""
+def _cells(column: _Coded | NDArray[Any], rows: slice, form: Form) -> pa.StringArray:
     import pyarrow as pa
 
     if isinstance(column, _Coded):
@@ -169,7 +169,7 @@ def _cells(column: Any, rows: slice, form: Form) -> Any:
     return _floats(values, form) if values.dtype.kind == "f" else pa.array(values).cast(pa.string())
 
 
-def _floats(values: NDArray[np.float64], form: Form) -> Any:
+def _floats(values: NDArray[np.float64], form: Form) -> pa.StringArray:
     import numpy as np
     import pyarrow as pa
     from pyarrow import compute
@@ -186,7 +186,7 @@ def _floats(values: NDArray[np.float64], form: Form) -> Any:
     return compute.replace_with_mask(cells, pa.array(other), texts.take(pa.array(index)))
 
 
-def _bytes(strings: Any) -> memoryview:
+def _bytes(strings: pa.StringArray) -> memoryview:
     """What the strings of an Arrow array are together."""
     import numpy as np
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
@@ -15,6 +15,7 @@ from registry_tool.values import Progress
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 READ_BUFFER = 1 << 20  # bytes; without it pyarrow holds whole column chunks, however long
@@ -29,12 +30,10 @@ QUOTE, RETURN = b'"\r'
 
 def read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     """The rows of a file, at most `batch_rows` in memory."""
-    try:
+    with _arrow(path, "parquet"):
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError:
-        raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
-    try:
+
         file = parquet.ParquetFile(path, buffer_size=READ_BUFFER)
         require_unique(path, file.schema_arrow.names)
         columns = pick(file.schema_arrow.names)
@@ -42,29 +41,35 @@ def read_parquet(path: Path, pick: Pick, batch_rows: int, progress: Progress) ->
             path, columns, file.iter_batches(batch_rows, columns=columns.names), file.metadata.num_rows, progress
         )
         pa.default_memory_pool().release_unused()  # it would keep 90 MB of a million rows
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{path}: not a readable parquet file ({reason}): write it again") from None
 
 
 def read_arrow(path: Path, pick: Pick, batch_rows: int, progress: Progress) -> Iterator[RowBatch]:
     """The rows of a feather or Arrow file, which is mapped into memory."""
-    try:
+    with _arrow(path, "feather or Arrow"):
         import pyarrow as pa
-    except ImportError:
-        raise InputError(f"{path}: reading {path.suffix[1:].lower()} needs pyarrow: pip install pyarrow") from None
-    try:
+
         with pa.memory_map(str(path)) as source:
             table = _arrow_table(source)
             require_unique(path, table.schema.names)
             columns = pick(table.schema.names)
             yield from _arrow_batches(path, columns, table.to_batches(batch_rows), table.num_rows, progress)
+
+
+@contextmanager
+def _arrow(path: Path, words: str) -> Iterator[None]:
+    """What pyarrow says of a file that it cannot read, as the one line that a user gets; and that it is not there."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise InputError(f"{path}: reading {path.suffix[1:].lower()} needs pyarrow: pip install pyarrow") from None
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise InputError(f"{path}: not a readable feather or Arrow file ({reason}): write it again") from None
+        raise InputError(f"{path}: not a readable {words} file ({reason}): write it again") from None
 
 
-def _arrow_table(source: Any) -> Any:
+def _arrow_table(source: pa.MemoryMappedFile) -> pa.Table:
     """What is not compressed stays in the file."""
     import pyarrow as pa
     from pyarrow import ipc
@@ -76,7 +81,7 @@ def _arrow_table(source: Any) -> Any:
 
 
 def _arrow_batches(
-    path: Path, columns: Columns, batches: Iterable[Any], n_rows: int, progress: Progress
+    path: Path, columns: Columns, batches: Iterable[pa.RecordBatch], n_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     first = 1
     for batch in batches:
@@ -95,7 +100,7 @@ def _arrow_batches(
         progress("reading", first - 1, n_rows)
 
 
-def _numbers(array: Any, column: str, place: Place) -> NDArray[np.float64]:
+def _numbers(array: pa.Array, column: str, place: Place) -> NDArray[np.float64]:
     import numpy as np
     import pyarrow as pa
 
@@ -142,7 +147,7 @@ class _CsvReader:
             column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False, check_utf8=False
         )
 
-    def table(self, block: Block) -> Any:
+    def table(self, block: Block) -> pa.Table | None:
         import pyarrow as pa
         from pyarrow import csv
 
@@ -154,7 +159,7 @@ class _CsvReader:
             return csv.read_csv(pa.BufferReader(block.data), read, self._parse, self._convert)
         return None
 
-    def batch(self, table: Any, place: Place) -> RowBatch | None:
+    def batch(self, table: pa.Table, place: Place) -> RowBatch | None:
         arrays = {name: table.column(index).chunk(0) for name, index in self._at.items()}
         numbers = {}
         for name in self.columns.numbers:
@@ -221,7 +226,7 @@ class _JsonReader:
         self.path, self.columns = path, columns
         self._types = {name: pa.string() for name in columns.texts} | dict.fromkeys(columns.numbers, pa.float64())
 
-    def table(self, block: Block) -> Any:
+    def table(self, block: Block) -> pa.Table | None:
         import pyarrow as pa
 
         if not _is_flat(block):
@@ -235,7 +240,7 @@ class _JsonReader:
         texts = {name: table.column(name).cast(pa.string()).dictionary_encode() for name in self.columns.texts}
         return pa.table({name: table.column(name) for name in self.columns.numbers} | texts)
 
-    def _parsed(self, data: bytes) -> Any:
+    def _parsed(self, data: bytes) -> pa.Table | None:
         import pyarrow as pa
         from pyarrow import json
 
@@ -257,7 +262,7 @@ class _JsonReader:
             integers = [name for name in self.columns.texts if found.get(name) == pa.int64()]
             self._types |= dict.fromkeys(integers, pa.int64())
 
-    def batch(self, table: Any, place: Place) -> RowBatch | None:
+    def batch(self, table: pa.Table, place: Place) -> RowBatch | None:
         import numpy as np
 
         numbers = {}

@@ -8,11 +8,11 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import (
@@ -26,7 +26,11 @@ from registry_tool.rows.batches import (
     number_of,
     require_unique,
 )
-from registry_tool.values import Progress, silent
+from registry_tool.values import Json, Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 DELIMITERS = (",", ";", "\t")  # between the fields of a CSV; the first of those that its header has most of
 QUOTED_PATTERN = re.compile(r'"[^"]*("|$)')
@@ -178,14 +182,14 @@ def jsonl_place(path: Path, start: Position) -> Place:
 
 
 def _jsonl_parts(
-    path: Path | str, columns: Columns, rows: Iterator[tuple[int, dict[str, Any]]], size: int
+    path: Path | str, columns: Columns, rows: Iterator[tuple[int, dict[str, Json]]], size: int
 ) -> Iterator[RowBatch]:
     while part := list(islice(rows, size)):
         table = {name: [row.get(name) for _, row in part] for name in columns.names}
         yield _batch(_lines(path, part), columns, len(part), table, is_number)
 
 
-def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Iterator[tuple[int, dict[str, Any]]]:
+def _jsonl_rows(path: Path | str, file: Iterable[str], start: Position) -> Iterator[tuple[int, dict[str, Json]]]:
     for number, line in enumerate(file, start.lines + 1):
         if line.isspace():
             continue
@@ -208,7 +212,7 @@ class _Twice:
 TWICE = _Twice()
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     row = dict(pairs)
     if len(row) < len(pairs):
         row |= {name: TWICE for name, times in Counter(name for name, _ in pairs).items() if times > 1}
@@ -237,7 +241,7 @@ def stream_batches(stream: TextIO, name: str, pick: Pick, batch_rows: int) -> It
         yield from _csv_parts(name, pick(header.names), header, rows, batch_rows)
 
 
-def read_json(path: Path) -> Mapping[str, list[Any]] | None:
+def read_json(path: Path) -> Mapping[str, list[Json]] | None:
     """The columns of a JSON document: a list of objects, or columns as pandas writes them; None for JSON lines.
 
     The whole file is in memory. Raises InputError for any other document.
@@ -246,7 +250,7 @@ def read_json(path: Path) -> Mapping[str, list[Any]] | None:
         return _json_table(file.read(), path)
 
 
-def _json_table(text: str, path: Path | str) -> Mapping[str, list[Any]] | None:
+def _json_table(text: str, path: Path | str) -> Mapping[str, list[Json]] | None:
     """The columns of a document's text; see `read_json`. path: what messages call it."""
     try:
         document = json.loads(text, object_pairs_hook=_object)
@@ -266,7 +270,7 @@ def _json_table(text: str, path: Path | str) -> Mapping[str, list[Any]] | None:
     return columns
 
 
-def _json_columns(document: Any) -> dict[str, list[Any]] | None:
+def _json_columns(document: Json) -> dict[str, list[Json]] | None:
     """Of any of the forms in which pandas writes a frame; None for another document."""
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         names = document.get("columns")
@@ -288,7 +292,7 @@ def _json_columns(document: Any) -> dict[str, list[Any]] | None:
 
 
 def json_batches(
-    path: Path | str, columns: Columns, table: Mapping[str, list[Any]], batch_rows: int, progress: Progress
+    path: Path | str, columns: Columns, table: Mapping[str, list[Json]], batch_rows: int, progress: Progress
 ) -> Iterator[RowBatch]:
     """The rows of `read_json`; they are numbered from 1."""
     n_rows = len(next(iter(table.values()), ()))
@@ -303,17 +307,17 @@ def json_batches(
         progress("reading", first + n, n_rows)
 
 
-def _lines(path: Path | str, part: list[tuple[int, Any]]) -> Place:
+def _lines(path: Path | str, part: Sequence[tuple[int, object]]) -> Place:
     lines = [line for line, _ in part]
     return lambda index: f"{path}:{lines[index]}"
 
 
 def _batch(
-    place: Place, columns: Columns, n: int, table: Mapping[str, list[Any]], is_number: Callable[[Any], bool]
+    place: Place, columns: Columns, n: int, table: Mapping[str, list[Json]], is_number: Callable[[Json], bool]
 ) -> RowBatch:
     import numpy as np
 
-    def numbers(name: str) -> Any:
+    def numbers(name: str) -> NDArray[np.float64]:
         for index, value in enumerate(table[name]):
             if not is_number(value):
                 found = "nothing" if value in (None, "") else f"{value!r:.80}"
@@ -328,7 +332,7 @@ def _batch(
     return RowBatch(n, place, {name: numbers(name) for name in columns.numbers}, texts, values)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 1 << 1023)  # a larger int is no float64
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import MEMORY_PLACE as MEMORY_PLACE
 from registry_tool.rows.batches import Columns, RowBatch, Text, bad_cell, number_of
+from registry_tool.values import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def is_table(rows: object) -> bool:
@@ -80,7 +85,7 @@ def cut(rows: RowBatch, size: int) -> Iterator[RowBatch]:
         )
 
 
-def _array(rows: Any, name: str) -> Any:
+def _array(rows: Any, name: str) -> NDArray[Any]:
     """One column as numpy has it, on one axis."""
     import numpy as np
 
@@ -102,7 +107,7 @@ def _array(rows: Any, name: str) -> Any:
     return array
 
 
-def _numbers(column: Any, name: str) -> Any:
+def _numbers(column: NDArray[Any], name: str) -> NDArray[np.float64]:
     import numpy as np
 
     if column.dtype.kind in "biuf":
@@ -117,12 +122,12 @@ def _numbers(column: Any, name: str) -> Any:
     return result
 
 
-def _objects(column: Any) -> Sequence[Any]:
-    objects: Sequence[Any] = column.tolist()
+def _objects(column: NDArray[Any]) -> Sequence[Json]:
+    objects: Sequence[Json] = column.tolist()
     return objects
 
 
-def _text(value: Any, name: str) -> Any:
+def _text(value: Json, name: str) -> Json:
     """A text as it is written: numpy and Arrow may hold its bytes, pandas has NaN for one that is missing."""
     if isinstance(value, bytes):
         try:

@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO
 
 from registry_tool.errors import InputError, WorldError
 from registry_tool.rows import columnar, exact
@@ -154,7 +154,7 @@ def _counted(error: InputError, path: Path, reader: TableReader, picked: Columns
     return InputError(f"{error}; {n_bad} of {n_rows} rows are like it") if n_bad > 1 else error
 
 
-def _is_any_number(value: Any) -> bool:
+def _is_any_number(value: object) -> bool:
     """Of JSON, and of Arrow, which has decimals too."""
     return exact.is_number(value) or type(value).__name__ == "Decimal"
 

@@ -13,14 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from registry_tool.errors import InputError
 from registry_tool.rows import cells
-from registry_tool.rows.batches import Text
+from registry_tool.rows.batches import Column, Text
 from registry_tool.rows.cells import ColumnTable
 from registry_tool.storage.writing import atomic_file, writing
 from registry_tool.values import EMPTY, Json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STDOUT_NAMES = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -34,7 +37,7 @@ class Parquet:
 
     types: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     metadata: Callable[[], Mapping[str, str]] = dict
-    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    options: Mapping[str, object] = field(default_factory=lambda: EMPTY)
 
 
 @contextmanager
@@ -194,7 +197,7 @@ def _parquet(stream: IO[bytes], batches: Iterator[ColumnTable], settings: Parque
             file.add_key_value_metadata(metadata)
 
 
-def _arrow(batch: ColumnTable) -> dict[str, Any]:
+def _arrow(batch: ColumnTable) -> dict[str, pa.Array | Sequence[Json] | Column]:
     import pyarrow as pa
 
     return {

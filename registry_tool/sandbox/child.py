@@ -18,7 +18,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry_tool.values import Json
 
 MODEL_BYTES, N_COPIES = 50 * 2**20, 8  # bytes of a model, and how many copies the libraries make of what is above
 MAX_FINDINGS = 10  # of one answer
@@ -78,7 +81,7 @@ def main() -> None:
         _send(answers, {**answer, "last": limits.is_spent()})
 
 
-def _send(answers: int, answer: dict[str, Any]) -> None:
+def _send(answers: int, answer: dict[str, Json]) -> None:
     data = json.dumps(answer, allow_nan=False).encode()
     rest = memoryview(struct.pack("<I", len(data)) + data)
     while rest:
@@ -92,7 +95,7 @@ def _plain(text: str) -> str:
     return one_line(text)
 
 
-def read(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
+def read(model: bytes, others: Mapping[str, bytes]) -> dict[str, Json]:
     from registry_tool.onnx_summary import OnnxError
     from registry_tool.sandbox.reader import read_model
 
@@ -104,7 +107,7 @@ def read(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
         return {"found": [("onnx-probe-memory", _plain(str(error)))]}
 
 
-def check(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
+def check(model: bytes, others: Mapping[str, bytes]) -> dict[str, Json]:
     """onnx's own rules, then shapes and what they add up to; a hostile model has no file to make the library open."""
     import onnx
 
@@ -127,7 +130,7 @@ def check(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     return {"found": [(code, _plain(text)) for code, text in found]}
 
 
-def run(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
+def run(model: bytes, others: Mapping[str, bytes]) -> dict[str, Json]:
     from registry_tool.sandbox.probing import probe
 
     try:
@@ -137,7 +140,7 @@ def run(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
     return {"found": [(code, _plain(text)) for code, text in found]}
 
 
-def infer(model: bytes, others: Mapping[str, bytes]) -> dict[str, Any]:
+def infer(model: bytes, others: Mapping[str, bytes]) -> dict[str, Json]:
     """What the model gives for rows; `others` are its inputs."""
     from registry_tool.sandbox.inference import infer as outputs_of
 

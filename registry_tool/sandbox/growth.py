@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto
 
 MAX_ROUNDS = 2**16  # of a loop, times those of the loops around it
 MAX_ELEMENTS = 2**26  # of a tensor that a constant makes: 256 MiB of float32, two 8K RGB frames
@@ -29,7 +32,7 @@ class Excess:
     text: str
 
 
-def excesses(model: Any) -> Iterator[Excess]:
+def excesses(model: ModelProto) -> Iterator[Excess]:
     """What a ModelProto that passed onnx's checker asks for beyond the limits."""
     import onnx
 
@@ -44,7 +47,7 @@ def excesses(model: Any) -> Iterator[Excess]:
     yield from _walk(known.graph, "graph", 1, {}, constants)
 
 
-def bodies(node: Any) -> Iterator[tuple[str, Any]]:
+def bodies(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
     """(attribute, graph) of a node's branches or bodies."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -53,7 +56,7 @@ def bodies(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _walk(
-    graph: Any, place: str, rounds: int, outer: Mapping[str, Dims], constants: Mapping[str, Any]
+    graph: GraphProto, place: str, rounds: int, outer: Mapping[str, Dims], constants: Mapping[str, TensorProto]
 ) -> Iterator[Excess]:
     """rounds: of all loops around the graph together; 0 inside one that runs too often."""
     shapes = {**outer}
@@ -78,7 +81,7 @@ def _walk(
             yield from _walk(body, f"{attribute} of {name}", times, shapes, constants)
 
 
-def _dims(shape: Any) -> Dims:
+def _dims(shape: TensorShapeProto) -> Dims:
     return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in shape.dim)
 
 
@@ -86,7 +89,7 @@ def _elements(dims: Dims) -> int:
     return prod((OPEN_ROWS if place == 0 else OPEN_SIDE) if size is None else size for place, size in enumerate(dims))
 
 
-def _trips(node: Any, shapes: Mapping[str, Dims], constants: Mapping[str, Any]) -> int:
+def _trips(node: NodeProto, shapes: Mapping[str, Dims], constants: Mapping[str, TensorProto]) -> int:
     """How often a node's bodies run: 1 but for Loop, whose constant is known by now, and Scan."""
     from onnx import numpy_helper
 
@@ -105,7 +108,7 @@ def _trips(node: Any, shapes: Mapping[str, Dims], constants: Mapping[str, Any]) 
     return max(trips)
 
 
-def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
+def _constants(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
     """name -> tensor of the small int64 constants anywhere below a graph."""
     small = (tensor for tensor in graph.initializer if _is_small(tensor))
     yield from ((tensor.name, tensor) for tensor in small)
@@ -117,13 +120,13 @@ def _constants(graph: Any) -> Iterator[tuple[str, Any]]:
             yield from _constants(body)
 
 
-def _is_small(tensor: Any) -> bool:
+def _is_small(tensor: TensorProto) -> bool:
     from onnx import TensorProto
 
     return bool(tensor.data_type == TensorProto.INT64 and 1 <= prod(tensor.dims) <= MAX_SHAPE_VALUES)
 
 
-def _share(graph: Any, constants: Mapping[str, Any]) -> None:
+def _share(graph: GraphProto, constants: Mapping[str, TensorProto]) -> None:
     """Put the constants that a body reads from outside into the body, where shape inference sees them."""
     for node in graph.node:
         for _, body in bodies(node):

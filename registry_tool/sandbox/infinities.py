@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
 # They choose, compare or bound: an infinity among what they read is harmless.
 BOUNDING_OPERATORS = frozenset(
@@ -78,8 +81,8 @@ class _Value:
 class Readers:
     """Who reads each name of a model. nodes, graphs: all of the file, wherever they are."""
 
-    def __init__(self, nodes: Iterable[Any], graphs: Iterable[Any]) -> None:
-        self._of: dict[str, list[Any]] = {}
+    def __init__(self, nodes: Iterable[NodeProto], graphs: Iterable[GraphProto]) -> None:
+        self._of: dict[str, list[NodeProto]] = {}
         self._leaves: dict[str, list[str]] = {}  # what a branch of an If returns -> what the If gives
         for node in nodes:
             for name in node.input:
@@ -105,7 +108,7 @@ class Readers:
             seen |= set(further)
         return tuple(sorted(found))
 
-    def _through(self, node: Any, value: _Value, found: set[str]) -> list[_Value]:
+    def _through(self, node: NodeProto, value: _Value, found: set[str]) -> list[_Value]:
         """What the node passes on; adds it to `found` where it computes with the infinity."""
         op = node.op_type
         if op == "Add" and not value.positive:

@@ -20,13 +20,19 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from registry_tool.errors import WorldError
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.sandbox import children
 from registry_tool.sandbox.probed import BY_LIMITS, PROBE_CRASHED, PROBED_RULES, TIME_LIMIT
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32 = NDArray[np.float32]
 
 MEMORY_BYTES = 2**30  # bytes of address space beyond what the libraries map themselves; a model is at most 50 MiB
 CPU_SECONDS = 10  # seconds of processor time a model; a small model takes milliseconds
@@ -38,7 +44,7 @@ CURE_HINT = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
 REPEATABLE_TASKS = ("read", "check")  # their answers follow from the bytes alone
-ChildAnswer = dict[str, Any]
+ChildAnswer = dict[str, Json]
 
 
 class _Ended(Exception):
@@ -79,7 +85,7 @@ def _summary(answer: ChildAnswer) -> OnnxSummary | OnnxError:
         return OnnxError(f"its answer is none: {error}", PROBE_CRASHED.code)
 
 
-def _npy(array: Any) -> bytes:
+def _npy(array: Float32) -> bytes:
     import numpy as np
 
     stream = io.BytesIO()
@@ -87,7 +93,7 @@ def _npy(array: Any) -> bytes:
     return stream.getvalue()
 
 
-def _outputs(answer: ChildAnswer) -> dict[str, Any]:
+def _outputs(answer: ChildAnswer) -> dict[str, Float32]:
     """The arrays of an answer. Raises OnnxError for one without them: its writer is not trusted."""
     import numpy as np
 
@@ -156,7 +162,7 @@ class Prober(AbstractContextManager["Prober"]):
         """What is odd about a model that onnxruntime runs on rows of random numbers; () of one that is fine."""
         return _found(self._ask("run", model, others))
 
-    def infer(self, model: bytes, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, model: bytes, inputs: Mapping[str, Float32]) -> dict[str, Float32]:
         """What a model gives for rows: float32 arrays by the outputs' names, for float32 arrays by the inputs' names.
 
         The first axis of each array are the rows. Raises OnnxError for a model that does not run on them in the limits.

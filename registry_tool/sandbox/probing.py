@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto
 
 from registry_tool.onnx_summary import INTEGER_TYPES
 from registry_tool.sandbox.growth import bodies
@@ -60,6 +61,7 @@ NEWER_SCHEMA_MESSAGES = (
     "official released onnx opset",
 )
 
+Feeds = dict[str, NDArray[Any]]  # an array an input
 ProbeResult = tuple[str, str]  # a finding's code, and what was seen
 
 
@@ -112,7 +114,7 @@ class _Clock:
         return now - self._began + self._longest < RUN_SECONDS
 
 
-def open_session(model: bytes, *, profile: str | None = None) -> Any:
+def open_session(model: bytes, *, profile: str | None = None) -> onnxruntime.InferenceSession:
     """On one thread, without a word to the log. profile: the prefix of a file that says which operators ran."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -135,13 +137,13 @@ def _refusal(error: Exception) -> ProbeResult:
 # ---- rows ----------------------------------------------------------------------------------------------------
 
 
-def _is_guessed(port: Any) -> bool:
+def _is_guessed(port: onnxruntime.NodeArg) -> bool:
     """Whether its size or its values have to be guessed."""
     sizes = port.shape or ["?"]
     return kind_of(port) not in FLOAT_TYPES.values() or any(not isinstance(n, int) or n < 0 for n in sizes)
 
 
-def kind_of(port: Any) -> str | None:
+def kind_of(port: onnxruntime.NodeArg) -> str | None:
     return (
         NUMPY_TYPES.get(port.type.removeprefix("tensor(").removesuffix(")"))
         if port.type.startswith("tensor(")
@@ -149,7 +151,9 @@ def kind_of(port: Any) -> str | None:
     )
 
 
-def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[dict[str, Any] | None, ProbeResult]:
+def _first_feeds(
+    session: onnxruntime.InferenceSession, outputs: list[_Output], clock: _Clock
+) -> tuple[Feeds | None, ProbeResult]:
     """The first rows that the model takes; None, and what was said of the first try, where it takes none."""
     ports, problem = session.get_inputs(), ("", "")
     too_large = ("onnx-probe-unrun", f"its inputs have more than {MAX_INPUT_ELEMENTS} elements")
@@ -174,12 +178,12 @@ def _first_feeds(session: Any, outputs: list[_Output], clock: _Clock) -> tuple[d
     return None, problem if problem[0] else too_large
 
 
-def _shape(port: Any, first: int, side: int) -> tuple[int, ...]:
+def _shape(port: onnxruntime.NodeArg, first: int, side: int) -> tuple[int, ...]:
     shape = port.shape or ()
     return tuple(n if isinstance(n, int) and n >= 0 else side if place else first for place, n in enumerate(shape))
 
 
-def _values(port: Any, shape: Sequence[int], number: int, integer: int) -> Any:
+def _values(port: onnxruntime.NodeArg, shape: Sequence[int], number: int, integer: int) -> NDArray[Any]:
     """Values of one run: floats of its scale, which differ everywhere; one integer, one boolean."""
     kind = kind_of(port) or "f4"
     if kind not in FLOAT_TYPES.values():
@@ -204,7 +208,7 @@ class _Output:
     varies: bool = False
 
 
-def _note(outputs: list[_Output], values: Sequence[Any], feeds: dict[str, Any], run: tuple[int, int]) -> None:
+def _note(outputs: list[_Output], values: Sequence[object], feeds: Feeds, run: tuple[int, int]) -> None:
     """Add what one run, of this number and integer, gave. Floats make each row differ, integers only each run."""
     floats = all(value.dtype.kind == "f" for value in feeds.values())
     for output, value in zip(outputs, values, strict=True):
@@ -232,7 +236,7 @@ def _odd_outputs(outputs: list[_Output], *, fed_floats: bool) -> Iterator[ProbeR
 # ---- branches ------------------------------------------------------------------------------------------------
 
 
-def _branches(model: bytes, feeds: Sequence[dict[str, Any]], clock: _Clock) -> Iterator[ProbeResult]:
+def _branches(model: bytes, feeds: Sequence[Feeds], clock: _Clock) -> Iterator[ProbeResult]:
     """Branches and loop bodies that none of the rows entered."""
     named = ModelProto.FromString(model)
     branches = [_Branch("the graph", None)]
@@ -266,7 +270,7 @@ class _Branch:
     parent: _Branch | None
 
 
-def _name_nodes(graph: Any, within: _Branch, branches: list[_Branch], places: dict[str, _Branch]) -> None:
+def _name_nodes(graph: GraphProto, within: _Branch, branches: list[_Branch], places: dict[str, _Branch]) -> None:
     """Give every node a name of its own and list the branches below, those that run no node left out."""
     for node in graph.node:
         shown = node.name or node.op_type

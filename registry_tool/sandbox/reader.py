@@ -9,10 +9,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
-from onnx import IR_VERSION, ModelProto, defs
+from onnx import (
+    IR_VERSION,
+    FunctionProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorShapeProto,
+    ValueInfoProto,
+    defs,
+)
 from onnx import __version__ as onnx_version
 
 from registry_tool.onnx_summary import Initializer, NonFinite, OnnxError, OnnxSummary, Port, Sized
@@ -197,11 +205,11 @@ def _newer(ir_version: int, opset: int) -> str:
     )
 
 
-def _domain(message: Any) -> str:
+def _domain(message: NodeProto | FunctionProto | OperatorSetIdProto) -> str:
     return "" if message.domain == "ai.onnx" else message.domain
 
 
-def _port(value: Any) -> Port:
+def _port(value: ValueInfoProto) -> Port:
     kind = value.type.WhichOneof("value")
     if kind == "tensor_type":
         tensor = value.type.tensor_type
@@ -210,7 +218,7 @@ def _port(value: Any) -> Port:
     return Port(value.name, kind.removesuffix("_type") if kind else "unknown", None)
 
 
-def _axis(axis: Any) -> int | str | None:
+def _axis(axis: TensorShapeProto.Dimension) -> int | str | None:
     return axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
+from onnx import GraphProto, NodeProto
 
 from registry_tool.onnx_summary import Scaling
 from registry_tool.sandbox.tensors import Tensor
@@ -17,7 +17,7 @@ MAX_CONSTANT_VALUES = 4_096  # of a constant: as many means as a sidecar may hav
 NUMBER_FIELDS = {"float32": ("<f4", "float_data"), "float64": ("<f8", "double_data")}
 
 
-def scalings_of(graph: Any, tensors: list[Tensor]) -> Iterator[Scaling]:
+def scalings_of(graph: GraphProto, tensors: list[Tensor]) -> Iterator[Scaling]:
     """For each input, one after the other, the constants that the only node that reads it computes with."""
     constants: dict[str, Tensor] = {}
     for tensor in tensors:
@@ -26,7 +26,7 @@ def scalings_of(graph: Any, tensors: list[Tensor]) -> Iterator[Scaling]:
             constants[tensor.name] = tensor
         elif owner and owner.parent and tensor.part.field == "t" and owner.parent.message.op_type == "Constant":
             constants |= dict.fromkeys(owner.parent.message.output, tensor)
-    readers: dict[str, list[Any]] = {}
+    readers: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in set(node.input):
             readers.setdefault(name, []).append(node)
@@ -35,7 +35,7 @@ def scalings_of(graph: Any, tensors: list[Tensor]) -> Iterator[Scaling]:
             yield from _followed(port.name, readers, constants)
 
 
-def _followed(name: str, readers: Mapping[str, list[Any]], constants: Mapping[str, Tensor]) -> Iterator[Scaling]:
+def _followed(name: str, readers: Mapping[str, list[NodeProto]], constants: Mapping[str, Tensor]) -> Iterator[Scaling]:
     value = name
     for _ in range(MAX_STEPS):
         found = readers.get(value, [])
@@ -57,7 +57,7 @@ def _followed(name: str, readers: Mapping[str, list[Any]], constants: Mapping[st
         value = node.output[0]
 
 
-def _other(node: Any, value: str) -> str:
+def _other(node: NodeProto, value: str) -> str:
     """What the node reads beside a value; of a difference or a quotient, what stands behind it."""
     first, second = node.input
     if first == value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.manager import load as load_plugins
 from registry_tool.rows import memory
-from registry_tool.rows.batches import BATCH_ROWS
+from registry_tool.rows.batches import BATCH_ROWS, Column
+from registry_tool.rows.cells import values_of
 from registry_tool.storage.files import Folder
-from registry_tool.values import Entry, percent
+from registry_tool.values import Entry, Json, percent
 from registry_tool.values import Verdict as Verdict
 from registry_tool.workflows import gate as gate_workflow
 from registry_tool.workflows import validate as validate_workflow
@@ -220,14 +222,14 @@ class Prediction:
 def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:
     import numpy as np
 
-    def whole_number(name: str) -> Any:
-        columns: list[Any] = [part.columns[name] for part in parts]
-        if isinstance(columns[0], np.ndarray):
-            return columns[0] if len(columns) == 1 else np.concatenate(columns)
-        return [value for column in columns for value in (column.tolist() if hasattr(column, "tolist") else column)]
+    def whole(name: str) -> Column | Sequence[Json]:
+        columns = [part.columns[name] for part in parts]
+        arrays = [column for column in columns if isinstance(column, np.ndarray)]
+        if len(arrays) == len(columns):
+            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        return [value for column in columns for value in values_of(column)]
 
-    warnings: dict[str, int] = {}
+    warnings = Counter[str]()
     for part in parts:
-        for warning, count in part.warnings.items():
-            warnings[warning] = warnings.get(warning, 0) + count
-    return Prediction({name: whole_number(name) for name in parts[0].columns}, levels, warnings)
+        warnings.update(part.warnings)
+    return Prediction({name: whole(name) for name in parts[0].columns}, levels, warnings)

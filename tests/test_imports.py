@@ -225,8 +225,8 @@ def test_the_built_in_plugin_uses_the_public_door() -> None:
         for module in imports(CORE_MODULES["registry_tool.plugins.single_models"])
         if module.startswith("registry_tool")
     }
-    further = {"registry_tool.plugins.single_gate"}  # a module of its own, loaded when something is gated
-    assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS} | further
+    beside = {f"registry_tool.plugins.{name}" for name in ("single_gate", "sidecars")}  # modules of its own
+    assert own <= {f"registry_tool.{room}" for room in OPEN_TO_PLUGINS} | beside
 
 
 def test_torch_stays_in_the_rooms_of_training() -> None:

@@ -91,10 +91,8 @@ def check_external(
             continue
         if path in names:
             stored[location] = view.read(names[path])
-        elif weak_pins and all(tensor.checksum for tensor in tensors):
-            yield _read_weakly_pinned(view, path, tensors, stored, place)
         else:
-            yield _unpinned(view, path, location, weak_pins, place)
+            yield _read_unpinned(view, path, tensors, weak_pins, stored, place)
         if location not in stored:
             continue
         total, room = sum(tensor.size for tensor in tensors), len(stored[location])
@@ -111,12 +109,30 @@ def check_external(
                 yield EXTERNAL_RANGE.at(place, found=found, expected=f"{tensor.size} bytes", tensors=subject)
 
 
-def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, place: InFile) -> Finding:
-    """With the object to paste, where the file is there."""
+def _read_unpinned(
+    view: VerifiedEntry,
+    path: str,
+    tensors: Sequence[ExternalTensor],
+    weak_pins: bool,
+    stored: dict[str, bytes],
+    place: InFile,
+) -> Finding:
+    """A file that no sha256 pins: a finding in any case, with the object to paste where nothing pins it at all.
+
+    Version 1: it counts as pinned where every tensor in it carries its SHA-1, which can be forged.
+    """
+    location = tensors[0].location
     try:
         data = view.files.read_unpinned(path)
     except FileProblem as problem:
         return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(str(problem)))
+    if weak_pins and all(tensor.checksum for tensor in tensors):
+        checksums = sorted({(tensor.checksum or "").lower() for tensor in tensors})
+        digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        if checksums != [digest]:
+            return EXTERNAL_CHECKSUM.at(place, found=digest, expected=name_list(checksums), file=show(location))
+        stored[location] = data
+        return EXTERNAL_WEAK.at(place, found="sha1", file=show(location))
     base = posixpath.dirname(view.entry.manifest or "")
     pin = {"path": posixpath.relpath(path, base or "."), "sha256": sha256_of(data), "bytes": len(data)}
     document = "the manifest" if view.entry.manifest else "`external_data` of the entry"
@@ -124,22 +140,6 @@ def _unpinned(view: VerifiedEntry, path: str, location: str, weak_pins: bool, pl
     hint = MIGRATE_HINT if weak_pins else f"if these are the right weights, add {text} to {document}"
     found = f"none (the file's is {pin['sha256']})"  # of other weights it is another finding: a list of known ones
     return EXTERNAL_UNPINNED.at(place, found=found, hint=hint, file=show(location))
-
-
-def _read_weakly_pinned(
-    view: VerifiedEntry, path: str, tensors: Sequence[ExternalTensor], stored: dict[str, bytes], place: InFile
-) -> Finding:
-    """Version 1: every tensor in the file carries the file's SHA-1. A finding in any case: SHA-1 can be forged."""
-    location, checksums = tensors[0].location, sorted({(tensor.checksum or "").lower() for tensor in tensors})
-    try:
-        data = view.files.read_unpinned(path)
-    except FileProblem as problem:
-        return EXTERNAL_UNREADABLE.at(place, found=show(location), reason=one_line(str(problem)))
-    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    if checksums != [digest]:
-        return EXTERNAL_CHECKSUM.at(place, found=digest, expected=name_list(checksums), file=show(location))
-    stored[location] = data
-    return EXTERNAL_WEAK.at(place, found="sha1", file=show(location))
 
 
 def name_list(names: Collection[str]) -> str:

@@ -19,7 +19,7 @@ from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, InFile, Severity, errors_of
 from registry_tool.hookspec import FURTHER_DOMAINS, Kind
 from registry_tool.legacy.members import OPSET_DISAGREES
-from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, OnnxSummary, Port
+from registry_tool.onnx_summary import INTEGER_TYPES, NonFinite, OnnxError, OnnxSummary
 from registry_tool.sandbox.growth import MAX_ELEMENTS, MAX_ROUNDS
 from registry_tool.sandbox.probed import ALLOCATION, EXPORT_AGAIN_HINT, LOOP, NEWER, PROBED_RULES
 from registry_tool.sandbox.prober import Found, Prober
@@ -350,15 +350,9 @@ def _check_same_ports(summary: OnnxSummary, other: OnnxSummary, name: str, place
         ("inputs", summary.inputs, other.inputs),
         ("outputs", summary.outputs, other.outputs),
     ):
-        found, expected = ([_port_text(port) for port in listed] for listed in (ports, other_ports))
+        found, expected = ([*map(str, listed)] for listed in (ports, other_ports))
         if found != expected:
             yield INT8_PORTS.at(place, found=name_list(found), expected=name_list(expected), side=side, model=name)
-
-
-def _port_text(port: Port) -> str:
-    """`features float32 [?, 6]`."""
-    axes = None if port.shape is None else [str(size) if isinstance(size, int) else "?" for size in port.shape]
-    return f"{port.name} {port.elem_type} " + ("of any shape" if axes is None else f"[{', '.join(axes)}]")
 
 
 def _check_operators(summary: OnnxSummary, kind: Kind, place: InFile) -> Iterator[Finding]:

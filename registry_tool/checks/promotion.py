@@ -214,20 +214,15 @@ def check_promotion(view: VerifiedEntry, inspection: Inspection) -> list[Finding
         hint = f"set smoke to true, then {promoting(entry, inspection)}"
         return [VERDICT_MISSING.at(view.row, "/smoke", found="no promotion", hint=hint, id=entry.id)]
     repeated = promoting_again(entry, inspection)
-    if "imported_from" in promotion:
-        if entry.manifest is None:
-            return []
-        return [
-            KIND_DISALLOWS.at(
-                view.row, "/promotion", found="imported_from", hint=repeated, id=entry.id, kind=entry.kind
+    for field, found, is_allowed in (
+        ("imported_from", "imported_from", entry.manifest is None),
+        ("manual", "manual: true", inspection.policy(entry.kind).gate == "manual"),
+    ):
+        if field in promotion:
+            refusal = KIND_DISALLOWS.at(
+                view.row, "/promotion", found=found, hint=repeated, id=entry.id, kind=entry.kind
             )
-        ]
-    if "manual" in promotion:
-        if inspection.policy(entry.kind).gate == "manual":
-            return []
-        return [
-            KIND_DISALLOWS.at(view.row, "/promotion", found="manual: true", hint=repeated, id=entry.id, kind=entry.kind)
-        ]
+            return [] if is_allowed else [refusal]
     return _check_verdict(view, promotion, inspection)
 
 

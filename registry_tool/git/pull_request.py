@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry_tool.errors import InputError
-from registry_tool.git.revisions import FULL_HASH
+from registry_tool.git.repository import FULL_HASH
 from registry_tool.values import visible
 
 

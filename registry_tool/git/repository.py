@@ -32,7 +32,7 @@ REDIRECTING_VARIABLES = (
     "GIT_GRAFT_FILE",
     "GIT_SHALLOW_FILE",
 )
-OBJECT_PATTERN = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")  # an object's id in full
+FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")  # an object's id in full
 # Modes of a git tree; how those of regular files begin.
 LINK_MODE, SUBMODULE_MODE, REGULAR_MODE = "120000", "160000", "100"
 
@@ -229,7 +229,7 @@ class Blob:
             header = self._answer.readline().split()
         except BrokenPipeError:
             header = []
-        if not header or (header[-1] == b"missing" and OBJECT_PATTERN.fullmatch(name)):
+        if not header or (header[-1] == b"missing" and FULL_HASH.match(name)):
             raise WorldError(
                 f"git: this clone lacks the object {visible(name)}, and its remote does not give it: "
                 "fetch again, or make a clone without --filter"

@@ -17,6 +17,7 @@ from registry_tool.errors import InputError
 from registry_tool.git.repository import (
     BASE_OPTION,
     FETCH_HINT,
+    FULL_HASH,
     REGULAR_MODE,
     Option,
     RepositoryPath,
@@ -29,7 +30,6 @@ from registry_tool.git.repository import (
 )
 from registry_tool.values import visible
 
-FULL_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 REMOTE_BRANCH = re.compile(r"refs/remotes/(?P<remote>[^/]+)/(?P<branch>.+)\Z")
 SHORT_HASH = re.compile(r"[0-9a-f]{4,63}\Z")
 # What follows a name: its ancestors, ~2 or ^1, and ^{commit}.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from registry_tool.documents.entries import BrokenEntry, Reader, sha256_of, verify_entry
 from registry_tool.documents.pinning import with_digests
@@ -162,7 +161,7 @@ def _take_member(member: Json, manifest: UnpinnedManifest, transfer: Transfer) -
         lambda old: f"{manifest.stage_folder}/{manifest.inside(old)}",
     )
     digest = transfer.taken[onnx]
-    document: dict[str, Any] = {**member, "onnx": manifest.inside(onnx), "sha256": digest}
+    document: dict[str, Json] = {**member, "onnx": manifest.inside(onnx), "sha256": digest}
     if row is not None:
         document["row"] = {key: value for key, value in fields.items() if key not in ("onnx", "sha256")}
 

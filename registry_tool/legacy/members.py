@@ -17,16 +17,15 @@ from registry_tool.documents.entries import ONNX_MAX_BYTES, ReadEntry, VerifiedE
 from registry_tool.documents.schema import show
 from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import Level
-from registry_tool.onnx_summary import OnnxError, OnnxSummary, Port
+from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.inspection import Inspection
+from registry_tool.plugins.sidecars import ENCODER_COLUMN_PREFIX, FEATURES_PORT
 from registry_tool.storage.files import Folder
 from registry_tool.storage.paths import FileProblem, check_path
 from registry_tool.strictjson import JSON_MAX_BYTES, JsonProblem, parse, pointer
 from registry_tool.values import EMPTY, Entry, Json
 
 LEFT_OPEN = ("loose-sidecar-disagrees", "loose-codec-width")  # by a migration, where sidecars do not agree
-FEATURES = "features"  # the feature input's name in every exporter of these models
-ENCODER_COLUMN_PREFIX = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of the vocabulary
 SHARED_FIELDS = (  # what a manifest says once for all its members: its field, and the sidecars' field
     ("feature_order", "feature_order"),
     ("feature_mean", "feature_mean"),
@@ -133,7 +132,16 @@ class Member:
     @property
     def codec_width(self) -> int | None:
         """Columns of the one ONNX input beside `features`; None where there is none or it is not known."""
-        shapes = [port.shape for port in self.graph.inputs if port.name != FEATURES] if self.graph else []
+        return self._width(features=False)
+
+    @property
+    def feature_width(self) -> int | None:
+        """Those of `features`."""
+        return self._width(features=True)
+
+    def _width(self, *, features: bool) -> int | None:
+        inputs = self.graph.inputs if self.graph is not None else ()
+        shapes = [port.shape for port in inputs if (port.name == FEATURES_PORT) is features]
         last = shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
         return last if isinstance(last, int) else None
 
@@ -254,13 +262,8 @@ def _check_ports(read: ReadEntry, members: Sequence[Member]) -> Iterator[Finding
 
 
 def _ports(graph: OnnxSummary) -> str:
-    """`features float32 [?, 6] -> score float32 [?, 1]`: an open axis has any name, and any size."""
-
-    def text(port: Port) -> str:
-        axes = None if port.shape is None else ["?" if not isinstance(size, int) else str(size) for size in port.shape]
-        return f"{port.name} {port.elem_type} " + ("of any shape" if axes is None else f"[{', '.join(axes)}]")
-
-    return f"{', '.join(map(text, graph.inputs))} -> {', '.join(map(text, graph.outputs))}"
+    """`features float32 [?, 6] -> score float32 [?, 1]`."""
+    return f"{', '.join(map(str, graph.inputs))} -> {', '.join(map(str, graph.outputs))}"
 
 
 def _check_shared(read: ReadEntry, members: Sequence[Member]) -> Iterator[Finding]:
@@ -305,10 +308,9 @@ def _check_widths(read: ReadEntry, members: Sequence[Member]) -> Iterator[Findin
     order = manifest.get("feature_order")
     wide: dict[int, list[str]] = {}
     for member in members:
-        shapes = [port.shape for port in member.graph.inputs if port.name == FEATURES] if member.graph else []
-        last = shapes[0][-1] if shapes and shapes[0] else None
-        if isinstance(order, list | tuple) and isinstance(last, int) and last != len(order):
-            wide.setdefault(last, []).append(member.id)
+        width = member.feature_width
+        if isinstance(order, list | tuple) and width not in (None, len(order)):
+            wide.setdefault(width, []).append(member.id)
     for width, ids in wide.items():
         found, expected = f"{len(order or ())} names", f"{width} columns"
         yield FEATURE_WIDTH.at(read, "/feature_order", found=found, expected=expected, members=_names(ids))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of, stem
 from registry_tool.plugins.inspection import Inspection
@@ -120,7 +119,7 @@ def _compare_sha1(path: str, data: bytes, checksums: set[str]) -> None:
         raise TransferError(f"{path}: its SHA-1 is {sha1}, the model says {min(wrong)}: restore the file")
 
 
-def json_object(path: str, data: bytes) -> dict[str, Any]:
+def json_object(path: str, data: bytes) -> dict[str, Json]:
     """The JSON object in these bytes. Raises TransferError where there is none."""
     try:
         value = parse(data).value

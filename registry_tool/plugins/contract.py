@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Hashable, Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -99,6 +99,9 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+Answer = TypeVar("Answer")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnswerType:
     """What a hook gives, by its specification. many: it is an iterable of `item`; None is allowed everywhere."""
@@ -107,7 +110,7 @@ class AnswerType:
     many: bool
     container: Any = None
 
-    def checked(self, value: Any) -> Any:
+    def checked(self, value: Answer) -> Answer:
         """The value, or TypeError where it, or anything inside it, is of another type."""
         if value is not None and (wrong := mistyped(value, self.item)):
             raise TypeError(f"it gave {wrong}")
@@ -119,7 +122,7 @@ class AnswerType:
             raise TypeError(f"it gave {_a(value)}, expected {self.container.__name__} of {self.item.__name__}")
         return map(self._item, () if value is None else value)
 
-    def _item(self, item: Any) -> Any:
+    def _item(self, item: object) -> object:
         if wrong := mistyped(item, self.item):
             raise TypeError(f"it gave {wrong}")
         return item
@@ -136,7 +139,7 @@ def answer_of(hook: Callable[..., Any]) -> AnswerType:
     return AnswerType(hint, False) if container is None else AnswerType(typing.get_args(hint)[0], True, container)
 
 
-def mistyped(value: Any, hint: Any, path: str = "") -> str | None:
+def mistyped(value: object, hint: Any, path: str = "") -> str | None:
     """What in a value is not of its type, and where; None where all is. Looks into fields, mappings and sequences."""
     if hint is Any or (hint is Json and type(value) in PLAIN_TYPES):
         return None
@@ -183,7 +186,7 @@ def _is_plain_json(value: Any) -> bool:
     return type(value) in (list, tuple) and all(map(_is_plain_json, value))
 
 
-def _not_json(value: Any, path: str) -> str | None:
+def _not_json(value: object, path: str) -> str | None:
     match value:
         case collections.abc.Mapping():
             return mistyped(value, collections.abc.Mapping[str, Json], path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import pluggy
@@ -40,6 +40,7 @@ from registry_tool.rows.batches import Columns, RowBatch
 from registry_tool.values import Evidence, Requirement, Rule, plain_name
 from registry_tool.version import __version__
 
+Answer = TypeVar("Answer")
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
 ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
 NO_MORE_ITEMS = object()
@@ -240,16 +241,13 @@ class Plugins:
     # ---- asked ----------------------------------------------------------------------------------------------------
 
     def train(self, request: TrainRequest) -> Trained | None:
-        trained: Trained | None = self.ask_owner("registry_train", request.kind, request=request)
-        return trained
+        return self._ask(Trained, "registry_train", request.kind, request=request)
 
     def calibrate(self, view: EntryView, request: CalibrateRequest) -> Trained | None:
-        made: Trained | None = self.ask_owner("registry_calibrate", view.entry.kind, view=view, request=request)
-        return made
+        return self._ask(Trained, "registry_calibrate", view.entry.kind, view=view, request=request)
 
     def migrate(self, view: EntryView) -> Trained | None:
-        made: Trained | None = self.ask_owner("registry_migrate", view.entry.kind, view=view)
-        return made
+        return self._ask(Trained, "registry_migrate", view.entry.kind, view=view)
 
     def verify(self, view: EntryView, level: Level) -> Iterator[tuple[LoadedPlugin, list[Finding], PluginError | None]]:
         """(plugin, its findings, why it failed after them or None), of every plugin that has the hook."""
@@ -275,24 +273,20 @@ class Plugins:
                 yield PLUGIN_FAILED.at(entry.row, "/id", error=error)
 
     def gate(self, view: EntryView, request: GateRequest) -> Evidence | None:
-        evidence: Evidence | None = self.ask_owner("registry_gate", view.entry.kind, view=view, request=request)
-        return evidence
+        return self._ask(Evidence, "registry_gate", view.entry.kind, view=view, request=request)
 
     def oof(self, view: EntryView) -> OofPredictions | None:
-        predictions: OofPredictions | None = self.ask_owner("registry_oof", view.entry.kind, view=view)
-        return predictions
+        return self._ask(OofPredictions, "registry_oof", view.entry.kind, view=view)
 
     def comparable(self, kind: str) -> set[str]:
         """The kinds whose entries one of this kind can be compared with: its own, and those with `registry_oof`."""
         return {kind, *(k.name for one in self.loaded if "registry_oof" in one.hooks for k in one.kinds)}
 
     def evaluate(self, view: EntryView, request: EvaluateRequest) -> Evaluation | None:
-        evaluation: Evaluation | None = self.ask_owner("registry_evaluate", view.entry.kind, view=view, request=request)
-        return evaluation
+        return self._ask(Evaluation, "registry_evaluate", view.entry.kind, view=view, request=request)
 
     def reproduce(self, view: EntryView, request: ReproduceRequest) -> Reproduction | None:
-        made: Reproduction | None = self.ask_owner("registry_reproduce", view.entry.kind, view=view, request=request)
-        return made
+        return self._ask(Reproduction, "registry_reproduce", view.entry.kind, view=view, request=request)
 
     def load(self, view: EntryView) -> Predictor | None:
         """Ready to predict; each of its calls is guarded and checked as a hook's answer is."""
@@ -334,7 +328,13 @@ class Plugins:
     def _answer(self, hook: str) -> AnswerType:
         return answer_of(getattr(self.manager.hook, hook).spec.function)
 
-    def ask_owner(self, hook: str, kind: str, **arguments: Any) -> Any:
+    def _ask(self, answer: type[Answer], hook: str, kind: str, **arguments: object) -> Answer | None:
+        """The owner's one answer to a hook; None where the owner does not offer the hook, or has none."""
+        found = self.ask_owner(hook, kind, **arguments)
+        assert found is None or isinstance(found, answer)  # held to the hook's specification, which says the same
+        return found
+
+    def ask_owner(self, hook: str, kind: str, **arguments: object) -> Any:
         """The owner's answer to a hook, of an iterable an iterator; None where the owner does not offer the hook."""
         plugin = self.owner(kind)
         if self._answer(hook).many:
@@ -342,7 +342,7 @@ class Plugins:
         with Guard(plugin.label, hook, MAY_RAISE):
             return self._answer(hook).checked(_call(plugin, hook, arguments))
 
-    def _items(self, plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Iterator[Any] | None:
+    def _items(self, plugin: LoadedPlugin, hook: str, arguments: Mapping[str, object]) -> Iterator[Any] | None:
         """The items of an answer, each made under the guard when it is taken; None for None."""
         may_raise = () if hook in ASKED_WHILE_LOADING else MAY_RAISE
         with Guard(plugin.label, hook, may_raise):
@@ -360,12 +360,11 @@ class GuardedPredictor:
 
     def columns(self, found: Sequence[str], place: str) -> Columns:
         with Guard(self.plugin, "registry_load", MAY_RAISE):
-            answer: Columns = AnswerType(Columns, False).checked(self.predictor.columns(found, place))
-        return answer
+            return AnswerType(Columns, False).checked(self.predictor.columns(found, place))
 
     def predict(self, rows: RowBatch, levels: Sequence[float]) -> Batch:
         with Guard(self.plugin, "registry_load", MAY_RAISE):
-            answer: Batch = AnswerType(Batch, False).checked(self.predictor.predict(rows, levels))
+            answer = AnswerType(Batch, False).checked(self.predictor.predict(rows, levels))
             if any(len(column) != rows.n for column in answer.columns.values()):
                 raise TypeError(f"it gave columns that do not have {rows.n} rows")
         return answer
@@ -376,7 +375,7 @@ class GuardedPredictor:
         return self if of_file is None else GuardedPredictor(self.plugin, of_file)
 
 
-def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, Any]) -> Any:
+def _call(plugin: LoadedPlugin, hook: str, arguments: Mapping[str, object]) -> Any:
     """The plugin's own function, with the arguments that it asks for: see docs/adr/0007-plugins-are-asked-apart.md."""
     found = plugin.hooks.get(hook)
     return None if found is None else found.function(*[arguments[name] for name in found.argnames])

@@ -16,6 +16,7 @@ from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_ar
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView
 from registry_tool.onnx_summary import INTEGER_TYPES, OnnxError, OnnxSummary, Port
+from registry_tool.plugins.sidecars import DEVIATION_FIELDS, ENCODER_COLUMN_PREFIX, FEATURES_PORT, MEAN_FIELDS
 from registry_tool.toolkit import Columns, Text, missing_column, read_rows
 from registry_tool.values import Json, one_line, plain_spelling
 
@@ -33,12 +34,6 @@ MAX_INPUTS = 4
 MAX_FLOAT32 = 3.4028234663852886e38  # that float32 holds
 MAX_EXACT = 2**24  # the largest integer up to which float32, the type of evidence, keeps all
 MAX_GROUPS = 1_000  # pairs of groups are compared
-FEATURES_PORT = "features"  # the feature input's name in every exporter of these models
-ONEHOT_PREFIX = "encoder_onehot["  # how a sidecar's codec_block_layout names the columns of its vocabulary
-MEAN_FIELDS, DEVIATION_FIELDS = (
-    ("feature_mean", "input_mean"),
-    ("feature_std", "input_std"),
-)  # a sidecar's names of its scaler
 NO_SUCH_VALUES = "expected finite numbers"
 _INPUTS = {
     f"input_{place}": Array("f4", ("rows", f"input_{place}"), "An input, each row's values in C order.", optional=True)
@@ -116,7 +111,7 @@ class SingleEvidence:
 
 def write_evidence(evidence: SingleEvidence) -> bytes:
     arrays = [evidence.target, *evidence.inputs.values()]
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "version": EVIDENCE_VERSION,
         "names": [evidence.target_name, *evidence.inputs],
         "shapes": [",".join(map(str, array.shape[1:])) for array in arrays],
@@ -309,7 +304,7 @@ def _from_table(graph: OnnxSummary, sidecar: Mapping[str, Json], request: DataRe
             "give the model's inputs as arrays of an .npz"
         )
     layout, vocabulary = (list(sidecar.get(name) or ()) for name in ("codec_block_layout", "encoder_vocab"))
-    further = [name for name in layout if not name.startswith(ONEHOT_PREFIX)]
+    further = [name for name in layout if not name.startswith(ENCODER_COLUMN_PREFIX)]
     has_codec = len(graph.inputs) > 1
     numbers = (*order, *(further if has_codec else ()), request.target)
     texts = (request.group, *(["encoder"] if has_codec else []))

@@ -33,6 +33,13 @@ from registry_tool.errors import InputError
 from registry_tool.findings import Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView, Figure, GateRequest, Kind, Level, Table, hookimpl
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
+from registry_tool.plugins.sidecars import (
+    DEVIATION_FIELDS,
+    ENCODER_COLUMN_PREFIX,
+    FEATURES_PORT,
+    MEAN_FIELDS,
+    ORDER_FIELDS,
+)
 from registry_tool.values import Evidence, Json, Policy, Rule
 
 KINDS = {
@@ -56,14 +63,13 @@ SCORE_POLICY = Policy((Rule("mean_plcc", ">=", 0.9), ENOUGH_GROUPS, Rule("min_gr
 PICTURE_POLICY = Policy((Rule("psnr_gain", ">", 0.0), ENOUGH_GROUPS))
 DEFAULT_POLICIES = {"fr": SCORE_POLICY, "nr": SCORE_POLICY, "filter": PICTURE_POLICY}
 EXPORTERS = "its exporter's: no rows are pinned that would show it"
-RECORDED_STATISTICS = dict.fromkeys(("/feature_mean", "/feature_std", "/input_mean", "/input_std"), EXPORTERS)
+RECORDED_STATISTICS = {f"/{name}": EXPORTERS for name in (*MEAN_FIELDS, *DEVIATION_FIELDS)}
 # Fields a sidecar may repeat.
 REPEATED_FIELDS = ("onnx", "sha256", "opset", "quant_mode", "int8_sha256", "external_data", "license")
-FEATURE_INPUT = "features"  # the feature input's name in every exporter of these models
 # A sidecar's names of means and of deviations; what the graph's node with them says is taken away, or divided by; none.
 SCALERS: tuple[tuple[tuple[str, str], Mapping[str, Callable[[float], float]], float], ...] = (
-    (("feature_mean", "input_mean"), {"Sub": float, "Add": lambda value: -value}, 0.0),
-    (("feature_std", "input_std"), {"Div": float, "Mul": lambda value: 1.0 / value if value else math.inf}, 1.0),
+    (MEAN_FIELDS, {"Sub": float, "Add": lambda value: -value}, 0.0),
+    (DEVIATION_FIELDS, {"Div": float, "Mul": lambda value: 1.0 / value if value else math.inf}, 1.0),
 )
 SCALER_ROUNDING = 1e-5  # of float32 in the graph, and of the decimals in the sidecar
 MAX_VALUE_CHARACTERS = 80  # characters of a value in a message
@@ -268,11 +274,11 @@ def _first(sidecar: Mapping[str, Json], *names: str) -> tuple[str, Json]:
 
 
 def _statistics(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
-    field, order = _first(sidecar, "feature_order", "features")
+    field, order = _first(sidecar, *ORDER_FIELDS)
     if field and (not _are_names(order) or len(set(order)) != len(order)):
         yield SIDECAR_FEATURES.at(view, field, found=_short(order), expected="unique names", field=field[1:])
         return
-    for word, names in (("mean", ("feature_mean", "input_mean")), ("std", ("feature_std", "input_std"))):
+    for word, names in (("mean", MEAN_FIELDS), ("std", DEVIATION_FIELDS)):
         place, values = _first(sidecar, *names)
         if not place:
             continue
@@ -295,7 +301,9 @@ def _codec(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Finding]:
             yield SIDECAR_CODEC.at(view, f"/{name}", found=_short(value), expected="unique names", field=name)
             return
     if vocabulary is not None and layout is not None:
-        slots = [name[len("encoder_onehot[") : -1] for name in layout if name.startswith("encoder_onehot[")]
+        slots = [
+            name.removeprefix(ENCODER_COLUMN_PREFIX)[:-1] for name in layout if name.startswith(ENCODER_COLUMN_PREFIX)
+        ]
         if slots != vocabulary:
             found, expected = ", ".join(slots) or "no one-hot slots", f"slots of {', '.join(vocabulary)}"
             field = "codec_block_layout"
@@ -316,11 +324,11 @@ def _against_onnx(view: EntryView, sidecar: Mapping[str, Json]) -> Iterator[Find
             yield rule.at(view, place, found=names, expected=real)
     yield from _scaled_twice(view, sidecar, summary)
     widths = {value.name: value.shape[-1] if value.shape else None for value in summary.inputs}
-    others = [name for name in widths if name != FEATURE_INPUT]
-    if FEATURE_INPUT not in widths:
+    others = [name for name in widths if name != FEATURES_PORT]
+    if FEATURES_PORT not in widths:
         return  # pictures, say: nothing here names their columns
     for name, fields in (
-        (FEATURE_INPUT, ("feature_order", "features", "feature_mean", "input_mean", "feature_std", "input_std")),
+        (FEATURES_PORT, (*ORDER_FIELDS, *MEAN_FIELDS, *DEVIATION_FIELDS)),
         (others[0] if len(others) == 1 else None, ("codec_block_layout", "encoder_vocab")),
     ):
         place, columns = _first(sidecar, *fields)

@@ -55,10 +55,7 @@ class BlobBundle:
 
 def read_blob_bundle(data: bytes) -> BlobBundle:
     """Raises SignatureError, naming the field, for anything that is no bundle over a file; verifies nothing."""
-    try:
-        document = mapping(parse(data).value, "bundle")
-    except JsonProblem as problem:
-        raise SignatureError(f"it is not JSON ({problem.code})") from None
+    document = _object(data, "bundle")
     if "base64Signature" in document:
         return _flat(document)
     media = document.get("mediaType")
@@ -79,13 +76,17 @@ def read_blob_bundle(data: bytes) -> BlobBundle:
     return BlobBundle(_subjects(envelope.payload), envelope.signatures[0], material, envelope.signed)
 
 
+def _object(data: bytes, field: str) -> Mapping[str, Json]:
+    """The JSON object in the bytes of a field. Raises SignatureError."""
+    try:
+        return mapping(parse(data).value, field)
+    except JsonProblem as problem:
+        raise SignatureError(f"{field}: it is not JSON ({problem.code})") from None
+
+
 def _subjects(payload: bytes) -> tuple[tuple[str, str], ...]:
     """The digests of a statement's subjects."""
-    try:
-        statement = mapping(parse(payload).value, "statement")
-    except JsonProblem as problem:
-        raise SignatureError(f"statement: it is not JSON ({problem.code})") from None
-    subjects = statement.get("subject")
+    subjects = _object(payload, "statement").get("subject")
     if not isinstance(subjects, list) or not subjects:
         raise SignatureError("subject: found none, expected at least one")
     digests = [mapping(mapping(subject, "subject").get("digest"), "subject.digest") for subject in subjects]
@@ -98,10 +99,8 @@ def _flat(document: Mapping[str, Json]) -> BlobBundle:
     digests: tuple[tuple[str, str], ...] = ()
     if (log := document.get("rekorBundle")) is not None:
         entry = mapping(mapping(log, "rekorBundle").get("Payload"), "rekorBundle.Payload")
-        try:
-            body = mapping(parse(decoded(entry.get("body"), "rekorBundle.Payload.body")).value, "body")
-        except JsonProblem as problem:
-            raise SignatureError(f"rekorBundle.Payload.body: it is not JSON ({problem.code})") from None
+        place = "rekorBundle.Payload.body"
+        body = _object(decoded(entry.get("body"), place), place)
         data = mapping(mapping(body.get("spec"), "spec").get("data"), "spec.data")
         found = mapping(data.get("hash"), "spec.data.hash")
         digests = ((_known(found.get("algorithm")), text(found.get("value"), "spec.data.hash.value")),)

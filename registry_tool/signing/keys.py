@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from registry_tool.errors import InputError, WorldError
+from registry_tool.errors import InputError
 from registry_tool.signing.dsse import SignatureError
+from registry_tool.storage.named import read_named
 
 KEY_MAX_BYTES = 64 * 1024
 CURVE_HASHES: dict[str, HashAlgorithm] = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
@@ -41,22 +42,8 @@ class LoadedKey:
 
 
 def read_pem(path: Path, expected: str = "a PEM file") -> bytes:
-    """The bytes of a small file. Raises InputError for no such file, WorldError where it cannot be read.
-
-    expected: what the file should be, for people.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(KEY_MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise InputError(f"{path}: found a folder, expected {expected}: check the path") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: file not found, expected {expected}: check the path") from None
-    except OSError as error:
-        raise WorldError(f"{path}: it cannot be read: {error.strerror}: check its owner and mode") from error
-    if len(data) > KEY_MAX_BYTES:
-        raise InputError(f"{path}: found more than {KEY_MAX_BYTES} bytes, expected {expected}: check the path")
-    return data
+    """The bytes of a small file; see `read_named`."""
+    return read_named(path, KEY_MAX_BYTES, expected)
 
 
 def load_private_key(path: Path, password: Callable[[], bytes | None]) -> LoadedKey:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from registry_tool.errors import InputError, WorldError
-from registry_tool.storage.files import Folder
+from registry_tool.storage.files import Folder, descriptor, fsync_folder
 from registry_tool.storage.paths import LOCK_NAME, STAGING_PREFIX, FileProblem
 
 
@@ -60,9 +60,8 @@ class NewFolder(AbstractContextManager["NewFolder"]):
                     raise InputError(f"{self.target}: found other files, expected a new or empty folder: name one")
                 (self.target / LOCK_NAME).unlink(missing_ok=True)
             os.rename(self.path, self.target)
-            above = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.fsync(above)
-            os.close(above)
+            with descriptor(self.target.parent) as above:
+                fsync_folder(above)
         except OSError as error:
             raise _broken(self.target, error) from error
         return True
@@ -85,13 +84,9 @@ def _broken(target: Path, error: OSError) -> WorldError:
 
 def _remove_dead(folder: Path) -> None:
     """What no living process holds."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-        finally:
-            os.close(descriptor)
+    with suppress(OSError), descriptor(folder) as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
 
 
 def _tree(path: Path) -> dict[str, bytes] | None:

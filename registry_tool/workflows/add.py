@@ -16,10 +16,11 @@ from pathlib import Path
 from registry_tool.checks.external_data import locations
 from registry_tool.documents.entries import ONNX_MAX_BYTES, sha256_of, stem
 from registry_tool.documents.store import Loaded
-from registry_tool.errors import InputError, RejectedError, WorldError
+from registry_tool.errors import InputError, RejectedError
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.plugins.manager import Plugins
 from registry_tool.sandbox.prober import Prober
+from registry_tool.storage.named import read_named
 from registry_tool.storage.paths import check_path
 from registry_tool.values import EMPTY, Entry, Json, Policy, one_line
 from registry_tool.workflows.initialise import locked_new, prepare
@@ -139,20 +140,7 @@ def _summary(file: Path, data: bytes) -> OnnxSummary:
 
 
 def _read(file: Path, limit: int) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(limit + 1)
-    except FileNotFoundError:
-        raise InputError(f"{file}: file not found: check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{file}: found a folder, expected a file: name the file in it") from None
-    except OSError as error:
-        raise WorldError(f"{file}: cannot be read ({error.strerror or error}): check the file and its disk") from error
-    if len(data) > limit:
-        raise InputError(
-            f"{file}: found more than {limit} bytes, expected at most that: raise `max_file_bytes` in the policy"
-        )
-    return data
+    return read_named(file, limit, "a file", "raise `max_file_bytes` in the policy")
 
 
 def _below(folder: str, pins: Mapping[str, Json]) -> dict[str, Json]:

@@ -10,7 +10,6 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from registry_tool.checks.registry import check
 from registry_tool.checks.runtimes import RUNTIMES
@@ -21,8 +20,9 @@ from registry_tool.documents.store import Loaded
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import errors_of
 from registry_tool.hookspec import Level
-from registry_tool.legacy.members import ENCODER_COLUMN_PREFIX, SHARED_FIELDS
+from registry_tool.legacy.members import SHARED_FIELDS
 from registry_tool.plugins.manager import Plugins
+from registry_tool.plugins.sidecars import ENCODER_COLUMN_PREFIX
 from registry_tool.storage.staging import NewFolder
 from registry_tool.storage.writing import write_atomic
 from registry_tool.strictjson import dump
@@ -109,7 +109,7 @@ def _single(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Json]
 
 def _ensemble(view: VerifiedEntry) -> tuple[dict[str, bytes], list[dict[str, Json]]]:
     """Its members, each with a sidecar, and a manifest beside them."""
-    manifest: Mapping[str, Any] = view.manifest or {}
+    manifest: Mapping[str, Json] = view.manifest or {}
     if not {"members", "codec_block", *ENSEMBLE_FIELDS} <= manifest.keys():
         raise InputError(f"{view.entry.id}: kind {view.entry.kind!r}: that layout has no place for it")
     _refuse_offset(view, Manifest.of(manifest).calibration)
@@ -147,7 +147,7 @@ def _refuse_offset(view: VerifiedEntry, calibration: CalibrationFacts | None) ->
         )
 
 
-def _shared(view: VerifiedEntry, manifest: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+def _shared(view: VerifiedEntry, manifest: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
     """What the sidecars of all members say."""
     conditions = [column for column in manifest["codec_block"] if column["transform"] != "onehot"]
     scaled = [c["name"] for c in conditions if (c["transform"], c["mean"], c["std"]) != ("none", 0.0, 1.0)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import NoReturn, Unpack
 
 from registry_tool.checks.entry import check_content
 from registry_tool.checks.policy import judge, summary_policy
@@ -21,7 +21,6 @@ from registry_tool.errors import InputError, RejectedError
 from registry_tool.findings import Finding, FindingFields, InFile, errors_of
 from registry_tool.hookspec import EntryView, GateRequest
 from registry_tool.legacy.ensembles import corpora, lists, read_ensembles
-from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.files import Folder
@@ -165,13 +164,13 @@ class NoEntry:
     manifest: None = None
     paths: tuple[str, ...] = ()
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str) -> NoReturn:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
-    def onnx(self, path: str) -> OnnxSummary:
+    def onnx(self, path: str) -> NoReturn:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
-    def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def run(self, path: str, inputs: Mapping[str, object]) -> NoReturn:
         raise KeyError(f"{path}: there is no entry that could pin it")
 
     def finding(self, code: str, message: str, pointer: str = "", **fields: Unpack[FindingFields]) -> Finding:

@@ -222,7 +222,7 @@ class Prediction:
 def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:
     import numpy as np
 
-    def whole(name: str) -> Column | Sequence[Json]:
+    def joined_column(name: str) -> Column | Sequence[Json]:
         columns = [part.columns[name] for part in parts]
         arrays = [column for column in columns if isinstance(column, np.ndarray)]
         if len(arrays) == len(columns):
@@ -232,4 +232,4 @@ def _joined(parts: Sequence[Batch], levels: tuple[float, ...]) -> Prediction:
     warnings = Counter[str]()
     for part in parts:
         warnings.update(part.warnings)
-    return Prediction({name: whole(name) for name in parts[0].columns}, levels, warnings)
+    return Prediction({name: joined_column(name) for name in parts[0].columns}, levels, warnings)

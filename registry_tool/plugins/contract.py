@@ -99,7 +99,7 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-Answer = TypeVar("Answer")
+HookAnswer = TypeVar("HookAnswer")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class AnswerType:
     many: bool
     container: Any = None
 
-    def checked(self, value: Answer) -> Answer:
+    def checked(self, value: HookAnswer) -> HookAnswer:
         """The value, or TypeError where it, or anything inside it, is of another type."""
         if value is not None and (wrong := mistyped(value, self.item)):
             raise TypeError(f"it gave {wrong}")

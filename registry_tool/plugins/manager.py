@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import pluggy
@@ -35,12 +35,11 @@ from registry_tool.hookspec import (
     Trained,
     TrainRequest,
 )
-from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, answer_of, mistyped
+from registry_tool.plugins.contract import MAY_RAISE, AnswerType, Guard, HookAnswer, answer_of, mistyped
 from registry_tool.rows.batches import Columns, RowBatch
 from registry_tool.values import Evidence, Requirement, Rule, plain_name
 from registry_tool.version import __version__
 
-Answer = TypeVar("Answer")
 ENTRY_POINT_GROUP = "registry_tool"  # the entry-point group of third-party and first-party plugins
 ASKED_WHILE_LOADING = ("registry_kinds", "registry_commands")
 NO_MORE_ITEMS = object()
@@ -328,7 +327,7 @@ class Plugins:
     def _answer(self, hook: str) -> AnswerType:
         return answer_of(getattr(self.manager.hook, hook).spec.function)
 
-    def _ask(self, answer: type[Answer], hook: str, kind: str, **arguments: object) -> Answer | None:
+    def _ask(self, answer: type[HookAnswer], hook: str, kind: str, **arguments: object) -> HookAnswer | None:
         """The owner's one answer to a hook; None where the owner does not offer the hook, or has none."""
         found = self.ask_owner(hook, kind, **arguments)
         assert found is None or isinstance(found, answer)  # held to the hook's specification, which says the same

@@ -23,9 +23,10 @@ from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import Corpus, read_corpus
 from fr_ensemble.evidence.calibration import as_unseen, offset_in, predictions_of, promise
-from fr_ensemble.evidence.intervals import Calibration, Intervals, calibrate_all_of
+from fr_ensemble.evidence.intervals import Intervals, calibrate_all_of
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.quantiles import Calibration
 from program import registry
 
 from registry_tool.strictjson import parse

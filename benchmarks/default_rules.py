@@ -20,7 +20,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
-from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof, read_oof

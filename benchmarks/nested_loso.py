@@ -47,8 +47,8 @@ from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
 from fr_ensemble.evidence.baselines import Baselines
+from fr_ensemble.evidence.calibrating import calibrate, held_out_reach
 from fr_ensemble.evidence.comparisons import Curve
-from fr_ensemble.evidence.intervals import calibrate, held_out_reach
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import (

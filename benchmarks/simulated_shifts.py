@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.calibration import as_unseen, offset_in, predictions_of, with_encoders
-from fr_ensemble.evidence.intervals import EncoderIntervals, calibrate
+from fr_ensemble.evidence.intervals import EncoderIntervals
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.train import SHIPPED_CORPUS

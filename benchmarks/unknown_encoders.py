@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.rows import ColumnSpec, Corpus, read_corpus
-from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import coverage, rmse

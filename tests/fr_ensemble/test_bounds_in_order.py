@@ -14,8 +14,9 @@ import pytest
 from command_line import run
 from csv_tables import read_csv
 from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.entry import checked_evidence
-from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate
+from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE, TWO_SIDED
 from fr_ensemble.evidence.oof import Oof, deviation_of, mean_of, read_oof, write_oof
 from hypothesis import given, settings

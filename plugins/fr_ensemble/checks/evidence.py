@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from fr_ensemble.artifacts.manifest import spec_of
 from fr_ensemble.checks.manifest import CALIBRATE_AGAIN, TRAIN_AGAIN, check_equal
+from fr_ensemble.evidence.calibrating import residual_quantile
 from fr_ensemble.evidence.entry import checked_evidence
-from fr_ensemble.evidence.intervals import CALIBRATED_UNITS, NOMINAL_LEVELS, Intervals, residual_quantile
+from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, STORED_PREFIX, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.quantiles import CALIBRATED_UNITS, NOMINAL_LEVELS
 from registry_tool.errors import InputError
 from registry_tool.findings import EVIDENCE_UNUSABLE, Finding, FindingRule, Severity
 from registry_tool.hookspec import EntryView

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.oof import Oof, remembered
 from fr_ensemble.evidence.statistics import coverage, interval_scores, plcc, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays

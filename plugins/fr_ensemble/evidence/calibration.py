@@ -20,10 +20,10 @@ from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.evidence.inputs import Inputs, read_inputs
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, TWO_SIDED
 from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, used_names, write_oof
 from fr_ensemble.evidence.problems import copied_targets, range_problems
+from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS
 from fr_ensemble.evidence.statistics import group_means
 from registry_tool.archive import Array
 from registry_tool.toolkit import Text, first_names

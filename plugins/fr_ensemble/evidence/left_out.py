@@ -12,8 +12,8 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Mask
 from fr_ensemble.corpus.vocabulary import encode, ffmpeg_name, vocabulary
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from fr_ensemble.evidence.statistics import coverage, rmse
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays

@@ -16,16 +16,12 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, BASELINES
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, held_out_shares
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import (
-    MIN_COVERAGE_SOURCES,
-    NOMINAL_LEVELS,
-    Calibration,
-    EncoderIntervals,
-    held_out_shares,
-)
+from fr_ensemble.evidence.intervals import EncoderIntervals
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS, Calibration
 from fr_ensemble.evidence.shipped import ShippedScores
 from fr_ensemble.evidence.statistics import bootstrap_interval, plcc, standard_error, t_interval
 from registry_tool.hookspec import MetricDescription

@@ -36,6 +36,14 @@ from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import Corpus, read_corpus
 from fr_ensemble.corpus.sources import read_sources
 from fr_ensemble.corpus.vocabulary import UNKNOWN
+from fr_ensemble.evidence.calibrating import (
+    MIN_COVERAGE_SOURCES,
+    MIN_ENCODER_SOURCES,
+    encoder_sources,
+    held_out_shares,
+    own_encoders,
+    residual_quantile,
+)
 from fr_ensemble.evidence.calibration import (
     as_unseen,
     by_encoder_name,
@@ -51,21 +59,11 @@ from fr_ensemble.evidence.calibration import (
 )
 from fr_ensemble.evidence.fingerprints import read_fingerprints
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import (
-    MIN_COVERAGE_SOURCES,
-    MIN_ENCODER_SOURCES,
-    NOMINAL_LEVELS,
-    EncoderIntervals,
-    Intervals,
-    calibrate_all_of,
-    encoder_sources,
-    held_out_shares,
-    own_encoders,
-    residual_quantile,
-)
+from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate_all_of
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.problems import copied_targets
+from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS
 from fr_ensemble.evidence.recorded import ALL_EVIDENCE, EvidenceContents, Recorded, record
 from fr_ensemble.evidence.shipped import run_members, score_tolerance
 from fr_ensemble.hooks.flags import unknown_encoders

@@ -9,7 +9,8 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
-from fr_ensemble.evidence.intervals import Calibration, RowCalibrations
+from fr_ensemble.evidence.intervals import RowCalibrations
+from fr_ensemble.evidence.quantiles import Calibration
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.hooks.drawing import RELIABILITY_LEVELS, binned, drawn_rows, left_out, reliability
 from registry_tool.hookspec import Axis, Chart, Figure, Series

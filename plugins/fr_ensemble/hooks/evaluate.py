@@ -14,18 +14,13 @@ from fr_ensemble.corpus.record import column_names
 from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.seen import numbers_of
 from fr_ensemble.evidence import statistics
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.calibration import calibrated_on
 from fr_ensemble.evidence.comparisons import VMAF_COLUMN, Curve, ErrorComparison, vmaf_column
-from fr_ensemble.evidence.intervals import (
-    CRPS_LEVELS,
-    Calibration,
-    Intervals,
-    RowCalibrations,
-    calibrate,
-    encoders_of_clips,
-)
+from fr_ensemble.evidence.intervals import Intervals, RowCalibrations, encoders_of_clips
 from fr_ensemble.evidence.oof import cut
 from fr_ensemble.evidence.p1401 import Mapped
+from fr_ensemble.evidence.quantiles import CRPS_LEVELS, Calibration
 from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.charts import Predicted, charts
 from fr_ensemble.hooks.drawing import RELIABILITY_LEVELS

@@ -15,21 +15,15 @@ from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.manifest import is_current
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, standings, standings_table
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, calibrate, held_out_reach, own_encoders, sources_in
 from fr_ensemble.evidence.calibration import calibrated_on, inputs_calibrated_on
 from fr_ensemble.evidence.entry import EntryEvidence, baselines_of, evidence_of, left_out_of
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import (
-    CRPS_LEVELS,
-    MIN_COVERAGE_SOURCES,
-    Intervals,
-    calibrate,
-    held_out_reach,
-    own_encoders,
-    sources_in,
-)
+from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.left_out import EVERY_ENCODER, encoder_standings, standing_line, standings_rows
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.p1401 import Mapped
+from fr_ensemble.evidence.quantiles import CRPS_LEVELS
 from fr_ensemble.evidence.statistics import gaussian_crps, group_means, rmse
 from fr_ensemble.hooks.drawing import MAX_TABLE_SOURCES, diagonal, drawn_rows, left_out, xy
 from fr_ensemble.hooks.interval_figures import Covered, intervals

@@ -18,11 +18,12 @@ from fr_ensemble.corpus.sources import SourceRows, read_sources
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX, compare_with_baselines
 from fr_ensemble.evidence.comparisons import ErrorComparison, compare_with_entry, compare_with_vmaf
 from fr_ensemble.evidence.entry import checked_evidence, recorded_inputs
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Intervals
+from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.loso import Expected, FoldScores, read_foreign
 from fr_ensemble.evidence.metrics import METRICS, METRICS_VERSION, MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.power import power
+from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS
 from fr_ensemble.evidence.shipped import run_other
 from fr_ensemble.evidence.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED
 from fr_ensemble.evidence.summaries import lacking, read_summaries

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES, held_out_reach, held_out_shares
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, held_out_reach, held_out_shares
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.statistics import group_means, standard_error
 from fr_ensemble.hooks.drawing import (

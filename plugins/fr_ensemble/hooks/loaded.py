@@ -9,9 +9,10 @@ from fr_ensemble.artifacts.manifest import CONFIDENCE, CONFORMAL, is_current, is
 from fr_ensemble.artifacts.paths import OOF_PATH
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.evidence.calibration import calibrated_on
-from fr_ensemble.evidence.intervals import NOMINAL_LEVELS, Calibration, Intervals, Quantile
+from fr_ensemble.evidence.intervals import Intervals
 from fr_ensemble.evidence.methods import TWO_SIDED, Gaussian
 from fr_ensemble.evidence.oof import Oof, read_oof
+from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS, Calibration, Quantile
 from fr_ensemble.evidence.statistics import normal_quantile
 from fr_ensemble.evidence.usable import usable_evidence
 from registry_tool.errors import InputError

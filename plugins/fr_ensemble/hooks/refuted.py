@@ -8,8 +8,8 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES
 from fr_ensemble.evidence.calibration import by_encoder_name
-from fr_ensemble.evidence.intervals import MIN_COVERAGE_SOURCES
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z
 from fr_ensemble.evidence.statistics import group_means, standard_error, student_t_quantile
 from registry_tool.values import MAX_NAMES_SHOWN, Json, first_names, percent

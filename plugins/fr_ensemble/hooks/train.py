@@ -22,8 +22,9 @@ from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
 from fr_ensemble.corpus.vocabulary import encoder_lines, stand_in
 from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, Baselines, standings, standings_table, write_baselines
+from fr_ensemble.evidence.calibrating import residual_quantile
 from fr_ensemble.evidence.comparisons import vmaf_column
-from fr_ensemble.evidence.intervals import calibrate_all, residual_quantile
+from fr_ensemble.evidence.intervals import calibrate_all
 from fr_ensemble.evidence.left_out import (
     EVERY_ENCODER,
     EncodersLeftOut,

@@ -23,8 +23,9 @@ from fr_ensemble.artifacts.runtime import member_scores, standardise
 from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
 from fr_ensemble.corpus.seen import INPUT_FLAG
 from fr_ensemble.corpus.vocabulary import encoder_name
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.calibration import calibrated_on, inputs_calibrated_on
-from fr_ensemble.evidence.intervals import Calibration, EncoderIntervals, Intervals, calibrate
+from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals
 from fr_ensemble.evidence.ladders import (
     CONTROL_GUARANTEE,
     CONTROL_RULE,
@@ -36,6 +37,7 @@ from fr_ensemble.evidence.ladders import (
 )
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.quantiles import Calibration
 from fr_ensemble.evidence.usable import usable_evidence
 from fr_ensemble.hooks.flags import Flagger, PredictedRows
 from fr_ensemble.hooks.loaded import intervals_of, known_sources

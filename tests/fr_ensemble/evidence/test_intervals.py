@@ -13,18 +13,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
-from fr_ensemble.evidence.intervals import (
-    FLOOR_FACTORS,
-    Calibration,
-    EncoderIntervals,
-    Intervals,
-    calibrate,
-    calibrate_all,
-    encoders_of_clips,
-    residual_quantile,
-)
+from fr_ensemble.evidence.calibrating import FLOOR_FACTORS, calibrate, residual_quantile
+from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate_all, encoders_of_clips
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE
 from fr_ensemble.evidence.oof import Oof
+from fr_ensemble.evidence.quantiles import Calibration
 from fr_ensemble.evidence.statistics import student_t_quantile
 
 from registry_tool.archive import EvidenceProblem

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fr_ensemble.evidence.calibrating import held_out_reach
 from fr_ensemble.evidence.inputs import Inputs
-from fr_ensemble.evidence.intervals import held_out_reach
 from fr_ensemble.evidence.left_out import (
     EVERY_ENCODER,
     EncodersLeftOut,
@@ -112,7 +112,7 @@ def test_an_encoder_stands_beside_itself_as_it_was_known() -> None:
 
 
 def floor() -> float:
-    from fr_ensemble.evidence.intervals import calibrate
+    from fr_ensemble.evidence.calibrating import calibrate
 
     return calibrate(OOF, "row", "loso-hcp-t").floor
 

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 from command_line import Program
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.comparisons import ErrorComparison
-from fr_ensemble.evidence.intervals import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from command_line import Program
 from csv_tables import read_csv
-from fr_ensemble.evidence.intervals import CRPS_LEVELS
 from fr_ensemble.evidence.p1401 import Mapped
+from fr_ensemble.evidence.quantiles import CRPS_LEVELS
 from registries import Made
 from sandbox import Sandbox
 

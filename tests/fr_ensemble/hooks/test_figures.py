@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fr_ensemble.artifacts.paths import INPUTS_PATH
+from fr_ensemble.evidence.calibrating import calibrate, held_out_reach
 from fr_ensemble.evidence.inputs import Inputs, write_inputs
-from fr_ensemble.evidence.intervals import calibrate, held_out_reach
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.methods import INTERVAL_METHODS
 from fr_ensemble.evidence.oof import Oof, write_oof

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Program
-from fr_ensemble.evidence.intervals import calibrate
+from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs
 from fr_ensemble.evidence.metrics import compute_metrics as metrics_of

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from fr_ensemble.arrays import TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.training import baselines
 from fr_ensemble.training.execution import Execution

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.loso import FoldScores
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics

@@ -34,7 +34,8 @@ import pyarrow.parquet as pq
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
-from fr_ensemble.corpus.rows import ColumnSpec, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of
 from fr_ensemble.evidence.calibrating import FLOOR_FACTORS, held_out_reach
 from fr_ensemble.evidence.methods import DEFAULT_METHOD, INTERVAL_METHODS, TWO_SIDED, PooledCdf

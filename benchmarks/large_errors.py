@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from fr_ensemble.arrays import Float64, Scaler
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.nearest import ReferenceRows

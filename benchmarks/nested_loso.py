@@ -45,7 +45,8 @@ from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.baselines import Baselines
 from fr_ensemble.evidence.calibrating import calibrate, held_out_reach
 from fr_ensemble.evidence.comparisons import Curve

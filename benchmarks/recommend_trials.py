@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.ladders import MEAN, ClipStatistic, Ladders, clips_as_rows, ladders_of

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.methods import DEFAULT_METHOD
 from fr_ensemble.evidence.oof import Oof

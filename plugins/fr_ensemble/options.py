@@ -15,7 +15,7 @@ from registry_tool.toolkit import column_name_parameters, column_names
 from registry_tool.values import Json, checked_text
 
 if TYPE_CHECKING:
-    from fr_ensemble.corpus.rows import ColumnSpec
+    from fr_ensemble.corpus.spec import ColumnSpec
     from fr_ensemble.evidence.recorded import EvidenceContents
     from fr_ensemble.hooks.train import Job
     from registry_tool.hookspec import Trained, TrainRequest
@@ -175,7 +175,7 @@ def job_of(request: TrainRequest) -> Job:
     """The run that the options ask for. Raises InputError for options that mean nothing."""
     from fr_ensemble.artifacts.recipe import RAW, Recipe
     from fr_ensemble.corpus.record import DEFINED_TARGETS, read_definition
-    from fr_ensemble.corpus.rows import ColumnSpec, Condition
+    from fr_ensemble.corpus.spec import ColumnSpec, Condition
     from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, features_of, high_of
     from fr_ensemble.corpus.vocabulary import UNKNOWN, vocabulary
     from fr_ensemble.hooks.train import SHIPPED_CORPUS, Choosing, Job
@@ -253,7 +253,7 @@ def column_options(*names: str) -> list[click.Parameter]:
 
 def bounds_in(text: str | None) -> tuple[float, float] | None:
     """The bounds that `--target-range` gives. Raises InputError for other than two numbers, the lower one first."""
-    from fr_ensemble.corpus.rows import require_range
+    from fr_ensemble.corpus.spec import require_range
 
     if text is None:
         return None

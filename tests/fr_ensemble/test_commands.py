@@ -18,7 +18,8 @@ from command_line import Program, program
 from fr_ensemble.artifacts.manifest import record_of
 from fr_ensemble.corpus.build.encodes import find_ffmpeg
 from fr_ensemble.corpus.record import RECORD_KEY
-from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
+from fr_ensemble.corpus.rows import random_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fr_ensemble.corpus.rows import ColumnSpec, random_corpus
+from fr_ensemble.corpus.rows import random_corpus
 from fr_ensemble.corpus.sources import SourceRows
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.loso import Expected, read_foreign, recompute, to_files
 from fr_ensemble.evidence.metrics import MetricInputs, compute_metrics
 from fr_ensemble.evidence.oof import Oof

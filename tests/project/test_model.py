@@ -45,7 +45,8 @@ def test_one_is_production_and_one_is_held(plugins: Plugins, registry: Registry)
 
 def test_production_was_trained_on_the_shipped_corpus(plugins: Plugins, registry: Registry) -> None:
     """The production manifest names the rows that ship with the plugin."""
-    from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+    from fr_ensemble.corpus.rows import read_corpus
+    from fr_ensemble.corpus.spec import ColumnSpec
     from fr_ensemble.hooks.train import SHIPPED_CORPUS
 
     (entry,) = (entry for entry in registry.entries if entry.is_production)

@@ -18,8 +18,9 @@ from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, OPS
 from fr_ensemble.artifacts.paths import KIND, OOF_PATH, summary_path
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, definition_in
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus
+from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.seen import SeenCorpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.corpus.vmaf_models import canonical
 from fr_ensemble.corpus.vocabulary import spellings, stand_in, vocabulary
 from registry_tool.strictjson import dump

@@ -19,7 +19,7 @@ from fr_ensemble.artifacts.paths import (
 )
 from fr_ensemble.artifacts.recipe import RAW, Recipe
 from fr_ensemble.corpus.record import definition_in
-from fr_ensemble.corpus.rows import TRANSFORMS
+from fr_ensemble.corpus.spec import TRANSFORMS
 from fr_ensemble.corpus.vocabulary import UNKNOWN, VOCABULARIES, slot_of, spellings, stand_in
 from registry_tool.findings import Finding, FindingRule
 from registry_tool.hookspec import EntryView

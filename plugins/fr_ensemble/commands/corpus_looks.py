@@ -87,7 +87,7 @@ def info_(ctx: click.Context, /, file: Path, plot: Path | None, form: str, **col
     """
     from fr_ensemble.corpus.info import Asked, describe
     from fr_ensemble.corpus.info_views import figures, lines
-    from fr_ensemble.corpus.rows import Condition
+    from fr_ensemble.corpus.spec import Condition
 
     asked = Asked(
         columns["target"],

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
-from fr_ensemble.corpus.rows import MAX_TABLE_NUMBER
+from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER
+from fr_ensemble.corpus.digest import codes_of
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, is_reference_feature
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Columns, Text, read_rows
@@ -295,7 +296,7 @@ class ReferenceColumns:
             return
         columns = np.stack([numbers[name] for name in self._names], axis=1).astype(np.float64)
         values: Float64 = np.round(columns, LOG_DECIMALS)
-        codes = [_codes(text, known) for text, known in ((source, self._sources), (frame, self._frames))]
+        codes = [codes_of(text, known) for text, known in ((source, self._sources), (frame, self._frames))]
         if not self._parts:  # most columns differ between encodes at once: they are not kept
             shares = _shares(codes[0] * (len(self._frames) + 1) + codes[1], values)
             named = enumerate(self._names)
@@ -347,13 +348,6 @@ def _is_fine(values: Float64) -> bool:
     """Whether most of the values (n,), zeros left out, have so many decimals that videos share them by no chance."""
     moving = np.round(values[values != 0.0], LOG_DECIMALS)
     return len(moving) > 0 and bool(np.mean(moving != np.round(moving, COARSE_DECIMALS)) > MIN_SHARE)
-
-
-def _codes(text: Text, known: dict[str, int]) -> Int64:
-    mapping = np.zeros(len(text.names), np.int64)
-    for code in np.unique(text.codes):  # a name may be unused
-        mapping[code] = known.setdefault(text.names[code], len(known))
-    return mapping[text.codes]
 
 
 def _shares(group: Int64, values: Float64) -> Float64:

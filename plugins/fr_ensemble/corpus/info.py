@@ -21,7 +21,8 @@ from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
 from fr_ensemble.corpus.record import DEFINED_TARGETS, Definition, read_definition, read_record
-from fr_ensemble.corpus.rows import KNOWN_RANGES, without_name
+from fr_ensemble.corpus.rows import without_name
+from fr_ensemble.corpus.spec import KNOWN_RANGES
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, SAME_SCORE, features_among, features_of, high_of
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, RowBatch, Text, read_rows

@@ -1,12 +1,10 @@
-"""rows.py: rows of a corpus as checked arrays, streamed or whole, and their digest. Knows no file format."""
+"""rows.py: rows of a corpus as checked arrays, streamed or whole. Knows no file format."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,113 +13,18 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Mask, TrainingData
 from fr_ensemble.corpus import vocabulary
-from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER as MAX_TABLE_NUMBER
-from fr_ensemble.corpus.columns import QUALITY_COLUMNS as QUALITY_COLUMNS
-from fr_ensemble.corpus.columns import ColumnRequest, Layout, layout_of
+from fr_ensemble.corpus.columns import QUALITY_COLUMNS, ColumnRequest, Layout, layout_of
+from fr_ensemble.corpus.digest import RowsDigest, codes_of
 from fr_ensemble.corpus.growing import Growing
 from fr_ensemble.corpus.record import Definition, read_definition, read_record
-from fr_ensemble.corpus.vocabulary import CANONICAL_6
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import BATCH_ROWS, Columns, Place, RowBatch, Text, bad_cell, read_rows
 from registry_tool.values import EMPTY, Json
 
-KNOWN_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType({"vmaf": (0.0, 100.0), "mos": (1.0, 5.0)})
-# Of a condition. By the C library: numpy's own logarithm has other last bits on processors with AVX-512.
-TRANSFORMS: Mapping[str, Callable[[float], float]] = MappingProxyType({"none": float, "log2": math.log2})
 SMOKE_ROWS = 100  # random rows that show that a command runs
 MAX_ENCODER_NAME = 1024  # characters, as in the schema of manifests
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A numeric column that enters the codec block beside the one-hot slots. transform: `none` or `log2`."""
-
-    column: str
-    transform: str = "none"
-
-    @classmethod
-    def parse(cls, text: str) -> Condition:
-        """`cq` or `log2:bitrate_kbps`. Raises InputError for another transform or no column."""
-        transform, separator, column = text.rpartition(":")
-        if (separator and transform not in TRANSFORMS) or not column:
-            raise InputError(f"condition {text!r}: expected COLUMN or log2:COLUMN: correct the option")
-        return cls(column, transform or "none")
-
-    def apply(self, values: Float64) -> Float64:
-        """The column as models take it. Raises ValueError for a logarithm of what is not positive."""
-        if self.transform == "none":
-            return values
-        return np.fromiter(map(TRANSFORMS[self.transform], values.tolist()), np.float64, len(values))
-
-    def __str__(self) -> str:
-        return self.column if self.transform == "none" else f"{self.transform}:{self.column}"
-
-
-def require_range(low: float, high: float) -> None:
-    """Raises InputError for bounds of a target that are none."""
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(f"target range: found {low:g}..{high:g}, expected two finite numbers, the lower one first")
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """Which columns of a corpus mean what. Raises InputError for columns that cannot go together.
-
-    target: None for rows to predict. target_range: filled in for `vmaf` and `mos`; any other target must give it.
-    """
-
-    features: tuple[str, ...] = CANONICAL_6
-    target: str | None = "vmaf"
-    conditioning: tuple[Condition, ...] = ()
-    vocabulary_version: int = vocabulary.DEFAULT_VERSION
-    target_range: tuple[float, float] | None = None
-    source_column: str = ""  # that names the sources, where it is not `src`
-    encoder_column: str = ""  # that names the encoders, where it is not `encoder`
-    raw_conditions: bool = False  # whether members take conditions as they are, which 0 to 1 bounds then
-    without_failed: bool = field(default=False, compare=False)  # whether rows to predict are without failed encodes
-    by_options: bool = field(default=False, compare=False)  # of `train`, and not of an entry that cannot be changed
-
-    def __post_init__(self) -> None:
-        vocabulary.vocabulary(self.vocabulary_version)
-        numeric = [*self.features, *(condition.column for condition in self.conditioning)]
-        if not self.features:
-            raise InputError("features: found none, expected at least one numeric column: name one")
-        if twice := [name for name, count in Counter(numeric).items() if count > 1]:
-            raise InputError(f"column {twice[0]!r}: found twice among features and conditions, expected once: drop one")
-        if self.target in numeric:
-            raise InputError(f"column {self.target!r}: found as the target and as an input: drop it from the inputs")
-        if self.raw_conditions and (log := [c.column for c in self.conditioning if c.transform != "none"]):
-            raise InputError(f"condition {log[0]!r}: found a transform, expected none of a raw condition: drop it")
-        if self.target is None:
-            return
-        if self.target_range is None:
-            if self.target not in KNOWN_RANGES:
-                known = ", ".join(f"{name} {low:g}..{high:g}" for name, (low, high) in KNOWN_RANGES.items())
-                hint = "give --target-range LOW,HIGH"
-                raise InputError(f"target {self.target!r}: its range is not known (known: {known}): {hint}")
-            object.__setattr__(self, "target_range", KNOWN_RANGES[self.target])
-        require_range(*self.bounds)
-
-    @property
-    def names(self) -> Mapping[str, str]:
-        """What rows call a column -> what the file does, where it is another name."""
-        source = "" if self.by_encoder else self.source_column
-        return {name: column for name, column in (("src", source), ("encoder", self.encoder_column)) if column}
-
-    @property
-    def by_encoder(self) -> bool:
-        """Whether each encoder counts as a source."""
-        return self.source_column == (self.encoder_column or "encoder")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The target's range; (-inf, inf) without a target."""
-        return self.target_range or (-math.inf, math.inf)
-
-    @property
-    def n_slots(self) -> int:
-        return len(vocabulary.vocabulary(self.vocabulary_version))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,37 +104,6 @@ class Corpus:
     def training_data(self) -> TrainingData:
         data = (self.features, self.codec, self.spec.n_slots, self.conditioning, self.target)
         return TrainingData(*data, self.source, len(self.sources))
-
-
-class RowsDigest:
-    """A digest of what the rows say, in their order, whatever file format or batch size they came in.
-
-    One sha256 a column: numbers as little-endian float64 before any transform (-0.0 as 0.0); texts as little-endian
-    uint32 indexes by first appearance, then the JSON list of the texts in that order. The digest is the sha256 of the
-    JSON list of [column, its hex digest] in the order src, encoder, clip (if the file has it), features, conditions,
-    target, without spaces.
-    """
-
-    def __init__(self) -> None:
-        self._hashes: dict[str, hashlib._Hash] = {}
-        self._texts: dict[str, dict[str, int]] = {}
-
-    def update(self, raw: Mapping[str, Float64 | Text]) -> None:
-        for name, column in raw.items():
-            digest = self._hashes.setdefault(name, hashlib.sha256())
-            if isinstance(column, Text):
-                digest.update(_codes(column, self._texts.setdefault(name, {})).astype("<u4").tobytes())
-            else:
-                digest.update((column + 0.0).astype("<f8").tobytes())
-
-    def hexdigest(self) -> str:
-        columns = []
-        for name, digest in self._hashes.items():
-            of_column = digest.copy()
-            if name in self._texts:
-                of_column.update(json.dumps(list(self._texts[name]), separators=(",", ":")).encode())
-            columns.append([name, of_column.hexdigest()])
-        return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_batches(
@@ -425,15 +297,6 @@ def _encodes(source: Text | None, encoder: Text, qualities: Sequence[Text]) -> T
     return Text(codes.reshape(-1), names)
 
 
-def _codes(text: Text, names: dict[str, int]) -> Int64:
-    """The text's rows as indexes into `names`, which grows by first appearance."""
-    used, first = np.unique(text.codes, return_index=True)
-    mapping = np.zeros(len(text.names), np.int64)
-    for code in used[np.argsort(first)]:
-        mapping[code] = names.setdefault(text.names[code], len(names))
-    return mapping[text.codes]
-
-
 def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
     digest, unknown, named = RowsDigest(), Counter[str](), False
     arrays: dict[str, Growing] = {}
@@ -457,7 +320,7 @@ def _gather(batches: Iterable[Rows], spec: ColumnSpec) -> Corpus:
             arrays.setdefault(name, Growing()).add(column)
         for name, text in texts.items():
             if text is not None:
-                arrays.setdefault(name, Growing()).add(_codes(text, names.setdefault(name, {})).astype(np.int32))
+                arrays.setdefault(name, Growing()).add(codes_of(text, names.setdefault(name, {})).astype(np.int32))
     gathered = {name: arrays.pop(name).trimmed() for name in list(arrays)}
     groups = {name: Text(gathered.pop(name).astype(np.int64), tuple(known)) for name, known in names.items()}
     source, clip = groups.pop("\0src"), groups.pop("\0clip", None)

@@ -9,7 +9,10 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block
-from fr_ensemble.corpus.rows import MAX_TABLE_NUMBER, ColumnSpec, Corpus, RowsDigest
+from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER
+from fr_ensemble.corpus.digest import RowsDigest
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.oof import CONTROL_CHARACTERS, Oof
 from registry_tool.archive import ArchiveFormat, Array, EvidenceProblem, read_arrays, write_arrays
 from registry_tool.toolkit import Text

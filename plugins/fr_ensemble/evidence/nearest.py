@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64, Scaler
-from fr_ensemble.corpus.rows import ColumnSpec
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.inputs import Inputs, chosen_rows
 
 REFERENCE_ROWS = 256

@@ -14,8 +14,9 @@ from fr_ensemble.artifacts.manifest import codec_block, mu_range_of, offset_of, 
 from fr_ensemble.artifacts.runtime import standardise
 from fr_ensemble.corpus.fingerprints import Fingerprints, SourcePairs
 from fr_ensemble.corpus.giveaway import giveaways
-from fr_ensemble.corpus.rows import ColumnSpec, clips_of
+from fr_ensemble.corpus.rows import clips_of
 from fr_ensemble.corpus.seen import SeenCorpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vocabulary import encode
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.oof import Oof, cut, deviation_of, mean_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fr_ensemble.artifacts.composed import composed, layout_of
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SIGMA
 from fr_ensemble.artifacts.manifest import is_current
-from fr_ensemble.corpus.rows import KNOWN_RANGES
+from fr_ensemble.corpus.spec import KNOWN_RANGES
 from fr_ensemble.corpus.vocabulary import spellings, stand_in
 from registry_tool.errors import InputError
 from registry_tool.hookspec import EntryView, Trained

@@ -17,8 +17,9 @@ from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_bl
 from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import column_names
-from fr_ensemble.corpus.rows import SMOKE_ROWS, ColumnSpec, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.rows import SMOKE_ROWS, Corpus, random_corpus, read_corpus
 from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vocabulary import encoder_lines, stand_in
 from fr_ensemble.evidence import loso, statistics
 from fr_ensemble.evidence.baselines import COMPARED_LEVEL, Baselines, standings, standings_table, write_baselines

@@ -20,8 +20,10 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.artifacts.manifest import codec_block, is_current, offset_of, scaler_of, spec_of
 from fr_ensemble.artifacts.runtime import member_scores, standardise
-from fr_ensemble.corpus.rows import QUALITY_COLUMNS, ColumnSpec, Rows, read_batches
+from fr_ensemble.corpus.columns import QUALITY_COLUMNS
+from fr_ensemble.corpus.rows import Rows, read_batches
 from fr_ensemble.corpus.seen import INPUT_FLAG
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.evidence.calibrating import calibrate
 from fr_ensemble.evidence.calibration import calibrated_on, inputs_calibrated_on

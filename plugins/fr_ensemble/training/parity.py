@@ -15,7 +15,8 @@ import numpy as np
 from fr_ensemble.arrays import Float32, Float64, Numbers, Scaler, TrainedModels, Weights
 from fr_ensemble.artifacts.manifest import codec_block
 from fr_ensemble.artifacts.runtime import Ensemble, member_scores, standardise
-from fr_ensemble.corpus.rows import ColumnSpec, Corpus
+from fr_ensemble.corpus.rows import Corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from registry_tool.errors import WorldError
 
 PARITY_ROWS = 4096  # from all over the corpus: every weight is seen by each

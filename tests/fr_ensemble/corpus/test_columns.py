@@ -16,7 +16,8 @@ import pytest
 from command_line import Program
 from fr_ensemble.corpus.encoders import ENCODERS
 from fr_ensemble.corpus.record import Definition
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_batches, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_batches, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.corpus.vocabulary import CANONICAL_6
 
 from registry_tool.errors import InputError

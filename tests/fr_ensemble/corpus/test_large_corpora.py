@@ -11,7 +11,8 @@ import pytest
 from command_line import Program, succeed
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus import info
-from fr_ensemble.corpus.rows import ColumnSpec, read_batches, read_corpus
+from fr_ensemble.corpus.rows import read_batches, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.training.execution import Execution
 from places import ROOT

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 from csv_tables import write_csv
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus, read_batches, read_corpus
+from fr_ensemble.corpus.rows import random_corpus, read_batches, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, VOCABULARIES, encode, spellings, stand_in, vocabulary
 from places import shared_data
 
@@ -158,7 +159,7 @@ def test_digest_of_rows_depends_on_rows_alone(tmp_path):
     for changed in changes:
         seen.add(read_corpus(write(tmp_path / "b.csv", changed), ColumnSpec()).rows_sha256)
     assert len(seen) == 6
-    from fr_ensemble.corpus.rows import RowsDigest
+    from fr_ensemble.corpus.digest import RowsDigest
 
     for batch_rows in (1, 5, 100):
         again = RowsDigest()

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fr_ensemble.artifacts.manifest import codec_block
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, random_corpus, read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.inputs import INPUTS_FORMAT, Inputs, chosen_rows, default_rows, read_inputs, write_inputs
 from fr_ensemble.evidence.oof import Oof
 

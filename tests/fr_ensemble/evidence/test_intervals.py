@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, random_corpus
+from fr_ensemble.corpus.rows import random_corpus
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.calibrating import FLOOR_FACTORS, calibrate, residual_quantile
 from fr_ensemble.evidence.intervals import EncoderIntervals, Intervals, calibrate_all, encoders_of_clips
 from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fr_ensemble.arrays import Scaler
-from fr_ensemble.corpus.rows import ColumnSpec, Condition
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.nearest import REFERENCE_ROWS, ReferenceRows
 

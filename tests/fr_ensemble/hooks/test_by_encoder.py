@@ -17,7 +17,8 @@ import pytest
 from command_line import Program, program_without, run
 from csv_tables import read_csv, write_csv
 from fr_ensemble.artifacts.paths import CALIBRATION_PATH
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.calibration import read_calibration
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.hooks import calibrate as hook

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fr_ensemble.artifacts.recipe import Recipe
-from fr_ensemble.corpus.rows import ColumnSpec
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks.train import Job, run
 

@@ -21,8 +21,9 @@ from fr_ensemble.arrays import TrainedModels
 from fr_ensemble.artifacts.graphs import read_weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
-from fr_ensemble.corpus.rows import ColumnSpec, Condition, Corpus, read_corpus
+from fr_ensemble.corpus.rows import Corpus, read_corpus
 from fr_ensemble.corpus.seen import DESCRIBING_COLUMNS
+from fr_ensemble.corpus.spec import ColumnSpec, Condition
 from fr_ensemble.evidence.oof import Oof, read_oof
 from fr_ensemble.evidence.recorded import EvidenceContents
 from fr_ensemble.hooks import train as room

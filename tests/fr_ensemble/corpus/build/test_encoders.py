@@ -14,7 +14,8 @@ from encoding import FRAMES, pattern, plan, wrapped
 from fr_ensemble.corpus.build.encodes import ENCODERS, Plan, build, find_ffmpeg
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
 from fr_ensemble.corpus.encoders import Encoder
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vocabulary import vocabulary
 from places import ROOT
 

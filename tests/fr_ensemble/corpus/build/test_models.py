@@ -15,7 +15,8 @@ from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffm
 from fr_ensemble.corpus.build.encoding import picture_doubts
 from fr_ensemble.corpus.build.ffmpeg import FFmpeg
 from fr_ensemble.corpus.record import Definition, read_definition
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vmaf_models import VMAF_MODELS
 
 from registry_tool.errors import InputError

@@ -15,7 +15,8 @@ from command_line import Program
 from csv_tables import write_csv
 from fr_ensemble.corpus.imports.logs import Log
 from fr_ensemble.corpus.record import RECORD_KEY
-from fr_ensemble.corpus.rows import ColumnSpec, read_corpus
+from fr_ensemble.corpus.rows import read_corpus
+from fr_ensemble.corpus.spec import ColumnSpec
 from fr_ensemble.corpus.vocabulary import SCORES
 from logs import read_log
 from places import shared_data

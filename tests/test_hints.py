@@ -551,6 +551,7 @@ ELSEWHERE = {
     "name the file: --corpus FILE": "tests/fr_ensemble/hooks/test_reproduce.py",
     "other devices need --trainer": "it needs such a device; tests/fr_ensemble/hooks/test_train.py",
     "add --resume or remove it": "tests/fr_ensemble/training/test_checkpoints.py",
+    "or train with --no-baselines": "tests/fr_ensemble/evidence/test_baselines.py",
     "found no --meta, expected a table with such columns": "tests/fr_ensemble/corpus/imports/test_logs.py",
     "choose its score with --score NAME": "tests/fr_ensemble/corpus/imports/test_identity.py",
     "give another --score": "tests/fr_ensemble/corpus/imports/test_identity.py",

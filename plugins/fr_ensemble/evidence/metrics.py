@@ -158,6 +158,7 @@ def _source_metrics() -> Iterator[Metric]:
         )
     for place, end in enumerate(("lower", "upper")):
         meaning = f"{end} end of the 95 % interval over sources of mean_plcc by Student's t; none below six sources"
+        meaning += "; a bound, which may be above 1" if end == "upper" else ""
         name = f"mean_plcc_t_{INTERVAL_ENDS[place]}"
         yield Metric(name, "", HIGHER, meaning, NEEDS_PREDICTIONS, 4, partial(_plcc_t_bound, place))
     meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
@@ -189,7 +190,7 @@ def _encoder_metrics() -> Iterator[Metric]:
         meaning = (
             f"the least of such a share plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim"
         )
-        meaning += " is refuted for one encoder at least, at 5 % each"
+        meaning += " is refuted for one encoder at least, at 5 % each; a bound, which may be above 1"
         yield of_encoder(f"{name}_upper", meaning=meaning, compute=partial(_of_encoders, _covered_upper, level))
 
 
@@ -212,6 +213,7 @@ def _coverage_metrics(
     for level in NOMINAL_LEVELS:
         name = f"{prefix}_{percent(level)}"
         upper = f"{name} plus {ONE_SIDED_Z:g} standard errors over sources: below {level:g} the claim is refuted at 5 %"
+        upper += "; a bound, which may be above 1"
         for end, meaning, figure in (
             ("", f"{share.format(level=percent(level))}, mean over sources", _covered),
             ("_upper", upper, _covered_upper),

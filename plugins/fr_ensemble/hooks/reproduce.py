@@ -113,12 +113,12 @@ def _with_baselines(
         "baselines": manifest["baselines"],
     }
     stored_kept = replace(trained, files={**trained.files, BASELINES_PATH: view.read(BASELINES_PATH)}, manifest=made)
-    installed = version_of(BASELINES_LIBRARY) if find_spec("sklearn") is not None else None
+    from fr_ensemble.training.baselines import fit_baselines, loading_error
+
+    installed = version_of(BASELINES_LIBRARY) if find_spec("sklearn") is not None and not loading_error() else None
     if installed is None or installed not in [item["version"] for item in own]:
         found = f"found {installed or 'none'}, expected {', '.join(item['version'] for item in own)}"
         return stored_kept, [], [f"{BASELINES_PATH}: not trained again, as it follows {BASELINES_LIBRARY}: {found}"]
-    from fr_ensemble.training.baselines import fit_baselines
-
     new = fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs)
     if new.names != stored.names:
         raise InputError(f"{view.entry.id}: found the baselines {stored.names}, expected {new.names}: train it again")

@@ -43,7 +43,7 @@ from fr_ensemble.evidence.shipped import ShippedScores, ratio_problems
 from fr_ensemble.evidence.summaries import read_summaries
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.parity import ParitySample, check_export
-from registry_tool.errors import InputError
+from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
 from registry_tool.values import Json
 
@@ -263,13 +263,18 @@ def _choice(job: Job, corpus: Corpus, progress: Progress) -> tuple[RecipeChoice 
 
 
 def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines | None, list[str]]:
-    """Standard models on the same folds; none where they were left out, or scikit-learn is missing."""
+    """Standard models on the same folds; none where they were left out, or scikit-learn is missing.
+
+    Raises WorldError where it is there and broken.
+    """
     if job.random or not job.contents.baselines:
         return None, []
     if find_spec("sklearn") is None:
         return None, [f"no baselines: {BASELINES_LIBRARY} is not installed: pip install {BASELINES_LIBRARY}"]
-    from fr_ensemble.training.baselines import fit_baselines
+    from fr_ensemble.training.baselines import fit_baselines, loading_error
 
+    if error := loading_error():
+        raise WorldError(f"{BASELINES_LIBRARY} does not load ({error}): reinstall it, or train with --no-baselines")
     return fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs, progress), []
 
 

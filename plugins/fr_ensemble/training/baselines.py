@@ -12,6 +12,7 @@ import numpy as np
 from fr_ensemble.arrays import Float32, Float64, Int64, TrainingData
 from fr_ensemble.evidence.baselines import Baselines
 from registry_tool.hookspec import Progress, silent
+from registry_tool.toolkit import one_line
 
 MAX_FIT_ROWS = 20_000  # of a fold, evenly taken from it: more would take longer than the ensemble
 MAX_PROCESS_ROWS = 1_000  # of a corpus: a Gaussian process takes the rows' number cubed
@@ -22,6 +23,15 @@ RANDOM_STATE = 0
 
 # Given standardised rows, their targets and new rows: the new rows' mean and standard deviation, target units.
 Fit = Callable[[Float64, Float64, Float64], tuple[Float64, Float64]]
+
+
+def loading_error() -> str:
+    """What importing scikit-learn raises, in a line, where it is installed and broken; "" where it loads."""
+    try:
+        from sklearn import ensemble, linear_model  # noqa: F401  # what every corpus takes
+    except Exception as error:  # whatever a build for another numpy or another system raises
+        return one_line(f"{type(error).__name__}: {error}")
+    return ""
 
 
 def fit_baselines(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -357,6 +359,25 @@ def test_other_baselines_than_the_manifest_says_are_found(
 
 
 @pytest.mark.slow
+def test_a_scikit_learn_that_does_not_load_is_named(
+    trained: tuple[Sandbox, Path, str], registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is trained, with the option that leaves the baselines out, which works."""
+    pytest.importorskip("sklearn", reason="baselines need the extra `train`")
+    broken = ModuleType("sklearn")
+    broken.__spec__ = find_spec("sklearn")
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", broken)
+    path, quick = tmp_path / "registry.json", ["--seeds", "0,1", "--epochs", "1", "--hidden", "4", "--license", "MIT"]
+    words = ("train", "fr_ensemble", "--id", "t", "--corpus", trained[1], *quick, "--registry", path)
+    ran = registry(*words)
+    assert (ran.code, ran.err.count("\n"), path.exists()) == (3, 1, False), ran.err
+    assert "scikit-learn does not load (" in ran.err
+    assert "reinstall it, or train with --no-baselines" in ran.err
+    assert registry(*words, "--no-baselines").code == 0
+
+
 def test_without_scikit_learn_a_line_says_so(
     trained: tuple[Sandbox, Path, str], registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

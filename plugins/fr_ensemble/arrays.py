@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,11 @@ class TrainingData:
     def numeric(self) -> Float64:
         """The columns that a scaler standardises: features, then conditioning; shape (n, F + K)."""
         return np.concatenate([self.features, self.conditioning], axis=1)
+
+    def of_rows(self, rows: Int64, source: Int64, n_sources: int) -> TrainingData:
+        """Some rows, by their numbers, under other numbers of sources."""
+        kept = {name: getattr(self, name)[rows] for name in ("features", "codec", "conditioning", "target")}
+        return replace(self, **kept, source=source, n_sources=n_sources)
 
 
 @dataclass(frozen=True, slots=True)

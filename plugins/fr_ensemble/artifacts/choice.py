@@ -62,7 +62,7 @@ class RecipeChoice:
     def from_dict(cls, document: Mapping[str, Json]) -> RecipeChoice:
         """Raises ValueError for a document that `to_dict` did not write."""
         try:
-            candidates = {one["name"]: Recipe.from_dict(dict(one["recipe"])) for one in document["candidates"]}
+            candidates = {one["name"]: Recipe.from_dict(one["recipe"]) for one in document["candidates"]}
             errors = [dict(zip(candidates, one["rmse"], strict=True)) for one in (*document["folds"], document)]
             *folds, final = map(FoldChoice, errors)
             names = [one["held_out"] for one in document["folds"]]

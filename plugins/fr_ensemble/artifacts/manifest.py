@@ -27,17 +27,8 @@ from registry_tool.strictjson import dump
 from registry_tool.values import EMPTY, Json
 
 SCHEMA_VERSION = 2
-RECORD_SETTINGS = (
-    "engine",
-    "ffmpeg",
-    "libvmaf",
-    "model",
-    "bits",
-    "features",
-    "frame_filter",
-    "every",
-    "encoders",
-)  # of a record
+# Of a corpus' record.
+RECORD_SETTINGS = ("engine", "ffmpeg", "libvmaf", "model", "bits", "features", "frame_filter", "every", "encoders")
 COLUMN_NAMES = ("source_column", "encoder_column")  # of a spec, recorded where they are not the usual ones
 MAX_SETTINGS_BYTES = 64 << 10  # bytes of a corpus's record; a manifest may have 1 MiB
 RAW_RECIPE = {"member_conditions": RAW}  # what members of a public ensemble take, whose manifest has no recipe

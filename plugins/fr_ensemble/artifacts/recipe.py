@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from registry_tool.values import Json
@@ -81,7 +82,7 @@ class Recipe:
         return document
 
     @classmethod
-    def from_dict(cls, document: dict[str, Json]) -> Recipe:
+    def from_dict(cls, document: Mapping[str, Json]) -> Recipe:
         """Raises ValueError for an unknown field: a recipe that is not understood is not judged."""
         known = {f.name for f in fields(cls)}
         if extra := sorted(set(document) - known):

@@ -164,9 +164,15 @@ def _check_vocabulary(view: EntryView, manifest: Mapping[str, Json]) -> Iterator
         for name in (name for name in carried if name in manifest):
             yield from check_equal(view, VOCABULARY, f"/{name}", manifest[name], carried[name])
     if is_current(manifest):
-        slots = [column["name"] for column in manifest["codec_block"] if column["transform"] == "onehot"]
-        if slots != vocab or slots != [column["name"] for column in manifest["codec_block"][: len(slots)]]:
-            yield from check_equal(view, WIDTH, "/codec_block", ", ".join(slots), ", ".join(vocab))
+        yield from check_slots(view, manifest)
+
+
+def check_slots(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:
+    """The codec block begins with the vocabulary's slots, and has no others."""
+    vocab, block = manifest["codec_vocab"], manifest["codec_block"]
+    slots = [column["name"] for column in block if column["transform"] == "onehot"]
+    if slots != vocab or slots != [column["name"] for column in block[: len(slots)]]:
+        yield from check_equal(view, WIDTH, "/codec_block", ", ".join(slots), ", ".join(vocab))
 
 
 def _check_constants(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Finding]:

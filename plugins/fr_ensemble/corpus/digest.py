@@ -1,15 +1,22 @@
-"""digest.py: a digest of what a corpus' rows say, whatever file they came in. Reads none."""
+"""digest.py: digests of a corpus: of its file, and of what its rows say, whatever file they came in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Int64
 from registry_tool.toolkit import Text
+
+
+def file_sha256(path: Path) -> str:
+    """Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class RowsDigest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, Int64, Mask, TrainingData
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import QUALITY_COLUMNS, ColumnRequest, Layout, layout_of
-from fr_ensemble.corpus.digest import RowsDigest, codes_of
+from fr_ensemble.corpus.digest import RowsDigest, codes_of, file_sha256
 from fr_ensemble.corpus.growing import Growing
 from fr_ensemble.corpus.record import Definition, read_definition, read_record
 from fr_ensemble.corpus.spec import ColumnSpec, Condition
@@ -162,10 +161,8 @@ def read_corpus(
         raise InputError(
             f"{message}, expected at least {min_sources}: each source is judged by the rows of others: add some"
         )
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     definition = read_definition(path, spec.target)
-    return replace(corpus, sha256=sha256, record=read_record(path), definition=definition)
+    return replace(corpus, sha256=file_sha256(path), record=read_record(path), definition=definition)
 
 
 def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) -> Corpus:

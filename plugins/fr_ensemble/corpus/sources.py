@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fr_ensemble.corpus.digest import file_sha256
 from fr_ensemble.corpus.rows import Corpus, require_names
 from registry_tool.toolkit import Columns, missing_column, read_rows
 
@@ -42,5 +42,4 @@ def read_sources(path: Path, names: Mapping[str, str]) -> SourceRows:
         require_names(text, "src", batch.place)
         counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
         n.update({name: count for name, count in zip(text.names, counts, strict=True) if count})
-    with path.open("rb") as file:
-        return SourceRows(dict(n), hashlib.file_digest(file, "sha256").hexdigest())
+    return SourceRows(dict(n), file_sha256(path))

@@ -127,9 +127,7 @@ def compare_with_baselines(oof: Oof, baselines: Baselines | None) -> dict[str, E
     if baselines is None or not baselines.are_of(oof):
         return {}
     return {
-        f"{BASELINE_PREFIX}{name}": ErrorComparison.of(
-            oof.sources, oof.source, oof.target, oof.mu, baselines.as_oof(place, oof).mu
-        )
+        f"{BASELINE_PREFIX}{name}": ErrorComparison.on(oof, baselines.as_oof(place, oof).mu)
         for place, name in enumerate(baselines.names)
         if name in BASELINES
     }

@@ -141,6 +141,11 @@ class ErrorComparison:
         scores = ((rmse, mu), (rmse, baseline), (plcc, baseline))
         return cls(sources, *(np.array([score(values[r], y[r]) for r in rows]) for score, values in scores))
 
+    @classmethod
+    def on(cls, oof: Oof, baseline: Float64) -> ErrorComparison:
+        """Of an entry's out-of-fold mean; baseline: what another gives for the same rows, (n,)."""
+        return cls.of(oof.sources, oof.source, oof.target, oof.mu, baseline)
+
     @property
     def difference(self) -> float:
         """The entry's RMSE less the baseline's, mean over sources: below zero the entry is better."""
@@ -187,7 +192,7 @@ def compare_with_vmaf(oof: Oof) -> ErrorComparison | None:
     for g in range(len(oof.sources)):
         held = oof.source == g
         predicted[held] = Curve.fit(oof.vmaf[~held], oof.target[~held])(oof.vmaf[held])
-    return ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, predicted)
+    return ErrorComparison.on(oof, predicted)
 
 
 def compare_with_entry(oof: Oof, other: Oof) -> ErrorComparison:
@@ -197,7 +202,7 @@ def compare_with_entry(oof: Oof, other: Oof) -> ErrorComparison:
     for name, values, expected in (("target", other.target, oof.target), ("source", other.source, oof.source)):
         if not np.array_equal(values, expected) or oof.sources != other.sources:
             raise EvidenceProblem(f"found another {name} in the rows of one corpus, expected the same")
-    return ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, other.mu)
+    return ErrorComparison.on(oof, other.mu)
 
 
 def vmaf_column(path: Path, target: str | None) -> Float64 | None:

@@ -21,6 +21,7 @@ from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.inputs import Inputs
 from fr_ensemble.evidence.methods import RANK_TOLERANCE
 from fr_ensemble.evidence.oof import Oof, used_names
+from fr_ensemble.evidence.statistics import group_rows
 from registry_tool.errors import InputError
 
 CONTROL_RULE = "conformal-risk-control"
@@ -94,8 +95,7 @@ def clips_as_rows(oof: Oof, statistic: ClipStatistic) -> Oof:
     """
     if oof.clip is None or oof.clips is None:
         raise InputError("interval for clips: found no clips in the corpus, expected a `clip` column: add one")
-    order = np.argsort(oof.clip, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(oof.clip))[:-1])
+    parts = group_rows(oof.clip, len(oof.clips))
     target = np.array([statistic.of(oof.target[rows]) for rows in parts])
     predictions = np.stack([statistic.of(oof.predictions[:, rows]) for rows in parts], axis=1)
     first = [rows[0] for rows in parts]

@@ -14,7 +14,7 @@ from fr_ensemble.artifacts.paths import OOF_PATH, summary_path
 from fr_ensemble.corpus.sources import SourceRows
 from fr_ensemble.evidence.oof import MAX_SEEDS, Oof, write_oof
 from fr_ensemble.evidence.problems import prediction_problems, target_problems
-from fr_ensemble.evidence.statistics import plcc, rmse, srocc
+from fr_ensemble.evidence.statistics import group_rows, plcc, rmse, srocc
 from fr_ensemble.evidence.summaries import (
     SCORE_RANGES,
     between_problems,
@@ -53,14 +53,12 @@ class FoldScores:
 
     @classmethod
     def of(cls, oof: Oof) -> FoldScores:
-        order = np.argsort(oof.source, kind="stable")
-        n = np.bincount(oof.source, minlength=len(oof.sources))
-        rows = np.split(order, np.cumsum(n)[:-1])
+        rows = group_rows(oof.source, len(oof.sources))
         tables = [
             np.array([[score(seed[fold], oof.target[fold]) for fold in rows] for seed in oof.predictions])
             for score in (plcc, srocc, rmse)
         ]
-        return cls(oof.seeds, oof.sources, tuple(n.tolist()), *tables)
+        return cls(oof.seeds, oof.sources, tuple(map(len, rows)), *tables)
 
     def summary(self, index: int) -> dict[str, Json]:
         """Seed number `index` as the public `loso_seed{N}.json` has it; what is not a number is null."""

@@ -69,6 +69,10 @@ class IntervalMethod(ABC):
     floored: ClassVar[bool] = False  # whether the scale is sqrt(sigma^2 + floor^2), else sigma
     warning: ClassVar[str | None] = None  # what a person must know before trusting it
 
+    def warnings(self) -> list[str]:
+        """The warning in a list, of the option that names the method; [] without one."""
+        return [f"--interval {self.name}: {self.warning}"] if self.warning is not None else []
+
     def scale(self, sigma: Float64, floor: float) -> Float64:
         """What a score is measured in, target units; a method without a floor gets 0."""
         import numpy as np

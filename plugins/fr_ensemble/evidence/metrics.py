@@ -36,7 +36,7 @@ COMPARISON_NAMES = {  # what an entry's errors are compared with, in words
     "vmaf": "plain VMAF through a logistic curve fitted on the other sources",
     "incumbent": "the incumbent",
 }
-INTERVAL_ENDS = ("low", "high")
+INTERVAL_ENDS = {"low": "lower end", "high": "upper end"}  # of a metric's name -> in words
 STORED_PREFIX = "loso_"  # of a metric's name in a manifest's `eval`
 
 
@@ -145,22 +145,13 @@ def _fold_metrics() -> Iterator[Metric]:
 
 def _source_metrics() -> Iterator[Metric]:
     """How well the scores hold on the next source."""
-    for place, end in enumerate(("lower", "upper")):
-        meaning = f"{end} end of the 95 % bootstrap interval over sources of mean_plcc"
-        yield Metric(
-            f"mean_plcc_{INTERVAL_ENDS[place]}",
-            "",
-            HIGHER,
-            meaning,
-            NEEDS_PREDICTIONS,
-            2,
-            partial(_plcc_bound, place),
-        )
-    for place, end in enumerate(("lower", "upper")):
-        meaning = f"{end} end of the 95 % interval over sources of mean_plcc by Student's t; none below six sources"
-        meaning += "; a bound, which may be above 1" if end == "upper" else ""
-        name = f"mean_plcc_t_{INTERVAL_ENDS[place]}"
-        yield Metric(name, "", HIGHER, meaning, NEEDS_PREDICTIONS, 4, partial(_plcc_t_bound, place))
+    of_plcc = partial(Metric, unit="", direction=HIGHER, needs=NEEDS_PREDICTIONS)
+    meaning = "the 95 % bootstrap interval over sources of mean_plcc"
+    yield from _ends("mean_plcc", meaning, partial(of_plcc, since=2), lambda m: m.plcc_bounds)
+    meaning = (
+        "the 95 % interval over sources of mean_plcc by Student's t, which may reach beyond 1; none below six sources"
+    )
+    yield from _ends("mean_plcc_t", meaning, partial(of_plcc, since=4), lambda m: m.plcc_t_bounds)
     meaning = "median sigma by the target's standard deviation; near 0 the ensemble has collapsed"
     yield Metric("sigma_ratio", "", HIGHER, meaning, NEEDS_PREDICTIONS, 2, _sigma_ratio)
     meaning = "Pearson's correlation over all held-out rows together, the lowest seed's; a source's offset lowers it"
@@ -235,17 +226,14 @@ def _input_metrics() -> Iterator[Metric]:
 def _comparison_metrics() -> Iterator[Metric]:
     """Errors beside a baseline's on the same rows."""
     for other, words in COMPARISON_NAMES.items():
+        of_other = partial(Metric, unit=TARGET_UNITS, direction=LOWER, needs=other)
         name = f"rmse_vs_{other}"
-        mean = f"RMSE of mu less that of {words}, mean over sources: below 0 the entry is better"
-        yield Metric(name, TARGET_UNITS, LOWER, mean, other, 2, partial(_difference, other))
-        for place, end in enumerate(("lower", "upper")):
-            meaning = f"{end} end of the 95 % paired bootstrap interval over sources of {name}"
-            of = partial(_difference_bound, other, place)
-            yield Metric(f"{name}_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 2, of)
-        for place, end in enumerate(("lower", "upper")):
-            meaning = f"{end} end of the 95 % interval over sources of {name} by Student's t; none below six sources"
-            of = partial(_difference_t_bound, other, place)
-            yield Metric(f"{name}_t_{INTERVAL_ENDS[place]}", TARGET_UNITS, LOWER, meaning, other, 4, of)
+        meaning = f"RMSE of mu less that of {words}, mean over sources: below 0 the entry is better"
+        yield of_other(name, meaning=meaning, since=2, compute=partial(_difference, other))
+        meaning = f"the 95 % paired bootstrap interval over sources of {name}"
+        yield from _ends(name, meaning, partial(of_other, since=2), partial(_bounds, other))
+        meaning = f"the 95 % interval over sources of {name} by Student's t; none below six sources"
+        yield from _ends(f"{name}_t", meaning, partial(of_other, since=4), partial(_t_bounds, other))
 
 
 def _baseline_metrics() -> Iterator[Metric]:
@@ -256,10 +244,8 @@ def _baseline_metrics() -> Iterator[Metric]:
         name = f"rmse_vs_{other}"
         meaning = f"RMSE of mu less that of {model.meaning}, mean over sources: below 0 the entry is better"
         yield of_baseline(name, meaning=meaning, compute=partial(_difference, other))
-        for place, end in enumerate(("lower", "upper")):
-            meaning = f"{end} end of the 95 % interval over sources of {name} by Student's t; none below six sources"
-            of = partial(_difference_t_bound, other, place)
-            yield of_baseline(f"{name}_t_{INTERVAL_ENDS[place]}", meaning=meaning, compute=of)
+        meaning = f"the 95 % interval over sources of {name} by Student's t; none below six sources"
+        yield from _ends(f"{name}_t", meaning, of_baseline, partial(_t_bounds, other))
     name = f"rmse_vs_{BASELINE_PREFIX}best"
     meaning = "the largest of these differences, which is that from the best baseline: below 0 the entry beats them all"
     yield of_baseline(name, meaning=meaning, compute=_difference_from_best)
@@ -267,6 +253,18 @@ def _baseline_metrics() -> Iterator[Metric]:
     yield of_baseline(f"{name}_t_low", meaning=meaning, compute=_best_t_low)
     meaning = "the largest upper end, each at 95 %: below 0 the entry beats every baseline (Berger 1982)"
     yield of_baseline(f"{name}_t_high", meaning=meaning, compute=_best_t_high)
+
+
+def _ends(
+    name: str, meaning: str, metric: Callable[..., Metric], bounds: Callable[[MetricInputs], tuple[float, float]]
+) -> Iterator[Metric]:
+    """Both ends of an interval. meaning: of the interval. metric: makes one."""
+    for place, (end, words) in enumerate(INTERVAL_ENDS.items()):
+        yield metric(f"{name}_{end}", meaning=f"{words} of {meaning}", compute=partial(_end, bounds, place))
+
+
+def _end(bounds: Callable[[MetricInputs], tuple[float, float]], place: int, inputs: MetricInputs) -> float:
+    return bounds(inputs)[place]
 
 
 def _difference_from_best(inputs: MetricInputs) -> float:
@@ -287,14 +285,6 @@ def _in_sample_ratio(is_complete: bool, inputs: MetricInputs) -> float:
     if shipped is None or oof is None or shipped.is_complete is not is_complete:
         return math.nan
     return shipped.in_sample_ratio(oof)
-
-
-def _plcc_bound(place: int, inputs: MetricInputs) -> float:
-    return inputs.plcc_bounds[place]
-
-
-def _plcc_t_bound(place: int, inputs: MetricInputs) -> float:
-    return inputs.plcc_t_bounds[place]
 
 
 def _pooled_plcc(inputs: MetricInputs) -> float:
@@ -352,14 +342,14 @@ def _difference(other: str, inputs: MetricInputs) -> float:
     return math.nan if comparison is None else comparison.difference
 
 
-def _difference_bound(other: str, place: int, inputs: MetricInputs) -> float:
+def _bounds(other: str, inputs: MetricInputs) -> tuple[float, float]:
     comparison = inputs.comparisons.get(other)
-    return math.nan if comparison is None else comparison.bounds[place]
+    return (math.nan, math.nan) if comparison is None else comparison.bounds
 
 
-def _difference_t_bound(other: str, place: int, inputs: MetricInputs) -> float:
+def _t_bounds(other: str, inputs: MetricInputs) -> tuple[float, float]:
     comparison = inputs.comparisons.get(other)
-    return math.nan if comparison is None else comparison.t_bounds[place]
+    return (math.nan, math.nan) if comparison is None else comparison.t_bounds
 
 
 _GROUPS = (

@@ -47,9 +47,8 @@ OOF_FORMAT = ArchiveFormat(
         ),
     },
 )
-CONTROL_CHARACTERS = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]"
-)  # begins a line where it is printed, or is not seen
+# They begin a line where they are printed, or are not seen.
+CONTROL_CHARACTERS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 
 
 # Measuring takes time by folds (one source held out, one seed), by rows times sources and by pairs of seeds, and memory

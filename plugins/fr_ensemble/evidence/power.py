@@ -21,7 +21,7 @@ from fr_ensemble.evidence.baselines import BASELINE_PREFIX
 from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.metrics import ONE_SIDED_Z, MetricInputs
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.statistics import MIN_T_SOURCES, normal_quantile, student_t_quantile
+from fr_ensemble.evidence.statistics import MIN_T_SOURCES, group_means, normal_quantile, student_t_quantile
 from registry_tool.values import Json, Rule, percent, percentage
 
 N_DRAWS, POWER_SEED = 1000, 0
@@ -251,5 +251,4 @@ def _pooled(moments: _Moments, noise: float, draws: Draws) -> Float64:
 
 def _mu_rmse(oof: Oof) -> Float64:
     """Of the mean over members, a source each, (K,)."""
-    squared = np.square(oof.mu - oof.target)
-    return np.sqrt(np.bincount(oof.source, weights=squared) / np.bincount(oof.source))
+    return np.sqrt(group_means(np.square(oof.mu - oof.target), oof.source, len(oof.sources)))

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.oof import Oof
-from fr_ensemble.evidence.statistics import rmse
+from fr_ensemble.evidence.statistics import group_rows, rmse
 from registry_tool.values import percentage
 
 MIN_VARIATION = 0.02  # of the target's range: a source whose targets span less is no fold. Lowest of honest ones: 0.37
@@ -115,14 +114,12 @@ def _repetition_problems(oof: Oof) -> list[str]:
     return problems
 
 
-def _by_source(values: NDArray[np.float64], source: Int64, k: int) -> list[NDArray[np.float64]]:
+def _by_source(values: Float64, source: Int64, k: int) -> list[Float64]:
     """The values (..., n) of each source, in the order of the rows."""
-    order = np.argsort(source, kind="stable")
-    ends = np.cumsum(np.bincount(source, minlength=k))[:-1]
-    return np.split(values[..., order], ends, axis=-1)
+    return [values[..., rows] for rows in group_rows(source, k)]
 
 
-def _equal(values: NDArray[np.float64], source: Int64, k: int) -> list[tuple[int, int]]:
+def _equal(values: Float64, source: Int64, k: int) -> list[tuple[int, int]]:
     """Pairs of sources with equal values (S, n), in any order of rows: the first of a group and one more.
 
     A source of few different values is equal to none: it can be so by chance.

@@ -20,12 +20,8 @@ from registry_tool.errors import InputError
 from registry_tool.values import Json, percent
 
 NOMINAL_LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
-CALIBRATED_UNITS = (
-    ("row", TWO_SIDED),
-    ("row", LOWER_SIDE),
-    ("clip", TWO_SIDED),
-    ("clip", LOWER_SIDE),
-)  # what is calibrated, on which side
+# What is calibrated, on which side.
+CALIBRATED_UNITS = (("row", TWO_SIDED), ("row", LOWER_SIDE), ("clip", TWO_SIDED), ("clip", LOWER_SIDE))
 CRPS_LEVELS = tuple((part + 0.5) / 40 for part in range(40))  # middles of equal parts of 0..1
 
 

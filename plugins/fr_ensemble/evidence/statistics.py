@@ -148,6 +148,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def group_rows(group: Int64, n_groups: int) -> list[Int64]:
+    """The numbers of each group's rows, ascending. group: of each row, (n,)."""
+    ends = np.cumsum(np.bincount(group, minlength=n_groups))[:-1]
+    return np.split(np.argsort(group, kind="stable"), ends)
+
+
 def group_means(values: ArrayLike, group: Int64, n_groups: int) -> Float64:
     """Mean of the values (n,) in each group, float64 (n_groups,); NaN for an empty group."""
     counts = np.bincount(group, minlength=n_groups)

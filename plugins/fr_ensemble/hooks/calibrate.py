@@ -139,7 +139,7 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     for line in _encoders_apart(corpus, request, method) if request.by_encoder else ():
         request.tell(line)
     recorded = record(
-        corpus, request.corpus, Recipe.from_dict(dict(parent.manifest["recipe"])), ALL_EVIDENCE, request.progress
+        corpus, request.corpus, Recipe.from_dict(parent.manifest["recipe"]), ALL_EVIDENCE, request.progress
     )
     pinned = _predicted(parent, corpus)
     if request.by_encoder:
@@ -152,9 +152,7 @@ def calibrate(view: EntryView, request: CalibrateRequest) -> Trained:
     warnings += [f"{words}: {counted(n, 'row')}" for words, n in unknown.items()]
     warnings += [*corpus.failed_encodes(), *recorded.warnings]
     warnings += [CALIBRATED_BY_ENCODER] if corpus.spec.by_encoder else []
-    if warning := INTERVAL_METHODS[method].warning:
-        warnings.append(f"--interval {method}: {warning}")
-    return replace(made, warnings=warnings)
+    return replace(made, warnings=[*warnings, *INTERVAL_METHODS[method].warnings()])
 
 
 def _promised(k: int, request: CalibrateRequest, method: str) -> Iterator[str]:
@@ -369,7 +367,7 @@ def reproduce_calibration(view: EntryView, request: ReproduceRequest) -> Reprodu
         difference = f"found rows of sha256 {found}, expected {expected} ({name})"
         raise InputError(f"{request.corpus}: {difference}: name what {view.entry.id} was calibrated on: --corpus FILE")
     warnings = [f"its members are those of {parent.id}: `registry reproduce {parent.id}` trains them again"]
-    recipe = Recipe.from_dict(dict(parent.manifest["recipe"]))
+    recipe = Recipe.from_dict(parent.manifest["recipe"])
     recorded = record(corpus, request.corpus, recipe, EvidenceContents.of(claims), request.progress)
     again, stored = _predicted(parent, corpus), read_calibration(view.read(CALIBRATION_PATH))
     if stored.encoder is not None:

@@ -86,7 +86,7 @@ def _ladder(predicted: Predicted, levels: Sequence[float]) -> Figure:
         name = f"mean {percent(level)} % interval"
         series.append(Series(name, low, rungs, "spans", ends=high, thick=0.78, tone="first", strength=strength))
     return Figure(
-        "Interval ladder (covered at " + ", ".join(f"{percent(level)}" for level in levels) + " %)",
+        "Interval ladder (covered at " + ", ".join(map(percent, levels)) + " %)",
         "Each source's mean interval around mu, and where its errors are; the worst covered is on top.",
         Chart(_around(f"{corpus.spec.target} less mu", [*bounds, *p5, *p95]), Axis.of_names("", names), series),
     )

@@ -114,7 +114,7 @@ def _comparisons(view: EntryView, oof: Oof, request: GateRequest) -> tuple[dict[
             other = np.array(request.incumbent_oof.in_order_of(as_predictions(view.entry.id, oof)))
         except InputError as error:
             return compared, (f"incumbent {error}",)
-        compared["incumbent"] = ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, other)
+        compared["incumbent"] = ErrorComparison.on(oof, other)
     if incumbent is None:
         return compared, ()
     try:
@@ -147,7 +147,7 @@ def _with_migrated(
         mu = run_other(incumbent, inputs, spec_of(view.manifest or {}, target=True), spec_of(manifest, target=True))
     except (EvidenceProblem, InputError) as error:
         return compared, (f"{place}: {error}",)
-    compared["incumbent"] = ErrorComparison.of(oof.sources, oof.source, oof.target, oof.mu, mu)
+    compared["incumbent"] = ErrorComparison.on(oof, mu)
     return compared, ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_o
 from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
+from fr_ensemble.corpus.digest import file_sha256
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.baselines import tolerance_of, write_baselines
 from fr_ensemble.evidence.entry import baselines_of
@@ -148,7 +148,7 @@ def as_compressed(view: EntryView, trained: Trained) -> tuple[Trained, list[str]
 def _job(entry_id: str, manifest: Mapping[str, Json], request: ReproduceRequest) -> Job:
     """The run that the manifest describes."""
     try:
-        recipe = Recipe.from_dict(dict(manifest["recipe"]))
+        recipe = Recipe.from_dict(manifest["recipe"])
         choice = choice_of(manifest)
     except (ValueError, TypeError) as error:
         raise InputError(f"{entry_id}: {error}: reproduce it with the version that trained it") from error
@@ -160,7 +160,7 @@ def _job(entry_id: str, manifest: Mapping[str, Json], request: ReproduceRequest)
     if (method := manifest["intervals"].get("method")) not in INTERVAL_METHODS:
         raise InputError(f"{entry_id}, intervals: found {method!r}, expected one of {', '.join(INTERVAL_METHODS)}")
     name, path = manifest["corpus"]["name"], request.corpus
-    if name == SHIPPED_NAME and path is not None and _sha256(path) == _sha256(SHIPPED_CORPUS):
+    if name == SHIPPED_NAME and path is not None and _is_shipped(path):
         path = None
     if name != SHIPPED_NAME and path is None:
         raise InputError(f"{entry_id}: it learned from {name!r}, which does not ship: name the file: --corpus FILE")
@@ -178,12 +178,10 @@ def trainer_of(manifest: Mapping[str, Json], device: str) -> str:
     return REFERENCE if wanted and find_spec("torch") is not None else COMPILED
 
 
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None  # reading it says why
+def _is_shipped(path: Path) -> bool:
+    with suppress(OSError):  # reading it says why
+        return file_sha256(path) == file_sha256(SHIPPED_CORPUS)
+    return False
 
 
 def _agreements(

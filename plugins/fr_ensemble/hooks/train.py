@@ -45,6 +45,7 @@ from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.parity import ParitySample, check_export
 from registry_tool.errors import InputError, WorldError
 from registry_tool.hookspec import Progress, Trained
+from registry_tool.toolkit import Text
 from registry_tool.values import Json
 
 SHIPPED_CORPUS = Path(__file__).parents[1] / "data" / "corpus.parquet"
@@ -117,7 +118,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         )  # before hours of training
         choice, not_chosen = _choice(job, corpus, progress)
         job = replace(job, recipe=choice.recipe) if choice is not None else job
-        _check_encoders(job, corpus)
+        apart = _encoders_apart(job, corpus)
         recorded = record(corpus, path, job.recipe, job.contents, progress)
         baselines, no_baselines = _baselines(job, corpus, progress)
         if choice is not None:
@@ -125,7 +126,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         else:
             trained = train(corpus.training_data(), job.recipe, job.execution, progress)
         oof = Oof.of(corpus, job.recipe.seeds, trained.oof, job.recipe.sha256, vmaf, job.mu_range)
-        left_out = _left_out(job, corpus, progress)
+        left_out = _left_out(job, corpus, apart, progress)
         trained = replace(trained, oof=trained.oof[:, :0].copy())  # a million rows are 20 MB, kept in `oof` now
     except ValueError as error:  # a corpus that cannot be trained on, or a run that diverged
         raise InputError(str(error)) from error
@@ -170,7 +171,8 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
         mean = encoder_standings(oof, left_out, job.interval, COMPARED_LEVEL)[EVERY_ENCODER]
         summary.append(("encoders left out", standing_line(mean, spec.target or "", COMPARED_LEVEL)))
     summary += [("recipe", choice.line().removeprefix("recipe "))] if choice is not None else []
-    warnings = [*_warnings(corpus), *not_chosen, *no_vmaf, *no_baselines, *odd, *_of_method(job.interval)]
+    of_method = INTERVAL_METHODS[job.interval].warnings()
+    warnings = [*_warnings(corpus), *not_chosen, *no_vmaf, *no_baselines, *odd, *of_method]
     members = [member_model(weights, len(spec.features)) for weights in trained.members]
     fused = fused_model(trained.members, trained.scaler, len(spec.features), spec.n_slots, fused_format_of(document))
     sample = ParitySample.of(corpus, trained)
@@ -278,29 +280,25 @@ def _baselines(job: Job, corpus: Corpus, progress: Progress) -> tuple[Baselines 
     return fit_baselines(corpus.training_data(), corpus.rows_sha256, job.execution.jobs, progress), []
 
 
-def _check_encoders(job: Job, corpus: Corpus) -> None:
-    """Raises InputError where encoders are to be left out and cannot be."""
+def _encoders_apart(job: Job, corpus: Corpus) -> Text | None:
+    """The encoder of each row, where they are to be left out. Raises InputError where they cannot be."""
     from fr_ensemble.training.left_out import check_encoders
-
-    if job.contents.encoders_left_out:
-        encoder = encoders_apart(corpus.groups["encoder"], corpus.spec.vocabulary_version)
-        check_encoders(corpus.training_data(), encoder, job.recipe)
-
-
-def _left_out(job: Job, corpus: Corpus, progress: Progress) -> EncodersLeftOut | None:
-    """Each row by models that saw neither its source nor its encoder, where that is asked for."""
-    from fr_ensemble.training.left_out import predict_left_out
 
     if not job.contents.encoders_left_out:
         return None
     encoder = encoders_apart(corpus.groups["encoder"], corpus.spec.vocabulary_version)
+    check_encoders(corpus.training_data(), encoder, job.recipe)
+    return encoder
+
+
+def _left_out(job: Job, corpus: Corpus, encoder: Text | None, progress: Progress) -> EncodersLeftOut | None:
+    """Each row by models that saw neither its source nor its encoder, where that is asked for."""
+    from fr_ensemble.training.left_out import predict_left_out
+
+    if encoder is None:
+        return None
     found = predict_left_out(corpus.training_data(), encoder, job.recipe, job.execution, progress)
     return EncodersLeftOut(encoder.names, encoder.codes, found.astype(np.float64), corpus.rows_sha256)
-
-
-def _of_method(name: str) -> list[str]:
-    warning = INTERVAL_METHODS[name].warning
-    return [f"--interval {name}: {warning}"] if warning else []
 
 
 def _summary(corpus: Corpus, name: str, metrics: Mapping[str, float]) -> list[tuple[str, str]]:

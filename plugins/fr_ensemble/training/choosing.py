@@ -19,7 +19,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import rmse
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.table import FINAL_FOLD, ModelKey, prepare
-from fr_ensemble.training.trainer import TrainKeys, check_execution, collected, model_keys, start_training
+from fr_ensemble.training.trainer import TrainKeys, after, check_execution, collected, model_keys, start_training
 from registry_tool.hookspec import Progress, silent
 
 N_GROUPS = 5
@@ -55,30 +55,18 @@ def choose(
                     recipe,
                     train_keys,
                     f"choosing/{'final' if fold == FINAL_FOLD else f'fold{fold}'}-{name}",
-                    _after(progress, "choosing a recipe (model-epochs)", done, total),
+                    after(progress, "choosing a recipe (model-epochs)", done, total),
                 )
                 done += recipe.epochs * n_groups
     found = {name: FoldChoice(errors[g]) for g, name in enumerate(sources)}
     return RecipeChoice(dict(candidates), found, FoldChoice(errors[FINAL_FOLD]))
 
 
-def _after(progress: Progress, step: str, done: int, total: int) -> Callable[[int], None]:
-    return lambda more: progress(step, done + more, total)
-
-
 def grouped(data: TrainingData, rows: Int64, n_groups: int) -> TrainingData:
     """Some rows, whose sources are cut into groups: neighbours by name, which may be alike, share one."""
     numbers, place = np.unique(data.source[rows], return_inverse=True)
     group = np.repeat(np.arange(n_groups), [len(part) for part in np.array_split(numbers, n_groups)])[place]
-    return TrainingData(
-        data.features[rows],
-        data.codec[rows],
-        data.n_slots,
-        data.conditioning[rows],
-        data.target[rows],
-        group,
-        n_groups,
-    )
+    return data.of_rows(rows, group, n_groups)
 
 
 def _error(
@@ -117,7 +105,7 @@ def train_chosen(
                     choice.candidates[name],
                     keys,
                     name,
-                    _after(progress, "training (model-epochs)", done, total),
+                    after(progress, "training (model-epochs)", done, total),
                 )
                 done += choice.candidates[name].epochs * len(keys)
     return collected(table, choice.recipe, results)

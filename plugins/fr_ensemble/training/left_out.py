@@ -16,7 +16,7 @@ from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.model import NetworkLayout, Result, scores_of
 from fr_ensemble.training.table import FINAL_FOLD, ModelKey, TrainingTable, prepare
-from fr_ensemble.training.trainer import start_training
+from fr_ensemble.training.trainer import after, start_training
 from registry_tool.errors import InputError
 from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Text
@@ -63,10 +63,7 @@ def predict_left_out(
         for code, rows_of in enumerate(folds):
             table = _without(data, encoder.codes == code, recipe)
             keys = [ModelKey(fold, seed) for fold in rows_of for seed in recipe.seeds]
-
-            def report(more: int, before: int = done) -> None:
-                progress("leaving out encoders (model-epochs)", before + more, total)
-
+            report = after(progress, "leaving out encoders (model-epochs)", done, total)
             for result in train_keys(table, recipe, keys, f"encoders/{code}", report):
                 rows = rows_of[result.key.fold]
                 predictions[recipe.seeds.index(result.key.seed), rows] = _scores(table, all_rows, result, rows)
@@ -88,8 +85,7 @@ def _without(data: TrainingData, own: Mask, recipe: Recipe) -> TrainingTable:
     """The rows of the other encoders; folds are their sources, ascending."""
     rest = np.flatnonzero(~own)
     sources, source = np.unique(data.source[rest], return_inverse=True)
-    kept = {name: getattr(data, name)[rest] for name in ("features", "codec", "conditioning", "target")}
-    fitted = replace(data, **kept, source=source.reshape(-1), n_sources=len(sources))
+    fitted = data.of_rows(rest, source.reshape(-1), len(sources))
     return prepare(fitted, raw_conditions=recipe.raw_conditions)
 
 

@@ -42,8 +42,13 @@ def train(
     keys = model_keys(table, recipe)
     total = len(keys) * recipe.epochs
     with start_training(execution, progress) as train_keys:
-        results = train_keys(table, recipe, keys, "", lambda done: progress("training (model-epochs)", done, total))
+        results = train_keys(table, recipe, keys, "", after(progress, "training (model-epochs)", 0, total))
     return collected(table, recipe, results)
+
+
+def after(progress: Progress, step: str, done: int, total: int) -> Callable[[int], None]:
+    """Tells the progress of one part of a step, `done` model-epochs of which are of the parts before."""
+    return lambda more: progress(step, done + more, total)
 
 
 class TrainKeys(Protocol):

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from command_line import Program, program_without, run
 from csv_tables import read_csv, write_csv
+from forging import edited, refused
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights, shifted
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import CALIBRATED_PATHS, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH, PARENT_PATH
@@ -436,17 +436,13 @@ def other_digest(parent: hook.Parent, entry_id: str, measured: hook.Measured, ma
     return replace(made, manifest={**made.manifest, "calibrated_from": said})
 
 
-def narrower(parent: hook.Parent, entry_id: str, measured: hook.Measured, make: Any) -> Any:
-    made = json.loads(json.dumps((trained := make(parent, entry_id, measured)).manifest))
-    made["intervals"]["calibrations"][0]["levels"]["0.95"]["q"] /= 2.0
-    return replace(trained, manifest=made)
+def narrower(intervals: dict[str, Any]) -> None:
+    intervals["calibrations"][0]["levels"]["0.95"]["q"] /= 2.0
 
 
-def wider_training(parent: hook.Parent, entry_id: str, measured: hook.Measured, make: Any) -> Any:
+def wider_training(intervals: dict[str, Any]) -> None:
     """Input ranges in which nothing would be out of distribution."""
-    made = json.loads(json.dumps((trained := make(parent, entry_id, measured)).manifest))
-    made["intervals"]["input_ranges"][0]["range"] = [-1e9, 1e9]
-    return replace(trained, manifest=made)
+    intervals["input_ranges"][0]["range"] = [-1e9, 1e9]
 
 
 def other_member(parent: hook.Parent, entry_id: str, measured: hook.Measured, make: Any) -> Any:
@@ -511,10 +507,8 @@ def test_a_forged_calibration_is_found(
     smoke: Sandbox, mine: Path, monkeypatch: pytest.MonkeyPatch, step: str, forge: Any, words: str
 ) -> None:
     """Whatever step a forger's program does otherwise, with all that follows made to fit: it does not validate."""
-    monkeypatch.setattr(hook, step, partial(forge, make=getattr(hook, step)))
-    with pytest.raises(PluginError) as caught:
-        calibrate(smoke.path, smoke.plugins, "tiny", CalibrateRequest("x", mine, offset=step == "offset_in"))
-    assert words in str(caught.value)
+    forged = edited(forge, "intervals") if forge in (narrower, wider_training) else forge
+    assert words in refused(monkeypatch, smoke, CalibrateRequest("x", mine, offset=step == "offset_in"), step, forged)
 
 
 def test_training_rows_under_other_names_are_found(
@@ -566,9 +560,10 @@ def test_an_entry_of_an_older_release_can_be_calibrated(registry: Program, mine:
     assert box.gate().metrics["calibration_n_sources"] == SOURCES
 
 
-def test_it_needs_neither_torch_nor_numba(smoke: Sandbox, mine: Path) -> None:
-    """Where neither can be imported an entry is calibrated all the same, with an offset."""
-    arguments = ("calibrate", "tiny", "--corpus", mine, "--id", "x", "--offset", "--registry", smoke.path)
+@pytest.mark.parametrize("option", ["--offset", "--by-encoder"])
+def test_it_needs_neither_torch_nor_numba(smoke: Sandbox, mine: Path, option: str) -> None:
+    """Where neither can be imported an entry is calibrated all the same, with an offset or by encoder."""
+    arguments = ("calibrate", "tiny", "--corpus", mine, "--id", "x", option, "--registry", smoke.path)
     ran = program_without(("torch", "numba", "llvmlite"), *arguments)
     assert ran.returncode == 0, ran.stderr
     assert of(smoke, "x").errors() == []

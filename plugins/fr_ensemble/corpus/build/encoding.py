@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from fr_ensemble.corpus.build.ffmpeg import PROBE_SIZE, FFmpeg, FFmpegError, Runner, last_words, takes_size
+from fr_ensemble.corpus.digest import file_sha256
 from fr_ensemble.corpus.encoders import Encoder
 from fr_ensemble.corpus.vmaf_models import DEFAULT_MODEL, VMAF_MODELS, VmafModel, columns_of, spellings
 from registry_tool.errors import InputError
@@ -26,14 +27,7 @@ from registry_tool.toolkit import atomic_file, clean_staging, counted, write_ato
 from registry_tool.values import Json
 
 ENGINE_VERSION = 1  # raised whenever the same settings give other rows; part of every cache key
-_COUNT_FRAMES = (
-    "-pix_fmt",
-    "yuv420p",
-    "-c:v",
-    "wrapped_avframe",
-    "-f",
-    "framecrc",
-)  # a line a frame
+_COUNT_FRAMES = ("-pix_fmt", "yuv420p", "-c:v", "wrapped_avframe", "-f", "framecrc")  # a line a frame
 TEN_BITS = "yuv420p10le"
 SELF_CHECK = 95.0  # VMAF points; a near-lossless encode scores 96 to 100, misaligned frames of a moving source far less
 
@@ -156,8 +150,7 @@ def _digest(*parts: object) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except FileNotFoundError:
         raise InputError(f"{path}: file not found: check the path") from None
     except OSError as error:

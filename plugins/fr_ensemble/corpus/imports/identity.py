@@ -24,11 +24,8 @@ from fr_ensemble.corpus.vmaf_models import (
 from registry_tool.errors import InputError
 from registry_tool.values import Json
 
-PLAIN_SCORES = (
-    "vmaf",
-    "VMAF_score",
-    "VMAFNEG_score",
-)  # what libvmaf and run_vmaf call a score without a name of its own
+# What libvmaf and run_vmaf call a score without a name of its own.
+PLAIN_SCORES = ("vmaf", "VMAF_score", "VMAFNEG_score")
 # Beside a score: what a bootstrapped model says of its spread, and features under libvmaf's long names.
 _NO_SCORE = re.compile(r"feature_|(^|_)(bagging|stddev|ci\d+_(low|high)|ci_p\d+_(lo|hi)|\d{4})$", re.IGNORECASE)
 # What libvmaf and ffmpeg measure beside a score, in lists of what may be one.

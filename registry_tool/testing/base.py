@@ -18,7 +18,7 @@ from registry_tool.sandbox.children import kept_children
 from registry_tool.testing import child
 from registry_tool.testing.bench import Bench, plugin_of, tree
 from registry_tool.testing.evidence import EvidenceTable
-from registry_tool.values import EMPTY
+from registry_tool.values import EMPTY, Json
 
 Test = TypeVar("Test", bound=Callable[..., object])
 
@@ -148,14 +148,14 @@ class SuiteSetup:
         """The plugin under test as the core sees it."""
         return self.bench(Path()).plugins.loaded[0]
 
-    def ask_process(self, task: str, registry: Path, seed: int = 0, **more: object) -> dict[str, Any]:
+    def ask_process(self, task: str, registry: Path, seed: int = 0, **more: object) -> dict[str, Json]:
         """What a task of `child` on the plugin under test answers."""
         plugin: Any = self.plugin
         name = plugin if isinstance(plugin, str) else plugin.__name__
         return child.ask(seed, task=task, plugin=name, kind=self.kind, registry=registry, **more)
 
 
-def _process() -> dict[str, Any]:
+def _process() -> dict[str, Json]:
     umask = os.umask(0)
     os.umask(umask)
     return {"environment": dict(os.environ), "random state": random.getstate(), "umask": umask}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import click
 
@@ -28,7 +28,7 @@ from registry_tool.workflows.train import Registered
 from registry_tool.workflows.validate import validate
 
 PLUGIN_NAME = "tested"  # of the plugin under test
-Edit = Callable[[dict[str, Any]], object]  # edits a document in place
+Edit = Callable[[dict[str, Json]], object]  # edits a document in place
 
 
 def plugin_of(plugin: object) -> object:
@@ -36,7 +36,7 @@ def plugin_of(plugin: object) -> object:
     return EntryPoint(PLUGIN_NAME, plugin, ENTRY_POINT_GROUP).load() if isinstance(plugin, str) else plugin
 
 
-def options_of(plugins: Plugins, kind: str, arguments: Sequence[str]) -> dict[str, Any]:
+def options_of(plugins: Plugins, kind: str, arguments: Sequence[str]) -> dict[str, Json]:
     """The values of the kind's own options, as the command line gives them for these words."""
     command = click.Command(kind, params=list(plugins.kinds[kind].options))
     return command.make_context(kind, list(arguments)).params
@@ -97,7 +97,7 @@ class Bench:
         return self.path.parent
 
     @property
-    def registry(self) -> dict[str, Any]:
+    def registry(self) -> dict[str, Json]:
         """registry.json."""
         return _read(self.path)
 
@@ -106,7 +106,7 @@ class Bench:
         return self._id or next(row["id"] for row in self.registry["models"] if row["kind"] == self.kind)
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def entry(self) -> dict[str, Json]:
         """The entry's object in registry.json."""
         entry_id = self.id
         return _row(self.registry, entry_id)
@@ -118,13 +118,13 @@ class Bench:
         return (self.folder / str(entry.get("manifest") or entry["onnx"])).parent
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Json]:
         """The entry's manifest, or the sidecar of a single model; {} where it has none."""
         path = self._document(self.entry)
         return _read(path) if path.is_file() else {}
 
     @property
-    def verdict(self) -> dict[str, Any]:
+    def verdict(self) -> dict[str, Json]:
         """The verdict that the entry's promotion pins."""
         return _read(self.folder / self.entry["promotion"]["verdict"])
 
@@ -157,7 +157,7 @@ class Bench:
         """Set fields of the entry, as by hand; None removes one."""
         entry_id = self.id
 
-        def change(document: dict[str, Any]) -> None:
+        def change(document: dict[str, Json]) -> None:
             row = _row(document, entry_id)
             row.update(fields)
             for name in [name for name, value in row.items() if value is None]:
@@ -204,7 +204,7 @@ class Bench:
         self.edit_entry(promotion={"verdict": place, "sha256": sha256_of(data)})
 
     def _forge_single(
-        self, entry: dict[str, Any], sidecar: dict[str, Any], document: object, files: Mapping[str, bytes]
+        self, entry: dict[str, Json], sidecar: dict[str, Json], document: object, files: Mapping[str, bytes]
     ) -> None:
         if callable(document):
             document(sidecar)
@@ -219,7 +219,7 @@ class Bench:
                 pin |= {"sha256": sha256_of(data), "bytes": len(data)}
         self.edit_entry(**entry)
 
-    def _document(self, entry: Mapping[str, Any]) -> Path:
+    def _document(self, entry: Mapping[str, Json]) -> Path:
         """The entry's manifest, or where the sidecar of a single model is."""
         return self.folder / (entry.get("manifest") or f"{stem(entry['onnx'])}.json")
 
@@ -234,11 +234,11 @@ def to_json(document: Json) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_bytes())
+def _read(path: Path) -> dict[str, Json]:
+    document: dict[str, Json] = json.loads(path.read_bytes())
     return document
 
 
-def _row(document: Mapping[str, Any], entry_id: str) -> dict[str, Any]:
-    row: dict[str, Any] = next(row for row in document["models"] if row["id"] == entry_id)
+def _row(document: Mapping[str, Json], entry_id: str) -> dict[str, Json]:
+    row: dict[str, Json] = next(row for row in document["models"] if row["id"] == entry_id)
     return row

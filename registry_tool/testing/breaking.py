@@ -43,7 +43,7 @@ class ForeignView:
 
     paths = ("other.bin",)
 
-    def __init__(self, entry: Entry, manifest: Any) -> None:
+    def __init__(self, entry: Entry, manifest: Json) -> None:
         self.entry, self.manifest = entry, manifest
 
     def read(self, path: str) -> bytes:
@@ -55,7 +55,7 @@ class ForeignView:
     def run(self, path: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         raise AssertionError(f"ran {path} of an entry of kind {FOREIGN_KIND}: return early for other kinds")
 
-    def finding(self, code: str, message: str, pointer: str = "", **fields: Any) -> Finding:
+    def finding(self, code: str, message: str, pointer: str = "", **fields: Json) -> Finding:
         return Finding(code, message, entry=self.entry.id, pointer=pointer, **fields)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+from registry_tool.values import Json
 
 DocumentPath = tuple[str | int, ...]
 
 
-def places(value: Any, base: DocumentPath = (), *, ends: bool = False) -> Iterator[DocumentPath]:
+def places(value: Json, base: DocumentPath = (), *, ends: bool = False) -> Iterator[DocumentPath]:
     """Every value in a document, the outermost left out; ends: of a list the first and the last item alone."""
-    items: Iterable[tuple[str | int, Any]] = ()
+    items: Iterable[tuple[str | int, Json]] = ()
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
@@ -22,13 +23,13 @@ def places(value: Any, base: DocumentPath = (), *, ends: bool = False) -> Iterat
         yield from places(item, (*base, key), ends=ends)
 
 
-def look(document: Any, place: DocumentPath) -> Any:
+def look(document: Json, place: DocumentPath) -> Json:
     for key in place:
         document = document[key]
     return document
 
 
-def other_values(value: Any) -> Iterator[tuple[str, Any]]:
+def other_values(value: Json) -> Iterator[tuple[str, Json]]:
     """(what was done, another value): changes that keep the type, then values of other types."""
     match value:
         case bool():
@@ -52,7 +53,7 @@ def other_values(value: Any) -> Iterator[tuple[str, Any]]:
     yield from other_types(value)
 
 
-def other_types(value: Any) -> Iterator[tuple[str, Any]]:
+def other_types(value: Json) -> Iterator[tuple[str, Json]]:
     """(what was done, a value of another type)."""
     others = {"a text": "x y", "a number": -7.5, "true": True, "null": None, "a list": [[]], "an object": {"x": 1}}
     for word, item in others.items():
@@ -60,7 +61,7 @@ def other_types(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"made {word}", item
 
 
-def replaced(document: Any, place: DocumentPath, item: Any) -> Any:
+def replaced(document: Json, place: DocumentPath, item: Json) -> Json:
     """The document with another value at a place; the two share what is the same."""
     key, *rest = place
     changed = copy.copy(document)
@@ -68,7 +69,7 @@ def replaced(document: Any, place: DocumentPath, item: Any) -> Any:
     return changed
 
 
-def dropped(document: Any, place: DocumentPath) -> Any:
+def dropped(document: Json, place: DocumentPath) -> Json:
     """The document without the value at a place; the two share what is the same."""
     *parent, key = place
     kept = copy.copy(look(document, tuple(parent)))
@@ -76,7 +77,7 @@ def dropped(document: Any, place: DocumentPath) -> Any:
     return replaced(document, tuple(parent), kept) if parent else kept
 
 
-def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str, DocumentPath, Any]]:
+def document_changes(document: Json, *, ends: bool = False) -> Iterator[tuple[str, DocumentPath, Json]]:
     """(what was done, where, the changed document) for every value: other values, and the value dropped."""
     for place in places(document, ends=ends):
         name = "/" + "/".join(map(str, place))
@@ -85,7 +86,7 @@ def document_changes(document: Any, *, ends: bool = False) -> Iterator[tuple[str
         yield f"{name} dropped", place, dropped(document, place)
 
 
-def few_changes(document: Any) -> Iterator[tuple[str, DocumentPath, Any]]:
+def few_changes(document: Json) -> Iterator[tuple[str, DocumentPath, Json]]:
     """As `document_changes`, three a value: dropped, changed within its type, of another type, each kind in turn."""
     for number, place in enumerate(places(document, ends=True)):
         value, name = look(document, place), "/" + "/".join(map(str, place))

@@ -14,29 +14,29 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from registry_tool.hookspec import Level
 from registry_tool.testing.bench import Bench
+from registry_tool.values import Json
 
 
-def ask(seed: int = 0, **order: Any) -> dict[str, Any]:
+def ask(seed: int = 0, **order: object) -> dict[str, Json]:
     """Run a task in a new process whose sets and dicts are ordered by `seed`. AssertionError where it fails."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": str(seed)}
     command = [sys.executable, "-P", "-m", __name__, json.dumps(order, default=str)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{order['task']} failed in a process of its own:\n{done.stderr}"
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Json] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 
-def _do(order: dict[str, Any]) -> dict[str, Any]:
+def _do(order: dict[str, Json]) -> dict[str, Json]:
     before, began, output = set(sys.modules), time.perf_counter(), io.StringIO()
     process = os.getcwd(), dict(os.environ)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         bench = Bench(Path(order["registry"]), order["plugin"], order["kind"])
         seconds = time.perf_counter() - began
-        answer: dict[str, Any] = {}
+        answer: dict[str, Json] = {}
         if order["task"] == "quick":
             answer["findings"] = [str(finding) for finding in bench.findings(Level.QUICK)]
         elif order["task"] == "train":

@@ -18,7 +18,7 @@ from registry_tool.hookspec import PROJECT, Hooks
 from registry_tool.plugins.manager import LoadedPlugin
 from registry_tool.testing.base import HOOKS, SuiteSetup, needs
 from registry_tool.testing.bench import Bench, options_of, plugin_of
-from registry_tool.values import Policy
+from registry_tool.values import Json, Policy
 from registry_tool.workflows.explain import declared_by
 
 HEAVY_LIBRARIES = frozenset(
@@ -168,7 +168,7 @@ class Loading(SuiteSetup):
         assert answer["findings"] == []
         self._assert_light(answer)
 
-    def _assert_light(self, answer: dict[str, Any]) -> None:
+    def _assert_light(self, answer: dict[str, Json]) -> None:
         loaded = {module.partition(".")[0] for module in answer["modules"]} & {*HEAVY_LIBRARIES, *self.heavy}
         assert not loaded, f"{', '.join(sorted(loaded))} loaded: import it inside the hook that needs it"
         assert not answer["printed"], f"printed while loading: {answer['printed'][:200]!r}"

@@ -22,13 +22,13 @@ from registry_tool.hookspec import Batch, Column, EntryView, Evaluation, Hooks, 
 from registry_tool.testing.base import GOOD_ID, HOOKS, SuiteSetup, needs, undisturbed
 from registry_tool.testing.bench import Bench, options_of, tree
 from registry_tool.toolkit import read_rows
-from registry_tool.values import Evidence
+from registry_tool.values import Evidence, Json
 from registry_tool.workflows.predict import predict_rows
 
 SHOWN_ROWS = 100  # of a batch, to see whether they are JSON
 
 
-def _hints(hook: str) -> dict[str, Any]:
+def _hints(hook: str) -> dict[str, Json]:
     """The types of a hook's arguments and, at `return`, of its answer, from the specification."""
     return typing.get_type_hints(getattr(Hooks, hook), {**vars(hookspec), "click": click})
 
@@ -240,7 +240,7 @@ def _assert_well_formed(answer: object) -> None:
         _assert_json(answer.details, "the evidence's details")
 
 
-def listed(values: Sequence[Any] | Column) -> list[Any]:
+def listed(values: Sequence[Json] | Column) -> list[Json]:
     """A batch's column as a list."""
     return values.tolist() if isinstance(values, Column) else list(values)
 
@@ -254,7 +254,7 @@ def _comparable(answer: object) -> str:
     return repr(answer)
 
 
-def _assert_json(value: Mapping[str, Any], answer: str) -> None:
+def _assert_json(value: Mapping[str, Json], answer: str) -> None:
     try:
         strictjson.dump(dict(value))
     except (TypeError, ValueError) as error:

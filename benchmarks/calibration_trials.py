@@ -16,7 +16,6 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fr_ensemble.artifacts.manifest import codec_block, scaler_of, spec_of
@@ -30,6 +29,7 @@ from fr_ensemble.evidence.quantiles import Calibration
 from program import registry
 
 from registry_tool.strictjson import parse
+from registry_tool.values import Json
 
 LEVELS = (0.8, 0.95)
 LICENSE = "CC-BY-NC-4.0"  # of the data
@@ -59,7 +59,7 @@ def part(path: Path, test: str, every: int, without: str | None, folder: Path) -
     return target
 
 
-def trained(corpus: Path, arguments: str, folder: Path) -> tuple[dict[str, Any], Path]:
+def trained(corpus: Path, arguments: str, folder: Path) -> tuple[dict[str, Json], Path]:
     """The manifest of an entry that learned from a corpus, and its folder."""
     to = ("--registry", folder / "registry.json", "--license", LICENSE, "--no-baselines", "--quiet")
     registry("train", "fr_ensemble", "--id", "avt", "--corpus", corpus, *arguments.split(), *to)
@@ -67,7 +67,7 @@ def trained(corpus: Path, arguments: str, folder: Path) -> tuple[dict[str, Any],
     return parse(manifest.read_bytes()).value, manifest.parent
 
 
-def predicted(manifest: dict[str, Any], folder: Path, corpus: Corpus) -> Oof:
+def predicted(manifest: dict[str, Json], folder: Path, corpus: Corpus) -> Oof:
     """What the members give for rows that they have not seen."""
     block = codec_block(corpus.codec, corpus.conditioning, corpus.spec.n_slots)
     models = [(folder / member["onnx"]).read_bytes() for member in manifest["members"]]

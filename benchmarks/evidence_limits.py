@@ -19,7 +19,6 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fr_ensemble.artifacts.paths import BASELINES_PATH, OOF_PATH
@@ -42,6 +41,7 @@ from fr_ensemble.evidence.oof import (
 from registry_tool.archive import MAX_BYTES
 from registry_tool.plugins.manager import load
 from registry_tool.testing.bench import Bench
+from registry_tool.values import Json
 
 PERIOD = 1021
 ROOM = MAX_BYTES - 2**22  # the other arrays of a file take less than 4 MiB
@@ -132,7 +132,7 @@ def forged(folder: Path, name: str, divide: int) -> Path:
     return bench.path
 
 
-def without_baselines(manifest: dict[str, Any]) -> None:
+def without_baselines(manifest: dict[str, Json]) -> None:
     """They are of the shipped rows."""
     del manifest["baselines"]
     manifest["evidence"] = [pin for pin in manifest["evidence"] if pin["path"] != BASELINES_PATH]

@@ -25,13 +25,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float32, Float64, Int64, Mask
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.build.patterns import OUTLIER, PATTERNS
 from fr_ensemble.corpus.rows import Corpus, read_corpus
@@ -45,15 +44,18 @@ from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from fr_ensemble.options import RECIPES
 from fr_ensemble.training import model
 from fr_ensemble.training.execution import Execution
+from fr_ensemble.training.model import NetworkLayout
 from fr_ensemble.training.table import FINAL_FOLD, ModelKey, Role, TrainingTable
 from fr_ensemble.training.trainer import train
 from nested_loso import BESIDE_LEVEL, MOS, by_source, distance
+
+from registry_tool.values import Json
 
 BAGGED_SHARE = 0.35  # of a model's training sources that it does not fit
 ENDS = 0.5  # the floor's square at the ends of the range, of that in its middle
 PENALTY = 1.0  # of the regression, divided by the sources
 BASES = ("public", "noisy", "narrow")
-Recipes = Mapping[str, Mapping[str, Any]]
+Recipes = Mapping[str, Mapping[str, Json]]
 VARIANTS: Recipes = {
     "regularised": {**RECIPES["noisy"], "hidden": 16},
     "hidden-8": {**RECIPES["narrow"], "hidden": 8},
@@ -89,12 +91,12 @@ def corpora(data: Path, scratch: Path) -> dict[str, Corpus]:
     return made
 
 
-def _kept(path: Path, columns: dict[str, Any], rows: Any, target: str) -> Corpus:
+def _kept(path: Path, columns: dict[str, Json], rows: Mask, target: str) -> Corpus:
     pq.write_table(pa.table({name: values[rows] for name, values in columns.items()}), path)
     return read_corpus(path, ColumnSpec(target=target))
 
 
-def trained(corpus: Corpus, recipe: Mapping[str, Any], first_seed: int = 0) -> Oof:
+def trained(corpus: Corpus, recipe: Mapping[str, Json], first_seed: int = 0) -> Oof:
     """Five members' out-of-fold predictions."""
     whole = Recipe(**{**recipe, "seeds": tuple(range(first_seed, first_seed + 5))})
     return Oof.of(corpus, whole.seeds, train(corpus.training_data(), whole, Execution(jobs=1)).oof, whole.sha256)
@@ -104,7 +106,7 @@ def trained(corpus: Corpus, recipe: Mapping[str, Any], first_seed: int = 0) -> O
 def bagged() -> Iterator[None]:
     """Each model fits all but a share of its sources."""
 
-    def fitted(table: TrainingTable, key: ModelKey, share: float) -> Any:
+    def fitted(table: TrainingTable, key: ModelKey, share: float) -> Mask:
         sources = np.unique(table.source[table.source != key.fold])
         out = key.generator(Role.SPLIT).permutation(sources)[: max(1, round(BAGGED_SHARE * len(sources)))]
         return (table.source != key.fold) & ~np.isin(table.source, out)
@@ -118,7 +120,7 @@ def clipped() -> Iterator[None]:
     """Each model scores rows whose numeric inputs are cut to the range of those that it was trained on."""
     plain = model.scores_of
 
-    def scores_of(table: TrainingTable, key: ModelKey, layout: Any, p: Any, chosen: Any) -> Any:
+    def scores_of(table: TrainingTable, key: ModelKey, layout: NetworkLayout, p: Float32, chosen: Int64) -> Float32:
         if key.fold != FINAL_FOLD and len(chosen):
             rows, known, n = table.rows.copy(), table.rows[table.source != key.fold], table.n_numeric
             rows[:, :n] = np.clip(rows[:, :n], known[:, :n].min(axis=0), known[:, :n].max(axis=0))
@@ -135,7 +137,7 @@ def place_in_range(corpus: Corpus, mu: Float64) -> Float64:
     return 1.0 - np.square(2.0 * np.clip((mu - low) / (high - low), 0.0, 1.0) - 1.0)
 
 
-def weights(source: Any) -> Float64:
+def weights(source: Int64) -> Float64:
     """Of rows, every source weighing alike."""
     _, place, counts = np.unique(source, return_inverse=True, return_counts=True)
     return 1.0 / (len(counts) * counts[place])

@@ -10,17 +10,17 @@ corpus.parquet (sources in pairs), outlier.parquet (one source like no other) an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from fr_ensemble.corpus.build.encodes import Plan, Source, Step, build, find_ffmpeg
 from fr_ensemble.corpus.build.patterns import FRAME_COUNT, OUTLIER, PATTERNS
-from fr_ensemble.corpus.record import RECORD_KEY
+from fr_ensemble.corpus.record import read_record
+
+from registry_tool.values import Json
 
 DATA = Path(__file__).parents[1] / "plugins" / "fr_ensemble" / "data"
 EVERY = 6  # frames 0, 6, ..., 42 of 48
@@ -52,12 +52,11 @@ def make(file: Path, patterns: Mapping[str, str], options: argparse.Namespace) -
         sys.exit(f"{file}: not complete: {dict(built.failed)} {dict(built.skipped)}")
 
 
-def read_record(file: Path) -> dict[str, Any]:
-    """What `encodes.build` recorded in the parquet's schema metadata, and the number of rows."""
+def recorded(file: Path) -> dict[str, Json]:
+    """What `encodes.build` recorded in the parquet's metadata, and the number of rows."""
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(file)
-    return {**json.loads(schema.metadata[RECORD_KEY.encode()]), "rows": pq.read_metadata(file).num_rows}
+    return {**(read_record(file) or {}), "rows": pq.read_metadata(file).num_rows}
 
 
 _README = """# The shipped corpora
@@ -99,7 +98,7 @@ A source is refused when its near-lossless encode scores 95 or less.
 """
 
 
-def describe(corpus: Mapping[str, Any], outlier: Mapping[str, Any]) -> str:
+def describe(corpus: Mapping[str, Json], outlier: Mapping[str, Json]) -> str:
     """The text of data/README.md, from the two files' own records."""
     encoders = [
         (name, e["preset"], ", ".join(map(str, e["qualities"])), f"`{' '.join(e['options'])}`", e["pixels"])
@@ -115,7 +114,7 @@ def describe(corpus: Mapping[str, Any], outlier: Mapping[str, Any]) -> str:
     )
 
 
-def _source_table(record: Mapping[str, Any]) -> str:
+def _source_table(record: Mapping[str, Json]) -> str:
     rows = [
         (name, f"{s['width']}x{s['height']}", s["rate"], s["frames"], f"{s['self_check_vmaf']:.2f}", f"`{s['graph']}`")
         for name, s in record["sources"].items()
@@ -142,7 +141,7 @@ def main() -> None:
     files = [options.folder / f"{name}.parquet" for name in ("corpus", "outlier")]
     for file, patterns in zip(files, (PATTERNS, OUTLIER), strict=True):
         make(file, patterns, options)
-    (options.folder / "README.md").write_text(describe(*map(read_record, files)))
+    (options.folder / "README.md").write_text(describe(*map(recorded, files)))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +70,8 @@ from fr_ensemble.training.network import predict
 from fr_ensemble.training.trainer import train
 from torch import nn
 
+from registry_tool.values import Json
+
 LEVELS = (0.5, 0.8, 0.95)
 METHODS = ("loso-hcp-random-effects", "loso-hcp-t", "pooled-cdf", "abs", "split", "gaussian")
 BESIDE_LEVEL = 0.8
@@ -81,7 +82,7 @@ PUBLIC_EPOCHS, PUBLIC_SHARE = 30, 0.2  # share of the training rows that calibra
 MOS = (Condition("bitrate_kbps", "log2"), Condition("height"))
 REGULARISED = {"input_noise": 0.2, "weight_decay": 0.3, "decoupled_weight_decay": True, "epochs": 60}
 AVT_CLIPS, AVT_FRAMES = "clips.parquet", "frames.parquet"
-RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Any]]] = {
+RUNS: dict[str, tuple[str, str, ColumnSpec, dict[str, Json]]] = {
     "clips": (
         "clips -> mos: vmaf + log2 bitrate + height, noise 0.2, decay 0.3, 60 epochs",
         AVT_CLIPS,
@@ -343,7 +344,7 @@ class Contender:
 
 def contenders(corpus: Corpus, seeds: tuple[int, ...], epochs: int | None) -> Iterator[tuple[str, Contender]]:
     """With their names: the recipes, `auto`, and the standard models."""
-    change: dict[str, Any] = {"seeds": seeds} | ({} if epochs is None else {"epochs": epochs})
+    change: dict[str, Json] = {"seeds": seeds} | ({} if epochs is None else {"epochs": epochs})
     recipes = {name: Recipe(**{**recipe, **change}) for name, recipe in RECIPES.items()}
     data = corpus.training_data()
     train(data, Recipe(seeds=seeds[:2], epochs=1), Execution(jobs=1))  # what a process does once is no recipe's cost

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +35,7 @@ from fr_ensemble.hooks.train import SHIPPED_CORPUS
 from program import registry
 
 from registry_tool.strictjson import parse
+from registry_tool.values import Json
 
 RECORD = b"fr_ensemble.corpus"  # of how a corpus was made, in its metadata
 ADM_AND_VIF, MOTION, SCORES = 1.01, 1.1, 0.97  # another libvmaf's by this one's
@@ -90,14 +90,14 @@ class Program:
         scores = member_scores(models, *standardise(rows.features, block, scaler_of(manifest), rows.spec.n_slots))
         return with_encoders(predictions_of(rows, manifest, scores), rows.groups["encoder"])
 
-    def evaluated(self, id: str, corpus: Path) -> dict[str, Any]:
+    def evaluated(self, id: str, corpus: Path) -> dict[str, Json]:
         levels = ",".join(f"{level:g}" for level in LEVELS)
         said = self("evaluate", id, "--corpus", str(corpus), "--levels", levels, "--format", "json")
-        document: dict[str, Any] = json.loads(said)
+        document: dict[str, Json] = json.loads(said)
         return document
 
 
-def figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+def figures(before: Mapping[str, Json], after: Mapping[str, Json]) -> dict[str, float]:
     """Errors and shares inside before and after, and the share of rows under each flag."""
     found = {}
     for when, document in (("before", before), ("after", after)):

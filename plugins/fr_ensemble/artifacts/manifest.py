@@ -231,6 +231,11 @@ def is_runnable(manifest: Mapping[str, Json]) -> bool:
     return is_current(manifest) or ("migration" in manifest and "fused" in manifest)
 
 
+def has_inputs(recorded: Mapping[str, Json]) -> bool:
+    """Whether the evidence has inputs of rows. recorded: a manifest, or its `calibration`."""
+    return bool(recorded.get("evidence_inputs", {}).get("n_rows"))
+
+
 def spec_of(manifest: Mapping[str, Json], *, target: bool, names: Mapping[str, str] = EMPTY) -> ColumnSpec:
     """The columns that the ensemble reads; target=False for rows to predict. names: as of a request's `column_names`.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from fr_ensemble.artifacts.choice import choice_of
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, GRAPH_VERSION, MU, SCORE, SIGMA
-from fr_ensemble.artifacts.manifest import CONFIDENCE, confidence_method, graph_version_of, is_current
+from fr_ensemble.artifacts.manifest import CONFIDENCE, confidence_method, graph_version_of, has_inputs, is_current
 from fr_ensemble.artifacts.paths import (
     BASELINES_PATH,
     CALIBRATED_PATHS,
@@ -223,7 +223,7 @@ def _check_recipe(view: EntryView, manifest: Mapping[str, Json]) -> Iterator[Fin
     )
     named = {pin["path"] for pin in manifest["evidence"]}
     wanted = {OOF_PATH, *map(summary_path, recipe.seeds)}
-    wanted |= {INPUTS_PATH} if manifest.get("evidence_inputs", {}).get("n_rows") else set()
+    wanted |= {INPUTS_PATH} if has_inputs(manifest) else set()
     wanted |= {FINGERPRINTS_PATH} if "fingerprints" in manifest else set()
     wanted |= {BASELINES_PATH} if "baselines" in manifest else set()
     wanted |= {LEFT_OUT_PATH} if "encoders_left_out" in manifest else set()

@@ -146,9 +146,13 @@ def describe(path: Path, asked: Asked = Asked(), progress: Progress = silent) ->
         "missing_features": [name for name in features if name not in numeric],
         "target": described,
         "features": {name: numbers[name].to_dict() for name in numeric if name != target},
-        "sources": {label: _source(seen.by_source[label], target in numbers) for label in sorted(seen.by_source)},
+        "sources": {label: seen.by_source[label].to_dict(target in numbers) for label in sorted(seen.by_source)},
         "encoders": {
-            name: {"n_rows": count, "known": name not in unknown, "target": _of(seen.by_encoder.get(name))}
+            name: {
+                "n_rows": count,
+                "known": name not in unknown,
+                "target": seen.by_encoder[name].to_dict() if name in seen.by_encoder else None,
+            }
             for name, count in sorted(seen.encoders.items())
         },
         "constant_columns": [name for name in names if name in constant],
@@ -203,6 +207,24 @@ class _Unusable:
         self.found.setdefault(name, about)["n_rows"] += int(rows.sum())
 
 
+@dataclass(slots=True)
+class _SourceRows:
+    """A source's rows as they stream by."""
+
+    n_rows: int = 0
+    encoders: set[str] = field(default_factory=set)
+    clips: set[str] = field(default_factory=set)
+    target: _Numbers = field(default_factory=_Numbers)
+
+    def to_dict(self, targeted: bool) -> dict[str, Json]:
+        return {
+            "n_rows": self.n_rows,
+            "n_clips": len(self.clips) or None,
+            "encoders": sorted(self.encoders),
+            "target": self.target.to_dict() if targeted else None,
+        }
+
+
 class _Seen:
     """What rows leave behind as they stream by."""
 
@@ -212,7 +234,7 @@ class _Seen:
         self.encoders = Counter[str]()
         self.first_texts: dict[str, str] = {}  # of each column that is no number
         self.varied: set[str] = set()  # those of them with another text too
-        self.by_source: dict[str, dict[str, Json]] = {}
+        self.by_source: dict[str, _SourceRows] = {}
         self.by_encoder: dict[str, _Numbers] = {}
         self.histogram, self.scored = Histogram(), _Scored()
         self.sources: dict[str, int] = {}
@@ -252,13 +274,12 @@ class _Seen:
         for code in np.unique(source.codes):
             rows, label = source.codes == code, source.names[code]
             self.sources.setdefault(label, len(self.sources))
-            new = {"n_rows": 0, "encoders": set(), "clips": set(), "target": _Numbers()}
-            about = self.by_source.setdefault(label, new)
-            about["n_rows"] += int(rows.sum())
-            about["encoders"] |= _names(encoder, rows)
-            about["clips"] |= _names(clip, rows) if clip is not None else set()
+            about = self.by_source.setdefault(label, _SourceRows())
+            about.n_rows += int(rows.sum())
+            about.encoders |= _names(encoder, rows)
+            about.clips |= _names(clip, rows) if clip is not None else set()
             if self.target in batch.numbers:
-                about["target"].update(batch.numbers[self.target][rows])
+                about.target.update(batch.numbers[self.target][rows])
 
     def _target(self, batch: RowBatch, numeric: Sequence[str], features: Sequence[str]) -> None:
         values, encoder = batch.numbers[self.target], batch.texts["encoder"]
@@ -295,19 +316,6 @@ class _Seen:
 
 def _names(text: Text, rows: Mask) -> set[str]:
     return {text.names[code] for code in np.unique(text.codes[rows])}
-
-
-def _source(about: Mapping[str, Json], targeted: bool) -> dict[str, Json]:
-    return {
-        "n_rows": about["n_rows"],
-        "n_clips": len(about["clips"]) or None,
-        "encoders": sorted(about["encoders"]),
-        "target": _of(about["target"] if targeted else None),
-    }
-
-
-def _of(numbers: _Numbers | None) -> dict[str, float] | None:
-    return numbers.to_dict() if numbers else None
 
 
 class _Scored:

@@ -186,7 +186,7 @@ def random_corpus(rows: int, spec: ColumnSpec, seed: int, n_sources: int = 4) ->
 
 
 def _wanted(spec: ColumnSpec, keep: Sequence[str] | None) -> ColumnRequest:
-    numbers = (*spec.features, *(c.column for c in spec.conditioning), *((spec.target,) if spec.target else ()))
+    numbers = [*spec.inputs, *([spec.target] if spec.target else [])]
     return ColumnRequest(numbers, keep, spec.target is not None, without_failed=spec.without_failed)
 
 

@@ -71,7 +71,7 @@ class ColumnSpec:
 
     def __post_init__(self) -> None:
         vocabulary.vocabulary(self.vocabulary_version)
-        numeric = [*self.features, *(condition.column for condition in self.conditioning)]
+        numeric = self.inputs
         if not self.features:
             raise InputError("features: found none, expected at least one numeric column: name one")
         if twice := [name for name, count in Counter(numeric).items() if count > 1]:
@@ -89,6 +89,11 @@ class ColumnSpec:
                 raise InputError(f"target {self.target!r}: its range is not known (known: {known}): {hint}")
             object.__setattr__(self, "target_range", KNOWN_RANGES[self.target])
         require_range(*self.bounds)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The columns of numbers that models take, as the file has them: features, then conditions."""
+        return [*self.features, *(condition.column for condition in self.conditioning)]
 
     @property
     def names(self) -> Mapping[str, str]:

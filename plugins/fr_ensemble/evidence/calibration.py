@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import mu_range_of
+from fr_ensemble.artifacts.manifest import has_inputs, mu_range_of
 from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH
 from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
@@ -67,7 +67,7 @@ def inputs_calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], byt
     path, claims = INPUTS_PATH, manifest
     if "calibration" in manifest:
         path, claims = CALIBRATION_INPUTS_PATH, manifest["calibration"]
-    return read_inputs(read(path)) if claims.get("evidence_inputs", {}).get("n_rows") else None
+    return read_inputs(read(path)) if has_inputs(claims) else None
 
 
 def predictions_of(corpus: Corpus, manifest: Mapping[str, Json], scores: Float64) -> Oof:

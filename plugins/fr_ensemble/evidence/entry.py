@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 
 from fr_ensemble.artifacts.calibrated import parent_problems
-from fr_ensemble.artifacts.manifest import is_current, mu_range_of, spec_of, with_columns_of
+from fr_ensemble.artifacts.manifest import has_inputs, is_current, mu_range_of, spec_of, with_columns_of
 from fr_ensemble.artifacts.paths import (
     BASELINES_PATH,
     CALIBRATION_FINGERPRINTS_PATH,
@@ -268,7 +268,7 @@ def _bound(
     spec, problems = with_columns_of(spec_of(manifest, target=True), manifest["corpus"]), list[str]()
     inputs, shipped, stored = None, None, None
     with usable_evidence(view.entry.id, manifest):
-        if manifest.get("evidence_inputs", {}).get("n_rows"):
+        if has_inputs(manifest):
             inputs = read_inputs(view.read(INPUTS_PATH))
             problems += input_problems(manifest, inputs, oof, spec)
         if "fingerprints" in manifest:

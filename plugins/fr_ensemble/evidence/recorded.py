@@ -89,8 +89,7 @@ def record(
 
 def inputs_of(corpus: Corpus) -> tuple[list[str], Float64]:
     """Names and values (n, F + K) of the numeric inputs as the file has them."""
-    names = [*corpus.spec.features, *(condition.column for condition in corpus.spec.conditioning)]
-    return names, np.column_stack([corpus.features, corpus.raw_conditioning])
+    return corpus.spec.inputs, np.column_stack([corpus.features, corpus.raw_conditioning])
 
 
 def fingerprints_of(corpus: Corpus, path: Path | None, progress: Progress = silent) -> Fingerprints:

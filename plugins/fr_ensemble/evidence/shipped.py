@@ -98,17 +98,17 @@ def run_other(other: EntryView, inputs: Inputs, spec: ColumnSpec, other_spec: Co
 
     Raises EvidenceProblem where a column that it reads is not among them, or it does not run.
     """
-    columns = {name: inputs.features[:, place] for place, name in enumerate(spec.features)}
-    columns |= {one.column: inputs.conditioning[:, place] for place, one in enumerate(spec.conditioning)}
-    wanted = [*other_spec.features, *(condition.column for condition in other_spec.conditioning)]
-    if missing := [name for name in wanted if name not in columns]:
+    names, raw = _named(inputs, spec)
+    columns = dict(zip(names, raw.T, strict=True))
+    if missing := [name for name in other_spec.inputs if name not in columns]:
         raise EvidenceProblem(f"it reads {missing[0]}, which is no input of the entry: compare them with `evaluate`")
     codec, _ = encode([inputs.encoders[code] for code in inputs.encoder], other_spec.vocabulary_version)
     try:
-        raw = [condition.apply(columns[condition.column]) for condition in other_spec.conditioning]
+        conditions = [condition.apply(columns[condition.column]) for condition in other_spec.conditioning]
     except ValueError as error:
         raise EvidenceProblem(f"a condition cannot be transformed: {error}") from None
-    block = codec_block(codec, np.array(raw).T.reshape(len(codec), len(raw)), other_spec.n_slots)
+    width = (len(codec), len(conditions))
+    block = codec_block(codec, np.array(conditions).T.reshape(width), other_spec.n_slots)
     feeds = {FEATURES: np.column_stack([columns[name] for name in other_spec.features]), CODEC: block}
     manifest = other.manifest or {}
     (mu,) = _run(other, str(manifest["fused"]["onnx"]), feeds, (MU,))
@@ -264,8 +264,7 @@ def _divided_clips(inputs: Inputs, source: Int64, spec: ColumnSpec) -> list[str]
 
 def _named(inputs: Inputs, spec: ColumnSpec) -> tuple[list[str], Float64]:
     """Names and values (m, F + K) of the numeric inputs as the corpus has them."""
-    names = [*spec.features, *(condition.column for condition in spec.conditioning)]
-    return names, np.column_stack([inputs.features, inputs.conditioning])
+    return spec.inputs, np.column_stack([inputs.features, inputs.conditioning])
 
 
 def _rmse_over_sources(mu: Float64, oof: Oof, rows: Int64) -> float:

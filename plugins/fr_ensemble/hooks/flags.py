@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fr_ensemble.arrays import Float64, Mask
-from fr_ensemble.artifacts.manifest import definition_of, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import definition_of, has_inputs, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import INPUTS_PATH, OOF_PATH
 from fr_ensemble.corpus.record import definition_in, read_definition, read_record
 from fr_ensemble.corpus.rows import Rows
@@ -57,8 +57,7 @@ class Flagger:
         self._manifest, self._id = view.manifest or {}, view.entry.id
         self._spec = spec_of(self._manifest, target=False)
         self.seen, self._stored = SeenCorpus.from_manifest(self._manifest), stored_intervals(view)
-        has_inputs = self._manifest.get("evidence_inputs", {}).get("n_rows")
-        paths = [OOF_PATH, *([INPUTS_PATH] if has_inputs else [])] * is_current(self._manifest)
+        paths = [OOF_PATH, *([INPUTS_PATH] if has_inputs(self._manifest) else [])] * is_current(self._manifest)
         self._evidence = {path: view.read(path) for path in paths}
 
     @cached_property

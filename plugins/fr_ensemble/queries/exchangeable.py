@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.artifacts.manifest import codec_block, is_current, scaler_of, spec_of
+from fr_ensemble.artifacts.manifest import codec_block, has_inputs, is_current, scaler_of, spec_of
 from fr_ensemble.artifacts.paths import INPUTS_PATH
 from fr_ensemble.corpus.rows import read_batches
 from fr_ensemble.evidence.inputs import read_inputs
@@ -58,7 +58,7 @@ def exchangeable(
         raise InputError(
             f"{view.entry.id}: expected an entry of kind fr_ensemble with schema_version 2: train it again"
         )
-    if not manifest.get("evidence_inputs", {}).get("n_rows"):
+    if not has_inputs(manifest):
         raise InputError(f"{view.entry.id}: its evidence has no inputs, expected some: train it with --evidence-inputs")
     check_features(view.entry.id, manifest, corpus)
     reference, known = _known(view, manifest)

@@ -30,6 +30,11 @@ class SourceRows:
 
 def read_sources(path: Path, names: Mapping[str, str]) -> SourceRows:
     """From the column `src` alone; names: as of `read_rows`. Raises InputError for a file that cannot be used."""
+    return SourceRows(count_sources(path, names), file_sha256(path))
+
+
+def count_sources(path: Path, names: Mapping[str, str]) -> dict[str, int]:
+    """The rows of each source. Raises InputError for a row without one, and for a file that cannot be used."""
 
     def columns(found: Sequence[str]) -> Columns:
         if "src" not in found:
@@ -39,7 +44,7 @@ def read_sources(path: Path, names: Mapping[str, str]) -> SourceRows:
     n: Counter[str] = Counter()
     for batch in read_rows(path, columns, names=names):
         text = batch.texts["src"]
-        require_names(text, "src", batch.place)
+        require_names(text, "src", batch.place, names.get("src", "src"))
         counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
         n.update({name: count for name, count in zip(text.names, counts, strict=True) if count})
-    return SourceRows(dict(n), file_sha256(path))
+    return dict(n)

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fr_ensemble.corpus.rows import without_name
+from fr_ensemble.corpus.sources import count_sources
 from registry_tool.errors import InputError
 from registry_tool.toolkit import (
     FORMATS,
     Columns,
-    bad_cell,
     format_of,
-    missing_column,
     output_file,
     read_rows,
     write_rows,
@@ -49,21 +47,7 @@ def split(path: Path, column: str, aside: frozenset[str], outputs: Mapping[bool,
 
 def sources_of(path: Path, column: str) -> list[str]:
     """The sources of a file, sorted. Raises InputError for a row without one, which belongs to neither part."""
-    names: set[str] = set()
-
-    def pick(found: Sequence[str]) -> Columns:
-        if column not in found:
-            raise missing_column(path, column, found)
-        return Columns((), (column,))
-
-    for batch in read_rows(path, pick):
-        text = batch.texts[column]
-        if (rows := without_name(text, is_needed=True)).any():
-            index = int(rows.argmax())
-            found = repr(text.names[text.codes[index]]) if text.names[text.codes[index]] else "nothing"
-            raise bad_cell(batch.place(index), column, f"{found:.80}", "the name of a source in visible characters")
-        names |= {text.names[code] for code in {*text.codes.tolist()}}
-    return sorted(names)
+    return sorted(count_sources(path, {"src": column}))
 
 
 def _rows(path: Path, column: str, aside: frozenset[str], part: bool) -> Iterator[Mapping[str, list[Json]]]:

@@ -86,7 +86,7 @@ def test_a_row_without_a_source_is_refused(name: str, found: str, registry: Prog
     rows = [*ROWS[:3], {**ROWS[3], "src": name}]
     ran = registry(*SPLIT, written(workdir / "c.jsonl", rows), "--train", "t.jsonl", "--aside", "a.jsonl")
     assert (ran.code, ran.out, (workdir / "t.jsonl").exists()) == (2, "", False)
-    assert f"c.jsonl:4, column src: found {found}, expected the name of a source in visible characters" in ran.err
+    assert f"c.jsonl:4, column src: found {found}, expected a name in visible characters" in ran.err
 
 
 def test_another_seed_chooses_others(registry: Program, workdir: Path) -> None:

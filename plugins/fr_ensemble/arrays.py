@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,12 @@ Int64 = NDArray[np.int64]
 Numbers = Float64 | Float32
 Mask = NDArray[np.bool_]
 RowChoice = Mask | Int64  # some of n rows: a mask (n,), or their numbers
+
+
+def rows_by_name(index: Int64, names: Sequence[str]) -> dict[str, int]:
+    """How many rows each name has; one without any is left out. index: of each row, (n,)."""
+    counts = np.bincount(index, minlength=len(names)).tolist()
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 @dataclass(frozen=True, slots=True)

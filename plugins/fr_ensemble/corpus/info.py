@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Mask
+from fr_ensemble.arrays import Float32, Float64, Mask, rows_by_name
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
@@ -262,8 +262,7 @@ class _Seen:
             self.owners.append(np.array(owners, np.int32)[source.codes])
 
     def _text(self, name: str, text: Text) -> None:
-        counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
-        used = {value: count for value, count in zip(text.names, counts, strict=True) if count}
+        used = rows_by_name(text.codes, text.names)
         if name == "encoder":
             self.encoders.update(used)
         self.first_texts.setdefault(name, next(iter(used)))

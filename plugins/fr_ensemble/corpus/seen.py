@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64, Mask
+from fr_ensemble.arrays import Float64, Int64, Mask, rows_by_name
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import encoder_lines, slot_of
 from registry_tool.toolkit import Text
@@ -31,8 +31,7 @@ class SeenCorpus:
     @classmethod
     def of(cls, corpus: Corpus) -> SeenCorpus:
         encoder = corpus.groups["encoder"]
-        counts = np.bincount(encoder.codes, minlength=len(encoder.names)).tolist()
-        encoders = {name: count for name, count in zip(encoder.names, counts, strict=True) if count}
+        encoders = rows_by_name(encoder.codes, encoder.names)
         columns = {name: numbers_of(corpus.groups[name]) for name in DESCRIBING_COLUMNS if name in corpus.groups}
         known = {name: values[np.isfinite(values)] for name, values in columns.items()}
         ranges = {name: (float(values.min()), float(values.max())) for name, values in known.items() if len(values)}

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from fr_ensemble.arrays import rows_by_name
 from fr_ensemble.corpus.digest import file_sha256
 from fr_ensemble.corpus.rows import Corpus, require_names
 from registry_tool.toolkit import Columns, missing_column, read_rows
@@ -24,8 +23,7 @@ class SourceRows:
 
     @classmethod
     def of(cls, corpus: Corpus) -> SourceRows:
-        n = np.bincount(corpus.source, minlength=len(corpus.sources)).tolist()
-        return cls(dict(zip(corpus.sources, n, strict=True)), corpus.sha256, corpus.rows_sha256)
+        return cls(rows_by_name(corpus.source, corpus.sources), corpus.sha256, corpus.rows_sha256)
 
 
 def read_sources(path: Path, names: Mapping[str, str]) -> SourceRows:
@@ -45,6 +43,5 @@ def count_sources(path: Path, names: Mapping[str, str]) -> dict[str, int]:
     for batch in read_rows(path, columns, names=names):
         text = batch.texts["src"]
         require_names(text, "src", batch.place, names.get("src", "src"))
-        counts = np.bincount(text.codes, minlength=len(text.names)).tolist()
-        n.update({name: count for name, count in zip(text.names, counts, strict=True) if count})
+        n.update(rows_by_name(text.codes, text.names))
     return dict(n)

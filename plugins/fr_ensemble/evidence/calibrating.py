@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, rows_by_name
 from fr_ensemble.corpus.vocabulary import UNKNOWN
 from fr_ensemble.evidence.methods import (
     DEFAULT_METHOD,
@@ -52,7 +52,7 @@ def calibrate(
         raise InputError(f"level: found {bad[0]:g}, expected a number between 0 and 1")
     rule, ranked, k = INTERVAL_METHODS[method], _rank(oof, unit, method, side), len(oof.sources)
     z, source, scores = ranked.z, ranked.source, ranked.scores
-    n = dict(zip(oof.sources, np.bincount(source, minlength=k).tolist(), strict=True))
+    n = rows_by_name(source, oof.sources)
     ordered = sorted(set(levels))
     inside: dict[float, dict[str, float]] = {level: {} for level in ordered}
     for g, name in enumerate(oof.sources) if k >= MIN_COVERAGE_SOURCES else ():

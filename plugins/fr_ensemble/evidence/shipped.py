@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fr_ensemble.arrays import Float64, Int64, Numbers
+from fr_ensemble.arrays import Float64, Int64, Numbers, rows_by_name
 from fr_ensemble.artifacts.graphs import CODEC, FEATURES, MU, SCORE, SIGMA
 from fr_ensemble.artifacts.manifest import codec_block, mu_range_of, offset_of, scaler_of
 from fr_ensemble.artifacts.runtime import standardise
@@ -134,7 +134,7 @@ def input_problems(manifest: Mapping[str, Json], inputs: Inputs, oof: Oof, spec:
     if inputs.n_rows != len(oof.target):
         return
     claims = SeenCorpus.from_manifest(manifest).encoders if inputs.is_complete else None
-    if claims and claims != (counts := _rows_by_name(inputs)):
+    if claims and claims != (counts := rows_by_name(inputs.encoder, inputs.encoders)):
         yield f"encoders: found {counts} in inputs.npz, the manifest says {dict(claims)}"
     if claims and len(claims) != len(manifest["corpus"]["encoders"]):
         yield "encoders: found a name twice in the manifest, expected each once"
@@ -161,11 +161,6 @@ def row_problems(recorded: Mapping[str, Json], inputs: Inputs, oof: Oof, spec: C
         index, labels, _ = clips_of(oof.source, oof.sources, Text(inputs.clip, inputs.clips))
         if labels != oof.clips or not np.array_equal(index, oof.clip if oof.clip is not None else ()):
             yield "oof.npz clips: found others than those of inputs.npz"
-
-
-def _rows_by_name(inputs: Inputs) -> dict[str, int]:
-    counts = np.bincount(inputs.encoder, minlength=len(inputs.encoders)).tolist()
-    return {name: count for name, count in zip(inputs.encoders, counts, strict=True) if count}
 
 
 def figure_problems(manifest: Mapping[str, Json], shipped: ShippedScores, oof: Oof) -> Iterator[str]:

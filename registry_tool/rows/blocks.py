@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, TypeVar
 
 from registry_tool.rows.batches import Columns, Place, RowBatch, Text
 from registry_tool.rows.exact import Position, bytes_read, open_bytes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+Number = TypeVar("Number", bound="np.generic")
 BLOCK_BYTES = 1 << 20  # of a file parsed at once
 NEWLINE_BYTE = 10
 
@@ -138,14 +139,23 @@ def is_text(data: bytes) -> bool:
     return b"\r" not in data or data.count(b"\r") == data.count(b"\r\n")
 
 
+def values_of(array: pa.Array, kind: type[Number]) -> NDArray[Number]:
+    """An Arrow array of numbers of this type, not copied; a null is any number. Arrow's `to_numpy` imports pandas."""
+    import numpy as np
+
+    width = np.dtype(kind).itemsize
+    return np.frombuffer(array.buffers()[1] or b"", kind, len(array), array.offset * width)
+
+
 def numbers_of(array: pa.Array, columns: Columns) -> NDArray[np.float64] | None:
     """A column as numbers that may be read; None where one may not."""
+    import numpy as np
     import pyarrow as pa
 
     if array.null_count:
         return None
     with suppress(pa.ArrowInvalid):
-        values: NDArray[np.float64] = array.cast(pa.float64()).to_numpy()
+        values = values_of(array.cast(pa.float64()), np.float64)
         if columns.usable(values).all():
             return values
     return None
@@ -153,6 +163,12 @@ def numbers_of(array: pa.Array, columns: Columns) -> NDArray[np.float64] | None:
 
 def text_of(array: pa.Array) -> Text:
     """An Arrow column of any type as texts; a null is the empty one."""
+    import numpy as np
+    import pyarrow as pa
+
     coded = array if hasattr(array, "indices") else array.dictionary_encode()
     words = Text.of([*coded.dictionary.to_pylist(), None])  # the last one is for nulls
-    return Text(words.codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)], words.names)
+    indices = coded.indices.cast(pa.int64())
+    if indices.null_count:
+        indices = indices.fill_null(len(coded.dictionary))
+    return Text(words.codes[values_of(indices, np.int64)], words.names)

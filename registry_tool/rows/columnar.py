@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from registry_tool.errors import InputError
 from registry_tool.rows.batches import Columns, Pick, Place, RowBatch, UnusableNumberError, bad_cell, require_unique
-from registry_tool.rows.blocks import NEWLINE_BYTE, Block, batches, is_text, numbers_of, text_of
+from registry_tool.rows.blocks import NEWLINE_BYTE, Block, batches, is_text, numbers_of, text_of, values_of
 from registry_tool.rows.exact import Header, Position, csv_place, jsonl_place, open_bytes
 from registry_tool.values import Progress
 
@@ -107,7 +107,7 @@ def _numbers(array: pa.Array, column: str, place: Place) -> NDArray[np.float64]:
     kind = array.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise bad_cell(place(0), column, f"a column of {kind}", "numbers", "convert the column")
-    values: NDArray[np.float64] = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values = values_of(array.cast(pa.float64(), safe=False), np.float64)
     if array.null_count:
         index = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
         raise UnusableNumberError(place(index), column, "nothing")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import llvmlite.binding as llvm
 import numba
@@ -45,6 +45,26 @@ def compiled_and_kept(function: Function) -> Function:
     with _cache_in(cache_folder()):
         made: Function = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     return made
+
+
+class KernelLocator:
+    """Where numba keeps the kernel's code: `cache_folder`, wherever and whenever the sources were installed."""
+
+    def ensure_cache_path(self) -> None:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return ""  # the folder's name has their digest
+
+    def get_disambiguator(self) -> str:
+        return "kernel"
+
+    @classmethod
+    def from_function(cls, function: Function, file: str) -> Self:
+        return cls()
 
 
 @cache
@@ -123,13 +143,17 @@ def intrinsic(function: Function) -> Function:
 
 @contextmanager
 def _cache_in(folder: Path) -> Iterator[None]:
-    """Let numba keep what is declared here in `folder`; other users of numba in this process are left alone."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder)
+    """Let numba keep what is declared here in `folder`; other users of numba in this process are left alone.
+
+    A release of numba that asks for no locators goes by the path and the time of the sources.
+    """
+    own = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": f"{__name__}.{KernelLocator.__name__}"}
+    before = {name: getattr(numba.config, name, "") for name in own}
+    vars(numba.config).update(own)
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        vars(numba.config).update(before)
 
 
 def aligned(size: int) -> NDArray[np.float32]:

@@ -100,9 +100,10 @@ def cache(first: FirstUse, tmp_path: Path) -> Path:
     return shutil.copytree(first.cache, tmp_path / "cache")
 
 
-def test_the_first_use_compiles_and_says_so(first: FirstUse) -> None:
-    """Into the user's cache folder; the second use reads it. Nothing is written beside the sources."""
-    again = trained(XDG_CACHE_HOME=str(first.cache))
+def test_the_first_use_compiles_and_says_so(first: FirstUse, tmp_path: Path) -> None:
+    """Into the user's cache folder; another installation's use reads it. Nothing is written beside the sources."""
+    shutil.copytree(PACKAGE, tmp_path / "fr_ensemble", copy_function=shutil.copy)
+    again = trained(f"import sys; sys.path.insert(0, {str(tmp_path)!r})", XDG_CACHE_HOME=str(first.cache))
     assert first.told == "compiling the trainer once, training (model-epochs)"
     assert again == (first.digest, "training (model-epochs)", first.folder)
     assert first.folder.parent == first.cache / "registry-tool"

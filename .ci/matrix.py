@@ -7,9 +7,9 @@
 
 Newest: what an installer picks today, from the wheel. Lowest: each dependency at the floor that pyproject.toml names,
 from the source distribution. In both the program validates and gates the shipped registry, makes an empty one and, with
-the extra `train`, trains on the shipped corpus in an empty folder. It needs nothing but a Python; what it makes is in a
-temporary folder. --built FOLDER: packages stay there, for the next run. Exit 1: a run failed; a Python that is not
-there is said and left out.
+the extra `train`, trains on the shipped corpus in an empty folder. It needs nothing but a Python with pip; what it
+makes is in a temporary folder. --built FOLDER: packages stay there, for the next run. Exit 1: a run failed; a Python
+that is not there is said and left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +32,7 @@ FLOOR_PATTERN = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?>=(?P<floor>[\w.]+
 
 
 def find_python(version: str) -> Path | None:
-    """A Python of this version: this one, one on the PATH, or one that pyenv has."""
+    """A Python of this version that has pip: this one, one on the PATH, or one that pyenv has."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = shutil.which(f"python{version}")
     candidates = [
@@ -41,7 +40,7 @@ def find_python(version: str) -> Path | None:
         *([Path(found)] if found else []),
         *sorted(pyenv.glob(f"{version}.*/bin/python")),
     ]
-    script = "import sys; print('%d.%d' % sys.version_info[:2])"
+    script = "import pip, sys; print('%d.%d' % sys.version_info[:2])"
     for candidate in candidates:
         ran = subprocess.run([candidate, "-c", script], capture_output=True, text=True, check=False)
         if (ran.returncode, ran.stdout.strip()) == (0, version):
@@ -64,52 +63,40 @@ def run(*command: object, folder: Path | None = None) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=folder)
 
 
-@dataclass(frozen=True)
-class Packages:
-    """The wheel and the source distribution, and the Python whose pip installs them."""
-
-    folder: Path
-
-    @property
-    def tools(self) -> Path:
-        return self.folder / "tools" / "bin" / "python"
-
-    def of(self, versions: str) -> Path:
-        (found,) = (self.folder / "dist").glob("*.whl" if versions == "newest" else "*.tar.gz")
-        return found
-
-    def pip(self, environment: Path, *arguments: object) -> None:
-        run(self.tools, "-m", "pip", "--disable-pip-version-check", "--python", environment, *arguments)
+def new_environment(python: Path | str, folder: Path) -> Path:
+    """Its interpreter. It has no pip: to unpack one takes longer than to start that of the Python."""
+    run(python, "-m", "venv", "--without-pip", folder)
+    return folder / "bin" / "python"
 
 
-def build(folder: Path) -> Packages:
-    """Both from a copy of what git knows, so that nothing lies about; what an earlier run has built is taken."""
-    packages, source = Packages(folder), folder / "source"
-    if (folder / "dist").is_dir():
-        return packages
+def pip(python: Path | str, environment: Path, *arguments: object) -> None:
+    run(python, "-m", "pip", "--disable-pip-version-check", "--python", environment, *arguments)
+
+
+def build(folder: Path) -> None:
+    """The source distribution and the wheel, from a copy of what git knows, so that nothing lies about."""
+    source = folder / "source"
     names = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, source / name)
-    run(sys.executable, "-m", "venv", folder / "tools")
-    packages.pip(packages.tools, "install", "--quiet", "setuptools>=77")
+    tools = new_environment(sys.executable, folder / "tools")
+    pip(sys.executable, tools, "install", "--quiet", "--no-compile", "setuptools>=77")
     for made in ("sdist", "wheel"):
         script = f"import sys; from setuptools import build_meta as b; b.build_{made}(sys.argv[1])"
-        command = [packages.tools, "-c", script, folder / "built"]
+        command = [tools, "-c", script, folder / "built"]
         subprocess.run(command, check=True, cwd=source, stdout=subprocess.DEVNULL)
     (folder / "built").rename(folder / "dist")
-    return packages
 
 
-def check(python: Path, packages: Packages, versions: str, extras: list[str], folder: Path) -> None:
+def check(python: Path, built: Path, versions: str, extras: list[str], folder: Path) -> None:
     """Install the package into an environment of its own, and use it in an empty folder."""
-    interpreter = folder / "environment" / "bin" / "python"
-    run(python, "-m", "venv", "--without-pip", folder / "environment")
-    named = f"{packages.of(versions)}[{','.join(extras)}]" if extras else str(packages.of(versions))
+    interpreter = new_environment(python, folder / "environment")
+    (package,) = (built / "dist").glob("*.whl" if versions == "newest" else "*.tar.gz")
+    named = f"{package}[{','.join(extras)}]" if extras else str(package)
     exact = floors(extras) if versions == "lowest" else []
-    packages.pip(interpreter, "install", "--quiet", "--no-compile", named, *exact)
-    packages.pip(interpreter, "check")
+    pip(python, interpreter, "install", "--quiet", "--no-compile", named, *exact)
     program, empty, trained = folder / "environment" / "bin" / "registry", folder / "empty", folder / "trained"
     empty.mkdir()
     trained.mkdir()
@@ -132,7 +119,9 @@ def main() -> int:
     extras = [extra for extra in options.extras.split(",") if extra]
     failed, absent = [], []
     with tempfile.TemporaryDirectory() as temporary:
-        packages = build(options.built.resolve() if options.built else Path(temporary) / "built")
+        built = options.built.resolve() if options.built else Path(temporary) / "built"
+        if not (built / "dist").is_dir():
+            build(built)
         for version in options.pythons:
             python = find_python(version)
             if python is None:
@@ -145,7 +134,7 @@ def main() -> int:
                 folder.mkdir()
                 print(f"== Python {version}, {versions} dependencies", flush=True)
                 try:
-                    check(python, packages, versions, extras, folder)
+                    check(python, built, versions, extras, folder)
                 except subprocess.CalledProcessError as error:
                     print(f"failed: {error}", flush=True)
                     failed.append(f"{version} {versions}")

@@ -9,13 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner
+from environments import link_packages, make_environment, site_packages
 from packaging.requirements import Requirement
 from packaging.version import Version
 from places import ROOT
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "how-to" / "ci.md").read_text(encoding="utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 INSTALL, PLUGINS, JUDGE = ACTION["runs"]["steps"]
+NOT_ISOLATED = {"PIP_NO_BUILD_ISOLATION": "0"}  # pip reads this as: no isolation
 LEFT_OUT, LEFT_OUT_ON_TOP = (".*", "__pycache__", "*.egg-info"), ("model", "tests", "benchmarks")
 
 
@@ -40,17 +44,16 @@ def example(name: str) -> Any:
 
 
 def check(schema: str, path: Path) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    done = CliRunner().invoke(check_jsonschema, ["--builtin-schema", schema, str(path)])
+    assert done.exit_code == 0, done.output
 
 
 class Checkout:
     """A repository of models in git, with `registry` on the path, and on `change` whatever a test does."""
 
-    def __init__(self, base: Path, models: Path) -> None:
-        self.base, self.top = base, base / "work"
-        shutil.copytree(models, self.top / "model", ignore=shutil.ignore_patterns("*.lock"))
+    def __init__(self, base: Path, made: Made) -> None:
+        self.base, self.top, self.made = base, base / "work", made
+        self.copy(made.smoke)
         self.box = Sandbox(self.top / "model" / "registry.json")
         tools = base / "tools"
         tools.mkdir()
@@ -88,31 +91,25 @@ class Checkout:
         assert done.returncode == code, done.stdout[-4000:]
         return done.stdout
 
+    def copy(self, models: Path) -> None:
+        shutil.copytree(models, self.top / "model", ignore=shutil.ignore_patterns("*.lock"), dirs_exist_ok=True)
+
     def flip(self) -> None:
-        self.shell("registry flip tiny")
+        """What `registry flip` made of the same entry, once a run: for one that is as it was trained."""
+        self.copy(self.made.production)
 
 
 @pytest.fixture
 def checkout(made: Made, tmp_path: Path) -> Checkout:
     """main has a smoke entry, `tiny`, that clears its gate."""
-    return Checkout(tmp_path, made.smoke)
+    return Checkout(tmp_path, made)
 
 
 def offline(base: Path) -> dict[str, str]:
     """pip and what it installs find the packages of these tests, this project aside, and no network."""
-    packages = base / "packages"
-    packages.mkdir()
-    for item in Path(sysconfig.get_path("purelib")).iterdir():
-        if not re.match(r"pip\b|pip-|registry|__|.*\.pth$", item.name):
-            (packages / item.name).symlink_to(item)
-    for line in (line for path in Path(sysconfig.get_path("purelib")).glob("*.pth") for line in path.open()):
-        shared = Path(line.strip())
-        for item in shared.iterdir() if shared.name == "site-packages" and shared.is_dir() else ():
-            if not re.match(r"pip\b|pip-|registry|__|.*\.pth$", item.name) and not (packages / item.name).exists():
-                (packages / item.name).symlink_to(item)
     names = ("PIP_NO_INDEX", "PIP_NO_DEPS", "PIP_DISABLE_PIP_VERSION_CHECK")
-    settings = {"PYTHONPATH": str(packages), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_BUILD_ISOLATION": "0"}
-    return settings | dict.fromkeys(names, "1")  # pip reads NO_BUILD_ISOLATION=0 as: no isolation
+    settings = {"PYTHONPATH": str(link_packages(base / "packages")), "PIP_CONFIG_FILE": os.devnull}
+    return settings | NOT_ISOLATED | dict.fromkeys(names, "1")
 
 
 def project(base: Path) -> Path:
@@ -191,7 +188,7 @@ def test_the_action_passes_a_flip_and_refuses_a_forgery(checkout: Checkout) -> N
 def test_the_action_gates_by_its_inputs(checkout: Checkout) -> None:
     """A lowered bar is held; outside a pull request nothing is gated; registry, level, strict and format arrive."""
     checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
-    checkout.flip()
+    checkout.shell("registry flip tiny")
     log, summary, _ = act(checkout, 1)
     assert re.search(r"^::error file=model/registry\.json,line=\d+,col=\d+,title=tiny is held::", log, re.MULTILINE)
     assert "loosened" in summary
@@ -224,19 +221,35 @@ rules = "house_rules"
 """
 
 
-def test_the_action_installs_itself(checkout: Checkout) -> None:
-    """By the lock file, on the next step's path; then plugins, one of them a new project; and judges with them."""
-    path, temporary = checkout.base / "path", checkout.base / "runner"
+@dataclass(frozen=True)
+class Prepared:
+    """What the action's first step made: the next steps' path, and links to the packages that the lock file names."""
+
+    variables: dict[str, str]
+    path: str
+    packages: Path
+
+
+@pytest.fixture(scope="module")
+def prepared(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    base = tmp_path_factory.mktemp("action")
+    path, temporary = base / "path", base / "runner"
     path.write_text("")
     temporary.mkdir()
-    action = {
-        "GITHUB_ACTION_PATH": str(project(checkout.base)),
+    variables = {
+        "GITHUB_ACTION_PATH": str(project(base)),
         "RUNNER_TEMP": str(temporary),
         "GITHUB_PATH": str(path),
     }
-    checkout.shell(INSTALL["run"], **action)
-    assert path.read_text().strip() == str(temporary / "registry-tool" / "bin")
-    checkout.environment["PATH"] = f"{path.read_text().strip()}{os.pathsep}{checkout.environment['PATH']}"
+    Checkout(base, made).shell(INSTALL["run"], **variables)
+    packages = link_packages(base / "packages", site_packages(temporary / "registry-tool"))
+    return Prepared(variables, path.read_text().strip(), packages)
+
+
+def test_the_action_installs_itself(prepared: Prepared, checkout: Checkout) -> None:
+    """By the lock file, on the next step's path; then plugins, one of them a new project; and judges with them."""
+    assert prepared.path == str(Path(prepared.variables["RUNNER_TEMP"]) / "registry-tool" / "bin")
+    checkout.environment["PATH"] = f"{prepared.path}{os.pathsep}{checkout.environment['PATH']}"
     assert "1 entry: valid" in act(checkout, 0, level="quick")[0]
     wanted = [{"plugin": "house-rules", "version": ">=1.2"}, {"plugin": "thumbs", "version": ">=0.1,<1"}]
     checkout.box.edit(lambda document: document.update(requires=wanted))
@@ -247,7 +260,7 @@ def test_the_action_installs_itself(checkout: Checkout) -> None:
     (checkout.top / "rules" / "house_rules.py").write_text(RULES)
     checkout.shell("registry plugin new thumbs -o plugins/thumbs")
     assert PLUGINS["env"] == {"PLUGINS": "${{ inputs.plugins }}"}
-    checkout.shell(PLUGINS["run"], **action, PLUGINS="./rules\n./plugins/thumbs\n")
+    checkout.shell(PLUGINS["run"], **prepared.variables, **NOT_ISOLATED, PLUGINS="./rules\n./plugins/thumbs\n")
     assert {"rules", "thumbs"} <= {line.split()[0] for line in checkout.shell("registry plugins").splitlines() if line}
     assert "1 entry: valid" in act(checkout, 0, level="quick")[0]
 
@@ -362,13 +375,18 @@ GROUP = "gh-readonly-queue/main/pr-1"
 PULL = "pull/1/merge"
 
 
-@pytest.fixture(params=["flip", "flip with a lowered bar"])
-def merged(request: pytest.FixtureRequest, checkout: Checkout) -> tuple[Checkout, int]:
+@pytest.fixture(scope="module", params=["flip", "flip with a lowered bar"])
+def merged(
+    request: pytest.FixtureRequest, made: Made, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Checkout, int]:
     """A change merged into a main that moved meanwhile, under the names that hosts give it; and how it is judged."""
+    checkout = Checkout(tmp_path_factory.mktemp("merged"), made)
     checkout.git("checkout", "-q", "-b", "change")
-    if request.param != "flip":
+    if request.param == "flip":
+        checkout.flip()
+    else:
         checkout.box.edit(lambda document: document["policies"]["fr_ensemble"]["rules"].pop())
-    checkout.flip()
+        checkout.shell("registry flip tiny")
     checkout.commit("change")
     checkout.git("checkout", "-q", "main")
     (checkout.top / "other").write_text("another change\n")
@@ -380,10 +398,10 @@ def merged(request: pytest.FixtureRequest, checkout: Checkout) -> tuple[Checkout
     return checkout, 0 if request.param == "flip" else 1
 
 
-def fresh_clone(checkout: Checkout, ref: str) -> Checkout:
+def fresh_clone(checkout: Checkout, ref: str, base: Path) -> Checkout:
     """What a runner has before the job's own steps: every branch of origin, and HEAD detached at the commit judged."""
     runner = copy.copy(checkout)
-    runner.top = checkout.base / "runner"
+    runner.base, runner.top = base, base / "runner"
     runner.top.mkdir()
     runner.git("init", "-q", "-b", "none")
     runner.git("remote", "add", "origin", str(checkout.top))
@@ -407,11 +425,11 @@ def event_of(checkout: Checkout, name: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("event", ["pull_request", "merge_group"])
-def test_the_action_judges_in_a_fresh_clone(merged: tuple[Checkout, int], event: str) -> None:
+def test_the_action_judges_in_a_fresh_clone(merged: tuple[Checkout, int], event: str, tmp_path: Path) -> None:
     """Of a pull request and a merge group: a flip is promoted, a flip with a lowered bar held, each with documents."""
     checkout, code = merged
     ref, variables = event_of(checkout, event)
-    runner = fresh_clone(checkout, ref)
+    runner = fresh_clone(checkout, ref, tmp_path)
     inputs = example(".github/workflows/registry.yml")["jobs"]["registry"]["steps"][2]["with"]
     log, summary, outputs = act_on(variables, runner, code, **inputs)
     assert f"| tiny | **{'HOLD' if code else 'PROMOTE'}** |" in summary
@@ -420,22 +438,22 @@ def test_the_action_judges_in_a_fresh_clone(merged: tuple[Checkout, int], event:
 
 
 @pytest.mark.parametrize("merged", ["flip"], indirect=True)
-def test_the_action_judges_no_push(merged: tuple[Checkout, int]) -> None:
+def test_the_action_judges_no_push(merged: tuple[Checkout, int], tmp_path: Path) -> None:
     """A push has no base: it is validated, and the log says that no promotion was judged; with require-base, exit 2."""
     checkout, _ = merged
     ref, variables = event_of(checkout, "push")
-    runner = fresh_clone(checkout, ref)
+    runner = fresh_clone(checkout, ref, tmp_path)
     log, summary, _ = act_on(variables, runner, 0)
     assert "no base: promotions not judged" in log
     assert "PROMOTE" not in summary
     act_on(variables, runner, 2, **{"require-base": "true"})
 
 
-def test_the_gitlab_job_in_a_fresh_clone(merged: tuple[Checkout, int]) -> None:
+def test_the_gitlab_job_in_a_fresh_clone(merged: tuple[Checkout, int], tmp_path: Path) -> None:
     """Of a merge request, by the commit where it left its target: the same verdicts, and the report that it names."""
     checkout, code = merged
     job = example(".gitlab-ci.yml")["registry"]
-    runner = fresh_clone(checkout, PULL)
+    runner = fresh_clone(checkout, PULL, tmp_path)
     base = checkout.git("merge-base", "main", "change")
     variables = {"CI_PIPELINE_SOURCE": "merge_request_event", "CI_MERGE_REQUEST_DIFF_BASE_SHA": base}
     log = runner.shell(job["script"][-1], code, CI="true", GITLAB_CI="true", **variables)
@@ -443,12 +461,14 @@ def test_the_gitlab_job_in_a_fresh_clone(merged: tuple[Checkout, int]) -> None:
     assert ("<failure" in (runner.top / job["artifacts"]["reports"]["junit"]).read_text()) is bool(code)
 
 
-def test_the_gitlab_job_installs_the_judge(checkout: Checkout) -> None:
-    """Its first commands, with the submodule beside the registry, give an image with pip a `registry` that judges."""
+def test_the_gitlab_job_installs_the_judge(prepared: Prepared, checkout: Checkout) -> None:
+    """Its first commands, with the submodule beside the registry, give an image with pip a `registry` that judges.
+
+    The packages of the lock file are those that the action has downloaded by it.
+    """
     project(checkout.top)
     job = example(".gitlab-ci.yml")["registry"]
-    image = checkout.base / "image"
-    subprocess.run([sys.executable, "-m", "venv", image], check=True)
+    image = make_environment(checkout.base / "image", prepared.packages)
     path = f"{image / 'bin'}{os.pathsep}{os.environ['PATH']}"
     said = checkout.shell("\n".join([*job["script"][:-1], "registry ci --junit registry.xml"]), PATH=path)
     assert "no base: promotions not judged" in said

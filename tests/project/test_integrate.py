@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Program, program
+from command_line import Program, succeed
 from csv_tables import write_csv
 from places import ROOT
 from policies import set_policy
@@ -58,7 +58,7 @@ class Deployed:
     @classmethod
     def of(cls, box: Sandbox, corpus: Path, rows: Rows) -> Deployed:
         where = ("--corpus", corpus, "--format", "jsonl", "--registry", box.path)
-        return cls(box, rows, [json.loads(line) for line in program("predict", box.id, *where).stdout.splitlines()])
+        return cls(box, rows, [json.loads(line) for line in succeed("predict", box.id, *where).out.splitlines()])
 
 
 def with_conditions(path: Path, spelled: tuple[str, ...] = ()) -> Rows:
@@ -80,7 +80,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     rows = with_conditions(write_corpus(base / "rows.csv", 2, 20, seed=2), SPELLED)
     box = base / "model" / "registry.json"
     conditions = ("--condition", "log2:kbps", "--condition", "crf")
-    program(
+    succeed(
         "train",
         "fr_ensemble",
         "--id",
@@ -94,7 +94,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     )
     made = Sandbox(box, "mine")
     made.edit(set_policy("fr_ensemble", {"rules": [{"metric": "n_seeds", "op": ">=", "bound": 1}]}))
-    program("flip", "mine", "--registry", box)
+    succeed("flip", "mine", "--registry", box)
     return Deployed.of(Sandbox(box, "mine"), base / "rows.csv", rows)
 
 
@@ -108,8 +108,8 @@ def apart(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Deplo
     rows = with_conditions(
         write_corpus(base / "rows.csv", 2, 20, seed=4), ("H.264", "hevc", "libaom-av1", "AV1", "dirac")
     )
-    program("calibrate", "mine", "--corpus", base / "own.csv", "--id", "apart", "--by-encoder", *where)
-    program("flip", "apart", *where)
+    succeed("calibrate", "mine", "--corpus", base / "own.csv", "--id", "apart", "--by-encoder", *where)
+    succeed("flip", "apart", *where)
     return Deployed.of(Sandbox(deployed.box.path, "apart"), base / "rows.csv", rows)
 
 

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
+from environments import add_packages, link_packages, make_environment
 from places import ROOT
 from registries import Made
 
@@ -40,18 +40,13 @@ class Place:
     """A copy of the project, and a shell that has nothing but python3, git and what the commands install.
 
     Packages come from the environment of the tests, through one folder of links that a path file adds to every
-    environment made here: pip finds the requirements there, and needs no network. That folder holds neither pip nor
-    this project, and it is outside the environments, so that nothing here can change the environment of the tests.
+    environment made here: pip needs no network.
     """
 
     def __init__(self, base: Path) -> None:
         self.base = base
         self.clone = shutil.copytree(ROOT, base / "clone", ignore=shutil.ignore_patterns(*LEFT_OUT))
-        self.packages = base / "packages"
-        self.packages.mkdir()
-        for item in Path(sysconfig.get_path("purelib")).iterdir():
-            if not re.match(r"pip\b|pip-|registry|__|.*\.pth$", item.name):
-                (self.packages / item.name).symlink_to(item)
+        self.packages = link_packages(base / "packages")
         tools = base / "bin"
         tools.mkdir()
         (tools / "python3").symlink_to(sys._base_executable)  # type: ignore[attr-defined]  # CPython has it
@@ -73,13 +68,6 @@ class Place:
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
 
-    def prepare(self, environment: Path) -> None:
-        """What `python3 -m venv` will find in the folder: a path to the packages. It keeps what is there."""
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = environment / "lib" / version / "site-packages"
-        site.mkdir(parents=True)
-        (site / "packages.pth").write_text(f"{self.packages}\n")
-
     def shell(self, script: str, cwd: Path, code: int = 0) -> str:
         """Run a script; it stops at the first command that fails. Returns what it printed."""
         command = ["bash", "-e", "-u", "-x", "-o", "pipefail", "-c", script]
@@ -89,11 +77,16 @@ class Place:
         return str(done.stdout)
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path)
-    made.prepare(made.clone / ".venv")
-    return made
+@pytest.fixture(scope="module")
+def installed_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A clone after the first commands of the README, those that install the program."""
+    place = Place(tmp_path_factory.mktemp("readme"))
+    thin(place.clone / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
+    add_packages(place.clone / ".venv", place.packages)
+    install = commands("README.md")[0]
+    assert "pip install" in install
+    place.shell(install, place.clone)
+    return place
 
 
 def videos(folder: Path) -> Path:
@@ -111,16 +104,19 @@ def videos(folder: Path) -> Path:
 
 
 def thin(corpus: Path) -> None:
-    """Every fifth row stays: as many sources and folds, and a fifth of the trees of the standard models."""
+    """Every tenth row stays: as many sources and folds, with smaller trees of the standard models."""
     table = pq.read_table(corpus)
-    pq.write_table(table.take(list(range(0, len(table), 5))), corpus)
+    pq.write_table(table.take(list(range(0, len(table), 10))), corpus)
 
 
-def test_readme_commands(place: Place) -> None:
+ACTIVATE = ". .venv/bin/activate"
+
+
+def test_readme_commands(installed_place: Place) -> None:
     """Every command of the README works, in order: install, train, gate, flip, validate, predict, build, recommend."""
-    thin(place.clone / "plugins" / "fr_ensemble" / "data" / "corpus.parquet")
+    place = installed_place
     place.environment["VIDEOS"] = str(videos(place.base / "videos"))
-    said = place.shell("\n".join(commands("README.md")), place.clone)
+    said = place.shell("\n".join([ACTIVATE, *commands("README.md")[1:]]), place.clone)
     assert "vmaf: PROMOTE" in said
     assert re.search(r"model/registry\.json: 1 entry: valid", said)
     assert said.count("\n1,") == 1, "two rows are predicted"
@@ -128,11 +124,9 @@ def test_readme_commands(place: Place) -> None:
     assert re.search(r"^mean vmaf of a clip at least 90, at 80 %$", said, flags=re.MULTILINE)
 
 
-def test_plugin_page_commands(place: Place) -> None:
+def test_plugin_page_commands(installed_place: Place) -> None:
     """Every command of docs/plugins.md works, in order, after those with which the README installs the program."""
-    install = commands("README.md")[0]
-    assert "pip install" in install
-    said = place.shell("\n".join([install, *commands("docs/plugins.md")]), place.clone)
+    said = installed_place.shell("\n".join([ACTIVATE, *commands("docs/plugins.md")]), installed_place.clone)
     assert "first: PROMOTE" in said
     assert "weak: HOLD" in said
 
@@ -181,14 +175,13 @@ class PullRequest:
         origin = place.base / "origin.git"
         shutil.copytree(models, self.folder / "model", ignore=shutil.ignore_patterns("*.lock"))
         place.clone.rename(self.folder / "registry-tool")
-        place.prepare(place.base / "runner")
+        make_environment(place.base / "runner", place.packages)
         self.git("init", "-q", "-b", "main")
         self.commit("models")
         self.git("init", "-q", "--bare", str(origin))
         self.git("remote", "add", "origin", str(origin))
         self.git("push", "-q", "origin", "main")
         self.git("checkout", "-q", "-b", "change")
-        place.shell("python3 -m venv runner", place.base)
         place.environment["GITHUB_BASE_REF"] = "main"
 
     def git(self, *arguments: str) -> None:

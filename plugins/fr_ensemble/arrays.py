@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
+UInt64 = NDArray[np.uint64]
 Numbers = Float64 | Float32
 Mask = NDArray[np.bool_]
 RowChoice = Mask | Int64  # some of n rows: a mask (n,), or their numbers

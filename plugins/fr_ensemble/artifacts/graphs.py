@@ -15,9 +15,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Scaler, Weights
+from fr_ensemble.arrays import Float32, Int64, Scaler, Weights
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -30,7 +29,7 @@ FEATURES, CODEC, SCORE, MU, SIGMA = "features", "codec_onehot", "score", "mu", "
 LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 CARRIER_VALUE = 8.0  # GELU(8) is 8 to the last bit, and a product with a power of two is exact
 GELU = {"sqrt2": np.float32(np.sqrt(2.0)), "one": np.float32(1.0), "half": np.float32(0.5)}
-Arrays = dict[str, NDArray[np.float32] | NDArray[np.int64]]
+Arrays = dict[str, Float32 | Int64]
 GRAPH_VERSION = 2  # of the fused graphs that are written today
 
 

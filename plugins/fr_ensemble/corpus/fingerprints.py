@@ -13,9 +13,8 @@ from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float64, Int64
+from fr_ensemble.arrays import Float64, Int64, UInt64
 from fr_ensemble.corpus.columns import MAX_TABLE_NUMBER
 from fr_ensemble.corpus.digest import codes_of
 from fr_ensemble.corpus.vocabulary import CANONICAL_6, is_reference_feature
@@ -256,14 +255,14 @@ def row_hashes(inputs: Float64) -> Float64:
     return (state >> np.uint64(64 - ROW_BITS)).astype(np.float64)
 
 
-def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix64(state: UInt64) -> UInt64:
     """The finaliser of splitmix64 (Steele, Lea & Flood 2014): mixes 64 bits, one to one."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
 
 
-def _order(values: Float64) -> NDArray[np.uint64]:
+def _order(values: Float64) -> UInt64:
     return splitmix64((values + 0.0).view(np.uint64))
 
 

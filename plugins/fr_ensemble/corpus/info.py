@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Mask, rows_by_name
+from fr_ensemble.arrays import Float32, Float64, Int32, Mask, UInt64, rows_by_name
 from fr_ensemble.corpus import vocabulary
 from fr_ensemble.corpus.columns import ColumnRequest, Layout, column_of, layout_of
 from fr_ensemble.corpus.fingerprints import FRAME, ReferenceColumns, SourcePairs, splitmix64
@@ -238,9 +237,9 @@ class _Seen:
         self.by_encoder: dict[str, _Numbers] = {}
         self.histogram, self.scored = Histogram(), _Scored()
         self.sources: dict[str, int] = {}
-        self.hashes: list[NDArray[np.uint64]] = []  # of encoder and all numbers
-        self.inputs: list[NDArray[np.uint64]] = []  # of encoder and features, exact
-        self.owners: list[NDArray[np.int32]] = []
+        self.hashes: list[UInt64] = []  # of encoder and all numbers
+        self.inputs: list[UInt64] = []  # of encoder and features, exact
+        self.owners: list[Int32] = []
         self.reference: ReferenceColumns | None = None
 
     def update(self, batch: RowBatch, numeric: Sequence[str], features: Sequence[str]) -> None:
@@ -321,7 +320,7 @@ class _Scored:
     """Features and score of a stream of rows, to find scores that two models gave."""
 
     def __init__(self) -> None:
-        self._features: list[NDArray[np.uint64]] = []
+        self._features: list[UInt64] = []
         self._scores: list[Float32] = []  # six digits, which are enough to tell two models apart
 
     def update(self, features: Sequence[Float64], scores: Float64) -> None:
@@ -361,7 +360,7 @@ def _overlap(pairs: SourcePairs) -> dict[str, Json]:
     }
 
 
-def _hashes(columns: Sequence[Float64], decimals: int | None, encoder: Text | None = None) -> NDArray[np.uint64]:
+def _hashes(columns: Sequence[Float64], decimals: int | None, encoder: Text | None = None) -> UInt64:
     """64 bits a row, of the numbers, rounded or exact, and the encoder's name (splitmix64, column after column)."""
     state = np.zeros(len(columns[0]), np.uint64)
     if encoder is not None:
@@ -374,9 +373,7 @@ def _hashes(columns: Sequence[Float64], decimals: int | None, encoder: Text | No
     return state
 
 
-def _ranked(
-    hashes: NDArray[np.uint64], owners: NDArray[np.int32]
-) -> tuple[NDArray[np.uint64], NDArray[np.int32], Mask]:
+def _ranked(hashes: UInt64, owners: Int32) -> tuple[UInt64, Int32, Mask]:
     """Ordered by hash, then owner; and whether each is the first of its hash and owner."""
     order = np.lexsort((owners, hashes))
     hashes, owners = hashes[order], owners[order]
@@ -385,7 +382,7 @@ def _ranked(
     return hashes, owners, new
 
 
-def _shared(hashes: NDArray[np.uint64], owners: NDArray[np.int32], names: Sequence[str]) -> list[dict[str, Json]]:
+def _shared(hashes: UInt64, owners: Int32, names: Sequence[str]) -> list[dict[str, Json]]:
     """The pairs of sources with rows in common, the largest share first.
 
     share: of the rows of the smaller source, each different row counted once.

@@ -9,14 +9,7 @@ from pathlib import Path
 
 from fr_ensemble.corpus.sources import count_sources
 from registry_tool.errors import InputError
-from registry_tool.toolkit import (
-    FORMATS,
-    Columns,
-    format_of,
-    output_file,
-    read_rows,
-    write_rows,
-)
+from registry_tool.toolkit import FORMATS, Columns, format_of, output_file, read_rows, write_rows
 from registry_tool.values import Json
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float64
+from fr_ensemble.arrays import Float32, Float64
 from fr_ensemble.evidence.calibrating import MIN_COVERAGE_SOURCES, held_out_reach
 from fr_ensemble.evidence.comparisons import ErrorComparison
 from fr_ensemble.evidence.oof import Oof, remembered
@@ -60,8 +59,8 @@ class Baselines:
     """B standard models on n rows of a corpus. Raises EvidenceProblem for shapes or numbers that mean nothing."""
 
     names: tuple[str, ...]
-    mean: NDArray[np.float32]  # (B, n), target units
-    spread: NDArray[np.float32]  # (B, n), >= 0
+    mean: Float32  # (B, n), target units
+    spread: Float32  # (B, n), >= 0
     rows_sha256: str
 
     def __post_init__(self) -> None:

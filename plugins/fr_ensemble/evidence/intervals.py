@@ -12,11 +12,7 @@ from fr_ensemble.arrays import Float64, Int64, Mask, RowChoice
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import encoder_lines, encoder_name, spellings_of
 from fr_ensemble.evidence.calibrating import MIN_ENCODER_SOURCES, calibrate, encoder_part, own_encoders, sources_in
-from fr_ensemble.evidence.methods import (
-    DEFAULT_METHOD,
-    RANK_TOLERANCE,
-    TWO_SIDED,
-)
+from fr_ensemble.evidence.methods import DEFAULT_METHOD, RANK_TOLERANCE, TWO_SIDED
 from fr_ensemble.evidence.oof import Oof
 from fr_ensemble.evidence.quantiles import CALIBRATED_UNITS, NOMINAL_LEVELS, Calibration
 from registry_tool.errors import InputError

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fr_ensemble.arrays import Float64, Int64
 from fr_ensemble.evidence.baselines import BASELINE_PREFIX
@@ -223,10 +222,10 @@ class _Moments:
         centre, k = float(oof.target.mean()), len(oof.sources)
         y, x = oof.target - centre, oof.predictions - centre
 
-        def total(values: NDArray[np.float64]) -> Float64:
+        def total(values: Float64) -> Float64:
             return np.bincount(oof.source, weights=values, minlength=k).astype(np.float64)
 
-        def each(values: NDArray[np.float64]) -> Float64:
+        def each(values: Float64) -> Float64:
             return np.stack([total(row) for row in values])
 
         return cls(total(np.ones(len(y))), total(y), total(y * y), each(x), each(x * x), each(x * y))

@@ -9,12 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fr_ensemble.arrays import Float64
-from fr_ensemble.evidence.methods import (
-    INTERVAL_METHODS,
-    LOWER_SIDE,
-    RANK_TOLERANCE,
-    TWO_SIDED,
-)
+from fr_ensemble.evidence.methods import INTERVAL_METHODS, LOWER_SIDE, RANK_TOLERANCE, TWO_SIDED
 from fr_ensemble.evidence.statistics import interval_crps, interval_scores
 from registry_tool.errors import InputError
 from registry_tool.values import Json, percent

@@ -72,14 +72,7 @@ from fr_ensemble.hooks.targets import check_target
 from registry_tool import toolkit
 from registry_tool.archive import EvidenceProblem
 from registry_tool.errors import InputError
-from registry_tool.hookspec import (
-    Agreement,
-    CalibrateRequest,
-    EntryView,
-    ReproduceRequest,
-    Reproduction,
-    Trained,
-)
+from registry_tool.hookspec import Agreement, CalibrateRequest, EntryView, ReproduceRequest, Reproduction, Trained
 from registry_tool.strictjson import parse
 from registry_tool.values import MAX_NAMES_SHOWN, Json, counted, first_names, percent
 

@@ -9,16 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Int64, Mask
+from fr_ensemble.arrays import Float32, Int32, Int64, Mask
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training import draws
 from fr_ensemble.training.model import ModelState, drop_threshold
 from fr_ensemble.training.table import ModelKey, TrainingTable
 from fr_ensemble.training.tile import TILE_ROWS
-
-Order = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Minibatch:
     unknown: Mask  # (M, B), rows whose encoder counts as unknown
 
 
-def shuffled(rows: Order, model: ModelState) -> Order:
+def shuffled(rows: Int32, model: ModelState) -> Int32:
     """A model's rows in the order of its next epoch."""
     order = rows.copy()
     draws.shuffle(model.streams[0], order, np.empty(draws.SHUFFLE_WORDS, np.uint64))
@@ -40,7 +37,7 @@ def shuffled(rows: Order, model: ModelState) -> Order:
 
 
 def draw(
-    table: TrainingTable, recipe: Recipe, models: Sequence[ModelState], orders: Sequence[Order], first: int
+    table: TrainingTable, recipe: Recipe, models: Sequence[ModelState], orders: Sequence[Int32], first: int
 ) -> Minibatch:
     """The step of each model that begins at the row `first` of its order."""
     n, size, hidden = len(models), recipe.batch_size, recipe.hidden

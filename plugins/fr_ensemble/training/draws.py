@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numpy.typing import NDArray
 
+from fr_ensemble.arrays import UInt64
 from fr_ensemble.training.compiling import Intrinsic, compiled, intrinsic
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ STREAM_LANES = 8
 WARM_UP = 12  # words that numpy's SFC64 leaves out after seeding
 RATE_STEPS = 2**16  # of a rate: what 16 bits tell apart
 SHUFFLE_WORDS = 512  # words that a shuffle draws at a time
-UInt64 = NDArray[np.uint64]
 WORDS = types.CPointer(types.uint64)
 
 # Wichura 1988, AS 241, PPND7: the normal quantile to 1e-7, in a centre and two tails, as ratios of polynomials

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64
+from fr_ensemble.arrays import Float32, Float64, UInt64
 from fr_ensemble.training.compiling import compiled, compiled_and_kept
-from fr_ensemble.training.draws import UInt64, gaussians, shuffle, words
+from fr_ensemble.training.draws import gaussians, shuffle, words
 from fr_ensemble.training.tile import at, dot, fma, prefetch, product, transpose
 
 F = np.float32

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Mask, TrainingData
+from fr_ensemble.arrays import Float32, Int32, Mask, TrainingData
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.training.execution import DEFAULT_EXECUTION, Execution
 from fr_ensemble.training.model import NetworkLayout, Result, scores_of
@@ -22,9 +21,6 @@ from registry_tool.hookspec import Progress, silent
 from registry_tool.toolkit import Text
 
 LEAVE_OUT_OPTION = "--leave-out-encoders"
-
-
-RowNumbers = NDArray[np.int32]  # numbers of some
 
 
 def check_encoders(data: TrainingData, encoder: Text, recipe: Recipe) -> None:
@@ -71,7 +67,7 @@ def predict_left_out(
     return predictions
 
 
-def _folds(data: TrainingData, own: Mask) -> dict[int, RowNumbers]:
+def _folds(data: TrainingData, own: Mask) -> dict[int, Int32]:
     """An encoder's own rows by the fold of the others' table that predicts them.
 
     FINAL_FOLD, which holds nothing out, predicts those of sources without rows of another encoder.
@@ -89,7 +85,7 @@ def _without(data: TrainingData, own: Mask, recipe: Recipe) -> TrainingTable:
     return prepare(fitted, raw_conditions=recipe.raw_conditions)
 
 
-def _scores(table: TrainingTable, all_rows: TrainingTable, result: Result, rows: RowNumbers) -> Float32:
+def _scores(table: TrainingTable, all_rows: TrainingTable, result: Result, rows: Int32) -> Float32:
     """Scores of rows of the whole table by a model that was trained on another, on that one's scale."""
     layout = NetworkLayout(table.inputs, result.weights.w1.shape[1])
     return scores_of(replace(table, rows=all_rows.rows), result.key, layout, layout.pack(result.weights), rows)

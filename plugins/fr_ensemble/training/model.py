@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Int64, Weights
+from fr_ensemble.arrays import Float32, Float64, Int32, Int64, UInt64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import draws, kernel
@@ -103,7 +102,7 @@ class ModelState:
     m: Float32  # Adam's moments
     v: Float32
     powers: Float64  # beta1^t and beta2^t after t steps
-    streams: draws.UInt64  # (3, 4 * STREAM_LANES), of DRAWN_ROLES, or (4, ...) of DRAWN_WITH_ENCODERS
+    streams: UInt64  # (3, 4 * STREAM_LANES), of DRAWN_ROLES, or (4, ...) of DRAWN_WITH_ENCODERS
     best: Float32  # with early stopping: the weights of the best epoch, its loss and number
     best_loss: float = np.inf
     best_epoch: int = 0
@@ -141,7 +140,7 @@ def initial_weights(rng: np.random.Generator, inputs: int, hidden: int) -> Weigh
 
 
 def drop_threshold(dropout: float) -> int:
-    """The dropout rate in units of 1 / RESOLUTION: a unit is out where 16 random bits are below it."""
+    """The dropout rate in units of 1 / RATE_STEPS: a unit is out where 16 random bits are below it."""
     return min(round(dropout * draws.RATE_STEPS), draws.RATE_STEPS - 1)
 
 
@@ -209,7 +208,7 @@ def work_of(settings: kernel.Settings, layout: NetworkLayout, n_numeric: int, n_
     )
 
 
-def note_best(table: TrainingTable, model: ModelState, stops: NDArray[np.int32], group: Int64) -> None:
+def note_best(table: TrainingTable, model: ModelState, stops: Int32, group: Int64) -> None:
     """After an epoch: keep the weights if the model was never better on its stopping rows.
 
     The loss is a mean over sources, each weighing alike. group: of each row, its source among those.
@@ -224,9 +223,7 @@ def note_best(table: TrainingTable, model: ModelState, stops: NDArray[np.int32],
         model.best[...] = model.p
 
 
-def scores_of(
-    table: TrainingTable, key: ModelKey, layout: NetworkLayout, p: Float32, chosen: NDArray[np.int32]
-) -> Float32:
+def scores_of(table: TrainingTable, key: ModelKey, layout: NetworkLayout, p: Float32, chosen: Int32) -> Float32:
     """Scores of rows of the table, float32 (rows,), in the units that the weights p give."""
     out = np.empty(len(chosen), np.float32)
     kernel.scores(rows_of(table, key), chosen, p, layout.h, out)

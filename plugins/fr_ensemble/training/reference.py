@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from fr_ensemble.arrays import Float32, Int64, Weights
+from fr_ensemble.arrays import Float32, Int32, Int64, Weights
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.evidence.statistics import group_means
 from fr_ensemble.training import batches
@@ -90,9 +89,7 @@ class Adam:
                 values[name] = torch.where(mask, moved, values[name])
 
 
-def scores_of(
-    table: TrainingTable, key: ModelKey, weights: Weights, chosen: NDArray[np.int32] | Int64
-) -> tuple[Float32, Float32]:
+def scores_of(table: TrainingTable, key: ModelKey, weights: Weights, chosen: Int32 | Int64) -> tuple[Float32, Float32]:
     """Scores of rows of the table in the units of the weights, and their standardised targets, float32 (rows,)."""
     mean, std = batches.scales(table, [key])
     rows = (batches.raw_rows(table)[chosen] - mean[0]) / std[0]

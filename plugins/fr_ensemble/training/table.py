@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fr_ensemble.arrays import Float32, Float64, Int64, Mask, Scaler, TrainingData
+from fr_ensemble.arrays import Float32, Float64, Int32, Int64, Mask, Scaler, TrainingData
 from registry_tool.errors import InputError
 
 FINAL_FOLD = 2**32 - 1  # the `fold` of a final member, which holds nothing out
@@ -67,7 +66,7 @@ class TrainingTable:
     """
 
     rows: Float32  # (n, C): numeric columns in raw units, slot, target, zeros up to a multiple of RECORD_FLOATS
-    source: NDArray[np.int32]  # (n,)
+    source: Int32  # (n,)
     n_features: int  # F
     n_slots: int  # V
     n_numeric: int  # F + K
@@ -97,7 +96,7 @@ class TrainingTable:
         fitted: Mask = (self.source != key.fold) & ~self.stops(key, share)
         return fitted
 
-    def judged(self, key: ModelKey) -> NDArray[np.int32]:
+    def judged(self, key: ModelKey) -> Int32:
         """The rows that a model is to score: those it holds out, or all for a final member, which holds out none."""
         chosen = np.flatnonzero(self.source == key.fold) if key.fold != FINAL_FOLD else np.arange(len(self.source))
         return chosen.astype(np.int32)
@@ -129,7 +128,7 @@ def prepare(data: TrainingData, *, raw_conditions: bool = False) -> TrainingTabl
     return TrainingTable(rows, source, data.features.shape[1], data.n_slots, n_numeric, scales)
 
 
-def fit_scales(columns: Sequence[Float64], source: NDArray[np.int32], counts: Int64) -> dict[int, FoldScale]:
+def fit_scales(columns: Sequence[Float64], source: Int32, counts: Int64) -> dict[int, FoldScale]:
     """Every fold's scale from figures of its training sources: each row is read once, however many folds there are.
 
     columns: float64 (n,) each, the target last. A column that is constant in a fold's training rows has deviation 1.

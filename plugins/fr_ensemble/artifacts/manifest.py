@@ -73,13 +73,8 @@ def environment(arithmetic: Mapping[str, str]) -> list[dict[str, str]]:
     found["libc"] = " ".join(platform.libc_ver()).strip() or "unknown"
     for name in RECORDED_PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = version_of(name)
+            found[name] = metadata.version(name)
     return [{"name": name, "version": version} for name, version in found.items()]
-
-
-def version_of(package: str) -> str:
-    """Of an installed package. Raises PackageNotFoundError."""
-    return metadata.version(package)
 
 
 def record_of(corpus: Corpus) -> dict[str, Json] | None:

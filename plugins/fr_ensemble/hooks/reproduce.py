@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.choice import choice_of
-from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_of, version_of, with_columns_of
+from fr_ensemble.artifacts.manifest import codec_block, graph_version_of, spec_of, with_columns_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH, OOF_PATH
 from fr_ensemble.artifacts.recipe import RELEASES, TRAINER_VERSION, Recipe
 from fr_ensemble.artifacts.runtime import Ensemble
@@ -115,7 +116,9 @@ def _with_baselines(
     stored_kept = replace(trained, files={**trained.files, BASELINES_PATH: view.read(BASELINES_PATH)}, manifest=made)
     from fr_ensemble.training.baselines import fit_baselines, loading_error
 
-    installed = version_of(BASELINES_LIBRARY) if find_spec("sklearn") is not None and not loading_error() else None
+    installed = (
+        metadata.version(BASELINES_LIBRARY) if find_spec("sklearn") is not None and not loading_error() else None
+    )
     if installed is None or installed not in [item["version"] for item in own]:
         found = f"found {installed or 'none'}, expected {', '.join(item['version'] for item in own)}"
         return stored_kept, [], [f"{BASELINES_PATH}: not trained again, as it follows {BASELINES_LIBRARY}: {found}"]

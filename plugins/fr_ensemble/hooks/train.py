@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from fr_ensemble.arrays import Float64, TrainedModels
 from fr_ensemble.artifacts.choice import RecipeChoice
 from fr_ensemble.artifacts.graphs import GRAPH_VERSION, fused_model, member_model
-from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of, version_of
+from fr_ensemble.artifacts.manifest import PROBE_STAGES, ManifestParts, codec_block, fused_format_of
 from fr_ensemble.artifacts.paths import BASELINES_PATH, LEFT_OUT_PATH
 from fr_ensemble.artifacts.recipe import Recipe
 from fr_ensemble.corpus.record import column_names
@@ -162,7 +163,7 @@ def make(job: Job, corpus: Corpus, progress: Progress) -> Trained:
     if baselines is not None:
         extra[BASELINES_PATH] = write_baselines(baselines)
         document["baselines"] = baselines.fields(corpus.target)
-        document["environment"].append({"name": BASELINES_LIBRARY, "version": version_of(BASELINES_LIBRARY)})
+        document["environment"].append({"name": BASELINES_LIBRARY, "version": metadata.version(BASELINES_LIBRARY)})
         table = standings_table(standings(oof, baselines, job.interval, spec.bounds))
     document["evidence"] += [{"path": path} for path in extra]
     odd = [*recorded.warnings, *_worse_on_seen_rows(corpus, trained, oof)]

@@ -48,18 +48,24 @@ class SignedEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class EntrySignatures:
-    """What `verify-signature` found: the entry's bundles, what verifying them showed, and what is wrong with others."""
+class Vouched:
+    """What verifying an entry's signatures, or the attestations of its verdict, showed; findings: on the others."""
 
     entry: Entry
-    bundles: tuple[PinnedBundle, ...]
     signatures: Signatures
     findings: tuple[Finding, ...]
 
     @property
     def holds(self) -> bool:
-        """Whether a trusted signer signed it, and no signature is broken."""
+        """Whether a trusted signer vouches for it, and nothing that claims to is broken."""
         return bool(self.signatures.verified) and not self.signatures.refused and not self.findings
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySignatures(Vouched):
+    """What `verify-signature` found, of the entry's bundles."""
+
+    bundles: tuple[PinnedBundle, ...]
 
 
 def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> SignedEntry:
@@ -162,7 +168,7 @@ def verify_signatures(
         trust = trust or trusted_by(view, loaded.registry, at)
         refuse_unpinned(view, loaded.folder)
         bundles, findings = read_signatures(view)
-    return EntrySignatures(entry, tuple(bundles), verify_all(bundles, trust), tuple(findings))
+    return EntrySignatures(entry, verify_all(bundles, trust), tuple(findings), tuple(bundles))
 
 
 def trusted_by(view: VerifiedEntry, registry: Registry, at: datetime) -> Trust:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import posixpath
 import secrets
 import shutil
 import sys
@@ -76,6 +77,15 @@ def remove_whole(root: Path, target: str) -> None:
     except OSError as error:
         reason = f"it cannot be removed: {error.strerror}: check who owns the folder; the next run removes the rest"
         raise WorldError(f"{root / target}: {reason}") from error
+
+
+def remove_from(root: Path, folder: str, path: str) -> None:
+    """Remove a file right in a folder below `root`, if it is there.
+
+    A path that leads elsewhere, by its parts or a link, is left alone: a registry of somebody else may name any file.
+    """
+    if posixpath.dirname(path) == folder and (root / folder).resolve() == root.resolve() / folder:
+        (root / path).unlink(missing_ok=True)
 
 
 def _broken(target: Path, error: OSError) -> WorldError:

@@ -23,6 +23,7 @@ from registry_tool.sandbox.prober import Prober
 from registry_tool.storage.named import read_named
 from registry_tool.storage.paths import check_path
 from registry_tool.values import EMPTY, Entry, Json, Policy, one_line
+from registry_tool.workflows.evidence import remove_evidence
 from registry_tool.workflows.initialise import locked_new, prepare
 from registry_tool.workflows.loading import Published, publish, registry_for_new_entry
 
@@ -77,9 +78,8 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Published:
                 (path.parent / model.entry_id).rmdir()
             raise
         prepare(path.parent)
-        if old is not None and "evidence" in old.document:  # of the bytes that were there before
-            with suppress(OSError):
-                (path.parent / old.document["evidence"]["path"]).unlink()
+        if old is not None:
+            remove_evidence(path.parent, loaded.registry.with_entry(done.entry), old)
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from registry_tool.checks.attestations import (
     read_reproductions,
 )
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.signatures import verify_all
+from registry_tool.checks.signatures import Signatures, verify_all
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.errors import RejectedError
@@ -22,6 +23,7 @@ from registry_tool.findings import Finding, errors_of
 from registry_tool.plugins.manager import Plugins
 from registry_tool.signing.bundle import Trust
 from registry_tool.signing.svr import PROMOTED, REPRODUCED, VERIFIER_ID, VerificationResult
+from registry_tool.storage.staging import remove_from
 from registry_tool.storage.writing import write_atomic
 from registry_tool.values import EMPTY, Entry
 from registry_tool.workflows.loading import (
@@ -33,7 +35,7 @@ from registry_tool.workflows.loading import (
     verified_entry,
 )
 from registry_tool.workflows.sign import Signer, make_attestation
-from registry_tool.workflows.sign_entry import Vouched, is_by, refuse_inside, refuse_older, trusted_by
+from registry_tool.workflows.sign_entry import is_by, refuse_inside, refuse_older, trusted_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,18 @@ class Attested:
 
 
 @dataclass(frozen=True, slots=True)
-class Attestations(Vouched):
-    """What `verify-attestation` found, of the attestations of an entry's verdict."""
+class Attestations:
+    """The attestations of an entry's verdict, what verifying them showed, and what is wrong with the others."""
 
+    entry: Entry
     attestations: tuple[Attestation, ...]
+    signatures: Signatures
+    findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether a trusted signer attests the verdict, and no attestation is broken."""
+        return bool(self.signatures.verified) and not self.signatures.refused and not self.findings
 
 
 def attest(
@@ -84,8 +94,8 @@ def attest(
         promotion["attestations"] = [*pins, {"path": target, "sha256": digest}]
         store.save(path, loaded.registry.with_entry(entry.with_fields(promotion=promotion)))
         for old in removed:
-            if old.startswith(f"{entry_id}/verdicts/ATTESTATION-"):
-                (path.parent / old).unlink(missing_ok=True)
+            if posixpath.basename(old).startswith("ATTESTATION-"):
+                remove_from(path.parent, f"{entry_id}/verdicts", old)
     return Attested(entry, result, target, made.name, made.warnings)
 
 
@@ -112,4 +122,4 @@ def verify_attestations(path: Path, plugins: Plugins, entry_id: str, trust: Trus
         trust = trust or trusted_by(view, loaded.registry, at)
         found, findings = read_attestations(view)
     signatures = verify_all([one.pinned for one in found], trust)
-    return Attestations(view.entry, signatures, tuple(findings), tuple(found))
+    return Attestations(view.entry, tuple(found), signatures, tuple(findings))

@@ -12,9 +12,12 @@ from registry_tool.documents.entries import sha256_of
 from registry_tool.errors import InputError, RejectedError
 from registry_tool.plugins.manager import Plugins
 from registry_tool.plugins.single_evidence import DataRequest, SingleEvidence, make_evidence, read_evidence
+from registry_tool.storage.staging import remove_from
 from registry_tool.storage.writing import write_atomic
-from registry_tool.values import Entry
+from registry_tool.values import EMPTY, Entry, Registry
 from registry_tool.workflows.loading import changing, inspected, save_sound, verified
+
+EVIDENCE_FOLDER = "evidence"  # of single models, in the folder of the entry's id
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,23 @@ def evidence(path: Path, plugins: Plugins, entry_id: str, request: DataRequest) 
             )
         data = make_evidence(view, request)
         digest = sha256_of(data)
-        target = f"{entry_id}/evidence/{digest[:12]}.npz"
+        target = f"{entry_id}/{EVIDENCE_FOLDER}/{digest[:12]}.npz"
         made = None if (path.parent / target).exists() else target
         write_atomic(path.parent / target, data, root=path.parent)
         pinned = entry.with_fields(evidence={"path": target, "sha256": digest})
         save_sound(inspection, loaded.registry.with_entry(pinned), pinned, made, RejectedError)
-        old = entry.document.get("evidence")
-        if old is not None and old["path"] != target:
-            with suppress(OSError):
-                (path.parent / posixpath.normpath(old["path"])).unlink()
+        remove_evidence(path.parent, loaded.registry.with_entry(pinned), entry)
     return Written(pinned, target, read_evidence(data))
+
+
+def remove_evidence(root: Path, registry: Registry, entry: Entry) -> None:
+    """Remove the evidence of an entry that was replaced, if `evidence` wrote it and no entry of `registry` pins it."""
+    path = _evidence_path(entry)
+    if path not in map(_evidence_path, registry.entries):
+        with suppress(OSError):
+            remove_from(root, posixpath.join(entry.id, EVIDENCE_FOLDER), path)
+
+
+def _evidence_path(entry: Entry) -> str:
+    path: str = entry.document.get("evidence", EMPTY).get("path", "")
+    return posixpath.normpath(path)

@@ -29,6 +29,7 @@ from registry_tool.signing.bundle import Trust, claimed_key
 from registry_tool.signing.dsse import SignatureError
 from registry_tool.signing.statement import FilesStatement
 from registry_tool.storage.files import Folder
+from registry_tool.storage.staging import remove_from
 from registry_tool.storage.writing import write_atomic
 from registry_tool.values import Entry, Json, Policy, Registry
 from registry_tool.workflows.loading import changing, find_entry, usable, verified_entry
@@ -92,7 +93,7 @@ def sign_entry(path: Path, plugins: Plugins, entry_id: str, signer: Signer) -> S
         signed = entry.with_fields(signatures=[*pins, {"bundle": target, "sha256": digest}])
         store.save(path, loaded.registry.with_entry(signed))
         for name in replaced:
-            _remove(path.parent, entry_id, name)
+            remove_from(path.parent, f"{entry_id}/signatures", name)  # what lies elsewhere was not put there by `sign`
     return SignedEntry(signed, statement, target, made.name, tuple(replaced), made.warnings)
 
 
@@ -146,12 +147,6 @@ def is_by(bundle: PinnedBundle, key: str) -> bool:
         return claimed_key(bundle.data) == key
     except SignatureError:
         return True  # it cannot be verified
-
-
-def _remove(registry: Path, entry_id: str, name: str) -> None:
-    """A bundle that nothing pins any more; what lies elsewhere was not put there by `sign`."""
-    if posixpath.dirname(name) == f"{entry_id}/signatures":
-        (registry / name).unlink(missing_ok=True)
 
 
 def verify_signatures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,41 @@ def test_production_is_never_updated(tmp_path: Path, export: Path, registry: Pro
     box.write_text(json.dumps(document))
     refused = registry(*words, "--update")
     assert (refused.code, "production" in refused.err) == (1, True)
+
+
+OWN_EVIDENCE = "blur/evidence/0123456789ab.npz"
+
+
+@pytest.mark.parametrize(
+    ("path", "link", "is_shared"),
+    [
+        (OWN_EVIDENCE, None, False),
+        (OWN_EVIDENCE, None, True),
+        (OWN_EVIDENCE, "blur/evidence", False),
+        ("blur/../../home/0123456789ab.npz", None, False),
+        ("blur/evidence/../../../home/0123456789ab.npz", None, False),
+        ("link/0123456789ab.npz", "link", False),
+    ],
+)
+def test_only_evidence_that_is_the_entrys_own_goes_with_its_bytes(
+    tmp_path: Path, export: Path, registry: Program, path: str, link: str | None, is_shared: bool
+) -> None:
+    """A file that another entry pins, or that is outside of the registry's folder, is never removed."""
+    box = tmp_path / "model" / "registry.json"
+    words = ("add", export / "blur.onnx", "--kind", "nr", "--registry", box, "--id")
+    assert (registry(*words, "blur").code, registry(*words, "other").code) == (0, 0)
+    (tmp_path / "home").mkdir()
+    (box.parent / "blur" / "evidence").mkdir()
+    if link is not None:
+        shutil.rmtree(box.parent / link, ignore_errors=True)
+        (box.parent / link).symlink_to(tmp_path / "home")
+    (box.parent / path).write_bytes(b"rows")
+    document = json.loads(box.read_bytes())
+    for entry in document["models"][: 2 if is_shared else 1]:
+        entry["evidence"] = {"path": path, "sha256": "0" * 64}
+    box.write_text(json.dumps(document))
+    assert registry(*words, "blur").code == 0
+    assert (box.parent / path).exists() == ((path, link, is_shared) != (OWN_EVIDENCE, None, False))
 
 
 def _no_file(export: Path) -> None:

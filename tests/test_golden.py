@@ -318,7 +318,7 @@ def add(at: Scene) -> None:
     words = ("--kind", "nr", "--id", "a", "--registry", "new/registry.json")
     model = "valid/smoke/m.onnx"
     at.run("add", model, *words, "--license", "MIT", files=["new/registry.json", "new/.gitattributes"])
-    at.run("add", model, *words, "--license", "MIT")
+    at.run("add", model, *words)
     at.run("add", model, *words, "--update", "--description", "A model.", files=["new/registry.json"])
     at.run("add", model, "--kind", "fr_ensemble", "--id", "b", "--registry", "new/registry.json")
     at.run("add", "invalid/onnx-domain/m.onnx", "--kind", "nr", "--id", "b", "--registry", "new/registry.json")

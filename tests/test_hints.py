@@ -522,6 +522,7 @@ SOURCES = [path for folder in ("registry_tool", "plugins/fr_ensemble") for path 
 NAMES_A_COMMAND = re.compile(rf"`registry [^`]+`|{OPTION.pattern}")
 # What is not typed above: words of the text, and the test that types it, or why none does.
 ELSEWHERE = {
+    "say --update to give it other bytes": "tests/workflows/test_add.py",
     "its evidence has no inputs, expected some": "tests/fr_ensemble/queries/test_exchangeable.py",
     "intervals from sources like these": "tests/project/test_howto.py",
     "--by-encoder`, of sources like these": "tests/fr_ensemble/hooks/test_by_encoder.py",

@@ -215,9 +215,7 @@ def calibrate(
 @click.command()
 @click.argument("file", type=PATH)
 @click.option("--kind", required=True, metavar="KIND", help="A kind of single models: fr, nr, filter, or a plugin's.")
-@click.option(
-    "--id", "entry_id", required=True, metavar="NAME", help="Id of the entry; a smoke one of that id is replaced."
-)
+@click.option("--id", "entry_id", required=True, metavar="NAME", help="Id of the entry.")
 @click.option(
     "--sidecar",
     type=PATH,
@@ -238,7 +236,7 @@ def calibrate(
 )
 @click.option("--license", metavar="SPDX", help="Licence of the model.")
 @click.option("--description", metavar="TEXT", help="What it is, in a sentence.")
-@click.option("--update", is_flag=True, help="Give a smoke entry other bytes, and keep what its other fields say.")
+@click.option("--update", is_flag=True, help="Give a smoke entry that is there other bytes; its other fields stay.")
 @click.option("--registry", metavar="PATH", help=NEW_REGISTRY_HELP)
 @click.pass_context
 def add(

@@ -38,8 +38,8 @@ REWRITTEN_FIELDS = (  # of an entry that gets another model
 class NewModel:
     """A model to register. sidecar: None for the `.json` of the model's name beside it, where there is one.
 
-    int8: its quantised variant. fields: further fields of the entry. update: the id is there, smoke, and keeps its
-    other fields.
+    int8: its quantised variant. fields: further fields of the entry. update: the id is there, smoke, and gets other
+    bytes; its other fields stay.
     """
 
     entry_id: str
@@ -66,7 +66,7 @@ def add(path: Path, plugins: Plugins, model: NewModel) -> Published:
         loaded = _target(path, model)
         plugins.need(loaded.registry.requires)
         old = loaded.registry.entry(model.entry_id)
-        was = old.document if old is not None and model.update else EMPTY
+        was = old.document if old is not None else EMPTY
         kept = {key: value for key, value in was.items() if key not in REWRITTEN_FIELDS}
         entry = Entry.from_dict(
             {**kept, "id": model.entry_id, "kind": model.kind, "smoke": True, **_below(folder, pins), **model.fields}
@@ -93,7 +93,10 @@ def _check_kind(plugins: Plugins, name: str) -> None:
 
 def _target(path: Path, model: NewModel) -> Loaded:
     loaded = registry_for_new_entry(path, model.kind, model.entry_id)
-    if model.update and loaded.registry.entry(model.entry_id) is None:
+    old = loaded.registry.entry(model.entry_id)
+    if old is not None and not model.update:
+        raise InputError(f"{path}: {model.entry_id} is there, expected a new id: say --update to give it other bytes")
+    if old is None and model.update:
         raise InputError(f"{path}: no entry {model.entry_id!r} to update: leave --update out")
     return loaded
 

@@ -73,11 +73,8 @@ def test_a_sidecar_of_another_name_takes_the_models(tmp_path: Path, export: Path
     assert (tmp_path / "model" / entry_of(tmp_path / "model")["onnx"]).with_suffix(".json").read_text() == "{}"
 
 
-@pytest.mark.parametrize(("update", "description"), [(("--update",), "Blur."), ((), None)])
-def test_a_smoke_entry_gets_other_bytes(
-    tmp_path: Path, export: Path, registry: Program, update: tuple[str, ...], description: str | None
-) -> None:
-    """The output says which bytes went; with --update what a person wrote stays, and in any case why it was demoted."""
+def test_an_update_gives_a_smoke_entry_other_bytes(tmp_path: Path, export: Path, registry: Program) -> None:
+    """What a person wrote stays, pins of the older bytes go, as the output says; the id is refused without --update."""
     box = tmp_path / "model" / "registry.json"
     words = ("add", export / "blur.onnx", "--kind", "nr", "--id", "blur", "--registry", box)
     (export / "blur.json").write_text("{}")
@@ -88,12 +85,15 @@ def test_a_smoke_entry_gets_other_bytes(
     box.write_text(json.dumps(document))
     (export / "blur.json").unlink()
     (export / "blur.onnx").write_bytes(tiny_models.model(seed=1).SerializeToString())
-    ran = registry(*words, *update)
+    refused = registry(*words)
+    assert (refused.code, "--update" in refused.err) == (2, True)
+    assert entry_of(box.parent) == before
+    ran = registry(*words, "--update")
     assert ran.out.splitlines()[-1] == f"replaced: blur (smoke) of sha256 {before['sha256']}"
     after = entry_of(box.parent)
-    assert (after.get("description"), after["sha256"] != before["sha256"]) == (description, True)
+    assert (after["description"], after["sha256"] != before["sha256"]) == ("Blur.", True)
     assert (after["demotion"], "sidecar_sha256" in after) == (demotion, False)
-    assert "replaced" not in registry(*words, *update).out
+    assert "replaced" not in registry(*words, "--update").out
     assert registry("validate", box).code == 0
 
 
@@ -139,7 +139,7 @@ def test_only_evidence_that_is_the_entrys_own_goes_with_its_bytes(
     for entry in document["models"][: 2 if is_shared else 1]:
         entry["evidence"] = {"path": path, "sha256": "0" * 64}
     box.write_text(json.dumps(document))
-    assert registry(*words, "blur").code == 0
+    assert registry(*words, "blur", "--update").code == 0
     assert (box.parent / path).exists() == ((path, link, is_shared) != (OWN_EVIDENCE, None, False))
 
 

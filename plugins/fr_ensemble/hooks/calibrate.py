@@ -195,7 +195,7 @@ def _encoders_apart(corpus: Corpus, request: CalibrateRequest, method: str) -> I
         groups.setdefault(sources[name], []).append(name)
     for k, names in groups.items():
         each = " each" if len(names) > 1 else ""
-        yield from (f"{', '.join(names)} ({k} sources{each}): {line}" for line in promise(method, k))
+        yield from (f"{first_names(names)} ({k} sources{each}): {line}" for line in promise(method, k))
     pooled = [name for name in sources if name not in own]
     if len(pooled) > MAX_NAMES_SHOWN:
         yield f"{first_names(pooled)} (fewer than {MIN_ENCODER_SOURCES} sources): they take the intervals of all rows"
@@ -333,8 +333,8 @@ def _summary(parent: Parent, intervals: Intervals, document: Mapping[str, Json],
 
 def _encoders_in_words(apart: EncoderIntervals) -> str:
     """Encoders with the numbers of their sources, and those that take the pooled intervals."""
-    own = ", ".join(f"{name} ({len(made[0].n_per_source)} sources)" for name, made in apart.calibrations.items())
-    return own + (f"; pooled: {', '.join(apart.pooled)}" if apart.pooled else "")
+    own = [f"{name} ({len(made[0].n_per_source)} sources)" for name, made in apart.calibrations.items()]
+    return first_names(own) + (f"; pooled: {first_names(apart.pooled)}" if apart.pooled else "")
 
 
 # ---- again -----------------------------------------------------------------------------------------------------------

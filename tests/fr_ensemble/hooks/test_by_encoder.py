@@ -329,12 +329,16 @@ def test_many_encoders_are_one_line_each_time(registry: Program, smoke: Sandbox,
     where, n_rows = ("--registry", smoke.path), len(read_csv(many))
     unknown = f"warning: encoders 'e0', 'e1', 'e2' and 2 more are unknown: {n_rows} rows"
     bare = f"encoders e0, e1, e2 and 2 more: intervals of a row at 95 % have no guarantee from {SOURCES} sources"
+    ran = registry("calibrate", "tiny", "--corpus", many, "--id", "many", "--by-encoder", *where)
     said = {
-        "calibrate": registry("calibrate", "tiny", "--corpus", many, "--id", "many", "--by-encoder", *where).err,
+        "calibrate": ran.err,
         "predict": registry("predict", "many", "--corpus", many, "--levels", "0.95", *where).err,
         "evaluate": registry("evaluate", "many", "--corpus", many, "--levels", "0.95", *where).err,
         "gate": registry("gate", "many", *where).out.replace("at 90 %, 95 %, 99 %", "at 95 %"),
     }
+    assert f"e0, e1, e2 and 2 more ({SOURCES} sources each): intervals of 50, 80 % are guaranteed" in ran.err
+    each = ", ".join(f"e{number} ({SOURCES} sources)" for number in range(3))
+    assert f"encoders apart: {each} and 2 more\n" in ran.out
     for command, wanted in (("calibrate", unknown), ("predict", unknown), ("evaluate", unknown)):
         assert [line for line in said[command].splitlines() if "unknown: " in line] == [wanted]
     for command in ("predict", "evaluate", "gate"):

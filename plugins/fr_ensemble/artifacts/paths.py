@@ -10,8 +10,9 @@ FINGERPRINTS_PATH = "evidence/fingerprints.npz"
 LEFT_OUT_PATH = "evidence/encoders_left_out.npz"
 # Of an entry with `calibrated_from`, beside its parent's evidence.
 CALIBRATION_PATH = "evidence/calibration.npz"
-CALIBRATION_INPUTS_PATH = "evidence/calibration_inputs.npz"
-CALIBRATION_FINGERPRINTS_PATH = "evidence/calibration_fingerprints.npz"
+CALIBRATION_PREFIX = "calibration_"  # of names of files that the parent has under the rest of the name
+CALIBRATION_INPUTS_PATH = f"evidence/{CALIBRATION_PREFIX}inputs.npz"
+CALIBRATION_FINGERPRINTS_PATH = f"evidence/{CALIBRATION_PREFIX}fingerprints.npz"
 PARENT_PATH = "evidence/parent.json"
 CALIBRATED_PATHS = (CALIBRATION_PATH, CALIBRATION_INPUTS_PATH, CALIBRATION_FINGERPRINTS_PATH, PARENT_PATH)
 

@@ -9,13 +9,20 @@ scores are those of an unseen source: by an offset of its own they would be too 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from fr_ensemble.arrays import Float64
 from fr_ensemble.artifacts.manifest import has_inputs, mu_range_of
-from fr_ensemble.artifacts.paths import CALIBRATION_INPUTS_PATH, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH
+from fr_ensemble.artifacts.paths import (
+    CALIBRATION_INPUTS_PATH,
+    CALIBRATION_PATH,
+    CALIBRATION_PREFIX,
+    INPUTS_PATH,
+    OOF_PATH,
+)
 from fr_ensemble.corpus.fingerprints import TOO_MANY_SHARE, Fingerprints
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.corpus.vocabulary import encoder_name
@@ -25,7 +32,7 @@ from fr_ensemble.evidence.oof import OOF_FORMAT, Oof, mean_of, read_oof, used_na
 from fr_ensemble.evidence.problems import copied_targets, range_problems
 from fr_ensemble.evidence.quantiles import NOMINAL_LEVELS
 from fr_ensemble.evidence.statistics import group_means
-from registry_tool.archive import Array
+from registry_tool.archive import Array, EvidenceProblem
 from registry_tool.toolkit import Text, first_names
 from registry_tool.values import Json, percent, percentage
 
@@ -64,10 +71,19 @@ def calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], bytes]) ->
 
 def inputs_calibrated_on(manifest: Mapping[str, Json], read: Callable[[str], bytes]) -> Inputs | None:
     """The inputs of those rows; None where the evidence has none. Raises what `calibrated_on` raises."""
-    path, claims = INPUTS_PATH, manifest
-    if "calibration" in manifest:
-        path, claims = CALIBRATION_INPUTS_PATH, manifest["calibration"]
-    return read_inputs(read(path)) if has_inputs(claims) else None
+    if "calibration" not in manifest:
+        return read_inputs(read(INPUTS_PATH)) if has_inputs(manifest) else None
+    with named_of_calibration():
+        return read_inputs(read(CALIBRATION_INPUTS_PATH)) if has_inputs(manifest["calibration"]) else None
+
+
+@contextmanager
+def named_of_calibration() -> Iterator[None]:
+    """A problem of inputs or fingerprints, which begins with the file's name, names the calibration's file."""
+    try:
+        yield
+    except EvidenceProblem as error:
+        raise EvidenceProblem(f"{CALIBRATION_PREFIX}{error}") from error
 
 
 def predictions_of(corpus: Corpus, manifest: Mapping[str, Json], scores: Float64) -> Oof:

@@ -28,6 +28,7 @@ from fr_ensemble.evidence.calibration import (
     as_unseen,
     claim_problems,
     encoder_problems,
+    named_of_calibration,
     read_calibration,
     score_problems,
     seen_problems,
@@ -197,8 +198,9 @@ def _check_calibration(view: EntryView, manifest: Mapping[str, Json], trained: O
     with usable_evidence(view.entry.id, manifest):
         problems = [*parent_problems(manifest, view.read(PARENT_PATH))]
         pinned = read_calibration(view.read(CALIBRATION_PATH))
-        inputs = read_inputs(view.read(CALIBRATION_INPUTS_PATH))
-        fingerprints = read_fingerprints(view.read(CALIBRATION_FINGERPRINTS_PATH))
+        with named_of_calibration():
+            inputs = read_inputs(view.read(CALIBRATION_INPUTS_PATH))
+            fingerprints = read_fingerprints(view.read(CALIBRATION_FINGERPRINTS_PATH))
         known = read_fingerprints(view.read(FINGERPRINTS_PATH)) if "fingerprints" in manifest else None
     problems += claim_problems(manifest, pinned)
     problems += row_problems(claims, inputs, pinned, spec)

@@ -17,7 +17,15 @@ from csv_tables import read_csv, write_csv
 from forging import edited, refused
 from fr_ensemble.artifacts.graphs import fused_model, member_model, read_weights, shifted
 from fr_ensemble.artifacts.manifest import fused_format_of, scaler_of, spec_of
-from fr_ensemble.artifacts.paths import CALIBRATED_PATHS, CALIBRATION_PATH, INPUTS_PATH, OOF_PATH, PARENT_PATH
+from fr_ensemble.artifacts.paths import (
+    CALIBRATED_PATHS,
+    CALIBRATION_FINGERPRINTS_PATH,
+    CALIBRATION_INPUTS_PATH,
+    CALIBRATION_PATH,
+    INPUTS_PATH,
+    OOF_PATH,
+    PARENT_PATH,
+)
 from fr_ensemble.artifacts.runtime import Ensemble
 from fr_ensemble.corpus.rows import Corpus
 from fr_ensemble.evidence.calibration import read_calibration, write_calibration
@@ -285,6 +293,15 @@ def test_evidence_that_cannot_be_read_says_to_calibrate_again(
     ran = registry("calibrate", "tiny", "--corpus", mine, "--id", "new", "--registry", here.path)
     assert ran.code == 0, ran.err
     assert [finding for finding in of(here, "new").errors() if finding.entry == "new"] == []
+
+
+@pytest.mark.parametrize("path", [CALIBRATION_PATH, CALIBRATION_INPUTS_PATH, CALIBRATION_FINGERPRINTS_PATH])
+def test_a_file_that_cannot_be_read_is_the_one_that_is_named(registry: Program, here: Sandbox, path: str) -> None:
+    """Not the parent's file of the same form, which lies beside it."""
+    here.forge(files={path: b"no archive"})
+    ran = registry("gate", "here", "--registry", here.path)
+    assert f"registry: here: {Path(path).name}: not a readable archive" in ran.err
+    assert any(f" {Path(path).name}: not a readable archive" in finding.message for finding in here.errors())
 
 
 def test_an_offset_is_not_exported(registry: Program, lower: Sandbox, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fr_ensemble.corpus.vocabulary import encoder_name
 from fr_ensemble.queries.recommend import BOUND, CHOICE, SEQUENCE
 from registry_tool.hookspec import Axis, Chart, Figure, Series
 from registry_tool.toolkit import text_table
-from registry_tool.values import Json, counted, percent
+from registry_tool.values import MAX_NAMES_SHOWN, Json, counted, first_names, percent
 
 MAX_CHARTS = 12
 FLAGGED_ROWS = 0.5  # share of a clip's rows from which a flag is shown of it
@@ -40,10 +40,24 @@ def _rules(document: Mapping[str, Json]) -> Iterator[str]:
     for group in document["groups"]:
         name = encoder_name(group["encoder"] or "")
         by_name.setdefault(name if group["encoder"] is not None and name in apart else "", []).append(group)
-    for name, groups in sorted(by_name.items()):
-        yield from (f"{name}: {line}" if name else line for line in _reasons(apart.get(name, document), groups, level))
+    for names in _said_together({name: apart.get(name, document) for name in sorted(by_name)}):
+        groups = [group for name in names for group in by_name[name]]
+        lines = _reasons(apart.get(names[0], document), groups, level)
+        yield from (f"{first_names(names)}: {line}" if names != [""] else line for line in lines)
     if apart and any(group["encoder"] is None for group in document["groups"]):
-        yield f"the lower bound of an encode by {' or '.join(apart)} is that of its encoder's rows"
+        shown = " or ".join(apart) if len(apart) <= MAX_NAMES_SHOWN else first_names(apart)
+        yield f"the lower bound of an encode by {shown} is that of its encoder's rows"
+
+
+def _said_together(known: Mapping[str, Mapping[str, Json]]) -> Iterator[list[str]]:
+    """Names of encoders whose lines would differ in their counts alone, where they are many; else each by itself."""
+    alike: dict[str, list[str]] = {}
+    for name, one in known.items():
+        bound, choice = {**one["bound"], "q": one["bound"]["q"] is None, "floor": None}, one.get("choice")
+        promise = choice and (choice["rule"], choice["guarantee"], choice["n_sources"])
+        alike.setdefault(repr((name == "", bound, promise)), []).append(name)
+    for names in alike.values():
+        yield from [names] if len(names) > MAX_NAMES_SHOWN else ([name] for name in names)
 
 
 def _reasons(known: Mapping[str, Json], groups: Sequence[Mapping[str, Json]], level: str) -> Iterator[str]:

@@ -346,6 +346,23 @@ def test_many_encoders_are_one_line_each_time(registry: Program, smoke: Sandbox,
         assert "encoder e0" not in said[command]
 
 
+def test_many_encoders_have_one_line_of_what_recommends_them(
+    registry: Program, smoke: Sandbox, many: Path, others: Path
+) -> None:
+    """With the answers of all of them, and by source with the first names alone."""
+    where = ("--registry", smoke.path)
+    assert registry("calibrate", "tiny", "--corpus", many, "--id", "many", "--by-encoder", *where).code == 0
+    rows = [row | {"encoder": f"e{number % 5}", "kbps": number} for number, row in enumerate(read_csv(others))]
+    asked = ("fr-ensemble", "recommend", "many", "--corpus", write_csv(others.with_name("many-others.csv"), rows))
+    ran = registry(*asked, "--target", "60", *where)
+    assert ran.code == 0, ran.err
+    lines = [line for line in ran.out.splitlines() if re.match(r"e\d.*: .* answer", line)]
+    assert {line.split(": ")[0] for line in lines} == {"e0, e1, e2 and 2 more"}
+    assert len({line.split(" by ")[1] for line in lines}) == len(lines)
+    ran = registry(*asked, "--target", "60", "--by", "source", "--cost", "kbps", *where)
+    assert "the lower bound of an encode by e0, e1, e2 and 2 more is that of its encoder's rows" in ran.out
+
+
 def test_many_encoders_that_refute_a_level_are_one_line(many: Path) -> None:
     """With the worst first, and its coverage."""
     corpus = read_corpus(many, ColumnSpec())

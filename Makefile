@@ -16,8 +16,8 @@ demo: .venv/train.stamp
 	$(BIN)/python benchmarks/demo.py
 
 # A file's tests run in one worker, which makes what they share once.
-# What Python compiles is kept in .venv: both workers, each process that a test starts, and the next run find it there.
-test test-fast golden stress: export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
+# What Python compiles is kept beside it, as pip keeps it: both workers, each process that a test starts, and the next run
+# find it there.
 test test-fast golden stress: export PYTHONDONTWRITEBYTECODE =
 
 test: .venv/dev.stamp

@@ -384,7 +384,10 @@ REFUSALS = [
     Refused("list", "run `registry validate", make=fields("promoted", smoke="no"), codes=(1,)),
     Refused("gate promoted", "run `registry validate", make=broken("promoted"), codes=(1,), code=1),
     Refused("gate promoted --incumbent demoted", "cannot be compared with", make=broken("demoted"), codes=(1,), code=1),
-    Refused("ci --known-findings known-findings.json", "make it with `registry known-findings write`"),
+    Refused(
+        "ci --known-findings known-findings.json",
+        "make it with `registry known-findings write",
+    ),
     # documents and plugins
     Refused("schema nothing", "`registry schema` lists"),
     Refused("rule zzz", "`registry rule` lists"),

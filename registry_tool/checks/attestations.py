@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import registry_tool.schemas as schemas
-from registry_tool.checks.signatures import PinnedBundle, unverified, verify_all, verify_for_policy
+from registry_tool.checks.signatures import PinnedBundle, Verification
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.store import schema_findings
 from registry_tool.findings import Finding, FindingRule, InFile, Severity
@@ -87,15 +87,8 @@ def check_beside(view: VerifiedEntry, policy: Policy, trust: Trust | None = None
             yield REPRODUCTION_FAILED.at(InFile(path, view.entry.id), "/outcome", outcome=outcome, id=view.entry.id)
     attestations, findings = read_attestations(view)
     yield from findings
-    pinned = [one.pinned for one in attestations]
-    by_policy = verify_for_policy(view, pinned, policy, trust.at if trust else None)
-    by_caller = verify_all(pinned, trust) if trust is not None else by_policy
-    for one in pinned:
-        field = f"/promotion/attestations/{one.number}"
-        if error := by_policy.refused.get(one.number) or by_caller.refused.get(one.number):
-            yield ATTESTATION_INVALID.at(view.row, field, path=one.path, problem=error, id=view.entry.id)
-        elif reason := unverified(one.number, by_caller, by_policy):
-            yield ATTESTATION_UNVERIFIED.at(view.row, field, path=one.path, reason=reason)
+    verified = Verification.of(view, [one.pinned for one in attestations], policy, trust)
+    yield from verified.findings(view, "/promotion/attestations", ATTESTATION_INVALID, ATTESTATION_UNVERIFIED)
 
 
 def read_reproductions(view: VerifiedEntry) -> tuple[dict[str, str], list[Finding]]:

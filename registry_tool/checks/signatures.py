@@ -143,14 +143,9 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
     entry, row = view.entry, view.row
     bundles, findings = read_signatures(view)
     yield from findings
-    by_policy = verify_for_policy(view, bundles, policy, trust.at if trust else None)
-    by_caller = verify_all(bundles, trust) if trust is not None else by_policy
-    for bundle in bundles:
-        field = f"/signatures/{bundle.number}"
-        if error := by_policy.refused.get(bundle.number) or by_caller.refused.get(bundle.number):
-            yield SIGNATURE_INVALID.at(row, field, path=bundle.path, problem=error, id=entry.id)
-        elif reason := unverified(bundle.number, by_caller, by_policy):
-            yield UNVERIFIED.at(row, field, path=bundle.path, reason=reason)
+    verified = Verification.of(view, bundles, policy, trust)
+    yield from verified.findings(view, "/signatures", SIGNATURE_INVALID, UNVERIFIED)
+    by_policy, by_caller = verified.by_policy, verified.by_caller
     if entry.smoke:
         return
     if trust is not None and not by_caller.signers:
@@ -161,12 +156,38 @@ def check_signatures(view: VerifiedEntry, policy: Policy, trust: Trust | None = 
         )
 
 
-def unverified(number: int, first: Signatures, second: Signatures) -> str | None:
-    """Why a bundle was verified by neither; None where it was by one, in full."""
-    found = first.verified.get(number) or second.verified.get(number)
-    if found is None:
-        return first.unverified[number]
-    return f"this cannot be checked offline: {'; '.join(found.unchecked)}" if found.unchecked else None
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Bundles, or attestations, as the signers of a policy verify them, and whom the caller trusts, if he names any."""
+
+    bundles: Sequence[PinnedBundle]
+    by_policy: Signatures
+    by_caller: Signatures
+
+    @classmethod
+    def of(
+        cls, view: VerifiedEntry, bundles: Sequence[PinnedBundle], policy: Policy, trust: Trust | None
+    ) -> Verification:
+        by_policy = verify_for_policy(view, bundles, policy, trust.at if trust else None)
+        return cls(bundles, by_policy, verify_all(bundles, trust) if trust is not None else by_policy)
+
+    def findings(
+        self, view: VerifiedEntry, field: str, invalid: FindingRule, unverified: FindingRule
+    ) -> Iterator[Finding]:
+        """On those that do not hold, and on those that neither verifies in full. field: the entry's list of them."""
+        for bundle in self.bundles:
+            number, place = bundle.number, f"{field}/{bundle.number}"
+            if error := self.by_policy.refused.get(number) or self.by_caller.refused.get(number):
+                yield invalid.at(view.row, place, path=bundle.path, problem=error, id=view.entry.id)
+            elif reason := self._doubt(number):
+                yield unverified.at(view.row, place, path=bundle.path, reason=reason)
+
+    def _doubt(self, number: int) -> str | None:
+        """Why a bundle was verified by neither; None where it was by one, in full."""
+        found = self.by_caller.verified.get(number) or self.by_policy.verified.get(number)
+        if found is None:
+            return self.by_caller.unverified[number]
+        return f"this cannot be checked offline: {'; '.join(found.unchecked)}" if found.unchecked else None
 
 
 def read_signatures(view: VerifiedEntry) -> tuple[list[PinnedBundle], list[Finding]]:

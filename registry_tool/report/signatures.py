@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry_tool.checks.signatures import PinnedBundle, Signatures
     from registry_tool.signing.bundle import Verified
     from registry_tool.workflows.attest import Attestations
-    from registry_tool.workflows.sign_entry import EntrySignatures
+    from registry_tool.workflows.sign_entry import EntrySignatures, Vouched
 
 
 def path_lines(path: Path, verified: Verified) -> Iterator[str]:
@@ -54,7 +54,7 @@ def attestations_document(found: Attestations) -> dict[str, Json]:
 
 
 def _lines(
-    found: EntrySignatures | Attestations, rows: Iterable[tuple[str, str, Mapping[str, Json]]], none: str, command: str
+    found: Vouched, rows: Iterable[tuple[str, str, Mapping[str, Json]]], none: str, command: str
 ) -> Iterator[str]:
     """rows: file, what it claims, how it was verified. none: what an entry without any is; command: what makes one."""
     name, n_rows = found.entry.id, 0
@@ -69,7 +69,7 @@ def _lines(
         yield f"{name}: {none}: `registry {command} {name} --key PEM` does that"
 
 
-def _document(found: EntrySignatures | Attestations, name: str, rows: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
+def _document(found: Vouched, name: str, rows: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
     return {
         "entry": found.entry.id,
         "holds": found.holds,

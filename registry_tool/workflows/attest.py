@@ -15,7 +15,7 @@ from registry_tool.checks.attestations import (
     read_reproductions,
 )
 from registry_tool.checks.entry import check_entry
-from registry_tool.checks.signatures import Signatures, verify_all
+from registry_tool.checks.signatures import verify_all
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.errors import RejectedError
@@ -35,7 +35,7 @@ from registry_tool.workflows.loading import (
     verified_entry,
 )
 from registry_tool.workflows.sign import Signer, make_attestation
-from registry_tool.workflows.sign_entry import is_by, refuse_inside, refuse_older, trusted_by
+from registry_tool.workflows.sign_entry import Vouched, is_by, refuse_inside, refuse_older, trusted_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,10 @@ class Attested:
 
 
 @dataclass(frozen=True, slots=True)
-class Attestations:
-    """The attestations of an entry's verdict, what verifying them showed, and what is wrong with the others."""
+class Attestations(Vouched):
+    """What `verify-attestation` found, of the attestations of an entry's verdict."""
 
-    entry: Entry
     attestations: tuple[Attestation, ...]
-    signatures: Signatures
-    findings: tuple[Finding, ...]
-
-    @property
-    def holds(self) -> bool:
-        """Whether a trusted signer attests the verdict, and no attestation is broken."""
-        return bool(self.signatures.verified) and not self.signatures.refused and not self.findings
 
 
 def attest(
@@ -122,4 +114,4 @@ def verify_attestations(path: Path, plugins: Plugins, entry_id: str, trust: Trus
         trust = trust or trusted_by(view, loaded.registry, at)
         found, findings = read_attestations(view)
     signatures = verify_all([one.pinned for one in found], trust)
-    return Attestations(view.entry, tuple(found), signatures, tuple(findings))
+    return Attestations(view.entry, signatures, tuple(findings), tuple(found))

@@ -165,4 +165,4 @@ def _searched_from(request: CiRequest, environment: Mapping[str, str], folder: P
 def _triage(found: Validation, file: Path, base: Base | None) -> Triage:
     """The findings compared with a list, as it was where HEAD left the base; without a base, as it is."""
     place, revision = (base.place, base.commit) if base is not None else (None, None)
-    return known_findings.triage(found, known_findings.read(file, place, revision), place, revision)
+    return known_findings.triage(found, known_findings.read(file, found.loaded.path, place, revision), place, revision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +27,6 @@ from registry_tool.values import Json
 from registry_tool.workflows.validate import Validation
 
 FORMAT_VERSION = 1
-MAKE_HINT = "make it with `registry known-findings write`"
 LIST_OPTION = Option("--known-findings", "commit the list itself")
 IDENTITY_FIELDS = ("code", "entry", "file", "pointer", "found")
 UNLISTED_FAMILIES = ("Promotion", "Changes", "Plugins")
@@ -89,16 +89,20 @@ def write(path: Path, result: Validation) -> int:
     return len(made["findings"])
 
 
-def read(file: Path, place: RepositoryPath | None, revision: str | None) -> KnownFindings:
+def read(file: Path, registry: Path, place: RepositoryPath | None, revision: str | None) -> KnownFindings:
     """The list as a revision has it; as it is on disk where there is no revision to compare with.
+
+    registry: of which it is a list.
 
     A list that the revision does not have yet is empty there: it counts once it has landed.
     Raises InputError for a file that is no such list, or that lies outside the repository.
     """
+    output, path = shlex.quote(str(file)), shlex.quote(str(registry))
+    hint = f"make it with `registry known-findings write -o {output} --registry {path}`"
     if place is None or revision is None:
         if not file.is_file():
-            raise InputError(f"--known-findings {file}: file not found: {MAKE_HINT}")
-        return KnownFindings(str(file), _parsed(str(file), file.read_bytes()))
+            raise InputError(f"--known-findings {file}: file not found: {hint}")
+        return KnownFindings(str(file), _parsed(str(file), file.read_bytes(), hint))
     absolute = Path(os.path.abspath(file))
     if not absolute.is_relative_to(place.top):
         raise InputError(
@@ -108,7 +112,7 @@ def read(file: Path, place: RepositoryPath | None, revision: str | None) -> Know
     source = f"{file} at {revision[:12]}"
     of_list = replace(place, option=LIST_OPTION)
     data = repository.read_at(of_list, revision, absolute.relative_to(place.top).as_posix())
-    return KnownFindings(source, _parsed(source, data) if data is not None else {}, data is not None)
+    return KnownFindings(source, _parsed(source, data, hint) if data is not None else {}, data is not None)
 
 
 def triage(result: Validation, known: KnownFindings, place: RepositoryPath | None, revision: str | None) -> Triage:
@@ -138,11 +142,11 @@ def _identity(item: Finding, result: Validation) -> FindingKey:
     return (item.code, item.entry, file, stable_pointer(item, result.loaded), item.found)
 
 
-def _parsed(source: str, data: bytes) -> Counter[FindingKey]:
+def _parsed(source: str, data: bytes, hint: str) -> Counter[FindingKey]:
     try:
         value = parse(data).value
     except JsonProblem as problem:
-        raise InputError(f"--known-findings {source}: {problem}: {MAKE_HINT}") from problem
+        raise InputError(f"--known-findings {source}: {problem}: {hint}") from problem
     if found := schema.violations(value, schemas.load("known_findings")):
-        raise InputError(f"--known-findings {replace(found[0], file=source)}: {MAKE_HINT}")
+        raise InputError(f"--known-findings {replace(found[0], file=source)}: {hint}")
     return Counter(tuple(each[name] for name in IDENTITY_FIELDS) for each in value["findings"])

@@ -11,7 +11,7 @@ from registry_tool.checks.signatures import signatures_lacking
 from registry_tool.documents import store
 from registry_tool.documents.entries import VerifiedEntry, sha256_of
 from registry_tool.documents.store import Loaded, Unreadable
-from registry_tool.errors import InputError, PluginError, RejectedError
+from registry_tool.errors import InputError, RejectedError
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.plugins.manager import Plugins
 from registry_tool.storage.writing import write_atomic
@@ -113,10 +113,7 @@ def _promote_by_hand(view: VerifiedEntry, inspection: Inspection, reason: str | 
     if lacking := signatures_lacking(view, policy):
         raise RejectedError(f"{entry.id}: {'; '.join(lacking)}: sign it with `registry sign {entry.id} --key PEM`")
     flipped = entry.with_fields(smoke=False, promotion={"manual": True, "reason": reason}, demotion=None)
-    try:
-        save_sound(inspection, inspection.registry.with_entry(flipped), flipped, None)
-    except PluginError as error:
-        raise RejectedError(str(error)) from error
+    save_sound(inspection, inspection.registry.with_entry(flipped), flipped, None, RejectedError)
     return Flip(flipped, warnings=unread(policy, entry.kind))
 
 

@@ -378,6 +378,7 @@ def test_a_scikit_learn_that_does_not_load_is_named(
     assert registry(*words, "--no-baselines").code == 0
 
 
+@pytest.mark.slow
 def test_without_scikit_learn_a_line_says_so(
     trained: tuple[Sandbox, Path, str], registry: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ from registry_tool.hookspec import Level
 from registry_tool.plugins.inspection import Inspection
 from registry_tool.strictjson import pointer
 
+MAX_COMPARED_RULES = 100  # of a policy: a millisecond each, and a registry has room for a million of them
+
 POLICY_KIND_UNKNOWN = FindingRule(
     "policy-kind-unknown",
     "policy of an unknown kind",
@@ -54,10 +56,11 @@ def check_policy_metrics(inspection: Inspection) -> Iterator[Finding]:
         known: list[str] = []
         with suppress(InputError, PluginError):  # what is wrong with a kind or its plugin is said elsewhere
             known = [described.name for described in plugins.metrics(kind)] if policy.rules else []
-        for number, rule in enumerate(policy.rules if known else ()):
-            if rule.metric not in known:
-                found, near = show(rule.metric), difflib.get_close_matches(rule.metric, known, 3)
-                place, expected = pointer("policies", kind, "rules", number, "metric"), " or ".join(near) or None
-                yield POLICY_METRIC_UNKNOWN.at(
-                    inspection.loaded.name, place, found=found, expected=expected, metric=rule.metric, kind=kind
-                )
+        names = frozenset(known)
+        unknown = [item for item in enumerate(policy.rules if known else ()) if item[1].metric not in names]
+        for order, (number, rule) in enumerate(unknown):
+            near = difflib.get_close_matches(rule.metric, known, 3) if order < MAX_COMPARED_RULES else []
+            place, expected = pointer("policies", kind, "rules", number, "metric"), " or ".join(near) or None
+            yield POLICY_METRIC_UNKNOWN.at(
+                inspection.loaded.name, place, found=show(rule.metric), expected=expected, metric=rule.metric, kind=kind
+            )

@@ -22,7 +22,7 @@ from registry_tool.errors import InputError
 from registry_tool.hookspec import Kind, Trained, TrainRequest, hookimpl
 from registry_tool.plugins.manager import Plugins, load
 from registry_tool.values import Policy
-from registry_tool.workflows import compare_with_base
+from registry_tool.workflows import base_files, compare_with_base
 from registry_tool.workflows import promote as promote_workflow
 from registry_tool.workflows import train as train_workflow
 from registry_tool.workflows.migrate import migrate
@@ -191,8 +191,8 @@ def test_git_is_asked_what_changed_where_an_entry_needs_it_alone(
 ) -> None:
     """A production entry whose files hold needs no answer; one whose files do not needs one."""
     asked: list[Any] = []
-    real = compare_with_base.changed_files
-    monkeypatch.setattr(compare_with_base, "changed_files", lambda *a: asked.append(a) or real(*a))
+    real = base_files.changed_files
+    monkeypatch.setattr(base_files, "changed_files", lambda *a: asked.append(a) or real(*a))
     base = start(production.folder)
     assert judged(production, base) == NOTHING
     assert asked == []

@@ -134,5 +134,24 @@ PROBE_CRASHED = FindingRule(
     hint="do not load it; report it to onnxruntime",
     example="signal 11",
 )
-PROBED_RULES = {rule.code: rule for rule in tuple(globals().values()) if isinstance(rule, FindingRule)}  # all of these
+PROBED_RULES = {
+    rule.code: rule
+    for rule in (
+        UNREADABLE,
+        INVALID,
+        SHAPES,
+        NEWER,
+        LOOP,
+        ALLOCATION,
+        PROBE_REFUSED,
+        UNRUN,
+        OUTPUT_NOT_FINITE,
+        OUTPUT_CONSTANT,
+        OUTPUT_IDLE,
+        BRANCH_UNPROBED,
+        MEMORY_LIMIT,
+        TIME_LIMIT,
+        PROBE_CRASHED,
+    )
+}
 BY_LIMITS = (MEMORY_LIMIT.code, TIME_LIMIT.code, PROBE_CRASHED.code)  # what a limit that is too low can cause

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FEATURES_PORT = "features"  # the feature input of a graph, whoever exported it
+FEATURES_PORT = "features"  # the feature input of a graph, of any exporter
 ENCODER_COLUMN_PREFIX = "encoder_onehot["  # of the columns of the vocabulary, in codec_block_layout
 # Fields, under one of these names each: of the features' order, means and deviations.
 ORDER_FIELDS = ("feature_order", "features")

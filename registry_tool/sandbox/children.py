@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+
+from registry_tool.values import Json
 
 Child = subprocess.Popen[bytes]
 Need = tuple[object, ...]  # what two probers must have in common for one child to serve both
 ProbeQuestion = tuple[str, ...]  # the task, and digests of all that the child is given
-ProbeAnswer = dict[str, Any]
+ChildAnswer = dict[str, Json]
 
 MAX_IDLE = 2  # of one need: a migration has a prober of its own while it asks the checks
 MAX_ANSWERS = 5000  # a few kilobytes each
@@ -25,7 +26,7 @@ class ChildPool:
     """What serves the probers to come: children that wait, and what they answered."""
 
     idle: dict[Need, list[Child]] = field(default_factory=dict)
-    answers: dict[tuple[Need, ProbeQuestion], ProbeAnswer] = field(default_factory=dict)
+    answers: dict[tuple[Need, ProbeQuestion], ChildAnswer] = field(default_factory=dict)
 
 
 pool: ChildPool | None = None  # None outside of `kept_children`
@@ -77,12 +78,12 @@ def are_kept() -> bool:
     return pool is not None
 
 
-def answer(command: tuple[str, ...], question: ProbeQuestion) -> ProbeAnswer | None:
+def answer(command: tuple[str, ...], question: ProbeQuestion) -> ChildAnswer | None:
     """What a child of this command said before."""
     return None if pool is None else pool.answers.get((_need(command), question))
 
 
-def remember(command: tuple[str, ...], question: ProbeQuestion, found: ProbeAnswer) -> None:
+def remember(command: tuple[str, ...], question: ProbeQuestion, found: ChildAnswer) -> None:
     """Keep an answer that follows from the question alone."""
     if pool is not None and len(pool.answers) < MAX_ANSWERS:
         pool.answers[_need(command), question] = found

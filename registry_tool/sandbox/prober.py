@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from registry_tool.errors import WorldError
 from registry_tool.onnx_summary import OnnxError, OnnxSummary
 from registry_tool.sandbox import children
+from registry_tool.sandbox.children import ChildAnswer, ProbeQuestion
 from registry_tool.sandbox.probed import BY_LIMITS, PROBE_CRASHED, PROBED_RULES, TIME_LIMIT
-from registry_tool.values import EMPTY, Json
+from registry_tool.values import EMPTY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,6 @@ CURE_HINT = (
     "check that onnx and onnxruntime load in a fresh Python (`python -c 'import onnx, onnxruntime'`), and run it again"
 )
 REPEATABLE_TASKS = ("read", "check")  # their answers follow from the bytes alone
-ChildAnswer = dict[str, Json]
 
 
 class _Ended(Exception):
@@ -62,7 +62,7 @@ class Found(NamedTuple):
     text: str
 
 
-def _question(task: str, model: bytes, others: Mapping[str, bytes]) -> children.ProbeQuestion:
+def _question(task: str, model: bytes, others: Mapping[str, bytes]) -> ProbeQuestion:
     return (task, *others, *(hashlib.sha256(data).hexdigest() for data in (model, *others.values())))
 
 

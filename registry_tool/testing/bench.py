@@ -15,7 +15,7 @@ from typing import Self
 import click
 
 from registry_tool.documents.entries import VerifiedEntry, pins_of, sha256_of, stem
-from registry_tool.findings import Finding, Severity
+from registry_tool.findings import Finding, errors_of
 from registry_tool.hookspec import Level, TrainRequest
 from registry_tool.plugins.manager import ENTRY_POINT_GROUP, Plugins
 from registry_tool.values import Json, Verdict
@@ -77,7 +77,7 @@ class Bench:
         return validate(self.path, plugins or self.plugins, level).findings
 
     def errors(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[Finding]:
-        return [finding for finding in self.findings(level, plugins) if finding.severity is Severity.ERROR]
+        return errors_of(self.findings(level, plugins))
 
     def codes(self, level: Level = Level.FULL, plugins: Plugins | None = None) -> list[str]:
         """The codes of the errors, sorted, each once."""

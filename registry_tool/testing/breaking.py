@@ -12,7 +12,7 @@ import pytest
 
 from registry_tool.documents.schema import is_valid
 from registry_tool.errors import PluginError, RegistryError
-from registry_tool.findings import Finding, Severity
+from registry_tool.findings import Finding, errors_of
 from registry_tool.hookspec import EntryView, Level, hookimpl
 from registry_tool.onnx_summary import OnnxSummary
 from registry_tool.plugins.manager import Plugins
@@ -129,7 +129,7 @@ class Breaking(Using):
             bench.forge(changed)
             with undisturbed(tmp_path, bench.path.parent):
                 findings = bench.findings()
-            errors = [f for f in findings if f.severity is Severity.ERROR]
+            errors = errors_of(findings)
             _assert_no_failure(errors, change)
             for finding in findings:
                 if finding.code != OF_THE_FOLDER:

@@ -20,13 +20,10 @@ def link_packages(folder: Path, site: Path | None = None) -> Path:
 
     pip finds requirements there, and cannot change them: they are outside of the environment that it installs into.
     """
-    own = Path(sysconfig.get_path("purelib"))
-    shared = [Path(line.strip()) for path in own.glob("*.pth") for line in path.open()] if site is None else []
     folder.mkdir()
-    for place in (site or own, *(path for path in shared if path.name == "site-packages" and path.is_dir())):
-        for item in place.iterdir():
-            if not PIP_OR_PROJECT.match(item.name) and not (folder / item.name).exists():
-                (folder / item.name).symlink_to(item)
+    for item in (site or Path(sysconfig.get_path("purelib"))).iterdir():
+        if not PIP_OR_PROJECT.match(item.name):
+            (folder / item.name).symlink_to(item)
     return folder
 
 
